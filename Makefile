@@ -1,0 +1,29 @@
+# make demo: environment, default run, summary. make test: environment, style, all tests.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+
+demo: $(VENV)/ready
+	$(BIN)/snakemake --cores $(CORES) --quiet host rules reason
+	@cat results/tables/summary.md
+	@echo "Table:  results/tables/summary.md (all runs: results.csv beside it)"
+	@echo "Figure: results/figures/accuracy_digits.svg (and .png)"
+
+test: $(VENV)/ready-test
+	$(BIN)/ruff check cdl workflow tests
+	$(BIN)/ruff format --check cdl workflow tests
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/pytest -n $(CORES) --durations 10
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/ready-test: $(VENV)/ready
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+.PHONY: demo test
