@@ -1,0 +1,5 @@
+"""The one exception that ends a job with a sentence instead of a traceback."""
+
+
+class CdlError(Exception):
+    """Something the user can mend: the message names what, its value, and what would be right."""
