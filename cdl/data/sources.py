@@ -1,0 +1,208 @@
+"""Where images come from: one function per source, each returning a `Source`.
+
+A source names its classes and yields `Item`s of both splits in a fixed order; decoding happens
+when `Item.read` is called. To add one, write a function and a line in `SOURCES`.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cdl.errors import CdlError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: split, label, a name for error messages, and how to read its pixels."""
+
+    split: str
+    label: int
+    name: str
+    read: Callable[[], np.ndarray]  # [H, W, 3] uint8
+
+
+@dataclass(frozen=True)
+class Source:
+    """Class names in label order and the items of both splits."""
+
+    classes: tuple[str, ...]
+    items: Iterable[Item]
+
+
+def digits(seed: int = 0, test_images: int = 360) -> Source:
+    """Scikit-learn's 1,797 handwritten digits (8x8, UCI), split once, stratified by class.
+
+    Args:
+        seed: of the split, independent of the seeds of the runs.
+        test_images: how many of the images are held out.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    data = load_digits()
+    index = np.arange(len(data.target))
+    train, test = train_test_split(
+        index, test_size=test_images, stratify=data.target, random_state=seed
+    )
+    pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    items = [
+        Item(split, int(data.target[i]), f"digits[{i}]", lambda i=i: pixels[i])
+        for split, indices in zip(SPLITS, (train, test), strict=True)
+        for i in sorted(indices)
+    ]
+    return Source(tuple(str(d) for d in range(10)), items)
+
+
+def cifar100(root: str = "data/cifar100") -> Source:
+    """CIFAR-100 through torchvision, which downloads it into `root` and checks its md5."""
+    from torchvision.datasets import CIFAR100
+
+    try:
+        parts = [CIFAR100(root, train=split == "train", download=True) for split in SPLITS]
+    except (OSError, RuntimeError) as error:
+        raise CdlError(
+            f"CIFAR-100 could not be fetched into {root!r} ({error}); put "
+            f"cifar-100-python.tar.gz there by hand, or use source 'parquet' or 'folder'"
+        ) from error
+    items = [
+        Item(split, int(label), f"{split}[{i}]", lambda part=part, i=i: part.data[i])
+        for split, part in zip(SPLITS, parts, strict=True)
+        for i, label in enumerate(part.targets)
+    ]
+    return Source(tuple(parts[0].classes), items)
+
+
+def parquet(
+    path: str,
+    train: str = "train*.parquet",
+    test: str = "test*.parquet",
+    image: str = "image",
+    label: str = "label",
+    class_name: str | None = None,
+    file: str | None = None,
+) -> Source:
+    """Encoded images in Parquet files.
+
+    Args:
+        path: folder of the files.
+        train: glob of the training files in it.
+        test: glob of the test files.
+        image: column of encoded bytes (or of structs with a field `bytes`).
+        label: column of integers from 0.
+        class_name: column with the label's name; None: the label is its own name.
+        file: column with the image's own path, used to find one file in both splits; or None.
+    """
+    import pyarrow.parquet as pq
+
+    globs = {"train": train, "test": test}
+    files = {split: sorted(Path(path).glob(glob)) for split, glob in globs.items()}
+    for split, found in files.items():
+        if not found:
+            raise CdlError(f"no {split} file matches {globs[split]!r} in the folder {path!r}")
+    wanted = [c for c in (image, label, class_name, file) if c]
+    names: dict[int, str] = {}
+    for paths in files.values():
+        for part in paths:
+            missing = [c for c in wanted if c not in pq.read_schema(part).names]
+            if missing:
+                raise CdlError(
+                    f"{part} has no column {missing[0]!r}; it has {pq.read_schema(part).names}"
+                )
+            columns = pq.read_table(part, columns=[c for c in (label, class_name) if c])
+            labels = columns[label].to_pylist()
+            texts = columns[class_name].to_pylist() if class_name else map(str, labels)
+            for value, text in set(zip(labels, texts, strict=True)):
+                if not isinstance(value, int) or value < 0:
+                    raise CdlError(
+                        f"{part}: label {value!r} in column {label!r}; labels are integers from 0"
+                    )
+                if names.setdefault(value, text) != text:
+                    raise CdlError(
+                        f"{part}: label {value} is named {text!r}, elsewhere {names[value]!r}"
+                    )
+
+    def rows() -> Iterator[Item]:
+        for split, paths in files.items():
+            for part in paths:
+                table = pq.read_table(part, columns=wanted)
+                for i, row in enumerate(table.to_pylist()):
+                    raw = row[image]
+                    raw = raw["bytes"] if isinstance(raw, dict) else raw
+                    name = row[file] if file else f"{part.name}[{i}]"
+                    yield Item(split, row[label], name, lambda r=raw, n=name: _decode(r, n))
+
+    return Source(_class_names(names, path), rows())
+
+
+def folder(path: str, train: str = "train", test: str = "test") -> Source:
+    """Images in `path/split/class/*.jpg|png`, or in `path/class/` with two split files.
+
+    Args:
+        path: the folder.
+        train: sub-folder of the training images, or a text file in `path` with one image a
+            line, written `class/name.jpg`.
+        test: the same for the test images.
+    """
+    root = Path(path)
+    listed: list[tuple[str, str, Path]] = []
+    for split, entry in zip(SPLITS, (train, test), strict=True):
+        place = root / entry
+        if place.is_file():
+            lines = [line.strip() for line in place.read_text().splitlines() if line.strip()]
+            listed += [(split, line.split("/")[-2], root / line) for line in lines if "/" in line]
+            bad = next((line for line in lines if "/" not in line), None)
+            if bad is not None:
+                raise CdlError(f"{place}: the line {bad!r} is not of the form class/name.jpg")
+        elif place.is_dir():
+            found = sorted(f for f in place.glob("*/*") if f.suffix.lower() in IMAGE_SUFFIXES)
+            listed += [(split, f.parent.name, f) for f in found]
+        else:
+            raise CdlError(f"{place} is neither a folder of classes nor a split file")
+    classes = sorted({name for _, name, _ in listed})
+    label = {name: i for i, name in enumerate(classes)}
+    items = [
+        Item(split, label[name], str(file.relative_to(root)), lambda f=file: _open(f))
+        for split, name, file in listed
+    ]
+    return Source(tuple(classes), items)
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "digits": digits,
+    "cifar100": cifar100,
+    "parquet": parquet,
+    "folder": folder,
+}
+
+
+def _class_names(names: dict[int, str], path: str) -> tuple[str, ...]:
+    missing = sorted(set(range(len(names))) - set(names))
+    if missing:
+        raise CdlError(
+            f"{path}: {len(names)} classes but none has label {missing[0]}; labels "
+            "must run from 0 without a gap"
+        )
+    return tuple(names[i] for i in range(len(names)))
+
+
+def _open(file: Path) -> np.ndarray:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise CdlError(f"{file} cannot be read: {error.strerror}") from error
+    return _decode(raw, str(file))
+
+
+def _decode(raw: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise CdlError(f"{name} is not a readable image ({error})") from error

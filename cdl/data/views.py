@@ -1,0 +1,115 @@
+"""Views of packed images: seeded random resized crops and flips, and the fixed test view.
+
+A crop, its flip and its resize are one pair of small matrices per image, `out = Wy x Wx^T`: the
+image is sampled on a separable grid. `Wy` and `Wx` hold the weights of bilinear interpolation,
+widened where the view shrinks the image (antialias), so a whole batch is two matrix products on
+the device, and a view equals what Pillow and torchvision compute up to their rounding to uint8.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cdl.seeds import uniform
+
+_VIEW = 201  # purpose of the counter-based draws
+_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Views:
+    """How images become inputs; all views are `[B, 3, size, size]` float32 in 0..1.
+
+    Attributes:
+        size: side of a view in pixels.
+        crop_scale: range of the crop's share of the image's area.
+        crop_ratio: range of the crop's width over height.
+        flip: probability of a horizontal flip.
+        test_resize: the test view resizes the short side to this many pixels and takes the
+            centre; None resizes the whole image to `size` x `size`.
+    """
+
+    size: int
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    test_resize: int | None = None
+
+    def train(
+        self, images: Tensor, sizes: Tensor, indices: Tensor, seed: int, epoch: int
+    ) -> Tensor:
+        """Return the training views of a batch, a pure function of (seed, index, epoch).
+
+        Args:
+            images: `[B, 3, H, W]` uint8.
+            sizes: `[B, 2]` valid height and width of each.
+            indices: `[B]` indices of the images in their dataset.
+            seed: the run's seed.
+            epoch: counted from 0.
+        """
+        draws = uniform((_VIEW, seed, epoch), indices, 4 * _ATTEMPTS + 1)
+        boxes = self._crops(sizes, draws[:, :-1].unflatten(1, (_ATTEMPTS, 4)))
+        return _sample(images, boxes, boxes, draws[:, -1] < self.flip, self.size)
+
+    def test(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Return the deterministic test views of a batch (arguments as in `train`)."""
+        sizes = sizes.double()
+        whole = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
+        boxes = whole
+        if self.test_resize is not None:
+            scale = sizes.amin(1, keepdim=True) / self.test_resize
+            resized = torch.floor(sizes / scale)
+            scale = sizes / resized
+            corner = torch.round((resized - self.size) / 2) * scale
+            boxes = torch.cat([corner, (self.size * scale).expand_as(corner)], dim=1)
+        unflipped = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        return _sample(images, boxes, whole, unflipped, self.size)
+
+    def _crops(self, sizes: Tensor, draws: Tensor) -> Tensor:
+        """Return crops `[B, 4]` (top, left, height, width): the first attempt that fits."""
+        height, width = sizes.double()[:, None, :].unbind(-1)  # [B, 1]
+        low, high = self.crop_scale
+        area = height * width * (low + (high - low) * draws[..., 0])
+        log_low, log_high = (math.log(r) for r in self.crop_ratio)
+        ratio = torch.exp(log_low + (log_high - log_low) * draws[..., 1])
+        h, w = torch.round((area / ratio).sqrt()), torch.round((area * ratio).sqrt())
+        fits = (h >= 1) & (h <= height) & (w >= 1) & (w <= width)
+        top = torch.floor(draws[..., 2] * (height - h + 1))
+        left = torch.floor(draws[..., 3] * (width - w + 1))
+        boxes = torch.stack([top, left, h, w], dim=-1)  # [B, attempts, 4]
+        chosen = boxes[torch.arange(len(boxes), device=boxes.device), fits.int().argmax(1)]
+        return torch.where(fits.any(1)[:, None], chosen, self._centre(height, width))
+
+    def _centre(self, height: Tensor, width: Tensor) -> Tensor:
+        """Return the largest central crop `[B, 4]` whose ratio is allowed."""
+        low, high = self.crop_ratio
+        w = torch.minimum(width, torch.round(height * high))
+        h = torch.minimum(height, torch.round(width / low))
+        top, left = torch.floor((height - h) / 2), torch.floor((width - w) / 2)
+        return torch.cat([top, left, h, w], dim=1)
+
+
+def _sample(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Resize boxes `[B, 4]` of images to `[B, 3, size, size]`, reading only inside bounds."""
+    height, width = images.shape[-2:]
+    rows = _weights(boxes[:, 0], boxes[:, 2], bounds[:, 0], bounds[:, 2], size, height)
+    columns = _weights(boxes[:, 1], boxes[:, 3], bounds[:, 1], bounds[:, 3], size, width)
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    pixels = images.float() / 255
+    return rows[:, None] @ pixels @ columns[:, None].transpose(-1, -2)
+
+
+def _weights(
+    start: Tensor, extent: Tensor, first: Tensor, count: Tensor, size: int, length: int
+) -> Tensor:
+    """Return `[B, size, length]` weights that resize `[start, start + extent)` to `size`."""
+    scale = (extent / size)[:, None, None]
+    out = torch.arange(size, device=start.device, dtype=torch.float64)[None, :, None]
+    pixel = torch.arange(length, device=start.device, dtype=torch.float64)[None, None, :]
+    centre = start[:, None, None] + (out + 0.5) * scale
+    weights = (1 - (pixel + 0.5 - centre).abs() / scale.clamp_min(1)).clamp_min(0)
+    inside = (pixel >= first[:, None, None]) & (pixel < (first + count)[:, None, None])
+    weights = weights * inside
+    return (weights / weights.sum(-1, keepdim=True)).float()
