@@ -1,0 +1,161 @@
+"""Frozen vision transformers by name: embedded, a local safetensors file, or a timm tag.
+
+`fetch` brings a backbone into one uniform artifact (tensors, architecture, normalisation,
+fingerprint) and is the only function here that may use the network; `Backbone.load` reads it.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from cdl import artifacts
+from cdl.errors import CdlError
+from cdl.vit import Encoded, Injection, encode
+
+_SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+
+
+def fetch(output: str | Path, source: str, model: str) -> None:
+    """Write a backbone artifact.
+
+    Args:
+        output: the .safetensors file to write.
+        source: `embedded`, `file` or `timm`.
+        model: a name in `cdl/assets`; a path of a .safetensors file with timm's key names and
+            `_SHAPE`, mean and std in its header; or a full timm tag such as
+            `vit_base_patch16_224.augreg_in21k_ft_in1k`.
+
+    Raises:
+        CdlError: the source cannot be read or fetched, or is no plain ViT with a class token.
+    """
+    if source == "timm":
+        state, architecture, mean, std = _from_timm(model)
+    else:
+        path = Path(str(files("cdl") / "assets" / f"{model}.safetensors"))
+        state, architecture, mean, std = _from_file(path if source == "embedded" else Path(model))
+    vit = _build(architecture)
+    try:
+        vit.load_state_dict(state)
+    except RuntimeError as error:
+        raise CdlError(
+            f"backbone {model!r} does not have the tensors of a plain timm ViT of "
+            f"shape {architecture}: {error}"
+        ) from error
+    metadata = {
+        "model": model,
+        "architecture": architecture,
+        "mean": mean,
+        "std": std,
+        "fingerprint": artifacts.fingerprint_tensors(state),
+    }
+    artifacts.save(output, state, metadata)
+
+
+def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, list]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CdlError(f"backbone file {str(path)!r} cannot be read: {error}") from error
+    missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
+    if missing:
+        raise CdlError(f"backbone file {str(path)!r} lacks {missing} in its header's metadata")
+    architecture = {key: int(header[key]) for key in _SHAPE}
+    mean, std = ([float(x) for x in header[key].split()] for key in ("mean", "std"))
+    return state, architecture, mean, std
+
+
+def _from_timm(tag: str) -> tuple[dict[str, Tensor], dict[str, Any], list, list]:
+    import timm
+
+    try:
+        vit = timm.create_model(tag, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub raises many types, all of them meaning "not fetched"
+        raise CdlError(
+            f"backbone {tag!r} could not be fetched through timm ({error}); check the "
+            "tag and the network, or use source 'file'"
+        ) from error
+    architecture = {
+        "img_size": vit.patch_embed.img_size[0],
+        "patch_size": vit.patch_embed.patch_size[0],
+        "embed_dim": vit.embed_dim,
+        "depth": len(vit.blocks),
+        "num_heads": vit.blocks[0].attn.num_heads,
+    }
+    config = vit.pretrained_cfg
+    return vit.state_dict(), architecture, list(config["mean"]), list(config["std"])
+
+
+def _build(architecture: Mapping[str, int]) -> VisionTransformer:
+    return VisionTransformer(**architecture, num_classes=0)
+
+
+class Backbone(nn.Module):
+    """A frozen ViT in eval mode with its input normalisation.
+
+    Attributes:
+        width: embedding width `D`.
+        depth: number of blocks.
+        fingerprint: sha256 of its tensors.
+    """
+
+    def __init__(
+        self, vit: VisionTransformer, mean: list[float], std: list[float], fingerprint: str
+    ) -> None:
+        """Freeze a ViT; `mean` and `std` normalise images in 0..1, per channel."""
+        super().__init__()
+        self.vit = vit.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.width: int = vit.embed_dim
+        self.depth: int = len(vit.blocks)
+        self.fingerprint = fingerprint
+        self.eval()
+
+    @classmethod
+    def load(cls, path: str | Path, image_size: int, normalization: str) -> "Backbone":
+        """Read a backbone artifact.
+
+        Args:
+            path: written by `fetch`.
+            image_size: side of the views; the position embedding is resampled if it differs.
+            normalization: `backbone` (its own mean and std) or `unit` (images stay in 0..1).
+
+        Raises:
+            CdlError: the file is damaged, or the size is no multiple of the patch size.
+        """
+        state, metadata = artifacts.load(path)
+        architecture = metadata["architecture"]
+        if image_size % architecture["patch_size"]:
+            raise CdlError(
+                f"view size {image_size} is not a multiple of the patch size "
+                f"{architecture['patch_size']} of {metadata['model']}"
+            )
+        vit = _build(architecture)
+        vit.load_state_dict(state)
+        vit.set_input_size(img_size=(image_size, image_size))
+        unit = normalization == "unit"
+        mean, std = ([0.0] * 3, [1.0] * 3) if unit else (metadata["mean"], metadata["std"])
+        return cls(vit, mean, std, metadata["fingerprint"])
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in eval mode whatever is asked: a frozen backbone has no training mode."""
+        return super().train(False)
+
+    def encode(
+        self, images: Tensor, injection: Injection | None = None, keep_blocks: bool = False
+    ) -> Encoded:
+        """Normalise images `[B, 3, H, W]` in 0..1 and encode them (see `cdl.vit.encode`)."""
+        return encode(self.vit, (images - self.mean) / self.std, injection, keep_blocks)
+
+    @torch.no_grad()
+    def query(self, images: Tensor) -> Tensor:
+        """Return the query `[B, D]`: the class token without prompts, after the final norm."""
+        return self.encode(images).tokens[:, 0]
