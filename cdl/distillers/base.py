@@ -1,0 +1,111 @@
+"""What every distiller is: additions to the student's forward, named losses, and a prediction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdl.prompts import PromptMethod, Prompts
+from cdl.vit import Injection
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Width and number of blocks of a backbone."""
+
+    width: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a distiller may know about the two models when it is built.
+
+    teacher and teacher_prompts are None for learners without a teacher; `head(generator)` makes
+    another classification head of the student's kind.
+    """
+
+    student: Shape
+    teacher: Shape | None
+    teacher_prompts: PromptMethod | None
+    n_tasks: int
+    head: Callable[[torch.Generator], nn.Module]
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Output:
+    """A learner's forward.
+
+    logits: `[B, C]` over all classes, of the class head.
+    tokens: `[B, N, D]` after the final norm, class token first, KD token (if any) last.
+    blocks: block outputs `[B, N, D]` before the final norm, where a distiller reads them.
+    prompt_loss: scalar.
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    blocks: tuple[Tensor, ...]
+    prompt_loss: Tensor
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the frozen teacher says about a batch.
+
+    logits: `[B, C_t]`, current task's classes.
+    query: `[B, Dq]`, the query that the teacher's prompts read.
+    blocks: as in `Output`, empty unless a distiller reads them.
+    """
+
+    logits: Tensor
+    query: Tensor
+    blocks: tuple[Tensor, ...] = ()
+
+
+class Distiller(nn.Module):
+    """A student's objective. This base has no teacher: cross-entropy on the current classes.
+
+    Attributes:
+        alpha: share of the soft loss; cross-entropy has the rest.
+        reads_blocks: whether it compares block outputs of student and teacher.
+        maps_prompts: whether it reads the teacher's prompts, also at prediction.
+    """
+
+    alpha = 0.0
+    reads_blocks = False
+    maps_prompts = False
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        """Prepare for a task; called once before its first step."""
+
+    def read_teacher(self, prompts: PromptMethod) -> None:
+        """Take what is needed of the teacher's prompts for the task about to start."""
+
+    def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
+        """Return what enters the student's attention: its prompts and the distiller's own."""
+        return Injection(prompts.prefixes, {}, prompts.additions)
+
+    def forward(
+        self, output: Output, signal: Signal | None, labels: Tensor, classes: slice
+    ) -> dict[str, Tensor]:
+        """Return named losses; their sum is the objective.
+
+        Args:
+            output: the student's forward.
+            signal: the teacher's, None without one.
+            labels: `[B]` positions in the class order.
+            classes: columns of the current task.
+        """
+        return {"ce": (1 - self.alpha) * local_cross_entropy(output.logits, labels, classes)}
+
+    def predict(self, output: Output) -> Tensor:
+        """Return logits `[B, C]` for prediction."""
+        return output.logits
+
+
+def local_cross_entropy(logits: Tensor, labels: Tensor, classes: slice) -> Tensor:
+    """Cross-entropy over the current task's columns only, batch mean (logits `[B, C]`)."""
+    return F.cross_entropy(logits[:, classes], labels - classes.start)

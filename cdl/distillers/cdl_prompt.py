@@ -1,0 +1,105 @@
+"""Prompt mapping, the first form of continual distillation learning: teacher prompts to student.
+
+On each prompted layer the teacher's prompt for these samples is mapped into a student prefix,
+and a KD head on the class token learns the teacher's logits.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cdl.distillers.base import Output, Setting
+from cdl.distillers.kd import KD
+from cdl.prompts import PromptMethod, Prompts
+from cdl.prompts.coda_prompt import ComponentPool
+from cdl.vit import Injection, KeyValue
+
+
+class AttentionMapping(nn.Module):
+    """`w = cos(m * A, K)`, prefix `= sum_m w_m V_m`, with `m` the teacher prompt's mean token."""
+
+    def __init__(self, layers: tuple[int, ...], pool: ComponentPool) -> None:
+        super().__init__()
+        self.layers, self.pool = layers, pool
+
+    def forward(self, prompts: dict[int, KeyValue], task: int) -> dict[int, KeyValue]:
+        """Map keys and values `[B, L/2, Dt]` of each layer to prefixes of student width."""
+        means = torch.stack([torch.cat(prompts[layer], dim=1).mean(1) for layer in self.layers])
+        keys, values = self.pool(means, task).chunk(2, dim=2)
+        return {layer: (keys[i], values[i]) for i, layer in enumerate(self.layers)}
+
+
+class CDLPrompt(KD):
+    """Attention-based prompt mapping.
+
+    The teacher's prompt method is part of this module (frozen, in eval mode), so the student can
+    be used without the teacher's ViT as long as both read the same query.
+    """
+
+    maps_prompts = True
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        pool: int = 100,
+        length: int = 8,
+        coda_growth: str = "exact",
+    ) -> None:
+        """Make an empty mapping pool; each task's share is drawn when it starts.
+
+        Args:
+            setting: the two models and the teacher's prompt method.
+            alpha: share of the soft loss.
+            temperature: of the soft loss.
+            pool: entries `M` of the mapping pool, at most `min(Dt, length D)`.
+            length: tokens of a mapped prefix, even: half keys, half values.
+            coda_growth: see `ComponentPool`.
+        """
+        super().__init__(setting, alpha=alpha, temperature=temperature)
+        self.kd_head = setting.head(setting.generator)
+        self.teacher_prompts = setting.teacher_prompts.requires_grad_(False)
+        layers = self.teacher_prompts.layers
+        self.mapping = AttentionMapping(
+            layers,
+            ComponentPool(
+                n_layers=len(layers),
+                pool=pool,
+                n_tasks=setting.n_tasks,
+                query_width=setting.teacher.width,
+                length=length,
+                width=setting.student.width,
+                growth=coda_growth,
+            ),
+        )
+
+    def train(self, mode: bool = True) -> "CDLPrompt":
+        """Set the mode of the mapping; the teacher's prompts are always read in eval mode."""
+        super().train(mode)
+        self.teacher_prompts.eval()
+        return self
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        self.mapping.pool.grow(task, generator)
+
+    def read_teacher(self, prompts: PromptMethod) -> None:
+        self.teacher_prompts.load_state_dict(prompts.state_dict())
+
+    def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
+        mapped = self.mapping(self.teacher_prompts(teacher_query, task).prefixes, task)
+        prefixes = dict(prompts.prefixes)
+        for layer, pair in mapped.items():
+            own = prefixes.get(layer)
+            prefixes[layer] = (
+                pair
+                if own is None
+                else tuple(torch.cat(parts, dim=1) for parts in zip(pair, own, strict=True))
+            )
+        return Injection(prefixes, {}, prompts.additions)
+
+    def soft_logits(self, output: Output) -> Tensor:
+        return self.kd_head(output.tokens[:, 0])
+
+    def predict(self, output: Output) -> Tensor:
+        return (output.logits + self.soft_logits(output)) / 2

@@ -1,0 +1,61 @@
+"""What every prompt method is: a query in, what enters the attention and a prompt loss out."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdl.heads import LinearHead
+from cdl.vit import KeyValue
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One batch's prompts.
+
+    prefixes: by layer, keys and values `[B, L/2, D]`.
+    additions: by layer, vectors `[D]` for the class token's key and value.
+    loss: prompt loss, a scalar; zero in eval mode.
+    """
+
+    loss: Tensor
+    prefixes: dict[int, KeyValue] = field(default_factory=dict)
+    additions: dict[int, KeyValue] = field(default_factory=dict)
+
+
+class PromptMethod(nn.Module):
+    """Learnable prompts of one learner.
+
+    A method draws its start from `generator`, so that equal keys give equal parameters, and
+    never sees the ViT. `head` is the kind of classification head that the method uses.
+    """
+
+    head: type[nn.Module] = LinearHead
+
+    @abstractmethod
+    def forward(self, query: Tensor, task: int) -> Prompts:
+        """Return the prompts of a batch from its query `[B, Dq]` while `task` is the latest."""
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        """Prepare for learning a task; called once before its first step."""
+
+    def end_task(self, task: int) -> None:
+        """Finish a task; called once after its last step."""
+
+
+def batch_loss(losses: Tensor, reduction: str) -> Tensor:
+    """Reduce per-sample prompt losses `[layers, B]`: `mean` or `sum` over B, sum over layers."""
+    return (losses.mean(1) if reduction == "mean" else losses.sum(1)).sum()
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return cosines `[..., B, M]` between rows of `a [B, D]` and `b [..., M, D]`."""
+    return F.normalize(a, dim=-1, eps=1e-12) @ F.normalize(b, dim=-1, eps=1e-12).mT
+
+
+def halves(layers: tuple[int, ...], prompts: Tensor) -> dict[int, KeyValue]:
+    """Split prompts `[layers, B, L, D]` into the keys and values of each layer."""
+    keys, values = prompts.chunk(2, dim=2)
+    return {layer: (keys[i], values[i]) for i, layer in enumerate(layers)}

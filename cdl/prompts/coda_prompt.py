@@ -1,0 +1,160 @@
+"""CODA-Prompt (Smith et al., CVPR 2023): a weighted sum of components that grow with the tasks."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdl.prompts.base import PromptMethod, Prompts, halves
+
+
+class ComponentPool(nn.Module):
+    """Components with attention and key vectors; a task owns an equal share of them.
+
+    For a query `q [B, Dq]` the output is `sum_m cos(q * A_m, K_m) P_m`, per layer. At task `t`
+    the components of tasks `0..t` take part; those of earlier tasks are constants in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_layers: int,
+        pool: int,
+        n_tasks: int,
+        query_width: int,
+        length: int,
+        width: int,
+        growth: str,
+    ) -> None:
+        """Make an empty pool: all rows 0 until `grow`.
+
+        Args:
+            n_layers: independent pools, one per prompted layer.
+            pool: components `M` of all tasks together.
+            n_tasks: each owns `floor(M / n_tasks)`.
+            query_width: width `Dq` of keys and attention vectors.
+            length: tokens `L` of a component.
+            width: width `D` of a token.
+            growth: `exact` projects new rows on the complement of the earlier ones (QR);
+                `gram_schmidt` subtracts one projection per row, as released, which is not
+                orthogonal to rows that training has turned.
+        """
+        super().__init__()
+        self.per_task, self.growth = pool // n_tasks, growth
+        self.key = nn.Parameter(torch.zeros(n_layers, pool, query_width))
+        self.attention = nn.Parameter(torch.zeros(n_layers, pool, query_width))
+        self.prompt = nn.Parameter(torch.zeros(n_layers, pool, length, width))
+
+    def used(self, task: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys, attentions and prompts of tasks `0..task`, earlier ones detached."""
+        start = task * self.per_task
+        stop = start + self.per_task
+        if not self.training:
+            return self.key[:, :stop], self.attention[:, :stop], self.prompt[:, :stop]
+        key, attention, prompt = (
+            torch.cat([rows[:, :start].detach(), rows[:, start:stop]], dim=1)
+            for rows in (self.key, self.attention, self.prompt)
+        )
+        return key, attention, prompt
+
+    def forward(self, query: Tensor, task: int) -> Tensor:
+        """Return prompts `[layers, B, L, D]` for queries `[B, Dq]` or `[layers, B, Dq]`."""
+        key, attention, prompt = self.used(task)
+        # cos(q * A, K) without a [B, M, Dq] tensor: both sums over Dq are matrix products
+        product = query @ (attention * F.normalize(key, dim=-1, eps=1e-12)).mT
+        norm = (query.square() @ attention.square().mT).clamp_min(1e-24).sqrt()
+        return torch.einsum("ybm,ymld->ybld", product / norm, prompt)
+
+    def penalty(self, task: int) -> Tensor:
+        """Return `sum_{X in K, A, P} mean((X X^T - I)^2)`, summed over layers, a scalar."""
+        total = 0
+        for rows in self.used(task):
+            flat = rows.flatten(2)
+            gram = flat @ flat.mT - torch.eye(flat.shape[1], device=flat.device)
+            total = total + gram.square().mean((1, 2)).sum()
+        return total
+
+    @torch.no_grad()
+    def grow(self, task: int, generator: torch.Generator) -> None:
+        """Draw the components of a task, orthogonal to all earlier ones, of unit norm."""
+        for rows in (self.key, self.attention, self.prompt):
+            for layer in rows:
+                flat = layer.flatten(1)
+                start = task * self.per_task
+                new = _GROWTH[self.growth](flat[:start].cpu(), self.per_task, generator)
+                layer[start : start + self.per_task] = new.view(-1, *layer.shape[1:])
+
+
+def _exact(old: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return `n` unit rows orthogonal to each other and to the span of `old [s, D]`."""
+    drawn = torch.randn(n, old.shape[1], generator=generator, dtype=torch.float64)
+    basis, _ = torch.linalg.qr(torch.cat([old.double(), drawn]).mT)
+    return basis.mT[len(old) :].to(old.dtype)
+
+
+def _gram_schmidt(old: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return `n` unit rows by one subtraction per earlier row, all products with the draw."""
+    rows = list(old)
+    while len(rows) < len(old) + n:
+        drawn = torch.randn(old.shape[1], generator=generator)
+        new = drawn
+        for row in rows:
+            new = new - (drawn @ row) / (row @ row) * row
+        if new @ new >= 1e-8:
+            rows.append(new)
+    return F.normalize(torch.stack(rows[len(old) :]), dim=1)
+
+
+_GROWTH = {"exact": _exact, "gram_schmidt": _gram_schmidt}
+
+
+class CodaPrompt(PromptMethod):
+    """Decomposed attention-based prompts in the first blocks."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        query_width: int,
+        n_tasks: int,
+        generator: torch.Generator,
+        pool: int = 100,
+        length: int = 8,
+        ortho_weight: float = 0.0,
+        layers: tuple[int, ...] = (0, 1, 2, 3, 4),
+        coda_growth: str = "exact",
+    ) -> None:
+        """Make an empty pool; `start_task` draws each task's components.
+
+        Args:
+            width: width `D` of the backbone that the prompts enter.
+            depth: its number of blocks; layers must lie below.
+            query_width: width `Dq` of the query.
+            n_tasks: tasks of the stream.
+            generator: unused, components are drawn per task.
+            pool: components `M`, at most `min(Dq, L D)`.
+            length: tokens `L` of a component, even: half keys, half values.
+            ortho_weight: weight `mu` of the orthogonality penalty.
+            layers: prompted blocks.
+            coda_growth: see `ComponentPool`.
+        """
+        super().__init__()
+        self.layers, self.ortho_weight = tuple(layers), ortho_weight
+        self.pool = ComponentPool(
+            n_layers=len(self.layers),
+            pool=pool,
+            n_tasks=n_tasks,
+            query_width=query_width,
+            length=length,
+            width=width,
+            growth=coda_growth,
+        )
+
+    def forward(self, query: Tensor, task: int) -> Prompts:
+        loss = query.new_zeros(())
+        if self.training and self.ortho_weight:
+            loss = self.ortho_weight * self.pool.penalty(task)
+        return Prompts(loss, halves(self.layers, self.pool(query, task)))
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        self.pool.grow(task, generator)

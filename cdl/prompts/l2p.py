@@ -1,0 +1,55 @@
+"""Learning to Prompt (Wang et al., CVPR 2022): the top-k prompts of a pool, by key similarity."""
+
+import torch
+from torch import Tensor, nn
+
+from cdl.prompts.base import PromptMethod, Prompts, batch_loss, cosine, halves
+
+
+class L2P(PromptMethod):
+    """A pool of prompts; each sample takes the `top_k` whose keys are nearest its query."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        query_width: int,
+        n_tasks: int,
+        generator: torch.Generator,
+        pool: int = 30,
+        length: int = 20,
+        top_k: int = 5,
+        layers: tuple[int, ...] = (0,),
+        prompt_loss_reduction: str = "mean",
+    ) -> None:
+        """Draw keys and prompts uniform on [0, 1).
+
+        Args:
+            width: width `D` of the backbone that the prompts enter.
+            depth: its number of blocks; layers must lie below.
+            query_width: width `Dq` of the query.
+            n_tasks: tasks of the stream (unused: the pool is shared by all).
+            generator: source of the start.
+            pool: number of prompts `M`.
+            length: tokens `L` of a prompt, even: half keys, half values.
+            top_k: prompts selected per sample, concatenated by descending similarity.
+            layers: prompted blocks; the deep variant of the paper is `(0, 1, 2, 3, 4)`.
+            prompt_loss_reduction: `mean` or `sum` over the batch.
+        """
+        super().__init__()
+        self.layers, self.top_k = tuple(layers), top_k
+        self.reduction = prompt_loss_reduction
+        n = len(self.layers)
+        self.key = nn.Parameter(torch.rand(n, pool, query_width, generator=generator))
+        self.prompt = nn.Parameter(torch.rand(n, pool, length, width, generator=generator))
+
+    def forward(self, query: Tensor, task: int) -> Prompts:
+        similarity, chosen = cosine(query, self.key).topk(self.top_k, dim=-1)  # [layers, B, k]
+        layer = torch.arange(len(self.layers), device=query.device)[:, None, None]
+        prompts = self.prompt[layer, chosen]  # [layers, B, k, L, D]
+        keys, values = (half.flatten(2, 3) for half in prompts.chunk(2, dim=3))
+        loss = query.new_zeros(())
+        if self.training:
+            loss = batch_loss((1 - similarity).sum(-1), self.reduction)
+        return Prompts(loss, halves(self.layers, torch.cat([keys, values], dim=2)))
