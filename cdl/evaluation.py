@@ -1,0 +1,160 @@
+"""Checkpoints of one run to its accuracy matrix, predictions and metrics."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cdl import artifacts
+from cdl.data import Packed, Views
+from cdl.distillers.base import Shape
+from cdl.metrics import metrics
+from cdl.task import build_learner, build_stream, device, load_backbones, versions
+
+log = logging.getLogger(__name__)
+BATCH = 200
+# what tells one cell of a table from another; the rest of a specification is its protocol
+_CELL = ("seed", "role", "backbone", "query", "teacher", "method", "distiller")
+
+
+def over_images(
+    data: Packed, indices: Tensor, views: Views, function: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Concatenate `function(test views [B, 3, H, W], rows [B])` over images, also the last few."""
+    results = []
+    for rows in torch.arange(len(indices)).split(BATCH):
+        pixels, sizes = data.batch(indices[rows])
+        images = views.test(pixels.to(device()), sizes.to(device()))
+        results.append(function(images, rows.to(device())))
+    return torch.cat(results)
+
+
+@torch.no_grad()
+def evaluate_run(
+    *,
+    spec: dict[str, Any],
+    checkpoints: Sequence[str],
+    data: str,
+    backbones: Mapping[str, str],
+    teacher_query: str | None,
+    images_per_class: int | None,
+    results: str,
+    predictions: str,
+) -> None:
+    """Evaluate every stage of a run.
+
+    Args:
+        spec: specification of the learner.
+        checkpoints: its artifacts in task order.
+        data: packed folder.
+        backbones: paths of the backbone artifacts needed, by name.
+        teacher_query: name of the backbone whose query the teacher's prompts read, for a
+            distiller that maps them; else None.
+        images_per_class: test images per class; None for all.
+        results: JSON to write: matrix, metrics, protocol and its hash, inputs, versions.
+        predictions: Parquet to write: the last stage's prediction for every test image.
+
+    Raises:
+        CdlError: a checkpoint is damaged or belongs to another configuration.
+    """
+    test = Packed(data, "test")
+    stream = build_stream(spec, test)
+    loaded = load_backbones(spec, backbones)
+    views = Views(**spec["view"])
+    tasks = [stream.indices(test, t, images_per_class) for t in range(len(stream.sizes))]
+    indices = torch.cat(tasks)
+    owner = torch.cat([torch.full((len(part),), t) for t, part in enumerate(tasks)])
+    labels = stream.labels(test)[indices]
+    # the test view is fixed, so each query is computed once for all stages
+    queries = {
+        name: over_images(test, indices, views, lambda x, _, b=loaded[name]: b.query(x))
+        for name in {spec["query"], teacher_query or spec["query"]}
+    }
+    query, foreign = queries[spec["query"]], queries[teacher_query or spec["query"]]
+    matrix = np.full((len(tasks), len(tasks)), np.nan)
+    shape = artifacts.read_json(Path(checkpoints[0]).with_suffix(".json"))
+    learner = build_learner(
+        spec,
+        stream,
+        loaded[spec["backbone"]],
+        shape["widths"],
+        None if shape["teacher_shape"] is None else Shape(**shape["teacher_shape"]),
+    ).eval()
+    for t, checkpoint in enumerate(checkpoints):
+        state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
+        learner.load_state(state)
+        seen = stream.classes(t).stop
+
+        def logits(images: Tensor, rows: Tensor, t: int = t, seen: int = seen) -> Tensor:
+            output = learner(images, query[rows], t, foreign[rows])
+            return learner.predict(output, seen).cpu()
+
+        n = int((owner <= t).sum())
+        scores = over_images(test, indices[:n], views, logits)
+        correct = scores.argmax(1) == labels[:n]
+        for i in range(t + 1):
+            matrix[t, i] = 100 * correct[owner[:n] == i].double().mean()
+        log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
+    probability, predicted = scores.float().softmax(1).max(1)
+    _write_predictions(
+        predictions, test, stream.order, indices, owner, labels, predicted, probability
+    )
+    counts = [len(part) for part in tasks]
+    protocol = {k: v for k, v in spec.items() if k not in _CELL} | {
+        "test_images_per_class": images_per_class,
+        "data": metadata["inputs"]["data"],
+    }
+    artifacts.write_json(
+        results,
+        {
+            "matrix": [[_number(x) for x in row] for row in matrix],
+            "test_images": counts,
+            "metrics": {k: _number(v) for k, v in metrics(matrix, counts).items()},
+            "trainable_parameters": metadata["trainable_parameters"],
+            "learner": spec,
+            "backbones": metadata["inputs"]["backbones"],
+            "classes": [test.classes[label] for label in stream.order],
+            "protocol": protocol,
+            "protocol_hash": artifacts.fingerprint(protocol)[:8],
+            "checkpoints": [
+                artifacts.read_json(Path(c).with_suffix(".json"))["sha256"] for c in checkpoints
+            ],
+            "versions": versions(),
+        },
+    )
+
+
+def _write_predictions(
+    path: str,
+    test: Packed,
+    order: Sequence[int],
+    indices: Tensor,
+    owner: Tensor,
+    labels: Tensor,
+    predicted: Tensor,
+    probability: Tensor,
+) -> None:
+    names = np.array(test.classes)[list(order)]
+    frame = pd.DataFrame(
+        {
+            "image": indices.numpy(),
+            "file": test.names[indices.numpy()],
+            "task": owner.numpy(),
+            "class": names[labels.numpy()],
+            "predicted": names[predicted.numpy()],
+            "probability": probability.numpy(),
+            "correct": (labels == predicted).numpy(),
+        }
+    )
+    with artifacts.replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

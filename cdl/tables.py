@@ -1,0 +1,144 @@
+"""From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.artifacts import read_json, replacing
+
+METRICS = [
+    "final_average_accuracy",
+    "last_accuracy",
+    "average_incremental_accuracy",
+    "learning_accuracy",
+    "forgetting_published",
+    "forgetting",
+    "forgetting_max",
+]
+IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
+_WHOSE = ["role", "query"]
+_LINKS = ["run", "none_run", "teacher_run"]
+_CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
+
+
+def collect(
+    rows: Sequence[Mapping[str, Any]], results: Sequence[str], costs: Sequence[Sequence[str]]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Gather all runs.
+
+    Args:
+        rows: columns that identify each run, and the folders of the runs it builds on.
+        results: its JSON, written by `cdl.evaluation.evaluate_run`.
+        costs: Snakemake's benchmark files of its tasks.
+
+    Returns:
+        results: one row per run, with all metrics in percent and the trainable parameters.
+        curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
+        cost: one row per run, training seconds and peak memory (MB) of its jobs.
+    """
+    runs, curves, cost = [], [], []
+    for row, path, files in zip(rows, results, costs, strict=True):
+        run = read_json(path)
+        identity = {key: row[key] for key in IDENTITY}
+        whose = {key: row[key] for key in _WHOSE}
+        runs.append(
+            {
+                **identity,
+                **{name: run["metrics"][name] for name in METRICS},
+                "trainable_parameters": run["trainable_parameters"],
+                **whose,
+                "protocol": run["protocol_hash"],
+                **{key: row[key] for key in _LINKS},
+            }
+        )
+        for stage, line in enumerate(run["matrix"]):
+            seen = line[: stage + 1]
+            accuracy = sum(seen) / len(seen)
+            curves.append({**identity, **whose, "stage": stage, "accuracy": accuracy})
+        jobs = pd.concat(pd.read_csv(file, sep="\t", na_values="-") for file in files)
+        seconds, memory = round(jobs["s"].sum(), 1), jobs["max_rss"].max()
+        cost.append({**identity, **whose, "training_seconds": seconds, "peak_memory_mb": memory})
+    return pd.DataFrame(runs), pd.DataFrame(curves), pd.DataFrame(cost)
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a CSV atomically, six decimals."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6f")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a CSV of `write`; empty text stays empty text, empty numbers become NaN."""
+    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol"} - {"seed", "n_tasks"}
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys(METRICS, ""),
+    )
+    return table
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds.
+
+    Returns:
+        One row per cell, in percent and percent points: `n` seeds, mean and sample standard
+        deviation (NaN for one seed) of every metric, of the gain of the final average accuracy
+        over the undistilled student, and of its gap to the teacher (teacher minus student);
+        gain and gap are paired by seed.
+    """
+    table = results.copy()
+    accuracy = table.set_index("run")["final_average_accuracy"]
+    own = table["final_average_accuracy"]
+    distilled = table["teacher"] != ""
+    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
+    table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
+    values = [*METRICS, "gain_over_none", "gap_to_teacher"]
+    groups = table.groupby(_CELL, sort=False)
+    summary = groups[values].agg(["mean", "std"])
+    summary.columns = [f"{name}_{statistic}" for name, statistic in summary.columns]
+    summary.insert(0, "n", groups.size())
+    summary["trainable_parameters"] = groups["trainable_parameters"].first()
+    summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted(set(hashes))))
+    return summary.reset_index()
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """Return the summary as a Markdown table for people."""
+
+    def shown(row: pd.Series, name: str) -> str:
+        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+        if pd.isna(mean):
+            return "-"
+        return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+    lines = []
+    for _, row in summary.iterrows():
+        lines.append(
+            {
+                "dataset": row["dataset"],
+                "method": row["method"],
+                "learner": row["student"],
+                "taught by": row["teacher"] or "-",
+                "distiller": "(teacher)"
+                if row["role"] == "teacher"
+                else row["kd"] + (f" ({row['variant']})" if row["variant"] else ""),
+                "final average accuracy": shown(row, "final_average_accuracy"),
+                "forgetting": shown(row, "forgetting"),
+                "gain over none": shown(row, "gain_over_none"),
+                "gap to teacher": shown(row, "gap_to_teacher"),
+                "parameters": f"{row['trainable_parameters']:,}",
+                "n": row["n"],
+                "protocol": row["protocol"],
+            }
+        )
+    note = (
+        "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
+        "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
+        "tasks since they were learnt. The protocol hash names data, split, class order, "
+        "normalisation, views and schedule; results.json of each run spells it out."
+    )
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
