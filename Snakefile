@@ -1,0 +1,27 @@
+# Continual distillation learning. Everything that exists follows from one configuration:
+#   snakemake --cores 2                                      the default run
+#   snakemake --cores 2 --configfile config/other.yaml       another one
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.configfiles:
+
+    configfile: Path(workflow.basedir, "config", "default.yaml")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/learn.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        everything(),
+    message:
+        "all files of configuration '{GRID.config[name]}' exist"

@@ -1,0 +1,145 @@
+"""What the rules share: the resolved configuration, its grid, and lookups per wildcard."""
+
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
+from configuration import ConfigError, resolve
+from grid import Grid
+
+try:
+    GRID = Grid(resolve(config))
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+ROOT = GRID.root
+TABLES = f"{GRID.tables}/tables"
+FIGURES = f"{GRID.tables}/figures"
+ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
+PREPARED = {Path(GRID.data(name)).name: GRID.source(name) for name in GRID.datasets}
+USED = {
+    name for run in GRID.runs for name in (run.backbone, run.query, run.teacher) if name
+}
+FETCHED = {Path(GRID.backbone(name)).stem: GRID.backbone_source(name) for name in USED}
+
+RUN = f"{ROOT}/{{dataset}}/{{method}}/{{learner}}/seed{{seed}}"
+TASK = f"{RUN}/task{{task}}"
+# a learner without a teacher of its own, and one distilled from a teacher
+ALONE = r"(teacher|student)-[^/-]+-q-[^/-]+"
+DISTILLED = r"[^/-]+-[^/-]+-from-[^/-]+-q-[^/-]+"
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    method=r"[^/]+",
+    learner=f"{ALONE}|{DISTILLED}",
+    seed=r"\d+",
+    task=r"\d+",
+    prepared=r"[^/]+",
+    fetched=r"[^/]+",
+
+
+def run_of(wildcards):
+    """The run that the wildcards name."""
+    w = wildcards
+    return GRID.by_folder[f"{w.dataset}/{w.method}/{w.learner}/seed{w.seed}"]
+
+
+def spec_of(wildcards):
+    return GRID.spec(run_of(wildcards))
+
+
+def teacher_spec_of(wildcards):
+    return GRID.spec(GRID.teacher_of(run_of(wildcards)))
+
+
+def data_of(split):
+    """Input function: the files of a split of the run's dataset."""
+
+    def files(wildcards):
+        folder = GRID.data(wildcards.dataset)
+        return [
+            f"{folder}/{name}"
+            for name in ("manifest.json", f"{split}.pixels", f"{split}.parquet")
+        ]
+
+    return files
+
+
+def names_of(wildcards, *fields):
+    """The backbones that a run needs, by name, each once."""
+    run = run_of(wildcards)
+    return sorted({getattr(run, field) for field in fields} - {None})
+
+
+def backbones_of(*fields):
+    """Input function: the artifacts of the backbones that the run's fields name."""
+    return lambda wildcards: [
+        GRID.backbone(name) for name in names_of(wildcards, *fields)
+    ]
+
+
+def backbone_names_of(*fields):
+    return lambda wildcards: names_of(wildcards, *fields)
+
+
+def previous_of(wildcards):
+    """Input function: the learner's artifact of the task before."""
+    task = int(wildcards.task)
+    return (
+        f"{ROOT}/{run_of(wildcards).folder}/task{task - 1}/learner.safetensors"
+        if task
+        else []
+    )
+
+
+def teacher_of(wildcards):
+    """Input function: the teacher's artifact of the same task."""
+    folder = GRID.teacher_of(run_of(wildcards)).folder
+    return f"{ROOT}/{folder}/task{wildcards.task}/learner.safetensors"
+
+
+def checkpoints_of(wildcards):
+    run = run_of(wildcards)
+    return [
+        f"{ROOT}/{run.folder}/task{t}/learner.safetensors" for t in range(run.n_tasks)
+    ]
+
+
+def costs_of(run):
+    """The benchmark files of a run's tasks."""
+    kind = "distil" if run.teacher else "train"
+    return [f"{ROOT}/{run.folder}/task{t}/{kind}.tsv" for t in range(run.n_tasks)]
+
+
+def learner_files(run):
+    names = ("learner.safetensors", "learner.json", "losses.csv")
+    return [
+        f"{ROOT}/{run.folder}/task{t}/{name}"
+        for t in range(run.n_tasks)
+        for name in names
+    ]
+
+
+def everything():
+    """All files that must exist: a deleted one is made again even if the tables are newer."""
+    files = [
+        f"{TABLES}/{name}"
+        for name in ("results.csv", "cost.csv", "summary.csv", "summary.md")
+    ]
+    for dataset in GRID.datasets:
+        files += [f"{FIGURES}/accuracy_{dataset}.{kind}" for kind in ("svg", "png")]
+        folder = GRID.data(dataset)
+        files += [
+            f"{folder}/{s}.{kind}"
+            for s in ("train", "test")
+            for kind in ("pixels", "parquet")
+        ]
+    for run in GRID.runs:
+        files += learner_files(run)
+        files += [
+            f"{ROOT}/{run.folder}/{name}"
+            for name in ("results.json", "predictions.parquet")
+        ]
+    return files

@@ -1,0 +1,45 @@
+# Data and backbones, brought into one form; the only rules that may use the network.
+
+
+localrules:
+    prepare_dataset,
+    fetch_backbone,
+
+
+rule prepare_dataset:
+    output:
+        manifest="results/data/{prepared}/manifest.json",
+        train_pixels="results/data/{prepared}/train.pixels",
+        train_index="results/data/{prepared}/train.parquet",
+        test_pixels="results/data/{prepared}/test.pixels",
+        test_index="results/data/{prepared}/test.parquet",
+    log:
+        "results/data/{prepared}/prepare_dataset.log",
+    conda:
+        ENV
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        source=lambda w: PREPARED[w.prepared],
+    script:
+        "../scripts/prepare_dataset.py"
+
+
+rule fetch_backbone:
+    output:
+        weights="results/backbones/{fetched}.safetensors",
+        metadata="results/backbones/{fetched}.json",
+    log:
+        "results/backbones/{fetched}.log",
+    conda:
+        ENV
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        source=lambda w: FETCHED[w.fetched],
+    script:
+        "../scripts/fetch_backbone.py"

@@ -1,0 +1,20 @@
+"""One task of a student that learns from a teacher."""
+
+from pathlib import Path
+
+from cdl.jobs import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from cdl.task import learn_task
+
+    learn_task(
+        spec=snakemake.params.spec,
+        task=int(snakemake.wildcards.task),
+        data=str(Path(snakemake.input.data[0]).parent),
+        backbones=dict(zip(snakemake.params.names, snakemake.input.backbones, strict=True)),
+        previous=snakemake.input.get("previous") or None,
+        teacher=snakemake.input.teacher,
+        teacher_spec=snakemake.params.teacher_spec,
+        output=snakemake.output.learner,
+        losses=snakemake.output.losses,
+    )

@@ -1,0 +1,10 @@
+"""Decode a dataset into a packed folder."""
+
+from pathlib import Path
+
+from cdl.jobs import job
+
+with job(snakemake.log[0]):
+    from cdl.data.packed import prepare
+
+    prepare(Path(snakemake.output.manifest).parent, **snakemake.params.source)
