@@ -20,7 +20,7 @@ from cdl.task import build_learner, build_stream, device, load_backbones, versio
 log = logging.getLogger(__name__)
 BATCH = 200
 # what tells one cell of a table from another; the rest of a specification is its protocol
-_CELL = ("seed", "role", "backbone", "query", "teacher", "method", "distiller")
+_CELL = ("seed", "role", "backbone", "query", "teacher", "method", "distiller", "apt_teacher")
 
 
 def over_images(
@@ -54,8 +54,8 @@ def evaluate_run(
         checkpoints: its artifacts in task order.
         data: packed folder.
         backbones: paths of the backbone artifacts needed, by name.
-        teacher_query: name of the backbone whose query the teacher's prompts read, for a
-            distiller that maps them; else None.
+        teacher_query: name of the backbone whose query the teacher's prompts read, if the
+            distiller maps them at prediction; else None.
         images_per_class: test images per class; None for all.
         results: JSON to write: matrix, metrics, protocol and its hash, inputs, versions.
         predictions: Parquet to write: the last stage's prediction for every test image.
@@ -71,12 +71,6 @@ def evaluate_run(
     indices = torch.cat(tasks)
     owner = torch.cat([torch.full((len(part),), t) for t, part in enumerate(tasks)])
     labels = stream.labels(test)[indices]
-    # the test view is fixed, so each query is computed once for all stages
-    queries = {
-        name: over_images(test, indices, views, lambda x, _, b=loaded[name]: b.query(x))
-        for name in {spec["query"], teacher_query or spec["query"]}
-    }
-    query, foreign = queries[spec["query"]], queries[teacher_query or spec["query"]]
     matrix = np.full((len(tasks), len(tasks)), np.nan)
     shape = artifacts.read_json(Path(checkpoints[0]).with_suffix(".json"))
     learner = build_learner(
@@ -86,14 +80,23 @@ def evaluate_run(
         shape["widths"],
         None if shape["teacher_shape"] is None else Shape(**shape["teacher_shape"]),
     ).eval()
+
+    def queries(name: str | None) -> Tensor | None:
+        """Each query is computed once for all stages: the test view is fixed."""
+        if name is None or not learner.prompts.needs_query:
+            return None
+        return over_images(test, indices, views, lambda images, _: loaded[name].query(images))
+
+    own = queries(spec["query"])
+    foreign = own if teacher_query == spec["query"] else queries(teacher_query)
     for t, checkpoint in enumerate(checkpoints):
         state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
         learner.load_state(state)
         seen = stream.classes(t).stop
 
         def logits(images: Tensor, rows: Tensor, t: int = t, seen: int = seen) -> Tensor:
-            output = learner(images, query[rows], t, foreign[rows])
-            return learner.predict(output, seen).cpu()
+            query, teachers = (None if q is None else q[rows] for q in (own, foreign))
+            return learner.predict(learner(images, query, t, teachers), seen).cpu()
 
         n = int((owner <= t).sum())
         scores = over_images(test, indices[:n], views, logits)

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
@@ -25,3 +26,15 @@ class LinearHead(nn.Module):
 
     def forward(self, token: Tensor) -> Tensor:
         return self.linear(token)
+
+
+class NormalisedHead(LinearHead):
+    """APT's head: layer norm without learned change, then weights of unit norm per class."""
+
+    def __init__(self, width: int, n_classes: int, generator: torch.Generator) -> None:
+        super().__init__(width, n_classes, generator)
+        self.norm = nn.LayerNorm(width, eps=1e-5).requires_grad_(False)
+
+    def forward(self, token: Tensor) -> Tensor:
+        weight = F.normalize(self.linear.weight, dim=1, eps=1e-12)
+        return F.linear(self.norm(token), weight, self.linear.bias)

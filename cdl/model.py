@@ -12,6 +12,8 @@ from cdl.distillers.base import Output, Setting, Shape, Signal
 from cdl.prompts import PROMPTS, PromptMethod
 from cdl.seeds import generator
 
+_AUXILIARY = {"prompt", "feature"}  # the parts that n GPUs of the released scripts add n times
+
 
 class Learner(nn.Module):
     """A teacher or a student; the difference is only in the distiller."""
@@ -31,8 +33,7 @@ class Learner(nn.Module):
             prompts: prompt method of the backbone's width.
             head: tokens `[B, D]` to logits `[B, C]`.
             distiller: the objective.
-            auxiliary_weight: factor of prompt and feature losses; the released scripts on n
-                GPUs add them n times.
+            auxiliary_weight: factor of prompt and feature losses.
         """
         super().__init__()
         self.backbone, self.prompts, self.head = backbone, prompts, head
@@ -41,7 +42,7 @@ class Learner(nn.Module):
     def forward(
         self,
         images: Tensor,
-        query: Tensor,
+        query: Tensor | None,
         task: int,
         teacher_query: Tensor | None = None,
         keep_blocks: bool = False,
@@ -50,7 +51,7 @@ class Learner(nn.Module):
 
         Args:
             images: a batch of views.
-            query: `[B, Dq]`.
+            query: `[B, Dq]`; None if the prompts need none.
             task: the latest task learnt or being learnt.
             teacher_query: `[B, Dq']` for a distiller that maps the teacher's prompts.
             keep_blocks: whether the output holds every block's tokens.
@@ -59,16 +60,16 @@ class Learner(nn.Module):
         injection = self.distiller.inject(prompts, teacher_query, task)
         encoded = self.backbone.encode(images, injection, keep_blocks)
         logits = self.head(encoded.tokens[:, 0])
-        return Output(logits, encoded.tokens, encoded.blocks, prompts.loss)
+        return Output(logits, encoded.tokens, encoded.blocks, prompts.losses)
 
     def losses(
         self, output: Output, signal: Signal | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
         """Return the named parts of the objective, ready to be summed."""
         losses = self.distiller(output, signal, labels, classes)
-        for name in {"feature"} & set(losses):
+        losses["prompt"] = sum(output.prompt_losses.values(), output.logits.new_zeros(()))
+        for name in _AUXILIARY & set(losses):
             losses[name] = self.auxiliary_weight * losses[name]
-        losses["prompt"] = self.auxiliary_weight * output.prompt_loss
         return losses
 
     def predict(self, output: Output, seen: int) -> Tensor:
@@ -175,13 +176,14 @@ class Teacher:
         """
         self.learner = learner.eval().requires_grad_(False)
         self.query_backbone = query_backbone
+        self.needs_query = query_backbone is None and learner.prompts.needs_query
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, query: Tensor, task: int, classes: slice, keep_blocks: bool
+        self, images: Tensor, query: Tensor | None, task: int, classes: slice, keep_blocks: bool
     ) -> Signal:
         """Return logits of the current classes for views `[B, 3, H, W]` and a student's query."""
-        if self.query_backbone is not None:
+        if self.query_backbone is not None and self.learner.prompts.needs_query:
             query = self.query_backbone.query(images)
         output = self.learner(images, query, task, keep_blocks=keep_blocks)
         return Signal(output.logits[:, classes], query, output.blocks)

@@ -13,10 +13,10 @@ import torch
 import cdl
 from cdl import artifacts
 from cdl.backbones import Backbone
-from cdl.data import Packed, Stream, Views
+from cdl.data import Batches, Packed, Stream, Views
 from cdl.distillers.base import Shape
 from cdl.model import Learner, Teacher, build
-from cdl.training import train_task
+from cdl.training import per_epoch, train_task
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def learn_task(
         data: packed folder.
         backbones: paths of all backbone artifacts needed, by name.
         output: artifact to write (.safetensors; .json beside it).
-        losses: CSV to write, see `cdl.training.train_task`.
+        losses: CSV to write, see `cdl.training.per_epoch`.
         previous: the learner's artifact of the task before; None for task 0.
         teacher: the teacher's artifact of the same task; None without a teacher.
         teacher_spec: its specification.
@@ -134,26 +134,34 @@ def learn_task(
         inputs["previous"] = metadata["sha256"]
     signal = None
     if guide is not None:
+        if spec.get("apt_teacher") == "previous":
+            guide.prompts.undo_merge()
         signal = Teacher(guide, None if tutor_query is query else tutor_query)
         learner.distiller.read_teacher(guide.prompts)
     learner.start_task(task, *_keys(spec))
-    curve = train_task(
-        learner,
+    training = dict(spec["training"])
+    batches = Batches(
         data=train,
-        labels=stream.labels(train).to(device()),
         indices=stream.indices(train, task, spec["images_per_class"]),
+        labels=stream.labels(train),
         views=Views(**spec["view"]),
+        seed=spec["seed"],
+        task=task,
+        batch_size=training.pop("batch_size"),
         device=device(),
+    )
+    history = train_task(
+        learner,
+        batches,
         query=query.query,
         teacher=signal,
         task=task,
         classes=stream.classes(task),
-        seed=spec["seed"],
-        **spec["training"],
+        **training,
     )
     learner.end_task(task)
     with artifacts.replacing(losses) as temporary:
-        curve.to_csv(temporary, index=False)
+        per_epoch(history).to_csv(temporary, index=False)
     artifacts.save(
         output,
         learner.state(),

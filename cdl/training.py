@@ -2,20 +2,17 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cdl.data import Packed, Views
 from cdl.errors import CdlError
 from cdl.model import Learner, Teacher
-from cdl.seeds import permutation
 
 log = logging.getLogger(__name__)
-_ORDER = 301  # purpose of the counter-based draws
 
 
 def learning_rate(epoch: int, epochs: int, base: float, schedule: str) -> float:
@@ -36,110 +33,82 @@ def learning_rate(epoch: int, epochs: int, base: float, schedule: str) -> float:
 
 def train_task(
     learner: Learner,
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
     *,
-    data: Packed,
-    labels: Tensor,
-    indices: Tensor,
-    views: Views,
-    device: torch.device,
     query: Callable[[Tensor], Tensor],
     teacher: Teacher | None,
     task: int,
     classes: slice,
-    seed: int,
     epochs: int,
-    batch_size: int,
     lr: float,
     betas: tuple[float, float],
     schedule: str,
 ) -> pd.DataFrame:
-    """Learn one task in place.
-
-    Every epoch visits the task's images in an order that is a function of (seed, task, epoch),
-    in whole batches: the last partial batch is dropped. Adam starts afresh, without decay.
+    """Learn one task in place, with an Adam that starts afresh and does not decay.
 
     Args:
         learner: its state after the previous task, with `start_task` done.
-        data: the training split.
-        labels: `[N]` positions of all its labels in the class order, on the device.
-        indices: `[n]` images of the task.
-        views: training views.
-        device: of the learner; views are made on it.
-        query: views `[B, 3, H, W]` to `[B, Dq]`.
+        batches: epoch to batches of views `[B, 3, H, W]` and labels `[B]`.
+        query: views to queries `[B, Dq]`.
         teacher: frozen, or None.
         task: counted from 0.
         classes: head columns of the task.
-        seed: of order and views.
         epochs: passes over the task's images.
-        batch_size: images per step.
         lr: rate at the start, see `learning_rate`.
         betas: of Adam (Kingma and Ba, 2015).
         schedule: see `learning_rate`.
 
     Returns:
-        One row per epoch and loss part: task, epoch, learning_rate, part, value (epoch mean).
+        One row per step: task, epoch, learning_rate, and each loss part before the update.
 
     Raises:
-        CdlError: a loss is not finite, or the task has fewer images than one batch.
+        CdlError: a loss is not finite.
     """
-    steps = len(indices) // batch_size
-    if steps == 0:
-        raise CdlError(
-            f"training.batch_size: {batch_size} is more than the {len(indices)} "
-            f"training images of task {task}"
-        )
     learner.train()
     keep_blocks = learner.distiller.reads_blocks
+    needs_query = learner.prompts.needs_query or (teacher is not None and teacher.needs_query)
     optimizer = torch.optim.Adam(learner.learnables(), lr=lr, betas=betas)
-    rows = []
-    progress = tqdm(
-        total=epochs * steps, desc=f"task {task}", unit="step", leave=False, disable=None
-    )
-    for epoch in range(epochs):
+    history = []
+    for epoch in tqdm(range(epochs), desc=f"task {task}", unit="epoch", leave=False, disable=None):
         rate = learning_rate(epoch, epochs, lr, schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        order = indices[permutation((_ORDER, seed, task, epoch), len(indices))]
-        history = []
-        for batch in order[: steps * batch_size].split(batch_size):
-            pixels, sizes = data.batch(batch)
-            batch = batch.to(device)
-            images = views.train(pixels.to(device), sizes.to(device), batch, seed, epoch)
-            q = query(images)
+        steps = []
+        for images, labels in batches(epoch):
+            q = query(images) if needs_query else None
             signal = teacher(images, q, task, classes, keep_blocks) if teacher else None
             output = learner(images, q, task, signal.query if signal else None, keep_blocks)
-            losses = learner.losses(output, signal, labels[batch], classes)
+            losses = learner.losses(output, signal, labels, classes)
             optimizer.zero_grad(set_to_none=True)
             sum(losses.values()).backward()
             optimizer.step()
-            history.append(torch.stack([loss.detach() for loss in losses.values()]))
-            progress.update()
-        values = torch.stack(history)  # [steps, parts]
-        _check_finite(values, list(losses), task, epoch)
-        means = dict(zip(losses, values.double().mean(0).tolist(), strict=True))
-        means["total"] = sum(means.values())
-        rows += [(task, epoch, rate, part, value) for part, value in means.items()]
-        log.info(
-            "task %d epoch %d/%d lr %.2e %s",
-            task,
-            epoch + 1,
-            epochs,
-            rate,
-            " ".join(f"{part} {value:.4f}" for part, value in means.items()),
-        )
-    progress.close()
-    return pd.DataFrame(rows, columns=["task", "epoch", "learning_rate", "part", "value"])
+            steps.append(torch.stack([loss.detach() for loss in losses.values()]))
+        frame = pd.DataFrame(torch.stack(steps).double().cpu().numpy(), columns=list(losses))
+        _check_finite(frame, task, epoch)
+        means = " ".join(f"{part} {value:.4f}" for part, value in frame.mean().items())
+        log.info("task %d epoch %d/%d lr %.2e %s", task, epoch + 1, epochs, rate, means)
+        frame.insert(0, "task", task)
+        frame.insert(1, "epoch", epoch)
+        frame.insert(2, "learning_rate", rate)
+        history.append(frame)
+    return pd.concat(history, ignore_index=True)
 
 
-def _check_finite(values: Tensor, parts: list[str], task: int, epoch: int) -> None:
-    """Raise `CdlError` with the first batch whose losses `[steps, parts]` are not finite."""
-    bad = torch.nonzero(~values.isfinite().all(1))
+def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the tidy loss curve: task, epoch, learning_rate, part, value (epoch mean)."""
+    keys = ["task", "epoch", "learning_rate"]
+    means = history.groupby(keys).mean()
+    means["total"] = means.sum(axis=1)
+    tidy = means.stack().rename("value").rename_axis([*keys, "part"])
+    return tidy.reset_index()
+
+
+def _check_finite(losses: pd.DataFrame, task: int, epoch: int) -> None:
+    """Raise `CdlError` with the first batch of an epoch whose loss parts are not finite."""
+    bad = losses.index[~losses.map(math.isfinite).all(axis=1)]
     if len(bad):
-        batch = int(bad[0])
-        shown = ", ".join(
-            f"{p} {v:.4g}" for p, v in zip(parts, values[batch].tolist(), strict=True)
-        )
+        shown = ", ".join(f"{part} {value:.4g}" for part, value in losses.loc[bad[0]].items())
         raise CdlError(
-            f"the loss is not finite in task {task}, epoch {epoch}, batch {batch}: "
-            f"{shown}; lower training.lr, nothing was written"
+            f"the loss is not finite in task {task}, epoch {epoch}, batch {bad[0]}: {shown}; "
+            "lower training.lr, nothing was written"
         )

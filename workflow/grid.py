@@ -24,6 +24,7 @@ class Block:
     name: str
     variant: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    joint: bool = False  # all tasks at once
 
     @property
     def label(self) -> str:
@@ -52,6 +53,11 @@ class Run:
         if self.teacher is None:
             return f"{self.role}-{self.backbone}-q-{self.query}"
         return f"{self.distiller.label}-{self.backbone}-from-{self.teacher}-q-{self.query}"
+
+    @property
+    def mapped_query(self) -> str | None:
+        """Whose query the teacher's prompts read at prediction, where a distiller maps them."""
+        return self.teacher_query if self.distiller.name == "cdl_prompt" else None
 
     @property
     def folder(self) -> str:
@@ -98,7 +104,8 @@ class Grid:
                 for f in sorted(fields)
                 if name in fields[f].get(kind, ())
             }
-            blocks.append(Block(name, variant, options))
+            joint = options.pop("joint", False)
+            blocks.append(Block(name, variant, options, joint))
         labels = [block.label for block in blocks]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice:
@@ -114,7 +121,7 @@ class Grid:
         ):
             teacher, student = pair["teacher"], pair["student"]
             teacher_query = teacher if own else student
-            tasks = self.config["datasets"][dataset]["tasks"]
+            tasks = 1 if method.joint else self.config["datasets"][dataset]["tasks"]
             common = {
                 "dataset": dataset,
                 "method": method,
@@ -181,7 +188,7 @@ class Grid:
         if run.role == "teacher":
             overrides = config["training"]["teacher"]
             training |= {k: v for k, v in overrides.items() if v is not None}
-        return {
+        spec = {
             "numerics": NUMERICS,
             "seed": run.seed,
             "role": run.role,
@@ -190,13 +197,19 @@ class Grid:
             "teacher": run.teacher,
             "method": {"name": run.method.name, **run.method.options},
             "distiller": {"name": run.distiller.name, **run.distiller.options},
-            "stream": {"tasks": dataset["tasks"], "class_order": config["protocol"]["class_order"]},
+            "stream": {
+                "tasks": 1 if run.method.joint else dataset["tasks"],
+                "class_order": config["protocol"]["class_order"],
+            },
             "images_per_class": dataset["images_per_class"],
             "view": dataset["view"],
             "normalization": config["protocol"]["normalization"],
             "auxiliary_weight": config["protocol"]["auxiliary_weight"],
             "training": {**training, "schedule": config["protocol"]["schedule"]},
         }
+        if run.teacher is not None and run.method.name == "apt":
+            spec["apt_teacher"] = config["protocol"]["apt_teacher"]
+        return spec
 
     def source(self, dataset: str) -> dict[str, Any]:
         """Return the arguments of `cdl.data.prepare` for a dataset."""
@@ -257,35 +270,75 @@ class Grid:
     def _checked(self, run: Run) -> Run:
         """Refuse a run that could only fail later."""
         width, depth, patch = self.shape(run.backbone)
-        query_width = self.shape(run.query)[0]
-        where = f"methods.{run.method.label}"
-        options = run.method.options
-        _layers(where, options["layers"], run.backbone, depth)
+        where, options = f"methods.{run.method.label}", run.method.options
+        for key in ("layers", "g_layers", "e_layers"):
+            _layers(f"{where}.{key}", options.get(key, []), run.backbone, depth)
         size = self.config["datasets"][run.dataset]["view"]["size"]
         if size % patch:
             raise ConfigError(
-                f"datasets.{run.dataset}.view.size: {size} is not a multiple of "
-                f"{patch}, the patch size of {run.backbone!r}"
+                f"datasets.{run.dataset}.view.size: {size} is not a multiple of {patch}, the "
+                f"patch size of {run.backbone!r}"
             )
         if run.method.name == "coda_prompt":
-            _pool(where, options, query_width, width, run.n_tasks)
-        if run.method.name == "l2p" and options["top_k"] > options["pool"]:
-            raise ConfigError(
-                f"{where}.top_k: {options['top_k']} is more than the pool of {options['pool']}"
+            _pool(where, options, self.shape(run.query)[0], width, run.n_tasks)
+        if run.method.name == "dual_prompt":
+            shared = set(options["g_layers"]) & set(options["e_layers"])
+            _refuse(shared, f"{where}.e_layers", min(shared, default=0), "not also in g_layers")
+            short = options["pool"] < run.n_tasks
+            _refuse(short, f"{where}.pool", options["pool"], f"one per task, {run.n_tasks}")
+        if options.get("top_k", 1) > options.get("pool", 1):
+            _refuse(
+                True, f"{where}.top_k", options["top_k"], f"at most the pool, {options['pool']}"
             )
         if run.teacher is not None:
-            self._check_distiller(run, width, depth)
+            self._check_distiller(run, width, depth, patch)
         return run
 
-    def _check_distiller(self, run: Run, width: int, depth: int) -> None:
+    def _check_distiller(self, run: Run, width: int, depth: int, patch: int) -> None:
         where, options = f"distillers.{run.distiller.label}", run.distiller.options
-        if run.distiller.name == "kd_prompt" and (options["kd_layers"] or 1) > depth:
-            raise ConfigError(
-                f"{where}.kd_layers: {options['kd_layers']} is more than the "
-                f"{depth} blocks of {run.backbone!r}"
+        teacher_width, teacher_depth, teacher_patch = self.shape(run.teacher)
+        name = run.distiller.name
+        if name == "kd_prompt":
+            layers = options["kd_layers"]
+            _refuse(
+                (layers or 1) > depth,
+                f"{where}.kd_layers",
+                layers,
+                f"at most the {depth} blocks of {run.backbone!r}",
             )
-        if run.distiller.name == "cdl_prompt":
-            _pool(where, options, self.shape(run.teacher)[0], width, run.n_tasks)
+        if name in ("fitnets", "reviewkd"):
+            _refuse(
+                patch != teacher_patch,
+                where,
+                f"{run.teacher} to {run.backbone}",
+                f"a pair with equal patch sizes, not {teacher_patch} and {patch}: "
+                "it compares token by token",
+            )
+        if name == "reviewkd":
+            _refuse(
+                teacher_depth < depth,
+                where,
+                f"{run.teacher} to {run.backbone}",
+                f"a teacher with at least {depth} blocks, not {teacher_depth}",
+            )
+        if name == "dkd":
+            sizes = self.config["datasets"][run.dataset]["tasks"]
+            alone = isinstance(sizes, list) and 1 in sizes and not run.method.joint
+            _refuse(alone, where, f"tasks {sizes}", "two classes or more in every task")
+        if name == "cdl_prompt":
+            _refuse(
+                run.method.name in ("apt", "head_only"),
+                where,
+                f"methods.{run.method.label}",
+                "a method with prefixes (l2p, dual_prompt, coda_prompt): there is no prompt to map",
+            )
+            if options["mapping"] == "attention":
+                _pool(where, options, teacher_width, width, run.n_tasks)
+
+
+def _refuse(wrong: Any, field: str, value: Any, right: str) -> None:
+    if wrong:
+        raise ConfigError(f"{field}: {value!r} cannot work; needed is {right}")
 
 
 def _known(field: str, names: Any, known: dict[str, Any]) -> None:
@@ -296,10 +349,10 @@ def _known(field: str, names: Any, known: dict[str, Any]) -> None:
             )
 
 
-def _layers(where: str, layers: list[int], backbone: str, depth: int) -> None:
-    if max(layers) >= depth:
+def _layers(field: str, layers: list[int], backbone: str, depth: int) -> None:
+    if max(layers, default=0) >= depth:
         raise ConfigError(
-            f"{where}.layers: {max(layers)} is beyond {backbone!r}, whose {depth} "
+            f"{field}: {max(layers)} is beyond {backbone!r}, whose {depth} "
             f"blocks are 0 to {depth - 1}"
         )
 

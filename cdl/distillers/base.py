@@ -42,13 +42,13 @@ class Output:
     logits: `[B, C]` over all classes, of the class head.
     tokens: `[B, N, D]` after the final norm, class token first, KD token (if any) last.
     blocks: block outputs `[B, N, D]` before the final norm, where a distiller reads them.
-    prompt_loss: scalar.
+    prompt_losses: by layer, scalars.
     """
 
     logits: Tensor
     tokens: Tensor
     blocks: tuple[Tensor, ...]
-    prompt_loss: Tensor
+    prompt_losses: dict[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Signal:
     """What the frozen teacher says about a batch.
 
     logits: `[B, C_t]`, current task's classes.
-    query: `[B, Dq]`, the query that the teacher's prompts read.
+    query: `[B, Dq]`, what the teacher's prompts read, or None.
     blocks: as in `Output`, empty unless a distiller reads them.
     """
 
     logits: Tensor
-    query: Tensor
+    query: Tensor | None
     blocks: tuple[Tensor, ...] = ()
 
 

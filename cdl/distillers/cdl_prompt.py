@@ -5,31 +5,17 @@ and a KD head on the class token learns the teacher's logits.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdl.distillers.base import Output, Setting
 from cdl.distillers.kd import KD
+from cdl.distillers.mappings import MAPPINGS
 from cdl.prompts import PromptMethod, Prompts
-from cdl.prompts.coda_prompt import ComponentPool
-from cdl.vit import Injection, KeyValue
-
-
-class AttentionMapping(nn.Module):
-    """`w = cos(m * A, K)`, prefix `= sum_m w_m V_m`, with `m` the teacher prompt's mean token."""
-
-    def __init__(self, layers: tuple[int, ...], pool: ComponentPool) -> None:
-        super().__init__()
-        self.layers, self.pool = layers, pool
-
-    def forward(self, prompts: dict[int, KeyValue], task: int) -> dict[int, KeyValue]:
-        """Map keys and values `[B, L/2, Dt]` of each layer to prefixes of student width."""
-        means = torch.stack([torch.cat(prompts[layer], dim=1).mean(1) for layer in self.layers])
-        keys, values = self.pool(means, task).chunk(2, dim=2)
-        return {layer: (keys[i], values[i]) for i, layer in enumerate(self.layers)}
+from cdl.vit import Injection
 
 
 class CDLPrompt(KD):
-    """Attention-based prompt mapping.
+    """A student whose prefixes follow the teacher's.
 
     The teacher's prompt method is part of this module (frozen, in eval mode), so the student can
     be used without the teacher's ViT as long as both read the same query.
@@ -43,36 +29,27 @@ class CDLPrompt(KD):
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
+        mapping: str = "attention",
         pool: int = 100,
         length: int = 8,
         coda_growth: str = "exact",
     ) -> None:
-        """Make an empty mapping pool; each task's share is drawn when it starts.
+        """Make the mapping; a mapping pool is drawn task by task.
 
         Args:
             setting: the two models and the teacher's prompt method.
             alpha: share of the soft loss.
             temperature: of the soft loss.
-            pool: entries `M` of the mapping pool, at most `min(Dt, length D)`.
-            length: tokens of a mapped prefix, even: half keys, half values.
-            coda_growth: see `ComponentPool`.
+            mapping: `attention`, `self_attention` or `linear`.
+            pool: entries `M` of the attention mapping's pool, at most `min(Dt, length D)`.
+            length: tokens of its mapped prefix, even: half keys, half values.
+            coda_growth: how its pool grows, see `ComponentPool`.
         """
         super().__init__(setting, alpha=alpha, temperature=temperature)
         self.kd_head = setting.head(setting.generator)
         self.teacher_prompts = setting.teacher_prompts.requires_grad_(False)
         layers = self.teacher_prompts.layers
-        self.mapping = AttentionMapping(
-            layers,
-            ComponentPool(
-                n_layers=len(layers),
-                pool=pool,
-                n_tasks=setting.n_tasks,
-                query_width=setting.teacher.width,
-                length=length,
-                width=setting.student.width,
-                growth=coda_growth,
-            ),
-        )
+        self.mapping = MAPPINGS[mapping](layers, setting, pool, length, coda_growth)
 
     def train(self, mode: bool = True) -> "CDLPrompt":
         """Set the mode of the mapping; the teacher's prompts are always read in eval mode."""
@@ -81,7 +58,7 @@ class CDLPrompt(KD):
         return self
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
-        self.mapping.pool.grow(task, generator)
+        self.mapping.start_task(task, generator)
 
     def read_teacher(self, prompts: PromptMethod) -> None:
         self.teacher_prompts.load_state_dict(prompts.state_dict())

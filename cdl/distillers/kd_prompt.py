@@ -1,19 +1,20 @@
-"""KD prompts (KDP, later D-CDL): a KD token, KD prefixes shared by all tasks, and a KD head."""
+"""KD prompts (KDP, later D-CDL): the KD token with prefixes shared by all tasks and samples."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from cdl.distillers.base import Output, Setting
-from cdl.distillers.kd import KD
+from cdl.distillers.base import Setting
+from cdl.distillers.kd_token import KDToken
 from cdl.prompts import Prompts
 from cdl.vit import Injection
 
 
-class KDPrompt(KD):
-    """The KD token (DeiT, Touvron et al., ICML 2021) with prefixes for it and the image tokens.
+class KDPrompt(KDToken):
+    """The KD token, helped by KD prefixes in the blocks after the first.
 
-    Token and prefixes are the same for all samples and are never re-selected or reset, so what
-    the teacher taught persists across tasks.
+    The prefixes are never re-selected or reset, so what the teacher taught persists across tasks.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class KDPrompt(KD):
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
+        kd_head: bool = True,
         kd_layers: int | None = None,
         kd_length: int = 6,
     ) -> None:
@@ -31,22 +33,18 @@ class KDPrompt(KD):
             setting: the two models.
             alpha: share of the soft loss, and of the KD head in the prediction.
             temperature: of the soft loss.
-            kd_layers: blocks `1 .. kd_layers-1` get a prefix; None: the student's depth.
+            kd_head: see `KDToken`.
+            kd_layers: blocks `1 .. kd_layers-1` get a prefix; None: the student's depth; with 1
+                there is none and the method is `kd_token`.
             kd_length: tokens of a prefix, even: half keys, half values, after all others.
         """
-        super().__init__(setting, alpha=alpha, temperature=temperature)
-        width, generator = setting.student.width, setting.generator
+        super().__init__(setting, alpha=alpha, temperature=temperature, kd_head=kd_head)
         n = (setting.student.depth if kd_layers is None else kd_layers) - 1
-        self.kd_head = setting.head(generator)
-        self.kd_token = nn.Parameter(torch.rand(1, width, generator=generator))
-        self.kd_prompts = nn.Parameter(torch.rand(n, kd_length, width, generator=generator))
+        self.kd_prompts = nn.Parameter(
+            torch.rand(n, kd_length, setting.student.width, generator=setting.generator)
+        )
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
-        suffixes = {layer: rows.chunk(2) for layer, rows in enumerate(self.kd_prompts, start=1)}
-        return Injection(prompts.prefixes, suffixes, prompts.additions, self.kd_token)
-
-    def soft_logits(self, output: Output) -> Tensor:
-        return self.kd_head(output.tokens[:, -1])
-
-    def predict(self, output: Output) -> Tensor:
-        return (1 - self.alpha) * output.logits + self.alpha * self.soft_logits(output)
+        rows = enumerate(self.kd_prompts, start=1)
+        suffixes = {layer: tuple(prefix.chunk(2)) for layer, prefix in rows}
+        return replace(super().inject(prompts, teacher_query, task), suffixes=suffixes)

@@ -17,25 +17,32 @@ class Prompts:
 
     prefixes: by layer, keys and values `[B, L/2, D]`.
     additions: by layer, vectors `[D]` for the class token's key and value.
-    loss: prompt loss, a scalar; zero in eval mode.
+    losses: by layer, the prompt loss, a scalar; empty in eval mode.
     """
 
-    loss: Tensor
     prefixes: dict[int, KeyValue] = field(default_factory=dict)
     additions: dict[int, KeyValue] = field(default_factory=dict)
+    losses: dict[int, Tensor] = field(default_factory=dict)
 
 
 class PromptMethod(nn.Module):
     """Learnable prompts of one learner.
 
     A method draws its start from `generator`, so that equal keys give equal parameters, and
-    never sees the ViT. `head` is the kind of classification head that the method uses.
+    never sees the ViT.
+
+    Attributes:
+        head: the kind of classification head that the method uses.
+        needs_query: whether the prompts depend on the query.
+        layers: blocks that get a prefix.
     """
 
     head: type[nn.Module] = LinearHead
+    needs_query = True
+    layers: tuple[int, ...] = ()
 
     @abstractmethod
-    def forward(self, query: Tensor, task: int) -> Prompts:
+    def forward(self, query: Tensor | None, task: int) -> Prompts:
         """Return the prompts of a batch from its query `[B, Dq]` while `task` is the latest."""
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
@@ -45,9 +52,10 @@ class PromptMethod(nn.Module):
         """Finish a task; called once after its last step."""
 
 
-def batch_loss(losses: Tensor, reduction: str) -> Tensor:
-    """Reduce per-sample prompt losses `[layers, B]`: `mean` or `sum` over B, sum over layers."""
-    return (losses.mean(1) if reduction == "mean" else losses.sum(1)).sum()
+def batch_losses(layers: tuple[int, ...], losses: Tensor, reduction: str) -> dict[int, Tensor]:
+    """Reduce per-sample prompt losses `[layers, B]` by `mean` or `sum` over B."""
+    reduced = losses.mean(1) if reduction == "mean" else losses.sum(1)
+    return dict(zip(layers, reduced, strict=True))
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

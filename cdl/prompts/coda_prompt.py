@@ -56,21 +56,25 @@ class ComponentPool(nn.Module):
         )
         return key, attention, prompt
 
-    def forward(self, query: Tensor, task: int) -> Tensor:
-        """Return prompts `[layers, B, L, D]` for queries `[B, Dq]` or `[layers, B, Dq]`."""
-        key, attention, prompt = self.used(task)
-        # cos(q * A, K) without a [B, M, Dq] tensor: both sums over Dq are matrix products
+    def weights(self, query: Tensor, task: int) -> Tensor:
+        """Return `cos(q * A, K)`, `[layers, B, M]`, for queries `[B, Dq]` or `[layers, B, Dq]`."""
+        key, attention, _ = self.used(task)
+        # without a [B, M, Dq] tensor: both sums over Dq are matrix products
         product = query @ (attention * F.normalize(key, dim=-1, eps=1e-12)).mT
         norm = (query.square() @ attention.square().mT).clamp_min(1e-24).sqrt()
-        return torch.einsum("ybm,ymld->ybld", product / norm, prompt)
+        return product / norm
+
+    def forward(self, query: Tensor, task: int) -> Tensor:
+        """Return prompts `[layers, B, L, D]` for queries as in `weights`."""
+        return torch.einsum("ybm,ymld->ybld", self.weights(query, task), self.used(task)[2])
 
     def penalty(self, task: int) -> Tensor:
-        """Return `sum_{X in K, A, P} mean((X X^T - I)^2)`, summed over layers, a scalar."""
-        total = 0
+        """Return `sum_{X in K, A, P} mean((X X^T - I)^2)` of each layer, `[layers]`."""
+        total = torch.zeros(len(self.key), device=self.key.device)
         for rows in self.used(task):
             flat = rows.flatten(2)
             gram = flat @ flat.mT - torch.eye(flat.shape[1], device=flat.device)
-            total = total + gram.square().mean((1, 2)).sum()
+            total = total + gram.square().mean((1, 2))
         return total
 
     @torch.no_grad()
@@ -150,11 +154,12 @@ class CodaPrompt(PromptMethod):
             growth=coda_growth,
         )
 
-    def forward(self, query: Tensor, task: int) -> Prompts:
-        loss = query.new_zeros(())
+    def forward(self, query: Tensor | None, task: int) -> Prompts:
+        losses = {}
         if self.training and self.ortho_weight:
-            loss = self.ortho_weight * self.pool.penalty(task)
-        return Prompts(loss, halves(self.layers, self.pool(query, task)))
+            penalty = self.ortho_weight * self.pool.penalty(task)
+            losses = dict(zip(self.layers, penalty, strict=True))
+        return Prompts(halves(self.layers, self.pool(query, task)), losses=losses)
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         self.pool.grow(task, generator)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptMethod, Prompts, batch_loss, cosine, halves
+from cdl.prompts.base import PromptMethod, Prompts, batch_losses, cosine, halves
 
 
 class L2P(PromptMethod):
@@ -44,12 +44,13 @@ class L2P(PromptMethod):
         self.key = nn.Parameter(torch.rand(n, pool, query_width, generator=generator))
         self.prompt = nn.Parameter(torch.rand(n, pool, length, width, generator=generator))
 
-    def forward(self, query: Tensor, task: int) -> Prompts:
+    def forward(self, query: Tensor | None, task: int) -> Prompts:
         similarity, chosen = cosine(query, self.key).topk(self.top_k, dim=-1)  # [layers, B, k]
         layer = torch.arange(len(self.layers), device=query.device)[:, None, None]
         prompts = self.prompt[layer, chosen]  # [layers, B, k, L, D]
         keys, values = (half.flatten(2, 3) for half in prompts.chunk(2, dim=3))
-        loss = query.new_zeros(())
-        if self.training:
-            loss = batch_loss((1 - similarity).sum(-1), self.reduction)
-        return Prompts(loss, halves(self.layers, torch.cat([keys, values], dim=2)))
+        prefixes = halves(self.layers, torch.cat([keys, values], dim=2))
+        if not self.training:
+            return Prompts(prefixes)
+        losses = batch_losses(self.layers, (1 - similarity).sum(-1), self.reduction)
+        return Prompts(prefixes, losses=losses)

@@ -8,7 +8,7 @@ localrules:
 rule evaluate:
     input:
         data=data_of("test"),
-        backbones=backbones_of("backbone", "query", "teacher_query"),
+        backbones=backbones_of("backbone", "query", "mapped_query"),
         checkpoints=checkpoints_of,
     output:
         results=f"{RUN}/results.json",
@@ -25,8 +25,8 @@ rule evaluate:
         runtime=60,
     params:
         spec=spec_of,
-        names=backbone_names_of("backbone", "query", "teacher_query"),
-        teacher_query=lambda w: run_of(w).teacher_query,
+        names=backbone_names_of("backbone", "query", "mapped_query"),
+        teacher_query=lambda w: run_of(w).mapped_query,
         images_per_class=lambda w: GRID.config["datasets"][w.dataset][
             "test_images_per_class"
         ],

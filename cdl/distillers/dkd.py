@@ -1,0 +1,56 @@
+"""Decoupled knowledge distillation (Zhao et al., CVPR 2022)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdl.distillers.base import Setting, Signal
+from cdl.distillers.kd import KD
+from cdl.errors import CdlError
+
+
+def dkd_terms(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return TCKD and NCKD of logits `[B, C]`, both times `tau^2`, batch mean.
+
+    TCKD compares target against all others, NCKD the distributions over the others; with two
+    classes NCKD is 0, one class is an error. `KD = TCKD + (1 - p_target) NCKD` sample by sample.
+    """
+    target = labels[:, None]
+    columns = torch.arange(student.shape[1] - 1, device=labels.device)
+    rest = columns + (columns >= target)  # [B, C-1], all columns but the target
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = F.log_softmax(logits / temperature, dim=1)
+        others = log_p.gather(1, rest)
+        binary = torch.cat([log_p.gather(1, target), others.logsumexp(1, keepdim=True)], dim=1)
+        return binary, F.log_softmax(others, dim=1)
+
+    (binary_s, others_s), (binary_t, others_t) = parts(student), parts(teacher)
+    tckd = F.kl_div(binary_s, binary_t, reduction="batchmean", log_target=True)
+    nckd = F.kl_div(others_s, others_t, reduction="batchmean", log_target=True)
+    return temperature**2 * tckd, temperature**2 * nckd
+
+
+class DKD(KD):
+    """`TCKD + beta NCKD` in the place of the softened KL, at a temperature of its own."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 4.0,
+        target_weight: float = 1.0,
+        non_target_weight: float = 4.0,
+    ) -> None:
+        """Set the share `alpha` of the soft loss, its temperature and the weights of its terms."""
+        super().__init__(setting, alpha=alpha, temperature=temperature)
+        self.target_weight, self.non_target_weight = target_weight, non_target_weight
+
+    def soft_loss(self, student: Tensor, signal: Signal, labels: Tensor) -> Tensor:
+        if student.shape[1] < 2:
+            raise CdlError("distillers.dkd: a task of one class has no other class to compare with")
+        tckd, nckd = dkd_terms(student, signal.logits, labels, self.temperature)
+        return self.target_weight * tckd + self.non_target_weight * nckd

@@ -1,0 +1,47 @@
+"""FitNets (Romero et al., ICLR 2015): a hint from the teacher's last block."""
+
+from abc import abstractmethod
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdl.distillers.base import Output, Setting, Signal
+from cdl.distillers.kd import KD
+from cdl.heads import linear
+
+
+class FeatureDistiller(KD):
+    """`kd` and a loss on block outputs, not scaled by `alpha`."""
+
+    reads_blocks = True
+
+    @abstractmethod
+    def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+        """Return the weighted loss of block outputs `[B, N, D]` and `[B, N, Dt]`."""
+
+    def forward(
+        self, output: Output, signal: Signal | None, labels: Tensor, classes: slice
+    ) -> dict[str, Tensor]:
+        losses = super().forward(output, signal, labels, classes)
+        losses["feature"] = self.feature_loss(output.blocks, signal.blocks)
+        return losses
+
+
+class FitNets(FeatureDistiller):
+    """The squared distance of the student's last tokens, mapped, to the teacher's."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        feature_weight: float = 0.1,
+    ) -> None:
+        """Draw the map from student to teacher width."""
+        super().__init__(setting, alpha=alpha, temperature=temperature)
+        self.feature_weight = feature_weight
+        self.proj = linear(setting.student.width, setting.teacher.width, setting.generator)
+
+    def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+        return self.feature_weight * F.mse_loss(self.proj(student[-1]), teacher[-1])

@@ -1,0 +1,46 @@
+"""The distillation token of DeiT (Touvron et al., ICML 2021) with a head of its own."""
+
+import torch
+from torch import Tensor, nn
+
+from cdl.distillers.base import Output, Setting
+from cdl.distillers.kd import KD
+from cdl.prompts import Prompts
+from cdl.vit import Injection
+
+
+class KDToken(KD):
+    """A learned token, appended after the patches, whose final state learns from the teacher."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        kd_head: bool = True,
+    ) -> None:
+        """Draw the token uniform on [0, 1).
+
+        Args:
+            setting: the two models.
+            alpha: share of the soft loss, and of the KD head in the prediction.
+            temperature: of the soft loss.
+            kd_head: False lets the soft loss act on the class head, which then predicts alone.
+        """
+        super().__init__(setting, alpha=alpha, temperature=temperature)
+        self.kd_head = setting.head(setting.generator) if kd_head else None
+        self.kd_token = nn.Parameter(
+            torch.rand(1, setting.student.width, generator=setting.generator)
+        )
+
+    def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
+        return Injection(prompts.prefixes, {}, prompts.additions, self.kd_token)
+
+    def soft_logits(self, output: Output) -> Tensor:
+        return output.logits if self.kd_head is None else self.kd_head(output.tokens[:, -1])
+
+    def predict(self, output: Output) -> Tensor:
+        if self.kd_head is None:
+            return output.logits
+        return (1 - self.alpha) * output.logits + self.alpha * self.soft_logits(output)

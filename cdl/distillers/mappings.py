@@ -1,0 +1,107 @@
+"""Maps from a teacher's prompts to student prefixes, layer by layer (no released code exists)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cdl.distillers.base import Setting
+from cdl.heads import linear
+from cdl.prompts.coda_prompt import ComponentPool
+from cdl.vit import KeyValue
+
+Prefixes = dict[int, KeyValue]
+
+
+class AttentionMapping(nn.Module):
+    """`w = cos(m * A, K)`, prefix `= sum_m w_m V_m`, with `m` the teacher prompt's mean token.
+
+    The pool grows like CODA-Prompt's: a task owns its share.
+    """
+
+    def __init__(
+        self, layers: tuple[int, ...], setting: Setting, pool: int, length: int, coda_growth: str
+    ) -> None:
+        super().__init__()
+        self.layers = layers
+        self.pool = ComponentPool(
+            n_layers=len(layers),
+            pool=pool,
+            n_tasks=setting.n_tasks,
+            query_width=setting.teacher.width,
+            length=length,
+            width=setting.student.width,
+            growth=coda_growth,
+        )
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        """Draw the task's entries."""
+        self.pool.grow(task, generator)
+
+    def forward(self, prompts: Prefixes, task: int) -> Prefixes:
+        """Map keys and values `[B, L/2, Dt]` of each layer to prefixes of student width."""
+        keys, values = self.pool(self._means(prompts), task).chunk(2, dim=2)
+        return {layer: (keys[i], values[i]) for i, layer in enumerate(self.layers)}
+
+    def weights(self, prompts: Prefixes, task: int) -> Tensor:
+        """Return the weight of every entry, `[layers, B, M]`."""
+        return self.pool.weights(self._means(prompts), task)
+
+    def _means(self, prompts: Prefixes) -> Tensor:
+        return torch.stack([torch.cat(prompts[layer], dim=1).mean(1) for layer in self.layers])
+
+
+class SelfAttention(nn.Module):
+    """Single-head attention over tokens `[B, n, Dt]` to `[B, n, D]`: no residual, no norm."""
+
+    def __init__(self, d_in: int, d_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.q = linear(d_in, d_in, generator)
+        self.k = linear(d_in, d_in, generator)
+        self.v = linear(d_in, d_out, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.q(x) @ self.k(x).mT / math.sqrt(x.shape[-1])
+        return scores.softmax(-1) @ self.v(x)
+
+
+class TokenMapping(nn.Module):
+    """One map of tokens per layer, on keys and values separately with the same weights."""
+
+    def __init__(
+        self, layers: tuple[int, ...], setting: Setting, pool: int, length: int, coda_growth: str
+    ) -> None:
+        super().__init__()
+        widths = setting.teacher.width, setting.student.width
+        self.maps = nn.ModuleDict(
+            {str(layer): self.kind(*widths, setting.generator) for layer in layers}
+        )
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        """Do nothing: one map serves all tasks."""
+
+    def forward(self, prompts: Prefixes, task: int) -> Prefixes:
+        """Map keys and values `[B, L/2, Dt]` of each layer to prefixes of student width."""
+        return {
+            layer: (self.maps[str(layer)](keys), self.maps[str(layer)](values))
+            for layer, (keys, values) in prompts.items()
+        }
+
+
+class SelfAttentionMapping(TokenMapping):
+    """An attention block over the prompt's tokens."""
+
+    kind = SelfAttention
+
+
+class LinearMapping(TokenMapping):
+    """A linear map of every token."""
+
+    kind = staticmethod(linear)
+
+
+MAPPINGS: dict[str, type[nn.Module]] = {
+    "attention": AttentionMapping,
+    "self_attention": SelfAttentionMapping,
+    "linear": LinearMapping,
+}

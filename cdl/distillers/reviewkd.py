@@ -1,0 +1,72 @@
+"""ReviewKD (after Chen et al., CVPR 2021): deep student features review the teacher's blocks."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdl.distillers.base import Setting
+from cdl.distillers.fitnets import FeatureDistiller
+from cdl.heads import linear
+
+
+class ReviewUnit(nn.Module):
+    """A block's share: map its tokens, fuse them with the deeper ones, map to teacher width."""
+
+    def __init__(
+        self, width: int, teacher_width: int, deepest: bool, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.proj1 = linear(width, width, generator)
+        self.norm1 = nn.LayerNorm(width, eps=1e-5)
+        self.proj2 = linear(width, teacher_width, generator)
+        if not deepest:
+            self.projz = linear(width, width, generator)
+            self.normz = nn.LayerNorm(width, eps=1e-5)
+            self.norm2 = nn.LayerNorm(width, eps=1e-5)
+
+    def forward(self, tokens: Tensor, deeper: Tensor | None) -> Tensor:
+        """Return the fused tokens `[B, N, D]`; `deeper` is None for the deepest block."""
+        x = self.norm1(self.proj1(tokens))
+        if deeper is None:
+            return x
+        return self.norm2(x * self._gate(x) + deeper * self._gate(deeper))
+
+    def _gate(self, x: Tensor) -> Tensor:
+        return self.normz(self.projz(x))
+
+
+class ReviewKD(FeatureDistiller):
+    """The mean over blocks of the squared distance of fused tokens to the teacher's."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        feature_weight: float = 0.2,
+    ) -> None:
+        """Draw one unit per student block; the teacher must have at least as many blocks."""
+        super().__init__(setting, alpha=alpha, temperature=temperature)
+        self.feature_weight = feature_weight
+        n = setting.student.depth
+        self.units = nn.ModuleList(
+            ReviewUnit(
+                setting.student.width, setting.teacher.width, block == n - 1, setting.generator
+            )
+            for block in range(n)
+        )
+
+    def project(self, student: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return the fused tokens at teacher width, `[B, N, Dt]` per block, shallow to deep."""
+        fused, projected = None, []
+        for unit, tokens in zip(reversed(self.units), reversed(student), strict=True):
+            fused = unit(tokens, fused)
+            projected.append(unit.proj2(fused))
+        return projected[::-1]
+
+    def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+        """Compare with the teacher's last blocks, as many as the student has."""
+        pairs = zip(self.project(student), teacher[-len(student) :], strict=True)
+        losses = [F.mse_loss(ours, theirs) for ours, theirs in pairs]
+        return self.feature_weight * sum(losses) / len(losses)

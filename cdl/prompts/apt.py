@@ -1,0 +1,67 @@
+"""APT (Chen et al., ICCV 2025): additive prompts on the class token's key and value."""
+
+import torch
+from torch import Tensor, nn
+
+from cdl.heads import NormalisedHead
+from cdl.prompts.base import PromptMethod, Prompts
+
+
+class APT(PromptMethod):
+    """One key and one value vector per block, for all tasks; inference reads their average.
+
+    Rows `2l` and `2l+1` of `prompt_tokens` belong to block `l`. After each task the merged tokens
+    become the trained ones (task 0) or move towards them; training goes on from the trained ones.
+    """
+
+    head = NormalisedHead
+    needs_query = False
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        query_width: int,
+        n_tasks: int,
+        generator: torch.Generator,
+        ema: float = 0.7,
+    ) -> None:
+        """Draw tokens from a normal of std 0.02, cut at +-2; merged tokens start at 0.
+
+        Args:
+            width: width `D` of the backbone that the prompts enter.
+            depth: its number of blocks, all of which are prompted.
+            query_width: unused.
+            n_tasks: unused.
+            generator: source of the start.
+            ema: share of the old merged tokens that a merge keeps.
+        """
+        super().__init__()
+        self.ema = ema
+        start = torch.empty(2 * depth, width)
+        nn.init.trunc_normal_(start, std=0.02, a=-2, b=2, generator=generator)
+        self.prompt_tokens = nn.Parameter(start)
+        self.register_buffer("merged", torch.zeros_like(start))
+        self.register_buffer("merged_before", torch.zeros_like(start))
+
+    def forward(self, query: Tensor | None, task: int) -> Prompts:
+        tokens = self.prompt_tokens if self.training else self.merged
+        return Prompts(additions=dict(enumerate(zip(tokens[::2], tokens[1::2], strict=True))))
+
+    @torch.no_grad()
+    def end_task(self, task: int) -> None:
+        self.merged_before.copy_(self.merged)
+        if task == 0:
+            self.merged.copy_(self.prompt_tokens)
+        else:
+            self.merged.mul_(self.ema).add_(self.prompt_tokens, alpha=1 - self.ema)
+
+    @torch.no_grad()
+    def undo_merge(self) -> None:
+        """Go back to the tokens merged up to the task before (zeros after task 0).
+
+        The released code merges a teacher's prompt only after the student's stage, so this is
+        how its teacher is read while it distils.
+        """
+        self.merged.copy_(self.merged_before)

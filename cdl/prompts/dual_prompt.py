@@ -1,0 +1,75 @@
+"""DualPrompt (Wang et al., ECCV 2022): general prompts for all, expert prompts per task."""
+
+import torch
+from torch import Tensor, nn
+
+from cdl.prompts.base import PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.vit import KeyValue
+
+
+class DualPrompt(PromptMethod):
+    """G-prompts in the first blocks; in later ones the E-prompt of the task, found by key."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        query_width: int,
+        n_tasks: int,
+        generator: torch.Generator,
+        pool: int = 10,
+        length: int = 20,
+        g_length: int = 6,
+        top_k: int = 1,
+        g_layers: tuple[int, ...] = (0, 1),
+        e_layers: tuple[int, ...] = (2, 3, 4),
+        prompt_loss_reduction: str = "mean",
+        dual_candidates: str = "learned",
+    ) -> None:
+        """Draw keys and prompts uniform on [0, 1).
+
+        Args:
+            width: width `D` of the backbone that the prompts enter.
+            depth: its number of blocks; layers must lie below.
+            query_width: width `Dq` of the query.
+            n_tasks: tasks of the stream, at most `pool`.
+            generator: source of the start.
+            pool: E-prompts `M` of each layer; task `t` trains the one with index `t`.
+            length: tokens `L` of an E-prompt, even: half keys, half values.
+            g_length: tokens `Lg` of a G-prompt, even.
+            top_k: E-prompts taken at test.
+            g_layers: blocks with a G-prompt.
+            e_layers: blocks with E-prompts.
+            prompt_loss_reduction: `mean` or `sum` over the batch.
+            dual_candidates: at test choose among the keys `learned` so far, or among `all`,
+                also of tasks not yet learnt, as released.
+        """
+        super().__init__()
+        self.g_layers, self.e_layers = tuple(g_layers), tuple(e_layers)
+        self.layers = self.g_layers + self.e_layers
+        self.top_k, self.reduction, self.candidates = top_k, prompt_loss_reduction, dual_candidates
+        n = len(self.e_layers)
+        self.g_prompt = nn.Parameter(
+            torch.rand(len(self.g_layers), g_length, width, generator=generator)
+        )
+        self.key = nn.Parameter(torch.rand(n, pool, query_width, generator=generator))
+        self.prompt = nn.Parameter(torch.rand(n, pool, length, width, generator=generator))
+
+    def forward(self, query: Tensor | None, task: int) -> Prompts:
+        batch = len(query)
+        general = self.g_prompt[:, None].expand(-1, batch, -1, -1)
+        if self.training:
+            expert = self.prompt[:, task, None].expand(-1, batch, -1, -1)
+            distance = 1 - cosine(query, self.key[:, task, None])[..., 0]  # [layers, B]
+            losses = batch_losses(self.e_layers, distance, self.reduction)
+            return Prompts(self._prefixes(general, expert), losses=losses)
+        keys = self.key if self.candidates == "all" else self.key[:, : task + 1]
+        chosen = cosine(query, keys).topk(min(self.top_k, keys.shape[1]), dim=-1).indices
+        layer = torch.arange(len(self.e_layers), device=query.device)[:, None, None]
+        halved = self.prompt[layer, chosen].chunk(2, dim=3)  # [layers, B, k, L/2, D] each
+        expert = torch.cat([half.flatten(2, 3) for half in halved], dim=2)
+        return Prompts(self._prefixes(general, expert))
+
+    def _prefixes(self, general: Tensor, expert: Tensor) -> dict[int, KeyValue]:
+        return halves(self.g_layers, general) | halves(self.e_layers, expert)

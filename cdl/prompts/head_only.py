@@ -1,0 +1,20 @@
+"""No prompts: a lower bound in which only the head learns."""
+
+import torch
+from torch import Tensor
+
+from cdl.prompts.base import PromptMethod, Prompts
+
+
+class HeadOnly(PromptMethod):
+    """The frozen backbone's class token goes to the head as it is."""
+
+    needs_query = False
+
+    def __init__(
+        self, *, width: int, depth: int, query_width: int, n_tasks: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+
+    def forward(self, query: Tensor | None, task: int) -> Prompts:
+        return Prompts()

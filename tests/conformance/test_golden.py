@@ -1,0 +1,75 @@
+"""Every golden case under a folder (CDL_VECTORS, else the copies here), one line per case."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from adapter import run_case
+from safetensors.torch import load_file
+
+FOLDER = Path(os.environ.get("CDL_VECTORS", Path(__file__).parent / "vectors"))
+CASES = sorted(
+    path.stem for path in FOLDER.glob("*.json") if "kind" in json.loads(path.read_text())
+)
+
+
+def flatten(value, path=""):
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {path: value}
+    flat = {}
+    for key, inner in items:
+        flat |= flatten(inner, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def read_case(name):
+    case = json.loads((FOLDER / f"{name}.json").read_text())
+    tensors = load_file(FOLDER / f"{name}.safetensors")
+    for shared in case["shared_files"]:
+        tensors |= load_file(FOLDER / shared)
+    return case, tensors
+
+
+def worst(found, expected, rtol, atol):
+    """The largest error as a share of its tolerance."""
+    found, expected = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    if not expected.numel():
+        return 0.0
+    return float(((found - expected).abs() / (atol + rtol * expected.abs())).max())
+
+
+def test_there_are_cases():
+    assert CASES, f"no golden case in {FOLDER}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name, capsys):
+    case, tensors = read_case(name)
+    inputs = {k: t for k, t in tensors.items() if not k.startswith("out.")}
+    result = run_case(case["kind"], case["hyper"], inputs)
+    expected = {k: t for k, t in tensors.items() if k.startswith("out.")}
+    expected |= flatten(case["scalars"])
+    errors = {}
+    for key, value in expected.items():
+        assert key in result, f"{name}: the adapter returned no {key}"
+        errors[key] = worst(result[key], value, **case["tolerance"])
+    key = max(errors, key=errors.get)
+    with capsys.disabled():
+        print(
+            f"\n{name}: {len(errors)} values, worst {key} at {100 * errors[key]:.2f} % "
+            "of its tolerance",
+            end="",
+        )
+    assert errors[key] <= 1, (key, errors[key])
+
+
+def test_an_unknown_kind_fails():
+    with pytest.raises(KeyError, match="unknown_kind"):
+        run_case("unknown_kind", {}, {})
