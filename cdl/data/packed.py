@@ -92,9 +92,6 @@ def _check(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> None:
         raise CdlError(
             f"the {split} split has no image of class {missing[0]} ({classes[missing[0]]!r})"
         )
-    double = frame["name"][frame["name"].duplicated()]
-    if len(double):
-        raise CdlError(f"{double.iloc[0]} appears twice in the {split} split")
 
 
 def _shrink(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
