@@ -1,0 +1,313 @@
+"""Sources, packing, streams and views."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as reference
+
+from cdl.data import Batches, Packed, Stream, Views, prepare
+from cdl.data.views import _sample
+from cdl.errors import CdlError
+from cdl.seeds import permutation, uniform
+
+
+def encoded(pixels, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def picture(seed, height=10, width=12):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_parquet(folder, train, test):
+    for split, rows in (("train", train), ("test", test)):
+        pd.DataFrame(rows, columns=["bytes", "y", "name", "path"]).to_parquet(
+            folder / f"{split}-0.parquet"
+        )
+    return {
+        "name": "parquet",
+        "path": str(folder),
+        "image": "bytes",
+        "label": "y",
+        "class_name": "name",
+        "file": "path",
+    }
+
+
+def rows(split, labels=(0, 1, 1), names=("cat", "dog")):
+    return [
+        (encoded(picture(i + 100 * (split == "test"))), y, names[min(y, 1)], f"{split}/{i}.png")
+        for i, y in enumerate(labels)
+    ]
+
+
+def test_digits(tmp_path):
+    prepare(tmp_path, {"name": "digits"})
+    train, test = Packed(tmp_path, "train"), Packed(tmp_path, "test")
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.classes == [str(d) for d in range(10)]
+    images, sizes = train.batch(torch.tensor([3, 0]))
+    assert images.shape == (2, 3, 8, 8)
+    assert images.dtype == torch.uint8
+    assert images.max() > 200  # 16 grey levels are spread over 0 to 255
+    assert sizes.tolist() == [[8, 8], [8, 8]]
+
+
+def test_parquet_is_packed_losslessly(tmp_path):
+    source = write_parquet(tmp_path, rows("train"), rows("test"))
+    prepare(tmp_path / "packed", source)
+    train = Packed(tmp_path / "packed", "train")
+    assert train.classes == ["cat", "dog"]
+    assert train.labels.tolist() == [0, 1, 1]
+    expected = torch.from_numpy(picture(1)).permute(2, 0, 1)
+    assert torch.equal(train.batch(torch.tensor([1]))[0][0], expected)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (rows("train", (0, 0)), "train split has no image of class 1 .'dog'."),
+        (rows("train", (0, -1)), "label -1"),
+        (rows("train", (0, 2)), "no.* has label 1|class 1"),
+        (rows("test"), "test/0.png is in the training and in the test split"),
+        ([(b"no image", 0, "cat", "broken.png"), *rows("train")], "broken.png is not a readable"),
+        ([], "train split is empty"),
+    ],
+)
+def test_bad_parquet_is_one_error_naming_the_file(tmp_path, train, message):
+    source = write_parquet(tmp_path, train, rows("test"))
+    with pytest.raises(CdlError, match=message):
+        prepare(tmp_path / "packed", source)
+    assert not (tmp_path / "packed" / "manifest.json").exists()
+
+
+def test_a_missing_column_and_a_missing_file(tmp_path):
+    source = write_parquet(tmp_path, rows("train"), rows("test"))
+    with pytest.raises(CdlError, match="has no column 'picture'"):
+        prepare(tmp_path / "packed", source | {"image": "picture"})
+    with pytest.raises(CdlError, match="no test file matches 'val"):
+        prepare(tmp_path / "packed", source | {"test": "val*.parquet"})
+
+
+def test_equal_pixels_in_both_splits_are_counted_not_refused(tmp_path, caplog):
+    twin = rows("train")[0][0]
+    test = [(twin, 0, "cat", "test/twin.png"), *rows("test")[1:]]
+    prepare(tmp_path / "packed", write_parquet(tmp_path, rows("train"), test))
+    assert "1 images have pixel-identical copies" in caplog.text
+
+
+def make_folder(root, splits=("train", "test")):
+    for split in splits:
+        for c, name in enumerate(("ant", "bee")):
+            for i in range(2):
+                file = root / split / name / f"{split}{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture(c * 7 + i, 20 + 10 * i, 30)).save(file)
+    return root
+
+
+def test_a_folder_of_images_of_mixed_size(tmp_path):
+    prepare(tmp_path / "p", {"name": "folder", "path": str(make_folder(tmp_path / "raw"))}, 16)
+    train = Packed(tmp_path / "p", "train")
+    assert train.classes == ["ant", "bee"]
+    images, sizes = train.batch(torch.tensor([0, 1]))
+    assert sizes.tolist() == [[16, 24], [16, 16]]  # short side 16, proportions kept
+    assert images.shape == (2, 3, 16, 24)
+    assert not images[1, :, :, 16:].any()
+    views = Views(8, test_resize=10).test(images, sizes)
+    alone = Views(8, test_resize=10).test(*train.batch(torch.tensor([1])))
+    torch.testing.assert_close(views[1], alone[0])  # padding is never read
+
+
+def test_a_folder_with_split_files(tmp_path):
+    root = make_folder(tmp_path / "raw", ("all",)) / "all"
+    (root / "train.txt").write_text("ant/all0.png\nbee/all0.png\n")
+    (root / "test.txt").write_text("ant/all1.png\nbee/all1.png\n")
+    source = {"name": "folder", "path": str(root), "train": "train.txt", "test": "test.txt"}
+    prepare(tmp_path / "p", source)
+    assert Packed(tmp_path / "p", "test").names.tolist() == ["ant/all1.png", "bee/all1.png"]
+    (root / "test.txt").write_text("ant/all0.png\nbee/all1.png\n")
+    with pytest.raises(CdlError, match="ant/all0.png is in the training and in the test split"):
+        prepare(tmp_path / "q", source)
+    (root / "test.txt").write_text("ant/gone.png\nbee/all1.png\n")
+    with pytest.raises(CdlError, match="gone.png cannot be read: No such file"):
+        prepare(tmp_path / "q", source)
+
+
+def test_cifar100_comes_through_torchvision(tmp_path, monkeypatch):
+    class StandIn:
+        classes = ["apple", "bear"]
+
+        def __init__(self, root, train, download):
+            assert download
+            assert root == "somewhere"
+            self.data = np.stack([picture(i + 10 * train, 32, 32) for i in range(4)])
+            self.targets = [0, 1, 0, 1]
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", StandIn)
+    prepare(tmp_path, {"name": "cifar100", "root": "somewhere"})
+    assert Packed(tmp_path, "train").classes == ["apple", "bear"]
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", offline)
+    with pytest.raises(CdlError, match="put cifar-100-python.tar.gz there by hand"):
+        prepare(tmp_path / "again", {"name": "cifar100"})
+
+
+def test_truncated_packed_data_is_refused(tmp_path):
+    prepare(tmp_path, {"name": "digits"})
+    pixels = tmp_path / "train.pixels"
+    pixels.write_bytes(pixels.read_bytes()[:-5])
+    with pytest.raises(CdlError, match="delete the folder and run again"):
+        Packed(tmp_path, "train")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    prepare(folder, {"name": "digits"})
+    return Packed(folder, "train")
+
+
+def test_tasks_partition_the_data(digits):
+    stream = Stream.build(10, [4, 3, 3], "seeded", seed=1)
+    parts = [stream.indices(digits, task) for task in range(3)]
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(digits)))
+    labels = stream.labels(digits)
+    for task, part in enumerate(parts):
+        classes = stream.classes(task)
+        assert set(labels[part].tolist()) == set(range(classes.start, classes.stop))
+    assert stream.order != Stream.build(10, [4, 3, 3], "seeded", seed=2).order
+    assert Stream.build(10, 5, "natural", seed=2).order == tuple(range(10))
+    given = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    assert Stream.build(10, 2, given, seed=0).order == tuple(given)
+
+
+def test_images_per_class_is_the_same_choice_for_every_seed(digits):
+    chosen = [
+        Stream.build(10, 1, order, seed).indices(digits, 0, 5)
+        for order, seed in (("natural", 0), ("seeded", 7))
+    ]
+    assert torch.equal(*chosen)
+    assert torch.bincount(digits.labels[chosen[0]]).tolist() == [5] * 10
+
+
+@pytest.mark.parametrize(
+    ("tasks", "order", "message"),
+    [
+        (3, "natural", "3 equal tasks cannot be made of 10 classes"),
+        ([4, 4], "natural", "are 8 classes; the dataset has 10"),
+        (2, [0, 1, 2], "is not a permutation"),
+    ],
+)
+def test_impossible_streams(tasks, order, message):
+    with pytest.raises(CdlError, match=message):
+        Stream.build(10, tasks, order, seed=0)
+
+
+def test_too_many_images_per_class(digits):
+    with pytest.raises(CdlError, match="images_per_class: 1000, but class '0' has only"):
+        Stream.build(10, 1, "natural", 0).indices(digits, 0, 1000)
+
+
+def test_a_view_depends_on_seed_image_and_epoch_only(digits):
+    views = Views(12, crop_scale=(0.3, 1.0))
+    rows = torch.tensor([5, 900, 17])
+
+    def view(rows, seed=0, epoch=0):
+        return views.train(*digits.batch(rows), rows, seed, epoch)
+
+    together = view(rows)
+    torch.testing.assert_close(view(rows.flip(0)).flip(0), together)
+    torch.testing.assert_close(torch.cat([view(rows[:1]), view(rows[1:])]), together)
+    assert not torch.allclose(view(rows, epoch=1), together)
+    assert not torch.allclose(view(rows, seed=1), together)
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+def test_views_equal_torchvision_crop_flip_and_antialiased_resize():
+    images = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+    for size in (24, 64):  # shrinking and enlarging
+        boxes = torch.tensor([[3, 5, 30, 31], [0, 0, 40, 50]]).double()
+        found = _sample(images, boxes, boxes, torch.tensor([False, True]), size)
+        for i, flip in enumerate((False, True)):
+            crop = reference.crop(images[i].float() / 255, *boxes[i].int().tolist())
+            expected = reference.resize(crop, [size, size], antialias=True)
+            expected = expected.flip(-1) if flip else expected
+            torch.testing.assert_close(found[i], expected, atol=1e-5, rtol=0)
+
+
+def test_the_test_view_equals_torchvision_resize_and_centre_crop():
+    images = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+    sizes = torch.tensor([[40, 50]] * 2)
+    expected = reference.center_crop(
+        reference.resize(images.float() / 255, 32, antialias=True), [24, 24]
+    )
+    found = Views(24, test_resize=32).test(images, sizes)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_crops_follow_their_ranges():
+    views = Views(8, crop_scale=(0.2, 0.5), crop_ratio=(0.5, 2.0))
+    sizes = torch.tensor([[100, 100]]).expand(500, 2)
+    draws = uniform((1,), torch.arange(500), 40).unflatten(1, (10, 4))
+    top, left, height, width = views._crops(sizes, draws).unbind(1)
+    share, ratio = height * width / 10000, width / height
+    assert 0.19 < share.min() < 0.25
+    assert 0.45 < share.max() < 0.51
+    assert 0.48 < ratio.min() < 0.6
+    assert 1.7 < ratio.max() < 2.1
+    assert ((top + height) <= 100).all()
+    assert ((left + width) <= 100).all()
+
+
+def test_a_crop_that_never_fits_falls_back_to_the_centre():
+    views = Views(8, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    draws = torch.full((1, 10, 4), 0.5, dtype=torch.float64)
+    assert views._crops(torch.tensor([[10, 40]]), draws).tolist() == [[0, 15, 10, 10]]
+
+
+def test_random_numbers_are_uniform_and_independent():
+    numbers = uniform((3, 4), torch.arange(20000), 2)
+    assert abs(numbers.mean() - 0.5) < 0.01
+    assert abs(numbers.std() - (1 / 12) ** 0.5) < 0.01
+    assert abs(torch.corrcoef(numbers.T)[0, 1]) < 0.03
+    assert abs(torch.corrcoef(torch.stack([numbers[:-1, 0], numbers[1:, 0]]))[0, 1]) < 0.03
+    assert sorted(permutation((1,), 100).tolist()) == list(range(100))
+    assert permutation((1,), 100).tolist() != permutation((2,), 100).tolist()
+
+
+def batches(digits, n, batch_size):
+    stream = Stream.build(10, 1, "natural", 0)
+    return Batches(
+        data=digits,
+        indices=torch.arange(n),
+        labels=stream.labels(digits),
+        views=Views(8),
+        seed=0,
+        task=0,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+    )
+
+
+def test_epochs_are_reshuffled_and_the_partial_batch_is_dropped(digits):
+    made = batches(digits, 50, 16)
+    epochs = [torch.cat([labels for _, labels in made(epoch)]) for epoch in (0, 0, 1)]
+    assert len(epochs[0]) == 48 == 16 * len(made)
+    assert torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], epochs[2])
+
+
+def test_a_batch_larger_than_a_task_is_refused(digits):
+    with pytest.raises(CdlError, match="batch_size: 64 is more than the 50 training images"):
+        list(batches(digits, 50, 64)(0))
