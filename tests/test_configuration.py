@@ -73,15 +73,21 @@ def test_every_object_refuses_unknown_keys():
         ({"name": "../escape"}, "name: '../escape' does not match"),
         ({"name": "tables"}, "name: 'tables' should not be valid"),
         ({"methods": {"coda_prompt": {"length": 7}}}, "length: 7 is not a multiple of 2"),
-        ({"methods": {"coda_prompt": {"pool": 97}}}, "coda_prompt.pool: 97 .*96"),
-        ({"methods": {"coda_prompt": {"pool": 2}}}, "coda_prompt.pool: 2 is not between 3"),
-        ({"methods": {"coda_prompt": {"layers": [6]}}}, "layers: 6 is beyond 'vit_micro'"),
+        ({"methods": {"coda_prompt": {"pool": 97}}}, "coda_prompt.pool: 97 cannot work.*96"),
+        ({"methods": {"coda_prompt": {"pool": 2}}}, "coda_prompt.pool: 2 cannot work; needed is 3"),
+        (
+            {"methods": {"coda_prompt": {"layers": [6]}}},
+            "layers: 6 cannot work; needed is blocks 0 to 5",
+        ),
         ({"methods": {"l2p": {"top_k": 40}}}, "l2p.top_k: 40 cannot work; needed is at most"),
         ({"distillers": {"cdl_prompt": {"pool": 193}}}, "cdl_prompt.pool: 193 .*192"),
         ({"grid": {"distillers": ["kdd"]}}, "grid.distillers: 'kdd' is not defined; known are"),
         ({"grid": {"pairs": [{"teacher": "vit_nano", "student": "vit_nano"}]}}, "its own teacher"),
         ({"grid": {"pairs": [{"teacher": "vit_big", "student": "vit_nano"}]}}, "'vit_big'"),
-        ({"datasets": {"digits": {"view": {"size": 18}}}}, "view.size: 18 is not a multiple of 4"),
+        (
+            {"datasets": {"digits": {"view": {"size": 18}}}},
+            "view.size: 18 cannot work; needed is a multiple of 4",
+        ),
         ({"backbones": {"vit_nano": {"embedded": "vit_pico"}}}, "'vit_pico' cannot be read"),
         ({"backbones": {"vit_nano": {"file": "x"}}}, "give exactly one of"),
         (
@@ -211,6 +217,25 @@ def test_joint_is_a_variant_of_a_method():
     assert {run.n_tasks for run in joint} == {1}
     assert made.spec(joint[0])["stream"]["tasks"] == 1
     assert "joint" not in made.spec(joint[0])["method"]
+
+
+def test_bounds_are_not_distilled_and_exclusions_are_not_run():
+    made = grid(
+        {
+            "grid": {
+                "methods": ["l2p", "apt"],
+                "bounds": ["head_only"],
+                "exclude": [{"method": "apt", "distiller": "cdl_prompt"}],
+            }
+        }
+    )
+    counts = {
+        name: [run.distiller.name for run in made.runs if run.method.name == name]
+        for name in ("l2p", "apt", "head_only")
+    }
+    assert counts["l2p"] == ["none", "none", "kd", "kd_prompt", "cdl_prompt"]
+    assert counts["apt"] == ["none", "none", "kd", "kd_prompt"]
+    assert counts["head_only"] == ["none", "none"]
 
 
 def test_protocol_fields_reach_only_the_methods_they_concern():

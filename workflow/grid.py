@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from configuration import ConfigError, check, complete, merge, schema
+from refusals import Shape, refuse_impossible, shape_of
 
 from cdl import NUMERICS
-
-EMBEDDED = Path(__file__).parent.parent / "cdl" / "assets"
-_TIMM = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_\d+\.\w+")
-_TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 
 
 @dataclass(frozen=True)
@@ -84,14 +81,21 @@ class Grid:
                     f"grid.pairs: {pair['teacher']!r} is its own teacher; to distil "
                     "a backbone into itself give it a second name in backbones"
                 )
-        self.methods = self._blocks("methods")
-        self.distillers = self._blocks("distillers")
+        self.methods = self._blocks("methods", grid["methods"])
+        self.bounds = self._blocks("methods", grid["bounds"])
+        self.distillers = self._blocks("distillers", grid["distillers"])
+        for pair in grid["exclude"]:
+            _known("grid.exclude", [pair["method"]], {b.label: b for b in self.methods})
+            _known("grid.exclude", [pair["distiller"]], {b.label: b for b in self.distillers})
         self.runs = list(dict.fromkeys(self._expand()))
         self.by_folder = {run.folder: run for run in self.runs}
+        self._shapes: dict[str, Shape] = {}
+        for run in self.runs:
+            refuse_impossible(run, config["datasets"][run.dataset], self.shape)
 
-    def _blocks(self, kind: str) -> list[Block]:
+    def _blocks(self, kind: str, entries: list[Any]) -> list[Block]:
         blocks = []
-        for entry in self.config["grid"][kind]:
+        for entry in entries:
             entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
             name, variant = entry.pop("block"), entry.pop("variant")
             _known(f"grid.{kind}", [name], self.config[kind])
@@ -112,46 +116,32 @@ class Grid:
             raise ConfigError(f"grid.{kind}: {twice!r} is listed twice; give one another variant")
         return blocks
 
-    def _expand(self):
-        own = self.config["protocol"]["query"] == "self"
+    def _expand(self) -> Iterator[Run]:
+        """Yield every run, teachers first, some more than once."""
+        own_query = self.config["protocol"]["query"] == "self"
         none = Block("none")
         grid = self.config["grid"]
         for dataset, method, pair, seed in product(
-            self.datasets, self.methods, grid["pairs"], grid["seeds"]
+            self.datasets, [*self.methods, *self.bounds], grid["pairs"], grid["seeds"]
         ):
             teacher, student = pair["teacher"], pair["student"]
-            teacher_query = teacher if own else student
+            teacher_query = teacher if own_query else student
             tasks = 1 if method.joint else self.config["datasets"][dataset]["tasks"]
-            common = {
-                "dataset": dataset,
-                "method": method,
-                "seed": seed,
-                "n_tasks": tasks if isinstance(tasks, int) else len(tasks),
-            }
-            yield self._checked(
-                Run(
-                    **common,
-                    role="teacher",
-                    backbone=teacher,
-                    distiller=none,
-                    query=teacher_query,
-                    teacher=None,
-                    teacher_query=None,
-                )
+            learner = partial(
+                Run,
+                dataset=dataset,
+                method=method,
+                seed=seed,
+                n_tasks=tasks if isinstance(tasks, int) else len(tasks),
             )
-            for distiller in self.distillers:
-                alone = distiller.name == "none"
-                yield self._checked(
-                    Run(
-                        **common,
-                        role="student",
-                        backbone=student,
-                        query=student,
-                        distiller=distiller,
-                        teacher=None if alone else teacher,
-                        teacher_query=None if alone else teacher_query,
-                    )
-                )
+            alone = {"distiller": none, "teacher": None, "teacher_query": None}
+            yield learner(role="teacher", backbone=teacher, query=teacher_query, **alone)
+            for distiller in [none] if method in self.bounds else self.distillers:
+                if {"method": method.label, "distiller": distiller.label} in grid["exclude"]:
+                    continue
+                taught = {"teacher": teacher, "teacher_query": teacher_query}
+                taught = alone if distiller.name == "none" else {"distiller": distiller, **taught}
+                yield learner(role="student", backbone=student, query=student, **taught)
 
     def teacher_of(self, run: Run) -> Run | None:
         """Return the run whose learner teaches this one."""
@@ -236,109 +226,11 @@ class Grid:
         """Return the path of a backbone artifact, shared like packed data."""
         return f"results/backbones/{name}-{_digest(self.backbone_source(name))}.safetensors"
 
-    def shape(self, name: str) -> tuple[int, int, int]:
-        """Return a backbone's width, depth and patch size without loading it."""
-        given = self.backbone_source(name)
-        model = given["model"]
-        if given["source"] == "timm":
-            match = _TIMM.fullmatch(model)
-            if not match:
-                raise ConfigError(
-                    f"backbones.{name}.timm: {model!r} is not a full tag of a plain ViT, such as "
-                    "vit_base_patch16_224.augreg_in21k_ft_in1k (without the part behind the dot "
-                    "the weights depend on timm's version)"
-                )
-            return *_TIMM_SHAPES[match[1]], int(match[2])
-        path = EMBEDDED / f"{model}.safetensors" if given["source"] == "embedded" else Path(model)
-        try:
-            with open(path, "rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(size, 10**7)))["__metadata__"]
-            return tuple(int(header[key]) for key in ("embed_dim", "depth", "patch_size"))
-        except OSError as error:
-            known = sorted(p.stem for p in EMBEDDED.glob("*.safetensors"))
-            raise ConfigError(
-                f"backbones.{name}: {model!r} cannot be read ({error.strerror}); "
-                f"embedded are {', '.join(known)}"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"backbones.{name}: {model!r} is not a .safetensors file with "
-                f"embed_dim, depth and patch_size in its header"
-            ) from error
-
-    def _checked(self, run: Run) -> Run:
-        """Refuse a run that could only fail later."""
-        width, depth, patch = self.shape(run.backbone)
-        where, options = f"methods.{run.method.label}", run.method.options
-        for key in ("layers", "g_layers", "e_layers"):
-            _layers(f"{where}.{key}", options.get(key, []), run.backbone, depth)
-        size = self.config["datasets"][run.dataset]["view"]["size"]
-        if size % patch:
-            raise ConfigError(
-                f"datasets.{run.dataset}.view.size: {size} is not a multiple of {patch}, the "
-                f"patch size of {run.backbone!r}"
-            )
-        if run.method.name == "coda_prompt":
-            _pool(where, options, self.shape(run.query)[0], width, run.n_tasks)
-        if run.method.name == "dual_prompt":
-            shared = set(options["g_layers"]) & set(options["e_layers"])
-            _refuse(shared, f"{where}.e_layers", min(shared, default=0), "not also in g_layers")
-            short = options["pool"] < run.n_tasks
-            _refuse(short, f"{where}.pool", options["pool"], f"one per task, {run.n_tasks}")
-        if options.get("top_k", 1) > options.get("pool", 1):
-            _refuse(
-                True, f"{where}.top_k", options["top_k"], f"at most the pool, {options['pool']}"
-            )
-        if run.teacher is not None:
-            self._check_distiller(run, width, depth, patch)
-        return run
-
-    def _check_distiller(self, run: Run, width: int, depth: int, patch: int) -> None:
-        where, options = f"distillers.{run.distiller.label}", run.distiller.options
-        teacher_width, teacher_depth, teacher_patch = self.shape(run.teacher)
-        name = run.distiller.name
-        if name == "kd_prompt":
-            layers = options["kd_layers"]
-            _refuse(
-                (layers or 1) > depth,
-                f"{where}.kd_layers",
-                layers,
-                f"at most the {depth} blocks of {run.backbone!r}",
-            )
-        if name in ("fitnets", "reviewkd"):
-            _refuse(
-                patch != teacher_patch,
-                where,
-                f"{run.teacher} to {run.backbone}",
-                f"a pair with equal patch sizes, not {teacher_patch} and {patch}: "
-                "it compares token by token",
-            )
-        if name == "reviewkd":
-            _refuse(
-                teacher_depth < depth,
-                where,
-                f"{run.teacher} to {run.backbone}",
-                f"a teacher with at least {depth} blocks, not {teacher_depth}",
-            )
-        if name == "dkd":
-            sizes = self.config["datasets"][run.dataset]["tasks"]
-            alone = isinstance(sizes, list) and 1 in sizes and not run.method.joint
-            _refuse(alone, where, f"tasks {sizes}", "two classes or more in every task")
-        if name == "cdl_prompt":
-            _refuse(
-                run.method.name in ("apt", "head_only"),
-                where,
-                f"methods.{run.method.label}",
-                "a method with prefixes (l2p, dual_prompt, coda_prompt): there is no prompt to map",
-            )
-            if options["mapping"] == "attention":
-                _pool(where, options, teacher_width, width, run.n_tasks)
-
-
-def _refuse(wrong: Any, field: str, value: Any, right: str) -> None:
-    if wrong:
-        raise ConfigError(f"{field}: {value!r} cannot work; needed is {right}")
+    def shape(self, name: str) -> Shape:
+        """Return a backbone's shape without loading it."""
+        if name not in self._shapes:
+            self._shapes[name] = shape_of(name, **self.backbone_source(name))
+        return self._shapes[name]
 
 
 def _known(field: str, names: Any, known: dict[str, Any]) -> None:
@@ -347,25 +239,6 @@ def _known(field: str, names: Any, known: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{field}: {name!r} is not defined; known are {', '.join(sorted(known))}"
             )
-
-
-def _layers(field: str, layers: list[int], backbone: str, depth: int) -> None:
-    if max(layers, default=0) >= depth:
-        raise ConfigError(
-            f"{field}: {max(layers)} is beyond {backbone!r}, whose {depth} "
-            f"blocks are 0 to {depth - 1}"
-        )
-
-
-def _pool(where: str, options: dict[str, Any], query: int, width: int, n_tasks: int) -> None:
-    """A pool of orthogonal components holds one per task at least, and no more than fit."""
-    most = min(query, options["length"] * width)
-    if not n_tasks <= options["pool"] <= most:
-        raise ConfigError(
-            f"{where}.pool: {options['pool']} is not between {n_tasks} (the number "
-            f"of tasks) and {most}, the least of the query's width {query} and "
-            f"length x width {options['length'] * width}"
-        )
 
 
 def _digest(value: Any) -> str:

@@ -8,6 +8,7 @@ raises `KeyError`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,8 @@ def _vit(shape: Config, config: Config, state: Tensors) -> VisionTransformer:
         depth=shape["depth"],
         num_heads=shape["heads"],
         mlp_ratio=shape.get("mlp_ratio", 4),
+        qkv_bias=shape.get("qkv_bias", True),
+        norm_layer=partial(nn.LayerNorm, eps=shape.get("layer_norm_eps", 1e-6)),
         num_classes=0,
     )
     vit.load_state_dict(state)

@@ -1,0 +1,78 @@
+"""What the documentation states is what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from cdl.distillers import DISTILLERS
+from cdl.distillers.base import Shape
+from cdl.model import build
+from cdl.prompts import PROMPTS
+
+ROOT = Path(__file__).parent.parent
+METHODS = (ROOT / "docs" / "methods.md").read_text()
+
+
+def stand_in(shape):
+    """What `build` asks of a backbone, without its weights."""
+    backbone = nn.Identity()
+    backbone.width, backbone.depth = shape.width, shape.depth
+    return backbone
+
+
+def parameters(method, distiller, student, teacher):
+    learner = build(
+        backbone=stand_in(student),
+        query_width=384,
+        method={"name": method},
+        distiller={"name": distiller},
+        n_classes=100,
+        n_tasks=10,
+        keys=(0,),
+        teacher=teacher,
+        teacher_query_width=384,
+    )
+    return sum(p.numel() for p in learner.learnables())
+
+
+def documented_counts():
+    section = METHODS.split("## Trainable parameters")[1].split("##")[0]
+    lines = [line.strip("| \n").split("|") for line in section.splitlines() if line[:1] == "|"]
+    header = [cell.strip() for cell in lines[0]]
+    for cells in lines[2:]:
+        for names, cell in zip(header, cells[1:], strict=True):
+            if cell.strip() != "-":
+                yield cells[0].strip(), names, int(cell.replace(",", ""))
+
+
+COUNTS = list(documented_counts())
+
+
+@pytest.mark.parametrize(("method", "names", "count"), COUNTS)
+def test_documented_parameter_counts(method, names, count):
+    base, small = Shape(768, 12), Shape(384, 12)
+    if names == "teacher":
+        assert parameters(method, "none", base, None) == count
+    else:
+        for name in names.split(", "):
+            assert parameters(method, name, small, base) == count
+
+
+def test_every_method_has_a_row_a_schema_entry_and_a_file():
+    from configuration import schema
+
+    properties = schema()["properties"]
+    assert set(properties["methods"]["properties"]) == set(PROMPTS)
+    assert set(properties["distillers"]["properties"]) == set(DISTILLERS)
+    for name in [*PROMPTS, *DISTILLERS]:
+        assert f"| `{name}` |" in METHODS
+    assert {method for method, *_ in COUNTS} == set(PROMPTS)
+
+
+def test_links_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.name, target)

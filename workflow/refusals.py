@@ -1,0 +1,185 @@
+"""What cannot work is refused when the configuration is read, before any job starts."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from configuration import ConfigError
+
+if TYPE_CHECKING:
+    from grid import Run
+
+EMBEDDED = Path(__file__).parent.parent / "cdl" / "assets"
+_TIMM = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_\d+\.\w+")
+_TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
+
+
+class Shape(NamedTuple):
+    """A backbone's width, number of blocks and patch size."""
+
+    width: int
+    depth: int
+    patch: int
+
+
+def shape_of(name: str, source: str, model: str) -> Shape:
+    """Return the shape of a backbone without loading it; raise `ConfigError` if that fails."""
+    if source == "timm":
+        match = _TIMM.fullmatch(model)
+        if not match:
+            raise ConfigError(
+                f"backbones.{name}.timm: {model!r} is not a full tag of a plain ViT, such as "
+                "vit_base_patch16_224.augreg_in21k_ft_in1k (without the part behind the dot the "
+                "weights depend on timm's version)"
+            )
+        return Shape(*_TIMM_SHAPES[match[1]], int(match[2]))
+    path = EMBEDDED / f"{model}.safetensors" if source == "embedded" else Path(model)
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 10**7)))["__metadata__"]
+        return Shape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in EMBEDDED.glob("*.safetensors")))
+        raise ConfigError(
+            f"backbones.{name}.{source}: {model!r} cannot be read ({error.strerror}); "
+            f"embedded are {known}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"backbones.{name}.{source}: {model!r} is not a .safetensors file with embed_dim, "
+            "depth and patch_size in its header"
+        ) from error
+
+
+def refuse_impossible(run: "Run", dataset: dict[str, Any], shape: Callable[[str], Shape]) -> None:
+    """Raise `ConfigError` if a run could only fail later.
+
+    Args:
+        run: what would be run.
+        dataset: the configuration's block of its dataset.
+        shape: name of a backbone to its shape.
+    """
+    own = shape(run.backbone)
+    view = dataset["view"]
+    for key in ("crop_scale", "crop_ratio"):
+        low, high = view[key]
+        _refuse(low > high, f"datasets.{run.dataset}.view.{key}", view[key], "the lower one first")
+    _refuse(
+        view["size"] % own.patch,
+        f"datasets.{run.dataset}.view.size",
+        view["size"],
+        f"a multiple of {own.patch}, the patch size of {run.backbone!r}",
+    )
+    _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
+    if run.teacher is not None:
+        check = _DISTILLERS.get(run.distiller.name)
+        if check is not None:
+            check(run, own, shape(run.teacher), dataset)
+
+
+def _refuse(wrong: Any, field: str, value: Any, right: str) -> None:
+    if wrong:
+        raise ConfigError(f"{field}: {value!r} cannot work; needed is {right}")
+
+
+def _layers(run: "Run", own: Shape, key: str = "layers") -> None:
+    last = max(run.method.options.get(key, []), default=0)
+    blocks = f"blocks 0 to {own.depth - 1} of {run.backbone!r}"
+    _refuse(last >= own.depth, f"methods.{run.method.label}.{key}", last, blocks)
+
+
+def _pool(field: str, options: dict[str, Any], query: int, width: int, n_tasks: int) -> None:
+    """Refuse a pool of orthogonal components that has none for a task, or more than fit."""
+    pool, flat = options["pool"], options["length"] * width
+    _refuse(
+        not n_tasks <= pool <= min(query, flat),
+        f"{field}.pool",
+        pool,
+        f"{n_tasks} (one per task) to {min(query, flat)}, the least of the query's width {query} "
+        f"and length x width {flat}",
+    )
+
+
+def _any_method(run: "Run", own: Shape, query: Shape) -> None:
+    _layers(run, own)
+
+
+def _l2p(run: "Run", own: Shape, query: Shape) -> None:
+    _layers(run, own)
+    options = run.method.options
+    too_many = options["top_k"] > options["pool"]
+    right = f"at most the pool, {options['pool']}"
+    _refuse(too_many, f"methods.{run.method.label}.top_k", options["top_k"], right)
+
+
+def _dual_prompt(run: "Run", own: Shape, query: Shape) -> None:
+    field, options = f"methods.{run.method.label}", run.method.options
+    _layers(run, own, "g_layers")
+    _layers(run, own, "e_layers")
+    shared = sorted(set(options["g_layers"]) & set(options["e_layers"]))
+    _refuse(shared, f"{field}.e_layers", shared, "blocks that are not in g_layers too")
+    one_each = f"one prompt per task, {run.n_tasks}"
+    _refuse(options["pool"] < run.n_tasks, f"{field}.pool", options["pool"], one_each)
+    right = f"at most the pool, {options['pool']}"
+    _refuse(options["top_k"] > options["pool"], f"{field}.top_k", options["top_k"], right)
+
+
+def _coda_prompt(run: "Run", own: Shape, query: Shape) -> None:
+    _layers(run, own)
+    field = f"methods.{run.method.label}"
+    _pool(field, run.method.options, query.width, own.width, run.n_tasks)
+
+
+_METHODS = {"l2p": _l2p, "dual_prompt": _dual_prompt, "coda_prompt": _coda_prompt}
+
+
+def _pair(run: "Run") -> tuple[str, str]:
+    return f"distillers.{run.distiller.label}", f"{run.teacher} to {run.backbone}"
+
+
+def _dkd(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
+    sizes = dataset["tasks"]
+    alone = isinstance(sizes, list) and 1 in sizes and not run.method.joint
+    _refuse(alone, _pair(run)[0], f"tasks {sizes}", "two classes or more in every task")
+
+
+def _fitnets(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
+    right = f"equal patch sizes, not {teacher.patch} and {own.patch}: it compares token by token"
+    _refuse(own.patch != teacher.patch, *_pair(run), right)
+
+
+def _reviewkd(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
+    _fitnets(run, own, teacher, dataset)
+    right = f"a teacher with at least {own.depth} blocks, not {teacher.depth}"
+    _refuse(teacher.depth < own.depth, *_pair(run), right)
+
+
+def _kd_prompt(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
+    layers = run.distiller.options["kd_layers"]
+    right = f"at most the {own.depth} blocks of {run.backbone!r}"
+    _refuse((layers or 1) > own.depth, f"{_pair(run)[0]}.kd_layers", layers, right)
+
+
+def _cdl_prompt(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
+    field, options = _pair(run)[0], run.distiller.options
+    _refuse(
+        run.method.name in ("apt", "head_only"),
+        field,
+        f"methods.{run.method.label}",
+        "a method with prefixes to map (l2p, dual_prompt, coda_prompt); list the combination in "
+        "grid.exclude",
+    )
+    if options["mapping"] == "attention":
+        _pool(field, options, teacher.width, own.width, run.n_tasks)
+
+
+_DISTILLERS = {
+    "dkd": _dkd,
+    "fitnets": _fitnets,
+    "reviewkd": _reviewkd,
+    "kd_prompt": _kd_prompt,
+    "cdl_prompt": _cdl_prompt,
+}
