@@ -19,8 +19,6 @@ from cdl.task import build_learner, build_stream, device, load_backbones, versio
 
 log = logging.getLogger(__name__)
 BATCH = 200
-# what tells one cell of a table from another; the rest of a specification is its protocol
-_CELL = ("seed", "role", "backbone", "query", "teacher", "method", "distiller", "apt_teacher")
 
 
 def over_images(
@@ -57,7 +55,7 @@ def evaluate_run(
         teacher_query: name of the backbone whose query the teacher's prompts read, if the
             distiller maps them at prediction; else None.
         images_per_class: test images per class; None for all.
-        results: JSON to write: matrix, metrics, protocol and its hash, inputs, versions.
+        results: JSON to write: matrix, metrics, specification, inputs, versions.
         predictions: Parquet to write: the last stage's prediction for every test image.
 
     Raises:
@@ -66,6 +64,7 @@ def evaluate_run(
     test = Packed(data, "test")
     stream = build_stream(spec, test)
     loaded = load_backbones(spec, backbones)
+    weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
     views = Views(**spec["view"])
     tasks = [stream.indices(test, t, images_per_class) for t in range(len(stream.sizes))]
     indices = torch.cat(tasks)
@@ -91,6 +90,7 @@ def evaluate_run(
     foreign = own if teacher_query == spec["query"] else queries(teacher_query)
     for t, checkpoint in enumerate(checkpoints):
         state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
+        artifacts.check(checkpoint, metadata["inputs"]["backbones"], weights)
         learner.load_state(state)
         seen = stream.classes(t).stop
 
@@ -109,10 +109,6 @@ def evaluate_run(
         predictions, test, stream.order, indices, owner, labels, predicted, probability
     )
     counts = [len(part) for part in tasks]
-    protocol = {k: v for k, v in spec.items() if k not in _CELL} | {
-        "test_images_per_class": images_per_class,
-        "data": metadata["inputs"]["data"],
-    }
     artifacts.write_json(
         results,
         {
@@ -123,8 +119,8 @@ def evaluate_run(
             "learner": spec,
             "backbones": metadata["inputs"]["backbones"],
             "classes": [test.classes[label] for label in stream.order],
-            "protocol": protocol,
-            "protocol_hash": artifacts.fingerprint(protocol)[:8],
+            "data": {"train": metadata["inputs"]["data"], "test": test.fingerprint},
+            "test_images_per_class": images_per_class,
             "checkpoints": [
                 artifacts.read_json(Path(c).with_suffix(".json"))["sha256"] for c in checkpoints
             ],

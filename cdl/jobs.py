@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -25,6 +26,8 @@ def job(log: str, threads: int | None = None) -> Iterator[None]:
     )
     logging.captureWarnings(True)
     if threads is not None:
+        # cuBLAS is deterministic only with a workspace of fixed size, set before torch starts it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         import torch
 
         torch.set_num_threads(threads)

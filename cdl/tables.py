@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.artifacts import read_json, replacing
+from cdl.artifacts import fingerprint, read_json, replacing
 
 METRICS = [
     "final_average_accuracy",
@@ -25,11 +25,12 @@ _CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", 
 
 def collect(
     rows: Sequence[Mapping[str, Any]], results: Sequence[str], costs: Sequence[Sequence[str]]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Gather all runs.
 
     Args:
-        rows: columns that identify each run, and the folders of the runs it builds on.
+        rows: columns that identify each run, its resolved protocol, and the folders of the runs
+            it builds on.
         results: its JSON, written by `cdl.evaluation.evaluate_run`.
         costs: Snakemake's benchmark files of its tasks.
 
@@ -37,11 +38,15 @@ def collect(
         results: one row per run, with all metrics in percent and the trainable parameters.
         curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
         cost: one row per run, training seconds and peak memory (MB) of its jobs.
+        protocols: the resolved protocol behind each hash in the results.
     """
-    runs, curves, cost = [], [], []
+    runs, curves, cost, protocols = [], [], [], {}
     for row, path, files in zip(rows, results, costs, strict=True):
         run = read_json(path)
         identity = {key: row[key] for key in IDENTITY}
+        protocol = {**row["protocol"], "data": run["data"]}
+        short = fingerprint(protocol)[:8]
+        protocols[short] = protocol
         whose = {key: row[key] for key in _WHOSE}
         runs.append(
             {
@@ -49,7 +54,7 @@ def collect(
                 **{name: run["metrics"][name] for name in METRICS},
                 "trainable_parameters": run["trainable_parameters"],
                 **whose,
-                "protocol": run["protocol_hash"],
+                "protocol": short,
                 **{key: row[key] for key in _LINKS},
             }
         )
@@ -60,7 +65,7 @@ def collect(
         jobs = pd.concat(pd.read_csv(file, sep="\t", na_values="-") for file in files)
         seconds, memory = round(jobs["s"].sum(), 1), jobs["max_rss"].max()
         cost.append({**identity, **whose, "training_seconds": seconds, "peak_memory_mb": memory})
-    return pd.DataFrame(runs), pd.DataFrame(curves), pd.DataFrame(cost)
+    return pd.DataFrame(runs), pd.DataFrame(curves), pd.DataFrame(cost), protocols
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
@@ -138,7 +143,7 @@ def markdown(summary: pd.DataFrame) -> str:
     note = (
         "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
         "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
-        "tasks since they were learnt. The protocol hash names data, split, class order, "
-        "normalisation, views and schedule; results.json of each run spells it out."
+        "tasks since they were learnt. The protocol is the hash of all that the rows share (data, "
+        "classes, views, normalisation, schedule, weights); protocols.json spells it out."
     )
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"

@@ -1,5 +1,6 @@
 """Shipped configurations are accepted; a wrong one is one sentence that names the field."""
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def test_every_object_refuses_unknown_keys():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"datasets": {"digits": {"view": {"test_resize": 8}}}}, "test_resize: 8 cannot work"),
+        ({"datasets": {"digits": {"tasks": 4}}}, "tasks: 4 cannot work; needed is a divisor of"),
+        ({"datasets": {"digits": {"tasks": [4, 3]}}}, "sizes that sum to 10"),
+        ({"grid": {"bounds": ["l2p"]}}, "grid.methods: 'l2p' is listed twice"),
+        ({"grid": {"seeds": [2**40]}}, "grid.seeds.0: .* greater than the maximum"),
+        ({"training": {"lr": float("nan")}}, "write finite numbers"),
+        ({"name": datetime.date(2026, 1, 1)}, "put dates into quotes"),
         ({"trainning": {}}, "unknown key 'trainning'"),
         ({"distillers": {"kd": {"alhpa": 0.3}}}, "distillers.kd: unknown key 'alhpa'.*alpha"),
         ({"distillers": {"kd": {"alpha": 2}}}, "distillers.kd.alpha: 2 is greater than"),

@@ -87,6 +87,15 @@ def test_bad_parquet_is_one_error_naming_the_file(tmp_path, train, message):
     assert not (tmp_path / "packed" / "manifest.json").exists()
 
 
+def test_a_file_that_is_no_parquet_and_a_column_that_is_no_image(tmp_path):
+    source = write_parquet(tmp_path, rows("train"), rows("test"))
+    with pytest.raises(CdlError, match="holds str, not the bytes of an image"):
+        prepare(tmp_path / "packed", source | {"image": "name"})
+    (tmp_path / "train-0.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(CdlError, match="train-0.parquet cannot be read as Parquet"):
+        prepare(tmp_path / "packed", source)
+
+
 def test_a_missing_column_and_a_missing_file(tmp_path):
     source = write_parquet(tmp_path, rows("train"), rows("test"))
     with pytest.raises(CdlError, match="has no column 'picture'"):
@@ -134,6 +143,9 @@ def test_a_folder_with_split_files(tmp_path):
     assert Packed(tmp_path / "p", "test").names.tolist() == ["ant/all1.png", "bee/all1.png"]
     (root / "test.txt").write_text("ant/all0.png\nbee/all1.png\n")
     with pytest.raises(CdlError, match="ant/all0.png is in the training and in the test split"):
+        prepare(tmp_path / "q", source)
+    (root / "test.txt").write_text("/etc/ant/all1.png\n")
+    with pytest.raises(CdlError, match="is not of the form class/name.jpg"):
         prepare(tmp_path / "q", source)
     (root / "test.txt").write_text("ant/gone.png\nbee/all1.png\n")
     with pytest.raises(CdlError, match="gone.png cannot be read: No such file"):

@@ -181,6 +181,8 @@ def test_checkpoints_of_another_seed_task_or_backbone_are_refused(lab, inputs):
     state["norm.bias"] += 1
     artifacts.save(here.folder / "other.safetensors", state, metadata | {"fingerprint": "changed"})
     here.backbones = lambda *_: {"vit_nano": str(here.folder / "other.safetensors")}
+    with pytest.raises(CdlError, match='its vit_nano is .*needed is "changed"'):
+        here.evaluate(two)
     with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
         here.learn(two, 1)
 

@@ -140,6 +140,16 @@ def test_a_deleted_intermediate_is_noticed(finished):
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+@pytest.mark.parametrize("name", ["tables/curves.csv", "../backbones/*.json", "../data/*/m*.json"])
+def test_other_deleted_files_are_noticed_too(finished, name):
+    file = next((finished / "results" / "tiny").glob(name))
+    away = file.rename(file.with_suffix(".away"))
+    try:
+        assert planned(finished)
+    finally:
+        away.rename(file)
+
+
 def test_a_touched_script_retrains_nothing(finished):
     script = ROOT / "workflow" / "scripts" / "train.py"
     times = script.stat()

@@ -28,7 +28,13 @@ def schema() -> dict[str, Any]:
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """Return the complete configuration; raise `ConfigError` on the first thing wrong."""
-    config = json.loads(json.dumps(config))  # plain types, and a copy
+    try:
+        config = json.loads(json.dumps(config, allow_nan=False))  # plain types, and a copy
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the configuration holds a value that is no text, number, list or mapping ({error}); "
+            "put dates into quotes and write finite numbers"
+        ) from error
     check(config, schema(), "")
     name = config.get("protocol", {}).get("preset", "clean")
     preset = yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())

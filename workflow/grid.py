@@ -84,6 +84,8 @@ class Grid:
         self.methods = self._blocks("methods", grid["methods"])
         self.bounds = self._blocks("methods", grid["bounds"])
         self.distillers = self._blocks("distillers", grid["distillers"])
+        _unique("grid.methods", [*self.methods, *self.bounds])
+        _unique("grid.distillers", self.distillers)
         for pair in grid["exclude"]:
             _known("grid.exclude", [pair["method"]], {b.label: b for b in self.methods})
             _known("grid.exclude", [pair["distiller"]], {b.label: b for b in self.distillers})
@@ -110,10 +112,6 @@ class Grid:
             }
             joint = options.pop("joint", False)
             blocks.append(Block(name, variant, options, joint))
-        labels = [block.label for block in blocks]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice:
-            raise ConfigError(f"grid.{kind}: {twice!r} is listed twice; give one another variant")
         return blocks
 
     def _expand(self) -> Iterator[Run]:
@@ -150,6 +148,18 @@ class Grid:
         learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
         return self.by_folder[f"{run.dataset}/{run.method.label}/{learner}/seed{run.seed}"]
 
+    def protocol(self, dataset: str) -> dict[str, Any]:
+        """Return all that a dataset's numbers share: what the tables' protocol hash stands for."""
+        pairs = self.config["grid"]["pairs"]
+        used = sorted({name for pair in pairs for name in pair.values()})
+        return {
+            "numerics": NUMERICS,
+            "protocol": self.config["protocol"],
+            "training": self.config["training"],
+            "dataset": {k: v for k, v in self.config["datasets"][dataset].items() if k != "source"},
+            "backbones": {name: self.backbone_source(name) for name in used},
+        }
+
     def row(self, run: Run) -> dict[str, Any]:
         """Return the columns that identify a run in tables and link it to what it builds on."""
         teacher = self.teacher_of(run)
@@ -166,6 +176,7 @@ class Grid:
             "n_tasks": run.n_tasks,
             "role": run.role,
             "query": run.query,
+            "protocol": self.protocol(run.dataset),
             "run": f"{self.root}/{run.folder}",
             "none_run": f"{self.root}/{none.folder}" if none else "",
             "teacher_run": f"{self.root}/{teacher.folder}" if teacher else "",
@@ -209,7 +220,7 @@ class Grid:
 
     def data(self, dataset: str) -> str:
         """Return the packed folder, shared by all configurations with the same source."""
-        return f"results/data/{dataset}-{_digest(self.source(dataset))}"
+        return f"results/data/{dataset}-{digest(self.source(dataset))}"
 
     def backbone_source(self, name: str) -> dict[str, str]:
         """Return the arguments of `cdl.backbones.fetch`."""
@@ -224,7 +235,7 @@ class Grid:
 
     def backbone(self, name: str) -> str:
         """Return the path of a backbone artifact, shared like packed data."""
-        return f"results/backbones/{name}-{_digest(self.backbone_source(name))}.safetensors"
+        return f"results/backbones/{name}-{digest(self.backbone_source(name))}.safetensors"
 
     def shape(self, name: str) -> Shape:
         """Return a backbone's shape without loading it."""
@@ -241,5 +252,13 @@ def _known(field: str, names: Any, known: dict[str, Any]) -> None:
             )
 
 
-def _digest(value: Any) -> str:
+def _unique(field: str, blocks: list[Block]) -> None:
+    labels = [block.label for block in blocks]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise ConfigError(f"{field}: {twice!r} is listed twice; give one another variant")
+
+
+def digest(value: Any) -> str:
+    """Return eight digits of the sha256 of a JSON-able value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).parent.parent / "cdl" / "assets"
 _TIMM = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_\d+\.\w+")
 _TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
+_N_CLASSES = {"digits": 10, "cifar100": 100}
 
 
 class Shape(NamedTuple):
@@ -73,11 +74,25 @@ def refuse_impossible(run: "Run", dataset: dict[str, Any], shape: Callable[[str]
         view["size"],
         f"a multiple of {own.patch}, the patch size of {run.backbone!r}",
     )
+    resize = view["test_resize"]
+    small = resize is not None and resize < view["size"]
+    right = f"at least view.size, {view['size']}"
+    _refuse(small, f"datasets.{run.dataset}.view.test_resize", resize, right)
+    _classes(run, dataset)
     _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
     if run.teacher is not None:
         check = _DISTILLERS.get(run.distiller.name)
         if check is not None:
             check(run, own, shape(run.teacher), dataset)
+
+
+def _classes(run: "Run", dataset: dict[str, Any]) -> None:
+    """Refuse tasks that do not share out the classes, where their number is known."""
+    n = next((_N_CLASSES[name] for name in dataset["source"] if name in _N_CLASSES), None)
+    tasks, field = dataset["tasks"], f"datasets.{run.dataset}.tasks"
+    if n is not None:
+        even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
+        _refuse(not even, field, tasks, f"a divisor of its {n} classes, or sizes that sum to {n}")
 
 
 def _refuse(wrong: Any, field: str, value: Any, right: str) -> None:
@@ -142,7 +157,9 @@ def _pair(run: "Run") -> tuple[str, str]:
 
 def _dkd(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
     sizes = dataset["tasks"]
-    alone = isinstance(sizes, list) and 1 in sizes and not run.method.joint
+    n = _N_CLASSES.get(next(iter(dataset["source"])))
+    alone = sizes == n or (isinstance(sizes, list) and 1 in sizes)
+    alone = alone and not run.method.joint
     _refuse(alone, _pair(run)[0], f"tasks {sizes}", "two classes or more in every task")
 
 

@@ -99,7 +99,18 @@ def parquet(
         class_name: column with the label's name; None: the label is its own name.
         file: column with the image's own path, used to find one file in both splits; or None.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    def read(part: Path, columns: list[str]) -> pa.Table:
+        try:
+            known = pq.read_schema(part).names
+            missing = [column for column in columns if column not in known]
+            if missing:
+                raise CdlError(f"{part} has no column {missing[0]!r}; it has {known}")
+            return pq.read_table(part, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise CdlError(f"{part} cannot be read as Parquet ({error})") from error
 
     globs = {"train": train, "test": test}
     files = {split: sorted(Path(path).glob(glob)) for split, glob in globs.items()}
@@ -110,12 +121,7 @@ def parquet(
     names: dict[int, str] = {}
     for paths in files.values():
         for part in paths:
-            missing = [c for c in wanted if c not in pq.read_schema(part).names]
-            if missing:
-                raise CdlError(
-                    f"{part} has no column {missing[0]!r}; it has {pq.read_schema(part).names}"
-                )
-            columns = pq.read_table(part, columns=[c for c in (label, class_name) if c])
+            columns = read(part, [c for c in (label, class_name) if c])
             labels = columns[label].to_pylist()
             texts = columns[class_name].to_pylist() if class_name else map(str, labels)
             for value, text in set(zip(labels, texts, strict=True)):
@@ -131,11 +137,11 @@ def parquet(
     def rows() -> Iterator[Item]:
         for split, paths in files.items():
             for part in paths:
-                table = pq.read_table(part, columns=wanted)
+                table = read(part, wanted)
                 for i, row in enumerate(table.to_pylist()):
                     raw = row[image]
                     raw = raw["bytes"] if isinstance(raw, dict) else raw
-                    name = row[file] if file else f"{part.name}[{i}]"
+                    name = row[file] if file else f"{part.relative_to(path)}[{i}]"
                     yield Item(split, row[label], name, lambda r=raw, n=name: _decode(r, n))
 
     return Source(_class_names(names, path), rows())
@@ -155,11 +161,12 @@ def folder(path: str, train: str = "train", test: str = "test") -> Source:
     for split, entry in zip(SPLITS, (train, test), strict=True):
         place = root / entry
         if place.is_file():
-            lines = [line.strip() for line in place.read_text().splitlines() if line.strip()]
-            listed += [(split, line.split("/")[-2], root / line) for line in lines if "/" in line]
-            bad = next((line for line in lines if "/" not in line), None)
-            if bad is not None:
-                raise CdlError(f"{place}: the line {bad!r} is not of the form class/name.jpg")
+            text = place.read_text(errors="replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            for line in lines:
+                if "/" not in line or line.startswith("/") or ".." in line.split("/"):
+                    raise CdlError(f"{place}: the line {line!r} is not of the form class/name.jpg")
+            listed += [(split, line.split("/")[-2], root / line) for line in lines]
         elif place.is_dir():
             found = sorted(f for f in place.glob("*/*") if f.suffix.lower() in IMAGE_SUFFIXES)
             listed += [(split, f.parent.name, f) for f in found]
@@ -201,6 +208,8 @@ def _open(file: Path) -> np.ndarray:
 
 
 def _decode(raw: bytes, name: str) -> np.ndarray:
+    if not isinstance(raw, bytes):
+        raise CdlError(f"{name} holds {type(raw).__name__}, not the bytes of an image")
     try:
         with Image.open(io.BytesIO(raw)) as image:
             return np.asarray(image.convert("RGB"))

@@ -59,8 +59,7 @@ class Views:
         whole = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
         boxes = whole
         if self.test_resize is not None:
-            scale = sizes.amin(1, keepdim=True) / self.test_resize
-            resized = torch.floor(sizes / scale)
+            resized = torch.floor(sizes * self.test_resize / sizes.amin(1, keepdim=True))
             scale = sizes / resized
             corner = torch.round((resized - self.size) / 2) * scale
             boxes = torch.cat([corner, (self.size * scale).expand_as(corner)], dim=1)

@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 from configuration import ConfigError, resolve
-from grid import Grid
+from grid import Grid, digest
 
 try:
     GRID = Grid(resolve(config))
@@ -52,6 +52,32 @@ def spec_of(wildcards):
 
 def teacher_spec_of(wildcards):
     return GRID.spec(GRID.teacher_of(run_of(wildcards)))
+
+
+def source_files(source):
+    """The files of a source on disk that are worth watching one by one."""
+    if source["name"] not in ("parquet", "folder"):
+        return []
+    folder = Path(source["path"])
+    if source["name"] == "folder":
+        return [
+            str(folder / source[s])
+            for s in ("train", "test")
+            if (folder / source[s]).is_file()
+        ]
+    return [str(f) for s in ("train", "test") for f in sorted(folder.glob(source[s]))]
+
+
+def source_listing(source):
+    """A digest of names and sizes, for a folder of too many images to watch one by one."""
+    if source["name"] != "folder":
+        return ""
+    files = sorted(f for f in Path(source["path"]).rglob("*") if f.is_file())
+    return digest([(str(f), f.stat().st_size) for f in files])
+
+
+def backbone_files(source):
+    return [source["model"]] if source["source"] == "file" else []
 
 
 def data_of(split):
@@ -126,15 +152,28 @@ def everything():
     """All files that must exist: a deleted one is made again even if the tables are newer."""
     files = [
         f"{TABLES}/{name}"
-        for name in ("results.csv", "cost.csv", "summary.csv", "summary.md")
+        for name in (
+            "results.csv",
+            "curves.csv",
+            "protocols.json",
+            "cost.csv",
+            "summary.csv",
+            "summary.md",
+        )
     ]
     for dataset in GRID.datasets:
         files += [f"{FIGURES}/accuracy_{dataset}.{kind}" for kind in ("svg", "png")]
         folder = GRID.data(dataset)
+        files += [f"{folder}/manifest.json"]
         files += [
             f"{folder}/{s}.{kind}"
             for s in ("train", "test")
             for kind in ("pixels", "parquet")
+        ]
+    for name in sorted(USED):
+        files += [
+            GRID.backbone(name),
+            GRID.backbone(name).replace(".safetensors", ".json"),
         ]
     for run in GRID.runs:
         files += learner_files(run)

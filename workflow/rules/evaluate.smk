@@ -42,6 +42,7 @@ rule collect:
         results=f"{TABLES}/results.csv",
         curves=f"{TABLES}/curves.csv",
         cost=f"{TABLES}/cost.csv",
+        protocols=f"{TABLES}/protocols.json",
     log:
         f"{TABLES}/collect.log",
     conda:

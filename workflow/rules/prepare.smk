@@ -7,6 +7,8 @@ localrules:
 
 
 rule prepare_dataset:
+    input:
+        files=lambda w: source_files(PREPARED[w.prepared]["source"]),
     output:
         manifest="results/data/{prepared}/manifest.json",
         train_pixels="results/data/{prepared}/train.pixels",
@@ -23,11 +25,14 @@ rule prepare_dataset:
         runtime=60,
     params:
         source=lambda w: PREPARED[w.prepared],
+        listing=lambda w: source_listing(PREPARED[w.prepared]["source"]),
     script:
         "../scripts/prepare_dataset.py"
 
 
 rule fetch_backbone:
+    input:
+        files=lambda w: backbone_files(FETCHED[w.fetched]),
     output:
         weights="results/backbones/{fetched}.safetensors",
         metadata="results/backbones/{fetched}.json",
