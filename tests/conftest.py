@@ -13,6 +13,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "conformance"), str(HERE.parent / "workflow")]
 
 
+torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores
+
+
 @pytest.fixture
 def toy_backbone():
     """A maker of small random backbones for 8x8 images with 4 patches."""
