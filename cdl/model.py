@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cdl.backbones import Backbone
 from cdl.distillers import DISTILLERS, Distiller
 from cdl.distillers.base import Output, Setting, Shape, Signal
-from cdl.prompts import PROMPTS, PromptMethod
+from cdl.prompts import PROMPTS, PromptMethod, PromptSetting
 from cdl.seeds import generator
 
 _AUXILIARY = {"prompt", "feature"}  # the parts that n GPUs of the released scripts add n times
@@ -130,14 +130,9 @@ def build(
     kind = PROMPTS[options.pop("name")]
 
     def prompts(shape: Shape, width: int, part: str) -> PromptMethod:
-        return kind(
-            width=shape.width,
-            depth=shape.depth,
-            query_width=width,
-            n_tasks=n_tasks,
-            generator=generator(*keys, part),
-            **options,
-        )
+        source = generator(*keys, part)
+        setting = PromptSetting(shape.width, shape.depth, width, n_tasks, source)
+        return kind(setting, **options)
 
     def head(source: torch.Generator) -> nn.Module:
         return kind.head(backbone.width, n_classes, source)

@@ -1,7 +1,7 @@
 """Prompt methods: one file each, found in this table and nowhere else."""
 
 from cdl.prompts.apt import APT
-from cdl.prompts.base import PromptMethod, Prompts
+from cdl.prompts.base import PromptMethod, Prompts, PromptSetting
 from cdl.prompts.coda_prompt import CodaPrompt
 from cdl.prompts.dual_prompt import DualPrompt
 from cdl.prompts.head_only import HeadOnly
@@ -15,4 +15,4 @@ PROMPTS: dict[str, type[PromptMethod]] = {
     "head_only": HeadOnly,
 }
 
-__all__ = ["PROMPTS", "PromptMethod", "Prompts"]
+__all__ = ["PROMPTS", "PromptMethod", "PromptSetting", "Prompts"]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cdl.heads import NormalisedHead
-from cdl.prompts.base import PromptMethod, Prompts
+from cdl.prompts.base import PromptMethod, Prompts, PromptSetting
 
 
 class APT(PromptMethod):
@@ -19,28 +19,20 @@ class APT(PromptMethod):
 
     def __init__(
         self,
+        setting: PromptSetting,
         *,
-        width: int,
-        depth: int,
-        query_width: int,
-        n_tasks: int,
-        generator: torch.Generator,
         ema: float = 0.7,
     ) -> None:
         """Draw tokens from a normal of std 0.02, cut at +-2; merged tokens start at 0.
 
         Args:
-            width: width `D` of the backbone that the prompts enter.
-            depth: its number of blocks, all of which are prompted.
-            query_width: unused.
-            n_tasks: unused.
-            generator: source of the start.
+            setting: backbone, query and stream that the prompts are for.
             ema: share of the old merged tokens that a merge keeps.
         """
         super().__init__()
         self.ema = ema
-        start = torch.empty(2 * depth, width)
-        nn.init.trunc_normal_(start, std=0.02, a=-2, b=2, generator=generator)
+        start = torch.empty(2 * setting.depth, setting.width)
+        nn.init.trunc_normal_(start, std=0.02, a=-2, b=2, generator=setting.generator)
         self.prompt_tokens = nn.Parameter(start)
         self.register_buffer("merged", torch.zeros_like(start))
         self.register_buffer("merged_before", torch.zeros_like(start))

@@ -25,6 +25,24 @@ class Prompts:
     losses: dict[int, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PromptSetting:
+    """What a prompt method may know when it is built.
+
+    width: width `D` of the backbone that the prompts enter.
+    depth: its number of blocks; prompted layers lie below.
+    query_width: width `Dq` of the query.
+    n_tasks: tasks of the stream.
+    generator: source of the start.
+    """
+
+    width: int
+    depth: int
+    query_width: int
+    n_tasks: int
+    generator: torch.Generator
+
+
 class PromptMethod(nn.Module):
     """Learnable prompts of one learner.
 

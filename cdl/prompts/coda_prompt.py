@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.prompts.base import PromptMethod, Prompts, halves
+from cdl.prompts.base import PromptMethod, Prompts, PromptSetting, halves
 
 
 class ComponentPool(nn.Module):
@@ -116,12 +116,8 @@ class CodaPrompt(PromptMethod):
 
     def __init__(
         self,
+        setting: PromptSetting,
         *,
-        width: int,
-        depth: int,
-        query_width: int,
-        n_tasks: int,
-        generator: torch.Generator,
         pool: int = 100,
         length: int = 8,
         ortho_weight: float = 0.0,
@@ -131,11 +127,7 @@ class CodaPrompt(PromptMethod):
         """Make an empty pool; `start_task` draws each task's components.
 
         Args:
-            width: width `D` of the backbone that the prompts enter.
-            depth: its number of blocks; layers must lie below.
-            query_width: width `Dq` of the query.
-            n_tasks: tasks of the stream.
-            generator: unused, components are drawn per task.
+            setting: backbone, query and stream that the prompts are for.
             pool: components `M`, at most `min(Dq, L D)`.
             length: tokens `L` of a component, even: half keys, half values.
             ortho_weight: weight `mu` of the orthogonality penalty.
@@ -147,10 +139,10 @@ class CodaPrompt(PromptMethod):
         self.pool = ComponentPool(
             n_layers=len(self.layers),
             pool=pool,
-            n_tasks=n_tasks,
-            query_width=query_width,
+            n_tasks=setting.n_tasks,
+            query_width=setting.query_width,
             length=length,
-            width=width,
+            width=setting.width,
             growth=coda_growth,
         )
 

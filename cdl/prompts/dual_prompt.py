@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.prompts.base import PromptMethod, Prompts, PromptSetting, batch_losses, cosine, halves
 from cdl.vit import KeyValue
 
 
@@ -12,12 +12,8 @@ class DualPrompt(PromptMethod):
 
     def __init__(
         self,
+        setting: PromptSetting,
         *,
-        width: int,
-        depth: int,
-        query_width: int,
-        n_tasks: int,
-        generator: torch.Generator,
         pool: int = 10,
         length: int = 20,
         g_length: int = 6,
@@ -30,11 +26,7 @@ class DualPrompt(PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            width: width `D` of the backbone that the prompts enter.
-            depth: its number of blocks; layers must lie below.
-            query_width: width `Dq` of the query.
-            n_tasks: tasks of the stream, at most `pool`.
-            generator: source of the start.
+            setting: backbone, query and stream that the prompts are for.
             pool: E-prompts `M` of each layer; task `t` trains the one with index `t`.
             length: tokens `L` of an E-prompt, even: half keys, half values.
             g_length: tokens `Lg` of a G-prompt, even.
@@ -51,10 +43,14 @@ class DualPrompt(PromptMethod):
         self.top_k, self.reduction, self.candidates = top_k, prompt_loss_reduction, dual_candidates
         n = len(self.e_layers)
         self.g_prompt = nn.Parameter(
-            torch.rand(len(self.g_layers), g_length, width, generator=generator)
+            torch.rand(len(self.g_layers), g_length, setting.width, generator=setting.generator)
         )
-        self.key = nn.Parameter(torch.rand(n, pool, query_width, generator=generator))
-        self.prompt = nn.Parameter(torch.rand(n, pool, length, width, generator=generator))
+        self.key = nn.Parameter(
+            torch.rand(n, pool, setting.query_width, generator=setting.generator)
+        )
+        self.prompt = nn.Parameter(
+            torch.rand(n, pool, length, setting.width, generator=setting.generator)
+        )
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         batch = len(query)

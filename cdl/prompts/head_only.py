@@ -1,9 +1,8 @@
 """No prompts: a lower bound in which only the head learns."""
 
-import torch
 from torch import Tensor
 
-from cdl.prompts.base import PromptMethod, Prompts
+from cdl.prompts.base import PromptMethod, Prompts, PromptSetting
 
 
 class HeadOnly(PromptMethod):
@@ -11,9 +10,7 @@ class HeadOnly(PromptMethod):
 
     needs_query = False
 
-    def __init__(
-        self, *, width: int, depth: int, query_width: int, n_tasks: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, setting: PromptSetting) -> None:
         super().__init__()
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:

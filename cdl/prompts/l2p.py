@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.prompts.base import PromptMethod, Prompts, PromptSetting, batch_losses, cosine, halves
 
 
 class L2P(PromptMethod):
@@ -11,12 +11,8 @@ class L2P(PromptMethod):
 
     def __init__(
         self,
+        setting: PromptSetting,
         *,
-        width: int,
-        depth: int,
-        query_width: int,
-        n_tasks: int,
-        generator: torch.Generator,
         pool: int = 30,
         length: int = 20,
         top_k: int = 5,
@@ -26,11 +22,7 @@ class L2P(PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            width: width `D` of the backbone that the prompts enter.
-            depth: its number of blocks; layers must lie below.
-            query_width: width `Dq` of the query.
-            n_tasks: tasks of the stream (unused: the pool is shared by all).
-            generator: source of the start.
+            setting: backbone, query and stream that the prompts are for.
             pool: number of prompts `M`.
             length: tokens `L` of a prompt, even: half keys, half values.
             top_k: prompts selected per sample, concatenated by descending similarity.
@@ -41,8 +33,12 @@ class L2P(PromptMethod):
         self.layers, self.top_k = tuple(layers), top_k
         self.reduction = prompt_loss_reduction
         n = len(self.layers)
-        self.key = nn.Parameter(torch.rand(n, pool, query_width, generator=generator))
-        self.prompt = nn.Parameter(torch.rand(n, pool, length, width, generator=generator))
+        self.key = nn.Parameter(
+            torch.rand(n, pool, setting.query_width, generator=setting.generator)
+        )
+        self.prompt = nn.Parameter(
+            torch.rand(n, pool, length, setting.width, generator=setting.generator)
+        )
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         similarity, chosen = cosine(query, self.key).topk(self.top_k, dim=-1)  # [layers, B, k]

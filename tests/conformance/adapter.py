@@ -28,7 +28,7 @@ from cdl.distillers.reviewkd import ReviewKD
 from cdl.heads import LinearHead, NormalisedHead
 from cdl.metrics import metrics
 from cdl.model import Learner, Teacher, build
-from cdl.prompts import PromptMethod
+from cdl.prompts import PromptMethod, PromptSetting
 from cdl.prompts.apt import APT
 from cdl.prompts.coda_prompt import CodaPrompt
 from cdl.prompts.dual_prompt import DualPrompt
@@ -85,31 +85,32 @@ def _output(logits: Tensor, tokens: Tensor | None = None) -> Output:
     return Output(logits, tokens if tokens is not None else logits[:, None], (), {})
 
 
-def _common(config: Config) -> dict[str, Any]:
-    return {
-        "width": config["dim"],
-        "depth": config.get("depth", 1 + max(config.get("layers", [0]))),
-        "query_width": config["d_query"],
-        "n_tasks": config["n_tasks"],
-        "generator": torch.Generator(),
-    }
+def _prompt_setting(config: Config) -> PromptSetting:
+    return PromptSetting(
+        width=config["dim"],
+        depth=config.get("depth", 1 + max(config.get("layers", [0]))),
+        query_width=config["d_query"],
+        n_tasks=config["n_tasks"],
+        generator=torch.Generator(),
+    )
 
 
 # ---------------------------------------------------------------------------------- prompts
 
 
-def _l2p(config: Config, **common: Any) -> L2P:
+def _l2p(config: Config) -> L2P:
     return L2P(
+        _prompt_setting(config),
         pool=config["pool"],
         length=config["length"],
         top_k=config["top_k"],
         layers=tuple(config["layers"]),
-        **common,
     )
 
 
-def _dual(config: Config, **common: Any) -> DualPrompt:
+def _dual(config: Config) -> DualPrompt:
     return DualPrompt(
+        _prompt_setting(config),
         pool=config["pool"],
         length=config["length"],
         g_length=config["g_length"],
@@ -117,22 +118,21 @@ def _dual(config: Config, **common: Any) -> DualPrompt:
         g_layers=tuple(config["g_layers"]),
         e_layers=tuple(config["e_layers"]),
         dual_candidates="all",
-        **common,
     )
 
 
-def _coda(config: Config, **common: Any) -> CodaPrompt:
+def _coda(config: Config) -> CodaPrompt:
     return CodaPrompt(
+        _prompt_setting(config),
         pool=config["pool"],
         length=config["length"],
         ortho_weight=config["ortho_mu"],
         layers=tuple(config["layers"]),
-        **common,
     )
 
 
-def _apt(config: Config, **common: Any) -> APT:
-    return APT(ema=config["ema_coeff"], **common)
+def _apt(config: Config) -> APT:
+    return APT(_prompt_setting(config), ema=config["ema_coeff"])
 
 
 def _holder(method: PromptMethod) -> nn.Module:
@@ -165,7 +165,7 @@ def _prompt_case(method: PromptMethod, config: Config, tensors: Tensors) -> Resu
 
 
 def _prompt_apt(config: Config, tensors: Tensors) -> Result:
-    method = _apt(config, **_common(config)).train(config["train"])
+    method = _apt(config).train(config["train"])
     result: Result = {"prompt_loss": 0.0}
     if config["train"]:
         _load(method, _part(tensors, "param."))
@@ -636,9 +636,9 @@ def _total(history: Any) -> list[float]:
 
 
 KINDS: dict[str, Callable[[Config, Tensors], Result]] = {
-    "prompt_l2p": lambda c, t: _prompt_case(_l2p(c, **_common(c)), c, t),
-    "prompt_dual": lambda c, t: _prompt_case(_dual(c, **_common(c)), c, t),
-    "prompt_coda": lambda c, t: _prompt_case(_coda(c, **_common(c)), c, t),
+    "prompt_l2p": lambda c, t: _prompt_case(_l2p(c), c, t),
+    "prompt_dual": lambda c, t: _prompt_case(_dual(c), c, t),
+    "prompt_coda": lambda c, t: _prompt_case(_coda(c), c, t),
     "prompt_apt": _prompt_apt,
     "vit_forward": lambda c, t: _vit_forward(c, _float(t)),
     "loss_kd": _loss_kd,
