@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cdl import artifacts
+from cdl.compute import Compute
 from cdl.errors import CdlError
 from cdl.vit import Encoded, Injection, encode
 
@@ -145,6 +146,12 @@ class Backbone(nn.Module):
         mean, std = ([0.0] * 3, [1.0] * 3) if unit else (metadata["mean"], metadata["std"])
         return cls(vit, mean, std, metadata["fingerprint"])
 
+    def place(self, compute: Compute) -> "Backbone":
+        """Move to a device, the ViT's weights in its precision; normalisation stays fp32."""
+        self.to(compute.device)
+        self.vit.to(compute.dtype)
+        return self
+
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in eval mode whatever is asked: a frozen backbone has no training mode."""
         return super().train(False)
@@ -152,8 +159,14 @@ class Backbone(nn.Module):
     def encode(
         self, images: Tensor, injection: Injection | None = None, keep_blocks: bool = False
     ) -> Encoded:
-        """Normalise images `[B, 3, H, W]` in 0..1 and encode them (see `cdl.vit.encode`)."""
-        return encode(self.vit, (images - self.mean) / self.std, injection, keep_blocks)
+        """Normalise images `[B, 3, H, W]` in 0..1 and encode them (see `cdl.vit.encode`).
+
+        The ViT computes in the type of its weights; tokens come back in the images' type.
+        """
+        inputs = ((images - self.mean) / self.std).to(self.vit.cls_token.dtype)
+        encoded = encode(self.vit, inputs, injection, keep_blocks)
+        blocks = tuple(block.to(images.dtype) for block in encoded.blocks)
+        return Encoded(encoded.tokens.to(images.dtype), blocks)
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:

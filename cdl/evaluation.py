@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,20 @@ import torch
 from torch import Tensor
 
 from cdl import artifacts
+from cdl.assembly import (
+    build_learner,
+    build_stream,
+    load_backbones,
+    select_compute,
+    versions,
+)
 from cdl.data import Packed, Views
 from cdl.distillers.base import Shape
 from cdl.metrics import metrics
-from cdl.task import build_learner, build_stream, device, load_backbones, versions
+from cdl.specs import test_queries_spec
+from cdl.targets import TestQueries, over_test_images
 
 log = logging.getLogger(__name__)
-BATCH = 200
-
-
-def over_images(
-    data: Packed, indices: Tensor, views: Views, function: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Concatenate `function(test views [B, 3, H, W], rows [B])` over images, also the last few."""
-    results = []
-    for rows in torch.arange(len(indices)).split(BATCH):
-        pixels, sizes = data.batch(indices[rows])
-        images = views.test(pixels.to(device()), sizes.to(device()))
-        results.append(function(images, rows.to(device())))
-    return torch.cat(results)
 
 
 @torch.no_grad()
@@ -44,6 +39,8 @@ def evaluate_run(
     images_per_class: int | None,
     results: str,
     predictions: str,
+    queries: Mapping[str, str] | None = None,
+    device: str = "auto",
 ) -> None:
     """Evaluate every stage of a run.
 
@@ -57,13 +54,17 @@ def evaluate_run(
         images_per_class: test images per class; None for all.
         results: JSON to write: matrix, metrics, specification, inputs, versions.
         predictions: Parquet to write: the last stage's prediction for every test image.
+        queries: paths of the queries of the test views, by the backbone's name; those not
+            given are computed once for all stages.
+        device: see `cdl.compute.Compute.select`.
 
     Raises:
         CdlError: a checkpoint is damaged or belongs to another configuration.
     """
     test = Packed(data, "test")
     stream = build_stream(spec, test)
-    loaded = load_backbones(spec, backbones)
+    compute = select_compute(spec, device)
+    loaded = load_backbones(spec, backbones, compute)
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
     views = Views(**spec["view"])
     tasks = [stream.indices(test, t, images_per_class) for t in range(len(stream.sizes))]
@@ -80,14 +81,20 @@ def evaluate_run(
         None if shape["teacher_shape"] is None else Shape(**shape["teacher_shape"]),
     ).eval()
 
-    def queries(name: str | None) -> Tensor | None:
-        """Each query is computed once for all stages: the test view is fixed."""
+    def queries_of(name: str | None) -> Tensor | None:
         if name is None or not learner.prompts.needs_query:
             return None
-        return over_images(test, indices, views, lambda images, _: loaded[name].query(images))
+        if name in (queries or {}):
+            expected = test_queries_spec(spec, name, images_per_class)
+            cache = TestQueries(queries[name], compute.device, spec=expected)
+            artifacts.check(queries[name], cache.inputs, {"data": test.fingerprint})
+            weights.update(cache.inputs["backbones"])
+            return cache(indices)
+        query = loaded[name].query
+        return over_test_images(test, indices, views, compute.device, lambda x, _: query(x))
 
-    own = queries(spec["query"])
-    foreign = own if teacher_query == spec["query"] else queries(teacher_query)
+    own = queries_of(spec["query"])
+    foreign = own if teacher_query == spec["query"] else queries_of(teacher_query)
     for t, checkpoint in enumerate(checkpoints):
         state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
         artifacts.check(checkpoint, metadata["inputs"]["backbones"], weights)
@@ -99,7 +106,7 @@ def evaluate_run(
             return learner.predict(learner(images, query, t, teachers), seen).cpu()
 
         n = int((owner <= t).sum())
-        scores = over_images(test, indices[:n], views, logits)
+        scores = over_test_images(test, indices[:n], views, compute.device, logits)
         correct = scores.argmax(1) == labels[:n]
         for i in range(t + 1):
             matrix[t, i] = 100 * correct[owner[:n] == i].double().mean()
@@ -124,6 +131,7 @@ def evaluate_run(
             "checkpoints": [
                 artifacts.read_json(Path(c).with_suffix(".json"))["sha256"] for c in checkpoints
             ],
+            "device": compute.name,
             "versions": versions(),
         },
     )

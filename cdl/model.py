@@ -162,23 +162,14 @@ def build(
 class Teacher:
     """A frozen learner in eval mode that answers with a `Signal`."""
 
-    def __init__(self, learner: Learner, query_backbone: Backbone | None = None) -> None:
-        """Freeze a learner.
-
-        Args:
-            learner: the teacher after the task being distilled.
-            query_backbone: the teacher's own query backbone if it is not the student's.
-        """
+    def __init__(self, learner: Learner) -> None:
+        """Freeze a learner, the teacher after the task being distilled."""
         self.learner = learner.eval().requires_grad_(False)
-        self.query_backbone = query_backbone
-        self.needs_query = query_backbone is None and learner.prompts.needs_query
 
     @torch.no_grad()
     def __call__(
         self, images: Tensor, query: Tensor | None, task: int, classes: slice, keep_blocks: bool
     ) -> Signal:
-        """Return logits of the current classes for views `[B, 3, H, W]` and a student's query."""
-        if self.query_backbone is not None and self.learner.prompts.needs_query:
-            query = self.query_backbone.query(images)
+        """Return logits of the current classes for views `[B, 3, H, W]` and the teacher's query."""
         output = self.learner(images, query, task, keep_blocks=keep_blocks)
         return Signal(output.logits[:, classes], query, output.blocks)

@@ -1,81 +1,35 @@
 """One task of one learner, from artifacts to an artifact: what the rules train and distil run."""
 
 import logging
-import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
-import timm
-import torch
+from torch import Tensor
 
-import cdl
 from cdl import artifacts
+from cdl.assembly import (
+    build_batches,
+    build_learner,
+    build_stream,
+    check_inputs,
+    keys,
+    load_backbones,
+    select_compute,
+    versions,
+)
 from cdl.backbones import Backbone
-from cdl.data import Batches, Packed, Stream, Views
-from cdl.distillers.base import Shape
-from cdl.model import Learner, Teacher, build
+from cdl.compute import Compute
+from cdl.data import Batch, Packed, Stream
+from cdl.distillers import DISTILLERS
+from cdl.distillers.base import Shape, Signal
+from cdl.model import Teacher
+from cdl.specs import queries_spec, targets_spec
+from cdl.targets import Cache
 from cdl.training import per_epoch, train_task
 
 log = logging.getLogger(__name__)
-
-
-def device() -> torch.device:
-    """Return the first CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that numbers depend on."""
-    return {
-        "cdl": cdl.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "numpy": numpy.__version__,
-    }
-
-
-def load_backbones(spec: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Backbone]:
-    """Load backbones by name on the device, as a learner's specification wants them."""
-    size, normalization = spec["view"]["size"], spec["normalization"]
-    return {n: Backbone.load(p, size, normalization).to(device()) for n, p in paths.items()}
-
-
-def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
-    """Return the stream of tasks of a learner's specification."""
-    return Stream.build(len(data.classes), **spec["stream"], seed=spec["seed"])
-
-
-def build_learner(
-    spec: Mapping[str, Any],
-    stream: Stream,
-    backbone: Backbone,
-    widths: Mapping[str, int],
-    teacher: Shape | None,
-) -> Learner:
-    """Build a learner at its start.
-
-    Args:
-        spec: specification of the learner (see `workflow/grid.py`).
-        stream: its tasks.
-        backbone: its frozen ViT.
-        widths: width of its `query` and, with a teacher, of the `teacher_query`.
-        teacher: shape of the teacher's backbone.
-    """
-    return build(
-        backbone=backbone,
-        query_width=widths["query"],
-        method=spec["method"],
-        distiller=spec["distiller"],
-        n_classes=len(stream.order),
-        n_tasks=len(stream.sizes),
-        keys=_keys(spec),
-        auxiliary_weight=spec["auxiliary_weight"],
-        teacher=teacher,
-        teacher_query_width=widths.get("teacher_query"),
-    ).to(device())
 
 
 def learn_task(
@@ -87,10 +41,17 @@ def learn_task(
     output: str,
     losses: str,
     previous: str | None = None,
+    queries: str | None = None,
     teacher: str | None = None,
     teacher_spec: dict[str, Any] | None = None,
+    teacher_queries: str | None = None,
+    targets: str | None = None,
+    device: str = "auto",
+    capture: bool = False,
 ) -> None:
     """Learn one task and write its artifact and loss curve.
+
+    What frozen models say of a view is read from a cache where one is given, else computed.
 
     Args:
         spec: specification of the learner, stored in the artifact.
@@ -100,63 +61,51 @@ def learn_task(
         output: artifact to write (.safetensors; .json beside it).
         losses: CSV to write, see `cdl.training.per_epoch`.
         previous: the learner's artifact of the task before; None for task 0.
-        teacher: the teacher's artifact of the same task; None without a teacher.
-        teacher_spec: its specification.
+        queries: cache of the learner's queries.
+        teacher: the teacher's artifact of the same task; None without a teacher, or where its
+            targets say all that is needed.
+        teacher_spec: its specification; None without a teacher.
+        teacher_queries: cache of the teacher's queries if they are not the learner's.
+        targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
+        device: see `cdl.compute.Compute.select`.
+        capture: replay the training step as a CUDA graph.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a loss is not
             finite; then nothing is written.
     """
+    compute = select_compute(spec, device, capture)
     train = Packed(data, "train")
     stream = build_stream(spec, train)
-    loaded = load_backbones(spec, backbones)
-    backbone, query = loaded[spec["backbone"]], loaded[spec["query"]]
-    inputs = {
-        "data": train.fingerprint,
-        "backbones": {name: b.fingerprint for name, b in loaded.items()},
-    }
-    widths, shape, guide = {"query": query.width}, None, None
-    if teacher is not None:
-        tutor = loaded[teacher_spec["backbone"]]
-        tutor_query = loaded[teacher_spec["query"]]
-        shape = Shape(tutor.width, tutor.depth)
-        widths["teacher_query"] = tutor_query.width
-        state, metadata = artifacts.load(teacher, task=task, learner=teacher_spec)
-        _check_inputs(teacher, metadata, inputs)
-        guide = build_learner(teacher_spec, stream, tutor, {"query": tutor_query.width}, None)
-        guide.load_state(state)
-        inputs["teacher"] = metadata["sha256"]
-    learner = build_learner(spec, stream, backbone, widths, shape)
+    desk = _Desk(spec, task, stream, compute, load_backbones(spec, backbones, compute), train)
+    width, query = desk.query(spec["query"], queries)
+    widths, lesson = {"query": width}, None
+    if teacher_spec is not None:
+        if teacher_spec["query"] == spec["query"]:
+            foreign = query
+        else:
+            _, foreign = desk.query(teacher_spec["query"], teacher_queries)
+        lesson = desk.lesson(teacher_spec, foreign, teacher, targets)
+        widths["teacher_query"] = lesson.query_width
+    shape = lesson.shape if lesson else None
+    learner = build_learner(spec, stream, desk.backbones[spec["backbone"]], widths, shape)
     if previous is not None:
         state, metadata = artifacts.load(previous, task=task - 1, learner=spec)
-        _check_inputs(previous, metadata, inputs)
+        check_inputs(previous, metadata, desk.inputs)
         learner.load_state(state)
-        inputs["previous"] = metadata["sha256"]
-    signal = None
-    if guide is not None:
-        if spec.get("apt_teacher") == "previous":
-            guide.prompts.undo_merge()
-        signal = Teacher(guide, None if tutor_query is query else tutor_query)
-        learner.distiller.read_teacher(guide.prompts)
-    learner.start_task(task, *_keys(spec))
-    training = dict(spec["training"])
-    batches = Batches(
-        data=train,
-        indices=stream.indices(train, task, spec["images_per_class"]),
-        labels=stream.labels(train),
-        views=Views(**spec["view"]),
-        seed=spec["seed"],
-        task=task,
-        batch_size=training.pop("batch_size"),
-        device=device(),
-    )
+        desk.inputs["previous"] = metadata["sha256"]
+    if lesson is not None and learner.distiller.maps_prompts:
+        learner.distiller.read_teacher(lesson.prompts)
+    learner.start_task(task, *keys(spec))
+    training = {k: v for k, v in spec["training"].items() if k != "batch_size"}
     history = train_task(
         learner,
-        batches,
-        query=query.query,
-        teacher=signal,
+        build_batches(spec, task, train, stream, compute),
+        query=query if learner.prompts.needs_query else _nothing,
+        teacher=lesson.signal if lesson else None,
         task=task,
         classes=stream.classes(task),
+        capture=compute.capture,
         **training,
     )
     learner.end_task(task)
@@ -168,22 +117,105 @@ def learn_task(
         {
             "task": task,
             "learner": spec,
-            "inputs": inputs,
+            "inputs": desk.inputs,
             "widths": widths,
             "teacher_shape": None if shape is None else vars(shape),
             "trainable_parameters": sum(p.numel() for p in learner.learnables()),
+            "device": compute.name,
             "versions": versions(),
         },
     )
     log.info("wrote %s", Path(output))
 
 
-def _keys(spec: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """Return what fixes a learner's start: equal for all students of a pair, not for teachers."""
-    return spec["seed"], spec["role"], spec["backbone"]
+Query = Callable[[Batch], Tensor | None]
 
 
-def _check_inputs(path: str, metadata: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Raise `CdlError` unless an artifact was made from the same data and backbones."""
-    used = {name: inputs["backbones"][name] for name in metadata["inputs"]["backbones"]}
-    artifacts.check(path, metadata["inputs"], {"data": inputs["data"], "backbones": used})
+def _nothing(batch: Batch) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a student's job knows of its teacher: shape, query width, prompts, and its signal."""
+
+    shape: Shape
+    query_width: int
+    prompts: dict[str, Tensor]
+    signal: Callable[[Batch, Tensor | None], Signal]
+
+
+class _Desk:
+    """What one job works with, and the fingerprints of all that it read."""
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        task: int,
+        stream: Stream,
+        compute: Compute,
+        backbones: dict[str, Backbone],
+        train: Packed,
+    ) -> None:
+        self.spec, self.task, self.stream, self.compute = spec, task, stream, compute
+        self.backbones = backbones
+        self.inputs: dict[str, Any] = {
+            "data": train.fingerprint,
+            "backbones": {name: b.fingerprint for name, b in backbones.items()},
+        }
+
+    def query(self, name: str, path: str | None) -> tuple[int, Query]:
+        """Return width and source of a backbone's queries: cached, computed, or nothing."""
+        if path is not None:
+            cache = self._cache(path, queries_spec(self.spec, name))
+            return cache.width, cache
+        if name in self.backbones:
+            backbone = self.backbones[name]
+            return backbone.width, lambda batch: backbone.query(batch.images)
+        return 0, _nothing
+
+    def lesson(
+        self, spec: Mapping[str, Any], query: Query, path: str | None, targets: str | None
+    ) -> _Lesson:
+        """Open what is given of a teacher: its artifact, the cache of its logits, or both."""
+        state: dict[str, Tensor] = {}
+        if path is not None:
+            state, metadata = artifacts.load(path, task=self.task, learner=spec)
+            check_inputs(path, metadata, self.inputs)
+            self.inputs["teacher"] = metadata["sha256"]
+        prompts = {
+            name.removeprefix("prompts."): tensor
+            for name, tensor in state.items()
+            if name.startswith("prompts.")
+        }
+        if targets is not None:
+            cache = self._cache(targets, targets_spec(self.spec, spec))
+            sha256 = cache.inputs["teacher"]
+            artifacts.check(targets, cache.inputs, {"teacher": self.inputs.get("teacher", sha256)})
+            self.inputs["teacher"] = sha256
+            return _Lesson(
+                Shape(**cache.metadata["teacher_shape"]),
+                cache.metadata["widths"]["query"],
+                prompts,
+                lambda batch, _: Signal(cache(batch), query(batch)),
+            )
+        backbone, width = self.backbones[spec["backbone"]], metadata["widths"]["query"]
+        learner = build_learner(spec, self.stream, backbone, {"query": width}, None)
+        learner.load_state(state)
+        if self.spec.get("apt_teacher") == "previous":
+            learner.prompts.undo_merge()
+        teacher, classes = Teacher(learner), self.stream.classes(self.task)
+        blocks = DISTILLERS[self.spec["distiller"]["name"]].reads_blocks
+        same, reads = spec["query"] == self.spec["query"], learner.prompts.needs_query
+
+        def signal(batch: Batch, own: Tensor | None) -> Signal:
+            theirs = own if same else query(batch)
+            return teacher(batch.images, theirs if reads else None, self.task, classes, blocks)
+
+        return _Lesson(Shape(backbone.width, backbone.depth), width, prompts, signal)
+
+    def _cache(self, path: str, expected: Mapping[str, Any]) -> Cache:
+        cache = Cache(path, self.compute.device, task=self.task, spec=expected)
+        check_inputs(path, cache.metadata, self.inputs)
+        self.inputs["backbones"] |= cache.inputs["backbones"]
+        return cache

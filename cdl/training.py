@@ -1,4 +1,4 @@
-"""One flat loop for one task of any learner: views, forward, sum of losses, step."""
+"""One flat loop for one task of any learner: views, what frozen models say of them, a step."""
 
 import logging
 import math
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cdl.data import Batch
+from cdl.distillers.base import Signal
 from cdl.errors import CdlError
-from cdl.model import Learner, Teacher
+from cdl.model import Learner
+from cdl.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -33,30 +36,32 @@ def learning_rate(epoch: int, epochs: int, base: float, schedule: str) -> float:
 
 def train_task(
     learner: Learner,
-    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    batches: Callable[[int], Iterable[Batch]],
     *,
-    query: Callable[[Tensor], Tensor],
-    teacher: Teacher | None,
+    query: Callable[[Batch], Tensor | None],
+    teacher: Callable[[Batch, Tensor | None], Signal] | None,
     task: int,
     classes: slice,
     epochs: int,
     lr: float,
     betas: tuple[float, float],
     schedule: str,
+    capture: bool = False,
 ) -> pd.DataFrame:
     """Learn one task in place, with an Adam that starts afresh and does not decay.
 
     Args:
         learner: its state after the previous task, with `start_task` done.
-        batches: epoch to batches of views `[B, 3, H, W]` and labels `[B]`.
-        query: views to queries `[B, Dq]`.
-        teacher: frozen, or None.
+        batches: epoch to batches.
+        query: a batch's query `[B, Dq]`, computed or from a cache; None if prompts read none.
+        teacher: a batch and its query to the frozen teacher's signal, or None without one.
         task: counted from 0.
         classes: head columns of the task.
         epochs: passes over the task's images.
         lr: rate at the start, see `learning_rate`.
         betas: of Adam (Kingma and Ba, 2015).
         schedule: see `learning_rate`.
+        capture: replay the step as a CUDA graph, see `cdl.step`.
 
     Returns:
         One row per step: task, epoch, learning_rate, and each loss part before the update.
@@ -65,25 +70,16 @@ def train_task(
         CdlError: a loss is not finite.
     """
     learner.train()
-    keep_blocks = learner.distiller.reads_blocks
-    needs_query = learner.prompts.needs_query or (teacher is not None and teacher.needs_query)
-    optimizer = torch.optim.Adam(learner.learnables(), lr=lr, betas=betas)
+    step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, capture=capture)
     history = []
     for epoch in tqdm(range(epochs), desc=f"task {task}", unit="epoch", leave=False, disable=None):
         rate = learning_rate(epoch, epochs, lr, schedule)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        steps = []
-        for images, labels in batches(epoch):
-            q = query(images) if needs_query else None
-            signal = teacher(images, q, task, classes, keep_blocks) if teacher else None
-            output = learner(images, q, task, signal.query if signal else None, keep_blocks)
-            losses = learner.losses(output, signal, labels, classes)
-            optimizer.zero_grad(set_to_none=True)
-            sum(losses.values()).backward()
-            optimizer.step()
-            steps.append(torch.stack([loss.detach() for loss in losses.values()]))
-        frame = pd.DataFrame(torch.stack(steps).double().cpu().numpy(), columns=list(losses))
+        step.set_rate(rate)
+        losses = []
+        for batch in batches(epoch):
+            q = query(batch)
+            losses.append(step(batch, q, teacher(batch, q) if teacher else None))
+        frame = pd.DataFrame(torch.stack(losses).double().cpu().numpy(), columns=step.parts)
         _check_finite(frame, task, epoch)
         means = " ".join(f"{part} {value:.4f}" for part, value in frame.mean().items())
         log.info("task %d epoch %d/%d lr %.2e %s", task, epoch + 1, epochs, rate, means)

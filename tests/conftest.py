@@ -7,7 +7,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from cdl.backbones import Backbone
+from cdl.backbones import Backbone, fetch
+from cdl.data import prepare
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "conformance"), str(HERE.parent / "workflow")]
@@ -26,5 +27,27 @@ def toy_backbone():
             img_size=8, patch_size=4, embed_dim=width, depth=depth, num_heads=heads, num_classes=0
         )
         return Backbone(vit, [0.5] * 3, [0.5] * 3, f"toy{width}x{depth}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """A folder with the packed digits and both embedded backbones."""
+    folder = tmp_path_factory.mktemp("inputs")
+    prepare(folder / "data", {"name": "digits"})
+    for name in ("vit_micro", "vit_nano"):
+        fetch(folder / f"{name}.safetensors", "embedded", f"{name}_patch4_32")
+    return folder
+
+
+@pytest.fixture
+def lab(inputs, tmp_path):
+    """A maker of labs (see `lab.py`) from changes to the tiny configuration."""
+    from lab import Lab, make_grid
+
+    def make(changes=None):
+        grid = make_grid(changes or {})
+        return Lab(grid, inputs, tmp_path / grid.config["name"])
 
     return make

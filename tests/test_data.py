@@ -314,10 +314,13 @@ def batches(digits, n, batch_size):
 
 def test_epochs_are_reshuffled_and_the_partial_batch_is_dropped(digits):
     made = batches(digits, 50, 16)
-    epochs = [torch.cat([labels for _, labels in made(epoch)]) for epoch in (0, 0, 1)]
+    epochs = [torch.cat([b.labels for b in made(epoch)]) for epoch in (0, 0, 1)]
     assert len(epochs[0]) == 48 == 16 * len(made)
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
+    whole, every = list(made(1)), list(made.every(1))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(whole, every, strict=False))
+    assert sorted(torch.cat([b.places for b in every]).tolist()) == list(range(50))
 
 
 def test_a_batch_larger_than_a_task_is_refused(digits):

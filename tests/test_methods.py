@@ -4,6 +4,7 @@ import pytest
 import torch
 from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, batch, learner, pair, possible
 
+from cdl.data import Batch
 from cdl.training import train_task
 
 COMBINATIONS = [(m, d) for m in METHODS for d in DISTILLERS if possible(m, d)]
@@ -11,11 +12,18 @@ TRAINING = {"epochs": 2, "lr": 0.01, "betas": (0.9, 0.999), "schedule": "cosine"
 
 
 def learn(student, teacher, query, task=0, **overrides):
+    def batches(epoch):
+        for seed in (epoch, 9):
+            yield Batch(*batch(task=task, seed=seed), epoch, torch.arange(5))
+
+    def signal(made, q):
+        return teacher(made.images, q, task, TASKS[task], student.distiller.reads_blocks)
+
     return train_task(
         student,
-        lambda epoch: [batch(task=task, seed=epoch), batch(task=task, seed=9)],
-        query=query,
-        teacher=teacher,
+        batches,
+        query=lambda made: query(made.images),
+        teacher=signal if teacher else None,
         task=task,
         classes=TASKS[task],
         **(TRAINING | overrides),
@@ -65,7 +73,7 @@ def test_two_tasks_are_learnt_and_saved(toy_backbone, method, distiller):
     assert history.notna().all(axis=None)
     student.start_task(1, 0)
     teacher.learner.start_task(1, 1)
-    student.distiller.read_teacher(teacher.learner.prompts)
+    student.distiller.read_teacher(teacher.learner.prompts.state_dict())
     learn(student, teacher, student.backbone.query, task=1)
     student.end_task(1)
     assert any(not torch.equal(before[k], v) for k, v in student.state().items())

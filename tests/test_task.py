@@ -5,92 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import yaml
-from configuration import merge, resolve
-from grid import Grid
 
-from cdl import artifacts, evaluation
+from cdl import artifacts, targets
 from cdl.backbones import fetch
-from cdl.data import prepare
 from cdl.errors import CdlError
-from cdl.evaluation import evaluate_run
-from cdl.task import learn_task
 
 ROOT = Path(__file__).parent.parent
-
-
-def make_grid(changes):
-    files = (ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml")
-    config, tiny = (yaml.safe_load(file.read_text()) for file in files)
-    return Grid(resolve(merge(merge(config, tiny), changes)))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    prepare(folder / "data", {"name": "digits"})
-    names = {"vit_micro": "vit_micro_patch4_32", "vit_nano": "vit_nano_patch4_32"}
-    for name, model in names.items():
-        fetch(folder / f"{name}.safetensors", "embedded", model)
-    return folder
-
-
-class Lab:
-    """Runs of a grid, below a folder of its own."""
-
-    def __init__(self, grid, inputs, folder):
-        self.grid, self.inputs, self.folder = grid, inputs, folder
-
-    def run(self, **fields):
-        return next(r for r in self.grid.runs if all(getattr(r, k) == v for k, v in fields.items()))
-
-    def checkpoint(self, run, task):
-        return str(self.folder / run.folder / f"task{task}" / "learner.safetensors")
-
-    def backbones(self, *names):
-        return {n: str(self.inputs / f"{n}.safetensors") for n in names if n is not None}
-
-    def learn(self, run, task, **changes):
-        spec = merge(self.grid.spec(run), changes)
-        teacher = self.grid.teacher_of(run)
-        output = self.checkpoint(run, task)
-        learn_task(
-            spec=spec,
-            task=task,
-            data=str(self.inputs / "data"),
-            backbones=self.backbones(run.backbone, run.query, run.teacher, run.teacher_query),
-            previous=self.checkpoint(run, task - 1) if task else None,
-            teacher=self.checkpoint(teacher, task) if teacher else None,
-            teacher_spec=self.grid.spec(teacher) if teacher else None,
-            output=output,
-            losses=output.replace("learner.safetensors", "losses.csv"),
-        )
-
-    def learn_all(self, run):
-        teacher = self.grid.teacher_of(run)
-        for learner in (teacher, run) if teacher else (run,):
-            for task in range(run.n_tasks):
-                self.learn(learner, task)
-
-    def evaluate(self, run):
-        folder = self.folder / run.folder
-        evaluate_run(
-            spec=self.grid.spec(run),
-            checkpoints=[self.checkpoint(run, task) for task in range(run.n_tasks)],
-            data=str(self.inputs / "data"),
-            backbones=self.backbones(run.backbone, run.query, run.mapped_query),
-            teacher_query=run.mapped_query,
-            images_per_class=None,
-            results=str(folder / "results.json"),
-            predictions=str(folder / "predictions.parquet"),
-        )
-        results = artifacts.read_json(folder / "results.json")
-        return results, pd.read_parquet(folder / "predictions.parquet")
-
-
-@pytest.fixture
-def lab(inputs, tmp_path):
-    return lambda changes=None: Lab(make_grid(changes or {}), inputs, tmp_path)
 
 
 @pytest.mark.parametrize("query", ["student", "self"])
@@ -111,7 +31,7 @@ def test_every_image_counts_whatever_the_batch(lab, monkeypatch):
     here.learn_all(run)
     found = []
     for batch in (200, 7):  # 360 images: both leave a partial batch
-        monkeypatch.setattr(evaluation, "BATCH", batch)
+        monkeypatch.setattr(targets, "TEST_BATCH", batch)
         found.append(here.evaluate(run))
     (results, predictions), (again, same) = found
     assert len(predictions) == 360
@@ -180,7 +100,7 @@ def test_checkpoints_of_another_seed_task_or_backbone_are_refused(lab, inputs):
     state, metadata = artifacts.load(here.folder / "other.safetensors")
     state["norm.bias"] += 1
     artifacts.save(here.folder / "other.safetensors", state, metadata | {"fingerprint": "changed"})
-    here.backbones = lambda *_: {"vit_nano": str(here.folder / "other.safetensors")}
+    here.backbone = lambda _: str(here.folder / "other.safetensors")
     with pytest.raises(CdlError, match='its vit_nano is .*needed is "changed"'):
         here.evaluate(two)
     with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):

@@ -9,6 +9,7 @@ import torch
 from toys import TASKS, batch, learner
 
 from cdl import artifacts
+from cdl.data import Batch
 from cdl.errors import CdlError
 from cdl.metrics import metrics
 from cdl.training import learning_rate, per_epoch, train_task
@@ -19,8 +20,8 @@ TRAINING = {"epochs": 2, "lr": 0.01, "betas": (0.9, 0.999), "schedule": "cosine"
 def learn(student, batches):
     return train_task(
         student,
-        batches,
-        query=student.backbone.query,
+        lambda epoch: [Batch(*made, epoch, torch.arange(len(made[0]))) for made in batches(epoch)],
+        query=lambda made: student.backbone.query(made.images),
         teacher=None,
         task=0,
         classes=TASKS[0],

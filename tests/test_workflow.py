@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CONFIGS = [ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml"]
 TABLES = "results/tiny/tables"
+ALL_TASKS = {"train": 4, "distil": 4, "evaluate": 4}
+LATER_TEACHER = {"queries": 2, "teacher_targets": 2, "train": 2, "distil": 4, "evaluate": 3}
 
 
 def snakemake(folder, *arguments, overlay=None):
@@ -96,11 +98,13 @@ def test_it_runs_and_then_rests(finished):
     ("overlay", "expected"),
     [
         ("distillers: {kd: {alpha: 0.3}}", {"distil": 2, "evaluate": 1}),
-        ("training: {teacher: {epochs: 2}}", {"train": 2, "distil": 4, "evaluate": 3}),
-        ("training: {epochs: 2}", {"train": 4, "distil": 4, "evaluate": 4}),
-        ("datasets: {digits: {test_images_per_class: 9}}", {"evaluate": 4}),
+        ("training: {teacher: {epochs: 2}}", LATER_TEACHER),
+        ("training: {epochs: 2}", ALL_TASKS | {"queries": 2, "teacher_targets": 2}),
+        ("datasets: {digits: {test_images_per_class: 9}}", {"test_queries": 1, "evaluate": 4}),
         ("distillers: {dkd: {alpha: 0.1}}", {}),
-        ("protocol: {coda_growth: gram_schmidt}", {"train": 4, "distil": 4, "evaluate": 4}),
+        ("protocol: {coda_growth: gram_schmidt}", ALL_TASKS | {"teacher_targets": 2}),
+        ("compute: {targets: online}", ALL_TASKS),
+        ("compute: {device: cpu, targets_max_gb: 3}", {}),
         ("distillers: {kd: {alpha: 0.50}}", {}),
     ],
 )
@@ -123,7 +127,7 @@ def test_a_new_distiller_trains_only_itself(finished):
 def test_a_second_configuration_leaves_the_first_idle(finished):
     plan = planned(finished, overlay="name: second")
     assert plan["train"] == 4
-    assert "prepare_dataset" not in plan
+    assert not plan.keys() & {"prepare_dataset", "fetch_backbone", "queries", "test_queries"}
     assert planned(finished) == {}
 
 

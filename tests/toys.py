@@ -53,7 +53,7 @@ def pair(toy_backbone, method, distiller, options=()):
     large, small = toy_backbone(24, 7, seed=1), toy_backbone(12, 6)
     tutor = learner(large, method, query=small, seed=1)
     student = learner(small, method, distiller, teacher=large, options=options)
-    student.distiller.read_teacher(tutor.prompts)
+    student.distiller.read_teacher(tutor.prompts.state_dict())
     return student, Teacher(tutor)
 
 

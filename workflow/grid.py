@@ -13,6 +13,11 @@ from refusals import Shape, refuse_impossible, shape_of
 
 from cdl import NUMERICS
 
+# what the modules of these names say of themselves, known here without torch (a test compares)
+QUERYLESS = {"apt", "head_only"}
+READ_BLOCKS = {"fitnets", "reviewkd"}
+MAP_PROMPTS = {"cdl_prompt"}
+
 
 @dataclass(frozen=True)
 class Block:
@@ -54,7 +59,22 @@ class Run:
     @property
     def mapped_query(self) -> str | None:
         """Whose query the teacher's prompts read at prediction, where a distiller maps them."""
-        return self.teacher_query if self.distiller.name == "cdl_prompt" else None
+        return self.teacher_query if self.maps_prompts else None
+
+    @property
+    def reads_query(self) -> bool:
+        """Whether its prompts depend on a query."""
+        return self.method.name not in QUERYLESS
+
+    @property
+    def reads_blocks(self) -> bool:
+        """Whether its distiller runs the teacher's ViT, for more than logits."""
+        return self.distiller.name in READ_BLOCKS
+
+    @property
+    def maps_prompts(self) -> bool:
+        """Whether its distiller reads the teacher's prompts."""
+        return self.distiller.name in MAP_PROMPTS
 
     @property
     def folder(self) -> str:
@@ -158,6 +178,7 @@ class Grid:
             "training": self.config["training"],
             "dataset": {k: v for k, v in self.config["datasets"][dataset].items() if k != "source"},
             "backbones": {name: self.backbone_source(name) for name in used},
+            **self._rounding(),
         }
 
     def row(self, run: Run) -> dict[str, Any]:
@@ -210,7 +231,22 @@ class Grid:
         }
         if run.teacher is not None and run.method.name == "apt":
             spec["apt_teacher"] = config["protocol"]["apt_teacher"]
-        return spec
+        return spec | self._rounding(run)
+
+    def _rounding(self, run: Run | None = None) -> dict[str, Any]:
+        """Return what rounds otherwise than fp32 computed on the spot, nothing if nothing does."""
+        compute, rounding = self.config["compute"], {}
+        reads = run is None or run.reads_query or (run.teacher and not run.reads_blocks)
+        if self.cached and reads and compute["targets_dtype"] != "float32":
+            rounding["cache_dtype"] = compute["targets_dtype"]
+        if compute["precision"] != "fp32":
+            rounding["precision"] = compute["precision"]
+        return rounding
+
+    @property
+    def cached(self) -> bool:
+        """Whether queries and teacher logits are artifacts of their own."""
+        return self.config["compute"]["targets"] == "cached"
 
     def source(self, dataset: str) -> dict[str, Any]:
         """Return the arguments of `cdl.data.prepare` for a dataset."""

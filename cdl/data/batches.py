@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,11 +16,27 @@ _ORDER = 301  # purpose of the counter-based draws
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What one step sees, on the device.
+
+    images: views `[B, 3, size, size]` in 0..1.
+    labels: `[B]` positions in the class order.
+    epoch: counted from 0.
+    places: `[B]` the images' places among the task's images, what caches are indexed by.
+    """
+
+    images: Tensor
+    labels: Tensor
+    epoch: int
+    places: Tensor
+
+
+@dataclass(frozen=True)
 class Batches:
     """Batches of one task; calling with an epoch iterates it.
 
     Every epoch visits the images in an order that is a function of (seed, task, epoch), in
-    whole batches: the last partial batch is dropped.
+    whole batches: the last partial batch is dropped. On a GPU the task's pixels are resident.
 
     Attributes:
         data: the training split.
@@ -51,10 +68,35 @@ class Batches:
             )
         return steps
 
-    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield views `[B, 3, size, size]` and labels `[B]` of an epoch, on the device."""
-        order = self.indices[permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))]
-        for rows in order[: len(self) * self.batch_size].split(self.batch_size):
-            pixels, sizes = (t.to(self.device) for t in self.data.batch(rows))
-            views = self.views.train(pixels, sizes, rows.to(self.device), self.seed, epoch)
-            yield views, self.labels[rows].to(self.device)
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        return self._batches(epoch, len(self) * self.batch_size)
+
+    def every(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same batches and then what they leave, so that every image is seen."""
+        return self._batches(epoch, len(self.indices))
+
+    def _batches(self, epoch: int, n: int) -> Iterator[Batch]:
+        order = permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
+        for places in order[:n].to(self.device).split(self.batch_size):
+            rows = self._rows[places]
+            pixels, sizes = self._pixels(places)
+            views = self.views.train(pixels, sizes, rows, self.seed, epoch)
+            yield Batch(views, self._labels[places], epoch, places)
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return self.indices.to(self.device)
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return self.labels[self.indices].to(self.device)
+
+    @cached_property
+    def _resident(self) -> tuple[Tensor, ...]:
+        return tuple(t.to(self.device) for t in self.data.batch(self.indices))
+
+    def _pixels(self, places: Tensor) -> tuple[Tensor, ...]:
+        if self.device.type == "cpu":
+            return self.data.batch(self.indices[places])
+        return tuple(t[places] for t in self._resident)

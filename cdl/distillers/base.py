@@ -1,6 +1,6 @@
 """What every distiller is: additions to the student's forward, named losses, and a prediction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -81,8 +81,8 @@ class Distiller(nn.Module):
     def start_task(self, task: int, generator: torch.Generator) -> None:
         """Prepare for a task; called once before its first step."""
 
-    def read_teacher(self, prompts: PromptMethod) -> None:
-        """Take what is needed of the teacher's prompts for the task about to start."""
+    def read_teacher(self, prompts: Mapping[str, Tensor]) -> None:
+        """Take what is needed of the state of the teacher's prompts for the task about to start."""
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
         """Return what enters the student's attention: its prompts and the distiller's own."""

@@ -4,13 +4,15 @@ On each prompted layer the teacher's prompt for these samples is mapped into a s
 and a KD head on the class token learns the teacher's logits.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from cdl.distillers.base import Output, Setting
 from cdl.distillers.kd import KD
 from cdl.distillers.mappings import MAPPINGS
-from cdl.prompts import PromptMethod, Prompts
+from cdl.prompts import Prompts
 from cdl.vit import Injection
 
 
@@ -60,8 +62,8 @@ class CDLPrompt(KD):
     def start_task(self, task: int, generator: torch.Generator) -> None:
         self.mapping.start_task(task, generator)
 
-    def read_teacher(self, prompts: PromptMethod) -> None:
-        self.teacher_prompts.load_state_dict(prompts.state_dict())
+    def read_teacher(self, prompts: Mapping[str, Tensor]) -> None:
+        self.teacher_prompts.load_state_dict(prompts)
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
         mapped = self.mapping(self.teacher_prompts(teacher_query, task).prefixes, task)

@@ -17,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cdl.backbones import Backbone
+from cdl.data import Batch
 from cdl.distillers.base import Output, Setting, Shape, Signal
 from cdl.distillers.dkd import DKD, dkd_terms
 from cdl.distillers.fitnets import FitNets
@@ -578,10 +579,11 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
         steps = config["steps_per_epoch"]
 
         def batches(epoch: int, images: Tensor = images, labels: Tensor = labels, n: int = steps):
-            return zip(images[:n], labels[:n], strict=True)
+            for x, y in zip(images[:n], labels[:n], strict=True):
+                yield Batch(x, y, epoch, torch.empty(0, dtype=torch.int64))
 
         training = {
-            "query": query,
+            "query": lambda batch: query(batch.images),
             "task": task,
             "classes": classes,
             "epochs": config["epochs"],
@@ -608,7 +610,13 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
         signals *= config["epochs"]  # stored batches: every epoch sees the same
         result[f"out.teacher_current_logits_task{task}"] = torch.stack(signals)
         distilled = not isinstance(student.distiller, NoDistillation)
-        history = train_task(student, batches, teacher=guide if distilled else None, **training)
+
+        blocks = student.distiller.reads_blocks
+
+        def signal(batch: Batch, q: Tensor, read=(guide, task, classes, blocks)) -> Signal:
+            return read[0](batch.images, q, *read[1:])
+
+        history = train_task(student, batches, teacher=signal if distilled else None, **training)
         student.end_task(task)
         if apt:
             teacher.prompts.merged.copy_(merged)

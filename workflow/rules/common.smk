@@ -5,6 +5,7 @@ import sys
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
+from caches import needs, target_queries
 from configuration import ConfigError, resolve
 from grid import Grid, digest
 
@@ -22,6 +23,19 @@ USED = {
     name for run in GRID.runs for name in (run.backbone, run.query, run.teacher) if name
 }
 FETCHED = {Path(GRID.backbone(name)).stem: GRID.backbone_source(name) for name in USED}
+NEEDS = {run.folder: needs(GRID, run) for run in GRID.runs}
+TARGETS = {
+    n.targets.folder: (run, n) for run in GRID.runs if (n := NEEDS[run.folder]).targets
+}
+QUERIES = {
+    Path(cache.folder).name: cache
+    for run in GRID.runs
+    for n in [NEEDS[run.folder]]
+    for cache in (n.queries, n.teacher_queries, *n.test_queries)
+    + ((target_queries(GRID, run),) if n.targets else ())
+    if cache
+}
+COMPUTE = GRID.config["compute"]
 
 RUN = f"{ROOT}/{{dataset}}/{{method}}/{{learner}}/seed{{seed}}"
 TASK = f"{RUN}/task{{task}}"
@@ -38,6 +52,7 @@ wildcard_constraints:
     task=r"\d+",
     prepared=r"[^/]+",
     fetched=r"[^/]+",
+    queried=r"[^/]+",
 
 
 def run_of(wildcards):
@@ -80,50 +95,70 @@ def backbone_files(source):
     return [source["model"]] if source["source"] == "file" else []
 
 
-def data_of(split):
-    """Input function: the files of a split of the run's dataset."""
-
-    def files(wildcards):
-        folder = GRID.data(wildcards.dataset)
-        return [
-            f"{folder}/{name}"
-            for name in ("manifest.json", f"{split}.pixels", f"{split}.parquet")
-        ]
-
-    return files
+def data_of(dataset, split):
+    """The files of a split."""
+    names = ("manifest.json", f"{split}.pixels", f"{split}.parquet")
+    return [f"{GRID.data(dataset)}/{name}" for name in names]
 
 
-def names_of(wildcards, *fields):
-    """The backbones that a run needs, by name, each once."""
+def query_inputs(split):
+    """Input function: what the queries of a split are computed from."""
+
+    def inputs(wildcards):
+        cache = QUERIES[wildcards.queried]
+        return {
+            "data": data_of(cache.dataset, split),
+            "backbone": GRID.backbone(cache.backbone),
+        }
+
+    return inputs
+
+
+def target_inputs(wildcards):
+    """Input function: what a teacher's targets are computed from."""
+    folder = f"{ROOT}/{run_of(wildcards).folder}"
+    run, _ = TARGETS[folder]
+    queries = target_queries(GRID, run)
+    task = f"task{wildcards.task}"
+    return {
+        "data": data_of(run.dataset, "train"),
+        "backbone": GRID.backbone(run.teacher),
+        "teacher": f"{folder}/{task}/learner.safetensors",
+        **({"queries": f"{queries.folder}/{task}.safetensors"} if queries else {}),
+    }
+
+
+def learning_inputs(wildcards):
+    """Input function: what one task of a run is learnt from; only what is needed is named."""
     run = run_of(wildcards)
-    return sorted({getattr(run, field) for field in fields} - {None})
+    need, task = NEEDS[run.folder], int(wildcards.task)
+    inputs = {
+        "data": data_of(run.dataset, "train"),
+        "backbones": [GRID.backbone(name) for name in need.backbones],
+    }
+    if task:
+        inputs["previous"] = f"{ROOT}/{run.folder}/task{task - 1}/learner.safetensors"
+    if need.teacher:
+        folder = GRID.teacher_of(run).folder
+        inputs["teacher"] = f"{ROOT}/{folder}/task{task}/learner.safetensors"
+    for name in ("queries", "teacher_queries"):
+        if getattr(need, name):
+            inputs[name] = f"{getattr(need, name).folder}/task{task}.safetensors"
+    if need.targets:
+        inputs["targets"] = f"{need.targets.folder}/task{task}/targets.safetensors"
+    return inputs
 
 
-def backbones_of(*fields):
-    """Input function: the artifacts of the backbones that the run's fields name."""
-    return lambda wildcards: [
-        GRID.backbone(name) for name in names_of(wildcards, *fields)
-    ]
-
-
-def backbone_names_of(*fields):
-    return lambda wildcards: names_of(wildcards, *fields)
-
-
-def previous_of(wildcards):
-    """Input function: the learner's artifact of the task before."""
-    task = int(wildcards.task)
-    return (
-        f"{ROOT}/{run_of(wildcards).folder}/task{task - 1}/learner.safetensors"
-        if task
-        else []
-    )
-
-
-def teacher_of(wildcards):
-    """Input function: the teacher's artifact of the same task."""
-    folder = GRID.teacher_of(run_of(wildcards)).folder
-    return f"{ROOT}/{folder}/task{wildcards.task}/learner.safetensors"
+def evaluation_inputs(wildcards):
+    """Input function: what a run is evaluated from."""
+    run = run_of(wildcards)
+    need = NEEDS[run.folder]
+    return {
+        "data": data_of(run.dataset, "test"),
+        "backbones": [GRID.backbone(name) for name in need.test_backbones],
+        "queries": [f"{cache.folder}/test.safetensors" for cache in need.test_queries],
+        "checkpoints": checkpoints_of(wildcards),
+    }
 
 
 def checkpoints_of(wildcards):

@@ -7,9 +7,7 @@ localrules:
 
 rule evaluate:
     input:
-        data=data_of("test"),
-        backbones=backbones_of("backbone", "query", "mapped_query"),
-        checkpoints=checkpoints_of,
+        unpack(evaluation_inputs),
     output:
         results=f"{RUN}/results.json",
         predictions=f"{RUN}/predictions.parquet",
@@ -23,9 +21,13 @@ rule evaluate:
     resources:
         mem_mb=4000,
         runtime=60,
+        device=COMPUTE["device"],
     params:
         spec=spec_of,
-        names=backbone_names_of("backbone", "query", "mapped_query"),
+        names=lambda w: NEEDS[run_of(w).folder].test_backbones,
+        query_names=lambda w: [
+            cache.backbone for cache in NEEDS[run_of(w).folder].test_queries
+        ],
         teacher_query=lambda w: run_of(w).mapped_query,
         images_per_class=lambda w: GRID.config["datasets"][w.dataset][
             "test_images_per_class"

@@ -3,9 +3,7 @@
 
 rule train:
     input:
-        data=data_of("train"),
-        backbones=backbones_of("backbone", "query"),
-        previous=previous_of,
+        unpack(learning_inputs),
     output:
         learner=f"{TASK}/learner.safetensors",
         metadata=f"{TASK}/learner.json",
@@ -22,22 +20,20 @@ rule train:
     resources:
         mem_mb=4000,
         runtime=120,
+        device=COMPUTE["device"],
+        capture=int(COMPUTE["capture"]),
     params:
         spec=spec_of,
-        names=backbone_names_of("backbone", "query"),
+        names=lambda w: NEEDS[run_of(w).folder].backbones,
     message:
         "learn task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:
         "../scripts/train.py"
 
 
-# Cached teacher logits (rule teacher_targets) will stand between `train` and `distil`.
 rule distil:
     input:
-        data=data_of("train"),
-        backbones=backbones_of("backbone", "query", "teacher", "teacher_query"),
-        previous=previous_of,
-        teacher=teacher_of,
+        unpack(learning_inputs),
     output:
         learner=f"{TASK}/learner.safetensors",
         metadata=f"{TASK}/learner.json",
@@ -54,10 +50,12 @@ rule distil:
     resources:
         mem_mb=4000,
         runtime=120,
+        device=COMPUTE["device"],
+        capture=int(COMPUTE["capture"]),
     params:
         spec=spec_of,
         teacher_spec=teacher_spec_of,
-        names=backbone_names_of("backbone", "query", "teacher", "teacher_query"),
+        names=lambda w: NEEDS[run_of(w).folder].backbones,
     message:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:

@@ -12,8 +12,10 @@ with job(snakemake.log[0], snakemake.threads):
         checkpoints=list(snakemake.input.checkpoints),
         data=str(Path(snakemake.input.data[0]).parent),
         backbones=dict(zip(snakemake.params.names, snakemake.input.backbones, strict=True)),
+        queries=dict(zip(snakemake.params.query_names, snakemake.input.queries, strict=True)),
         teacher_query=snakemake.params.teacher_query,
         images_per_class=snakemake.params.images_per_class,
         results=snakemake.output.results,
         predictions=snakemake.output.predictions,
+        device=snakemake.resources.device,
     )

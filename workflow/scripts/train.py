@@ -12,7 +12,10 @@ with job(snakemake.log[0], snakemake.threads):
         task=int(snakemake.wildcards.task),
         data=str(Path(snakemake.input.data[0]).parent),
         backbones=dict(zip(snakemake.params.names, snakemake.input.backbones, strict=True)),
-        previous=snakemake.input.get("previous") or None,
+        previous=snakemake.input.get("previous"),
+        queries=snakemake.input.get("queries"),
         output=snakemake.output.learner,
         losses=snakemake.output.losses,
+        device=snakemake.resources.device,
+        capture=bool(snakemake.resources.capture),
     )

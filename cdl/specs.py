@@ -1,0 +1,38 @@
+"""What caches are made of, as plain dictionaries: the workflow plans with them, jobs check them.
+
+A learner's specification (see `workflow/grid.py`) goes in. No torch here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_VIEWS = ("numerics", "seed", "stream", "images_per_class", "view", "normalization")
+_TEST_VIEWS = ("numerics", "view", "normalization")
+_ROUNDING = ("cache_dtype", "precision")
+
+
+def queries_spec(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Return what fixes the queries of a learner's training views, from a backbone's name."""
+    training = {key: spec["training"][key] for key in ("epochs", "batch_size")}
+    return _part(spec, _VIEWS + _ROUNDING) | {"backbone": backbone, "training": training}
+
+
+def test_queries_spec(
+    spec: Mapping[str, Any], backbone: str, images_per_class: int | None
+) -> dict[str, Any]:
+    """Return what fixes the queries of the test views."""
+    own = {"backbone": backbone, "images_per_class": images_per_class}
+    return _part(spec, _TEST_VIEWS + _ROUNDING) | own
+
+
+def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what fixes a teacher's targets for a student's training views."""
+    return {
+        "teacher": dict(teacher_spec),
+        "views": queries_spec(spec, teacher_spec["query"]),
+        **_part(spec, ("apt_teacher",)),
+    }
+
+
+def _part(spec: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: spec[key] for key in keys if key in spec}

@@ -1,0 +1,262 @@
+"""What frozen models say of every view, computed once: queries, and a teacher's logits.
+
+A view is a function of (seed, image, epoch), so what a frozen model makes of it is too: it is
+the same for every learner, distiller, alpha and temperature, and is read from a cache. In fp32
+the cache equals the computation on the spot, in fp16 up to its rounding.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cdl import artifacts
+from cdl.assembly import (
+    build_batches,
+    build_learner,
+    build_stream,
+    check_inputs,
+    load_backbones,
+    select_compute,
+    versions,
+)
+from cdl.data import Batch, Batches, Packed, Stream, Views
+from cdl.errors import CdlError
+from cdl.model import Teacher
+
+log = logging.getLogger(__name__)
+TEST_BATCH = 200
+
+
+class Cache:
+    """Values `[E, n, W]` by epoch and place in the task, on the device.
+
+    Attributes:
+        width: `W`.
+        inputs: fingerprints of what they were made from.
+    """
+
+    def __init__(self, path: str, device: torch.device, **expected: Any) -> None:
+        """Read a cache; raise `CdlError` if it is damaged or is not what is expected."""
+        tensors, self.metadata = artifacts.load(path, **expected)
+        self.values = tensors["values"].to(device)
+        self.width: int = self.values.shape[-1]
+        self.inputs: dict[str, Any] = self.metadata["inputs"]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return a batch's values `[B, W]` in fp32."""
+        return self.values[batch.epoch, batch.places].float()
+
+
+class TestQueries:
+    """Queries of test images, by their index in the split."""
+
+    def __init__(self, path: str, device: torch.device, **expected: Any) -> None:
+        """Read the artifact; raise `CdlError` if it is damaged or is not what is expected."""
+        tensors, metadata = artifacts.load(path, **expected)
+        self.indices, self.values = tensors["indices"], tensors["values"].to(device)
+        self.inputs: dict[str, Any] = metadata["inputs"]
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Return the queries `[n, Dq]` of images in fp32."""
+        return self.values[torch.searchsorted(self.indices, indices)].float()
+
+
+def write_queries(
+    *,
+    spec: dict[str, Any],
+    task: int,
+    data: str,
+    backbone: str,
+    output: str,
+    limit_gb: float,
+    device: str = "auto",
+) -> int:
+    """Compute and write the queries of all training views of a task.
+
+    Args:
+        spec: see `cdl.specs.queries_spec`.
+        task: counted from 0.
+        data: packed folder.
+        backbone: path of the query backbone's artifact.
+        output: cache to write (.safetensors; .json beside it).
+        limit_gb: most that the caches of all tasks together may take.
+        device: see `Compute.select`.
+
+    Returns:
+        Bytes of the cache.
+
+    Raises:
+        CdlError: the caches would be too large, or an input is damaged.
+    """
+    compute = select_compute(spec, device)
+    train = Packed(data, "train")
+    stream = build_stream(spec, train)
+    loaded = load_backbones(spec, {spec["backbone"]: backbone}, compute)[spec["backbone"]]
+    batches = build_batches(spec, task, train, stream, compute)
+    _refuse_too_much(spec, stream, train, [loaded.width] * len(stream.sizes), limit_gb, "queries")
+    values = _over_views(batches, spec, loaded.width, lambda batch: loaded.query(batch.images))
+    inputs = {"data": train.fingerprint, "backbones": {spec["backbone"]: loaded.fingerprint}}
+    return _save(output, {"values": values}, {"task": task, "spec": spec, "inputs": inputs})
+
+
+@torch.no_grad()
+def write_test_queries(
+    *, spec: dict[str, Any], data: str, backbone: str, output: str, device: str = "auto"
+) -> int:
+    """Compute and write the queries of the test views; arguments as in `write_queries`."""
+    compute = select_compute(spec, device)
+    test = Packed(data, "test")
+    loaded = load_backbones(spec, {spec["backbone"]: backbone}, compute)[spec["backbone"]]
+    everything = Stream.build(len(test.classes), 1, "natural", 0)
+    indices = everything.indices(test, 0, spec["images_per_class"])
+    views = Views(**spec["view"])
+    values = over_test_images(
+        test, indices, views, compute.device, lambda images, _: loaded.query(images)
+    ).cpu()
+    inputs = {"data": test.fingerprint, "backbones": {spec["backbone"]: loaded.fingerprint}}
+    tensors = {"indices": indices, "values": _rounded(values, spec)}
+    return _save(output, tensors, {"spec": spec, "inputs": inputs})
+
+
+def write_targets(
+    *,
+    spec: dict[str, Any],
+    task: int,
+    data: str,
+    backbone: str,
+    teacher: str,
+    output: str,
+    limit_gb: float,
+    queries: str | None = None,
+    device: str = "auto",
+) -> int:
+    """Compute and write a teacher's logits of the current classes for all views of a task.
+
+    Args:
+        spec: see `cdl.specs.targets_spec`.
+        task: counted from 0.
+        data: packed folder.
+        backbone: path of the teacher's backbone's artifact.
+        teacher: the teacher's artifact of the task.
+        output: cache to write.
+        limit_gb: most that the targets of all tasks together may take.
+        queries: cache of what the teacher's prompts read, None if they read nothing.
+        device: see `Compute.select`.
+
+    Returns:
+        Bytes of the cache.
+
+    Raises:
+        CdlError: as `write_queries`; or an input belongs to another configuration.
+    """
+    views, teacher_spec = spec["views"], spec["teacher"]
+    compute = select_compute(views, device)
+    train = Packed(data, "train")
+    stream = build_stream(views, train)
+    name, query = teacher_spec["backbone"], None
+    vit = load_backbones(views, {name: backbone}, compute)[name]
+    inputs = {"data": train.fingerprint, "backbones": {name: vit.fingerprint}}
+    if queries is not None:
+        query = Cache(queries, compute.device, task=task, spec=views)
+        check_inputs(queries, query.metadata, inputs)
+        inputs["backbones"] |= query.inputs["backbones"]
+    state, metadata = artifacts.load(teacher, task=task, learner=teacher_spec)
+    check_inputs(teacher, metadata, inputs)
+    learner = build_learner(teacher_spec, stream, vit, metadata["widths"], None)
+    learner.load_state(state)
+    if spec.get("apt_teacher") == "previous":
+        learner.prompts.undo_merge()
+    guide, classes = Teacher(learner), stream.classes(task)
+
+    def logits(batch: Batch) -> Tensor:
+        return guide(batch.images, query(batch) if query else None, task, classes, False).logits
+
+    batches = build_batches(views, task, train, stream, compute)
+    _refuse_too_much(views, stream, train, list(stream.sizes), limit_gb, "teacher targets")
+    values = _over_views(batches, views, stream.sizes[task], logits)
+    return _save(
+        output,
+        {"values": values},
+        {
+            "task": task,
+            "spec": spec,
+            "inputs": inputs | {"teacher": metadata["sha256"]},
+            "teacher_shape": {"width": vit.width, "depth": vit.depth},
+            "widths": metadata["widths"],
+        },
+    )
+
+
+def over_test_images(
+    data: Packed,
+    indices: Tensor,
+    views: Views,
+    device: torch.device,
+    function: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Concatenate `function(test views [B, 3, H, W], rows [B])` over images, also the last few."""
+    results = []
+    for rows in torch.arange(len(indices)).split(TEST_BATCH):
+        pixels, sizes = data.batch(indices[rows])
+        images = views.test(pixels.to(device), sizes.to(device))
+        results.append(function(images, rows.to(device)))
+    return torch.cat(results)
+
+
+def _over_views(
+    batches: Batches, spec: Mapping[str, Any], width: int, function: Callable[[Batch], Tensor]
+) -> Tensor:
+    """Return `function` of every view, `[E, n, width]`, in the batches that training sees."""
+    epochs, n = spec["training"]["epochs"], len(batches.indices)
+    values = torch.empty(epochs, n, width, dtype=_dtype(spec))
+    with torch.no_grad():
+        for epoch in range(epochs):
+            for batch in batches.every(epoch):
+                values[epoch, batch.places.cpu()] = _rounded(function(batch).cpu(), spec)
+    return values
+
+
+def _dtype(spec: Mapping[str, Any]) -> torch.dtype:
+    return getattr(torch, spec.get("cache_dtype", "float32"))
+
+
+def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:
+    rounded = values.to(_dtype(spec))
+    if not rounded.isfinite().all():
+        raise CdlError(
+            f"compute.targets_dtype: {_dtype(spec)} cannot hold values up to "
+            f"{values.abs().max():.3g}; set float32, or look why the model says them"
+        )
+    return rounded
+
+
+def _refuse_too_much(
+    spec: Mapping[str, Any],
+    stream: Stream,
+    train: Packed,
+    widths: list[int],
+    limit_gb: float,
+    what: str,
+) -> None:
+    size = _dtype(spec).itemsize * spec["training"]["epochs"]
+    numbers = (
+        len(stream.indices(train, task, spec["images_per_class"])) * width
+        for task, width in enumerate(widths)
+    )
+    needed = size * sum(numbers) / 1e9
+    log.info("%s of all tasks: %.3g GB", what, needed)
+    if needed > limit_gb:
+        raise CdlError(
+            f"compute.targets_max_gb: {limit_gb:g}, but the {what} of all tasks need "
+            f"{needed:.3g} GB on disk; raise it, or set compute.targets to online"
+        )
+
+
+def _save(output: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> int:
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    artifacts.save(output, tensors, {**metadata, "bytes": size, "versions": versions()})
+    log.info("wrote %s: %.3f MB", output, size / 1e6)
+    return size
