@@ -3,3 +3,7 @@
 
 class CdlError(Exception):
     """Something the user can mend: the message names what, its value, and what would be right."""
+
+
+class Interrupted(CdlError):
+    """A signal asked the job to stop; its state is saved and the next run goes on from it."""

@@ -23,6 +23,7 @@ from cdl.data import Packed, Views
 from cdl.distillers.base import Shape
 from cdl.metrics import metrics
 from cdl.specs import test_queries_spec
+from cdl.state import remove
 from cdl.targets import TestQueries, over_test_images
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def evaluate_run(
     predictions: str,
     queries: Mapping[str, str] | None = None,
     device: str = "auto",
+    states: str | None = None,
 ) -> None:
     """Evaluate every stage of a run.
 
@@ -57,6 +59,7 @@ def evaluate_run(
         queries: paths of the queries of the test views, by the backbone's name; those not
             given are computed once for all stages.
         device: see `cdl.compute.Compute.select`.
+        states: folder with the states of the run's tasks, which are removed at the end.
 
     Raises:
         CdlError: a checkpoint is damaged or belongs to another configuration.
@@ -95,9 +98,11 @@ def evaluate_run(
 
     own = queries_of(spec["query"])
     foreign = own if teacher_query == spec["query"] else queries_of(teacher_query)
+    evaluated = []
     for t, checkpoint in enumerate(checkpoints):
         state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
         artifacts.check(checkpoint, metadata["inputs"]["backbones"], weights)
+        evaluated.append(metadata)
         learner.load_state(state)
         seen = stream.classes(t).stop
 
@@ -128,13 +133,13 @@ def evaluate_run(
             "classes": [test.classes[label] for label in stream.order],
             "data": {"train": metadata["inputs"]["data"], "test": test.fingerprint},
             "test_images_per_class": images_per_class,
-            "checkpoints": [
-                artifacts.read_json(Path(c).with_suffix(".json"))["sha256"] for c in checkpoints
-            ],
+            "checkpoints": [metadata["sha256"] for metadata in evaluated],
             "device": compute.name,
             "versions": versions(),
         },
     )
+    for metadata in evaluated if states is not None else ():
+        remove(states, metadata["state"])
 
 
 def _write_predictions(

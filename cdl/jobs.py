@@ -2,15 +2,16 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
-from cdl.errors import CdlError
+from cdl.errors import CdlError, Interrupted
 
 
 @contextlib.contextmanager
 def job(log: str, threads: int | None = None) -> Iterator[None]:
-    """Run a block as a job.
+    """Run a block as a job; exit with 75 (try again) if a signal stopped it after a save.
 
     Args:
         log: file that receives the log lines.
@@ -30,6 +31,10 @@ def job(log: str, threads: int | None = None) -> Iterator[None]:
         torch.set_num_threads(threads)
     try:
         yield
+    except Interrupted as error:
+        logging.getLogger("cdl").warning("%s", error)
+        print(f"cdl: {error}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except CdlError as error:
         logging.getLogger("cdl").error("%s", error)
         sys.exit(f"cdl: {error}")

@@ -1,5 +1,7 @@
 """One optimisation step of a learner, eager or replayed as one CUDA graph."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -56,6 +58,20 @@ class Step:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._losses = torch.empty(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return Adam's tensors by parameter index and name."""
+        state = self.optimizer.state_dict()["state"]
+        return {f"{i}.{name}": t for i, own in state.items() for name, t in own.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set what `state` returned."""
+        nested: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            i, name = key.split(".", 1)
+            nested.setdefault(int(i), {})[name] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the steps to come."""

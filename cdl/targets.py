@@ -25,6 +25,7 @@ from cdl.assembly import (
 from cdl.data import Batch, Batches, Packed, Stream, Views
 from cdl.errors import CdlError
 from cdl.model import Teacher
+from cdl.state import State
 
 log = logging.getLogger(__name__)
 TEST_BATCH = 200
@@ -73,6 +74,8 @@ def write_queries(
     output: str,
     limit_gb: float,
     device: str = "auto",
+    states: str | None = None,
+    save_minutes: float = 1.0,
 ) -> int:
     """Compute and write the queries of all training views of a task.
 
@@ -84,6 +87,8 @@ def write_queries(
         output: cache to write (.safetensors; .json beside it).
         limit_gb: most that the caches of all tasks together may take.
         device: see `Compute.select`.
+        states: folder for unfinished work, see `cdl.state`; None keeps none.
+        save_minutes: between two saves of it.
 
     Returns:
         Bytes of the cache.
@@ -97,9 +102,14 @@ def write_queries(
     loaded = load_backbones(spec, {spec["backbone"]: backbone}, compute)[spec["backbone"]]
     batches = build_batches(spec, task, train, stream, compute)
     _refuse_too_much(spec, stream, train, [loaded.width] * len(stream.sizes), limit_gb, "queries")
-    values = _over_views(batches, spec, loaded.width, lambda batch: loaded.query(batch.images))
     inputs = {"data": train.fingerprint, "backbones": {spec["backbone"]: loaded.fingerprint}}
-    return _save(output, {"values": values}, {"task": task, "spec": spec, "inputs": inputs})
+    made_of = {"task": task, "spec": spec, "inputs": inputs}
+    with State(states, made_of | {"versions": versions()}, save_minutes) as state:
+        width, query = loaded.width, loaded.query
+        values = _over_views(batches, spec, width, lambda batch: query(batch.images), state)
+        size = _save(output, {"values": values}, made_of)
+        state.remove()
+    return size
 
 
 @torch.no_grad()
@@ -132,6 +142,8 @@ def write_targets(
     limit_gb: float,
     queries: str | None = None,
     device: str = "auto",
+    states: str | None = None,
+    save_minutes: float = 1.0,
 ) -> int:
     """Compute and write a teacher's logits of the current classes for all views of a task.
 
@@ -145,6 +157,8 @@ def write_targets(
         limit_gb: most that the targets of all tasks together may take.
         queries: cache of what the teacher's prompts read, None if they read nothing.
         device: see `Compute.select`.
+        states: folder for unfinished work, see `cdl.state`; None keeps none.
+        save_minutes: between two saves of it.
 
     Returns:
         Bytes of the cache.
@@ -176,18 +190,14 @@ def write_targets(
 
     batches = build_batches(views, task, train, stream, compute)
     _refuse_too_much(views, stream, train, list(stream.sizes), limit_gb, "teacher targets")
-    values = _over_views(batches, views, stream.sizes[task], logits)
-    return _save(
-        output,
-        {"values": values},
-        {
-            "task": task,
-            "spec": spec,
-            "inputs": inputs | {"teacher": metadata["sha256"]},
-            "teacher_shape": {"width": vit.width, "depth": vit.depth},
-            "widths": metadata["widths"],
-        },
-    )
+    made_of = {"task": task, "spec": spec, "inputs": inputs | {"teacher": metadata["sha256"]}}
+    shape = {"width": vit.width, "depth": vit.depth}
+    about = {"teacher_shape": shape, "widths": metadata["widths"]}
+    with State(states, made_of | {"versions": versions()}, save_minutes) as state:
+        values = _over_views(batches, views, stream.sizes[task], logits, state)
+        size = _save(output, {"values": values}, made_of | about)
+        state.remove()
+    return size
 
 
 def over_test_images(
@@ -207,15 +217,26 @@ def over_test_images(
 
 
 def _over_views(
-    batches: Batches, spec: Mapping[str, Any], width: int, function: Callable[[Batch], Tensor]
+    batches: Batches,
+    spec: Mapping[str, Any],
+    width: int,
+    function: Callable[[Batch], Tensor],
+    state: State,
 ) -> Tensor:
     """Return `function` of every view, `[E, n, width]`, in the batches that training sees."""
     epochs, n = spec["training"]["epochs"], len(batches.indices)
-    values = torch.empty(epochs, n, width, dtype=_dtype(spec))
+    values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
+    if (saved := state.load()) is not None:
+        values, at = saved[0]["values"], tuple(saved[1]["at"])
+        log.info("going on at epoch %d, batch %d", *at)
     with torch.no_grad():
-        for epoch in range(epochs):
-            for batch in batches.every(epoch):
+        for epoch in range(at[0], epochs):
+            for i, batch in enumerate(batches.every(epoch)):
+                if (epoch, i) < at:
+                    continue
                 values[epoch, batch.places.cpu()] = _rounded(function(batch).cpu(), spec)
+                if state.due():
+                    state.save({"values": values}, {"at": (epoch, i + 1)})
     return values
 
 

@@ -26,6 +26,7 @@ from cdl.distillers import DISTILLERS
 from cdl.distillers.base import Shape, Signal
 from cdl.model import Teacher
 from cdl.specs import queries_spec, targets_spec
+from cdl.state import State
 from cdl.targets import Cache
 from cdl.training import per_epoch, train_task
 
@@ -48,6 +49,8 @@ def learn_task(
     targets: str | None = None,
     device: str = "auto",
     capture: bool = False,
+    states: str | None = None,
+    save_minutes: float = 1.0,
 ) -> None:
     """Learn one task and write its artifact and loss curve.
 
@@ -69,6 +72,9 @@ def learn_task(
         targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
         device: see `cdl.compute.Compute.select`.
         capture: replay the training step as a CUDA graph.
+        states: folder for unfinished work, see `cdl.state`; None keeps none. The state of a
+            finished task stays until its run is evaluated.
+        save_minutes: between two saves of it.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a loss is not
@@ -98,16 +104,19 @@ def learn_task(
         learner.distiller.read_teacher(lesson.prompts)
     learner.start_task(task, *keys(spec))
     training = {k: v for k, v in spec["training"].items() if k != "batch_size"}
-    history = train_task(
-        learner,
-        build_batches(spec, task, train, stream, compute),
-        query=query if learner.prompts.needs_query else _nothing,
-        teacher=lesson.signal if lesson else None,
-        task=task,
-        classes=stream.classes(task),
-        capture=compute.capture,
-        **training,
-    )
+    job = {"task": task, "spec": spec, "inputs": desk.inputs, "versions": versions()}
+    with State(states, job, save_minutes) as state:
+        history = train_task(
+            learner,
+            build_batches(spec, task, train, stream, compute),
+            query=query if learner.prompts.needs_query else _nothing,
+            teacher=lesson.signal if lesson else None,
+            task=task,
+            classes=stream.classes(task),
+            capture=compute.capture,
+            state=state,
+            **training,
+        )
     learner.end_task(task)
     with artifacts.replacing(losses) as temporary:
         per_epoch(history).to_csv(temporary, index=False)
@@ -122,6 +131,7 @@ def learn_task(
             "teacher_shape": None if shape is None else vars(shape),
             "trainable_parameters": sum(p.numel() for p in learner.learnables()),
             "device": compute.name,
+            "state": state.key,
             "versions": versions(),
         },
     )

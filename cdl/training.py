@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 import torch
@@ -13,6 +13,7 @@ from cdl.data import Batch
 from cdl.distillers.base import Signal
 from cdl.errors import CdlError
 from cdl.model import Learner
+from cdl.state import State
 from cdl.step import Step
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def train_task(
     betas: tuple[float, float],
     schedule: str,
     capture: bool = False,
+    state: State | None = None,
 ) -> pd.DataFrame:
     """Learn one task in place, with an Adam that starts afresh and does not decay.
 
@@ -62,32 +64,73 @@ def train_task(
         betas: of Adam (Kingma and Ba, 2015).
         schedule: see `learning_rate`.
         capture: replay the step as a CUDA graph, see `cdl.step`.
+        state: where to save unfinished work and to go on from; a resumed task ends like an
+            undisturbed one, on the CPU bit by bit.
 
     Returns:
         One row per step: task, epoch, learning_rate, and each loss part before the update.
 
     Raises:
-        CdlError: a loss is not finite.
+        CdlError: a loss is not finite; `Interrupted` if a signal asked to stop.
     """
     learner.train()
     step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, capture=capture)
-    history = []
+    losses, at = _resume(state, learner, step)
     for epoch in tqdm(range(epochs), desc=f"task {task}", unit="epoch", leave=False, disable=None):
-        rate = learning_rate(epoch, epochs, lr, schedule)
-        step.set_rate(rate)
-        losses = []
-        for batch in batches(epoch):
+        step.set_rate(learning_rate(epoch, epochs, lr, schedule))
+        if epoch < at[0]:
+            continue
+        for i, batch in enumerate(batches(epoch)):
+            if (epoch, i) < at:
+                continue
             q = query(batch)
-            losses.append(step(batch, q, teacher(batch, q) if teacher else None))
-        frame = pd.DataFrame(torch.stack(losses).double().cpu().numpy(), columns=step.parts)
-        _check_finite(frame, task, epoch)
-        means = " ".join(f"{part} {value:.4f}" for part, value in frame.mean().items())
-        log.info("task %d epoch %d/%d lr %.2e %s", task, epoch + 1, epochs, rate, means)
-        frame.insert(0, "task", task)
-        frame.insert(1, "epoch", epoch)
-        frame.insert(2, "learning_rate", rate)
-        history.append(frame)
-    return pd.concat(history, ignore_index=True)
+            losses.append((epoch, step(batch, q, teacher(batch, q) if teacher else None)))
+            if state is not None and state.due():
+                _save(state, learner, step, losses, (epoch, i + 1))
+        _check_finite(_frame(losses, step.parts, epoch), task, epoch, epochs)
+    if state is not None:
+        _save(state, learner, step, losses, (epochs, 0))
+    history = _frame(losses, step.parts)
+    rates = history["epoch"].map(lambda e: learning_rate(e, epochs, lr, schedule))
+    history.insert(0, "task", task)
+    history.insert(2, "learning_rate", rates)
+    return history
+
+
+def _frame(losses: list, parts: list[str], epoch: int | None = None) -> pd.DataFrame:
+    """Return one row per step, of one epoch or of all: epoch and loss parts."""
+    kept = [(e, values) for e, values in losses if epoch is None or e == epoch]
+    values = torch.stack([values for _, values in kept]).double().cpu().numpy()
+    frame = pd.DataFrame(values, columns=parts)
+    frame.insert(0, "epoch", [e for e, _ in kept])
+    return frame
+
+
+def _save(state: State, learner: Learner, step: Step, losses: list, at: tuple[int, int]) -> None:
+    """Save all that the steps to come depend on; `at` is the next epoch and step."""
+    tensors = {f"learner.{name}": tensor for name, tensor in learner.state().items()}
+    tensors |= {f"adam.{name}": tensor for name, tensor in step.state().items()}
+    tensors["losses"] = torch.stack([values for _, values in losses])
+    tensors["epochs"] = torch.tensor([epoch for epoch, _ in losses])
+    state.save(tensors, {"at": at, "parts": step.parts})
+
+
+def _resume(state: State | None, learner: Learner, step: Step) -> tuple[list, tuple[int, int]]:
+    """Go back to what `_save` saved: losses so far, next epoch and step."""
+    saved = state.load() if state is not None else None
+    if saved is None:
+        return [], (0, 0)
+    tensors, metadata = saved
+    learner.load_state(_below("learner.", tensors))
+    step.load_state(_below("adam.", tensors))
+    step.parts = metadata["parts"]
+    epoch, i = metadata["at"]
+    log.info("going on at epoch %d, batch %d", epoch, i)
+    return list(zip(tensors["epochs"].tolist(), tensors["losses"], strict=True)), (epoch, i)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
 def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
@@ -99,8 +142,11 @@ def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
     return tidy.reset_index()
 
 
-def _check_finite(losses: pd.DataFrame, task: int, epoch: int) -> None:
-    """Raise `CdlError` with the first batch of an epoch whose loss parts are not finite."""
+def _check_finite(losses: pd.DataFrame, task: int, epoch: int, epochs: int) -> None:
+    """Log an epoch's means; raise `CdlError` with its first batch that is not finite."""
+    losses = losses.drop(columns="epoch")
+    means = " ".join(f"{part} {value:.4f}" for part, value in losses.mean().items())
+    log.info("task %d epoch %d/%d %s", task, epoch + 1, epochs, means)
     bad = losses.index[~losses.map(math.isfinite).all(axis=1)]
     if len(bad):
         shown = ", ".join(f"{part} {value:.4g}" for part, value in losses.loc[bad[0]].items())

@@ -27,6 +27,7 @@ class Lab:
 
     def __init__(self, grid, inputs, folder):
         self.grid, self.inputs, self.folder = grid, inputs, folder
+        self.states = {"states": str(folder / "state"), "save_minutes": 0.0}
 
     def run(self, **fields):
         return next(r for r in self.grid.runs if all(getattr(r, k) == v for k, v in fields.items()))
@@ -50,7 +51,9 @@ class Lab:
             if task == "test":
                 write_test_queries(spec=cache.spec, output=str(path), **given)
             else:
-                write_queries(spec=cache.spec, task=task, output=str(path), limit_gb=1, **given)
+                write_queries(
+                    spec=cache.spec, task=task, output=str(path), limit_gb=1, **given, **self.states
+                )
         return str(path)
 
     def targets(self, run, cache, task):
@@ -67,6 +70,7 @@ class Lab:
                 queries=self.queries(target_queries(self.grid, run), task),
                 output=str(path),
                 limit_gb=1,
+                **self.states,
             )
         return str(path)
 
@@ -88,6 +92,7 @@ class Lab:
             capture=self.grid.config["compute"]["capture"],
             output=output,
             losses=output.replace("learner.safetensors", "losses.csv"),
+            **self.states,
         )
 
     def learn_all(self, run):
@@ -108,6 +113,7 @@ class Lab:
             images_per_class=self.grid.config["datasets"][run.dataset]["test_images_per_class"],
             results=str(folder / "results.json"),
             predictions=str(folder / "predictions.parquet"),
+            states=self.states["states"],
         )
         results = artifacts.read_json(folder / "results.json")
         return results, pd.read_parquet(folder / "predictions.parquet")

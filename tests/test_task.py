@@ -26,7 +26,7 @@ def test_both_queries_train_and_evaluate(lab, query, kd):
 
 
 def test_every_image_counts_whatever_the_batch(lab, monkeypatch):
-    here = lab()
+    here = lab({"datasets": {"digits": {"test_images_per_class": None}}})
     run = here.run(role="student", teacher=None)
     here.learn_all(run)
     found = []

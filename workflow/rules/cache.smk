@@ -18,8 +18,10 @@ rule queries:
         mem_mb=4000,
         runtime=60,
         device=COMPUTE["device"],
+        save_minutes=str(COMPUTE["save_minutes"]),
         limit_gb=str(COMPUTE["targets_max_gb"]),
     params:
+        states=STATES,
         spec=lambda w: QUERIES[w.queried].spec,
     script:
         "../scripts/queries.py"
@@ -67,8 +69,10 @@ rule teacher_targets:
         mem_mb=4000,
         runtime=60,
         device=COMPUTE["device"],
+        save_minutes=str(COMPUTE["save_minutes"]),
         limit_gb=str(COMPUTE["targets_max_gb"]),
     params:
+        states=STATES,
         spec=lambda w: TARGETS[f"{ROOT}/{run_of(w).folder}"][1].targets.spec,
     script:
         "../scripts/teacher_targets.py"

@@ -17,6 +17,7 @@ except ConfigError as error:
 ROOT = GRID.root
 TABLES = f"{GRID.tables}/tables"
 FIGURES = f"{GRID.tables}/figures"
+STATES = "results/state"  # of unfinished jobs, under fingerprints
 ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
 PREPARED = {Path(GRID.data(name)).name: GRID.source(name) for name in GRID.datasets}
 USED = {

@@ -23,6 +23,7 @@ rule evaluate:
         runtime=60,
         device=COMPUTE["device"],
     params:
+        states=STATES,
         spec=spec_of,
         names=lambda w: NEEDS[run_of(w).folder].test_backbones,
         query_names=lambda w: [

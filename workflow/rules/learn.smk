@@ -21,8 +21,10 @@ rule train:
         mem_mb=4000,
         runtime=120,
         device=COMPUTE["device"],
+        save_minutes=str(COMPUTE["save_minutes"]),
         capture=int(COMPUTE["capture"]),
     params:
+        states=STATES,
         spec=spec_of,
         names=lambda w: NEEDS[run_of(w).folder].backbones,
     message:
@@ -51,8 +53,10 @@ rule distil:
         mem_mb=4000,
         runtime=120,
         device=COMPUTE["device"],
+        save_minutes=str(COMPUTE["save_minutes"]),
         capture=int(COMPUTE["capture"]),
     params:
+        states=STATES,
         spec=spec_of,
         teacher_spec=teacher_spec_of,
         names=lambda w: NEEDS[run_of(w).folder].backbones,

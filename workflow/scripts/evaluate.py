@@ -18,4 +18,5 @@ with job(snakemake.log[0], snakemake.threads):
         results=snakemake.output.results,
         predictions=snakemake.output.predictions,
         device=snakemake.resources.device,
+        states=snakemake.params.states,
     )

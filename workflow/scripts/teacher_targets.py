@@ -17,5 +17,7 @@ with job(snakemake.log[0], snakemake.threads):
         output=snakemake.output.targets,
         limit_gb=float(snakemake.resources.limit_gb),
         device=snakemake.resources.device,
+        states=snakemake.params.states,
+        save_minutes=float(snakemake.resources.save_minutes),
     )
     print(f"{snakemake.output.targets}: {size / 1e6:.2f} MB on disk")

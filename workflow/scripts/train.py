@@ -17,5 +17,7 @@ with job(snakemake.log[0], snakemake.threads):
         output=snakemake.output.learner,
         losses=snakemake.output.losses,
         device=snakemake.resources.device,
+        states=snakemake.params.states,
+        save_minutes=float(snakemake.resources.save_minutes),
         capture=bool(snakemake.resources.capture),
     )
