@@ -87,7 +87,12 @@ def train_task(
             losses.append((epoch, step(batch, q, teacher(batch, q) if teacher else None)))
             if state is not None and state.due():
                 _save(state, learner, step, losses, (epoch, i + 1))
-        _check_finite(_frame(losses, step.parts, epoch), task, epoch, epochs)
+        try:
+            _check_finite(_frame(losses, step.parts, epoch), task, epoch, epochs)
+        except CdlError:
+            if state is not None:
+                state.remove()
+            raise
     if state is not None:
         _save(state, learner, step, losses, (epochs, 0))
     history = _frame(losses, step.parts)

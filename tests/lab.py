@@ -74,11 +74,11 @@ class Lab:
             )
         return str(path)
 
-    def learn(self, run, task, **changes):
+    def learn(self, run, task):
         need, teacher = needs(self.grid, run), self.grid.teacher_of(run)
         output = self.checkpoint(run, task)
         learn_task(
-            spec=merge(self.grid.spec(run), changes),
+            spec=self.grid.spec(run),
             task=task,
             data=str(self.inputs / "data"),
             backbones={name: self.backbone(name) for name in need.backbones},
