@@ -6,6 +6,7 @@ is refused with a sentence. Nothing is ever pickled.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdl.errors import CdlError
+
+_NOT_WRITABLE = [
+    os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+]
 
 
 def fingerprint(value: Any) -> str:
@@ -44,15 +49,28 @@ def fingerprint_file(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds."""
+    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds.
+
+    Raises:
+        CdlError: the disk is full, or the folder cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = next((text for text in _NOT_WRITABLE if text in str(error)), None)
+        if reason is None:
+            raise
+        raise CdlError(
+            f"{path} cannot be written: {reason}; make room or the folder writable, and run "
+            "again: what is finished stays"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

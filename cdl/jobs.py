@@ -38,6 +38,13 @@ def job(log: str, threads: int | None = None) -> Iterator[None]:
     except CdlError as error:
         logging.getLogger("cdl").error("%s", error)
         sys.exit(f"cdl: {error}")
-    except Exception:
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, known without importing torch
+            sentence = (
+                f"memory of the device is exhausted ({str(error).splitlines()[0]}); lower "
+                "training.batch_size, set compute.precision to bf16, or take a larger GPU"
+            )
+            logging.getLogger("cdl").error("%s", sentence)
+            sys.exit(f"cdl: {sentence}")
         logging.getLogger("cdl").exception("unexpected error")
         raise

@@ -1,10 +1,13 @@
 """Toy models for all tests."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 
 from cdl.backbones import Backbone, fetch
@@ -51,3 +54,25 @@ def lab(inputs, tmp_path):
         return Lab(grid, inputs, tmp_path / grid.config["name"])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a finished tiny run, made once for all workers; nobody changes it."""
+    import runs
+
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            folder.mkdir()
+            runs.run(folder)
+            (folder / "whole").touch()
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    subprocess.run(["cp", "-a", f"{finished}/.", tmp_path], check=True)
+    return tmp_path

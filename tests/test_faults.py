@@ -1,0 +1,182 @@
+"""Faults injected into the real workflow: one sentence, a failure, and the next run goes on."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from runs import contents, planned, popen, run, snakemake
+
+from cdl import artifacts
+from cdl.errors import CdlError
+
+RUNS = "results/tiny/digits/coda_prompt"
+STUDENT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+
+
+def forget(folder, run_folder=STUDENT):
+    """Remove what one student wrote, and the tables, so that a few short jobs remain."""
+    subprocess.run(["rm", "-r", folder / run_folder, folder / "results/tiny/tables"], check=True)
+
+
+def job_of(parent, rule):
+    """The process of a running job of a rule, once there is one."""
+    while parent.poll() is None:
+        for process in psutil.Process(parent.pid).children(recursive=True):
+            try:
+                command = process.cmdline()
+            except psutil.Error:
+                continue
+            script = command[-1] if command else ""
+            if script.endswith(f".{rule}.py") and "python" in command[0]:
+                return process
+        time.sleep(0.05)
+    pytest.fail(f"no job of {rule} was seen: {parent.communicate()[0][-2000:]}")
+
+
+def end(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_killed_job_fails_and_the_next_run_ends_identical(finished, copied):
+    forget(copied)
+    started = popen(copied)
+    job_of(started, "distil").kill()
+    output = started.communicate()[0]
+    assert started.returncode != 0
+    assert "Error in rule distil" in output
+    run(copied)
+    assert contents(copied) == contents(finished)
+
+
+def test_a_killed_snakemake_needs_unlock_and_then_goes_on(finished, copied):
+    forget(copied)
+    started = popen(copied)
+    job_of(started, "distil")
+    end(started)  # with its jobs, as when a terminal or a machine dies
+    refused = snakemake(copied, "--cores", "2")
+    assert refused.returncode != 0
+    assert "--unlock" in refused.stderr
+    assert snakemake(copied, "--unlock").returncode == 0
+    run(copied)
+    assert contents(copied) == contents(finished)
+
+
+def test_an_interrupted_snakemake_goes_on_at_once(finished, copied):
+    forget(copied)
+    started = popen(copied)
+    job_of(started, "distil")
+    os.killpg(started.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
+    started.communicate()
+    assert started.returncode != 0
+    run(copied)
+    assert contents(copied) == contents(finished)
+
+
+def test_sigterm_saves_the_job_and_it_goes_on(finished, copied):
+    forget(copied)
+    started = popen(copied)
+    job = job_of(started, "distil")
+    log = copied / STUDENT / "task0" / "distil.log"
+    while started.poll() is None and not log.exists():  # the job listens once it has begun
+        time.sleep(0.02)
+    job.terminate()
+    started.communicate()
+    run(copied)
+    assert contents(copied) == contents(finished)
+
+
+def test_a_second_snakemake_in_the_folder_is_refused(copied):
+    forget(copied)
+    started = popen(copied)
+    try:
+        job_of(started, "distil")
+        second = snakemake(copied, "--cores", "2")
+        assert second.returncode != 0
+        assert "cannot be locked" in second.stderr
+    finally:
+        end(started)
+
+
+def test_touched_artifacts_retrain_nothing(copied):
+    for path in copied.glob(f"{RUNS}/**/*.safetensors"):
+        path.touch()
+    assert planned(copied) == {}
+    for path in copied.glob(f"{RUNS}/**/*.safetensors"):
+        os.utime(path, (4e9, 4e9))  # a clock far in the future
+    assert planned(copied) == {}
+
+
+def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
+    other = copied / RUNS / "student-vit_nano-q-vit_nano/seed0/task0"
+    for name in ("learner.safetensors", "learner.json"):
+        (copied / STUDENT / "task0" / name).write_bytes((other / name).read_bytes())
+    result = snakemake(copied, "--cores", "2", "--forcerun", "evaluate", "--keep-going")
+    assert result.returncode != 0
+    assert "does not fit: its learner.distiller" in result.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
+    here = lab()
+    inputs_made = here.queries
+    run_ = here.run(role="student", teacher=None)
+    from caches import needs
+
+    inputs_made(needs(here.grid, run_).queries, 0)
+    (small_disk / "fill").write_bytes(bytes(250_000))
+    here.checkpoint = lambda *_: str(small_disk / "task0" / "learner.safetensors")
+    with pytest.raises(CdlError, match=r"learner.safetensors cannot be written: No space left"):
+        here.learn(run_, 0)
+    assert not list(small_disk.rglob("*learner*"))
+    (small_disk / "fill").unlink()
+    subprocess.run(["mount", "-o", "remount,size=5m", small_disk], check=True)
+    here.learn(run_, 0)
+    assert artifacts.load(small_disk / "task0" / "learner.safetensors", task=0)
+
+
+def test_a_read_only_folder_is_one_sentence(lab, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(CdlError, match=r"x.json cannot be written: Read-only file system"):
+        artifacts.write_json(small_disk / "x.json", {})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_every_writer_says_why_it_cannot(tmp_path, number):
+    with pytest.raises(CdlError, match=f"cannot be written: {os.strerror(number)}"):
+        with artifacts.replacing(tmp_path / "x") as temporary:
+            temporary.write_text("half")
+            raise OSError(number, os.strerror(number))
+    assert not list(tmp_path.iterdir())
+
+
+def test_exhausted_memory_says_what_to_lower(tmp_path):
+    script = (
+        "import torch\n"
+        "from cdl.jobs import job\n"
+        f"with job({str(tmp_path / 'log')!r}):\n"
+        "    raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB')\n"
+    )
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "Tried to allocate 2 GiB); lower training.batch_size" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "lower training.batch_size" in Path(tmp_path / "log").read_text()
