@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from caches import needs
 from runs import contents, planned, popen, run, snakemake
 
 from cdl import artifacts
@@ -119,7 +120,7 @@ def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
         (copied / STUDENT / "task0" / name).write_bytes((other / name).read_bytes())
     result = snakemake(copied, "--cores", "2", "--forcerun", "evaluate", "--keep-going")
     assert result.returncode != 0
-    assert "does not fit: its learner.distiller" in result.stderr
+    assert 'does not fit: its learner.teacher is null, needed is "vit_micro"' in result.stderr
 
 
 @pytest.fixture
@@ -136,19 +137,16 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
     here = lab()
-    inputs_made = here.queries
-    run_ = here.run(role="student", teacher=None)
-    from caches import needs
-
-    inputs_made(needs(here.grid, run_).queries, 0)
+    student = here.run(role="student", teacher=None)
+    here.queries(needs(here.grid, student).queries, 0)
     (small_disk / "fill").write_bytes(bytes(250_000))
     here.checkpoint = lambda *_: str(small_disk / "task0" / "learner.safetensors")
     with pytest.raises(CdlError, match=r"learner.safetensors cannot be written: No space left"):
-        here.learn(run_, 0)
+        here.learn(student, 0)
     assert not list(small_disk.rglob("*learner*"))
     (small_disk / "fill").unlink()
     subprocess.run(["mount", "-o", "remount,size=5m", small_disk], check=True)
-    here.learn(run_, 0)
+    here.learn(student, 0)
     assert artifacts.load(small_disk / "task0" / "learner.safetensors", task=0)
 
 
