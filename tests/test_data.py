@@ -1,6 +1,8 @@
 """Sources, packing, streams and views."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -174,12 +176,68 @@ def test_cifar100_comes_through_torchvision(tmp_path, monkeypatch):
         prepare(tmp_path / "again", {"name": "cifar100"})
 
 
-def test_truncated_packed_data_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["train.pixels", "train.parquet", "manifest.json"])
+def test_truncated_and_missing_packed_data_are_refused(tmp_path, name):
     prepare(tmp_path, {"name": "digits"})
-    pixels = tmp_path / "train.pixels"
-    pixels.write_bytes(pixels.read_bytes()[:-5])
-    with pytest.raises(CdlError, match="delete the folder and run again"):
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(CdlError, match=f"{name} .*delete .* and run again"):
         Packed(tmp_path, "train")
+    file.unlink()
+    with pytest.raises(CdlError, match=f"{name} cannot be read .*No such file"):
+        Packed(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", ["pixels", "parquet"])
+def test_one_flipped_bit_in_packed_data_is_noticed(tmp_path, kind):
+    prepare(tmp_path, {"name": "digits"})
+    file = tmp_path / f"train.{kind}"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    file.write_bytes(raw)
+    with pytest.raises(CdlError, match=f"train.{kind} has sha256 .* damaged or changed"):
+        Packed(tmp_path, "train")
+    Packed(tmp_path, "test")  # the other split is whole
+
+
+def test_packed_data_of_another_split_or_without_its_manifest_entries_are_refused(tmp_path):
+    prepare(tmp_path, {"name": "digits"})
+    (tmp_path / "test.pixels").replace(tmp_path / "train.pixels")
+    with pytest.raises(CdlError, match="train.pixels has sha256"):
+        Packed(tmp_path, "train")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("splits", "splitz"))
+    with pytest.raises(CdlError, match="manifest.json has no 'splits'"):
+        Packed(tmp_path, "train")
+
+
+def png_header(width, height):
+    """A PNG that announces its size and holds next to nothing."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + pixels
+
+
+@pytest.mark.parametrize("side", [10_000, 100_000])  # above Pillow's limit, and far above it
+def test_an_image_of_absurd_size_is_refused_before_it_is_decoded(tmp_path, side):
+    train = [*rows("train"), (png_header(side, side), 0, "cat", "bomb.png")]
+    source = write_parquet(tmp_path, train, rows("test"))
+    with pytest.raises(CdlError, match=f"bomb.png is refused .*{side**2} pixels"):
+        prepare(tmp_path / "packed", source)
+
+
+def test_only_formats_of_images_are_decoded(tmp_path):
+    postscript = encoded(picture(0), "EPS")  # Pillow would start another program for it
+    train = [*rows("train"), (postscript, 0, "cat", "page.png")]
+    source = write_parquet(tmp_path, train, rows("test"))
+    with pytest.raises(CdlError, match="page.png is not a readable image .cannot identify"):
+        prepare(tmp_path / "packed", source)
 
 
 @pytest.fixture(scope="module")

@@ -4,36 +4,15 @@ A source names its classes and yields `Item`s of both splits in a fixed order; d
 when `Item.read` is called. To add one, write a function and a line in `SOURCES`.
 """
 
-import io
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from cdl.data.items import SPLITS, Item, Source, class_names, decode
 from cdl.errors import CdlError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image: split, label, a name for error messages, and how to read its pixels."""
-
-    split: str
-    label: int
-    name: str
-    read: Callable[[], np.ndarray]  # [H, W, 3] uint8
-
-
-@dataclass(frozen=True)
-class Source:
-    """Class names in label order and the items of both splits."""
-
-    classes: tuple[str, ...]
-    items: Iterable[Item]
 
 
 def digits(seed: int = 0, test_images: int = 360) -> Source:
@@ -142,9 +121,9 @@ def parquet(
                     raw = row[image]
                     raw = raw["bytes"] if isinstance(raw, dict) else raw
                     name = row[file] if file else f"{part.relative_to(path)}[{i}]"
-                    yield Item(split, row[label], name, lambda r=raw, n=name: _decode(r, n))
+                    yield Item(split, row[label], name, lambda r=raw, n=name: decode(r, n))
 
-    return Source(_class_names(names, path), rows())
+    return Source(class_names(names, path), rows())
 
 
 def folder(path: str, train: str = "train", test: str = "test") -> Source:
@@ -189,29 +168,9 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 
 
-def _class_names(names: dict[int, str], path: str) -> tuple[str, ...]:
-    missing = sorted(set(range(len(names))) - set(names))
-    if missing:
-        raise CdlError(
-            f"{path}: {len(names)} classes but none has label {missing[0]}; labels "
-            "must run from 0 without a gap"
-        )
-    return tuple(names[i] for i in range(len(names)))
-
-
 def _open(file: Path) -> np.ndarray:
     try:
         raw = file.read_bytes()
     except OSError as error:
         raise CdlError(f"{file} cannot be read: {error.strerror}") from error
-    return _decode(raw, str(file))
-
-
-def _decode(raw: bytes, name: str) -> np.ndarray:
-    if not isinstance(raw, bytes):
-        raise CdlError(f"{name} holds {type(raw).__name__}, not the bytes of an image")
-    try:
-        with Image.open(io.BytesIO(raw)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CdlError(f"{name} is not a readable image ({error})") from error
+    return decode(raw, str(file))
