@@ -2,6 +2,7 @@
 
 `fetch` brings a backbone into one uniform artifact (tensors, architecture, normalisation,
 fingerprint) and is the only function here that may use the network; `Backbone.load` reads it.
+Weights are read as safetensors only, never unpickled.
 """
 
 from collections.abc import Mapping
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from cdl import artifacts
 from cdl.compute import Compute
 from cdl.errors import CdlError
+from cdl.fetching import Published, obtain, remember
 from cdl.vit import Encoded, Injection, encode
 
+WEIGHTS = Path("data/backbones")  # of timm tags, TAG.safetensors
 _SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 
 
-def fetch(output: str | Path, source: str, model: str) -> None:
+def fetch(output: str | Path, source: str, model: str, **fetching: Any) -> None:
     """Write a backbone artifact.
 
     Args:
@@ -31,15 +34,17 @@ def fetch(output: str | Path, source: str, model: str) -> None:
         model: a name in `cdl/assets`; a path of a .safetensors file with timm's key names and
             `_SHAPE`, mean and std in its header; or a full timm tag such as
             `vit_base_patch16_224.augreg_in21k_ft_in1k`.
+        fetching: `mirror` and `offline` of `cdl.fetching.obtain`, for a tag.
 
     Raises:
         CdlError: the source cannot be read or fetched, or is no plain ViT with a class token.
     """
     if source == "timm":
-        state, architecture, mean, std = _from_timm(model)
+        path, state, architecture, mean, std = _from_timm(model, fetching)
     else:
-        path = Path(str(files("cdl") / "assets" / f"{model}.safetensors"))
-        state, architecture, mean, std = _from_file(path if source == "embedded" else Path(model))
+        assets = Path(str(files("cdl") / "assets"))
+        path = assets / f"{model}.safetensors" if source == "embedded" else Path(model)
+        state, architecture, mean, std = _from_file(path)
     vit = _build(architecture)
     try:
         vit.load_state_dict(state)
@@ -53,18 +58,24 @@ def fetch(output: str | Path, source: str, model: str) -> None:
         "architecture": architecture,
         "mean": mean,
         "std": std,
+        "file_sha256": artifacts.fingerprint_file(path),
         "fingerprint": artifacts.fingerprint_tensors(state),
     }
     artifacts.save(output, state, metadata)
 
 
-def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, list]:
+def _read(path: Path, remedy: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file and its header's metadata."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CdlError(f"backbone file {str(path)!r} cannot be read: {error}") from error
+        raise CdlError(f"backbone file {str(path)!r} cannot be read: {error}{remedy}") from error
+
+
+def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, list]:
+    state, header = _read(path)
     missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
     if missing:
         raise CdlError(f"backbone file {str(path)!r} lacks {missing} in its header's metadata")
@@ -73,16 +84,26 @@ def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, lis
     return state, architecture, mean, std
 
 
-def _from_timm(tag: str) -> tuple[dict[str, Tensor], dict[str, Any], list, list]:
+def _from_timm(
+    tag: str, fetching: Mapping[str, Any]
+) -> tuple[Path, dict[str, Tensor], dict[str, Any], list, list]:
+    """Fetch the weights of a tag as timm names and publishes them; timm itself loads nothing."""
     import timm
+    from huggingface_hub import hf_hub_url
 
     try:
-        vit = timm.create_model(tag, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub raises many types, all of them meaning "not fetched"
-        raise CdlError(
-            f"backbone {tag!r} could not be fetched through timm ({error}); check the "
-            "tag and the network, or use source 'file'"
-        ) from error
+        config = timm.get_pretrained_cfg(tag)
+    except RuntimeError as error:  # a known model with an unknown tag
+        raise CdlError(f"backbone {tag!r} is not known to timm {timm.__version__}") from error
+    if config is None or not config.hf_hub_id:
+        raise CdlError(f"timm {timm.__version__} has no published weights for backbone {tag!r}")
+    name = config.hf_hub_filename or "model.safetensors"
+    weights = Published(f"{tag}.safetensors", hf_hub_url(config.hf_hub_id, name))
+    (path,) = obtain([weights], WEIGHTS, **fetching)
+    state, _ = _read(path, "; delete it and run again")
+    remember(weights, path)
+    with torch.device("meta"):
+        vit = timm.create_model(tag.split(".")[0], pretrained=False, num_classes=0)
     architecture = {
         "img_size": vit.patch_embed.img_size[0],
         "patch_size": vit.patch_embed.patch_size[0],
@@ -90,8 +111,8 @@ def _from_timm(tag: str) -> tuple[dict[str, Tensor], dict[str, Any], list, list]
         "depth": len(vit.blocks),
         "num_heads": vit.blocks[0].attn.num_heads,
     }
-    config = vit.pretrained_cfg
-    return vit.state_dict(), architecture, list(config["mean"]), list(config["std"])
+    state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
+    return path, state, architecture, list(config.mean), list(config.std)
 
 
 def _build(architecture: Mapping[str, int]) -> VisionTransformer:

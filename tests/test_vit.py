@@ -1,9 +1,6 @@
 """The prompted forward against timm's own, and backbones from every source."""
 
-import json
-
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
@@ -95,39 +92,6 @@ def test_a_local_file_and_what_may_be_wrong_with_it(tmp_path):
         fetch(output, "file", str(file))
     with pytest.raises(CdlError, match="cannot be read"):
         fetch(output, "file", str(tmp_path / "absent.safetensors"))
-
-
-def test_a_timm_tag_is_fetched_through_timm(tmp_path, monkeypatch):
-    made = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2)
-    asked = {}
-
-    def create_model(tag, **options):
-        asked.update(tag=tag, **options)
-        return made
-
-    monkeypatch.setattr(timm, "create_model", create_model)
-    output = tmp_path / "b.safetensors"
-    fetch(output, "timm", "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
-    assert asked == {
-        "tag": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-        "pretrained": True,
-        "num_classes": 0,
-    }
-    metadata = json.loads(output.with_suffix(".json").read_text())
-    assert metadata["mean"] == list(made.pretrained_cfg["mean"])
-    images = torch.rand(1, 3, 224, 224)
-    torch.testing.assert_close(
-        Backbone.load(output, 224, "unit").query(images), made.eval()(images)
-    )
-
-
-def test_a_timm_tag_that_cannot_be_fetched_is_one_sentence(tmp_path, monkeypatch):
-    def offline(tag, **options):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(CdlError, match="could not be fetched through timm .no route to host"):
-        fetch(tmp_path / "b.safetensors", "timm", "vit_base_patch16_224.augreg_in21k_ft_in1k")
 
 
 def test_a_damaged_backbone_is_refused(tmp_path):

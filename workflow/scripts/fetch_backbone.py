@@ -5,4 +5,6 @@ from cdl.jobs import job
 with job(snakemake.log[0]):
     from cdl.backbones import fetch
 
-    fetch(snakemake.output.weights, **snakemake.params.source)
+    # `fetch` is read here and not in params: another mirror is no reason to run anything again
+    fetching = snakemake.config.get("fetch", {})
+    fetch(snakemake.output.weights, **snakemake.params.source, **fetching)
