@@ -154,28 +154,6 @@ def test_a_folder_with_split_files(tmp_path):
         prepare(tmp_path / "q", source)
 
 
-def test_cifar100_comes_through_torchvision(tmp_path, monkeypatch):
-    class StandIn:
-        classes = ["apple", "bear"]
-
-        def __init__(self, root, train, download):
-            assert download
-            assert root == "somewhere"
-            self.data = np.stack([picture(i + 10 * train, 32, 32) for i in range(4)])
-            self.targets = [0, 1, 0, 1]
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR100", StandIn)
-    prepare(tmp_path, {"name": "cifar100", "root": "somewhere"})
-    assert Packed(tmp_path, "train").classes == ["apple", "bear"]
-
-    def offline(*_, **__):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR100", offline)
-    with pytest.raises(CdlError, match="put cifar-100-python.tar.gz there by hand"):
-        prepare(tmp_path / "again", {"name": "cifar100"})
-
-
 @pytest.mark.parametrize("name", ["train.pixels", "train.parquet", "manifest.json"])
 def test_truncated_and_missing_packed_data_are_refused(tmp_path, name):
     prepare(tmp_path, {"name": "digits"})

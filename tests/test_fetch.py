@@ -1,23 +1,36 @@
 """What comes over the network: checked, continued, from a mirror, or named for doing by hand."""
 
+import ast
 import hashlib
 import io
 import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 from cdl import backbones
 from cdl.backbones import Backbone
+from cdl.data import Packed, archives, prepare
 from cdl.errors import CdlError
 from cdl.fetching import Published, obtain
 
+ROOT = Path(__file__).parent.parent
+PREPARE = "workflow/rules/prepare.smk"
 TAG = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
 
@@ -243,3 +256,304 @@ def test_backbones_offline_and_from_a_folder(hub, weights):
 def test_a_tag_that_timm_does_not_know(tag):
     with pytest.raises(CdlError, match=f"timm .*{tag}|{tag}.* timm"):
         backbones.fetch("b.safetensors", "timm", tag)
+
+
+# ---- datasets that are published as archives
+
+
+def add(tar, name, content=b"", **fields):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def jpeg(seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+LISTS = {  # labels are not in the order of the folders, and one list still names another tree
+    "train": ["n02/art_0.jpg", "n01/toy_3.jpg", "train/n03/art_1.jpg", "n01/art_0.jpg"],
+    "test": ["n03/art_0.jpg", "test/n01/sketch_7.jpg", "n02/misc_11.jpg"],
+}
+LABELS = {"n02": 0, "n03": 1, "n01": 2}
+
+
+@pytest.fixture
+def imagenet_r(server, monkeypatch):
+    """A small archive and lists of the same structure, where the publishers have the real ones."""
+    buffer, names = io.BytesIO(), [name for listed in LISTS.values() for name in listed]
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        add(tar, "imagenet-r", type=tarfile.DIRTYPE)
+        add(tar, "imagenet-r/README.txt", b"n01 goldfish\n")
+        for i, name in enumerate(names):
+            add(tar, f"imagenet-r/{'/'.join(name.split('/')[-2:])}", jpeg(i))
+    server.files["imagenet-r.tar"] = buffer.getvalue()
+    for split, listed in LISTS.items():
+        lists = {
+            "data": [f"data/imagenet-r/{name}" for name in listed],
+            "targets": [LABELS[name.split("/")[-2]] for name in listed],
+        }
+        server.files[f"imagenet-r_{split}.yaml"] = yaml.dump(lists).encode()
+    files = [server.published(f.name) for f in archives.PUBLISHED["imagenet_r"]]
+    monkeypatch.setitem(archives.PUBLISHED, "imagenet_r", tuple(files))
+    return server
+
+
+SOURCE = {"name": "imagenet_r", "root": "data/imagenet-r"}
+
+
+def test_imagenet_r_is_fetched_checked_and_read_in_place(imagenet_r):
+    archives.fetch("fetched.json", **SOURCE)
+    assert list(json.loads(Path("fetched.json").read_text())) == [
+        "imagenet-r.tar",
+        "imagenet-r_train.yaml",
+        "imagenet-r_test.yaml",
+    ]
+    prepare("packed", SOURCE, short_side=6)
+    train, test = Packed("packed", "train"), Packed("packed", "test")
+    assert train.classes == ["n02", "n03", "n01"]
+    assert train.labels.tolist() == [0, 2, 1, 2]
+    assert test.labels.tolist() == [1, 2, 0]
+    assert train.names.tolist()[2] == "n03/art_1.jpg"
+    images, sizes = train.batch(torch.tensor([1]))
+    assert sizes.tolist() == [[6, 10]]
+    with Image.open(io.BytesIO(jpeg(1))) as image:
+        expected = np.asarray(image.resize((10, 6), Image.Resampling.BILINEAR))
+    assert np.array_equal(images[0].permute(1, 2, 0), expected)
+    assert sorted(p.name for p in Path(SOURCE["root"]).iterdir()) == [
+        "imagenet-r.tar",
+        "imagenet-r_test.yaml",
+        "imagenet-r_train.yaml",
+    ]  # nothing was unpacked
+
+
+def test_a_changed_list_or_archive_is_refused(imagenet_r):
+    for name in ("imagenet-r.tar", "imagenet-r_test.yaml"):
+        raw = bytearray(imagenet_r.files[name])
+        raw[len(raw) // 2] ^= 1
+        kept, imagenet_r.files[name] = imagenet_r.files[name], bytes(raw)
+        with pytest.raises(CdlError, match=f"{name} has md5 .* expected is"):
+            archives.fetch("fetched.json", **SOURCE)
+        imagenet_r.files[name] = kept
+        assert not Path("fetched.json").exists()
+    archives.fetch("fetched.json", **SOURCE)
+
+
+@pytest.mark.parametrize("below", ["", "imagenet-r"])
+def test_a_rearranged_tree_is_recognised_and_refused(imagenet_r, below):
+    root = Path(SOURCE["root"])
+    for split in ("train", "test"):
+        (root / below / split / "n01").mkdir(parents=True)
+    for attempt in (lambda: archives.fetch("f.json", **SOURCE), lambda: prepare("p", SOURCE)):
+        with pytest.raises(CdlError, match="rearranged by another tool .*put imagenet-r.tar as"):
+            attempt()
+    assert imagenet_r.asked == []
+    (root / "imagenet-r.tar").write_bytes(imagenet_r.files["imagenet-r.tar"])
+    archives.fetch("f.json", **SOURCE)  # the archive beside it is all that is read
+    prepare("p", SOURCE)
+
+
+def test_the_real_files_offline():
+    with pytest.raises(CdlError, match="offline") as error:
+        archives.fetch("fetched.json", **SOURCE, offline=True)
+    for name, origin in (
+        ("imagenet-r.tar", "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar"),
+        ("imagenet-r_train.yaml", "https://raw.githubusercontent.com/GT-RIPL/CODA-Prompt/"),
+        ("imagenet-r_test.yaml", "https://raw.githubusercontent.com/GT-RIPL/CODA-Prompt/"),
+    ):
+        assert f"data/imagenet-r/{name} (from {origin}" in str(error.value)
+    checksums = [file.checksum for file in archives.PUBLISHED["imagenet_r"]]
+    assert checksums == [
+        "md5:a61312130a589d0ca1a8fca1f2bd3337",
+        "md5:b90d9c763369c87dbd9becb80abd83b3",
+        "md5:3ea5a3aa2e96578874254d4ee87321b3",
+    ]
+
+
+def hostile(tmp_path):
+    """An archive whose members lead out of any folder it could be unpacked into."""
+    path = tmp_path / "root" / "imagenet-r.tar"
+    path.parent.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(jpeg(0))
+    with tarfile.open(path, "w") as tar:
+        add(tar, "../escaped.jpg", jpeg(0))
+        add(tar, f"{tmp_path}/absolute.jpg", jpeg(0))
+        linked = {"type": tarfile.SYMTYPE, "linkname": f"{tmp_path}/secret.jpg"}
+        add(tar, "imagenet-r/n01/link.jpg", **linked)
+        hard = {"type": tarfile.LNKTYPE, "linkname": "../../secret.jpg"}
+        add(tar, "imagenet-r/n01/hard.jpg", **hard)
+        add(tar, "imagenet-r/n01/device.jpg", type=tarfile.FIFOTYPE)
+        add(tar, "imagenet-r/n01/good.jpg", jpeg(1))
+    return path
+
+
+@pytest.mark.parametrize("name", ["link", "hard", "device", "absent"])
+def test_a_hostile_archive_writes_nothing_and_links_nowhere(tmp_path, name):
+    path = hostile(tmp_path)
+    for split, file in (("train", f"a/n01/{name}.jpg"), ("test", "a/n01/good.jpg")):
+        lists = {"data": [file], "targets": [0]}
+        path.with_name(f"imagenet-r_{split}.yaml").write_text(yaml.dump(lists))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(CdlError, match=f"holds no file 'imagenet-r/n01/{name}.jpg'"):
+        prepare(tmp_path / "packed", {"name": "imagenet_r", "root": str(path.parent)})
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "packed"}
+    assert not (tmp_path.parent / "escaped.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ("data: [a/n01/x.jpg]", "cannot be read as a split file .'targets'"),
+        ("data: [a/n01/x.jpg]\ntargets: []", "cannot be read as a split file"),
+        ("data: [x.jpg]\ntargets: [0]", "'x.jpg' with label 0 is not FOLDER/NAME"),
+        ("data: [a/n01/x.jpg]\ntargets: [one]", "with label 'one' is not"),
+        ("data: [a/n01/x.jpg]\ntargets: [1]", "none has label 0"),
+        ("data: [n01/x.jpg, n02/x.jpg]\ntargets: [0, 0]", "n02/x.jpg has label 0, .* of 'n01'"),
+        ("!!python/object/apply:os.mkdir [pwned]", "cannot be read as a split file"),
+    ],
+)
+def test_split_files_that_are_none(tmp_path, lists, message):
+    path = hostile(tmp_path)
+    for split in ("train", "test"):
+        path.with_name(f"imagenet-r_{split}.yaml").write_text(lists)
+    with pytest.raises(CdlError, match=message):
+        prepare("packed", {"name": "imagenet_r", "root": str(path.parent)})
+    assert not Path("pwned").exists()
+
+
+@pytest.fixture
+def cifar100(server, monkeypatch):
+    """Three images of each split in CIFAR-100's binary edition."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        add(tar, "cifar-100-binary/fine_label_names.txt", b"apple\nbear\n")
+        for split, images in (("train", pixels[:3]), ("test", pixels[3:])):
+            rows = [
+                bytes([19, label]) + image.transpose(2, 0, 1).tobytes()
+                for label, image in zip((1, 0, 1), images, strict=True)
+            ]
+            add(tar, f"cifar-100-binary/{split}.bin", b"".join(rows))
+    server.files["cifar-100-binary.tar.gz"] = buffer.getvalue()
+    file = server.published("cifar-100-binary.tar.gz")
+    monkeypatch.setitem(archives.PUBLISHED, "cifar100", (file,))
+    return pixels
+
+
+def test_cifar100_needs_no_pickle(cifar100, monkeypatch):
+    monkeypatch.delattr("pickle.load")
+    monkeypatch.delattr("pickle.loads")
+    source = {"name": "cifar100", "root": "data/cifar100"}
+    archives.fetch("fetched.json", **source)
+    prepare("packed", source)
+    test = Packed("packed", "test")
+    assert test.classes == ["apple", "bear"]
+    assert test.labels.tolist() == [1, 0, 1]
+    assert np.array_equal(test.batch(torch.arange(3))[0].permute(0, 2, 3, 1), cifar100[3:])
+
+
+@pytest.mark.parametrize("keep", [100, 9000])
+def test_a_truncated_archive_is_one_sentence(cifar100, server, keep):
+    Path("data").mkdir()
+    Path("data/cifar-100-binary.tar.gz").write_bytes(server.files["cifar-100-binary.tar.gz"][:keep])
+    with pytest.raises(CdlError, match="cifar-100-binary.tar.gz .*--forcerun fetch_dataset"):
+        prepare("packed", {"name": "cifar100", "root": "data"})
+
+
+# ---- the network is for the two rules that fetch
+
+
+def test_compute_jobs_open_no_connection(imagenet_r, cifar100, monkeypatch):
+    for name in ("imagenet_r", "cifar100"):
+        archives.fetch(f"{name}.json", name, "data")
+    backbones.fetch("b.safetensors", "embedded", "vit_nano_patch4_32")
+
+    def connect(*_):
+        raise AssertionError("a compute job opened a connection")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    for source in ({"name": "imagenet_r", "root": "data"}, {"name": "cifar100", "root": "data"}):
+        prepare("packed", source)
+        Packed("packed", "train")
+    Backbone.load("b.safetensors", 16, "backbone")
+
+
+def imports(path):
+    """The modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
+    network = ("requests", "urllib", "http.", "socket", "pooch")
+    users = {
+        path.name
+        for path in (ROOT / "cdl").rglob("*.py")
+        if any(name.startswith(network) for name in imports(path))
+    }
+    assert users == {"fetching.py"}
+    callers = {
+        path.stem
+        for path in (ROOT / "workflow" / "scripts").glob("*.py")
+        if {"cdl.backbones.fetch", "cdl.data.archives.fetch"} & set(imports(path))
+    }
+    assert callers == {"fetch_backbone", "fetch_dataset"}
+    local = re.search(r"localrules:\n((?:    \w+,\n)+)", (ROOT / PREPARE).read_text())[1]
+    assert callers == set(re.findall(r"\w+", local))
+    pickles = ("pickle", "dill", "cloudpickle", "joblib", "torch.load")
+    for path in (ROOT / "cdl").rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith(pickles)], path
+        assert "torch.load(" not in path.read_text(), path
+
+
+# ---- in the workflow
+
+CONFIG = """
+name: fetched
+datasets: {pictures: {source: %s, tasks: 2, view: {size: 16}}}
+backbones: {nano: {embedded: vit_nano_patch4_32}, micro: {embedded: vit_micro_patch4_32}}
+grid: {methods: [head_only], pairs: [{teacher: micro, student: nano}], distillers: [none]}
+"""
+
+
+def snakemake(*arguments):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1"]
+    command += ["--configfile", "config.yaml", "--quiet", "host", "reason", *arguments]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_offline_in_the_workflow_is_one_sentence_and_work_goes_on_after(server):
+    Path("config.yaml").write_text(CONFIG % "{imagenet_r: {}}" + "fetch: {offline: true}\n")
+    result = snakemake("--until", "fetch_dataset", "fetch_backbone", "--keep-going")
+    assert result.returncode != 0
+    assert "cdl: fetch.offline is true, so put by hand: data/imagenet-r/imagenet-r.tar (from" in (
+        result.stderr
+    )
+    assert "Traceback (most recent call last)" not in result.stderr.split("cdl: ")[0][-2000:]
+    assert len(list(Path("results/backbones").glob("*.safetensors"))) == 2  # what could be done
+    plan = snakemake("-n", "--until", "fetch_backbone", "fetch_dataset").stdout
+    assert "fetch_dataset" in plan
+    assert "fetch_backbone" not in plan
+
+
+def test_a_dataset_changed_on_disk_is_prepared_again(tmp_path):
+    images = [jpeg(i) for i in range(4)]
+    for split, part in (("train", images[:2]), ("test", images[2:])):
+        frame = pd.DataFrame({"image": part, "label": [0, 1]})
+        frame.to_parquet(f"{split}.parquet")
+    Path("config.yaml").write_text(CONFIG % "{parquet: {path: .}}")
+    assert snakemake("--until", "prepare_dataset").returncode == 0
+    assert "prepare_dataset" not in snakemake("-n", "--until", "prepare_dataset").stdout
+    frame["image"] = [jpeg(5), jpeg(6)]
+    frame.to_parquet("test.parquet")
+    assert "prepare_dataset" in snakemake("-n", "--until", "prepare_dataset").stdout

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).parent.parent / "cdl" / "assets"
 _TIMM = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_\d+\.\w+")
 _TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
-_N_CLASSES = {"digits": 10, "cifar100": 100}
+_N_CLASSES = {"digits": 10, "cifar100": 100, "imagenet_r": 200}
 
 
 class Shape(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cdl.data.archives import cifar100, imagenet_r
 from cdl.data.items import SPLITS, Item, Source, class_names, decode
 from cdl.errors import CdlError
 
@@ -37,25 +38,6 @@ def digits(seed: int = 0, test_images: int = 360) -> Source:
         for i in sorted(indices)
     ]
     return Source(tuple(str(d) for d in range(10)), items)
-
-
-def cifar100(root: str = "data/cifar100") -> Source:
-    """CIFAR-100 through torchvision, which downloads it into `root` and checks its md5."""
-    from torchvision.datasets import CIFAR100
-
-    try:
-        parts = [CIFAR100(root, train=split == "train", download=True) for split in SPLITS]
-    except (OSError, RuntimeError) as error:
-        raise CdlError(
-            f"CIFAR-100 could not be fetched into {root!r} ({error}); put "
-            f"cifar-100-python.tar.gz there by hand, or use source 'parquet' or 'folder'"
-        ) from error
-    items = [
-        Item(split, int(label), f"{split}[{i}]", lambda part=part, i=i: part.data[i])
-        for split, part in zip(SPLITS, parts, strict=True)
-        for i, label in enumerate(part.targets)
-    ]
-    return Source(tuple(parts[0].classes), items)
 
 
 def parquet(
@@ -163,6 +145,7 @@ def folder(path: str, train: str = "train", test: str = "test") -> Source:
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
     "cifar100": cifar100,
+    "imagenet_r": imagenet_r,
     "parquet": parquet,
     "folder": folder,
 }

@@ -70,9 +70,12 @@ def teacher_spec_of(wildcards):
     return GRID.spec(GRID.teacher_of(run_of(wildcards)))
 
 
-def source_files(source):
-    """The files of a source on disk that are worth watching one by one."""
-    if source["name"] not in ("parquet", "folder"):
+def source_files(prepared):
+    """The files of a source that are worth watching one by one, or the record of their fetch."""
+    source = PREPARED[prepared]["source"]
+    if "root" in source:
+        return [f"results/data/{prepared}/fetched.json"]
+    if "path" not in source:
         return []
     folder = Path(source["path"])
     if source["name"] == "folder":

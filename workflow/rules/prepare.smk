@@ -1,14 +1,33 @@
-# Data and backbones, brought into one form; the only rules that may use the network.
+# Data and backbones, brought into one form. Only the two `fetch_` rules may use the network.
 
 
 localrules:
-    prepare_dataset,
+    fetch_dataset,
     fetch_backbone,
+
+
+# The files themselves are no outputs, which Snakemake would delete when a job fails. The record
+# is temporary, so that preparing again always begins with checking them again.
+rule fetch_dataset:
+    output:
+        record=temp("results/data/{prepared}/fetched.json"),
+    log:
+        "results/data/{prepared}/fetch_dataset.log",
+    conda:
+        ENV
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        source=lambda w: PREPARED[w.prepared]["source"],
+    script:
+        "../scripts/fetch_dataset.py"
 
 
 rule prepare_dataset:
     input:
-        files=lambda w: source_files(PREPARED[w.prepared]["source"]),
+        files=lambda w: source_files(w.prepared),
     output:
         manifest="results/data/{prepared}/manifest.json",
         train_pixels="results/data/{prepared}/train.pixels",
