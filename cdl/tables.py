@@ -8,6 +8,7 @@ import pandas as pd
 
 from cdl.artifacts import fingerprint, read_json, replacing
 
+NOT_RUN = "not run"
 METRICS = [
     "final_average_accuracy",
     "last_accuracy",
@@ -20,7 +21,8 @@ METRICS = [
 IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
 _WHOSE = ["role", "query"]
 _LINKS = ["run", "none_run", "teacher_run"]
-_CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
+_PAIRED = ["gain_over_none", "gap_to_teacher"]
+CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
 
 
 def collect(
@@ -40,32 +42,36 @@ def collect(
         cost: one row per run, training seconds and peak memory (MB) of its jobs.
         protocols: the resolved protocol behind each hash in the results.
     """
-    runs, curves, cost, protocols = [], [], [], {}
-    for row, path, files in zip(rows, results, costs, strict=True):
-        run = read_json(path)
-        identity = {key: row[key] for key in IDENTITY}
-        protocol = {**row["protocol"], "data": run["data"]}
-        short = fingerprint(protocol)[:8]
-        protocols[short] = protocol
-        whose = {key: row[key] for key in _WHOSE}
-        runs.append(
-            {
-                **identity,
-                **{name: run["metrics"][name] for name in METRICS},
-                "trainable_parameters": run["trainable_parameters"],
-                **whose,
-                "protocol": short,
-                **{key: row[key] for key in _LINKS},
-            }
-        )
+    runs = [read_json(path) for path in results]
+    curves, cost = [], []
+    for row, run, files in zip(rows, runs, costs, strict=True):
+        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
         for stage, line in enumerate(run["matrix"]):
             seen = line[: stage + 1]
-            accuracy = sum(seen) / len(seen)
-            curves.append({**identity, **whose, "stage": stage, "accuracy": accuracy})
+            curves.append({**whose, "stage": stage, "accuracy": sum(seen) / len(seen)})
         jobs = pd.concat(pd.read_csv(file, sep="\t", na_values="-") for file in files)
         seconds, memory = round(jobs["s"].sum(), 1), jobs["max_rss"].max()
-        cost.append({**identity, **whose, "training_seconds": seconds, "peak_memory_mb": memory})
-    return pd.DataFrame(runs), pd.DataFrame(curves), pd.DataFrame(cost), protocols
+        cost.append({**whose, "training_seconds": seconds, "peak_memory_mb": memory})
+    table, protocols = results_of(rows, runs)
+    return table, pd.DataFrame(curves), pd.DataFrame(cost), protocols
+
+
+def results_of(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any] | None]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return `results` and `protocols` of `collect`; a run that is None has NaN and no protocol."""
+    records, protocols = [], {}
+    for row, run in zip(rows, runs, strict=True):
+        numbers, short = dict.fromkeys([*METRICS, "trainable_parameters"], float("nan")), ""
+        if run is not None:
+            protocol = {**row["protocol"], "data": run["data"]}
+            short = fingerprint(protocol)[:8]
+            protocols[short] = protocol
+            numbers = {name: run["metrics"][name] for name in METRICS}
+            numbers["trainable_parameters"] = run["trainable_parameters"]
+        identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
+        records.append({**identity, **numbers, **whose, "protocol": short, **links})
+    return pd.DataFrame(records), protocols
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
@@ -90,10 +96,10 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds.
 
     Returns:
-        One row per cell, in percent and percent points: `n` seeds, mean and sample standard
-        deviation (NaN for one seed) of every metric, of the gain of the final average accuracy
-        over the undistilled student, and of its gap to the teacher (teacher minus student);
-        gain and gap are paired by seed.
+        One row per cell, in percent and percent points: `n` finished seeds, mean and sample
+        standard deviation (NaN for one seed) of every metric, of the gain of the final average
+        accuracy over the undistilled student, and of its gap to the teacher (teacher minus
+        student); gain and gap are paired by seed.
     """
     table = results.copy()
     accuracy = table.set_index("run")["final_average_accuracy"]
@@ -101,23 +107,32 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     distilled = table["teacher"] != ""
     table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
     table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
-    values = [*METRICS, "gain_over_none", "gap_to_teacher"]
-    groups = table.groupby(_CELL, sort=False)
+    values = [*METRICS, *_PAIRED]
+    groups = table.groupby(CELL, sort=False)
     summary = groups[values].agg(["mean", "std"])
     summary.columns = [f"{name}_{statistic}" for name, statistic in summary.columns]
-    summary.insert(0, "n", groups.size())
+    summary.insert(0, "n", groups["final_average_accuracy"].count())
     summary["trainable_parameters"] = groups["trainable_parameters"].first()
-    summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted(set(hashes))))
+    summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
     return summary.reset_index()
+
+
+def distiller_of(row: Mapping[str, Any]) -> str:
+    """Return how tables for people name a row's distiller."""
+    if row["role"] == "teacher":
+        return "(teacher)"
+    return f"{row['kd']} ({row['variant']})" if row["variant"] else row["kd"]
 
 
 def markdown(summary: pd.DataFrame) -> str:
     """Return the summary as a Markdown table for people."""
 
     def shown(row: pd.Series, name: str) -> str:
+        if row["n"] == 0:
+            return NOT_RUN
         mean, std = row[f"{name}_mean"], row[f"{name}_std"]
-        if pd.isna(mean):
-            return "-"
+        if pd.isna(mean):  # paired with a learner that does not exist, or has not been run
+            return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
         return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
     lines = []
@@ -128,16 +143,14 @@ def markdown(summary: pd.DataFrame) -> str:
                 "method": row["method"],
                 "learner": row["student"],
                 "taught by": row["teacher"] or "-",
-                "distiller": "(teacher)"
-                if row["role"] == "teacher"
-                else row["kd"] + (f" ({row['variant']})" if row["variant"] else ""),
+                "distiller": distiller_of(row),
                 "final average accuracy": shown(row, "final_average_accuracy"),
                 "forgetting": shown(row, "forgetting"),
                 "gain over none": shown(row, "gain_over_none"),
                 "gap to teacher": shown(row, "gap_to_teacher"),
-                "parameters": f"{row['trainable_parameters']:,}",
+                "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
                 "n": row["n"],
-                "protocol": row["protocol"],
+                "protocol": row["protocol"] or NOT_RUN,
             }
         )
     note = (
@@ -147,3 +160,15 @@ def markdown(summary: pd.DataFrame) -> str:
         "classes, views, normalisation, schedule, weights); protocols.json spells it out."
     )
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+
+
+def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:
+    """Write the summary of results, finished or not."""
+    summary = summarise(results)
+    with replacing(md) as temporary:
+        temporary.write_text(markdown(summary))
+    not_run = summary["n"] == 0
+    if not_run.any():
+        summary = summary.round(6).astype(object)
+        summary.loc[not_run, [*summary.columns.drop([*CELL, "n"])]] = NOT_RUN
+    write(summary, csv)

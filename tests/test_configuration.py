@@ -11,6 +11,12 @@ from grid import Grid
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
 
+OVERLAYS = {  # a file or folder of overlays, and what they are laid over here
+    "cifar100_methods.yaml": "cifar100_micro.yaml",
+    "ablations": "default.yaml",
+    "test": "default.yaml",
+}
+
 
 def default():
     return yaml.safe_load((ROOT / "config" / "default.yaml").read_text())
@@ -23,8 +29,9 @@ def grid(changes=None):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_shipped_configurations_are_accepted(path):
     config = yaml.safe_load(path.read_text())
-    if path.parent.name == "test":  # an overlay
-        config = merge(default(), config)
+    below = OVERLAYS.get(path.name, OVERLAYS.get(path.parent.name))
+    if below:
+        config = merge(yaml.safe_load((ROOT / "config" / below).read_text()), config)
     assert Grid(resolve(config)).runs
 
 

@@ -111,6 +111,7 @@ class Grid:
             _known("grid.exclude", [pair["distiller"]], {b.label: b for b in self.distillers})
         self.runs = list(dict.fromkeys(self._expand()))
         self.by_folder = {run.folder: run for run in self.runs}
+        self.comparisons = self._comparisons()
         self._shapes: dict[str, Shape] = {}
         for run in self.runs:
             refuse_impossible(run, config["datasets"][run.dataset], self.shape)
@@ -168,16 +169,61 @@ class Grid:
         learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
         return self.by_folder[f"{run.dataset}/{run.method.label}/{learner}/seed{run.seed}"]
 
+    def _comparisons(self) -> dict[str, tuple[str, str, str]]:
+        """Name what is laid beside published numbers: `cifar100_base-small` and what it is of."""
+        blocks, found = self.config["backbones"], {}
+        for dataset, pair in product(self.datasets, self.config["grid"]["pairs"]):
+            teacher, student = pair["teacher"], pair["student"]
+            named = (self.config["datasets"][dataset], blocks[teacher], blocks[student])
+            if all(block["published"] for block in named):
+                short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
+                name = f"{dataset}_{short}"
+                if name in found:
+                    raise ConfigError(
+                        f"grid.pairs: two of them would share the table {name!r}; "
+                        f"rename {teacher!r} or {student!r} in backbones"
+                    )
+                found[name] = (dataset, teacher, student)
+        return found
+
+    def runs_of(self, dataset: str, teacher: str, student: str) -> list[Run]:
+        """Return the runs of one dataset and pair: teachers, undistilled and distilled students."""
+        query = teacher if self.config["protocol"]["query"] == "self" else student
+        wanted = {
+            ("teacher", teacher, query, None),
+            ("student", student, student, None),
+            ("student", student, student, teacher),
+        }
+        return [
+            run
+            for run in self.runs
+            if run.dataset == dataset and (run.role, run.backbone, run.query, run.teacher) in wanted
+        ]
+
+    def published(self, dataset: str, teacher: str, student: str) -> dict[str, Any]:
+        """Return what the papers call a dataset and the backbones of a pair."""
+        blocks = self.config["backbones"]
+        return {
+            "dataset": self.config["datasets"][dataset]["published"],
+            "backbones": {name: blocks[name]["published"] for name in (teacher, student)},
+        }
+
     def protocol(self, dataset: str) -> dict[str, Any]:
         """Return all that a dataset's numbers share: what the tables' protocol hash stands for."""
-        pairs = self.config["grid"]["pairs"]
+        pairs, block = self.config["grid"]["pairs"], self.config["datasets"][dataset]
         used = sorted({name for pair in pairs for name in pair.values()})
+
+        def weights(name: str) -> dict[str, Any]:
+            batch_size = self.config["backbones"][name]["batch_size"]
+            own = {"batch_size": batch_size} if batch_size else {}
+            return self.backbone_source(name) | own
+
         return {
             "numerics": NUMERICS,
             "protocol": self.config["protocol"],
             "training": self.config["training"],
-            "dataset": {k: v for k, v in self.config["datasets"][dataset].items() if k != "source"},
-            "backbones": {name: self.backbone_source(name) for name in used},
+            "dataset": {k: v for k, v in block.items() if k not in ("source", "published")},
+            "backbones": {name: weights(name) for name in used},
             **self._rounding(),
         }
 
@@ -210,6 +256,9 @@ class Grid:
         if run.role == "teacher":
             overrides = config["training"]["teacher"]
             training |= {k: v for k, v in overrides.items() if v is not None}
+        teacher = run.backbone if run.role == "teacher" else run.teacher
+        batch_size = teacher and config["backbones"][teacher]["batch_size"]
+        training |= {"batch_size": batch_size} if batch_size else {}
         spec = {
             "numerics": NUMERICS,
             "seed": run.seed,
@@ -260,7 +309,8 @@ class Grid:
 
     def backbone_source(self, name: str) -> dict[str, str]:
         """Return the arguments of `cdl.backbones.fetch`."""
-        given = {k: v for k, v in self.config["backbones"][name].items() if v is not None}
+        block = self.config["backbones"][name]
+        given = {k: block[k] for k in ("embedded", "file", "timm") if block[k] is not None}
         if len(given) != 1:
             raise ConfigError(
                 f"backbones.{name}: give exactly one of embedded, file and timm, "

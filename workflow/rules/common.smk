@@ -1,5 +1,6 @@
 """What the rules share: the resolved configuration, its grid, and lookups per wildcard."""
 
+import re
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -17,6 +18,7 @@ except ConfigError as error:
 ROOT = GRID.root
 TABLES = f"{GRID.tables}/tables"
 FIGURES = f"{GRID.tables}/figures"
+COMPARISON_FILES = ("csv", "md", "tex", "html", "json")
 STATES = "results/state"  # of unfinished jobs, under fingerprints
 ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
 PREPARED = {Path(GRID.data(name)).name: GRID.source(name) for name in GRID.datasets}
@@ -178,6 +180,36 @@ def costs_of(run):
     return [f"{ROOT}/{run.folder}/task{t}/{kind}.tsv" for t in range(run.n_tasks)]
 
 
+def compared(comparison):
+    """The runs of a comparison with published numbers."""
+    return GRID.runs_of(*GRID.comparisons[comparison])
+
+
+def learner_of(run):
+    """What a learner's artifacts must be made of to be those of this configuration."""
+    fields = ("backbone", "query", "teacher", "teacher_query")
+    names = {getattr(run, field) for field in fields} - {None}
+    return {
+        "folder": f"{ROOT}/{run.folder}",
+        "spec": GRID.spec(run),
+        "backbones": {name: GRID.backbone(name) for name in sorted(names)},
+    }
+
+
+def finished_of(run):
+    """The arguments of `cdl.finished.finished` for a run."""
+    teacher = GRID.teacher_of(run)
+    return {
+        "learner": learner_of(run),
+        "teacher": learner_of(teacher) if teacher else None,
+        "tasks": run.n_tasks,
+        "data": GRID.data(run.dataset),
+        "images_per_class": GRID.config["datasets"][run.dataset][
+            "test_images_per_class"
+        ],
+    }
+
+
 def learner_files(run):
     names = ("learner.safetensors", "learner.json", "losses.csv")
     return [
@@ -199,6 +231,11 @@ def everything():
             "summary.csv",
             "summary.md",
         )
+    ]
+    files += [
+        f"{TABLES}/{name}.{kind}"
+        for name in GRID.comparisons
+        for kind in COMPARISON_FILES
     ]
     for dataset in GRID.datasets:
         files += [f"{FIGURES}/accuracy_{dataset}.{kind}" for kind in ("svg", "png")]

@@ -3,10 +3,6 @@
 from cdl.jobs import job
 
 with job(snakemake.log[0]):
-    from cdl.artifacts import replacing
-    from cdl.tables import markdown, read, summarise, write
+    from cdl.tables import read, write_summary
 
-    summary = summarise(read(snakemake.input.results))
-    write(summary, snakemake.output.csv)
-    with replacing(snakemake.output.md) as temporary:
-        temporary.write_text(markdown(summary))
+    write_summary(read(snakemake.input.results), snakemake.output.csv, snakemake.output.md)
