@@ -8,7 +8,8 @@ demo: $(VENV)/ready
 	$(BIN)/snakemake --cores $(CORES) --quiet host rules reason
 	@cat results/tables/summary.md
 	@echo "Table:  results/tables/summary.md (all runs: results.csv beside it)"
-	@echo "Figure: results/figures/accuracy_digits.svg (and .png)"
+	@echo "Figure: results/figures/accuracy_digits.svg (and .png; more beside it)"
+	@echo "Page:   results/index.html (every run: curve, matrix, protocol, files)"
 
 test: $(VENV)/ready-test
 	$(BIN)/ruff check cdl workflow tests

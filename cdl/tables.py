@@ -92,6 +92,21 @@ def read(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def differences(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with `gain_over_none` and `gap_to_teacher` (teacher minus student), points.
+
+    Both compare the final average accuracy with that of the run of the same seed; NaN where there
+    is nothing to compare with.
+    """
+    table = results.copy()
+    accuracy = table.set_index("run")["final_average_accuracy"]
+    own = table["final_average_accuracy"]
+    distilled = table["teacher"] != ""
+    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
+    table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
+    return table
+
+
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds.
 
@@ -101,12 +116,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         accuracy over the undistilled student, and of its gap to the teacher (teacher minus
         student); gain and gap are paired by seed.
     """
-    table = results.copy()
-    accuracy = table.set_index("run")["final_average_accuracy"]
-    own = table["final_average_accuracy"]
-    distilled = table["teacher"] != ""
-    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
-    table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
+    table = differences(results)
     values = [*METRICS, *_PAIRED]
     groups = table.groupby(CELL, sort=False)
     summary = groups[values].agg(["mean", "std"])

@@ -47,13 +47,18 @@ def planned(folder, **options):
     return {rule: int(n) for rule, n in jobs.items() if rule not in ("all", "total")}
 
 
+# what tells seconds and memory, which no two runs share
+SECONDS = ("tables/cost.csv", "figures/cost_*.svg", "figures/cost_*.png", "index.html")
+
+
 def contents(folder):
     """Hashes of everything that must be reproducible: all but logs, times and Snakemake's own."""
     kept = {".safetensors", ".json", ".csv", ".parquet", ".md", ".svg", ".png", ".pixels"}
+    kept |= {".yaml", ".html"}
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((folder / "results").rglob("*"))
-        if path.suffix in kept and path.name != "cost.csv"
+        if path.suffix in kept and not any(path.match(pattern) for pattern in SECONDS)
     }
 
 

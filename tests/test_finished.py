@@ -77,7 +77,7 @@ def test_it_does_not_wait_for_a_run_that_is_going_on(folder):
         assert snakemake(folder, "--cores", "1", "collect", overlay=OVERLAY).returncode != 0
         assert tabulated(folder) == ["(teacher)", "none", "kd"]
     finally:
-        lock.unlink()
+        lock.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(

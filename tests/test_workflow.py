@@ -38,8 +38,10 @@ def test_it_runs_and_then_rests(finished):
     assert "final average accuracy" in (finished / TABLES / "summary.md").read_text()
     cost = pd.read_csv(finished / TABLES / "cost.csv")
     assert (cost["training_seconds"] > 0).all()
-    for kind in ("svg", "png"):
-        assert (finished / f"results/tiny/figures/accuracy_digits.{kind}").stat().st_size > 5000
+    for figure in ("accuracy", "forgetting", "gain", "cost"):
+        for kind in ("svg", "png"):
+            path = finished / f"results/tiny/figures/{figure}_digits.{kind}"
+            assert path.stat().st_size > 5000
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_it_runs_and_then_rests(finished):
     ],
 )
 def test_an_edit_runs_what_depends_on_it(finished, overlay, expected):
-    tables = {"collect": 1, "tabulate": 1, "plot": 1} if expected else {}
+    tables = {"collect": 1, "tabulate": 1, "plot": 1, "page": 1} if expected else {}
     assert planned(finished, overlay=overlay) == expected | tables
 
 
@@ -69,6 +71,7 @@ def test_a_new_distiller_trains_only_itself(finished):
         "collect": 1,
         "tabulate": 1,
         "plot": 1,
+        "page": 1,
     }
 
 

@@ -297,6 +297,24 @@ class Grid:
         """Whether queries and teacher logits are artifacts of their own."""
         return self.config["compute"]["targets"] == "cached"
 
+    def in_use(self) -> dict[str, Any]:
+        """Return the configuration, reduced to what can change a number.
+
+        Blocks that no run uses are left out, and so is what only says where, how fast and in how
+        much space numbers are computed.
+        """
+        kept = {
+            "datasets": set(self.datasets),
+            "backbones": {name for pair in self.config["grid"]["pairs"] for name in pair.values()},
+            "methods": {block.name for block in [*self.methods, *self.bounds]},
+            "distillers": {block.name for block in self.distillers},
+            "compute": self.config["compute"].keys() - {"device", "save_minutes", "targets_max_gb"},
+        }
+        return {
+            key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part
+            for key, part in self.config.items()
+        }
+
     def source(self, dataset: str) -> dict[str, Any]:
         """Return the arguments of `cdl.data.prepare` for a dataset."""
         block = self.config["datasets"][dataset]

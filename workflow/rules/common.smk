@@ -210,6 +210,16 @@ def finished_of(run):
     }
 
 
+def evaluations_of(wildcards):
+    """Input function: what the runs of a dataset came to."""
+    return [
+        f"{ROOT}/{run.folder}/{name}"
+        for run in GRID.runs
+        if run.dataset == wildcards.dataset
+        for name in ("results.json", "predictions.parquet")
+    ]
+
+
 def learner_files(run):
     names = ("learner.safetensors", "learner.json", "losses.csv")
     return [
@@ -230,6 +240,7 @@ def everything():
             "cost.csv",
             "summary.csv",
             "summary.md",
+            "configuration.yaml",
         )
     ]
     files += [
@@ -237,8 +248,14 @@ def everything():
         for name in GRID.comparisons
         for kind in COMPARISON_FILES
     ]
+
+    files += [f"{GRID.tables}/index.html"]
     for dataset in GRID.datasets:
-        files += [f"{FIGURES}/accuracy_{dataset}.{kind}" for kind in ("svg", "png")]
+        files += [
+            f"{FIGURES}/{figure}_{dataset}.{kind}"
+            for figure in ("accuracy", "forgetting", "gain", "cost")
+            for kind in ("svg", "png")
+        ]
         folder = GRID.data(dataset)
         files += [f"{folder}/manifest.json"]
         files += [

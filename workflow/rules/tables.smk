@@ -5,7 +5,6 @@ localrules:
     tabulate,
     compare,
     tables,
-    plot,
 
 
 rule tabulate:
@@ -75,21 +74,3 @@ rule tables:
         },
     script:
         "../scripts/tables.py"
-
-
-rule plot:
-    input:
-        curves=f"{TABLES}/curves.csv",
-    output:
-        svg=f"{FIGURES}/accuracy_{{dataset}}.svg",
-        png=f"{FIGURES}/accuracy_{{dataset}}.png",
-    log:
-        f"{FIGURES}/accuracy_{{dataset}}.log",
-    conda:
-        ENV
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    script:
-        "../scripts/plot.py"

@@ -1,13 +1,26 @@
-"""Accuracy over tasks, one panel per method."""
+"""The figures of a dataset, as SVG and PNG."""
 
 from cdl.jobs import job
 
 with job(snakemake.log[0]):
-    from cdl.figures import accuracy_over_tasks
-    from cdl.tables import read
+    import numpy as np
+    import pandas as pd
 
-    curves = read(snakemake.input.curves)
-    accuracy_over_tasks(
-        curves[curves["dataset"] == snakemake.wildcards.dataset],
-        [snakemake.output.svg, snakemake.output.png],
-    )
+    from cdl import figures
+    from cdl.artifacts import read_json
+    from cdl.gains import gains
+    from cdl.tables import differences, read
+
+    names = ("accuracy", "forgetting", "gain", "cost")
+    out = {name: [snakemake.output[name], snakemake.output[f"{name}_png"]] for name in names}
+    tables = (read(snakemake.input[name]) for name in ("curves", "results", "cost"))
+    dataset = snakemake.wildcards.dataset
+    curves, runs, cost = (table[table["dataset"] == dataset] for table in tables)
+    matrices = {
+        run: np.array(read_json(f"{run}/results.json")["matrix"], float) for run in runs["run"]
+    }
+    gained = gains(runs, lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
+    figures.accuracy_over_tasks(curves, out["accuracy"])
+    figures.forgetting(runs, matrices, out["forgetting"])
+    figures.gain_over_none(gained, differences(runs), out["gain"])
+    figures.cost_against_accuracy(runs, cost, out["cost"])

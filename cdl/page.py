@@ -1,0 +1,127 @@
+"""All runs on one self-contained page: a table to sort and filter, and each run in detail.
+
+The table is DataTables (https://datatables.net), whose bundle the package itables carries. It goes
+into the page as a `data:` module, so that nothing is loaded from anywhere when the page is viewed.
+"""
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+
+from cdl.artifacts import read_json, replacing
+from cdl.tables import METRICS, differences
+
+ASSETS = files("cdl") / "assets"
+_TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
+_NUMBERS = ["seed", "n_tasks", "trainable_parameters", "training_seconds", "peak_memory_mb"]
+_DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
+
+
+def write_page(
+    path: str,
+    *,
+    name: str,
+    configuration: str,
+    results: pd.DataFrame,
+    cost: pd.DataFrame,
+    protocols: Mapping[str, Any],
+    data: Mapping[str, str],
+    backbones: Mapping[str, str],
+) -> None:
+    """Write the page.
+
+    Args:
+        path: the HTML file; links to the runs' files are relative to its folder.
+        name: the configuration's name.
+        configuration: its text, resolved.
+        results: runs from `cdl.tables.collect`; their folders must hold `results.json`.
+        cost: the same runs' seconds and memory.
+        protocols: the protocol behind each hash in the results.
+        data: the packed folder of each dataset.
+        backbones: the artifact of each backbone.
+
+    Raises:
+        CdlError: a run's `results.json` cannot be read.
+    """
+    folder = os.path.dirname(path)
+    table = differences(results)
+    table[["training_seconds", "peak_memory_mb"]] = cost[["training_seconds", "peak_memory_mb"]]
+    runs = [_run(row, folder) for row in table.to_dict("records")]
+    content = {
+        "name": name,
+        "runs": runs,
+        "protocols": protocols,
+        "versions": _distinct(run["versions"] for run in runs),
+        "data": {k: os.path.relpath(f"{v}/manifest.json", folder) for k, v in data.items()},
+        "backbones": {
+            k: os.path.relpath(Path(v).with_suffix(".json"), folder) for k, v in backbones.items()
+        },
+        "configuration": configuration,
+    }
+    library = (files("itables") / "html" / "dt_bundle.js").read_bytes()
+    text = Template((ASSETS / "page.html").read_text()).substitute(
+        name=name,
+        style=(ASSETS / "page.css").read_text(),
+        script=(ASSETS / "page.js").read_text(),
+        content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
+        library="data:text/javascript;base64," + base64.b64encode(library).decode(),
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def _run(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return all that the page shows of a run."""
+    result = read_json(f"{row['run']}/results.json")
+    named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}
+    numbers = {key: row[key] for key in [*METRICS, *_DIFFERENCES]}
+    return {
+        "id": row["run"],
+        "none": row["none_run"],
+        "taught": row["teacher_run"],
+        **{key: _number(value) for key, value in named.items()},
+        **{key: _number(value) for key, value in numbers.items()},
+        "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],
+        "test_images": result["test_images"],
+        "fingerprints": {**result["data"], **result["backbones"]},
+        "learner": result["learner"],
+        "versions": result["versions"],
+        "files": _files(row, folder),
+    }
+
+
+def _files(row: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
+    """Return what each of a run's files is, and the way to it."""
+    job = "distil" if row["teacher"] else "train"
+    named = [
+        ("results.json", "matrix, metrics, specification"),
+        ("predictions.parquet", "prediction for every test image"),
+        ("evaluate.log", "log of the evaluation"),
+    ]
+    for t in range(row["n_tasks"]):
+        named += [
+            (f"task{t}/learner.safetensors", f"checkpoint after task {t + 1}"),
+            (f"task{t}/learner.json", "what made it"),
+            (f"task{t}/losses.csv", "losses"),
+            (f"task{t}/{job}.log", "log"),
+        ]
+    return [(what, os.path.relpath(f"{row['run']}/{file}", folder)) for file, what in named]
+
+
+def _number(value: Any) -> Any:
+    """JSON knows no NaN; six decimals, as in the CSV."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value
+
+
+def _distinct(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({json.dumps(value, sort_keys=True): value for value in values}.values())
