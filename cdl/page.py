@@ -8,7 +8,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -123,5 +123,5 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _distinct(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(value, sort_keys=True): value for value in values}.values())

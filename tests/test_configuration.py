@@ -87,6 +87,7 @@ def test_every_object_refuses_unknown_keys():
         ({"training": {"epochs": 2.5}}, "training.epochs: 2.5 is not of type 'integer'"),
         ({"name": "../escape"}, "name: '../escape' does not match"),
         ({"name": "tables"}, "name: 'tables' should not be valid"),
+        ({"name": "index.html"}, "name: 'index.html' should not be valid"),
         ({"methods": {"coda_prompt": {"length": 7}}}, "length: 7 is not a multiple of 2"),
         ({"methods": {"coda_prompt": {"pool": 97}}}, "coda_prompt.pool: 97 cannot work.*96"),
         ({"methods": {"coda_prompt": {"pool": 2}}}, "coda_prompt.pool: 2 cannot work; needed is 3"),

@@ -55,6 +55,7 @@ def test_it_runs_and_then_rests(finished):
         ("protocol: {coda_growth: gram_schmidt}", ALL_TASKS | {"teacher_targets": 2}),
         ("compute: {targets: online}", ALL_TASKS),
         ("compute: {device: cpu, targets_max_gb: 3}", {}),
+        ("fetch: {offline: true}", {}),
         ("distillers: {kd: {alpha: 0.50}}", {}),
     ],
 )

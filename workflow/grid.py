@@ -300,8 +300,8 @@ class Grid:
     def in_use(self) -> dict[str, Any]:
         """Return the configuration, reduced to what can change a number.
 
-        Blocks that no run uses are left out, and so is what only says where, how fast and in how
-        much space numbers are computed.
+        Blocks that no run uses are left out, and so is what only says where files come from, and
+        where, how fast and in how much space numbers are computed.
         """
         kept = {
             "datasets": set(self.datasets),
@@ -313,6 +313,7 @@ class Grid:
         return {
             key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part
             for key, part in self.config.items()
+            if key != "fetch"
         }
 
     def source(self, dataset: str) -> dict[str, Any]:
