@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from configuration import ConfigError, check, complete, merge, schema
-from refusals import Shape, refuse_impossible, shape_of
+from refusals import Shape, refuse_dataset, refuse_impossible, shape_of
 
 from cdl import NUMERICS
 
@@ -94,6 +94,9 @@ class Grid:
         grid = config["grid"]
         self.datasets = grid["datasets"] or sorted(config["datasets"])
         _known("grid.datasets", self.datasets, config["datasets"])
+        for dataset in self.datasets:
+            class_order = config["protocol"]["class_order"]
+            refuse_dataset(dataset, config["datasets"][dataset], class_order)
         for pair in grid["pairs"]:
             _known("grid.pairs", pair.values(), config["backbones"])
             if pair["teacher"] == pair["student"]:
@@ -122,6 +125,8 @@ class Grid:
             entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
             name, variant = entry.pop("block"), entry.pop("variant")
             _known(f"grid.{kind}", [name], self.config[kind])
+            if name == "none" and variant:
+                raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
             part = schema()["properties"][kind]["properties"][name]
             check(entry, part, f"grid.{kind}.{variant}")
             options = complete(merge(self.config[kind][name], entry), part)

@@ -1,6 +1,7 @@
 """What cannot work is refused when the configuration is read, before any job starts."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from grid import Run
 
 EMBEDDED = Path(__file__).parent.parent / "cdl" / "assets"
-_TIMM = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_\d+\.\w+")
+_TIMM = re.compile(r"vit_(tiny|small|base|large)_patch([1-9]\d?)_\d+\.\w+", re.ASCII)
 _TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 _N_CLASSES = {"digits": 10, "cifar100": 100, "imagenet_r": 200}
 
@@ -36,23 +37,85 @@ def shape_of(name: str, source: str, model: str) -> Shape:
                 "weights depend on timm's version)"
             )
         return Shape(*_TIMM_SHAPES[match[1]], int(match[2]))
-    path = EMBEDDED / f"{model}.safetensors" if source == "embedded" else Path(model)
+    field = f"backbones.{name}.{source}"
+    shipped = {path.stem: path for path in sorted(EMBEDDED.glob("*.safetensors"))}
+    if source == "embedded" and model not in shipped:
+        known = ", ".join(shipped)
+        raise ConfigError(f"{field}: {model!r} cannot be read; embedded are {known}")
+    path = shipped[model] if source == "embedded" else Path(model)
+    refuse_path(field, model)
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe might never end
+            raise ValueError
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 10**7)))["__metadata__"]
-        return Shape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
+        shape = Shape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
+        if min(shape) < 1:
+            raise ValueError
+        return shape
     except OSError as error:
-        known = ", ".join(sorted(p.stem for p in EMBEDDED.glob("*.safetensors")))
         raise ConfigError(
-            f"backbones.{name}.{source}: {model!r} cannot be read ({error.strerror}); "
-            f"embedded are {known}"
+            f"{field}: {model!r} cannot be read ({error.strerror}); give a .safetensors file"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"backbones.{name}.{source}: {model!r} is not a .safetensors file with embed_dim, "
-            "depth and patch_size in its header"
+            f"{field}: {model!r} is not a .safetensors file with embed_dim, depth and patch_size "
+            "in its header"
         ) from error
+
+
+def refuse_path(field: str, text: str, folder: str = "") -> None:
+    """Raise `ConfigError` if a text cannot be a path; that nothing lies there yet is fine."""
+    usable = text and text.isprintable() and not {"{", "}"} & set(text)
+    _refuse(not usable, field, text, "a path of printable characters without braces")
+    try:
+        os.stat(Path(folder, text))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        _refuse(True, field, text, f"a path that can be read ({error.strerror})")
+
+
+def refuse_dataset(name: str, dataset: dict[str, Any], class_order: str | list[int]) -> None:
+    """Raise `ConfigError` if a dataset's paths, views or tasks could only fail later.
+
+    Args:
+        name: of the dataset.
+        dataset: its block of the configuration.
+        class_order: as in the protocol.
+    """
+    field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
+    _source(f"{field}.source.{kind}", source)
+    view = dataset["view"]
+    for key in ("crop_scale", "crop_ratio"):
+        low, high = view[key]
+        _refuse(low > high, f"{field}.view.{key}", view[key], "the lower one first")
+    resize = view["test_resize"]
+    small = resize is not None and resize < view["size"]
+    _refuse(small, f"{field}.view.test_resize", resize, f"at least view.size, {view['size']}")
+    n, tasks = _N_CLASSES.get(kind), dataset["tasks"]
+    if n is not None:
+        even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
+        right = f"a divisor of its {n} classes, or sizes that sum to {n}"
+        _refuse(not even, f"{field}.tasks", tasks, right)
+        whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
+        right = f"every label from 0 to {n - 1} once, as {name!r} has"
+        _refuse(not whole, "protocol.class_order", class_order, right)
+
+
+def _source(field: str, source: dict[str, Any]) -> None:
+    """Refuse paths that cannot be read, and patterns that leave their folder."""
+    for key in sorted(source.keys() & {"path", "root"}):
+        refuse_path(f"{field}.{key}", source[key])
+        ours = Path(source[key]).resolve() in (Path.cwd(), *Path.cwd().parents)
+        _refuse(ours, f"{field}.{key}", source[key], "a folder that does not hold the results too")
+    for key in sorted(source.keys() & {"train", "test"}):
+        inside = Path(source[key])
+        outside = inside.is_absolute() or not inside.parts or ".." in inside.parts
+        right = "a name or pattern below the path, without '..' and '**'"
+        _refuse(outside or "**" in source[key], f"{field}.{key}", source[key], right)
+        refuse_path(f"{field}.{key}", source[key], source["path"])
 
 
 def refuse_impossible(run: "Run", dataset: dict[str, Any], shape: Callable[[str], Shape]) -> None:
@@ -64,35 +127,16 @@ def refuse_impossible(run: "Run", dataset: dict[str, Any], shape: Callable[[str]
         shape: name of a backbone to its shape.
     """
     own = shape(run.backbone)
-    view = dataset["view"]
-    for key in ("crop_scale", "crop_ratio"):
-        low, high = view[key]
-        _refuse(low > high, f"datasets.{run.dataset}.view.{key}", view[key], "the lower one first")
-    _refuse(
-        view["size"] % own.patch,
-        f"datasets.{run.dataset}.view.size",
-        view["size"],
-        f"a multiple of {own.patch}, the patch size of {run.backbone!r}",
-    )
-    resize = view["test_resize"]
-    small = resize is not None and resize < view["size"]
-    right = f"at least view.size, {view['size']}"
-    _refuse(small, f"datasets.{run.dataset}.view.test_resize", resize, right)
-    _classes(run, dataset)
+    size = dataset["view"]["size"]
+    for name in (run.backbone, run.query):
+        patch = shape(name).patch
+        right = f"a multiple of {patch}, the patch size of {name!r}"
+        _refuse(size % patch, f"datasets.{run.dataset}.view.size", size, right)
     _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
     if run.teacher is not None:
         check = _DISTILLERS.get(run.distiller.name)
         if check is not None:
             check(run, own, shape(run.teacher), dataset)
-
-
-def _classes(run: "Run", dataset: dict[str, Any]) -> None:
-    """Refuse tasks that do not share out the classes, where their number is known."""
-    n = next((_N_CLASSES[name] for name in dataset["source"] if name in _N_CLASSES), None)
-    tasks, field = dataset["tasks"], f"datasets.{run.dataset}.tasks"
-    if n is not None:
-        even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
-        _refuse(not even, field, tasks, f"a divisor of its {n} classes, or sizes that sum to {n}")
 
 
 def _refuse(wrong: Any, field: str, value: Any, right: str) -> None:

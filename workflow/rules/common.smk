@@ -7,10 +7,12 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 from caches import needs, target_queries
-from configuration import ConfigError, resolve
+from configuration import ConfigError, read, resolve
 from grid import Grid, digest
 
 try:
+    for file in workflow.configfiles:
+        read(file)
     GRID = Grid(resolve(config))
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
