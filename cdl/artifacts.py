@@ -12,13 +12,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from cdl.errors import CdlError
+
+if TYPE_CHECKING:  # tables and figures read JSON only and never wait for torch
+    from torch import Tensor
 
 _NOT_WRITABLE = [
     os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -31,7 +32,7 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint_tensors(tensors: Mapping[str, Tensor]) -> str:
+def fingerprint_tensors(tensors: Mapping[str, "Tensor"]) -> str:
     """Return the sha256 over names, dtypes, shapes and bytes of tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -87,8 +88,10 @@ def read_json(path: str | Path) -> Any:
         raise CdlError(f"{path} cannot be read ({error}); delete it and run again") from error
 
 
-def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def save(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
     """Write tensors to `path` (.safetensors) and metadata with their sha256 to its .json."""
+    from safetensors.torch import save_file
+
     path = Path(path)
     with replacing(path) as temporary:
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary)
@@ -96,7 +99,7 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         write_json(path.with_suffix(".json"), {**metadata, "sha256": sha256})
 
 
-def load(path: str | Path, **expected: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """Read an artifact and check it.
 
     Args:
@@ -106,6 +109,8 @@ def load(path: str | Path, **expected: Any) -> tuple[dict[str, Tensor], dict[str
     Raises:
         CdlError: a file is missing or damaged, or an expected entry differs.
     """
+    from safetensors.torch import load_file
+
     path = Path(path)
     metadata = read_json(path.with_suffix(".json"))
     try:

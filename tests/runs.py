@@ -62,10 +62,10 @@ def contents(folder):
     }
 
 
-def popen(folder, *arguments):
+def popen(folder, *arguments, overlay=None):
     """Start a run in a process group of its own."""
     return subprocess.Popen(
-        command_of(folder, "--cores", "2", *arguments),
+        command_of(folder, "--cores", "2", *arguments, overlay=overlay),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

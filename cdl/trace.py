@@ -1,0 +1,180 @@
+"""From a table's cell back to everything it was made of, checking each link on the way.
+
+A row of results.csv names its run's folder; results.json there has matrix, metrics, specification
+and the sha256 of the checkpoints; a checkpoint's JSON has the fingerprints of the data, the
+backbones, the teacher's checkpoint and the one of the task before. No torch, no configuration file.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cdl import artifacts
+from cdl.artifacts import fingerprint, fingerprint_file, read_json
+from cdl.errors import CdlError
+from cdl.metrics import metrics
+from cdl.tables import METRICS, read
+
+
+class Link(NamedTuple):
+    """One link of a chain: what it leads to, whether it holds, where that lies or what is wrong."""
+
+    what: str
+    holds: bool
+    text: str
+
+
+def trace(cell: str, results: str | Path = "results") -> dict[str, list[Link]]:
+    """Follow one or several cells.
+
+    Args:
+        cell: `dataset/method/learner/seed`, with or without the folders above it, or the start
+            of it: `digits/l2p` has many runs.
+        results: the folder that the workflow writes to.
+
+    Returns:
+        Folder of each run to its links, table first.
+
+    Raises:
+        CdlError: there is no table, or no row fits the cell.
+    """
+    results = Path(results)
+    rows: dict[str, tuple[Path, dict[str, Any]]] = {}
+    places = ("tables/results.csv", "*/tables/results.csv")
+    for table in (table for place in places for table in sorted(results.glob(place))):
+        rows |= {row["run"]: (table, row) for row in read(table).to_dict("records")}
+    if not rows:
+        raise CdlError(f"{results}: no tables/results.csv lies below it; run snakemake first")
+    found = [run for run in rows if _names(cell, run)]
+    if not found:
+        raise CdlError(f"{cell!r} is no cell of a table; one is {min(rows)}")
+    return {run: list(_follow(results, *rows[run])) for run in found}
+
+
+def _names(cell: str, run: str) -> bool:
+    """Whether a cell's parts are the first ones of the run's, counted from any folder above."""
+    wanted, parts = Path(cell).parts, Path(run).parts
+    if len(wanted) > 1 and wanted[-1].isdigit():
+        wanted = (*wanted[:-1], f"seed{wanted[-1]}")
+    return bool(wanted) and any(parts[i : i + len(wanted)] == wanted for i in range(3))
+
+
+def _follow(results: Path, table: Path, row: Mapping[str, Any]) -> Iterator[Link]:
+    def link(what: str, function: Callable[..., str], *arguments: Any) -> Link:
+        """Call a check, which returns where the link leads, or raises."""
+        try:
+            return Link(what, True, function(*arguments))
+        except CdlError as error:
+            return Link(what, False, str(error))
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            return Link(what, False, f"cannot be followed: {type(error).__name__} {error}")
+
+    run = results.parent / row["run"]
+    accuracy = f"final average accuracy {row['final_average_accuracy']:.2f}"
+    yield Link("table", True, f"{table}: {accuracy}, seed {row['seed']}")
+    yield link("protocol", _protocol, table, row)
+    results_json = run / "results.json"
+    yield link("results", _metrics, results_json, row)
+    try:
+        made = read_json(results_json)
+    except CdlError:
+        return  # all that follows is named there
+    yield link("configuration", lambda: f"{results_json}: learner {made['learner']['method']}")
+    yield link("predictions", _predictions, run / "predictions.parquet", made)
+    teacher = results.parent / row["teacher_run"] if row["teacher_run"] else None
+    for task in range(len(made["checkpoints"])):
+        yield link(f"task {task}", _checkpoint, run, task, made, teacher)
+    for name in made["backbones"]:
+        yield link("backbone", _backbone, results, name, made)
+    yield link("data", _data, results, row["dataset"], made)
+
+
+def _protocol(table: Path, row: Mapping[str, Any]) -> str:
+    path = table.with_name("protocols.json")
+    hashed = fingerprint(read_json(path)[row["protocol"]])[:8]
+    if hashed != row["protocol"]:
+        raise CdlError(f"{path}: what stands under {row['protocol']} has the hash {hashed}")
+    return f"{path}: {hashed}"
+
+
+def _metrics(path: Path, row: Mapping[str, Any]) -> str:
+    made = read_json(path)
+    recorded = {k: np.nan if v is None else v for k, v in made["metrics"].items()}
+    for name in METRICS:
+        if not np.isclose(recorded[name], row[name], rtol=0, atol=1e-6, equal_nan=True):
+            raise CdlError(f"{path}: {name} is {recorded[name]}, in the table {row[name]}")
+    for name, value in metrics(np.array(made["matrix"], float), made["test_images"]).items():
+        if not np.isclose(recorded[name], value, equal_nan=True):
+            raise CdlError(f"{path}: {name} is {recorded[name]}, from its matrix follows {value}")
+    return f"{path}: the metrics follow from its matrix"
+
+
+def _predictions(path: Path, made: Mapping[str, Any]) -> str:
+    tasks = pd.read_parquet(path, columns=["task", "correct"]).groupby("task")["correct"]
+    accuracies, counts = (100 * tasks.mean()).tolist(), tasks.size().tolist()
+    if counts != made["test_images"] or not np.allclose(accuracies, made["matrix"][-1]):
+        raise CdlError(
+            f"{path} gives {accuracies} % of {counts} images, results.json has "
+            f"{made['matrix'][-1]} % of {made['test_images']}"
+        )
+    return f"{path}: they give the matrix's last row"
+
+
+@cache
+def _sha256(path: Path) -> str:
+    return fingerprint_file(path)
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """Return an artifact's metadata after comparing the tensor file with it."""
+    metadata = read_json(path.with_suffix(".json"))
+    if not path.is_file():
+        raise CdlError(f"{path} is missing")
+    if _sha256(path) != metadata["sha256"]:
+        recorded = metadata["sha256"][:12]
+        raise CdlError(f"{path} has sha256 {_sha256(path)[:12]}, but its .json records {recorded}")
+    return metadata
+
+
+def _checkpoint(run: Path, task: int, made: Mapping[str, Any], teacher: Path | None) -> str:
+    path = run / f"task{task}" / "learner.safetensors"
+    metadata = _intact(path)
+    sha256, evaluated = metadata["sha256"], made["checkpoints"]
+    if sha256 != evaluated[task]:
+        raise CdlError(f"{path} is {sha256[:12]}, but {evaluated[task][:12]} was evaluated")
+    artifacts.check(path, metadata, {"task": task, "learner": made["learner"]})
+    inputs = {"data": made["data"]["train"]}
+    if task:
+        inputs["previous"] = evaluated[task - 1]
+    if teacher is not None:
+        inputs["teacher"] = _intact(teacher / f"task{task}" / path.name)["sha256"]
+    artifacts.check(path, metadata["inputs"], inputs)
+    return f"{path} {sha256[:12]}"
+
+
+def _backbone(results: Path, name: str, made: Mapping[str, Any]) -> str:
+    wanted = made["backbones"][name]
+    for file in sorted(results.glob(f"backbones/{name}-*.safetensors")):
+        if read_json(file.with_suffix(".json"))["fingerprint"] == wanted:
+            _intact(file)
+            return f"{file} {wanted[:12]}"
+    raise CdlError(f"no file {results}/backbones/{name}-* has the fingerprint {wanted[:12]}")
+
+
+def _data(results: Path, dataset: str, made: Mapping[str, Any]) -> str:
+    for file in sorted(results.glob(f"data/{dataset}-*/manifest.json")):
+        splits = read_json(file)["splits"]
+        recorded = {s: splits[s]["pixels_sha256"] + splits[s]["index_sha256"] for s in splits}
+        if recorded == made["data"]:
+            for split in splits:
+                pixels, index = (
+                    file.with_name(f"{split}.{kind}") for kind in ("pixels", "parquet")
+                )
+                if _sha256(pixels) + _sha256(index) != recorded[split]:
+                    raise CdlError(f"{pixels} or {index.name} is not what {file.name} records")
+            return f"{file}: pixels and indices have its sha256"
+    raise CdlError(f"no manifest below {results}/data/{dataset}-* has the run's fingerprints")
