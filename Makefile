@@ -16,7 +16,7 @@ test: $(VENV)/ready-test
 	$(BIN)/ruff format --check cdl workflow tests
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
-	$(BIN)/pytest -n $(CORES) --durations 10
+	$(BIN)/pytest -n $(CORES) --dist loadgroup --durations 10
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,7 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 $(VENV)/ready-test: $(VENV)/ready
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --editable '.[test,slurm]'
 	touch $@
 
 .PHONY: demo test

@@ -7,15 +7,17 @@ import sys
 from collections.abc import Iterator
 
 from cdl.errors import CdlError, Interrupted
+from cdl.gpus import leased_gpu
 
 
 @contextlib.contextmanager
-def job(log: str, threads: int | None = None) -> Iterator[None]:
+def job(log: str, threads: int | None = None, gpu: int = 0) -> Iterator[None]:
     """Run a block as a job; exit with 75 (try again) if a signal stopped it after a save.
 
     Args:
         log: file that receives the log lines.
         threads: threads for torch; None for a job that does not use it.
+        gpu: with 1 the job waits for a GPU of its own, if the machine has any.
     """
     logging.basicConfig(
         filename=log,
@@ -25,12 +27,13 @@ def job(log: str, threads: int | None = None) -> Iterator[None]:
         force=True,
     )
     logging.captureWarnings(True)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
     try:
-        yield
+        with leased_gpu() if gpu else contextlib.nullcontext():
+            if threads is not None:
+                import torch
+
+                torch.set_num_threads(threads)
+            yield
     except Interrupted as error:
         logging.getLogger("cdl").warning("%s", error)
         print(f"cdl: {error}", file=sys.stderr)

@@ -57,6 +57,7 @@ def test_it_runs_and_then_rests(finished):
         ("compute: {device: cpu, targets_max_gb: 3}", {}),
         ("fetch: {offline: true}", {}),
         ("distillers: {kd: {alpha: 0.50}}", {}),
+        ("chain: 1", {}),
     ],
 )
 def test_an_edit_runs_what_depends_on_it(finished, overlay, expected):

@@ -318,7 +318,7 @@ class Grid:
         return {
             key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part
             for key, part in self.config.items()
-            if key != "fetch"
+            if key not in ("fetch", "chain")
         }
 
     def source(self, dataset: str) -> dict[str, Any]:

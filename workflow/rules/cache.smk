@@ -15,11 +15,9 @@ rule queries:
         ENV
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        device=COMPUTE["device"],
-        save_minutes=str(COMPUTE["save_minutes"]),
-        limit_gb=str(COMPUTE["targets_max_gb"]),
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         states=STATES,
         spec=lambda w: QUERIES[w.queried].spec,
@@ -41,9 +39,9 @@ rule test_queries:
         ENV
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        device=COMPUTE["device"],
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         spec=lambda w: QUERIES[w.queried].spec,
     script:
@@ -62,15 +60,15 @@ rule teacher_targets:
         f"{TASK}/targets.tsv"
     wildcard_constraints:
         learner=ALONE,
+    group:
+        chain_of
     conda:
         ENV
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        device=COMPUTE["device"],
-        save_minutes=str(COMPUTE["save_minutes"]),
-        limit_gb=str(COMPUTE["targets_max_gb"]),
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         states=STATES,
         spec=lambda w: TARGETS[f"{ROOT}/{run_of(w).folder}"][1].targets.spec,

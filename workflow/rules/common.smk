@@ -41,6 +41,15 @@ QUERIES = {
     if cache
 }
 COMPUTE = GRID.config["compute"]
+# How a job computes changes no number: resources, which are no reason to run again. A GPU named by
+# its index is nobody's to lease.
+COMPUTING = {
+    "gpu": int(COMPUTE["device"] in ("auto", "cuda")),
+    "device": COMPUTE["device"],
+    "capture": int(COMPUTE["capture"]),
+    "save_minutes": str(COMPUTE["save_minutes"]),
+    "limit_gb": str(COMPUTE["targets_max_gb"]),
+}
 
 RUN = f"{ROOT}/{{dataset}}/{{method}}/{{learner}}/seed{{seed}}"
 TASK = f"{RUN}/task{{task}}"
@@ -72,6 +81,19 @@ def spec_of(wildcards):
 
 def teacher_spec_of(wildcards):
     return GRID.spec(GRID.teacher_of(run_of(wildcards)))
+
+
+def chain_of(wildcards):
+    """The submission that a job is part of on a cluster: `chain` tasks of one learner."""
+    run = run_of(wildcards)
+    length = GRID.config["chain"] or run.n_tasks
+    kind = "distil" if run.teacher else "train"
+    return f"{kind}{int(wildcards.task) // length}" if length > 1 else None
+
+
+def growing(amount):
+    """A resource that grows with every retry."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def source_files(prepared):

@@ -19,9 +19,9 @@ rule evaluate:
         ENV
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        device=COMPUTE["device"],
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         states=STATES,
         spec=spec_of,

@@ -14,15 +14,15 @@ rule train:
         f"{TASK}/train.tsv"
     wildcard_constraints:
         learner=ALONE,
+    group:
+        chain_of
     conda:
         ENV
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
-        device=COMPUTE["device"],
-        save_minutes=str(COMPUTE["save_minutes"]),
-        capture=int(COMPUTE["capture"]),
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         states=STATES,
         spec=spec_of,
@@ -46,15 +46,15 @@ rule distil:
         f"{TASK}/distil.tsv"
     wildcard_constraints:
         learner=DISTILLED,
+    group:
+        chain_of
     conda:
         ENV
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
-        device=COMPUTE["device"],
-        save_minutes=str(COMPUTE["save_minutes"]),
-        capture=int(COMPUTE["capture"]),
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         states=STATES,
         spec=spec_of,

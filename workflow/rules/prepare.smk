@@ -40,8 +40,8 @@ rule prepare_dataset:
         ENV
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         source=lambda w: PREPARED[w.prepared],
         listing=lambda w: source_listing(PREPARED[w.prepared]["source"]),

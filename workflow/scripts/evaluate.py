@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cdl.jobs import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
     from cdl.evaluation import evaluate_run
 
     evaluate_run(

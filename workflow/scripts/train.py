@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cdl.jobs import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
     from cdl.task import learn_task
 
     learn_task(

@@ -1,0 +1,84 @@
+"""Which GPUs a process sees, and a lease that pins one job to one of them. No torch here.
+
+A lease is a lock (`flock`) on one file per GPU; the kernel drops it when the process ends, however
+it ends. Inside a SLURM job only that job's processes share the files: SLURM has already chosen the
+GPUs, and two of its jobs may both call theirs 0.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+NO_GPU = {"", "-1", "NoDevFiles"}
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that CUDA may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    if VISIBLE in os.environ:
+        names = [name.strip() for name in os.environ[VISIBLE].split(",")]
+        return [] if names[0] in NO_GPU else names
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        log.warning("no GPU: nvidia-smi says %s", (listed.stdout + listed.stderr).strip())
+        return []
+    return listed.stdout.split()
+
+
+@contextlib.contextmanager
+def leased_gpu(poll: float = 1.0) -> Iterator[str | None]:
+    """Wait for a GPU that no other job holds and make it the only one that CUDA sees.
+
+    To be entered before torch is imported. Yields the GPU's name, or None where there is no GPU.
+
+    Args:
+        poll: seconds between two looks at GPUs that are all taken.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        yield None
+        return
+    lock = _lock_any(gpus)
+    if lock is None:
+        log.info("all GPUs (%s) are taken by other jobs; waiting for one", ", ".join(gpus))
+    while lock is None:
+        time.sleep(poll)
+        lock = _lock_any(gpus)
+    gpu, descriptor = lock
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = gpu
+    log.info("pinned to GPU %s", gpu)
+    try:
+        yield gpu
+    finally:
+        if before is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = before
+        os.close(descriptor)
+
+
+def _lock_any(gpus: list[str]) -> tuple[str, int] | None:
+    """Lock the first free GPU; return its name and the open file that holds the lock."""
+    for gpu in gpus:
+        scope = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}"
+        path = Path(tempfile.gettempdir(), f"cdl-gpu-{scope}-{gpu.replace('/', '_')}.lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return gpu, descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+    return None
