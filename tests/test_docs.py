@@ -76,3 +76,17 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_table_of_promises_names_tests_that_exist():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    file = None
+    named = 0
+    for file_name, test in re.findall(r"`([\w/]*\.py)?(?:::(\w+))?`", page):
+        file = file_name or file
+        if not (file_name or test):
+            continue
+        source = (ROOT / "tests" / file).read_text()
+        assert not test or f"def {test}(" in source, (file, test)
+        named += 1
+    assert named > 20

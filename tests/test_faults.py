@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,25 @@ def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
     result = snakemake(copied, "--cores", "2", "--forcerun", "evaluate", "--keep-going")
     assert result.returncode != 0
     assert 'does not fit: its learner.teacher is null, needed is "vit_micro"' in result.stderr
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(copied):
+    teacher = copied / RUNS / "teacher-vit_micro-q-vit_nano/seed0"
+    checkpoint = teacher / "task1" / "learner.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    result = snakemake(copied, "--cores", "2")
+    assert result.returncode != 0
+    assert "task1/learner.safetensors cannot be read" in result.stderr
+    assert "Traceback (most recent call last)" not in result.stderr.split("cdl: ")[0][-2000:]
+
+
+def test_a_swapped_backbone_is_refused_by_name(copied):
+    backbone = next((copied / "results" / "backbones").glob("vit_nano-*.safetensors"))
+    other = next((copied / "results" / "backbones").glob("vit_micro-*.safetensors"))
+    backbone.write_bytes(other.read_bytes())
+    result = snakemake(copied, "--cores", "2", "--keep-going")
+    assert result.returncode != 0
+    assert re.search(r"vit_nano-\w+.safetensors has sha256 \w+ but vit_nano", result.stderr)
 
 
 @pytest.fixture
