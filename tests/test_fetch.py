@@ -548,12 +548,13 @@ def test_offline_in_the_workflow_is_one_sentence_and_work_goes_on_after(server):
 
 def test_a_dataset_changed_on_disk_is_prepared_again(tmp_path):
     images = [jpeg(i) for i in range(4)]
+    Path("given").mkdir()
     for split, part in (("train", images[:2]), ("test", images[2:])):
         frame = pd.DataFrame({"image": part, "label": [0, 1]})
-        frame.to_parquet(f"{split}.parquet")
-    Path("config.yaml").write_text(CONFIG % "{parquet: {path: .}}")
+        frame.to_parquet(f"given/{split}.parquet")
+    Path("config.yaml").write_text(CONFIG % "{parquet: {path: given}}")
     assert snakemake("--until", "prepare_dataset").returncode == 0
     assert "prepare_dataset" not in snakemake("-n", "--until", "prepare_dataset").stdout
     frame["image"] = [jpeg(5), jpeg(6)]
-    frame.to_parquet("test.parquet")
+    frame.to_parquet("given/test.parquet")
     assert "prepare_dataset" in snakemake("-n", "--until", "prepare_dataset").stdout

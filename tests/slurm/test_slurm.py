@@ -120,7 +120,8 @@ def test_cancelled_and_late_jobs_are_retried_with_more(slurm, disturbed):
     jobs = sorted(named(slurm, "train0"), key=lambda job: (job["Comment"], int(job["JobId"])))
     states = [job["JobState"] for job in jobs]
     assert states[1::2] == ["COMPLETED", "COMPLETED"]
-    assert sorted(states[::2]) == ["CANCELLED", "TIMEOUT"]
+    # the late one counts as failed where it saved and left before the controller ended it
+    assert sorted(states[::2]) in (["CANCELLED", "TIMEOUT"], ["CANCELLED", "FAILED"])
     assert [job["MinMemoryNode"] for job in jobs] == ["4000M", "8000M"] * 2
     minutes = {"rule_train0_teacher_targets_train": "04:00:00", "rule_train0_train": "02:00:00"}
     for job in jobs[1::2]:
