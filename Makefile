@@ -12,8 +12,8 @@ demo: $(VENV)/ready
 	@echo "Page:   results/index.html (every run: curve, matrix, protocol, files)"
 
 test: $(VENV)/ready-test
-	$(BIN)/ruff check cdl workflow tests
-	$(BIN)/ruff format --check cdl workflow tests
+	$(BIN)/ruff check cdl workflow tests benchmarks
+	$(BIN)/ruff format --check cdl workflow tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/pytest -n $(CORES) --dist loadgroup --durations 10

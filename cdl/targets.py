@@ -106,7 +106,7 @@ def write_queries(
     made_of = {"task": task, "spec": spec, "inputs": inputs}
     with State(states, made_of | {"versions": versions()}, save_minutes) as state:
         width, query = loaded.width, loaded.query
-        values = _over_views(batches, spec, width, lambda batch: query(batch.images), state)
+        values = over_views(batches, spec, width, lambda batch: query(batch.images), state)
         size = _save(output, {"values": values}, made_of)
         state.remove()
     return size
@@ -194,7 +194,7 @@ def write_targets(
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     with State(states, made_of | {"versions": versions()}, save_minutes) as state:
-        values = _over_views(batches, views, stream.sizes[task], logits, state)
+        values = over_views(batches, views, stream.sizes[task], logits, state)
         size = _save(output, {"values": values}, made_of | about)
         state.remove()
     return size
@@ -216,7 +216,7 @@ def over_test_images(
     return torch.cat(results)
 
 
-def _over_views(
+def over_views(
     batches: Batches,
     spec: Mapping[str, Any],
     width: int,

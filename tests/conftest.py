@@ -14,7 +14,10 @@ from cdl.backbones import Backbone, fetch
 from cdl.data import prepare
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "conformance"), str(HERE.parent / "workflow")]
+sys.path[:0] = [
+    str(folder)
+    for folder in (HERE / "conformance", HERE.parent / "workflow", HERE.parent / "benchmarks")
+]
 
 
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores

@@ -122,7 +122,7 @@ def test_the_disk_is_bounded_before_any_work(lab, monkeypatch):
     here = lab()
     run = here.student("kd")
     cache = needs(here.grid, run).queries
-    monkeypatch.setattr(targets, "_over_views", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(targets, "over_views", lambda *_: pytest.fail("work began"))
     with pytest.raises(CdlError, match=r"targets_max_gb: 1e-06, but the queries of all tasks need"):
         targets.write_queries(
             spec=cache.spec,

@@ -1,0 +1,230 @@
+"""The benchmarks run, promise columns, and compare with what they say they compare with."""
+
+import json
+from pathlib import Path
+
+import grid_cost
+import growth
+import pytest
+import steps
+import torch
+from bench import Bench
+from case import Case, backbone_file
+from configuration import ConfigError
+from meter import Meter
+from operations import operations
+from released_recipe import PillowViews, Unfrozen, batches
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdl.backbones import Backbone
+from cdl.data import Batch, Views
+from cdl.errors import CdlError
+from cdl.step import Step
+from cdl.vit import Injection
+
+TINY = {
+    "size": 8,
+    "batch": 4,
+    "tasks": 2,
+    "classes": 4,
+    "steps": 1,
+    "warm_up": 1,
+    "test_images": 8,
+    "device": "cpu",
+}
+OPTIONS = ("methods.coda_prompt.pool=4", "distillers.cdl_prompt.pool=4")
+MICRO = Path(__file__).parent.parent / "config" / "cifar100_micro.yaml"
+ARGUMENTS = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
+ARGUMENTS += [f"--set={option}" for option in OPTIONS]
+RATES = {
+    "ours.teacher": 10,
+    "ours.student": 20,
+    "ours.student_online": 8,
+    "ours.queries": 50,
+    "ours.targets": 25,
+    "ours.evaluation": 100,
+    "recipe.teacher": 5,
+    "recipe.student": 4,
+    "recipe.evaluation": 50,
+    "recipe.input": 1000,
+}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    def make(**changes):
+        folder = tmp_path / "-".join(["bench", *map(str, changes.values())])
+        folder.mkdir()
+        return Bench(Case(**TINY | {"options": OPTIONS} | changes), folder)
+
+    return make
+
+
+def cells(printed):
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return rows[0], rows[2:]
+
+
+def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys, tmp_path):
+    output = tmp_path / "steps.json"
+    given = [*ARGUMENTS, "--rounds=1", "--workers=1", f"--output={output}"]
+    steps.main([*given, "--distiller=fitnets"])
+    printed = capsys.readouterr().out
+    header, rows = cells(printed)
+    columns = "stage,recipe,ms/step,range,img/s,TFLOP/s,peak MiB,ratio"
+    assert header == columns.split(",")
+    stages = {(row[0], row[1]) for row in rows}
+    both = {"teacher", "student", "evaluation", "input"}
+    assert {s for s, r in stages if r == "recipe"} == both
+    assert {s for s, r in stages if r == "ours, cached"} == both | {"queries", "targets"}
+    assert {s for s, r in stages if r == "ours, online"} == {"teacher", "student"}
+    assert all(float(row[2]) > 0 for row in rows)
+    assert "Large matrix product on this device: float32" in printed
+    assert "nothing to hold the recipe against" in printed
+    assert json.loads(output.read_text())["case"]["batch"] == 4
+    grid_cost.main([str(MICRO), f"--steps={output}"])
+    assert "4 rows of a table" in capsys.readouterr().out
+
+
+def test_growth_prints_a_row_per_value(capsys):
+    growth.main([*ARGUMENTS, "--rounds=1", "--vary", "pool=2,4"])
+    header, rows = cells(capsys.readouterr().out)
+    assert header[:4] == ["quantity", "value", "teacher ms/step", "student ms/step"]
+    assert [row[:2] for row in rows] == [["pool", "2"], ["pool", "4"]]
+    size = header.index("artifact KiB")
+    assert float(rows[0][size]) < float(rows[1][size])
+    with pytest.raises(CdlError, match="'heads' is unknown; known are task, tasks"):
+        growth.main([*ARGUMENTS, "--vary", "heads=1"])
+
+
+@pytest.mark.parametrize("distiller", ["kd_prompt", "cdl_prompt", "fitnets", "none"])
+def test_the_recipe_computes_the_same_losses_the_wasteful_way(bench, distiller, monkeypatch):
+    made = bench(distiller=distiller)
+    recipe, batch = steps.recipe_of(made), made.ready[0]
+    weights = {k: v.clone() for k, v in recipe.student.backbone.state_dict().items()}
+    queried = []
+    original = Backbone.query
+    monkeypatch.setattr(Backbone, "query", lambda *a: queried.append(a[0]) or original(*a))
+    taught = recipe.student_step(batch)
+    assert len(queried) == 2  # once for each learner's prompts
+    query, signal = made.queries("student", False)(batch), made.signal(False)
+    learner = made.learners["student"].train()
+    step = Step(learner, task=made.task, classes=made.classes, lr=1e-3, betas=(0.9, 0.999))
+    losses = step(batch, query, signal(batch, query) if signal else None)
+    torch.testing.assert_close(taught, losses.sum(), rtol=1e-4, atol=1e-5)
+    backbone = recipe.student.backbone
+    assert isinstance(backbone, Unfrozen)
+    for name, parameter in backbone.vit.named_parameters():
+        assert parameter.grad is not None and parameter.dtype == torch.float32, name
+    assert all(torch.equal(weights[k], v) for k, v in backbone.state_dict().items())
+    assert all(p.grad is None for p in learner.backbone.parameters())
+    queried.clear()
+    recipe.teacher_step(batch)
+    assert len(queried) == 1
+    assert all(p.grad is not None for p in recipe.teacher.backbone.vit.parameters())
+
+
+def test_the_recipes_views_come_from_pillow_in_workers(bench):
+    made = bench()
+    index = made.batches.indices
+    data = PillowViews(made.pixels, index, made.batches.labels, Views(8))
+    image, label = data[3]
+    assert (image.shape, image.dtype) == ((3, 8, 8), torch.float32)
+    assert label == made.batches.labels[index[3]]
+    found = list(batches(data, 4, 1, torch.device("cpu")))
+    assert [len(batch.labels) for batch in found] == [4, 4]
+
+
+@pytest.mark.parametrize("case", ["plain", "prefix", "prefix and suffix", "addition", "token"])
+@pytest.mark.parametrize("weights", [False, True])
+def test_the_formula_counts_what_torch_counts(toy_backbone, case, weights):
+    backbone, n = toy_backbone(), 2
+    backbone.vit.requires_grad_(weights)
+
+    def pair(*shape):
+        return tuple(torch.zeros(*shape, backbone.width, requires_grad=True) for _ in range(2))
+
+    injection = {
+        "plain": Injection(),
+        "prefix": Injection({1: pair(n, 4), 3: pair(n, 2)}),
+        "prefix and suffix": Injection({0: pair(n, 4)}, {2: pair(3)}),
+        "addition": Injection(additions={4: pair()}),
+        "token": Injection({1: pair(n, 4)}, token=pair(1)[0]),
+    }[case]
+    forward, backward = operations(backbone, injection, weights)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        tokens = backbone.encode(torch.rand(n, 3, 8, 8), injection).tokens
+        assert counter.get_total_flops() == n * forward
+        if tokens.requires_grad:
+            tokens.sum().backward()
+    assert counter.get_total_flops() == n * (forward + backward)
+
+
+def test_the_meter_times_what_follows_the_warm_up():
+    meter = Meter(torch.device("cpu"), 1)
+    made = [Batch(torch.rand(n, 1), torch.zeros(n), 0, torch.empty(0)) for n in (4, 4, 3)]
+    kept = [torch.ones(2**22) for _ in meter.watch(made)]
+    assert (meter.result.steps, meter.result.images, len(kept)) == (2, 7, 3)
+    assert meter.result.peak > 2 * 2**24  # three tensors of 16 MiB, the first perhaps reused
+    with pytest.raises(CdlError, match="--warm-up: 1 steps, but there are only 1 batches"):
+        list(meter.watch(made[:1]))
+
+
+def test_a_cpu_clock_that_would_miss_work_is_refused(bench):
+    with pytest.raises(CdlError, match="--clock: cpu sees this process only"):
+        steps.main([*ARGUMENTS, "--clock=cpu", "--workers=2"])
+    with pytest.raises(CdlError, match="--clock: cpu counts the CPU seconds of one thread"):
+        bench(clock="cpu", threads=2)
+    torch.set_num_threads(1)
+
+
+def test_hours_of_a_grid_by_hand(lab):
+    distillers = ["none", "kd", "fitnets"]
+    changes = {"grid": {"distillers": distillers, "bounds": ["head_only"]}}
+    grid = lab(changes | {"training": {"epochs": 3}}).grid
+    images = grid_cost.Images(grid, 10, 999, 999)  # 16 and 8 per class, as configured
+    made, jobs = grid_cost.ours(grid, images)
+    views, test = 10 * 16 * 3, (6 + 10) * 8
+    assert made == {
+        "teachers": 2 * views,
+        "students": 3 * views,
+        "students, teacher online": views,
+        "queries": views + 80,
+        "teacher targets": views,
+        "evaluation": 6 * test,
+    }
+    assert jobs == 6 * 3 + 2 + 1 + 2
+    theirs = grid_cost.released(grid, images)
+    assert theirs == {"students": 4 * views, "teachers": 3 * views, "evaluation": 4 * test}
+    frame = grid_cost.table(grid, images, RATES, 1.0).set_index("stage")
+    mine = 2 * views / 10 + 3 * views / 20 + views / 8 + (views + 80) / 50 + views / 25
+    assert frame.loc["all", "ours, h"] * 3600 == pytest.approx(mine + 6 * test / 100 + jobs)
+    theirs = 3 * views / 5 + 4 * views / 4 + 4 * test / 50
+    assert frame.loc["all", "recipe, h"] * 3600 == pytest.approx(theirs)
+    slow = grid_cost.table(grid, images, RATES | {"recipe.input": 1}, 1.0).set_index("stage")
+    assert slow.loc["teachers", "recipe, h"] * 3600 == pytest.approx(3 * views)
+    with pytest.raises(ConfigError, match="--rate ours.targets=IMAGES_PER_SECOND is needed"):
+        grid_cost.table(grid, images, {k: v for k, v in RATES.items() if "targets" not in k}, 1.0)
+
+
+def test_the_recipe_is_held_against_the_released_code_where_that_was_timed():
+    import pandas as pd
+
+    case = Case("vit_base_patch16_224", "vit_small_patch16_224", 224)
+    rows = [("teacher", 210.0), ("student", 120.0)]
+    frame = pd.DataFrame(rows, columns=["stage", "ms/step"]).assign(recipe="recipe")
+    said = steps.verdict(frame, case, "NVIDIA H100 80GB HBM3")
+    assert "teacher step of the recipe: 210 ms, of the released code 204 ms: within" in said
+    assert "120 ms, of the released code 172 ms: NOT within" in said
+
+
+def test_backbones_by_name_of_an_architecture(tmp_path):
+    path = backbone_file("vit_tiny_patch16_224", 32, tmp_path)
+    from cdl.backbones import fetch
+
+    fetch(tmp_path / "b.safetensors", "file", path)
+    assert Backbone.load(tmp_path / "b.safetensors", 32, "backbone").width == 192
+    with pytest.raises(CdlError, match="'resnet50' is no embedded backbone"):
+        backbone_file("resnet50", 32, tmp_path)
