@@ -19,7 +19,10 @@ from grid import Grid
 from cdl import artifacts, targets
 from cdl.assembly import build_batches, build_learner, build_stream, keys, select_compute
 from cdl.backbones import Backbone, fetch
-from cdl.data import Batch, Batches, Packed, Views, prepare
+from cdl.data.batches import Batch, Batches
+from cdl.data.packed import Packed
+from cdl.data.packing import prepare
+from cdl.data.views import Views
 from cdl.distillers.base import Shape, Signal
 from cdl.errors import CdlError
 from cdl.model import Learner, Teacher
@@ -33,7 +36,8 @@ class _Watched:
     """Batches of one task whose reading is metered, for functions that draw them themselves."""
 
     def __init__(self, batches: Batches, meter: Meter) -> None:
-        self.batches, self.meter, self.indices = batches, meter, batches.indices
+        self.batches, self.meter = batches, meter
+        self.indices, self.device = batches.indices, batches.device
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         return self.meter.watch(self.batches(epoch))
@@ -201,7 +205,7 @@ class Bench:
         targets.TEST_BATCH = self.case.test_batch
 
         def over(function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-            return over_test_images(self.test, indices, views, self.compute.device, function)
+            return over_test_images(self.test.pixels(indices), views, self.compute.device, function)
 
         needed = {run.query, run.mapped_query} - {None} if run.reads_query else set()
         known = {

@@ -13,7 +13,7 @@ import torch
 
 from cdl.assembly import versions
 from cdl.compute import Compute
-from cdl.data import Batch
+from cdl.data.batches import Batch
 from cdl.errors import CdlError
 
 

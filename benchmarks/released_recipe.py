@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from cdl.backbones import Backbone
-from cdl.data import Batch, Packed, Views
+from cdl.data.batches import Batch
+from cdl.data.packed import Packed
+from cdl.data.views import Views
 from cdl.distillers.base import Signal
 from cdl.model import Learner
 from cdl.vit import Encoded, Injection
@@ -39,7 +41,7 @@ class Unfrozen(Backbone):
         return self.to(compute.device)
 
     def encode(
-        self, images: Tensor, injection: Injection | None = None, keep_blocks: bool = False
+        self, images: Tensor, injection: Injection | None = None, keep_blocks: int = 0
     ) -> Encoded:
         """Encode as a backbone does, by plain matrix products and a softmax."""
         with sdpa_kernel(SDPBackend.MATH):
@@ -84,7 +86,7 @@ class Recipe:
 
     def student_step(self, batch: Batch) -> Tensor:
         """Learn a batch of views from labels and teacher; return the loss."""
-        keep = self.student.distiller.reads_blocks
+        keep = self.student.distiller.blocks(self.student.backbone.depth)
         with torch.no_grad():
             foreign = self._foreign(batch)
             told = self.teacher.eval()(batch.images, foreign, self.task, keep_blocks=keep)
@@ -100,7 +102,7 @@ class Recipe:
         self, learner: Learner, batch: Batch, query: Tensor | None, signal: Signal | None
     ) -> Tensor:
         foreign = signal.query if signal else None
-        keep = learner.distiller.reads_blocks
+        keep = learner.distiller.blocks(learner.backbone.depth)
         output = learner(batch.images, query, self.task, foreign, keep)
         loss = sum(learner.losses(output, signal, batch.labels, self.classes).values())
         self.optimizers[learner].zero_grad()  # not the backbone's gradients: nobody owns them
@@ -114,8 +116,12 @@ class PillowViews(Dataset):
 
     def __init__(self, data: Packed, indices: Tensor, labels: Tensor, views: Views) -> None:
         """Read the images of a task; `labels` `[N]` are those of the whole split."""
-        pixels, _ = data.batch(indices)
-        self.images = [Image.fromarray(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
+        pixels = data.pixels(indices)
+        self.images = [
+            Image.fromarray(image[:, :height, :width].permute(1, 2, 0).numpy())
+            for images, sizes, _ in pixels.parts(torch.arange(len(pixels)))
+            for image, (height, width) in zip(images, sizes.tolist(), strict=True)
+        ]
         self.labels = labels[indices]
         self.view = transforms.Compose(
             [

@@ -34,7 +34,7 @@ from meter import Measured, ceiling, hardware
 from released_recipe import PillowViews, Recipe, Unfrozen, batches
 
 from cdl.artifacts import write_json
-from cdl.data import Views
+from cdl.data.views import Views
 from cdl.errors import CdlError
 
 # the released code on one H100 80GB: ViT-B teaching ViT-S, 224 px, batch 64; ms per step

@@ -12,7 +12,10 @@ import cdl
 from cdl import artifacts
 from cdl.backbones import Backbone
 from cdl.compute import Compute
-from cdl.data import Batches, Packed, Stream, Views
+from cdl.data.batches import Batches
+from cdl.data.packed import Packed
+from cdl.data.stream import Stream
+from cdl.data.views import Views
 from cdl.distillers.base import Shape
 from cdl.model import Learner, build
 

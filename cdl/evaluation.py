@@ -19,7 +19,8 @@ from cdl.assembly import (
     select_compute,
     versions,
 )
-from cdl.data import Packed, Views
+from cdl.data.packed import Packed
+from cdl.data.views import Views
 from cdl.distillers.base import Shape
 from cdl.metrics import metrics
 from cdl.specs import test_queries_spec
@@ -72,6 +73,7 @@ def evaluate_run(
     views = Views(**spec["view"])
     tasks = [stream.indices(test, t, images_per_class) for t in range(len(stream.sizes))]
     indices = torch.cat(tasks)
+    pixels = test.pixels(indices)
     owner = torch.cat([torch.full((len(part),), t) for t, part in enumerate(tasks)])
     labels = stream.labels(test)[indices]
     matrix = np.full((len(tasks), len(tasks)), np.nan)
@@ -94,7 +96,7 @@ def evaluate_run(
             weights.update(cache.inputs["backbones"])
             return cache(indices)
         query = loaded[name].query
-        return over_test_images(test, indices, views, compute.device, lambda x, _: query(x))
+        return over_test_images(pixels, views, compute.device, lambda x, _: query(x))
 
     own = queries_of(spec["query"])
     foreign = own if teacher_query == spec["query"] else queries_of(teacher_query)
@@ -111,7 +113,7 @@ def evaluate_run(
             return learner.predict(learner(images, query, t, teachers), seen).cpu()
 
         n = int((owner <= t).sum())
-        scores = over_test_images(test, indices[:n], views, compute.device, logits)
+        scores = over_test_images(pixels, views, compute.device, logits, n)
         correct = scores.argmax(1) == labels[:n]
         for i in range(t + 1):
             matrix[t, i] = 100 * correct[owner[:n] == i].double().mean()

@@ -42,7 +42,7 @@ def finished(
         now = {
             "learner": dict(learner["spec"]),
             "checkpoints": _checkpoints(learner, teachers),
-            "data": {s: v["pixels_sha256"] + v["index_sha256"] for s, v in splits.items()},
+            "data": {split: entry["sha256"] for split, entry in splits.items()},
             "test_images_per_class": images_per_class,
         }
         check(path, results, now)

@@ -11,7 +11,7 @@ from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 
 from cdl.backbones import Backbone, fetch
-from cdl.data import prepare
+from cdl.data.packing import prepare
 
 HERE = Path(__file__).parent
 sys.path[:0] = [

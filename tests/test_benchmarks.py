@@ -18,7 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdl.backbones import Backbone
-from cdl.data import Batch, Views
+from cdl.data.batches import Batch
+from cdl.data.views import Views
 from cdl.errors import CdlError
 from cdl.step import Step
 from cdl.vit import Injection

@@ -204,7 +204,7 @@ def forget_images(root):
         (
             lambda root: flip(next(root.glob("data/*/test.pixels"))),
             ["data"],
-            "is not what manifest",
+            "test.pixels: the image digits.* is not the one that was packed",
         ),
         (
             lambda root: next(root.glob("backbones/vit_nano-*.json")).unlink(),

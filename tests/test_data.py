@@ -11,8 +11,11 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
-from cdl.data import Batches, Packed, Stream, Views, prepare
-from cdl.data.views import _sample
+from cdl.data.batches import Batches
+from cdl.data.packed import Packed
+from cdl.data.packing import prepare
+from cdl.data.stream import Stream
+from cdl.data.views import Views, _sample
 from cdl.errors import CdlError
 from cdl.seeds import permutation, uniform
 
@@ -49,12 +52,19 @@ def rows(split, labels=(0, 1, 1), names=("cat", "dog")):
     ]
 
 
+def batch(data, *indices):
+    """Some images of a split in one part, with their sizes and indices."""
+    (part,) = data.pixels(torch.tensor(indices)).parts(torch.arange(len(indices)))
+    return part
+
+
 def test_digits(tmp_path):
     prepare(tmp_path, {"name": "digits"})
     train, test = Packed(tmp_path, "train"), Packed(tmp_path, "test")
     assert (len(train), len(test)) == (1437, 360)
     assert train.classes == [str(d) for d in range(10)]
-    images, sizes = train.batch(torch.tensor([3, 0]))
+    images, sizes, indices = batch(train, 3, 0)
+    assert indices.tolist() == [3, 0]
     assert images.shape == (2, 3, 8, 8)
     assert images.dtype == torch.uint8
     assert images.max() > 200  # 16 grey levels are spread over 0 to 255
@@ -68,7 +78,7 @@ def test_parquet_is_packed_losslessly(tmp_path):
     assert train.classes == ["cat", "dog"]
     assert train.labels.tolist() == [0, 1, 1]
     expected = torch.from_numpy(picture(1)).permute(2, 0, 1)
-    assert torch.equal(train.batch(torch.tensor([1]))[0][0], expected)
+    assert torch.equal(batch(train, 1)[0][0], expected)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +137,12 @@ def test_a_folder_of_images_of_mixed_size(tmp_path):
     prepare(tmp_path / "p", {"name": "folder", "path": str(make_folder(tmp_path / "raw"))}, 16)
     train = Packed(tmp_path / "p", "train")
     assert train.classes == ["ant", "bee"]
-    images, sizes = train.batch(torch.tensor([0, 1]))
+    images, sizes, _ = batch(train, 0, 1)
     assert sizes.tolist() == [[16, 24], [16, 16]]  # short side 16, proportions kept
     assert images.shape == (2, 3, 16, 24)
     assert not images[1, :, :, 16:].any()
     views = Views(8, test_resize=10).test(images, sizes)
-    alone = Views(8, test_resize=10).test(*train.batch(torch.tensor([1])))
+    alone = Views(8, test_resize=10).test(*batch(train, 1)[:2])
     torch.testing.assert_close(views[1], alone[0])  # padding is never read
 
 
@@ -154,34 +164,67 @@ def test_a_folder_with_split_files(tmp_path):
         prepare(tmp_path / "q", source)
 
 
+def test_images_of_mixed_size_are_padded_a_few_at_a_time(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    for i in range(20):
+        Image.fromarray(picture(i, 9 + i, 30 - i)).save(root / "train" / "ant" / f"more{i}.png")
+    prepare(tmp_path / "p", {"name": "folder", "path": str(root)})
+    train = Packed(tmp_path / "p", "train")
+    places = torch.arange(len(train)).flip(0)
+    parts = list(train.pixels(torch.arange(len(train))).parts(places))
+    assert max(len(images) for images, _, _ in parts) == 8
+    assert torch.equal(torch.cat([indices for _, _, indices in parts]), places)
+    for images, sizes, indices in parts:
+        assert list(images.shape[2:]) == sizes.amax(0).tolist()
+        for image, size, index in zip(images, sizes, indices.tolist(), strict=True):
+            ((alone, own, _),) = train.pixels(torch.tensor([index])).parts(torch.tensor([0]))
+            assert torch.equal(own[0], size)
+            assert torch.equal(alone[0], image[:, : size[0], : size[1]])
+
+
 @pytest.mark.parametrize("name", ["train.pixels", "train.parquet", "manifest.json"])
 def test_truncated_and_missing_packed_data_are_refused(tmp_path, name):
     prepare(tmp_path, {"name": "digits"})
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(CdlError, match=f"{name} .*delete .* and run again"):
-        Packed(tmp_path, "train")
+    with pytest.raises(CdlError, match=f"{name}.*delete .* and run again"):
+        Packed(tmp_path, "train").pixels(torch.arange(1437))
     file.unlink()
     with pytest.raises(CdlError, match=f"{name} cannot be read .*No such file"):
         Packed(tmp_path, "train")
 
 
-@pytest.mark.parametrize("kind", ["pixels", "parquet"])
-def test_one_flipped_bit_in_packed_data_is_noticed(tmp_path, kind):
+def test_one_flipped_bit_in_packed_data_is_noticed(tmp_path):
     prepare(tmp_path, {"name": "digits"})
-    file = tmp_path / f"train.{kind}"
+    file = tmp_path / "train.pixels"
     raw = bytearray(file.read_bytes())
-    raw[len(raw) // 2] ^= 4
+    raw[200 * 192 + 5] ^= 4
     file.write_bytes(raw)
-    with pytest.raises(CdlError, match=f"train.{kind} has sha256 .* damaged or changed"):
+    train = Packed(tmp_path, "train")
+    train.pixels(torch.arange(200))  # what is read is checked, and nothing else
+    with pytest.raises(CdlError, match=r"train.pixels: the image .* damaged or changed"):
+        train.pixels(torch.tensor([7, 200]))
+
+
+def test_a_changed_index_is_noticed_and_another_encoding_of_it_is_not(tmp_path):
+    prepare(tmp_path, {"name": "digits"})
+    file = tmp_path / "train.parquet"
+    index, before = pd.read_parquet(file), Packed(tmp_path, "train").fingerprint
+    index.to_parquet(file, index=False, compression="gzip")
+    assert Packed(tmp_path, "train").fingerprint == before
+    index.loc[0, "label"] += 1
+    index.to_parquet(file, index=False)
+    with pytest.raises(CdlError, match="train.parquet has sha256 .* damaged or changed"):
         Packed(tmp_path, "train")
-    Packed(tmp_path, "test")  # the other split is whole
 
 
 def test_packed_data_of_another_split_or_without_its_manifest_entries_are_refused(tmp_path):
     prepare(tmp_path, {"name": "digits"})
     (tmp_path / "test.pixels").replace(tmp_path / "train.pixels")
-    with pytest.raises(CdlError, match="train.pixels has sha256"):
+    with pytest.raises(CdlError, match="train.pixels: the image"):
+        Packed(tmp_path, "train").pixels(torch.arange(10))
+    (tmp_path / "test.parquet").replace(tmp_path / "train.parquet")
+    with pytest.raises(CdlError, match="train.parquet has sha256"):
         Packed(tmp_path, "train")
     manifest = tmp_path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("splits", "splitz"))
@@ -271,7 +314,7 @@ def test_a_view_depends_on_seed_image_and_epoch_only(digits):
     rows = torch.tensor([5, 900, 17])
 
     def view(rows, seed=0, epoch=0):
-        return views.train(*digits.batch(rows), rows, seed, epoch)
+        return views.train(*batch(digits, *rows.tolist()), seed, epoch)
 
     together = view(rows)
     torch.testing.assert_close(view(rows.flip(0)).flip(0), together)

@@ -25,7 +25,9 @@ from safetensors.torch import save_file
 
 from cdl import backbones
 from cdl.backbones import Backbone
-from cdl.data import Packed, archives, prepare
+from cdl.data import archives
+from cdl.data.packed import Packed
+from cdl.data.packing import prepare
 from cdl.errors import CdlError
 from cdl.fetching import Published, obtain
 
@@ -320,7 +322,7 @@ def test_imagenet_r_is_fetched_checked_and_read_in_place(imagenet_r):
     assert train.labels.tolist() == [0, 2, 1, 2]
     assert test.labels.tolist() == [1, 2, 0]
     assert train.names.tolist()[2] == "n03/art_1.jpg"
-    images, sizes = train.batch(torch.tensor([1]))
+    ((images, sizes, _),) = train.pixels(torch.tensor([1])).parts(torch.tensor([0]))
     assert sizes.tolist() == [[6, 10]]
     with Image.open(io.BytesIO(jpeg(1))) as image:
         expected = np.asarray(image.resize((10, 6), Image.Resampling.BILINEAR))
@@ -454,7 +456,8 @@ def test_cifar100_needs_no_pickle(cifar100, monkeypatch):
     test = Packed("packed", "test")
     assert test.classes == ["apple", "bear"]
     assert test.labels.tolist() == [1, 0, 1]
-    assert np.array_equal(test.batch(torch.arange(3))[0].permute(0, 2, 3, 1), cifar100[3:])
+    ((images, _, _),) = test.pixels(torch.arange(3)).parts(torch.arange(3))
+    assert np.array_equal(images.permute(0, 2, 3, 1), cifar100[3:])
 
 
 @pytest.mark.parametrize("keep", [100, 9000])

@@ -9,7 +9,7 @@ import torch
 from toys import TASKS, batch, learner
 
 from cdl import artifacts
-from cdl.data import Batch
+from cdl.data.batches import Batch
 from cdl.errors import CdlError
 from cdl.metrics import metrics
 from cdl.training import learning_rate, per_epoch, train_task

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cdl.data.packed import Packed
+from cdl.data.packed import Packed, Pixels, upload
 from cdl.data.views import Views
 from cdl.errors import CdlError
 from cdl.seeds import permutation
@@ -78,25 +78,16 @@ class Batches:
 
     def _batches(self, epoch: int, n: int) -> Iterator[Batch]:
         order = permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
-        for places in order[:n].to(self.device).split(self.batch_size):
-            rows = self._rows[places]
-            pixels, sizes = self._pixels(places)
-            views = self.views.train(pixels, sizes, rows, self.seed, epoch)
-            yield Batch(views, self._labels[places], epoch, places)
-
-    @cached_property
-    def _rows(self) -> Tensor:
-        return self.indices.to(self.device)
+        for places in order[:n].split(self.batch_size):
+            parts = self._pixels.parts(places)
+            views = torch.cat([self.views.train(*part, self.seed, epoch) for part in parts])
+            here = upload(places, self.device)
+            yield Batch(views, self._labels[here], epoch, here)
 
     @cached_property
     def _labels(self) -> Tensor:
         return self.labels[self.indices].to(self.device)
 
     @cached_property
-    def _resident(self) -> tuple[Tensor, ...]:
-        return tuple(t.to(self.device) for t in self.data.batch(self.indices))
-
-    def _pixels(self, places: Tensor) -> tuple[Tensor, ...]:
-        if self.device.type == "cpu":
-            return self.data.batch(self.indices[places])
-        return tuple(t[places] for t in self._resident)
+    def _pixels(self) -> Pixels:
+        return self.data.pixels(self.indices, self.device)

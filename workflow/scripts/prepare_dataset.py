@@ -5,6 +5,6 @@ from pathlib import Path
 from cdl.jobs import job
 
 with job(snakemake.log[0]):
-    from cdl.data.packed import prepare
+    from cdl.data.packing import prepare
 
     prepare(Path(snakemake.output.manifest).parent, **snakemake.params.source)
