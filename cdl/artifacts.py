@@ -34,11 +34,14 @@ def fingerprint(value: Any) -> str:
 
 def fingerprint_tensors(tensors: Mapping[str, "Tensor"]) -> str:
     """Return the sha256 over names, dtypes, shapes and bytes of tensors."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
+        raw = tensor.reshape(-1).view(torch.uint8)  # numpy knows no bfloat16
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(raw.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -178,7 +178,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def encode(
-        self, images: Tensor, injection: Injection | None = None, keep_blocks: bool = False
+        self, images: Tensor, injection: Injection | None = None, keep_blocks: int = 0
     ) -> Encoded:
         """Normalise images `[B, 3, H, W]` in 0..1 and encode them (see `cdl.vit.encode`).
 

@@ -45,7 +45,7 @@ class Learner(nn.Module):
         query: Tensor | None,
         task: int,
         teacher_query: Tensor | None = None,
-        keep_blocks: bool = False,
+        keep_blocks: int = 0,
     ) -> Output:
         """Run images `[B, 3, H, W]` in 0..1 with the prompts that their query selects.
 
@@ -54,7 +54,7 @@ class Learner(nn.Module):
             query: `[B, Dq]`; None if the prompts need none.
             task: the latest task learnt or being learnt.
             teacher_query: `[B, Dq']` for a distiller that maps the teacher's prompts.
-            keep_blocks: whether the output holds every block's tokens.
+            keep_blocks: how many of the last blocks' tokens the output holds.
         """
         prompts = self.prompts(query, task)
         injection = self.distiller.inject(prompts, teacher_query, task)
@@ -168,7 +168,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, query: Tensor | None, task: int, classes: slice, keep_blocks: bool
+        self, images: Tensor, query: Tensor | None, task: int, classes: slice, keep_blocks: int
     ) -> Signal:
         """Return logits of the current classes for views `[B, 3, H, W]` and the teacher's query."""
         output = self.learner(images, query, task, keep_blocks=keep_blocks)

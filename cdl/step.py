@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cdl.data import Batch
+from cdl.data.batches import Batch
 from cdl.distillers.base import Signal
 from cdl.errors import CdlError
 from cdl.model import Learner
@@ -103,7 +103,7 @@ class Step:
     def _step(
         self, images: Tensor, labels: Tensor, query: Tensor | None, signal: Signal | None
     ) -> Tensor:
-        keep_blocks = self.learner.distiller.reads_blocks
+        keep_blocks = self.learner.distiller.blocks(self.learner.backbone.depth)
         teacher_query = signal.query if signal else None
         output = self.learner(images, query, self.task, teacher_query, keep_blocks)
         losses = self.learner.losses(output, signal, labels, self.classes)
@@ -126,6 +126,8 @@ class Step:
         try:
             with torch.cuda.graph(graph):
                 self._losses = self._step(static.images, static.labels, query, signal)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise CdlError(
                 f"compute.capture: the step cannot be captured as a CUDA graph ({error}); "

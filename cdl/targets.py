@@ -22,7 +22,10 @@ from cdl.assembly import (
     select_compute,
     versions,
 )
-from cdl.data import Batch, Batches, Packed, Stream, Views
+from cdl.data.batches import Batch, Batches
+from cdl.data.packed import Packed, Pixels
+from cdl.data.stream import Stream
+from cdl.data.views import Views
 from cdl.errors import CdlError
 from cdl.model import Teacher
 from cdl.state import State
@@ -123,8 +126,9 @@ def write_test_queries(
     everything = Stream.build(len(test.classes), 1, "natural", 0)
     indices = everything.indices(test, 0, spec["images_per_class"])
     views = Views(**spec["view"])
+    pixels = test.pixels(indices)
     values = over_test_images(
-        test, indices, views, compute.device, lambda images, _: loaded.query(images)
+        pixels, views, compute.device, lambda images, _: loaded.query(images)
     ).cpu()
     inputs = {"data": test.fingerprint, "backbones": {spec["backbone"]: loaded.fingerprint}}
     tensors = {"indices": indices, "values": _rounded(values, spec)}
@@ -201,18 +205,18 @@ def write_targets(
 
 
 def over_test_images(
-    data: Packed,
-    indices: Tensor,
+    pixels: Pixels,
     views: Views,
     device: torch.device,
     function: Callable[[Tensor, Tensor], Tensor],
+    n: int | None = None,
 ) -> Tensor:
-    """Concatenate `function(test views [B, 3, H, W], rows [B])` over images, also the last few."""
+    """Concatenate `function(test views [B, 3, H, W], places [B])` over the first `n` images."""
     results = []
-    for rows in torch.arange(len(indices)).split(TEST_BATCH):
-        pixels, sizes = data.batch(indices[rows])
-        images = views.test(pixels.to(device), sizes.to(device))
-        results.append(function(images, rows.to(device)))
+    for places in torch.arange(len(pixels) if n is None else n).split(TEST_BATCH):
+        parts = pixels.parts(places)
+        images = torch.cat([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
+        results.append(function(images, places.to(device)))
     return torch.cat(results)
 
 
@@ -231,12 +235,15 @@ def over_views(
         log.info("going on at epoch %d, batch %d", *at)
     with torch.no_grad():
         for epoch in range(at[0], epochs):
+            made = values[epoch].float().to(batches.device)  # a GPU's queue is waited for once
             for i, batch in enumerate(batches.every(epoch)):
                 if (epoch, i) < at:
                     continue
-                values[epoch, batch.places.cpu()] = _rounded(function(batch).cpu(), spec)
+                made[batch.places] = function(batch)
                 if state.due():
+                    values[epoch] = _rounded(made.cpu(), spec)
                     state.save({"values": values}, {"at": (epoch, i + 1)})
+            values[epoch] = _rounded(made.cpu(), spec)
     return values
 
 

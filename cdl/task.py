@@ -21,7 +21,9 @@ from cdl.assembly import (
 )
 from cdl.backbones import Backbone
 from cdl.compute import Compute
-from cdl.data import Batch, Packed, Stream
+from cdl.data.batches import Batch
+from cdl.data.packed import Packed
+from cdl.data.stream import Stream
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import Shape, Signal
 from cdl.model import Teacher
@@ -188,6 +190,7 @@ class _Desk:
         self, spec: Mapping[str, Any], query: Query, path: str | None, targets: str | None
     ) -> _Lesson:
         """Open what is given of a teacher: its artifact, the cache of its logits, or both."""
+        kind = DISTILLERS[self.spec["distiller"]["name"]]
         state: dict[str, Tensor] = {}
         if path is not None:
             state, metadata = artifacts.load(path, task=self.task, learner=spec)
@@ -207,7 +210,7 @@ class _Desk:
                 Shape(**cache.metadata["teacher_shape"]),
                 cache.metadata["widths"]["query"],
                 prompts,
-                lambda batch, _: Signal(cache(batch), query(batch)),
+                lambda batch, _: Signal(cache(batch), query(batch) if kind.maps_prompts else None),
             )
         backbone, width = self.backbones[spec["backbone"]], metadata["widths"]["query"]
         learner = build_learner(spec, self.stream, backbone, {"query": width}, None)
@@ -215,7 +218,8 @@ class _Desk:
         if self.spec.get("apt_teacher") == "previous":
             learner.prompts.undo_merge()
         teacher, classes = Teacher(learner), self.stream.classes(self.task)
-        blocks = DISTILLERS[self.spec["distiller"]["name"]].reads_blocks
+        depth = self.backbones[self.spec["backbone"]].depth
+        blocks = kind.blocks(depth)
         same, reads = spec["query"] == self.spec["query"], learner.prompts.needs_query
 
         def signal(batch: Batch, own: Tensor | None) -> Signal:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cdl.data import Batch
+from cdl.data.batches import Batch
 from cdl.distillers.base import Signal
 from cdl.errors import CdlError
 from cdl.model import Learner
@@ -131,7 +131,8 @@ def _resume(state: State | None, learner: Learner, step: Step) -> tuple[list, tu
     step.parts = metadata["parts"]
     epoch, i = metadata["at"]
     log.info("going on at epoch %d, batch %d", epoch, i)
-    return list(zip(tensors["epochs"].tolist(), tensors["losses"], strict=True)), (epoch, i)
+    losses = tensors["losses"].to(learner.learnables()[0].device)
+    return list(zip(tensors["epochs"].tolist(), losses, strict=True)), (epoch, i)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

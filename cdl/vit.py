@@ -33,7 +33,7 @@ class Injection:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens `[B, N, D]` after the final norm, and each block's output before it if kept."""
+    """Tokens `[B, N, D]` after the final norm, and the last blocks' outputs before it, if kept."""
 
     tokens: Tensor
     blocks: tuple[Tensor, ...]
@@ -43,9 +43,9 @@ def encode(
     vit: VisionTransformer,
     images: Tensor,
     injection: Injection | None = None,
-    keep_blocks: bool = False,
+    keep_blocks: int = 0,
 ) -> Encoded:
-    """Run normalised images `[B, 3, H, W]` through the blocks of a timm ViT."""
+    """Run normalised images `[B, 3, H, W]` through a timm ViT; keep the last blocks' outputs."""
     injection = injection or Injection()
     x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
     if injection.token is not None:
@@ -54,7 +54,7 @@ def encode(
     for layer, block in enumerate(vit.blocks):
         x = x + block.ls1(_attend(block.attn, block.norm1(x), injection, layer))
         x = x + block.ls2(block.mlp(block.norm2(x)))
-        if keep_blocks:
+        if layer >= len(vit.blocks) - keep_blocks:
             outputs.append(x)
     return Encoded(vit.norm(x), tuple(outputs))
 
@@ -63,7 +63,7 @@ def _attend(attn: nn.Module, x: Tensor, injection: Injection, layer: int) -> Ten
     q, k, v = attn.qkv(x).unflatten(-1, (3, -1)).unbind(2)
     if layer in injection.additions:
         k, v = (
-            torch.cat([t[:, :1] + p.to(t.dtype), t[:, 1:]], dim=1)
+            torch.cat([(t[:, :1] + p).to(t.dtype), t[:, 1:]], dim=1)
             for t, p in zip((k, v), injection.additions[layer], strict=True)
         )
     before = injection.prefixes.get(layer)
@@ -72,7 +72,7 @@ def _attend(attn: nn.Module, x: Tensor, injection: Injection, layer: int) -> Ten
     after = injection.suffixes.get(layer)
     if after is not None:
         k, v = (
-            torch.cat([t, p.to(t.dtype).expand(len(t), -1, -1)], dim=1)
+            torch.cat([t, p.expand(len(t), -1, -1).to(t.dtype)], dim=1)
             for t, p in zip((k, v), after, strict=True)
         )
     q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))

@@ -1,5 +1,6 @@
 """Runs of a grid in process: the jobs that the workflow would run, called one by one."""
 
+from functools import reduce
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 def make_grid(changes):
     files = (ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml")
     config, tiny = (yaml.safe_load(file.read_text()) for file in files)
-    return Grid(resolve(merge(merge(config, tiny), changes)))
+    cpu = {"compute": {"device": "cpu"}}  # what is identical bit by bit is so there
+    return Grid(resolve(reduce(merge, (config, tiny, cpu, changes))))
 
 
 class Lab:
@@ -27,6 +29,7 @@ class Lab:
 
     def __init__(self, grid, inputs, folder):
         self.grid, self.inputs, self.folder = grid, inputs, folder
+        self.device = grid.config["compute"]["device"]
         self.states = {"states": str(folder / "state"), "save_minutes": 0.0}
 
     def run(self, **fields):
@@ -48,6 +51,7 @@ class Lab:
         path = self.folder / Path(cache.folder).name / f"{task}.safetensors"
         if not path.exists():
             given = {"data": str(self.inputs / "data"), "backbone": self.backbone(cache.backbone)}
+            given["device"] = self.device
             if task == "test":
                 write_test_queries(spec=cache.spec, output=str(path), **given)
             else:
@@ -70,6 +74,7 @@ class Lab:
                 queries=self.queries(target_queries(self.grid, run), task),
                 output=str(path),
                 limit_gb=1,
+                device=self.device,
                 **self.states,
             )
         return str(path)
@@ -88,7 +93,7 @@ class Lab:
             teacher_spec=self.grid.spec(teacher) if teacher else None,
             teacher_queries=self.queries(need.teacher_queries, task),
             targets=self.targets(run, need.targets, task),
-            device=self.grid.config["compute"]["device"],
+            device=self.device,
             capture=self.grid.config["compute"]["capture"],
             output=output,
             losses=output.replace("learner.safetensors", "losses.csv"),
@@ -114,6 +119,7 @@ class Lab:
             results=str(folder / "results.json"),
             predictions=str(folder / "predictions.parquet"),
             states=self.states["states"],
+            device=self.device,
         )
         results = artifacts.read_json(folder / "results.json")
         return results, pd.read_parquet(folder / "predictions.parquet")

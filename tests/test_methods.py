@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, batch, learner, pair, possible
 
-from cdl.data import Batch
+from cdl.data.batches import Batch
 from cdl.training import train_task
 
 COMBINATIONS = [(m, d) for m in METHODS for d in DISTILLERS if possible(m, d)]
@@ -17,7 +17,9 @@ def learn(student, teacher, query, task=0, **overrides):
             yield Batch(*batch(task=task, seed=seed), epoch, torch.arange(5))
 
     def signal(made, q):
-        return teacher(made.images, q, task, TASKS[task], student.distiller.reads_blocks)
+        return teacher(
+            made.images, q, task, TASKS[task], student.distiller.blocks(student.backbone.depth)
+        )
 
     return train_task(
         student,
@@ -32,7 +34,7 @@ def learn(student, teacher, query, task=0, **overrides):
 
 def step(student, teacher, images, labels, task=0):
     query = student.backbone.query(images)
-    keep = student.distiller.reads_blocks
+    keep = student.distiller.blocks(student.backbone.depth)
     signal = teacher(images, query, task, TASKS[task], keep)
     output = student(images, query, task, signal.query, keep)
     return output, student.losses(output, signal, labels, TASKS[task])

@@ -22,9 +22,9 @@ def test_without_prompts_it_is_timm(toy_backbone):
 def test_prefixes_leave_the_number_of_tokens_and_reach_every_token(toy_backbone):
     backbone = toy_backbone()
     images = torch.rand(2, 3, 8, 8)
-    plain = backbone.encode(images, keep_blocks=True)
+    plain = backbone.encode(images, keep_blocks=6)
     prefix = (torch.randn(2, 3, 12), torch.randn(2, 3, 12))
-    prompted = backbone.encode(images, Injection(prefixes={1: prefix}), keep_blocks=True)
+    prompted = backbone.encode(images, Injection(prefixes={1: prefix}), keep_blocks=6)
     assert prompted.tokens.shape == plain.tokens.shape
     assert torch.equal(plain.blocks[0], prompted.blocks[0])
     assert not torch.isclose(plain.blocks[1], prompted.blocks[1]).all(-1).any()

@@ -41,7 +41,7 @@ class Output:
 
     logits: `[B, C]` over all classes, of the class head.
     tokens: `[B, N, D]` after the final norm, class token first, KD token (if any) last.
-    blocks: block outputs `[B, N, D]` before the final norm, where a distiller reads them.
+    blocks: outputs `[B, N, D]` of the last blocks before the final norm, as many as are read.
     prompt_losses: by layer, scalars.
     """
 
@@ -70,13 +70,16 @@ class Distiller(nn.Module):
 
     Attributes:
         alpha: share of the soft loss; cross-entropy has the rest.
-        reads_blocks: whether it compares block outputs of student and teacher.
         maps_prompts: whether it reads the teacher's prompts, also at prediction.
     """
 
     alpha = 0.0
-    reads_blocks = False
     maps_prompts = False
+
+    @staticmethod
+    def blocks(depth: int) -> int:
+        """Return how many last blocks of both models it compares, for a student of `depth`."""
+        return 0
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         """Prepare for a task; called once before its first step."""

@@ -13,8 +13,6 @@ from cdl.heads import linear
 class FeatureDistiller(KD):
     """`kd` and a loss on block outputs, not scaled by `alpha`."""
 
-    reads_blocks = True
-
     @abstractmethod
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         """Return the weighted loss of block outputs `[B, N, D]` and `[B, N, Dt]`."""
@@ -42,6 +40,10 @@ class FitNets(FeatureDistiller):
         super().__init__(setting, alpha=alpha, temperature=temperature)
         self.feature_weight = feature_weight
         self.proj = linear(setting.student.width, setting.teacher.width, setting.generator)
+
+    @staticmethod
+    def blocks(depth: int) -> int:
+        return 1
 
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         return self.feature_weight * F.mse_loss(self.proj(student[-1]), teacher[-1])

@@ -57,6 +57,10 @@ class ReviewKD(FeatureDistiller):
             for block in range(n)
         )
 
+    @staticmethod
+    def blocks(depth: int) -> int:
+        return depth
+
     def project(self, student: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the fused tokens at teacher width, `[B, N, Dt]` per block, shallow to deep."""
         fused, projected = None, []
