@@ -17,10 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cdl.backbones import Backbone
-from cdl.data import Batch
+from cdl.data.batches import Batch
 from cdl.distillers.base import Output, Setting, Shape, Signal
 from cdl.distillers.dkd import DKD, dkd_terms
-from cdl.distillers.fitnets import FitNets
+from cdl.distillers.fitnets import FeatureDistiller, FitNets
 from cdl.distillers.kd import KD
 from cdl.distillers.kd_token import KDToken
 from cdl.distillers.mappings import AttentionMapping, SelfAttention
@@ -252,20 +252,16 @@ def _loss_kd(config: Config, tensors: Tensors) -> Result:
     return {"loss": soft.item(), "out.grad_student_logits": logits.grad}
 
 
-def _dkd(config: Config, temperature: float, alpha: float = 0.5) -> DKD:
-    return DKD(
-        _setting(1, 1),
-        alpha=alpha,
-        temperature=temperature,
-        target_weight=config["alpha_dkd"],
-        non_target_weight=config["beta_dkd"],
-    )
+def _dkd_weights(config: Config) -> dict[str, float]:
+    names = {"target_weight": "alpha_dkd", "non_target_weight": "beta_dkd"}
+    return {ours: config[golden] for ours, golden in names.items() if golden in config}
 
 
 def _loss_dkd(config: Config, tensors: Tensors) -> Result:
     logits, labels = _leaf(tensors["in.student_logits"]), tensors["in.targets"]
     teacher, temperature = tensors["in.teacher_logits"], config["temperature"]
-    loss = _dkd(config, temperature).soft_loss(logits, Signal(teacher, None), labels)
+    distiller = DKD(_setting(1, 1), temperature=temperature, **_dkd_weights(config))
+    loss = distiller.soft_loss(logits, Signal(teacher, None), labels)
     loss.backward()
     target, rest = dkd_terms(logits.detach(), teacher, labels, temperature)
     return {
@@ -299,7 +295,7 @@ def _loss_reviewkd(config: Config, tensors: Tensors) -> Result:
         feature_weight=config["factor"],
     )
     units = distiller.units
-    unused = tuple(config.get("params_without_gradient", ()))
+    unused = {f"{len(units) - 1}.norm2.{kind}" for kind in ("weight", "bias")}
     _load(units, {k: t for k, t in _part(tensors, "param.").items() if k not in unused})
     student = _leaf(tensors["in.student_features"])
     blocks, teacher = tuple(student), tuple(tensors["in.teacher_features"])
@@ -314,27 +310,31 @@ def _loss_reviewkd(config: Config, tensors: Tensors) -> Result:
     }
 
 
+_GOLDEN_DISTILLERS = {
+    "KD": KD,
+    "DKD": DKD,
+    "FitNets": FitNets,
+    "ReviewKD": ReviewKD,
+    "KD_Token": KDToken,
+}
+
+
 def _loss_student_total(config: Config, tensors: Tensors) -> Result:
+    kind, tokens = _GOLDEN_DISTILLERS[config["kd_method"]], None
     options = {"alpha": config["alpha"], "temperature": config["temperature"]}
-    kind, extra = config["kd_method"], {}
+    if kind is DKD:  # at its own temperature, whatever the case says of the others'
+        options = {"alpha": config["alpha"], **_dkd_weights(config)}
+    distiller = kind(_setting(1, 1, Shape(1, 1)), **options)
     logits = _leaf(tensors["in.logits"])
-    leaves, tokens = {"logits": logits}, None
+    leaves = {"logits": logits}
     prompt = torch.tensor(config["prompt_loss"], requires_grad=True)
     feature = torch.tensor(config["feature_loss"], requires_grad=True)
-    if kind == "KD_Token":
+    extra = {"feature": feature}
+    if kind is KDToken:
         leaves["kd_logits"] = _leaf(tensors["in.kd_logits"])
         tokens = leaves["kd_logits"][:, None]  # the KD head is the identity here
-        distiller = KDToken(_setting(1, 1), **options)
-    elif kind == "DKD":
-        distiller = _dkd(config, config["temperature"], config["alpha"])
-    elif kind in ("FitNets", "ReviewKD"):
-        distiller = FitNets(_setting(1, 1, Shape(1, 1)), **options)
-    else:
-        distiller = KD(_setting(1, 1), **options)
-    if kind not in ("FitNets", "ReviewKD"):
-        extra["feature"] = feature
-    else:
-        distiller.feature_loss = lambda student, teacher: feature
+    if issubclass(kind, FeatureDistiller):  # the case gives the loss, not the features
+        distiller.feature_loss, extra = lambda student, teacher: feature, {}
     learner = Learner(nn.Identity(), nn.Identity(), nn.Identity(), distiller)
     output = Output(logits, _output(logits, tokens).tokens, (), {0: prompt})
     signal = Signal(tensors["in.teacher_current_logits"], None)
@@ -493,11 +493,7 @@ def _distiller_options(config: Config) -> dict[str, Any]:
     if name not in ("none", "dkd"):  # dkd keeps its own temperature
         options["temperature"] = config["temperature"]
     if name == "dkd":
-        options |= {
-            ours: config[golden]
-            for ours, golden in (("target_weight", "alpha_dkd"), ("non_target_weight", "beta_dkd"))
-            if golden in config
-        }
+        options |= _dkd_weights(config)
     if name in ("fitnets", "reviewkd") and "feature_factor" in config:
         options["feature_weight"] = config["feature_factor"]
     if name == "kd_prompt":
@@ -611,7 +607,7 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
         result[f"out.teacher_current_logits_task{task}"] = torch.stack(signals)
         distilled = not isinstance(student.distiller, NoDistillation)
 
-        blocks = student.distiller.reads_blocks
+        blocks = student.distiller.blocks(student.backbone.depth)
 
         def signal(batch: Batch, q: Tensor, read=(guide, task, classes, blocks)) -> Signal:
             return read[0](batch.images, q, *read[1:])

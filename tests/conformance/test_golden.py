@@ -1,6 +1,7 @@
 """Every golden case under a folder (CDL_VECTORS, else the copies here), one line per case."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -38,11 +39,21 @@ def read_case(name):
 
 def worst(found, expected, rtol, atol):
     """The largest error as a share of its tolerance."""
+    expected = math.nan if expected is None else expected  # JSON has no NaN
     found, expected = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
     assert found.shape == expected.shape, (found.shape, expected.shape)
     if not expected.numel():
         return 0.0
-    return float(((found - expected).abs() / (atol + rtol * expected.abs())).max())
+    errors = (found - expected).abs() / (atol + rtol * expected.abs())
+    errors[found.isnan() & expected.isnan()] = 0.0
+    return float(errors.nan_to_num(nan=math.inf, posinf=math.inf).max())
+
+
+def test_an_error_that_is_no_number_is_the_worst():
+    assert worst(torch.tensor([0.0, math.nan]), torch.zeros(2), 0, 1) == math.inf
+    assert worst(torch.tensor([1.0, math.inf]), torch.ones(2), 0, 1) == math.inf
+    assert worst(math.nan, None, 0, 1) == 0
+    assert worst(torch.tensor([0.0, 2.0]), torch.zeros(2), 0, 4) == 0.5
 
 
 def test_there_are_cases():
