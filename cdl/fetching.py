@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from cdl.artifacts import replacing
+from cdl.artifacts import fingerprint_file, replacing
 from cdl.errors import CdlError
 
 log = logging.getLogger(__name__)
@@ -91,14 +91,12 @@ def obtain(
     return [folder / file.name for file in files]
 
 
-def remember(file: Published, path: Path) -> str:
-    """Record the sha256 of a file without a published checksum, once; return it."""
-    sha256 = _digest(path, "sha256")
+def remember(file: Published, path: Path) -> None:
+    """Record the sha256 of a file without a published checksum, once."""
     if file.checksum is None and not file.record.exists():
         with replacing(file.record) as temporary:
-            temporary.write_text(f"{sha256}  {file.name}\n")
+            temporary.write_text(f"{fingerprint_file(path)}  {file.name}\n")
         log.info("recorded the sha256 of %s in %s", file.name, file.record)
-    return sha256
 
 
 def _bring(file: Published, target: Path, place: str) -> None:

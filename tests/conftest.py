@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished"
     with FileLock(f"{folder}.lock"):
         if not (folder / "whole").exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             runs.run(folder)
             (folder / "whole").touch()
     return folder

@@ -12,7 +12,6 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
 
 OVERLAYS = {  # a file or folder of overlays, and what they are laid over here
-    "cifar100_methods.yaml": "cifar100_micro.yaml",
     "ablations": "default.yaml",
     "test": "default.yaml",
 }

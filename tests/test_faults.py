@@ -81,17 +81,23 @@ def test_an_interrupted_snakemake_goes_on_at_once(finished, copied):
     assert contents(copied) == contents(finished)
 
 
-def test_sigterm_saves_the_job_and_it_goes_on(finished, copied):
-    forget(copied)
-    started = popen(copied)
-    job = job_of(started, "distil")
-    log = copied / STUDENT / "task0" / "distil.log"
-    while started.poll() is None and not log.exists():  # the job listens once it has begun
-        time.sleep(0.02)
-    job.terminate()
-    started.communicate()
-    run(copied)
-    assert contents(copied) == contents(finished)
+def test_sigterm_saves_the_job_and_it_goes_on(copied):
+    overlay = "name: long\ncompute: {targets: online}\n"
+    overlay += "training: {epochs: 100000, teacher: {epochs: 1}}"
+    task = copied / STUDENT.replace("tiny", "long") / "task0"
+    goal = str((task / "learner.safetensors").relative_to(copied))
+    for goes_on in (False, True):
+        started = popen(copied, goal, overlay=overlay)
+        job, log = job_of(started, "distil"), task / "distil.log"
+        while started.poll() is None and "/100000 " not in (log.exists() and log.read_text() or ""):
+            time.sleep(0.02)
+        job.terminate()
+        output = started.communicate()[0]
+        assert started.returncode != 0
+        assert "exit status 75" in output
+        assert "stopped by SIGTERM; the state is saved" in log.read_text()
+        assert ("going on at epoch" in log.read_text()) == goes_on
+        assert len(list((copied / "results/state").glob("*.safetensors"))) == 1 + 1  # the teacher's
 
 
 def test_a_second_snakemake_in_the_folder_is_refused(copied):

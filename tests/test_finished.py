@@ -4,7 +4,7 @@ import os
 
 import pandas as pd
 import pytest
-from test_workflow import planned, run, snakemake
+from runs import planned, run, snakemake
 
 OVERLAY = """
 name: part

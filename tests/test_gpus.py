@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 HOLD = """
 import os, sys, time
 from cdl.jobs import job
-with job(os.devnull, gpu=1):
+with job("/dev/stderr", gpu=1):
     assert "torch" not in sys.modules
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     time.sleep(float(sys.argv[1]))
@@ -47,6 +46,7 @@ def holder():
             [sys.executable, "-c", HOLD, str(seconds)],
             env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         processes.append(process)
@@ -57,6 +57,7 @@ def holder():
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stderr.close()
 
 
 @pytest.mark.parametrize(
@@ -95,16 +96,14 @@ def test_a_lease_ends_with_its_block(monkeypatch):
 
 def test_every_job_has_a_gpu_of_its_own_and_a_killed_job_frees_it(tmp_path, holder):
     nvidia_smi(tmp_path, "echo 0; echo 1")
-    first, second = holder(), holder()
-    assert sorted(p.stdout.readline().strip() for p in (first, second)) == ["0", "1"]
+    held = [holder(), holder()]
+    gpus = [process.stdout.readline().strip() for process in held]
+    assert sorted(gpus) == ["0", "1"]
     third = holder()
-    os.set_blocking(third.stdout.fileno(), False)
-    time.sleep(3)
-    assert third.stdout.readline() == ""  # it waits
-    os.set_blocking(third.stdout.fileno(), True)
-    first.kill()
-    assert third.stdout.readline().strip() in ("0", "1")
-    assert second.poll() is None
+    assert "all GPUs (0, 1) are taken" in third.stderr.readline()
+    held[0].kill()
+    assert third.stdout.readline().strip() == gpus[0]
+    assert held[1].poll() is None
 
 
 def test_two_slurm_jobs_may_both_call_their_gpu_0(holder):

@@ -5,6 +5,7 @@ import torch
 from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, batch, learner, pair, possible
 
 from cdl.data.batches import Batch
+from cdl.prompts import PROMPTS, PromptSetting
 from cdl.training import train_task
 
 COMBINATIONS = [(m, d) for m in METHODS for d in DISTILLERS if possible(m, d)]
@@ -232,3 +233,32 @@ def test_dual_prompt_chooses_among_learnt_keys_only(toy_backbone):
         chosen[candidates] = dual(query, 1).prefixes[2][0][0]
     assert torch.equal(chosen["all"], dual.prompt[0, 2, :2])
     assert any(torch.equal(chosen["learned"], dual.prompt[0, task, :2]) for task in range(2))
+
+
+def test_auxiliary_losses_weigh_as_told(toy_backbone):
+    student, teacher = pair(toy_backbone, "l2p", "fitnets")
+    student.train()
+    _, once = step(student, teacher, *batch())
+    student.auxiliary_weight = 3.0
+    _, thrice = step(student, teacher, *batch())
+    for name, loss in once.items():
+        assert loss > 0
+        factor = 3 if name in ("prompt", "feature") else 1
+        torch.testing.assert_close(thrice[name], factor * loss)
+
+
+@pytest.mark.parametrize("method", ["l2p", "dual_prompt"])
+def test_prompt_losses_are_the_mean_or_the_sum_over_the_batch(method):
+    mean, total = (
+        PROMPTS[method](
+            PromptSetting(12, 6, 12, 2, torch.Generator().manual_seed(0)),
+            prompt_loss_reduction=reduction,
+            **METHODS[method],
+        )
+        .train()(torch.ones(5, 12), 0)
+        .losses
+        for reduction in ("mean", "sum")
+    )
+    assert mean
+    for layer, loss in mean.items():
+        torch.testing.assert_close(total[layer], 5 * loss)
