@@ -76,7 +76,9 @@ def forgetting(
     panels = _panels(several if len(several) else results)
     names = list(dict.fromkeys(name for panel in panels for name in _names(panel.rows)))
     shown = [matrices[run] for panel in panels for run in panel.rows["run"]]
-    top, side = max(map(np.nanmax, shown)), max(1.1, min(0.16 * max(map(len, shown)), 2.0))
+    low, top = (limit(list(map(limit, shown))) for limit in (np.nanmin, np.nanmax))
+    words = max(len(word) for name in names for word in name.split(" "))
+    side = max(1.1, 0.075 * words, min(0.16 * max(map(len, shown)), 2.0))
     figure, axes = pyplot.subplots(
         len(panels),
         len(names),
@@ -92,10 +94,10 @@ def forgetting(
             axis.set_xticks([])
             axis.set_yticks([])
             if panel is panels[0]:
-                axis.set_title(name, fontsize=8, fontweight="bold")
+                axis.set_title(name.replace(" (", "\n("), fontsize=8, fontweight="bold")
             if name in groups:
                 matrix = np.mean([matrices[run] for run in groups[name]["run"]], axis=0)
-                image = _heat(axis, matrix, top, side)
+                image = _heat(axis, matrix, (low, top), side)
     figure.supxlabel("accuracy on task", fontsize=8)
     figure.supylabel("after learning task", fontsize=8)
     bar = figure.colorbar(image, ax=axes, aspect=12 * len(panels), fraction=0.02)
@@ -157,10 +159,11 @@ def cost_against_accuracy(
     for axis, panel in zip(axes, panels, strict=True):
         for name, group in panel.rows.groupby(_names(panel.rows), sort=False):
             seconds, accuracy = group["training_seconds"], group["final_average_accuracy"]
-            style = styles[name] | {"linestyle": "none", "markersize": 5, "elinewidth": 1}
+            style = styles[name] | {"linestyle": "none", "markersize": 6, "elinewidth": 0.6}
+            style |= {"markeredgecolor": "white", "markeredgewidth": 0.5}
             errors = {"xerr": seconds.std(), "yerr": accuracy.std()} if len(group) > 1 else {}
             axis.errorbar(seconds.mean(), accuracy.mean(), label=name, **errors, **style)
-    axes[0].set_xlim(0, 1.1 * results["training_seconds"].max())
+    axes[0].set_xlim(left=0)
     _legend(figure, axes)
     _save(figure, outputs)
 
@@ -227,7 +230,7 @@ def _canvas(
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes, panels, strict=False):
-        axis.set_title(panel.title)
+        axis.set_title(panel.title.replace(", ", "\n"))
         axis.grid(alpha=0.25, linewidth=0.5)
     for axis in axes[max(0, len(panels) - columns) : len(panels)]:
         axis.tick_params(labelbottom=True)  # also where no panel lies below a shared axis
@@ -236,14 +239,15 @@ def _canvas(
     return figure, axes[: len(panels)]
 
 
-def _heat(axis: pyplot.Axes, matrix: np.ndarray, top: float, side: float) -> Any:
+def _heat(axis: pyplot.Axes, matrix: np.ndarray, limits: tuple[float, float], side: float) -> Any:
     """Draw a matrix with its numbers, as far as they can be read."""
     tasks = len(matrix)
-    image = axis.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
+    low, top = limits
+    image = axis.imshow(matrix, cmap="cividis", vmin=low, vmax=top)
     size = min(7.0, 72 * 0.85 * side / tasks / 1.9)
     if size >= 3:
         for t, i in zip(*np.tril_indices(tasks), strict=True):
-            colour = "white" if matrix[t, i] < 0.55 * top else "black"
+            colour = "white" if matrix[t, i] < low + 0.55 * (top - low) else "black"
             number = {"ha": "center", "va": "center", "fontsize": size, "color": colour}
             axis.text(i, t, f"{matrix[t, i]:.0f}", **number)
     ticks = range(0, tasks, math.ceil(tasks / 6))

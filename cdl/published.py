@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cdl.artifacts import replacing, write_json
-from cdl.tables import CELL, NOT_RUN, distiller_of, summarise
+from cdl.tables import CELL, NOT_RUN, distiller_of, summarise, write
 
 METRICS = {"accuracy": "final_average_accuracy", "forgetting": "forgetting_published"}
 NOT_PUBLISHED, UNKNOWN = "-", "unknown"
@@ -18,9 +18,10 @@ NOTE = (
     "learnt, summed over tasks and divided by their number, as in the papers' code. Difference: "
     "ours minus published. Within 2 std: whether it is at most twice our standard deviation, "
     f"{UNKNOWN} with one seed. {NOT_RUN}: no finished run yet. {NOT_PUBLISHED}: no version of the "
-    "paper has it. Paper: date of the version that states the number; the released code of no "
-    "single date produced them all. Protocol: hash of all that our rows share, spelled out in the "
-    ".json file beside this table."
+    "paper has it (nor a teacher that reads its student's query). Paper: date of the version that "
+    "states the number; the released code of no single date produced them all. Protocol: hash of "
+    "data, classes, views, schedule and the learner's weights, spelled out in the .json file "
+    "beside this table."
 )
 _KEY = ["method", "teacher", "student", "kd", "n_tasks"]
 
@@ -113,7 +114,9 @@ def write_comparison(
     dataset: str,
     backbones: Mapping[str, str],
 ) -> None:
-    """Write `compare` as .csv, .md, .tex (booktabs, longtable), .html, and its protocols as .json.
+    """Write `compare` as .csv, .md, .tex (booktabs, longtable) and .html, and what is behind it.
+
+    That is the rows of the finished runs as .runs.csv and their protocols as .json.
 
     Args:
         stem: path of the files without their suffix.
@@ -123,15 +126,22 @@ def write_comparison(
         backbones: see `compare`.
     """
     table = compare(results, dataset, backbones)
+    tasks = " or ".join(map(str, dict.fromkeys(results["n_tasks"])))
+    title = f"{results['dataset'].iloc[0]}, {tasks} tasks, {' to '.join(backbones)}"
     text = for_people(table)
     flat = text.set_axis([" ".join(names).strip() for names in text.columns], axis=1)
     latex, html = (text.style.hide(axis="index").set_uuid("comparison") for _ in range(2))
     latex.format(escape="latex").format_index(escape="latex", axis="columns")
-    html.set_caption(NOTE).set_table_styles(_STYLES)
-    longtable = latex.to_latex(hrules=True, environment="longtable", multicol_align="c")
+    html.set_caption(f"{title}. {NOTE}").set_table_styles(_STYLES)
+    longtable = latex.to_latex(
+        hrules=True,
+        environment="longtable",
+        multicol_align="c",
+        caption=title.replace("_", r"\_"),
+    )
     contents = {
         ".csv": worded(table).to_csv(index=False),
-        ".md": flat.to_markdown(index=False, disable_numparse=True) + f"\n\n{NOTE}\n",
+        ".md": f"{title}\n\n{flat.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
         ".tex": f"% \\usepackage{{booktabs, longtable}}\n% {NOTE}\n" + longtable,
         ".html": html.to_html(doctype_html=True, encoding="utf-8"),
     }
@@ -141,6 +151,7 @@ def write_comparison(
             temporary.write_text(content)
     used = sorted({*table["protocol"]} & {*protocols})
     write_json(f"{stem}.json", {short: protocols[short] for short in used})
+    write(results[results["protocol"] != ""], f"{stem}.runs.csv")
 
 
 _STYLES = [

@@ -166,8 +166,9 @@ def markdown(summary: pd.DataFrame) -> str:
     note = (
         "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
         "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
-        "tasks since they were learnt. The protocol is the hash of all that the rows share (data, "
-        "classes, views, normalisation, schedule, weights); protocols.json spells it out."
+        "tasks since they were learnt. The protocol is a hash of data, classes, views, "
+        "normalisation, schedule and the learner's own weights: numbers with the same one can be "
+        "compared. protocols.json spells it out."
     )
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
 
@@ -177,8 +178,10 @@ def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> Non
     summary = summarise(results)
     with replacing(md) as temporary:
         temporary.write_text(markdown(summary))
-    not_run = summary["n"] == 0
-    if not_run.any():
-        summary = summary.round(6).astype(object)
-        summary.loc[not_run, [*summary.columns.drop([*CELL, "n"])]] = NOT_RUN
+    missing = pd.DataFrame(False, summary.index, summary.columns)
+    missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
+    for name in _PAIRED:  # no finished run to compare with
+        missing[f"{name}_mean"] |= (summary["teacher"] != "") & summary[f"{name}_mean"].isna()
+    if missing.any(axis=None):
+        summary = summary.round(6).astype(object).mask(missing, NOT_RUN)
     write(summary, csv)

@@ -45,11 +45,12 @@ def trace(cell: str, results: str | Path = "results") -> dict[str, list[Link]]:
     """
     results = Path(results)
     rows: dict[str, tuple[Path, dict[str, Any]]] = {}
-    places = ("tables/results.csv", "*/tables/results.csv")
+    names = ("tables/partial/results.csv", "tables/*.runs.csv", "tables/results.csv")
+    places = [place for name in names for place in (name, f"*/{name}")]
     for table in (table for place in places for table in sorted(results.glob(place))):
         rows |= {row["run"]: (table, row) for row in read(table).to_dict("records")}
     if not rows:
-        raise CdlError(f"{results}: no tables/results.csv lies below it; run snakemake first")
+        raise CdlError(f"{results}: no table lies below it; run snakemake first")
     found = [run for run in rows if _names(cell, run)]
     if not found:
         raise CdlError(f"{cell!r} is no cell of a table; one is {min(rows)}")
@@ -84,7 +85,7 @@ def _follow(results: Path, table: Path, row: Mapping[str, Any]) -> Iterator[Link
         made = read_json(results_json)
     except CdlError:
         return  # all that follows is named there
-    yield link("configuration", lambda: f"{results_json}: learner {made['learner']['method']}")
+    yield link("configuration", _configuration, results_json, row, made)
     yield link("predictions", _predictions, run / "predictions.parquet", made)
     teacher = results.parent / row["teacher_run"] if row["teacher_run"] else None
     for task in range(len(made["checkpoints"])):
@@ -95,7 +96,8 @@ def _follow(results: Path, table: Path, row: Mapping[str, Any]) -> Iterator[Link
 
 
 def _protocol(table: Path, row: Mapping[str, Any]) -> str:
-    path = table.with_name("protocols.json")
+    stem = table.name.removesuffix(".runs.csv")
+    path = table.with_name("protocols.json" if stem == table.name else f"{stem}.json")
     hashed = fingerprint(read_json(path)[row["protocol"]])[:8]
     if hashed != row["protocol"]:
         raise CdlError(f"{path}: what stands under {row['protocol']} has the hash {hashed}")
@@ -112,6 +114,19 @@ def _metrics(path: Path, row: Mapping[str, Any]) -> str:
         if not np.isclose(recorded[name], value, equal_nan=True):
             raise CdlError(f"{path}: {name} is {recorded[name]}, from its matrix follows {value}")
     return f"{path}: the metrics follow from its matrix"
+
+
+def _configuration(path: Path, row: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    learner = made["learner"]
+    names = {"role": "role", "seed": "seed", "backbone": "student", "query": "query"}
+    wanted = {key: row[column] for key, column in names.items()}
+    wanted |= {"teacher": row["teacher"] or None, "distiller": {"name": row["kd"]}}
+    wanted |= {"method": {"name": row["method"].split("+")[0]}}
+    given = {key: learner[key] for key in wanted}
+    for key in ("distiller", "method"):
+        given[key] = {"name": given[key]["name"]}
+    artifacts.check(path, given, wanted)
+    return f"{path}: the learner is the row's; every value stands there"
 
 
 def _predictions(path: Path, made: Mapping[str, Any]) -> str:

@@ -1,10 +1,13 @@
 """`snakemake tables`: what is finished and still of this configuration, and nothing is trained."""
 
 import os
+import subprocess
 
 import pandas as pd
 import pytest
 from runs import planned, run, snakemake
+
+from cdl.trace import trace
 
 OVERLAY = """
 name: part
@@ -59,6 +62,10 @@ def test_a_part_is_finished(folder):
 def test_a_table_asked_for_by_name_runs_what_it_needs_and_then_rests(folder):
     run(folder, f"{TABLES}/{NAME}.md", overlay=OVERLAY)
     assert not (folder / TABLES / "results.csv").exists()
+    subprocess.run(["rm", "-r", folder / TABLES / "partial"], check=True)
+    (links,) = trace(STUDENT, folder / "results").values()  # from the pair's table
+    assert all(link.holds for link in links)
+    assert str(folder / TABLES / f"{NAME}.runs.csv") in links[0].text
     run(folder, overlay=OVERLAY)
     assert planned(folder, overlay=OVERLAY) == {}
     assert tabulated(folder) == ["(teacher)", "none", "kd"]

@@ -137,7 +137,7 @@ def test_four_forms_of_one_table(tmp_path):
     assert csv["accuracy"].dtype == csv["accuracy_difference"].dtype == float
     n = len(csv)
     md = (tmp_path / "t.md").read_text()
-    assert md.count("\n| ") == n
+    assert md.count("\n| ") == n + 1
     tex = (tmp_path / "t.tex").read_text()
     rows = [line for line in tex.splitlines() if line.startswith(("l2p", "dual", "coda", "apt"))]
     assert len(rows) == n
@@ -149,8 +149,11 @@ def test_four_forms_of_one_table(tmp_path):
     assert html.count("<tr>") == n + 2
     assert NOTE in html
     assert not re.search(r"https?:|src=|href=|\\_", html)
-    (protocol,) = set(csv["protocol"].dropna())
-    assert json.loads((tmp_path / "t.json").read_text())[protocol]["training"]["epochs"] == 20
+    protocols = json.loads((tmp_path / "t.json").read_text())
+    assert protocols.keys() == set(csv["protocol"].dropna()) - {NOT_RUN}
+    assert all(protocol["training"]["epochs"] == 20 for protocol in protocols.values())
+    for text in (md, tex.replace("\\_", "_"), html):
+        assert "cifar100, 10 tasks, vit_base to vit_small" in text
 
 
 def test_a_published_name_changes_no_number():
@@ -168,8 +171,17 @@ def test_the_batch_of_the_largest_teacher():
     for run in made.runs:
         large = "vit_large" in (run.backbone, run.teacher)
         assert made.spec(run)["training"]["batch_size"] == (32 if large else 64)
-    twin = grid({"backbones": {"vit_large": {"batch_size": None}}})
-    assert made.protocol("cifar100") != twin.protocol("cifar100")
+        assert made.protocol(run)["training"]["batch_size"] == (32 if large else 64)
+
+
+def test_a_protocol_does_not_depend_on_what_else_is_in_the_grid():
+    made = grid()
+    alone = grid({"grid": {"pairs": [{"teacher": "vit_base", "student": "vit_small"}]}})
+    for run in alone.runs:
+        assert made.protocol(run) == alone.protocol(run)
+    weights = {name: made.backbone_source(name) for name in ("vit_base", "vit_small")}
+    named = {run.role: made.protocol(run)["backbones"] for run in alone.runs}
+    assert named == {"teacher": weights, "student": {"vit_small": weights["vit_small"]}}
 
 
 def test_two_pairs_of_one_name_are_refused():

@@ -62,6 +62,11 @@ class Run:
         return self.teacher_query if self.maps_prompts else None
 
     @property
+    def rule(self) -> str:
+        """The rule that learns its tasks."""
+        return "distil" if self.teacher else "train"
+
+    @property
     def reads_query(self) -> bool:
         """Whether its prompts depend on a query."""
         return self.method.name not in QUERYLESS
@@ -213,24 +218,29 @@ class Grid:
             "backbones": {name: blocks[name]["published"] for name in (teacher, student)},
         }
 
-    def protocol(self, dataset: str) -> dict[str, Any]:
-        """Return all that a dataset's numbers share: what the tables' protocol hash stands for."""
-        pairs, block = self.config["grid"]["pairs"], self.config["datasets"][dataset]
-        used = sorted({name for pair in pairs for name in pair.values()})
+    def protocol(self, run: Run) -> dict[str, Any]:
+        """Return what a run's numbers share with those beside them: what the hash stands for.
 
-        def weights(name: str) -> dict[str, Any]:
-            batch_size = self.config["backbones"][name]["batch_size"]
-            own = {"batch_size": batch_size} if batch_size else {}
-            return self.backbone_source(name) | own
-
+        All students of a pair share one: it names the learner's own weights and those of its
+        query, whatever else the grid holds.
+        """
+        block, training = self.config["datasets"][run.dataset], self.config["training"]
         return {
             "numerics": NUMERICS,
             "protocol": self.config["protocol"],
-            "training": self.config["training"],
+            "training": training | {"batch_size": self.batch_size(run)},
             "dataset": {k: v for k, v in block.items() if k not in ("source", "published")},
-            "backbones": {name: weights(name) for name in used},
+            "backbones": {
+                name: self.backbone_source(name) for name in sorted({run.backbone, run.query})
+            },
             **self._rounding(),
         }
+
+    def batch_size(self, run: Run) -> int:
+        """Return the batch size of a learner: what its teacher's backbone asks for, or the one."""
+        teacher = run.backbone if run.role == "teacher" else run.teacher
+        asked = self.config["backbones"][teacher]["batch_size"] if teacher else None
+        return asked or self.config["training"]["batch_size"]
 
     def row(self, run: Run) -> dict[str, Any]:
         """Return the columns that identify a run in tables and link it to what it builds on."""
@@ -248,7 +258,7 @@ class Grid:
             "n_tasks": run.n_tasks,
             "role": run.role,
             "query": run.query,
-            "protocol": self.protocol(run.dataset),
+            "protocol": self.protocol(run),
             "run": f"{self.root}/{run.folder}",
             "none_run": f"{self.root}/{none.folder}" if none else "",
             "teacher_run": f"{self.root}/{teacher.folder}" if teacher else "",
@@ -261,9 +271,7 @@ class Grid:
         if run.role == "teacher":
             overrides = config["training"]["teacher"]
             training |= {k: v for k, v in overrides.items() if v is not None}
-        teacher = run.backbone if run.role == "teacher" else run.teacher
-        batch_size = teacher and config["backbones"][teacher]["batch_size"]
-        training |= {"batch_size": batch_size} if batch_size else {}
+        training["batch_size"] = self.batch_size(run)
         spec = {
             "numerics": NUMERICS,
             "seed": run.seed,

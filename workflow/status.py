@@ -62,7 +62,7 @@ def canonical(value: Any) -> str:
 
 def jobs_of(grid: Grid, run: Run) -> Iterator[Job]:
     """Yield all jobs that a cell of the tables waits for, but those of its teacher's run."""
-    need, rule = needs(grid, run), "distil" if run.teacher else "train"
+    need = needs(grid, run)
     data, folder = Path(grid.data(run.dataset)), Path(grid.root, run.folder)
     yield Job("prepare_dataset", tuple(data / n for n in PACKED), data / "prepare_dataset.log")
     for name in sorted({run.backbone, run.query, run.teacher, run.teacher_query} - {None}):
@@ -77,7 +77,7 @@ def jobs_of(grid: Grid, run: Run) -> Iterator[Job]:
         yield from _cache("teacher_targets", need.targets, f"task{task}/targets")
         place = folder / f"task{task}"
         paths = tuple(place / name for name in LEARNER)
-        yield Job(rule, paths, place / f"{rule}.log", canonical(spec), alike)
+        yield Job(run.rule, paths, place / f"{run.rule}.log", canonical(spec), alike)
     for queries in need.test_queries:
         yield from _cache("test_queries", queries, "test")
     spec["test_images_per_class"] = grid.config["datasets"][run.dataset]["test_images_per_class"]
@@ -161,9 +161,12 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
         next((mean(took[kind]) for kind in kinds(job) if kind in took), None) for job in left
     ]
     unknown = {job.rule for job, guess in zip(left, guesses, strict=True) if guess is None}
-    minutes = sum(guess or 0 for guess in guesses) / 60
-    text = f"time left: {minutes:.1f} min for {len(left)} jobs, "
-    text += f"{minutes / cores:.1f} min if always {cores} are at work"
+    known = [guess for guess in guesses if guess is not None]
+    if not known:
+        return f"time left: not known yet for {len(left)} jobs; nothing like them has finished"
+    minutes, least = sum(known) / 60, "at least " if unknown else ""
+    text = f"time left: {least}{minutes:.1f} min for {len(left)} jobs, "
+    text += f"{least}{minutes / cores:.1f} min if always {cores} are at work"
     return f"{text}; not known yet for {', '.join(sorted(unknown))}" if unknown else text
 
 

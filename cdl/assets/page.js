@@ -165,11 +165,11 @@ function plot(run) {
 }
 
 function matrix(run) {
-  const top = Math.max(...run.matrix.flat());
+  const low = Math.min(...run.matrix.flat()), range = Math.max(...run.matrix.flat()) - low || 1;
   const tasks = run.matrix.map((_, i) => make("th", { scope: "col" }, String(i + 1)));
   const lines = run.matrix.map((line, t) => make("tr", {}, make("th", { scope: "row" }, String(t + 1)),
     run.matrix.map((_, i) => i > t ? make("td")
-      : make("td", { style: `--share: ${(line[i] / top).toFixed(3)}` }, line[i].toFixed(1))),
+      : make("td", { style: `--share: ${((line[i] - low) / range).toFixed(3)}` }, line[i].toFixed(1))),
     make("td", {}, mean(line).toFixed(1))));
   const table = make("table", { class: run.matrix.length > 6 ? "matrix dense" : "matrix" },
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "after"), tasks,
@@ -262,7 +262,7 @@ addProvenance();
 follow();
 window.addEventListener("hashchange", () => {
   follow();
-  if (matchMedia("(max-width: 75rem)").matches) byId("detail").scrollIntoView();
+  if (matchMedia("(max-width: 112rem)").matches) byId("detail").scrollIntoView();
 });
 // what is folded on the screen is spelled out on paper
 const folds = () => [...document.querySelectorAll("details")];

@@ -20,7 +20,10 @@ except ConfigError as error:
 ROOT = GRID.root
 TABLES = f"{GRID.tables}/tables"
 FIGURES = f"{GRID.tables}/figures"
-COMPARISON_FILES = ("csv", "md", "tex", "html", "json")
+COMPARISON_FILES = {
+    **{kind: kind for kind in ("csv", "md", "tex", "html", "json")},
+    "runs": "runs.csv",
+}
 STATES = "results/state"  # of unfinished jobs, under fingerprints
 ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
 PREPARED = {Path(GRID.data(name)).name: GRID.source(name) for name in GRID.datasets}
@@ -87,8 +90,7 @@ def chain_of(wildcards):
     """The submission that a job is part of on a cluster: `chain` tasks of one learner."""
     run = run_of(wildcards)
     length = GRID.config["chain"] or run.n_tasks
-    kind = "distil" if run.teacher else "train"
-    return f"{kind}{int(wildcards.task) // length}" if length > 1 else None
+    return f"{run.rule}{int(wildcards.task) // length}" if length > 1 else None
 
 
 def growing(amount):
@@ -200,8 +202,7 @@ def checkpoints_of(wildcards):
 
 def costs_of(run):
     """The benchmark files of a run's tasks."""
-    kind = "distil" if run.teacher else "train"
-    return [f"{ROOT}/{run.folder}/task{t}/{kind}.tsv" for t in range(run.n_tasks)]
+    return [f"{ROOT}/{run.folder}/task{t}/{run.rule}.tsv" for t in range(run.n_tasks)]
 
 
 def compared(comparison):
@@ -270,7 +271,7 @@ def everything():
     files += [
         f"{TABLES}/{name}.{kind}"
         for name in GRID.comparisons
-        for kind in COMPARISON_FILES
+        for kind in COMPARISON_FILES.values()
     ]
 
     files += [f"{GRID.tables}/index.html"]

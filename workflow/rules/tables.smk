@@ -32,7 +32,17 @@ rule compare:
             f"{ROOT}/{run.folder}/results.json" for run in compared(w.comparison)
         ],
     output:
-        **{kind: f"{TABLES}/{{comparison}}.{kind}" for kind in COMPARISON_FILES},
+        **{
+            kind: f"{TABLES}/{{comparison}}.{suffix}"
+            for kind, suffix in COMPARISON_FILES.items()
+            if kind != "html"
+        },
+        html=report(
+            f"{TABLES}/{{comparison}}.html",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "{comparison}"},
+        ),
     log:
         f"{TABLES}/{{comparison}}.log",
     wildcard_constraints:
