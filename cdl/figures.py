@@ -64,8 +64,8 @@ def forgetting(
 ) -> None:
     """Draw the accuracy on every task after every task, averaged over seeds.
 
-    One row per method and pair, one column per learner. Down a column of a panel a task is
-    forgotten; the diagonal is the accuracy on a task just learnt.
+    One row per method and pair, one column per learner. Reading down a column of a panel shows a
+    task being forgotten; the diagonal is the accuracy on a task just learnt.
 
     Args:
         results: runs of one dataset from `cdl.tables.collect`.

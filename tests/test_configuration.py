@@ -3,15 +3,18 @@
 import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from configuration import ConfigError, merge, resolve, schema
 from grid import Grid
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
 
 OVERLAYS = {  # a file or folder of overlays, and what they are laid over here
+    "larger_pairs.yaml": "proxy/cifar100.yaml",
     "ablations": "default.yaml",
     "test": "default.yaml",
 }
@@ -26,11 +29,16 @@ def grid(changes=None):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
-def test_shipped_configurations_are_accepted(path):
+def test_shipped_configurations_are_accepted(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     config = yaml.safe_load(path.read_text())
     below = OVERLAYS.get(path.name, OVERLAYS.get(path.parent.name))
     if below:
         config = merge(yaml.safe_load((ROOT / "config" / below).read_text()), config)
+    shape = {"embed_dim": "384", "depth": "12", "num_heads": "6", "patch_size": "4"}
+    for file in (block["file"] for block in config["backbones"].values() if "file" in block):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)  # a stand-in for a user's weights
+        save_file({"x": np.zeros(1)}, file, shape)
     assert Grid(resolve(config)).runs
 
 
@@ -171,6 +179,24 @@ def test_a_preset_fills_what_is_not_given():
     assert released["protocol"]["class_order"] == "natural"
     assert released["protocol"]["schedule"] == "constant"
     assert resolve(default())["protocol"]["normalization"] == "backbone"
+
+
+def test_the_released_preset_reaches_the_modules_arguments():
+    methods = ["l2p", "dual_prompt", "coda_prompt", "apt"]
+    asked = {"methods": methods, "distillers": ["none", "kd"]}
+    made = grid({"protocol": {"preset": "released"}, "grid": asked})
+    specs = {(run.method.name, run.distiller.name, run.role): made.spec(run) for run in made.runs}
+    student = {method: specs[method, "kd", "student"] for method in methods}
+    assert student["dual_prompt"]["method"]["dual_candidates"] == "all"
+    assert student["coda_prompt"]["method"]["coda_growth"] == "gram_schmidt"
+    assert student["apt"]["apt_teacher"] == "previous"
+    for method in ("l2p", "dual_prompt"):
+        assert student[method]["method"]["prompt_loss_reduction"] == "mean"
+    for spec in specs.values():
+        assert spec["training"]["schedule"] == "cosine_lagged"
+        assert spec["normalization"] == "unit"
+        assert spec["stream"]["class_order"] == "natural"
+        assert spec["query"] == "vit_nano"
 
 
 @pytest.mark.parametrize("preset", ["clean", "released"])

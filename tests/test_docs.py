@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from torch import nn
 
+from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import Shape
 from cdl.model import build
@@ -76,6 +80,23 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_page_on_using_a_student_predicts_what_was_evaluated(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    code = re.search(
+        r"```python\n(.*?)```", (ROOT / "docs/use_a_student.md").read_text(), re.DOTALL
+    )
+    code = code[1].replace("results/default", "results/tiny").replace("/l2p/", "/coda_prompt/")
+    page = {}
+    exec(code.replace('"task2"', '"task1"'), page)
+    (data,) = Path("results/data").iterdir()
+    test = Packed(data, "test")
+    predictions = pd.read_parquet(page["run"] / "predictions.parquet")
+    for row in predictions.itertuples():
+        ((image, _, _),) = test.pixels(torch.tensor([row.image])).parts(torch.tensor([0]))
+        picture = Image.fromarray(image[0].permute(1, 2, 0).numpy())
+        assert page["predict"](picture) == row.predicted
 
 
 def test_the_table_of_promises_names_tests_that_exist():

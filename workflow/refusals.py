@@ -227,7 +227,7 @@ def _kd_prompt(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) 
 def _cdl_prompt(run: "Run", own: Shape, teacher: Shape, dataset: dict[str, Any]) -> None:
     field, options = _pair(run)[0], run.distiller.options
     _refuse(
-        run.method.name in ("apt", "head_only"),
+        not run.reads_query,
         field,
         f"methods.{run.method.label}",
         "a method with prefixes to map (l2p, dual_prompt, coda_prompt); list the combination in "
