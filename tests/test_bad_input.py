@@ -321,6 +321,16 @@ def test_a_configuration_without_end_is_refused():
         (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "is not a .safetensors file"),
         (
             json.dumps(
+                {
+                    "__metadata__": dict(
+                        embed_dim="96", depth="6", patch_size="4", num_heads="5", mean="0", std="1"
+                    )
+                }
+            ).encode(),
+            "num_heads, a divisor of embed_dim",
+        ),
+        (
+            json.dumps(
                 {"__metadata__": {"embed_dim": "96", "depth": "6", "patch_size": "0"}}
             ).encode(),
             "is not a .safetensors file",

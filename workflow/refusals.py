@@ -51,17 +51,17 @@ def shape_of(name: str, source: str, model: str) -> Shape:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 10**7)))["__metadata__"]
         shape = Shape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
-        if min(shape) < 1:
+        if min(shape) < 1 or shape.width % int(header["num_heads"]):
             raise ValueError
         return shape
     except OSError as error:
         raise ConfigError(
             f"{field}: {model!r} cannot be read ({error.strerror}); give a .safetensors file"
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{field}: {model!r} is not a .safetensors file with embed_dim, depth and patch_size "
-            "in its header"
+            f"{field}: {model!r} is not a .safetensors file with embed_dim, depth, patch_size and "
+            "num_heads, a divisor of embed_dim, in its header"
         ) from error
 
 

@@ -206,10 +206,12 @@ def main() -> int:
     parser.add_argument("--directory", default=".", help="folder that holds results/")
     parser.add_argument("--cores", type=int, default=1, help="jobs at a time, for the time left")
     options = parser.parse_args()
+    if options.cores < 1:
+        parser.error(f"--cores: {options.cores}; give 1 or more")
     try:
         config = reduce(merge, map(read, options.config))
         os.chdir(options.directory)
-        print(*report(Grid(resolve(config)), max(1, options.cores)), sep="\n")
+        print(*report(Grid(resolve(config)), options.cores), sep="\n")
     except (ConfigError, OSError) as error:
         print(f"cdl: {error}", file=sys.stderr)
         return 2
