@@ -116,6 +116,8 @@ def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[s
 
     path = Path(path)
     metadata = read_json(path.with_suffix(".json"))
+    if not isinstance(metadata, dict):
+        raise CdlError(f"{path.with_suffix('.json')} holds no record; delete it and run again")
     try:
         sha256, tensors = fingerprint_file(path), load_file(path)
     except (OSError, SafetensorError) as error:

@@ -45,10 +45,10 @@ def fetch(output: str | Path, source: str, model: str, **fetching: Any) -> None:
         assets = Path(str(files("cdl") / "assets"))
         path = assets / f"{model}.safetensors" if source == "embedded" else Path(model)
         state, architecture, mean, std = _from_file(path)
-    vit = _build(architecture)
     try:
+        vit = _build(architecture)
         vit.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, ArithmeticError, AssertionError) as error:
         raise CdlError(
             f"backbone {model!r} does not have the tensors of a plain timm ViT of "
             f"shape {architecture}: {error}"
@@ -79,8 +79,13 @@ def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, lis
     missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
     if missing:
         raise CdlError(f"backbone file {str(path)!r} lacks {missing} in its header's metadata")
-    architecture = {key: int(header[key]) for key in _SHAPE}
-    mean, std = ([float(x) for x in header[key].split()] for key in ("mean", "std"))
+    try:
+        architecture = {key: int(header[key]) for key in _SHAPE}
+        mean, std = ([float(x) for x in header[key].split()] for key in ("mean", "std"))
+    except ValueError as error:
+        raise CdlError(f"backbone file {str(path)!r}: its header's metadata: {error}") from error
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise CdlError(f"backbone file {str(path)!r}: mean and std are three numbers, std above 0")
     return state, architecture, mean, std
 
 

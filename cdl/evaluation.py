@@ -135,6 +135,7 @@ def evaluate_run(
             "classes": [test.classes[label] for label in stream.order],
             "data": {"train": metadata["inputs"]["data"], "test": test.fingerprint},
             "test_images_per_class": images_per_class,
+            "predictions_sha256": artifacts.fingerprint_file(predictions),
             "checkpoints": [metadata["sha256"] for metadata in evaluated],
             "device": compute.name,
             "versions": versions(),

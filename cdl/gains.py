@@ -1,11 +1,14 @@
 """What a distiller gains over the undistilled student, and how sure that is."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
+from cdl.artifacts import check, fingerprint_file, read_json
+from cdl.errors import CdlError
 from cdl.tables import differences
 
 _CELL = ["dataset", "n_tasks", "method", "teacher", "student", "query", "kd", "variant"]
@@ -17,7 +20,7 @@ def gains(results: pd.DataFrame, predictions: Callable[[str], pd.DataFrame]) -> 
 
     Args:
         results: runs from `cdl.tables.collect`.
-        predictions: from a run's folder to its table `predictions.parquet`.
+        predictions: from a run's folder to its predictions, see `read_predictions`.
 
     Returns:
         One row per distilled cell whose undistilled student exists, in percent points: `n` seeds,
@@ -41,6 +44,17 @@ def gains(results: pd.DataFrame, predictions: Callable[[str], pd.DataFrame]) -> 
         row = {"n": len(values), "gain": mean, "low": mean - half, "high": mean + half}
         rows.append({**dict(zip(_CELL, cell, strict=True)), **row, "over": over})
     return pd.DataFrame(rows, columns=[*_CELL, "n", "gain", "low", "high", "over"])
+
+
+def read_predictions(run: str | Path) -> pd.DataFrame:
+    """Read a run's predictions; raise `CdlError` unless they are those of its results."""
+    path, results = Path(run, "predictions.parquet"), read_json(Path(run, "results.json"))
+    try:
+        found = {"sha256": fingerprint_file(path)}
+    except OSError as error:
+        raise CdlError(f"{path} cannot be read ({error.strerror}); run again") from error
+    check(path, found, {"sha256": results["predictions_sha256"]})
+    return pd.read_parquet(path)
 
 
 def _paired_error(own: pd.DataFrame, other: pd.DataFrame) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _VIEWS = ("numerics", "seed", "stream", "images_per_class", "view", "normalization")
-_TEST_VIEWS = ("numerics", "view", "normalization")
+_TEST_VIEWS = ("numerics", "normalization")
 _ROUNDING = ("cache_dtype", "precision")
 
 
@@ -21,7 +21,8 @@ def test_queries_spec(
     spec: Mapping[str, Any], backbone: str, images_per_class: int | None
 ) -> dict[str, Any]:
     """Return what fixes the queries of the test views."""
-    own = {"backbone": backbone, "images_per_class": images_per_class}
+    view = {key: spec["view"][key] for key in ("size", "test_resize")}  # no crop, no flip
+    own = {"backbone": backbone, "images_per_class": images_per_class, "view": view}
     return _part(spec, _TEST_VIEWS + _ROUNDING) | own
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.artifacts import fingerprint, read_json, replacing
+from cdl.artifacts import check, fingerprint, read_json, replacing
 
 NOT_RUN = "not run"
 METRICS = [
@@ -31,8 +31,8 @@ def collect(
     """Gather all runs.
 
     Args:
-        rows: columns that identify each run, its resolved protocol, and the folders of the runs
-            it builds on.
+        rows: columns that identify each run, its resolved protocol, the fingerprint of its
+            specification (`made_of`), and the folders of the runs it builds on.
         results: its JSON, written by `cdl.evaluation.evaluate_run`.
         costs: Snakemake's benchmark files of its tasks.
 
@@ -42,7 +42,7 @@ def collect(
         cost: one row per run, training seconds and peak memory (MB) of its jobs.
         protocols: the resolved protocol behind each hash in the results.
     """
-    runs = [read_json(path) for path in results]
+    runs = read_results(rows, results)
     curves, cost = [], []
     for row, run, files in zip(rows, runs, costs, strict=True):
         whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
@@ -54,6 +54,15 @@ def collect(
         cost.append({**whose, "training_seconds": seconds, "peak_memory_mb": memory})
     table, protocols = results_of(rows, runs)
     return table, pd.DataFrame(curves), pd.DataFrame(cost), protocols
+
+
+def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the runs' JSON; raise `CdlError` if one is damaged or is that of another run."""
+    runs = [read_json(path) for path in paths]
+    for row, path, run in zip(rows, paths, runs, strict=True):
+        made_of = fingerprint(run.get("learner"))
+        check(path, {"learner": made_of}, {"learner": row["made_of"]})
+    return runs
 
 
 def results_of(

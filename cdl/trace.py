@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from cdl import artifacts
 from cdl.artifacts import fingerprint, fingerprint_file, read_json
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.errors import CdlError
+from cdl.gains import read_predictions
 from cdl.metrics import metrics
 from cdl.tables import METRICS, read
 
@@ -130,7 +130,7 @@ def _configuration(path: Path, row: Mapping[str, Any], made: Mapping[str, Any]) 
 
 
 def _predictions(path: Path, made: Mapping[str, Any]) -> str:
-    tasks = pd.read_parquet(path, columns=["task", "correct"]).groupby("task")["correct"]
+    tasks = read_predictions(path.parent).groupby("task")["correct"]
     accuracies, counts = (100 * tasks.mean()).tolist(), tasks.size().tolist()
     if counts != made["test_images"] or not np.allclose(accuracies, made["matrix"][-1]):
         raise CdlError(

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 
+from cdl.artifacts import fingerprint, fingerprint_file
 from cdl.metrics import metrics
 from cdl.tables import collect
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
+LEARNER = {"seed": 0, "training": {"lr": 0.005}}
 LEARNERS = [
     ("", "big", "none"),
     ("", "small", "none"),
@@ -41,6 +43,7 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50)
                         "role": role,
                         "query": "small",
                         "protocol": PROTOCOL,
+                        "made_of": fingerprint(LEARNER),
                         "run": run,
                         "none_run": at["none"] if role == "student" else "",
                         "teacher_run": at["big"] if teacher else "",
@@ -80,7 +83,8 @@ def write_run(folder, teacher, tasks, images, rng):
         "test_images": [images] * tasks,
         "metrics": metrics(matrix, [images] * tasks),
         "trainable_parameters": 1234,
-        "learner": {"seed": 0, "training": {"lr": 0.005}},
+        "learner": LEARNER,
+        "predictions_sha256": fingerprint_file(folder / "predictions.parquet"),
         "data": {"train": "a" * 64, "test": "b" * 64},
         "backbones": {"small": "c" * 64},
         "versions": {"cdl": "0.1", "torch": "2.0"},

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grid_cost
 import growth
+import load
 import pytest
 import steps
 import torch
@@ -229,3 +230,10 @@ def test_backbones_by_name_of_an_architecture(tmp_path):
     assert Backbone.load(tmp_path / "b.safetensors", 32, "backbone").width == 192
     with pytest.raises(CdlError, match="'resnet50' is no embedded backbone"):
         backbone_file("resnet50", 32, tmp_path)
+
+
+def test_load_counts_what_snakemake_plans():
+    table = load.main(["--jobs", "40"])
+    assert table["what"].tolist() == ["grid", "snakemake -n"]
+    assert set(table["jobs"]) == {2 * load.PER_SEED + load.SHARED}
+    assert (table["CPU ms/job"] >= 0).all()

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from caches import needs
@@ -19,6 +20,7 @@ from cdl.errors import CdlError
 
 RUNS = "results/tiny/digits/coda_prompt"
 STUDENT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+NONE = "student-vit_nano-q-vit_nano"
 
 
 def forget(folder, run_folder=STUDENT):
@@ -57,11 +59,17 @@ def test_a_killed_job_fails_and_the_next_run_ends_identical(finished, copied):
     assert contents(copied) == contents(finished)
 
 
-def test_a_killed_snakemake_needs_unlock_and_then_goes_on(finished, copied):
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_killed_snakemake_needs_unlock_and_then_goes_on(finished, copied, alone):
     forget(copied)
     started = popen(copied)
     job_of(started, "distil")
-    end(started)  # with its jobs, as when a terminal or a machine dies
+    if alone:  # its jobs keep running, and write what the next run writes too
+        started.kill()
+        started.wait()
+        started.stdout.close()
+    else:  # with its jobs, as when a terminal or a machine dies
+        end(started)
     refused = snakemake(copied, "--cores", "2")
     assert refused.returncode != 0
     assert "--unlock" in refused.stderr
@@ -112,13 +120,73 @@ def test_a_second_snakemake_in_the_folder_is_refused(copied):
         end(started)
 
 
-def test_touched_artifacts_retrain_nothing(copied):
-    for path in copied.glob(f"{RUNS}/**/*.safetensors"):
+def test_touched_files_retrain_nothing(copied):
+    files = [path for path in (copied / "results").rglob("*") if path.is_file()]
+    assert any(path.stat().st_size > 10**6 for path in files)  # Snakemake compares small ones
+    for path in files:
         path.touch()
     assert planned(copied) == {}
-    for path in copied.glob(f"{RUNS}/**/*.safetensors"):
+    for path in files:
         os.utime(path, (4e9, 4e9))  # a clock far in the future
     assert planned(copied) == {}
+
+
+def test_a_damaged_checkpoint_costs_no_finished_work(copied):
+    flip(copied / STUDENT / "task0/learner.safetensors")
+    before = contents(copied)
+    assert planned(copied) == {}
+    run(copied)
+    assert contents(copied) == before
+
+
+def test_damaged_shared_files_are_made_again_without_retraining(copied, finished):
+    (data,) = (copied / "results/data").iterdir()
+    pixels = np.fromfile(data / "test.pixels", np.uint8)
+    (255 - pixels).tofile(data / "test.pixels")
+    (copied / STUDENT / "results.json").unlink()
+    failed = snakemake(copied, "--cores", "2")
+    assert failed.returncode != 0
+    assert "test.pixels: the image" in failed.stderr
+    subprocess.run(["rm", "-r", data], check=True)
+    run(copied, "--until", "prepare_dataset")
+    assert planned(copied).keys() == {"evaluate", "collect", "tabulate", "plot", "page"}
+    run(copied)
+    assert contents(copied) == contents(finished)
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def swap(path):
+    path.write_bytes((path.parents[2] / NONE / "seed0" / path.name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("results.json", swap, 'results.json does not fit: its learner is "'),
+        ("results.json", truncate, "results.json cannot be read"),
+        ("predictions.parquet", swap, 'predictions.parquet does not fit: its sha256 is "'),
+        ("predictions.parquet", flip, 'predictions.parquet does not fit: its sha256 is "'),
+        ("predictions.parquet", truncate, 'predictions.parquet does not fit: its sha256 is "'),
+    ],
+)
+def test_damaged_and_swapped_results_reach_no_table_and_no_figure(copied, name, harm, message):
+    harm(copied / STUDENT / name)
+    for figure in (copied / "results/tiny/figures").iterdir():
+        figure.unlink()
+    (copied / "results/tiny/tables/results.csv").unlink()
+    result = snakemake(copied, "--cores", "2")
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert not list((copied / "results/tiny/figures").glob("gain*"))
 
 
 def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
@@ -132,8 +200,8 @@ def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
 
 def test_a_truncated_checkpoint_is_refused_by_name(copied):
     teacher = copied / RUNS / "teacher-vit_micro-q-vit_nano/seed0"
-    checkpoint = teacher / "task1" / "learner.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    truncate(teacher / "task1" / "learner.safetensors")
+    (teacher / "results.json").unlink()  # who opens it notices
     result = snakemake(copied, "--cores", "2")
     assert result.returncode != 0
     assert "task1/learner.safetensors cannot be read" in result.stderr
@@ -144,6 +212,7 @@ def test_a_swapped_backbone_is_refused_by_name(copied):
     backbone = next((copied / "results" / "backbones").glob("vit_nano-*.safetensors"))
     other = next((copied / "results" / "backbones").glob("vit_micro-*.safetensors"))
     backbone.write_bytes(other.read_bytes())
+    (copied / STUDENT / "results.json").unlink()
     result = snakemake(copied, "--cores", "2", "--keep-going")
     assert result.returncode != 0
     assert re.search(r"vit_nano-\w+.safetensors has sha256 \w+ but vit_nano", result.stderr)
@@ -156,9 +225,40 @@ def small_disk(tmp_path):
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]
     if subprocess.run(command, capture_output=True, check=False).returncode:
+        if os.environ.get("CI"):
+            pytest.fail("CI must mount a small file system (as root)")
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+def write_as_a_job(target, size):
+    """Write an artifact in a process that runs as the workflow's jobs do."""
+    script = (
+        "import os, torch\n"
+        "from cdl import artifacts\n"
+        "from cdl.jobs import job\n"
+        "with job(os.devnull):\n"
+        f"    artifacts.save({str(target)!r}, {{'x': torch.zeros({size})}}, {{}})\n"
+    )
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [("remount,rw", "No space left on device"), ("remount,ro", "Read-only file system")],
+)
+def test_a_job_on_a_full_or_read_only_disk_fails_in_one_sentence(small_disk, state, message):
+    assert write_as_a_job(small_disk / "before.safetensors", 100).returncode == 0
+    subprocess.run(["mount", "-o", state, small_disk], check=True)
+    result = write_as_a_job(small_disk / "after.safetensors", 10**6)
+    assert result.returncode == 1
+    assert re.fullmatch(
+        rf"cdl: .*after.safetensors cannot be written: {message}; .*\n", result.stderr
+    )
+    assert artifacts.load(small_disk / "before.safetensors")  # intact
+    assert not [path for path in small_disk.iterdir() if "after" in path.name]
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
@@ -174,12 +274,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
     subprocess.run(["mount", "-o", "remount,size=5m", small_disk], check=True)
     here.learn(student, 0)
     assert artifacts.load(small_disk / "task0" / "learner.safetensors", task=0)
-
-
-def test_a_read_only_folder_is_one_sentence(lab, small_disk):
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(CdlError, match=r"x.json cannot be written: Read-only file system"):
-        artifacts.write_json(small_disk / "x.json", {})
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])

@@ -12,6 +12,7 @@ import tarfile
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -530,7 +531,7 @@ grid: {methods: [head_only], pairs: [{teacher: micro, student: nano}], distiller
 
 def snakemake(*arguments):
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1"]
-    command += ["--configfile", "config.yaml", "--quiet", "host", "reason", *arguments]
+    command += [*arguments, "--configfile", "config.yaml", "--quiet", "host", "reason"]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -549,15 +550,50 @@ def test_offline_in_the_workflow_is_one_sentence_and_work_goes_on_after(server):
     assert "fetch_backbone" not in plan
 
 
-def test_a_dataset_changed_on_disk_is_prepared_again(tmp_path):
-    images = [jpeg(i) for i in range(4)]
+def parquet_source():
+    frame = pd.DataFrame({"image": [jpeg(0), jpeg(1)], "label": [0, 1]})
+    other = frame.assign(image=[jpeg(2), jpeg(3)])
     Path("given").mkdir()
-    for split, part in (("train", images[:2]), ("test", images[2:])):
-        frame = pd.DataFrame({"image": part, "label": [0, 1]})
+    for split in ("train", "test"):
         frame.to_parquet(f"given/{split}.parquet")
-    Path("config.yaml").write_text(CONFIG % "{parquet: {path: given}}")
+        frame = other
+    file = Path("given/test.parquet")
+    return "{parquet: {path: given}}", file, lambda: frame[::-1].to_parquet(file)
+
+
+def folder_source():
+    for i, (split, name) in enumerate(product(("train", "test"), ("ant", "bee"))):
+        file = Path("given", split, name, "x.png")
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(file, compress_level=0)
+    size = file.stat().st_size
+
+    def change():
+        Image.new("RGB", (4, 4), (77, 0, 0)).save(file, compress_level=0)
+        assert file.stat().st_size == size  # nothing but the pixels tells
+
+    return "{folder: {path: given}}", file, change
+
+
+@pytest.mark.parametrize("source", [parquet_source, folder_source])
+@pytest.mark.parametrize("time", [1e9, 4e9])  # of the changed file: long ago, and to come
+def test_a_dataset_changed_on_disk_is_prepared_again(source, time):
+    text, file, change = source()
+    Path("config.yaml").write_text(CONFIG % text)
     assert snakemake("--until", "prepare_dataset").returncode == 0
+    os.utime(file, (time, time))  # touched only
     assert "prepare_dataset" not in snakemake("-n", "--until", "prepare_dataset").stdout
-    frame["image"] = [jpeg(5), jpeg(6)]
-    frame.to_parquet("given/test.parquet")
+    change()
+    os.utime(file, (time + 1, time + 1))
     assert "prepare_dataset" in snakemake("-n", "--until", "prepare_dataset").stdout
+
+
+def test_what_was_learnt_from_changed_data_is_learnt_again():
+    text, _, change = parquet_source()
+    Path("config.yaml").write_text(CONFIG % text + "training: {epochs: 1, batch_size: 1}\n")
+    goal = "results/fetched/pictures/head_only/student-nano-q-nano/seed0/task1/learner.safetensors"
+    result = snakemake(goal)
+    assert result.returncode == 0, result.stderr
+    assert "train" not in snakemake("-n", goal).stdout
+    change()
+    assert re.search(r"^train +2$", snakemake("-n", goal).stdout, re.MULTILINE)

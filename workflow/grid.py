@@ -12,6 +12,7 @@ from configuration import ConfigError, check, complete, merge, schema
 from refusals import Shape, refuse_dataset, refuse_impossible, shape_of
 
 from cdl import NUMERICS
+from cdl.artifacts import fingerprint
 
 # what the modules of these names say of themselves, known here without torch (a test compares)
 QUERYLESS = {"apt", "head_only"}
@@ -259,6 +260,7 @@ class Grid:
             "role": run.role,
             "query": run.query,
             "protocol": self.protocol(run),
+            "made_of": fingerprint(self.spec(run)),
             "run": f"{self.root}/{run.folder}",
             "none_run": f"{self.root}/{none.folder}" if none else "",
             "teacher_run": f"{self.root}/{teacher.folder}" if teacher else "",

@@ -8,7 +8,8 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 from caches import needs, target_queries
 from configuration import ConfigError, read, resolve
-from grid import Grid, digest
+from grid import Grid
+from sources import contents
 
 try:
     for file in workflow.configfiles:
@@ -99,32 +100,62 @@ def growing(amount):
 
 
 def source_files(prepared):
-    """The files of a source that are worth watching one by one, or the record of their fetch."""
+    """The files of a source that lies on this disk, or the record of its fetch."""
     source = PREPARED[prepared]["source"]
     if "root" in source:
         return [f"results/data/{prepared}/fetched.json"]
+    return [ancient(str(file)) for file in files_of(source)]
+
+
+def files_of(source):
+    """All files of a folder of images, or the Parquet files."""
     if "path" not in source:
         return []
     folder = Path(source["path"])
     if source["name"] == "folder":
-        return [
-            str(folder / source[s])
-            for s in ("train", "test")
-            if (folder / source[s]).is_file()
-        ]
-    return [str(f) for s in ("train", "test") for f in sorted(folder.glob(source[s]))]
+        return sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for s in ("train", "test") for file in sorted(folder.glob(source[s]))]
 
 
-def source_listing(source):
-    """A digest of names and sizes, for a folder of too many images to watch one by one."""
-    if source["name"] != "folder":
-        return ""
-    files = sorted(f for f in Path(source["path"]).rglob("*") if f.is_file())
-    return digest([(str(f), f.stat().st_size) for f in files])
+def source_contents(prepared):
+    """A digest that changes with the contents of a source's files, not with their times."""
+    source = PREPARED[prepared]["source"]
+    return read_contents(files_of(source), f"data/{prepared}")
 
 
 def backbone_files(source):
-    return [source["model"]] if source["source"] == "file" else []
+    return [Path(source["model"])] if source["source"] == "file" else []
+
+
+def read_contents(files, name):
+    try:
+        return contents(files, Path(f"results/{name}.contents.json")) if files else ""
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def told_by_records(inputs):
+    """Inputs in which a small file beside each large one tells whether that has changed.
+
+    The record of a tensor file is the JSON beside it, that of packed data the manifest. Both name
+    a sha256, so touching or damaging a large file is no reason to run anything again: the job that
+    opens it compares.
+    """
+    lists = [[v] if isinstance(v, str) else v for v in inputs.values()]
+    files = [path for paths in lists for path in paths]
+    large = (".safetensors", ".pixels", ".parquet")
+    records = [
+        p.replace(".safetensors", ".json") for p in files if p.endswith(large[0])
+    ]
+
+    def flagged(value):
+        if isinstance(value, list):
+            return [flagged(path) for path in value]
+        return ancient(value) if value.endswith(large) else value
+
+    return {name: flagged(value) for name, value in inputs.items()} | {
+        "records": records
+    }
 
 
 def data_of(dataset, split):
@@ -138,10 +169,12 @@ def query_inputs(split):
 
     def inputs(wildcards):
         cache = QUERIES[wildcards.queried]
-        return {
-            "data": data_of(cache.dataset, split),
-            "backbone": GRID.backbone(cache.backbone),
-        }
+        return told_by_records(
+            {
+                "data": data_of(cache.dataset, split),
+                "backbone": GRID.backbone(cache.backbone),
+            }
+        )
 
     return inputs
 
@@ -152,12 +185,14 @@ def target_inputs(wildcards):
     run, _ = TARGETS[folder]
     queries = target_queries(GRID, run)
     task = f"task{wildcards.task}"
-    return {
+    inputs = {
         "data": data_of(run.dataset, "train"),
         "backbone": GRID.backbone(run.teacher),
         "teacher": f"{folder}/{task}/learner.safetensors",
-        **({"queries": f"{queries.folder}/{task}.safetensors"} if queries else {}),
     }
+    if queries:
+        inputs["queries"] = f"{queries.folder}/{task}.safetensors"
+    return told_by_records(inputs)
 
 
 def learning_inputs(wildcards):
@@ -178,19 +213,20 @@ def learning_inputs(wildcards):
             inputs[name] = f"{getattr(need, name).folder}/task{task}.safetensors"
     if need.targets:
         inputs["targets"] = f"{need.targets.folder}/task{task}/targets.safetensors"
-    return inputs
+    return told_by_records(inputs)
 
 
 def evaluation_inputs(wildcards):
     """Input function: what a run is evaluated from."""
     run = run_of(wildcards)
     need = NEEDS[run.folder]
-    return {
+    inputs = {
         "data": data_of(run.dataset, "test"),
         "backbones": [GRID.backbone(name) for name in need.test_backbones],
         "queries": [f"{cache.folder}/test.safetensors" for cache in need.test_queries],
         "checkpoints": checkpoints_of(wildcards),
     }
+    return told_by_records(inputs)
 
 
 def checkpoints_of(wildcards):

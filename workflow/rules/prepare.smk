@@ -44,14 +44,14 @@ rule prepare_dataset:
         runtime=growing(60),
     params:
         source=lambda w: PREPARED[w.prepared],
-        listing=lambda w: source_listing(PREPARED[w.prepared]["source"]),
+        contents=lambda w: source_contents(w.prepared),
     script:
         "../scripts/prepare_dataset.py"
 
 
 rule fetch_backbone:
     input:
-        files=lambda w: backbone_files(FETCHED[w.fetched]),
+        files=lambda w: [ancient(str(f)) for f in backbone_files(FETCHED[w.fetched])],
     output:
         weights="results/backbones/{fetched}.safetensors",
         metadata="results/backbones/{fetched}.json",
@@ -65,5 +65,8 @@ rule fetch_backbone:
         runtime=60,
     params:
         source=lambda w: FETCHED[w.fetched],
+        contents=lambda w: read_contents(
+            backbone_files(FETCHED[w.fetched]), f"backbones/{w.fetched}"
+        ),
     script:
         "../scripts/fetch_backbone.py"

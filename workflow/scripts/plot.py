@@ -4,11 +4,10 @@ from cdl.jobs import job
 
 with job(snakemake.log[0]):
     import numpy as np
-    import pandas as pd
 
     from cdl import figures
     from cdl.artifacts import read_json
-    from cdl.gains import gains
+    from cdl.gains import gains, read_predictions
     from cdl.tables import differences, read
 
     names = ("accuracy", "forgetting", "gain", "cost")
@@ -19,7 +18,7 @@ with job(snakemake.log[0]):
     matrices = {
         run: np.array(read_json(f"{run}/results.json")["matrix"], float) for run in runs["run"]
     }
-    gained = gains(runs, lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
+    gained = gains(runs, read_predictions)
     figures.accuracy_over_tasks(curves, out["accuracy"])
     figures.forgetting(runs, matrices, out["forgetting"])
     figures.gain_over_none(gained, differences(runs), out["gain"])

@@ -1,0 +1,46 @@
+"""What a user's files hold, told by a digest of their contents: their times do not count.
+
+A file is read again only if its size or time has changed since it was last read, so that planning
+stays fast; what was found then is kept in a small file beside the results.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from configuration import ConfigError
+from grid import digest
+
+from cdl.artifacts import fingerprint_file, write_json
+from cdl.errors import CdlError
+
+
+def contents(files: Iterable[Path], memory: Path) -> str:
+    """Return a digest of names and contents of files.
+
+    Args:
+        files: they exist.
+        memory: JSON of size, time and sha256 of each, as they were; it may be missing.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    now = {}
+    for file in files:
+        try:
+            status = file.stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+            found = known.get(str(file), [])
+            sha256 = found[2] if found[:2] == stamp else fingerprint_file(file)
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+        now[str(file)] = [*stamp, sha256]
+    if now != known:
+        with contextlib.suppress(CdlError):  # without it, planning takes longer the next time
+            write_json(memory, now)
+    return digest(sorted((name, sha256) for name, (_, _, sha256) in now.items()))
