@@ -54,7 +54,7 @@ class Compute:
                 f"compute.device: {device!r}, but torch {torch.__version__} sees {available} "
                 "CUDA devices here; write auto or cpu"
             )
-        torch.cuda.set_device(chosen)  # streams and graphs live on the current device
+        torch.cuda.set_device(chosen.index or 0)  # where streams and graphs are made
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, also in the patch embedding
         return cls(chosen, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision], capture)

@@ -174,6 +174,13 @@ def test_images_of_mixed_size_are_padded_a_few_at_a_time(tmp_path):
     parts = list(train.pixels(torch.arange(len(train))).parts(places))
     assert max(len(images) for images, _, _ in parts) == 8
     assert torch.equal(torch.cat([indices for _, _, indices in parts]), places)
+    some = torch.tensor([7, 2, 11])
+    for ours, theirs in zip(
+        train.pixels(some).resident("cpu").parts(torch.arange(3)),
+        train.pixels(some).parts(torch.arange(3)),
+        strict=True,
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     for images, sizes, indices in parts:
         assert list(images.shape[2:]) == sizes.amax(0).tolist()
         for image, size, index in zip(images, sizes, indices.tolist(), strict=True):

@@ -153,6 +153,18 @@ def test_devices_that_do_not_exist_are_refused(monkeypatch):
         Compute.select("cpu", "bf16")
 
 
+def test_a_gpu_named_by_its_index_is_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert Compute.select("cuda").device == torch.device("cuda")
+    assert Compute.select("cuda:1", "bf16", capture=True).dtype == torch.bfloat16
+    assert current == [0, 1]
+    assert not torch.are_deterministic_algorithms_enabled()
+    Compute.select("cpu")
+
+
 def test_frozen_weights_in_bf16_leave_tokens_in_fp32(toy_backbone):
     images = torch.rand(3, 3, 8, 8)
     exact = toy_backbone().encode(images, keep_blocks=2)

@@ -1,7 +1,7 @@
 """Packed images as tensors: a split on the disk, and some of its images on a device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,13 @@ class Pixels:
         one = bool((self.sizes == self.sizes[0]).all())
         nbytes = 3 * int(self.sizes[0].prod())
         return one and len(self.flat) % nbytes == 0 and not (self.offsets % nbytes).any()
+
+    def resident(self, device: torch.device | str) -> "Pixels":
+        """Return a copy of these images alone on a device."""
+        lengths = 3 * self.sizes.prod(1)
+        images = zip(self.offsets.tolist(), lengths.tolist(), strict=True)
+        flat = torch.cat([self.flat[start : start + length] for start, length in images])
+        return replace(self, flat=flat.to(device), offsets=lengths.cumsum(0) - lengths)
 
     def parts(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield images at places `[B]` (on the CPU), all together or a few at a time.
@@ -106,13 +113,8 @@ class Packed:
             torch.from_numpy(index[columns].to_numpy(np.int64, copy=True))
             for columns in ("offset", ["height", "width"])
         )
-        flat = torch.from_numpy(self._pixels)
-        if torch.device(device).type != "cpu":
-            ends = offsets + 3 * sizes.prod(1)
-            images = zip(offsets.tolist(), ends.tolist(), strict=True)
-            flat = torch.cat([flat[start:end] for start, end in images]).to(device)
-            offsets = (ends - offsets).cumsum(0) - (ends - offsets)
-        return Pixels(flat, offsets, sizes, indices)
+        images = Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices)
+        return images if torch.device(device).type == "cpu" else images.resident(device)
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
