@@ -16,7 +16,7 @@ test: $(VENV)/ready-test
 	$(BIN)/ruff format --check cdl workflow tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
-	$(BIN)/pytest -n $(CORES) --dist loadgroup --durations 10
+	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

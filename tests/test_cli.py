@@ -14,6 +14,7 @@ import psutil
 import pytest
 from runs import CONFIGS, ROOT, popen, run, snakemake
 
+from cdl.artifacts import fingerprint_file
 from cdl.errors import CdlError
 from cdl.trace import trace
 
@@ -162,6 +163,8 @@ def swap_teacher(root):
 def forget_images(root):
     path = root / "tiny" / KD / "predictions.parquet"
     pd.read_parquet(path).iloc[1:].to_parquet(path)
+    sha256 = fingerprint_file(path)
+    edit_json(path.with_name("results.json"), lambda r: r.update(predictions_sha256=sha256))
 
 
 @pytest.mark.parametrize(
@@ -196,6 +199,11 @@ def forget_images(root):
             "cannot be read",
         ),
         (forget_images, ["predictions"], "of 80|of \\[48, 32\\]"),
+        (
+            lambda root: flip(root / "tiny" / KD / "predictions.parquet"),
+            ["predictions"],
+            "its sha256 is",
+        ),
         (
             lambda root: flip(root / "tiny" / KD / "task0/learner.safetensors"),
             ["task 0"],

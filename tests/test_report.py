@@ -49,7 +49,7 @@ def test_snakemakes_report_has_figures_captions_and_provenance(finished, tmp_pat
         "Runs, configuration and provenance",
         "every run in detail",
         "resolved configuration",
-        "a task is forgotten",  # captions
+        "a task being forgotten",  # captions
         "paired by image",
         "what is computed once",
     ):

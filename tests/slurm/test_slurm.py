@@ -14,7 +14,6 @@ from runs import ROOT, command_of, contents
 DOCS = ROOT / "docs" / "cluster.md"
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 TEACHER = "results/tiny/digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one worker
 ABSENT = cluster.missing()
 if ABSENT and not os.environ.get("CI"):
     pytest.skip(

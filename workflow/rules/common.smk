@@ -100,10 +100,12 @@ def growing(amount):
 
 
 def source_files(prepared):
-    """The files of a source that lies on this disk, or the record of its fetch."""
+    """The record of a source's fetch, or its Parquet files; a folder may hold too many images."""
     source = PREPARED[prepared]["source"]
     if "root" in source:
         return [f"results/data/{prepared}/fetched.json"]
+    if source["name"] == "folder":
+        return []
     return [ancient(str(file)) for file in files_of(source)]
 
 
@@ -145,7 +147,7 @@ def told_by_records(inputs):
     files = [path for paths in lists for path in paths]
     large = (".safetensors", ".pixels", ".parquet")
     records = [
-        p.replace(".safetensors", ".json") for p in files if p.endswith(large[0])
+        f"{p.removesuffix(large[0])}.json" for p in files if p.endswith(large[0])
     ]
 
     def flagged(value):
