@@ -6,14 +6,25 @@ stays fast; what was found then is kept in a small file beside the results.
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from configuration import ConfigError
 from grid import digest
 
 from cdl.artifacts import fingerprint_file, write_json
 from cdl.errors import CdlError
+
+
+def files_of(source: Mapping[str, Any]) -> list[Path]:
+    """Return all files of a folder of images, or the Parquet files; none of a published source."""
+    if "path" not in source:
+        return []
+    folder = Path(source["path"])
+    if source["name"] == "folder":
+        return sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for s in ("train", "test") for file in sorted(folder.glob(source[s]))]
 
 
 def contents(files: Iterable[Path], memory: Path) -> str:

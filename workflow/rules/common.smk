@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
 from caches import needs, target_queries
 from configuration import ConfigError, read, resolve
 from grid import Grid
-from sources import contents
+from sources import contents, files_of
 
 try:
     for file in workflow.configfiles:
@@ -107,16 +107,6 @@ def source_files(prepared):
     if source["name"] == "folder":
         return []
     return [ancient(str(file)) for file in files_of(source)]
-
-
-def files_of(source):
-    """All files of a folder of images, or the Parquet files."""
-    if "path" not in source:
-        return []
-    folder = Path(source["path"])
-    if source["name"] == "folder":
-        return sorted(file for file in folder.rglob("*") if file.is_file())
-    return [file for s in ("train", "test") for file in sorted(folder.glob(source[s]))]
 
 
 def source_contents(prepared):
