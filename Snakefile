@@ -27,6 +27,6 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        everything(),
+        INPUTS.everything,
     message:
         "all files of configuration '{GRID.config[name]}' exist"

@@ -1,6 +1,5 @@
 """A case made ready, and what is timed of it: the product's own loop, caches and evaluation."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -12,24 +11,26 @@ from meter import Measured, Meter
 from operations import operations
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "workflow"))
-from configuration import resolve
-from grid import Grid
-
-from cdl import artifacts, targets
-from cdl.assembly import build_batches, build_learner, build_stream, keys, select_compute
-from cdl.backbones import Backbone, fetch
+from cdl.backbones.fetch import fetch
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.shape import BackboneShape
+from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch, Batches
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.views import Views
-from cdl.distillers.base import Shape, Signal
-from cdl.errors import CdlError
-from cdl.model import Learner, Teacher
-from cdl.state import State
-from cdl.targets import Cache, over_test_images, over_views
-from cdl.training import train_task
-from cdl.vit import Injection
+from cdl.distillers.base import TeacherOutput
+from cdl.learning import targets
+from cdl.learning.checkpointing import State
+from cdl.learning.factory import build_batches, build_learner, build_stream, keys, select_compute
+from cdl.learning.learner import Learner
+from cdl.learning.loop import train_task
+from cdl.learning.targets import Cache, over_test_images, over_views
+from cdl.learning.teacher import Teacher
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.study.configuration import resolve
+from cdl.study.grid import Grid
 
 
 class _Watched:
@@ -97,7 +98,7 @@ class Bench:
         shape = None
         if self.runs[role].teacher:
             widths["teacher_query"] = shapes[self.specs["teacher"]["query"]].width
-            shape = Shape(shapes["teacher"].width, shapes["teacher"].depth)
+            shape = BackboneShape(shapes["teacher"].width, shapes["teacher"].depth)
         learner = build_learner(spec, self.stream, backbone or shapes[role], widths, shape)
         for task in range(self.task + 1):
             learner.start_task(task, *keys(spec))
@@ -131,14 +132,14 @@ class Bench:
         """Return the frozen teacher."""
         return Teacher(self.learner("teacher"))
 
-    def signal(self, cached: bool) -> Callable[[Batch, Tensor | None], Signal] | None:
+    def signal(self, cached: bool) -> Callable[[Batch, Tensor | None], TeacherOutput] | None:
         """Return the source of the teacher's signal, None without a teacher."""
         if not self.runs["student"].teacher:
             return None
         query, blocks = self.queries("teacher", cached), self.runs["student"].reads_blocks
         same = self.specs["teacher"]["query"] == self.specs["student"]["query"]
 
-        def online(batch: Batch, own: Tensor | None) -> Signal:
+        def online(batch: Batch, own: Tensor | None) -> TeacherOutput:
             theirs = own if same else query(batch)
             return self.tutor(batch.images, theirs, self.task, self.classes, blocks)
 
@@ -146,7 +147,7 @@ class Bench:
             return online
         if "targets" not in self.caches:
             self.cache_targets()
-        return lambda batch, _: Signal(self.caches["targets"](batch), query(batch))
+        return lambda batch, _: TeacherOutput(self.caches["targets"](batch), query(batch))
 
     def learn(self, role: str, cached: bool) -> Measured:
         """Time the loop of a learner: views, queries, teacher, step."""

@@ -1,7 +1,6 @@
 """A case that can be measured: its arguments, its configuration, and inputs of random images."""
 
 import argparse
-import sys
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +13,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "workflow"))
-from configuration import merge
-
-from cdl import targets
-from cdl.errors import CdlError
+from cdl.learning import targets
+from cdl.runtime.errors import CdlError
+from cdl.study.configuration import merge
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "workflow"))
-from caches import needs, target_queries
-from configuration import ConfigError, resolve
-from grid import Grid, Run
+from cdl.study.configuration import ConfigError, resolve
+from cdl.study.grid import Grid, Run
+from cdl.study.inputs import needs, target_queries
 
 OURS = {
     "teachers": "ours.teacher",

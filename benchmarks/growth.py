@@ -22,8 +22,8 @@ from bench import Bench
 from case import Case, arguments, case_of
 from meter import hardware
 
-from cdl.compute import Compute
-from cdl.errors import CdlError
+from cdl.runtime.compute import Compute
+from cdl.runtime.errors import CdlError
 
 # quantity: its values; fields of a case, and the pool of the method
 QUANTITIES = {

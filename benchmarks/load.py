@@ -21,10 +21,9 @@ from pathlib import Path
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "workflow"))
-from caches import needs
-from configuration import merge, read, resolve
-from grid import Grid
+from cdl.study.configuration import merge, read, resolve
+from cdl.study.grid import Grid
+from cdl.study.inputs import needs
 
 ROOT = Path(__file__).parent.parent
 BELOW = [ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml"]

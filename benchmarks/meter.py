@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from cdl.assembly import versions
-from cdl.compute import Compute
 from cdl.data.batches import Batch
-from cdl.errors import CdlError
+from cdl.learning.factory import versions
+from cdl.runtime.compute import Compute
+from cdl.runtime.errors import CdlError
 
 
 @dataclass(frozen=True)

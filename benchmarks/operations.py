@@ -11,8 +11,8 @@ queries are spared, unless a token is learnt. With weight gradients every linear
 too. Prompts, heads, losses, normalisation and what fused kernels compute again are not counted.
 """
 
-from cdl.backbones import Backbone
-from cdl.vit import Injection
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.vit import Injection
 
 
 def operations(

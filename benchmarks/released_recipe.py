@@ -20,13 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from cdl.backbones import Backbone
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.vit import Encoded, Injection
 from cdl.data.batches import Batch
 from cdl.data.packed import Packed
 from cdl.data.views import Views
-from cdl.distillers.base import Signal
-from cdl.model import Learner
-from cdl.vit import Encoded, Injection
+from cdl.distillers.base import TeacherOutput
+from cdl.learning.learner import Learner
 
 
 class Unfrozen(Backbone):
@@ -90,7 +90,7 @@ class Recipe:
         with torch.no_grad():
             foreign = self._foreign(batch)
             told = self.teacher.eval()(batch.images, foreign, self.task, keep_blocks=keep)
-        signal = Signal(told.logits[:, self.classes], foreign, told.blocks)
+        signal = TeacherOutput(told.logits[:, self.classes], foreign, told.blocks)
         reads = self.student.prompts.needs_query
         query = self.student.backbone.query(batch.images) if reads else None
         return self._learn(self.student.train(), batch, query, signal)
@@ -99,7 +99,7 @@ class Recipe:
         return self.foreign_query.query(batch.images) if self.foreign_query else None
 
     def _learn(
-        self, learner: Learner, batch: Batch, query: Tensor | None, signal: Signal | None
+        self, learner: Learner, batch: Batch, query: Tensor | None, signal: TeacherOutput | None
     ) -> Tensor:
         foreign = signal.query if signal else None
         keep = learner.distiller.blocks(learner.backbone.depth)

@@ -33,9 +33,9 @@ from case import arguments, case_of
 from meter import Measured, ceiling, hardware
 from released_recipe import PillowViews, Recipe, Unfrozen, batches
 
-from cdl.artifacts import write_json
 from cdl.data.views import Views
-from cdl.errors import CdlError
+from cdl.runtime.artifacts import write_json
+from cdl.runtime.errors import CdlError
 
 # the released code on one H100 80GB: ViT-B teaching ViT-S, 224 px, batch 64; ms per step
 RELEASED = {"teacher": 204.0, "student": 172.0}

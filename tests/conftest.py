@@ -10,14 +10,12 @@ import torch
 from filelock import FileLock
 from timm.models.vision_transformer import VisionTransformer
 
-from cdl.backbones import Backbone, fetch
+from cdl.backbones.fetch import fetch
+from cdl.backbones.frozen import Backbone
 from cdl.data.packing import prepare
 
 HERE = Path(__file__).parent
-sys.path[:0] = [
-    str(folder)
-    for folder in (HERE / "conformance", HERE.parent / "workflow", HERE.parent / "benchmarks")
-]
+sys.path[:0] = [str(folder) for folder in (HERE, HERE / "conformance", HERE.parent / "benchmarks")]
 
 
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from caches import needs, target_queries
-from configuration import merge, resolve
-from grid import Grid
 
-from cdl import artifacts
-from cdl.evaluation import evaluate_run
-from cdl.targets import write_queries, write_targets, write_test_queries
-from cdl.task import learn_task
+from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.learning.targets import TargetInputs, write_queries, write_targets, write_test_queries
+from cdl.learning.task import TaskInputs, learn_task
+from cdl.runtime import artifacts
+from cdl.runtime.jobs import Execution
+from cdl.study.configuration import merge, resolve
+from cdl.study.grid import Grid
+from cdl.study.inputs import needs
+from cdl.study.specifications import specification
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,14 +31,27 @@ class Lab:
 
     def __init__(self, grid, inputs, folder):
         self.grid, self.inputs, self.folder = grid, inputs, folder
-        self.device = grid.config["compute"]["device"]
-        self.states = {"states": str(folder / "state"), "save_minutes": 0.0}
+        compute = grid.config["compute"]
+        self.execution = Execution(
+            device=compute["device"],
+            capture=compute["capture"],
+            limit_gb=1,
+            states=str(folder / "state"),
+            save_minutes=0.0,
+        )
 
     def run(self, **fields):
         return next(r for r in self.grid.runs if all(getattr(r, k) == v for k, v in fields.items()))
 
     def student(self, kd):
         return next(r for r in self.grid.runs if r.distiller.name == kd and r.role == "student")
+
+    def spec(self, run):
+        return specification(self.grid, run)
+
+    @property
+    def data(self):
+        return str(self.inputs / "data")
 
     def checkpoint(self, run, task):
         return str(self.folder / run.folder / f"task{task}" / "learner.safetensors")
@@ -48,56 +63,52 @@ class Lab:
         """Path of the cached queries of a task or of the test views, made at the first call."""
         if cache is None:
             return None
-        path = self.folder / Path(cache.folder).name / f"{task}.safetensors"
-        if not path.exists():
-            given = {"data": str(self.inputs / "data"), "backbone": self.backbone(cache.backbone)}
-            given["device"] = self.device
+        path = str(self.folder / Path(cache.folder).name / f"{task}.safetensors")
+        if not Path(path).exists():
+            backbone, how = self.backbone(cache.backbone), {"execution": self.execution}
             if task == "test":
-                write_test_queries(spec=cache.spec, output=str(path), **given)
+                write_test_queries(cache.spec, self.data, backbone, path, **how)
             else:
-                write_queries(
-                    spec=cache.spec, task=task, output=str(path), limit_gb=1, **given, **self.states
-                )
-        return str(path)
+                write_queries(cache.spec, task, self.data, backbone, path, **how)
+        return path
 
     def targets(self, run, cache, task):
         if cache is None:
             return None
-        path = self.folder / cache.folder / f"task{task}" / "targets.safetensors"
-        if not path.exists():
-            write_targets(
-                spec=cache.spec,
-                task=task,
-                data=str(self.inputs / "data"),
+        path = str(self.folder / cache.folder / f"task{task}" / "targets.safetensors")
+        if not Path(path).exists():
+            inputs = TargetInputs(
+                data=self.data,
                 backbone=self.backbone(cache.backbone),
                 teacher=self.checkpoint(cache.teacher, task),
-                queries=self.queries(target_queries(self.grid, run), task),
-                output=str(path),
-                limit_gb=1,
-                device=self.device,
-                **self.states,
+                queries=self.queries(needs(self.grid, run).target_queries, task),
             )
-        return str(path)
+            write_targets(cache.spec, task, inputs, path, execution=self.execution)
+        return path
 
-    def learn(self, run, task):
+    def task_inputs(self, run, task):
         need, teacher = needs(self.grid, run), self.grid.teacher_of(run)
-        output = self.checkpoint(run, task)
-        learn_task(
-            spec=self.grid.spec(run),
-            task=task,
-            data=str(self.inputs / "data"),
+        return TaskInputs(
+            data=self.data,
             backbones={name: self.backbone(name) for name in need.backbones},
             previous=self.checkpoint(run, task - 1) if task else None,
             queries=self.queries(need.queries, task),
             teacher=self.checkpoint(teacher, task) if need.teacher else None,
-            teacher_spec=self.grid.spec(teacher) if teacher else None,
             teacher_queries=self.queries(need.teacher_queries, task),
             targets=self.targets(run, need.targets, task),
-            device=self.device,
-            capture=self.grid.config["compute"]["capture"],
-            output=output,
-            losses=output.replace("learner.safetensors", "losses.csv"),
-            **self.states,
+        )
+
+    def learn(self, run, task):
+        teacher = self.grid.teacher_of(run)
+        output = self.checkpoint(run, task)
+        learn_task(
+            self.spec(run),
+            task,
+            self.task_inputs(run, task),
+            output,
+            output.replace("learner.safetensors", "losses.csv"),
+            teacher_spec=self.spec(teacher) if teacher else None,
+            execution=self.execution,
         )
 
     def learn_all(self, run):
@@ -109,17 +120,18 @@ class Lab:
     def evaluate(self, run):
         need, folder = needs(self.grid, run), self.folder / run.folder
         evaluate_run(
-            spec=self.grid.spec(run),
-            checkpoints=[self.checkpoint(run, task) for task in range(run.n_tasks)],
-            data=str(self.inputs / "data"),
-            backbones={name: self.backbone(name) for name in need.test_backbones},
-            queries={c.backbone: self.queries(c, "test") for c in need.test_queries},
+            self.spec(run),
+            EvaluationInputs(
+                data=self.data,
+                checkpoints=[self.checkpoint(run, task) for task in range(run.n_tasks)],
+                backbones={name: self.backbone(name) for name in need.test_backbones},
+                queries={c.backbone: self.queries(c, "test") for c in need.test_queries},
+            ),
+            str(folder / "results.json"),
+            str(folder / "predictions.parquet"),
             teacher_query=run.mapped_query,
-            images_per_class=self.grid.config["datasets"][run.dataset]["test_images_per_class"],
-            results=str(folder / "results.json"),
-            predictions=str(folder / "predictions.parquet"),
-            states=self.states["states"],
-            device=self.device,
+            images_per_class=self.grid.test_images_per_class(run.dataset),
+            execution=self.execution,
         )
         results = artifacts.read_json(folder / "results.json")
         return results, pd.read_parquet(folder / "predictions.parquet")

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 
-from cdl.artifacts import fingerprint, fingerprint_file
-from cdl.metrics import metrics
-from cdl.tables import collect
+from cdl.evaluation.metrics import metrics
+from cdl.report.tables import collect
+from cdl.runtime.artifacts import fingerprint, fingerprint_file
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
 LEARNER = {"seed": 0, "training": {"lr": 0.005}}
@@ -20,7 +20,7 @@ LEARNERS = [
 
 
 def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50):
-    """Write runs below `folder`; return `cdl.tables.collect`'s tables."""
+    """Write runs below `folder`; return `cdl.report.tables.collect`'s tables."""
     rng = np.random.default_rng(0)
     rows, results, costs = [], [], []
     for method in methods:
@@ -43,7 +43,7 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50)
                         "role": role,
                         "query": "small",
                         "protocol": PROTOCOL,
-                        "made_of": fingerprint(LEARNER),
+                        "provenance": fingerprint(LEARNER),
                         "run": run,
                         "none_run": at["none"] if role == "student" else "",
                         "teacher_run": at["big"] if teacher else "",

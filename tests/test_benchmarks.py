@@ -11,19 +11,19 @@ import steps
 import torch
 from bench import Bench
 from case import Case, backbone_file
-from configuration import ConfigError
 from meter import Meter
 from operations import operations
 from released_recipe import PillowViews, Unfrozen, batches
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdl.backbones import Backbone
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch
 from cdl.data.views import Views
-from cdl.errors import CdlError
-from cdl.step import Step
-from cdl.vit import Injection
+from cdl.learning.step import Step
+from cdl.runtime.errors import CdlError
+from cdl.study.configuration import ConfigError
 
 TINY = {
     "size": 8,
@@ -224,7 +224,7 @@ def test_the_recipe_is_held_against_the_released_code_where_that_was_timed():
 
 def test_backbones_by_name_of_an_architecture(tmp_path):
     path = backbone_file("vit_tiny_patch16_224", 32, tmp_path)
-    from cdl.backbones import fetch
+    from cdl.backbones.fetch import fetch
 
     fetch(tmp_path / "b.safetensors", "file", path)
     assert Backbone.load(tmp_path / "b.safetensors", 32, "backbone").width == 192

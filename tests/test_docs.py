@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cdl.backbones.shape import BackboneShape
 from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
-from cdl.distillers.base import Shape
-from cdl.model import build
+from cdl.learning.factory import build
 from cdl.prompts import PROMPTS
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +56,7 @@ COUNTS = list(documented_counts())
 
 @pytest.mark.parametrize(("method", "names", "count"), COUNTS)
 def test_documented_parameter_counts(method, names, count):
-    base, small = Shape(768, 12), Shape(384, 12)
+    base, small = BackboneShape(768, 12), BackboneShape(384, 12)
     if names == "teacher":
         assert parameters(method, "none", base, None) == count
     else:
@@ -65,7 +65,7 @@ def test_documented_parameter_counts(method, names, count):
 
 
 def test_every_method_has_a_row_a_schema_entry_and_a_file():
-    from configuration import schema
+    from cdl.study.configuration import schema
 
     properties = schema()["properties"]
     assert set(properties["methods"]["properties"]) == set(PROMPTS)

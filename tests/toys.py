@@ -2,8 +2,9 @@
 
 import torch
 
-from cdl.distillers.base import Shape
-from cdl.model import Teacher, build
+from cdl.backbones.shape import BackboneShape
+from cdl.learning.factory import build
+from cdl.learning.teacher import Teacher
 
 N_CLASSES, TASKS = 7, (slice(0, 4), slice(4, 7))
 
@@ -41,7 +42,7 @@ def learner(backbone, method, distiller="none", teacher=None, query=None, option
         n_classes=N_CLASSES,
         n_tasks=len(TASKS),
         keys=(seed, "student" if teacher else "any"),
-        teacher=None if teacher is None else Shape(teacher.width, teacher.depth),
+        teacher=None if teacher is None else BackboneShape(teacher.width, teacher.depth),
         teacher_query_width=None if teacher is None else (query or backbone).width,
     )
     made.start_task(0, seed)

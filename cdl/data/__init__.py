@@ -1,4 +1,18 @@
 """Datasets by name, packed pixels, class order and tasks, seeded views. Knows no model.
 
-Nothing is imported here, so that preparing a dataset does not wait for torch.
+Nothing is imported here, so that preparing a dataset does not wait for torch: only facts stand
+here that others plan with.
 """
+
+MANIFEST = "manifest.json"  # of a packed folder
+N_CLASSES = {"digits": 10, "cifar100": 100, "imagenet_r": 200}  # of sources that have them fixed
+
+
+def pixels_name(split: str) -> str:
+    """Return the file of a split's images in a packed folder."""
+    return f"{split}.pixels"
+
+
+def index_name(split: str) -> str:
+    """Return the file of a split's labels, sizes and hashes in a packed folder."""
+    return f"{split}.parquet"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cdl.artifacts import write_json
 from cdl.data.items import SPLITS, Item, Source, class_names, decode
-from cdl.errors import CdlError
-from cdl.fetching import Published, obtain
+from cdl.runtime.artifacts import write_json
+from cdl.runtime.errors import CdlError
+from cdl.runtime.fetching import Published, obtain
 
 _SPLIT = (  # of CODA-Prompt (Smith et al., CVPR 2023), the commit that released ImageNet-R
     "https://raw.githubusercontent.com/GT-RIPL/CODA-Prompt/"
@@ -61,14 +61,14 @@ def fetch(record: str | Path, name: str, root: str, **fetching: Any) -> None:
         record: says that all files were there and right.
         name: a key of `PUBLISHED`.
         root: folder of the files; right ones that lie there are taken.
-        fetching: `mirror` and `offline` of `cdl.fetching.obtain`.
+        fetching: `mirror` and `offline` of `cdl.runtime.fetching.obtain`.
 
     Raises:
         CdlError: a file cannot be had, or is not the published one, or instead of the archive
             there is a tree that another tool has rearranged.
     """
     files = PUBLISHED[name]
-    _refuse_rearranged(Path(root), files[0].name)
+    _validate_layout(Path(root), files[0].name)
     obtain(files, root, **fetching)
     write_json(record, {file.name: file.checksum for file in files})
 
@@ -102,7 +102,7 @@ def imagenet_r(root: str = "data/imagenet-r") -> Source:
     labels do not follow the sorted names of the folders. A class is named by its WordNet id.
     """
     path = Path(root, PUBLISHED["imagenet_r"][0].name)
-    _refuse_rearranged(path.parent, path.name)
+    _validate_layout(path.parent, path.name)
     read = _reader(path)
     folders: dict[int, str] = {}
     items = []
@@ -158,7 +158,7 @@ def _reader(path: Path) -> Callable[[str], bytes]:
     return read
 
 
-def _refuse_rearranged(root: Path, archive: str) -> None:
+def _validate_layout(root: Path, archive: str) -> None:
     """Raise `CdlError` if there are train and test folders where the archive should be."""
     if (root / archive).exists():
         return

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cdl.data.packed import Packed, Pixels, upload
 from cdl.data.views import Views
-from cdl.errors import CdlError
-from cdl.seeds import permutation
+from cdl.runtime.errors import CdlError
+from cdl.runtime.seeds import permutation
 
 _ORDER = 301  # purpose of the counter-based draws
 
@@ -22,13 +22,13 @@ class Batch:
     images: views `[B, 3, size, size]` in 0..1.
     labels: `[B]` positions in the class order.
     epoch: counted from 0.
-    places: `[B]` the images' places among the task's images, what caches are indexed by.
+    positions: `[B]` the images' positions among the task's images, what caches are indexed by.
     """
 
     images: Tensor
     labels: Tensor
     epoch: int
-    places: Tensor
+    positions: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Batches:
 
     def _batches(self, epoch: int, n: int) -> Iterator[Batch]:
         order = permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
-        for places in order[:n].split(self.batch_size):
-            parts = self._pixels.parts(places)
+        for positions in order[:n].split(self.batch_size):
+            parts = self._pixels.parts(positions)
             views = torch.cat([self.views.train(*part, self.seed, epoch) for part in parts])
-            here = upload(places, self.device)
+            here = upload(positions, self.device)
             yield Batch(views, self._labels[here], epoch, here)
 
     @cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from cdl.errors import CdlError
+from cdl.runtime.errors import CdlError
 
 SPLITS = ("train", "test")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # decoders that start no other program

@@ -16,7 +16,7 @@ _PART = 8  # images of different sizes are padded together, so few at a time
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of one split, addressed by their place among those that were asked for.
+    """Images of one split, addressed by their position among those that were asked for.
 
     Attributes:
         flat: `[bytes]` uint8 on the device, `[H, W, 3]` one after another; on the CPU that is the
@@ -48,28 +48,28 @@ class Pixels:
         flat = torch.cat([self.flat[start : start + length] for start, length in images])
         return replace(self, flat=flat.to(device), offsets=lengths.cumsum(0) - lengths)
 
-    def parts(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield images at places `[B]` (on the CPU), all together or a few at a time.
+    def parts(self, positions: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield images at positions `[B]` (on the CPU), all together or a few at a time.
 
         Yields:
             On the device: images `[b, 3, H, W]` uint8, padded below and right if they differ in
             size, sizes `[b, 2]` and indices `[b]` in the split.
         """
-        for some in places.split(len(places) if self.uniform else _PART):
+        for some in positions.split(len(positions) if self.uniform else _PART):
             batch = self._uniform(some) if self.uniform else self._padded(some)
             numbers = (upload(t[some], self.flat.device) for t in (self.sizes, self.indices))
             yield batch.permute(0, 3, 1, 2), *numbers
 
-    def _uniform(self, places: Tensor) -> Tensor:
+    def _uniform(self, positions: Tensor) -> Tensor:
         height, width = self.sizes[0].tolist()
         images = self.flat.view(-1, height, width, 3)
-        rows = self.offsets[places] // (3 * height * width)
+        rows = self.offsets[positions] // (3 * height * width)
         return images[upload(rows, self.flat.device)]
 
-    def _padded(self, places: Tensor) -> Tensor:
-        sizes = self.sizes[places]
-        images = self.flat.new_zeros(len(places), *sizes.amax(0).tolist(), 3)
-        rows = zip(images, self.offsets[places].tolist(), sizes.tolist(), strict=True)
+    def _padded(self, positions: Tensor) -> Tensor:
+        sizes = self.sizes[positions]
+        images = self.flat.new_zeros(len(positions), *sizes.amax(0).tolist(), 3)
+        rows = zip(images, self.offsets[positions].tolist(), sizes.tolist(), strict=True)
         for image, start, (height, width) in rows:
             flat = self.flat[start : start + 3 * height * width]
             image[:height, :width] = flat.view(height, width, 3)

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cdl.artifacts import read_json, replacing, write_json
+from cdl.data import MANIFEST, index_name, pixels_name
 from cdl.data.items import SPLITS, Item, Source
 from cdl.data.sources import SOURCES
-from cdl.errors import CdlError
+from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
 _NUMBERS, _INDEX = ["label", "height", "width", "offset"], ["name", "sha256"]
@@ -46,7 +47,7 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
     frames = {}
     for split in SPLITS:  # sources yield the training items first
         index = []
-        with replacing(output / f"{split}.pixels") as temporary, open(temporary, "wb") as file:
+        with replacing(output / pixels_name(split)) as temporary, open(temporary, "wb") as file:
             while item is not None and item.split == split:
                 pixels = _pixels(item, data.classes, short_side)
                 raw = pixels.tobytes()
@@ -56,7 +57,7 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
                 item = next(items, None)
         frames[split] = pd.DataFrame(index, columns=_NUMBERS + _INDEX)
         _check(frames[split], split, data.classes)
-        with replacing(output / f"{split}.parquet") as temporary:
+        with replacing(output / index_name(split)) as temporary:
             frames[split].to_parquet(temporary, index=False)
     twice = set(frames["train"]["name"]) & set(frames["test"]["name"])
     if twice:
@@ -71,7 +72,7 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
         "splits": {s: {"images": len(f), "sha256": _digest(f)} for s, f in frames.items()},
         "equal_pixels_in_both_splits": equal,
     }
-    write_json(output / "manifest.json", manifest)
+    write_json(output / MANIFEST, manifest)
     log.info("packed %s", {split: len(frame) for split, frame in frames.items()})
 
 
@@ -81,13 +82,13 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[
     Raises:
         CdlError: a file is missing, or the index is not the one that the manifest describes.
     """
-    manifest, again = Path(folder, "manifest.json"), f"delete {folder} and run again"
+    manifest, again = Path(folder, MANIFEST), f"delete {folder} and run again"
     described = read_json(manifest)
     try:
         expected, classes = described["splits"][split]["sha256"], described["classes"]
     except (KeyError, TypeError) as error:
         raise CdlError(f"{manifest} has no {error}; {again}") from error
-    path = Path(folder, f"{split}.parquet")
+    path = Path(folder, index_name(split))
     try:
         with open(path, "rb") as file:
             frame = pd.read_parquet(file)
@@ -96,7 +97,7 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[
         raise CdlError(f"{path} cannot be read ({error}); {again}") from error
     if found != expected:
         raise CdlError(
-            f"{path} has sha256 {found[:12]} but manifest.json records {str(expected)[:12]}: it "
+            f"{path} has sha256 {found[:12]} but {MANIFEST} records {str(expected)[:12]}: it "
             f"was damaged or changed; {again}"
         )
     return frame, found, classes
@@ -104,7 +105,7 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[
 
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:
     """Return the bytes of all images of a split, mapped from the disk; they are not checked."""
-    path = Path(folder, f"{split}.pixels")
+    path = Path(folder, pixels_name(split))
     try:
         return np.memmap(path, dtype=np.uint8, mode="c")
     except (OSError, ValueError) as error:
@@ -128,8 +129,8 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
     for start, stop, sha256, name in rows:
         if hashlib.sha256(pixels[start:stop]).digest() != sha256:
             raise CdlError(
-                f"{Path(folder, split)}.pixels: the image {name} is not the one that was packed: "
-                f"the file was damaged or changed; delete {folder} and run again"
+                f"{Path(folder, pixels_name(split))}: the image {name} is not the one that was "
+                f"packed: the file was damaged or changed; delete {folder} and run again"
             )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cdl.data.archives import cifar100, imagenet_r
 from cdl.data.items import SPLITS, Item, Source, class_names, decode
-from cdl.errors import CdlError
+from cdl.runtime.errors import CdlError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cdl.data.packed import Packed
-from cdl.errors import CdlError
-from cdl.seeds import permutation
+from cdl.runtime.errors import CdlError
+from cdl.runtime.seeds import permutation
 
 _ORDER, _SUBSET = 101, 102  # purposes of the counter-based draws below
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cdl.seeds import uniform
+from cdl.runtime.seeds import uniform
 
 _VIEW = 201  # purpose of the counter-based draws
 _ATTEMPTS = 10  # as in torchvision's RandomResizedCrop

@@ -1,24 +1,44 @@
-"""Distillers: one file each, found in this table and nowhere else."""
+"""Distillers: one file each, found in this table and nowhere else. No torch is imported."""
 
-from cdl.distillers.base import Distiller
-from cdl.distillers.cdl_prompt import CDLPrompt
-from cdl.distillers.dkd import DKD
-from cdl.distillers.fitnets import FitNets
-from cdl.distillers.kd import KD
-from cdl.distillers.kd_prompt import KDPrompt
-from cdl.distillers.kd_token import KDToken
-from cdl.distillers.none import NoDistillation
-from cdl.distillers.reviewkd import ReviewKD
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-DISTILLERS: dict[str, type[Distiller]] = {
-    "none": NoDistillation,
-    "kd": KD,
-    "dkd": DKD,
-    "fitnets": FitNets,
-    "reviewkd": ReviewKD,
-    "kd_token": KDToken,
-    "kd_prompt": KDPrompt,
-    "cdl_prompt": CDLPrompt,
+from cdl.runtime.registry import load
+
+if TYPE_CHECKING:
+    from cdl.distillers.base import Distiller
+
+
+@dataclass(frozen=True)
+class DistillerFacts:
+    """What planning knows of a distiller, stated once.
+
+    path: `module:Class`.
+    compares: which of both models' last block outputs it compares; `none` reads logits alone.
+    maps_prompts: whether it reads the teacher's prompts, also at prediction.
+    """
+
+    path: str
+    compares: Literal["none", "last", "all"] = "none"
+    maps_prompts: bool = False
+
+    def blocks(self, depth: int) -> int:
+        """Return how many last blocks of both models it compares, for a student of `depth`."""
+        return {"none": 0, "last": 1, "all": depth}[self.compares]
+
+    def load(self) -> "type[Distiller]":
+        """Import and return the class."""
+        kind: type[Distiller] = load(self.path)
+        return kind
+
+
+DISTILLERS = {
+    "none": DistillerFacts("cdl.distillers.none:NoDistillation"),
+    "kd": DistillerFacts("cdl.distillers.kd:KD"),
+    "dkd": DistillerFacts("cdl.distillers.dkd:DKD"),
+    "fitnets": DistillerFacts("cdl.distillers.fitnets:FitNets", compares="last"),
+    "reviewkd": DistillerFacts("cdl.distillers.reviewkd:ReviewKD", compares="all"),
+    "kd_token": DistillerFacts("cdl.distillers.kd_token:KDToken"),
+    "kd_prompt": DistillerFacts("cdl.distillers.kd_prompt:KDPrompt"),
+    "cdl_prompt": DistillerFacts("cdl.distillers.cdl_prompt:CDLPrompt", maps_prompts=True),
 }
-
-__all__ = ["DISTILLERS", "Distiller"]

@@ -7,28 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.prompts import PromptMethod, Prompts
-from cdl.vit import Injection
+from cdl.backbones.shape import BackboneShape
+from cdl.backbones.vit import Injection
+from cdl.prompts.base import PromptMethod, Prompts
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Width and number of blocks of a backbone."""
-
-    width: int
-    depth: int
-
-
-@dataclass(frozen=True)
-class Setting:
+class DistillerContext:
     """What a distiller may know about the two models when it is built.
 
     teacher and teacher_prompts are None for learners without a teacher; `head(generator)` makes
     another classification head of the student's kind.
     """
 
-    student: Shape
-    teacher: Shape | None
+    student: BackboneShape
+    teacher: BackboneShape | None
     teacher_prompts: PromptMethod | None
     n_tasks: int
     head: Callable[[torch.Generator], nn.Module]
@@ -52,7 +45,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Signal:
+class TeacherOutput:
     """What the frozen teacher says about a batch.
 
     logits: `[B, C_t]`, current task's classes.
@@ -70,16 +63,9 @@ class Distiller(nn.Module):
 
     Attributes:
         alpha: share of the soft loss; cross-entropy has the rest.
-        maps_prompts: whether it reads the teacher's prompts, also at prediction.
     """
 
     alpha = 0.0
-    maps_prompts = False
-
-    @staticmethod
-    def blocks(depth: int) -> int:
-        """Return how many last blocks of both models it compares, for a student of `depth`."""
-        return 0
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         """Prepare for a task; called once before its first step."""
@@ -92,13 +78,13 @@ class Distiller(nn.Module):
         return Injection(prompts.prefixes, {}, prompts.additions)
 
     def forward(
-        self, output: Output, signal: Signal | None, labels: Tensor, classes: slice
+        self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
         """Return named losses; their sum is the objective.
 
         Args:
             output: the student's forward.
-            signal: the teacher's, None without one.
+            teacher_output: the teacher's, None without one.
             labels: `[B]` positions in the class order.
             classes: columns of the current task.
         """

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cdl.distillers.base import Output, Setting
+from cdl.backbones.vit import Injection
+from cdl.distillers.base import DistillerContext, Output
 from cdl.distillers.kd import KD
 from cdl.distillers.mappings import MAPPINGS
-from cdl.prompts import Prompts
-from cdl.vit import Injection
+from cdl.prompts.base import Prompts
 
 
 class CDLPrompt(KD):
@@ -23,11 +23,9 @@ class CDLPrompt(KD):
     be used without the teacher's ViT as long as both read the same query.
     """
 
-    maps_prompts = True
-
     def __init__(
         self,
-        setting: Setting,
+        context: DistillerContext,
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
@@ -39,7 +37,7 @@ class CDLPrompt(KD):
         """Make the mapping; a mapping pool is drawn task by task.
 
         Args:
-            setting: the two models and the teacher's prompt method.
+            context: the two models and the teacher's prompt method.
             alpha: share of the soft loss.
             temperature: of the soft loss.
             mapping: `attention`, `self_attention` or `linear`.
@@ -47,11 +45,11 @@ class CDLPrompt(KD):
             length: tokens of its mapped prefix, even: half keys, half values.
             coda_growth: how its pool grows, see `ComponentPool`.
         """
-        super().__init__(setting, alpha=alpha, temperature=temperature)
-        self.kd_head = setting.head(setting.generator)
-        self.teacher_prompts = setting.teacher_prompts.requires_grad_(False)
+        super().__init__(context, alpha=alpha, temperature=temperature)
+        self.kd_head = context.head(context.generator)
+        self.teacher_prompts = context.teacher_prompts.requires_grad_(False)
         layers = self.teacher_prompts.layers
-        self.mapping = MAPPINGS[mapping](layers, setting, pool, length, coda_growth)
+        self.mapping = MAPPINGS[mapping](layers, context, pool, length, coda_growth)
 
     def train(self, mode: bool = True) -> "CDLPrompt":
         """Set the mode of the mapping; the teacher's prompts are always read in eval mode."""

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdl.distillers.base import Setting, Signal
+from cdl.distillers.base import DistillerContext, TeacherOutput
 from cdl.distillers.kd import KD
-from cdl.errors import CdlError
+from cdl.runtime.errors import CdlError
 
 
 def dkd_terms(
@@ -38,7 +38,7 @@ class DKD(KD):
 
     def __init__(
         self,
-        setting: Setting,
+        context: DistillerContext,
         *,
         alpha: float = 0.5,
         temperature: float = 4.0,
@@ -46,11 +46,11 @@ class DKD(KD):
         non_target_weight: float = 4.0,
     ) -> None:
         """Set the share `alpha` of the soft loss, its temperature and the weights of its terms."""
-        super().__init__(setting, alpha=alpha, temperature=temperature)
+        super().__init__(context, alpha=alpha, temperature=temperature)
         self.target_weight, self.non_target_weight = target_weight, non_target_weight
 
-    def soft_loss(self, student: Tensor, signal: Signal, labels: Tensor) -> Tensor:
+    def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
         if student.shape[1] < 2:
             raise CdlError("distillers.dkd: a task of one class has no other class to compare with")
-        tckd, nckd = dkd_terms(student, signal.logits, labels, self.temperature)
+        tckd, nckd = dkd_terms(student, teacher_output.logits, labels, self.temperature)
         return self.target_weight * tckd + self.non_target_weight * nckd

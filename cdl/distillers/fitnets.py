@@ -5,9 +5,9 @@ from abc import abstractmethod
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdl.distillers.base import Output, Setting, Signal
+from cdl.distillers.base import DistillerContext, Output, TeacherOutput
 from cdl.distillers.kd import KD
-from cdl.heads import linear
+from cdl.prompts.heads import linear
 
 
 class FeatureDistiller(KD):
@@ -18,10 +18,10 @@ class FeatureDistiller(KD):
         """Return the weighted loss of block outputs `[B, N, D]` and `[B, N, Dt]`."""
 
     def forward(
-        self, output: Output, signal: Signal | None, labels: Tensor, classes: slice
+        self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
-        losses = super().forward(output, signal, labels, classes)
-        losses["feature"] = self.feature_loss(output.blocks, signal.blocks)
+        losses = super().forward(output, teacher_output, labels, classes)
+        losses["feature"] = self.feature_loss(output.blocks, teacher_output.blocks)
         return losses
 
 
@@ -30,20 +30,16 @@ class FitNets(FeatureDistiller):
 
     def __init__(
         self,
-        setting: Setting,
+        context: DistillerContext,
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
         feature_weight: float = 0.1,
     ) -> None:
         """Draw the map from student to teacher width."""
-        super().__init__(setting, alpha=alpha, temperature=temperature)
+        super().__init__(context, alpha=alpha, temperature=temperature)
         self.feature_weight = feature_weight
-        self.proj = linear(setting.student.width, setting.teacher.width, setting.generator)
-
-    @staticmethod
-    def blocks(depth: int) -> int:
-        return 1
+        self.proj = linear(context.student.width, context.teacher.width, context.generator)
 
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         return self.feature_weight * F.mse_loss(self.proj(student[-1]), teacher[-1])

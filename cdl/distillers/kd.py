@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdl.distillers.base import Distiller, Output, Setting, Signal
+from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutput
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -20,7 +20,9 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 class KD(Distiller):
     """The class head learns labels and the teacher's logits."""
 
-    def __init__(self, setting: Setting, *, alpha: float = 0.5, temperature: float = 2.0) -> None:
+    def __init__(
+        self, context: DistillerContext, *, alpha: float = 0.5, temperature: float = 2.0
+    ) -> None:
         """Set the share `alpha` of the soft loss and its temperature."""
         super().__init__()
         self.alpha, self.temperature = alpha, temperature
@@ -29,14 +31,16 @@ class KD(Distiller):
         """Return the logits `[B, C]` that learn from the teacher."""
         return output.logits
 
-    def soft_loss(self, student: Tensor, signal: Signal, labels: Tensor) -> Tensor:
+    def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
         """Return the soft loss of logits `[B, C_t]`; labels count from the task's first class."""
-        return kd_loss(student, signal.logits, self.temperature)
+        return kd_loss(student, teacher_output.logits, self.temperature)
 
     def forward(
-        self, output: Output, signal: Signal | None, labels: Tensor, classes: slice
+        self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
-        losses = super().forward(output, signal, labels, classes)
+        losses = super().forward(output, teacher_output, labels, classes)
         student = self.soft_logits(output)[:, classes]
-        losses["soft"] = self.alpha * self.soft_loss(student, signal, labels - classes.start)
+        losses["soft"] = self.alpha * self.soft_loss(
+            student, teacher_output, labels - classes.start
+        )
         return losses

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cdl.distillers.base import Setting
+from cdl.backbones.vit import Injection
+from cdl.distillers.base import DistillerContext
 from cdl.distillers.kd_token import KDToken
-from cdl.prompts import Prompts
-from cdl.vit import Injection
+from cdl.prompts.base import Prompts
 
 
 class KDPrompt(KDToken):
@@ -19,7 +19,7 @@ class KDPrompt(KDToken):
 
     def __init__(
         self,
-        setting: Setting,
+        context: DistillerContext,
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
@@ -30,7 +30,7 @@ class KDPrompt(KDToken):
         """Draw token and prefixes uniform on [0, 1).
 
         Args:
-            setting: the two models.
+            context: the two models.
             alpha: share of the soft loss, and of the KD head in the prediction.
             temperature: of the soft loss.
             kd_head: see `KDToken`.
@@ -38,10 +38,10 @@ class KDPrompt(KDToken):
                 there is none and the method is `kd_token`.
             kd_length: tokens of a prefix, even: half keys, half values, after all others.
         """
-        super().__init__(setting, alpha=alpha, temperature=temperature, kd_head=kd_head)
-        n = (setting.student.depth if kd_layers is None else kd_layers) - 1
+        super().__init__(context, alpha=alpha, temperature=temperature, kd_head=kd_head)
+        n = (context.student.depth if kd_layers is None else kd_layers) - 1
         self.kd_prompts = nn.Parameter(
-            torch.rand(n, kd_length, setting.student.width, generator=setting.generator)
+            torch.rand(n, kd_length, context.student.width, generator=context.generator)
         )
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.distillers.base import Output, Setting
+from cdl.backbones.vit import Injection
+from cdl.distillers.base import DistillerContext, Output
 from cdl.distillers.kd import KD
-from cdl.prompts import Prompts
-from cdl.vit import Injection
+from cdl.prompts.base import Prompts
 
 
 class KDToken(KD):
@@ -14,7 +14,7 @@ class KDToken(KD):
 
     def __init__(
         self,
-        setting: Setting,
+        context: DistillerContext,
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
@@ -23,15 +23,15 @@ class KDToken(KD):
         """Draw the token uniform on [0, 1).
 
         Args:
-            setting: the two models.
+            context: the two models.
             alpha: share of the soft loss, and of the KD head in the prediction.
             temperature: of the soft loss.
             kd_head: False lets the soft loss act on the class head, which then predicts alone.
         """
-        super().__init__(setting, alpha=alpha, temperature=temperature)
-        self.kd_head = setting.head(setting.generator) if kd_head else None
+        super().__init__(context, alpha=alpha, temperature=temperature)
+        self.kd_head = context.head(context.generator) if kd_head else None
         self.kd_token = nn.Parameter(
-            torch.rand(1, setting.student.width, generator=setting.generator)
+            torch.rand(1, context.student.width, generator=context.generator)
         )
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:

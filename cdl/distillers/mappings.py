@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cdl.distillers.base import Setting
-from cdl.heads import linear
+from cdl.backbones.vit import KeyValue
+from cdl.distillers.base import DistillerContext
 from cdl.prompts.coda_prompt import ComponentPool
-from cdl.vit import KeyValue
+from cdl.prompts.heads import linear
 
 Prefixes = dict[int, KeyValue]
 
@@ -20,17 +20,22 @@ class AttentionMapping(nn.Module):
     """
 
     def __init__(
-        self, layers: tuple[int, ...], setting: Setting, pool: int, length: int, coda_growth: str
+        self,
+        layers: tuple[int, ...],
+        context: DistillerContext,
+        pool: int,
+        length: int,
+        coda_growth: str,
     ) -> None:
         super().__init__()
         self.layers = layers
         self.pool = ComponentPool(
             n_layers=len(layers),
             pool=pool,
-            n_tasks=setting.n_tasks,
-            query_width=setting.teacher.width,
+            n_tasks=context.n_tasks,
+            query_width=context.teacher.width,
             length=length,
-            width=setting.student.width,
+            width=context.student.width,
             growth=coda_growth,
         )
 
@@ -69,12 +74,17 @@ class TokenMapping(nn.Module):
     """One map of tokens per layer, on keys and values separately with the same weights."""
 
     def __init__(
-        self, layers: tuple[int, ...], setting: Setting, pool: int, length: int, coda_growth: str
+        self,
+        layers: tuple[int, ...],
+        context: DistillerContext,
+        pool: int,
+        length: int,
+        coda_growth: str,
     ) -> None:
         super().__init__()
-        widths = setting.teacher.width, setting.student.width
+        widths = context.teacher.width, context.student.width
         self.maps = nn.ModuleDict(
-            {str(layer): self.kind(*widths, setting.generator) for layer in layers}
+            {str(layer): self.kind(*widths, context.generator) for layer in layers}
         )
 
     def start_task(self, task: int, generator: torch.Generator) -> None:

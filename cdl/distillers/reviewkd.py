@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.distillers.base import Setting
+from cdl.distillers.base import DistillerContext
 from cdl.distillers.fitnets import FeatureDistiller
-from cdl.heads import linear
+from cdl.prompts.heads import linear
 
 
 class ReviewUnit(nn.Module):
@@ -40,26 +40,22 @@ class ReviewKD(FeatureDistiller):
 
     def __init__(
         self,
-        setting: Setting,
+        context: DistillerContext,
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
         feature_weight: float = 0.2,
     ) -> None:
         """Draw one unit per student block; the teacher must have at least as many blocks."""
-        super().__init__(setting, alpha=alpha, temperature=temperature)
+        super().__init__(context, alpha=alpha, temperature=temperature)
         self.feature_weight = feature_weight
-        n = setting.student.depth
+        n = context.student.depth
         self.units = nn.ModuleList(
             ReviewUnit(
-                setting.student.width, setting.teacher.width, block == n - 1, setting.generator
+                context.student.width, context.teacher.width, block == n - 1, context.generator
             )
             for block in range(n)
         )
-
-    @staticmethod
-    def blocks(depth: int) -> int:
-        return depth
 
     def project(self, student: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the fused tokens at teacher width, `[B, N, Dt]` per block, shallow to deep."""

@@ -1,18 +1,41 @@
-"""Prompt methods: one file each, found in this table and nowhere else."""
+"""Prompt methods: one file each, found in this table and nowhere else. No torch is imported."""
 
-from cdl.prompts.apt import APT
-from cdl.prompts.base import PromptMethod, Prompts, PromptSetting
-from cdl.prompts.coda_prompt import CodaPrompt
-from cdl.prompts.dual_prompt import DualPrompt
-from cdl.prompts.head_only import HeadOnly
-from cdl.prompts.l2p import L2P
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-PROMPTS: dict[str, type[PromptMethod]] = {
-    "l2p": L2P,
-    "dual_prompt": DualPrompt,
-    "coda_prompt": CodaPrompt,
-    "apt": APT,
-    "head_only": HeadOnly,
+from cdl.runtime.registry import load
+
+if TYPE_CHECKING:
+    from cdl.prompts.base import PromptMethod
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """What planning knows of a method, stated once.
+
+    path: `module:Class`.
+    needs_query: whether its prompts depend on the query.
+    gives_prefixes: whether blocks get prefixes, which a distiller may map.
+    merges: whether a task ends with a merge, so that a teacher can be read before or after it.
+    """
+
+    path: str
+    needs_query: bool = True
+    gives_prefixes: bool = True
+    merges: bool = False
+
+    def load(self) -> "type[PromptMethod]":
+        """Import and return the class."""
+        kind: type[PromptMethod] = load(self.path)
+        return kind
+
+
+PROMPTS = {
+    "l2p": PromptFacts("cdl.prompts.l2p:L2P"),
+    "dual_prompt": PromptFacts("cdl.prompts.dual_prompt:DualPrompt"),
+    "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt"),
+    "apt": PromptFacts("cdl.prompts.apt:APT", needs_query=False, gives_prefixes=False, merges=True),
+    "head_only": PromptFacts(
+        "cdl.prompts.head_only:HeadOnly", needs_query=False, gives_prefixes=False
+    ),
 }
-
-__all__ = ["PROMPTS", "PromptMethod", "PromptSetting", "Prompts"]

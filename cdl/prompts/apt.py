@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.heads import NormalisedHead
-from cdl.prompts.base import PromptMethod, Prompts, PromptSetting
+from cdl.prompts.base import PromptContext, PromptMethod, Prompts
+from cdl.prompts.heads import NormalisedHead
 
 
 class APT(PromptMethod):
@@ -15,24 +15,23 @@ class APT(PromptMethod):
     """
 
     head = NormalisedHead
-    needs_query = False
 
     def __init__(
         self,
-        setting: PromptSetting,
+        context: PromptContext,
         *,
         ema: float = 0.7,
     ) -> None:
         """Draw tokens from a normal of std 0.02, cut at +-2; merged tokens start at 0.
 
         Args:
-            setting: backbone, query and stream that the prompts are for.
+            context: backbone, query and stream that the prompts are for.
             ema: share of the old merged tokens that a merge keeps.
         """
         super().__init__()
         self.ema = ema
-        start = torch.empty(2 * setting.depth, setting.width)
-        nn.init.trunc_normal_(start, std=0.02, a=-2, b=2, generator=setting.generator)
+        start = torch.empty(2 * context.depth, context.width)
+        nn.init.trunc_normal_(start, std=0.02, a=-2, b=2, generator=context.generator)
         self.prompt_tokens = nn.Parameter(start)
         self.register_buffer("merged", torch.zeros_like(start))
         self.register_buffer("merged_before", torch.zeros_like(start))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.heads import LinearHead
-from cdl.vit import KeyValue
+from cdl.backbones.vit import KeyValue
+from cdl.prompts.heads import LinearHead
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class PromptSetting:
+class PromptContext:
     """What a prompt method may know when it is built.
 
     width: width `D` of the backbone that the prompts enter.
@@ -51,12 +51,10 @@ class PromptMethod(nn.Module):
 
     Attributes:
         head: the kind of classification head that the method uses.
-        needs_query: whether the prompts depend on the query.
         layers: blocks that get a prefix.
     """
 
     head: type[nn.Module] = LinearHead
-    needs_query = True
     layers: tuple[int, ...] = ()
 
     @abstractmethod

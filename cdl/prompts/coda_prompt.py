@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.prompts.base import PromptMethod, Prompts, PromptSetting, halves
+from cdl.prompts.base import PromptContext, PromptMethod, Prompts, halves
 
 
 class ComponentPool(nn.Module):
@@ -116,7 +116,7 @@ class CodaPrompt(PromptMethod):
 
     def __init__(
         self,
-        setting: PromptSetting,
+        context: PromptContext,
         *,
         pool: int = 100,
         length: int = 8,
@@ -127,7 +127,7 @@ class CodaPrompt(PromptMethod):
         """Make an empty pool; `start_task` draws each task's components.
 
         Args:
-            setting: backbone, query and stream that the prompts are for.
+            context: backbone, query and stream that the prompts are for.
             pool: components `M`, at most `min(Dq, L D)`.
             length: tokens `L` of a component, even: half keys, half values.
             ortho_weight: weight `mu` of the orthogonality penalty.
@@ -139,10 +139,10 @@ class CodaPrompt(PromptMethod):
         self.pool = ComponentPool(
             n_layers=len(self.layers),
             pool=pool,
-            n_tasks=setting.n_tasks,
-            query_width=setting.query_width,
+            n_tasks=context.n_tasks,
+            query_width=context.query_width,
             length=length,
-            width=setting.width,
+            width=context.width,
             growth=coda_growth,
         )
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptMethod, Prompts, PromptSetting, batch_losses, cosine, halves
-from cdl.vit import KeyValue
+from cdl.backbones.vit import KeyValue
+from cdl.prompts.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
 
 
 class DualPrompt(PromptMethod):
@@ -12,7 +12,7 @@ class DualPrompt(PromptMethod):
 
     def __init__(
         self,
-        setting: PromptSetting,
+        context: PromptContext,
         *,
         pool: int = 10,
         length: int = 20,
@@ -26,7 +26,7 @@ class DualPrompt(PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            setting: backbone, query and stream that the prompts are for.
+            context: backbone, query and stream that the prompts are for.
             pool: E-prompts `M` of each layer; task `t` trains the one with index `t`.
             length: tokens `L` of an E-prompt, even: half keys, half values.
             g_length: tokens `Lg` of a G-prompt, even.
@@ -43,13 +43,13 @@ class DualPrompt(PromptMethod):
         self.top_k, self.reduction, self.candidates = top_k, prompt_loss_reduction, dual_candidates
         n = len(self.e_layers)
         self.g_prompt = nn.Parameter(
-            torch.rand(len(self.g_layers), g_length, setting.width, generator=setting.generator)
+            torch.rand(len(self.g_layers), g_length, context.width, generator=context.generator)
         )
         self.key = nn.Parameter(
-            torch.rand(n, pool, setting.query_width, generator=setting.generator)
+            torch.rand(n, pool, context.query_width, generator=context.generator)
         )
         self.prompt = nn.Parameter(
-            torch.rand(n, pool, length, setting.width, generator=setting.generator)
+            torch.rand(n, pool, length, context.width, generator=context.generator)
         )
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:

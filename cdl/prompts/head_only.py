@@ -2,15 +2,13 @@
 
 from torch import Tensor
 
-from cdl.prompts.base import PromptMethod, Prompts, PromptSetting
+from cdl.prompts.base import PromptContext, PromptMethod, Prompts
 
 
 class HeadOnly(PromptMethod):
     """The frozen backbone's class token goes to the head as it is."""
 
-    needs_query = False
-
-    def __init__(self, setting: PromptSetting) -> None:
+    def __init__(self, context: PromptContext) -> None:
         super().__init__()
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:

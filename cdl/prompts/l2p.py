@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptMethod, Prompts, PromptSetting, batch_losses, cosine, halves
+from cdl.prompts.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
 
 
 class L2P(PromptMethod):
@@ -11,7 +11,7 @@ class L2P(PromptMethod):
 
     def __init__(
         self,
-        setting: PromptSetting,
+        context: PromptContext,
         *,
         pool: int = 30,
         length: int = 20,
@@ -22,7 +22,7 @@ class L2P(PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            setting: backbone, query and stream that the prompts are for.
+            context: backbone, query and stream that the prompts are for.
             pool: number of prompts `M`.
             length: tokens `L` of a prompt, even: half keys, half values.
             top_k: prompts selected per sample, concatenated by descending similarity.
@@ -34,10 +34,10 @@ class L2P(PromptMethod):
         self.reduction = prompt_loss_reduction
         n = len(self.layers)
         self.key = nn.Parameter(
-            torch.rand(n, pool, setting.query_width, generator=setting.generator)
+            torch.rand(n, pool, context.query_width, generator=context.generator)
         )
         self.prompt = nn.Parameter(
-            torch.rand(n, pool, length, setting.width, generator=setting.generator)
+            torch.rand(n, pool, length, context.width, generator=context.generator)
         )
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:

@@ -16,9 +16,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cdl.backbones import Backbone
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.vit import Injection, encode
 from cdl.data.batches import Batch
-from cdl.distillers.base import Output, Setting, Shape, Signal
+from cdl.distillers.base import BackboneShape, DistillerContext, Output, TeacherOutput
 from cdl.distillers.dkd import DKD, dkd_terms
 from cdl.distillers.fitnets import FeatureDistiller, FitNets
 from cdl.distillers.kd import KD
@@ -26,16 +27,17 @@ from cdl.distillers.kd_token import KDToken
 from cdl.distillers.mappings import AttentionMapping, SelfAttention
 from cdl.distillers.none import NoDistillation
 from cdl.distillers.reviewkd import ReviewKD
-from cdl.heads import LinearHead, NormalisedHead
-from cdl.metrics import metrics
-from cdl.model import Learner, Teacher, build
-from cdl.prompts import PromptMethod, PromptSetting
+from cdl.evaluation.metrics import metrics
+from cdl.learning.factory import build
+from cdl.learning.learner import Learner
+from cdl.learning.loop import learning_rate, train_task
+from cdl.learning.teacher import Teacher
 from cdl.prompts.apt import APT
+from cdl.prompts.base import PromptContext, PromptMethod
 from cdl.prompts.coda_prompt import CodaPrompt
 from cdl.prompts.dual_prompt import DualPrompt
+from cdl.prompts.heads import LinearHead, NormalisedHead
 from cdl.prompts.l2p import L2P
-from cdl.training import learning_rate, train_task
-from cdl.vit import Injection, encode
 
 Config = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -71,9 +73,11 @@ def _load(module: nn.Module, state: Tensors) -> None:
     assert not unexpected, unexpected
 
 
-def _setting(width: int, depth: int, teacher: Shape | None = None, head: Any = None) -> Setting:
-    return Setting(
-        student=Shape(width, depth),
+def _context(
+    width: int, depth: int, teacher: BackboneShape | None = None, head: Any = None
+) -> DistillerContext:
+    return DistillerContext(
+        student=BackboneShape(width, depth),
         teacher=teacher,
         teacher_prompts=None,
         n_tasks=1,
@@ -86,8 +90,8 @@ def _output(logits: Tensor, tokens: Tensor | None = None) -> Output:
     return Output(logits, tokens if tokens is not None else logits[:, None], (), {})
 
 
-def _prompt_setting(config: Config) -> PromptSetting:
-    return PromptSetting(
+def _prompt_setting(config: Config) -> PromptContext:
+    return PromptContext(
         width=config["dim"],
         depth=config.get("depth", 1 + max(config.get("layers", [0]))),
         query_width=config["d_query"],
@@ -244,10 +248,10 @@ def _vit_forward(config: Config, tensors: Tensors) -> Result:
 
 def _loss_kd(config: Config, tensors: Tensors) -> Result:
     logits = _leaf(tensors["in.student_logits"])
-    distiller = KD(_setting(1, 1), alpha=config["alpha"], temperature=config["temperature"])
-    signal = Signal(tensors["in.teacher_logits"], None)
+    distiller = KD(_context(1, 1), alpha=config["alpha"], temperature=config["temperature"])
+    teacher = TeacherOutput(tensors["in.teacher_logits"], None)
     labels = torch.zeros(len(logits), dtype=torch.int64)
-    soft = distiller(_output(logits), signal, labels, slice(0, logits.shape[1]))["soft"]
+    soft = distiller(_output(logits), teacher, labels, slice(0, logits.shape[1]))["soft"]
     soft.backward()
     return {"loss": soft.item(), "out.grad_student_logits": logits.grad}
 
@@ -260,8 +264,8 @@ def _dkd_weights(config: Config) -> dict[str, float]:
 def _loss_dkd(config: Config, tensors: Tensors) -> Result:
     logits, labels = _leaf(tensors["in.student_logits"]), tensors["in.targets"]
     teacher, temperature = tensors["in.teacher_logits"], config["temperature"]
-    distiller = DKD(_setting(1, 1), temperature=temperature, **_dkd_weights(config))
-    loss = distiller.soft_loss(logits, Signal(teacher, None), labels)
+    distiller = DKD(_context(1, 1), temperature=temperature, **_dkd_weights(config))
+    loss = distiller.soft_loss(logits, TeacherOutput(teacher, None), labels)
     loss.backward()
     target, rest = dkd_terms(logits.detach(), teacher, labels, temperature)
     return {
@@ -274,7 +278,7 @@ def _loss_dkd(config: Config, tensors: Tensors) -> Result:
 
 def _loss_fitnets(config: Config, tensors: Tensors) -> Result:
     distiller = FitNets(
-        _setting(config["d_student"], 1, Shape(config["d_teacher"], 1)),
+        _context(config["d_student"], 1, BackboneShape(config["d_teacher"], 1)),
         feature_weight=config["factor"],
     )
     _load(distiller, _part(tensors, "param."))
@@ -287,10 +291,10 @@ def _loss_fitnets(config: Config, tensors: Tensors) -> Result:
 
 def _loss_reviewkd(config: Config, tensors: Tensors) -> Result:
     distiller = ReviewKD(
-        _setting(
+        _context(
             config["d_student"],
             config["student_blocks"],
-            Shape(config["d_teacher"], config["teacher_blocks"]),
+            BackboneShape(config["d_teacher"], config["teacher_blocks"]),
         ),
         feature_weight=config["factor"],
     )
@@ -324,7 +328,7 @@ def _loss_student_total(config: Config, tensors: Tensors) -> Result:
     options = {"alpha": config["alpha"], "temperature": config["temperature"]}
     if kind is DKD:  # at its own temperature, whatever the case says of the others'
         options = {"alpha": config["alpha"], **_dkd_weights(config)}
-    distiller = kind(_setting(1, 1, Shape(1, 1)), **options)
+    distiller = kind(_context(1, 1, BackboneShape(1, 1)), **options)
     logits = _leaf(tensors["in.logits"])
     leaves = {"logits": logits}
     prompt = torch.tensor(config["prompt_loss"], requires_grad=True)
@@ -337,9 +341,9 @@ def _loss_student_total(config: Config, tensors: Tensors) -> Result:
         distiller.feature_loss, extra = lambda student, teacher: feature, {}
     learner = Learner(nn.Identity(), nn.Identity(), nn.Identity(), distiller)
     output = Output(logits, _output(logits, tokens).tokens, (), {0: prompt})
-    signal = Signal(tensors["in.teacher_current_logits"], None)
+    teacher = TeacherOutput(tensors["in.teacher_current_logits"], None)
     classes = slice(config["seen_before"], config["seen"])
-    losses = learner.losses(output, signal, tensors["in.targets"], classes) | extra
+    losses = learner.losses(output, teacher, tensors["in.targets"], classes) | extra
     total = sum(losses.values())
     total.backward()
     return {
@@ -364,11 +368,11 @@ def _predict(config: Config, tensors: Tensors) -> Result:
         _load(module, state)
         return module
 
-    setting = _setting(config["dim"], 2, head=lambda generator: head("kd_"))
+    context = _context(config["dim"], 2, head=lambda generator: head("kd_"))
     if config["kd_method"] == "KD_Token":
-        distiller = KDToken(setting, alpha=config["alpha"])
+        distiller = KDToken(context, alpha=config["alpha"])
     else:
-        distiller = KD(setting, alpha=config["alpha"])
+        distiller = KD(context, alpha=config["alpha"])
     learner = Learner(nn.Identity(), nn.Identity(), head(""), distiller)
     tokens = tensors["in.tokens"]
     with torch.no_grad():
@@ -408,8 +412,8 @@ def _metrics(config: Config, tensors: Tensors) -> Result:
 
 def _mapping_attention(config: Config, tensors: Tensors) -> Result:
     layers = tuple(range(config["layers"]))
-    setting = _setting(config["d_student"], 1, Shape(config["d_teacher"], 1))
-    mapping = AttentionMapping(layers, setting, config["components"], config["length"], "exact")
+    context = _context(config["d_student"], 1, BackboneShape(config["d_teacher"], 1))
+    mapping = AttentionMapping(layers, context, config["components"], config["length"], "exact")
     mapping = mapping.double().train()
     names = ("attention", "key", "prompt")
     _load(
@@ -531,7 +535,9 @@ def _learner(
         n_classes=config["classes_total"],
         n_tasks=config["n_tasks"],
         keys=("golden",),
-        teacher=Shape(backbones["teacher"].width, backbones["teacher"].depth) if student else None,
+        teacher=BackboneShape(backbones["teacher"].width, backbones["teacher"].depth)
+        if student
+        else None,
     )
     golden = _part(tensors, f"param.{role}.")
     missing = {_product_name(k, name) for k in golden} - set(learner.state())
@@ -602,14 +608,14 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
             merged = teacher.prompts.merged.clone()
             teacher.prompts.undo_merge()
         guide = Teacher(teacher)
-        signals = [guide(x, query(x), task, classes, False).logits for x in images[:steps]]
-        signals *= config["epochs"]  # stored batches: every epoch sees the same
-        result[f"out.teacher_current_logits_task{task}"] = torch.stack(signals)
+        outputs = [guide(x, query(x), task, classes, False).logits for x in images[:steps]]
+        outputs *= config["epochs"]  # stored batches: every epoch sees the same
+        result[f"out.teacher_current_logits_task{task}"] = torch.stack(outputs)
         distilled = not isinstance(student.distiller, NoDistillation)
 
-        blocks = student.distiller.blocks(student.backbone.depth)
+        blocks = student.compared_blocks
 
-        def signal(batch: Batch, q: Tensor, read=(guide, task, classes, blocks)) -> Signal:
+        def signal(batch: Batch, q: Tensor, read=(guide, task, classes, blocks)) -> TeacherOutput:
             return read[0](batch.images, q, *read[1:])
 
         history = train_task(student, batches, teacher=signal if distilled else None, **training)

@@ -3,14 +3,14 @@
 
 rule queries:
     input:
-        unpack(query_inputs("train")),
+        unpack(lambda w: tracked(INPUTS.computing_queries(w.queried, "train"))),
     output:
-        queries="results/queries/{queried}/task{task}.safetensors",
-        metadata="results/queries/{queried}/task{task}.json",
+        queries=layout.cached(QUERIES, "{task}"),
+        metadata=layout.record_of(layout.cached(QUERIES, "{task}")),
     log:
-        "results/queries/{queried}/task{task}.log",
+        layout.caching(QUERIES, "{task}").log,
     benchmark:
-        "results/queries/{queried}/task{task}.tsv"
+        layout.caching(QUERIES, "{task}").benchmark
     conda:
         ENV
     threads: 1
@@ -19,22 +19,22 @@ rule queries:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        states=STATES,
-        spec=lambda w: QUERIES[w.queried].spec,
+        states=layout.STATES,
+        spec=lambda w: INPUTS.queries[w.queried].spec,
     script:
         "../scripts/queries.py"
 
 
 rule test_queries:
     input:
-        unpack(query_inputs("test")),
+        unpack(lambda w: tracked(INPUTS.computing_queries(w.queried, "test"))),
     output:
-        queries="results/queries/{queried}/test.safetensors",
-        metadata="results/queries/{queried}/test.json",
+        queries=layout.cached(QUERIES, "test"),
+        metadata=layout.record_of(layout.cached(QUERIES, "test")),
     log:
-        "results/queries/{queried}/test.log",
+        layout.caching(QUERIES, "test").log,
     benchmark:
-        "results/queries/{queried}/test.tsv"
+        layout.caching(QUERIES, "test").benchmark
     conda:
         ENV
     threads: 1
@@ -43,21 +43,21 @@ rule test_queries:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        spec=lambda w: QUERIES[w.queried].spec,
+        spec=lambda w: INPUTS.queries[w.queried].spec,
     script:
         "../scripts/test_queries.py"
 
 
 rule teacher_targets:
     input:
-        unpack(target_inputs),
+        unpack(lambda w: tracked(INPUTS.computing_targets(run_of(w), int(w.task)))),
     output:
-        targets=f"{TASK}/targets.safetensors",
-        metadata=f"{TASK}/targets.json",
+        targets=TASK.targets,
+        metadata=layout.record_of(TASK.targets),
     log:
-        f"{TASK}/targets.log",
+        TASK.job("teacher_targets").log,
     benchmark:
-        f"{TASK}/targets.tsv"
+        TASK.job("teacher_targets").benchmark
     wildcard_constraints:
         learner=ALONE,
     group:
@@ -70,7 +70,7 @@ rule teacher_targets:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        states=STATES,
-        spec=lambda w: TARGETS[f"{ROOT}/{run_of(w).folder}"][1].targets.spec,
+        states=layout.STATES,
+        spec=lambda w: INPUTS.targets[GRID.files(run_of(w)).folder][0].spec,
     script:
         "../scripts/teacher_targets.py"

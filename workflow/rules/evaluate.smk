@@ -7,14 +7,14 @@ localrules:
 
 rule evaluate:
     input:
-        unpack(evaluation_inputs),
+        unpack(lambda w: tracked(INPUTS.evaluation(run_of(w)))),
     output:
-        results=f"{RUN}/results.json",
-        predictions=f"{RUN}/predictions.parquet",
+        results=RUN.results,
+        predictions=RUN.predictions,
     log:
-        f"{RUN}/evaluate.log",
+        RUN.evaluation.log,
     benchmark:
-        f"{RUN}/evaluate.tsv"
+        RUN.evaluation.benchmark
     conda:
         ENV
     threads: 1
@@ -23,31 +23,27 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        states=STATES,
+        states=layout.STATES,
         spec=spec_of,
-        names=lambda w: NEEDS[run_of(w).folder].test_backbones,
-        query_names=lambda w: [
-            cache.backbone for cache in NEEDS[run_of(w).folder].test_queries
-        ],
+        names=lambda w: INPUTS.of(run_of(w)).test_backbones,
+        query_names=lambda w: [c.backbone for c in INPUTS.of(run_of(w)).test_queries],
         teacher_query=lambda w: run_of(w).mapped_query,
-        images_per_class=lambda w: GRID.config["datasets"][w.dataset][
-            "test_images_per_class"
-        ],
+        images_per_class=lambda w: GRID.test_images_per_class(w.dataset),
     script:
         "../scripts/evaluate.py"
 
 
 rule collect:
     input:
-        results=[f"{ROOT}/{run.folder}/results.json" for run in GRID.runs],
-        costs=[file for run in GRID.runs for file in costs_of(run)],
+        results=INPUTS.collected()["results"],
+        costs=[file for files in INPUTS.collected()["costs"] for file in files],
     output:
-        results=f"{TABLES}/results.csv",
-        curves=f"{TABLES}/curves.csv",
-        cost=f"{TABLES}/cost.csv",
-        protocols=f"{TABLES}/protocols.json",
+        results=TABLES.results,
+        curves=TABLES.curves,
+        cost=TABLES.cost,
+        protocols=TABLES.protocols,
     log:
-        f"{TABLES}/collect.log",
+        TABLES.log("collect"),
     conda:
         ENV
     threads: 1
@@ -55,7 +51,7 @@ rule collect:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=[GRID.row(run) for run in GRID.runs],
-        costs=[costs_of(run) for run in GRID.runs],
+        rows=INPUTS.collected()["rows"],
+        costs=INPUTS.collected()["costs"],
     script:
         "../scripts/collect.py"

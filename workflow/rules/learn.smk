@@ -3,15 +3,15 @@
 
 rule train:
     input:
-        unpack(learning_inputs),
+        unpack(learning),
     output:
-        learner=f"{TASK}/learner.safetensors",
-        metadata=f"{TASK}/learner.json",
-        losses=f"{TASK}/losses.csv",
+        learner=TASK.learner,
+        metadata=layout.record_of(TASK.learner),
+        losses=TASK.losses,
     log:
-        f"{TASK}/train.log",
+        TASK.job("train").log,
     benchmark:
-        f"{TASK}/train.tsv"
+        TASK.job("train").benchmark
     wildcard_constraints:
         learner=ALONE,
     group:
@@ -24,9 +24,9 @@ rule train:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        states=STATES,
+        states=layout.STATES,
         spec=spec_of,
-        names=lambda w: NEEDS[run_of(w).folder].backbones,
+        names=lambda w: INPUTS.of(run_of(w)).backbones,
     message:
         "learn task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:
@@ -35,15 +35,15 @@ rule train:
 
 rule distil:
     input:
-        unpack(learning_inputs),
+        unpack(learning),
     output:
-        learner=f"{TASK}/learner.safetensors",
-        metadata=f"{TASK}/learner.json",
-        losses=f"{TASK}/losses.csv",
+        learner=TASK.learner,
+        metadata=layout.record_of(TASK.learner),
+        losses=TASK.losses,
     log:
-        f"{TASK}/distil.log",
+        TASK.job("distil").log,
     benchmark:
-        f"{TASK}/distil.tsv"
+        TASK.job("distil").benchmark
     wildcard_constraints:
         learner=DISTILLED,
     group:
@@ -56,10 +56,10 @@ rule distil:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        states=STATES,
+        states=layout.STATES,
         spec=spec_of,
-        teacher_spec=teacher_spec_of,
-        names=lambda w: NEEDS[run_of(w).folder].backbones,
+        teacher_spec=lambda w: specification(GRID, GRID.teacher_of(run_of(w))),
+        names=lambda w: INPUTS.of(run_of(w)).backbones,
     message:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:

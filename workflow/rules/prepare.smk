@@ -10,9 +10,9 @@ localrules:
 # is temporary, so that preparing again always begins with checking them again.
 rule fetch_dataset:
     output:
-        record=temp("results/data/{prepared}/fetched.json"),
+        record=temp(PACKED.fetched),
     log:
-        "results/data/{prepared}/fetch_dataset.log",
+        PACKED.job("fetch_dataset").log,
     conda:
         ENV
     threads: 1
@@ -20,22 +20,22 @@ rule fetch_dataset:
         mem_mb=2000,
         runtime=60,
     params:
-        source=lambda w: PREPARED[w.prepared]["source"],
+        source=lambda w: INPUTS.sources[w.prepared]["source"],
     script:
         "../scripts/fetch_dataset.py"
 
 
 rule prepare_dataset:
     input:
-        files=lambda w: source_files(w.prepared),
+        unpack(lambda w: tracked(INPUTS.source(w.prepared))),
     output:
-        manifest="results/data/{prepared}/manifest.json",
-        train_pixels="results/data/{prepared}/train.pixels",
-        train_index="results/data/{prepared}/train.parquet",
-        test_pixels="results/data/{prepared}/test.pixels",
-        test_index="results/data/{prepared}/test.parquet",
+        manifest=PACKED.manifest,
+        train_pixels=PACKED.pixels("train"),
+        train_index=PACKED.index("train"),
+        test_pixels=PACKED.pixels("test"),
+        test_index=PACKED.index("test"),
     log:
-        "results/data/{prepared}/prepare_dataset.log",
+        PACKED.job("prepare_dataset").log,
     conda:
         ENV
     threads: 1
@@ -43,20 +43,20 @@ rule prepare_dataset:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        source=lambda w: PREPARED[w.prepared],
-        contents=lambda w: source_contents(w.prepared),
+        source=lambda w: INPUTS.sources[w.prepared],
+        contents=lambda w: told(INPUTS.source_contents)(w.prepared),
     script:
         "../scripts/prepare_dataset.py"
 
 
 rule fetch_backbone:
     input:
-        files=lambda w: [ancient(str(f)) for f in backbone_files(FETCHED[w.fetched])],
+        files=lambda w: [ancient(f) for f in INPUTS.backbone_files(w.fetched)],
     output:
-        weights="results/backbones/{fetched}.safetensors",
-        metadata="results/backbones/{fetched}.json",
+        weights=BACKBONE,
+        metadata=layout.record_of(BACKBONE),
     log:
-        "results/backbones/{fetched}.log",
+        layout.fetching("{fetched}").log,
     conda:
         ENV
     threads: 1
@@ -64,9 +64,7 @@ rule fetch_backbone:
         mem_mb=4000,
         runtime=60,
     params:
-        source=lambda w: FETCHED[w.fetched],
-        contents=lambda w: read_contents(
-            backbone_files(FETCHED[w.fetched]), f"backbones/{w.fetched}"
-        ),
+        source=lambda w: INPUTS.backbones[w.fetched],
+        contents=lambda w: told(INPUTS.backbone_contents)(w.fetched),
     script:
         "../scripts/fetch_backbone.py"

@@ -8,41 +8,41 @@ localrules:
 
 rule plot:
     input:
-        curves=f"{TABLES}/curves.csv",
-        results=f"{TABLES}/results.csv",
-        cost=f"{TABLES}/cost.csv",
-        runs=evaluations_of,
+        curves=TABLES.curves,
+        results=TABLES.results,
+        cost=TABLES.cost,
+        runs=lambda w: INPUTS.evaluations(w.dataset),
     output:
         accuracy=report(
-            f"{FIGURES}/accuracy_{{dataset}}.svg",
+            REPORT.figure("accuracy", "{dataset}", "svg"),
             caption="../report/accuracy.rst",
             category="Figures",
             labels={"figure": "accuracy over tasks", "dataset": "{dataset}"},
         ),
         forgetting=report(
-            f"{FIGURES}/forgetting_{{dataset}}.svg",
+            REPORT.figure("forgetting", "{dataset}", "svg"),
             caption="../report/forgetting.rst",
             category="Figures",
             labels={"figure": "forgetting, R[t][i]", "dataset": "{dataset}"},
         ),
         gain=report(
-            f"{FIGURES}/gain_{{dataset}}.svg",
+            REPORT.figure("gain", "{dataset}", "svg"),
             caption="../report/gain.rst",
             category="Figures",
             labels={"figure": "gain over none", "dataset": "{dataset}"},
         ),
         cost=report(
-            f"{FIGURES}/cost_{{dataset}}.svg",
+            REPORT.figure("cost", "{dataset}", "svg"),
             caption="../report/cost.rst",
             category="Figures",
             labels={"figure": "cost against accuracy", "dataset": "{dataset}"},
         ),
-        accuracy_png=f"{FIGURES}/accuracy_{{dataset}}.png",
-        forgetting_png=f"{FIGURES}/forgetting_{{dataset}}.png",
-        gain_png=f"{FIGURES}/gain_{{dataset}}.png",
-        cost_png=f"{FIGURES}/cost_{{dataset}}.png",
+        accuracy_png=REPORT.figure("accuracy", "{dataset}", "png"),
+        forgetting_png=REPORT.figure("forgetting", "{dataset}", "png"),
+        gain_png=REPORT.figure("gain", "{dataset}", "png"),
+        cost_png=REPORT.figure("cost", "{dataset}", "png"),
     log:
-        f"{FIGURES}/plot_{{dataset}}.log",
+        REPORT.plotting("{dataset}").log,
     conda:
         ENV
     threads: 1
@@ -55,25 +55,25 @@ rule plot:
 
 rule page:
     input:
-        results=f"{TABLES}/results.csv",
-        cost=f"{TABLES}/cost.csv",
-        protocols=f"{TABLES}/protocols.json",
-        runs=[f"{ROOT}/{run.folder}/results.json" for run in GRID.runs],
+        results=TABLES.results,
+        cost=TABLES.cost,
+        protocols=TABLES.protocols,
+        runs=INPUTS.collected()["results"],
     output:
         page=report(
-            f"{GRID.tables}/index.html",
+            REPORT.page,
             caption="../report/page.rst",
             category="Runs, configuration and provenance",
             labels={"page": "every run in detail"},
         ),
         configuration=report(
-            f"{TABLES}/configuration.yaml",
+            TABLES.configuration,
             caption="../report/configuration.rst",
             category="Runs, configuration and provenance",
             labels={"page": "resolved configuration"},
         ),
     log:
-        f"{TABLES}/page.log",
+        TABLES.log("page"),
     conda:
         ENV
     threads: 1
@@ -81,8 +81,7 @@ rule page:
         mem_mb=1000,
         runtime=10,
     params:
-        configuration=GRID.in_use(),
-        data={name: GRID.data(name) for name in GRID.datasets},
-        backbones={name: GRID.backbone(name) for name in sorted(USED)},
+        configuration=in_use(GRID),
+        shown=INPUTS.shown(),
     script:
         "../scripts/page.py"

@@ -9,12 +9,12 @@ localrules:
 
 rule tabulate:
     input:
-        results=f"{TABLES}/results.csv",
+        results=TABLES.results,
     output:
-        csv=f"{TABLES}/summary.csv",
-        md=f"{TABLES}/summary.md",
+        csv=TABLES.summary("csv"),
+        md=TABLES.summary("md"),
     log:
-        f"{TABLES}/tabulate.log",
+        TABLES.log("tabulate"),
     conda:
         ENV
     threads: 1
@@ -28,23 +28,21 @@ rule tabulate:
 # One dataset and pair, of its own runs only: a table asked for by name trains no other pair.
 rule compare:
     input:
-        results=lambda w: [
-            f"{ROOT}/{run.folder}/results.json" for run in compared(w.comparison)
-        ],
+        results=lambda w: INPUTS.compared(w.comparison)["results"],
     output:
         **{
-            kind: f"{TABLES}/{{comparison}}.{suffix}"
-            for kind, suffix in COMPARISON_FILES.items()
+            kind: TABLES.comparison("{comparison}", kind)
+            for kind in layout.COMPARISON
             if kind != "html"
         },
         html=report(
-            f"{TABLES}/{{comparison}}.html",
+            TABLES.comparison("{comparison}", "html"),
             caption="../report/comparison.rst",
             category="Tables",
             labels={"table": "{comparison}"},
         ),
     log:
-        f"{TABLES}/{{comparison}}.log",
+        TABLES.log("{comparison}"),
     wildcard_constraints:
         comparison="|".join(map(re.escape, GRID.comparisons)) or "(?!)",
     conda:
@@ -54,8 +52,8 @@ rule compare:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=lambda w: [GRID.row(run) for run in compared(w.comparison)],
-        published=lambda w: GRID.published(*GRID.comparisons[w.comparison]),
+        rows=lambda w: INPUTS.compared(w.comparison)["rows"],
+        published=lambda w: INPUTS.compared(w.comparison)["published"],
     script:
         "../scripts/compare.py"
 
@@ -64,7 +62,7 @@ rule compare:
 # it trains nothing and waits for nobody, and no outputs, so that it is done afresh each time.
 rule tables:
     log:
-        f"{TABLES}/partial/tables.log",
+        REPORT.partial.log("tables"),
     conda:
         ENV
     threads: 1
@@ -72,15 +70,9 @@ rule tables:
         mem_mb=1000,
         runtime=10,
     params:
-        folder=f"{TABLES}/partial",
-        rows=lambda w: [GRID.row(run) for run in GRID.runs],
-        runs=lambda w: [finished_of(run) for run in GRID.runs],
-        comparisons=lambda w: {
-            name: {
-                "runs": [f"{ROOT}/{run.folder}" for run in compared(name)],
-                "published": GRID.published(*GRID.comparisons[name]),
-            }
-            for name in GRID.comparisons
-        },
+        outputs=REPORT.partial.outputs(GRID.comparisons),
+        rows=INPUTS.collected()["rows"],
+        runs=lambda w: [INPUTS.completion(run) for run in GRID.runs],
+        comparisons=lambda w: {name: INPUTS.compared(name) for name in GRID.comparisons},
     script:
         "../scripts/tables.py"

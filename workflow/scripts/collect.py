@@ -1,15 +1,10 @@
 """Results of all runs as tidy tables."""
 
-from cdl.jobs import job
+from cdl.runtime.jobs import job
 
-with job(snakemake.log[0]):
-    from cdl.artifacts import write_json
-    from cdl.tables import collect, write
+with job(snakemake):
+    from cdl.report.tables import write_collected
 
-    results, curves, cost, protocols = collect(
-        snakemake.params.rows, list(snakemake.input.results), snakemake.params.costs
+    write_collected(
+        snakemake.params.rows, snakemake.input.results, snakemake.params.costs, snakemake.output
     )
-    write(results, snakemake.output.results)
-    write(curves, snakemake.output.curves)
-    write(cost, snakemake.output.cost)
-    write_json(snakemake.output.protocols, protocols)

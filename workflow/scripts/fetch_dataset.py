@@ -1,8 +1,8 @@
 """Bring a published dataset's files to this disk, or find them there, and check them."""
 
-from cdl.jobs import job
+from cdl.runtime.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from cdl.data.archives import fetch
 
     # `fetch` is read here and not in params: another mirror is no reason to run anything again

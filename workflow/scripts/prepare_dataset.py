@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from cdl.jobs import job
+from cdl.runtime.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from cdl.data.packing import prepare
 
     prepare(Path(snakemake.output.manifest).parent, **snakemake.params.source)

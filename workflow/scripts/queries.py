@@ -2,20 +2,11 @@
 
 from pathlib import Path
 
-from cdl.jobs import job
+from cdl.runtime.jobs import job
 
-with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
-    from cdl.targets import write_queries
+with job(snakemake) as execution:
+    from cdl.learning.targets import write_queries
 
-    size = write_queries(
-        spec=snakemake.params.spec,
-        task=int(snakemake.wildcards.task),
-        data=str(Path(snakemake.input.data[0]).parent),
-        backbone=snakemake.input.backbone,
-        output=snakemake.output.queries,
-        limit_gb=float(snakemake.resources.limit_gb),
-        device=snakemake.resources.device,
-        states=snakemake.params.states,
-        save_minutes=float(snakemake.resources.save_minutes),
-    )
-    print(f"{snakemake.output.queries}: {size / 1e6:.2f} MB on disk")
+    given, spec, task = snakemake.input, snakemake.params.spec, int(snakemake.wildcards.task)
+    data, output = str(Path(given.data[0]).parent), snakemake.output.queries
+    write_queries(spec, task, data, given.backbone, output, execution=execution)

@@ -1,8 +1,8 @@
 """Means over seeds, gains and gaps."""
 
-from cdl.jobs import job
+from cdl.runtime.jobs import job
 
-with job(snakemake.log[0]):
-    from cdl.tables import read, write_summary
+with job(snakemake):
+    from cdl.report.tables import read, write_summary
 
     write_summary(read(snakemake.input.results), snakemake.output.csv, snakemake.output.md)

@@ -2,16 +2,11 @@
 
 from pathlib import Path
 
-from cdl.jobs import job
+from cdl.runtime.jobs import job
 
-with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
-    from cdl.targets import write_test_queries
+with job(snakemake) as execution:
+    from cdl.learning.targets import write_test_queries
 
-    size = write_test_queries(
-        spec=snakemake.params.spec,
-        data=str(Path(snakemake.input.data[0]).parent),
-        backbone=snakemake.input.backbone,
-        output=snakemake.output.queries,
-        device=snakemake.resources.device,
-    )
-    print(f"{snakemake.output.queries}: {size / 1e6:.2f} MB on disk")
+    given, spec = snakemake.input, snakemake.params.spec
+    data, output = str(Path(given.data[0]).parent), snakemake.output.queries
+    write_test_queries(spec, data, given.backbone, output, execution=execution)

@@ -1,0 +1,1 @@
+"""Any frozen ViT: fetched, built, run with what prompts inject. Nothing is imported here."""

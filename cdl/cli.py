@@ -1,0 +1,180 @@
+"""The command line. A command reads its arguments, asks one function of the library, and prints.
+
+Exit codes: 0, 1 (answered, and something is wrong), 2 (the question is wrong; one line on stderr).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import reduce
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdl.runtime.errors import CdlError
+from cdl.study.configuration import ConfigError, merge, read, resolve, schema
+from cdl.study.grid import Grid
+from cdl.study.layout import RESULTS, ResultsFolder
+
+app = typer.Typer(
+    help="Continual distillation learning: a configuration in, tables out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Configs = Annotated[
+    list[Path], typer.Argument(metavar="CONFIG...", help="YAML; later files over earlier ones.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+def program() -> Path:
+    """Return the folder with Snakefile, workflow, profiles and config: in a wheel or a checkout."""
+    package = Path(str(files("cdl")))
+    packaged = package / "_program"
+    return packaged if packaged.is_dir() else package.parent
+
+
+def grid_of(configs: list[Path]) -> Grid:
+    """Return the grid of a configuration and its overlays; raise `ConfigError` if it is wrong."""
+    return Grid(resolve(reduce(merge, map(read, configs))))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: cdl run config.yaml --cores 2",
+)
+def run(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")],
+) -> None:
+    """Run everything that CONFIG asks for; results go to ./results.
+
+    Further .yaml files directly behind it are overlays. All that follows goes to Snakemake:
+    --cores N, -n (what would run), --workflow-profile FOLDER, or the name of a file to make.
+    """
+    rest = list(context.args)
+    configs = [config]
+    while rest and rest[0].endswith((".yaml", ".yml")):
+        configs.append(Path(rest.pop(0)))
+    grid_of(configs)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(program() / "Snakefile")]
+    command += ["--configfile", *map(str, configs), *rest]
+    os.execv(sys.executable, command)
+
+
+@app.command(epilog="Example: cdl status config.yaml --cores 2")
+def status(
+    config: Configs,
+    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    cores: Annotated[int, typer.Option(min=1, help="Jobs at a time, for the time left.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say what of CONFIG is done, running, failed or missing, and how long the rest may take."""
+    from cdl.study.status import report
+
+    grid = grid_of(config)
+    os.chdir(directory)
+    answer = report(grid, cores)
+    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+
+
+@app.command(epilog="Example: cdl trace digits/l2p/kd-vit_nano-from-vit_micro-q-vit_nano/seed0")
+def trace(
+    cell: Annotated[str, typer.Argument(help="DATASET/METHOD/LEARNER/SEED, or its start.")],
+    results: Annotated[Path, typer.Option(help="Folder of all results.")] = Path(RESULTS),
+    as_json: AsJson = False,
+) -> None:
+    """Follow a table's cell back to all that it was made of, checking every link."""
+    from cdl.report.trace import trace as follow
+
+    chains = follow(cell, ResultsFolder(results))
+    if as_json:
+        answer = {run: [link._asdict() for link in links] for run, links in chains.items()}
+        print(json.dumps(answer, indent=2))
+    else:
+        for name, links in chains.items():
+            print(name)
+            for link in links:
+                print(f"  {'ok    ' if link.holds else 'BROKEN'}  {link.what:<13} {link.text}")
+    if not all(link.holds for links in chains.values() for link in links):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder to make.")],
+) -> None:
+    """Write a commented starter configuration and a SLURM profile into FOLDER."""
+    starter = files("cdl") / "assets" / "starter.yaml"
+    profile = program() / "workflow" / "profiles" / "slurm" / "config.yaml"
+    schemas = files("cdl") / "study" / "schema" / "config.schema.json"
+    contents = {
+        folder / "config.yaml": starter.read_text(),
+        folder / "config.schema.json": schemas.read_text(),
+        folder / "profiles" / "slurm" / "config.yaml": profile.read_text(),
+    }
+    there = [path for path in contents if path.exists()]
+    if there:
+        raise ConfigError(f"{there[0]}: exists and is kept; name another folder")
+    for path, text in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    print(f"{folder / 'config.yaml'}: edit it, then: cdl run {folder / 'config.yaml'} --cores 2")
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    distillers = "distillers"
+    backbones = "backbones"
+    datasets = "datasets"
+
+
+@app.command("list", epilog="Example: cdl list distillers")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False
+) -> None:
+    """List what a configuration can name, one line each, with the paper."""
+    known = dict(_known(kind))
+    if as_json:
+        print(json.dumps(known, indent=2))
+        return
+    width = max(map(len, known))
+    for name, text in known.items():
+        print(f"{name:<{width}}  {text}")
+
+
+def _known(kind: Kind) -> Iterator[tuple[str, str]]:
+    properties: dict[str, Any] = schema()["properties"]
+    if kind is Kind.backbones:
+        from cdl.study.validation import shape_of, shipped_backbones
+
+        for name in shipped_backbones():
+            shape = shape_of(name, "embedded", name)
+            yield name, f"embedded: width {shape.width}, {shape.depth} blocks, patch {shape.patch}"
+        for source in ("timm", "file"):
+            field = properties["backbones"]["additionalProperties"]["properties"][source]
+            yield f"{source}: ...", field["description"]
+        return
+    if kind is Kind.datasets:
+        part = properties["datasets"]["additionalProperties"]["properties"]["source"]
+    else:
+        part = properties[kind.value]
+    for name, block in part["properties"].items():
+        yield name, block["description"]
+
+
+def main() -> None:
+    """Run the command line; a wrong question is one line on stderr and exit code 2."""
+    try:
+        app(prog_name="cdl")
+    except (ConfigError, CdlError, OSError) as error:
+        print(f"cdl: {error}", file=sys.stderr)
+        sys.exit(2)

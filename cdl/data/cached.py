@@ -1,0 +1,45 @@
+"""What a frozen model said of every view, read back by batch or by image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cdl.data.batches import Batch
+from cdl.runtime import artifacts
+
+
+class CachedOutputs:
+    """Values `[E, n, W]` by epoch and position in the task, on the device.
+
+    Attributes:
+        width: `W`.
+        metadata: of the artifact.
+        inputs: fingerprints of what they were made from.
+    """
+
+    def __init__(self, path: str, device: torch.device, **expected: Any) -> None:
+        """Read a cache; raise `CdlError` if it is damaged or is not what is expected."""
+        tensors, self.metadata = artifacts.load(path, **expected)
+        self.values = tensors["values"].to(device)
+        self.width: int = self.values.shape[-1]
+        self.inputs: Mapping[str, Any] = self.metadata["inputs"]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return a batch's values `[B, W]` in fp32."""
+        return self.values[batch.epoch, batch.positions].float()
+
+
+class HeldOutQueries:
+    """Queries of test images, by their index in the split."""
+
+    def __init__(self, path: str, device: torch.device, **expected: Any) -> None:
+        """Read the artifact; raise `CdlError` if it is damaged or is not what is expected."""
+        tensors, metadata = artifacts.load(path, **expected)
+        self.indices, self.values = tensors["indices"], tensors["values"].to(device)
+        self.inputs: Mapping[str, Any] = metadata["inputs"]
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Return the queries `[n, Dq]` of images in fp32."""
+        return self.values[torch.searchsorted(self.indices, indices)].float()

@@ -1,0 +1,1 @@
+"""Checkpoints to an accuracy matrix, predictions and metrics. Nothing is imported here."""

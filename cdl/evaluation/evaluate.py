@@ -1,0 +1,256 @@
+"""Checkpoints of one run to its accuracy matrix, predictions and metrics."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.shape import BackboneShape
+from cdl.data.cached import HeldOutQueries
+from cdl.data.packed import Packed, Pixels
+from cdl.data.stream import Stream
+from cdl.data.views import Views
+from cdl.evaluation.metrics import metrics
+from cdl.learning.checkpointing import remove
+from cdl.learning.factory import (
+    build_learner,
+    build_stream,
+    compute_of,
+    load_backbones,
+    versions,
+)
+from cdl.learning.learner import Learner
+from cdl.learning.specs import test_queries_spec
+from cdl.learning.targets import over_test_images
+from cdl.runtime import artifacts
+from cdl.runtime.compute import Compute
+from cdl.runtime.jobs import DEFAULT, Execution
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """Paths of all that a run is evaluated from.
+
+    data: packed folder.
+    checkpoints: the learner's artifacts in task order.
+    backbones: artifacts of the frozen ViTs that are loaded, by name.
+    queries: of the test views, by the backbone's name; those not given are computed.
+    """
+
+    data: str
+    checkpoints: Sequence[str]
+    backbones: Mapping[str, str]
+    queries: Mapping[str, str]
+
+    @classmethod
+    def of_job(
+        cls, inputs: Any, names: Sequence[str], query_names: Sequence[str]
+    ) -> "EvaluationInputs":
+        """Read a rule's input: `backbones` and `queries` in the order of their names."""
+        return cls(
+            str(Path(inputs.data[0]).parent),
+            list(inputs.checkpoints),
+            dict(zip(names, inputs.backbones, strict=True)),
+            dict(zip(query_names, inputs.queries, strict=True)),
+        )
+
+
+@dataclass(frozen=True)
+class _TestSet:
+    """The test images of all tasks, in task order."""
+
+    split: Packed
+    stream: Stream
+    views: Views
+    pixels: Pixels
+    indices: Tensor  # [n] in the split
+    owner: Tensor  # [n] their tasks
+    labels: Tensor  # [n] positions in the class order
+    counts: list[int]  # by task
+
+    @classmethod
+    def open(cls, spec: Mapping[str, Any], data: str, images_per_class: int | None) -> "_TestSet":
+        split = Packed(data, "test")
+        stream = build_stream(spec, split)
+        tasks = [stream.indices(split, t, images_per_class) for t in range(len(stream.sizes))]
+        indices, counts = torch.cat(tasks), [len(part) for part in tasks]
+        owner = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(counts))
+        labels = stream.labels(split)[indices]
+        views, pixels = Views(**spec["view"]), split.pixels(indices)
+        return cls(split, stream, views, pixels, indices, owner, labels, counts)
+
+
+@torch.no_grad()
+def evaluate_run(
+    spec: dict[str, Any],
+    inputs: EvaluationInputs,
+    results: str,
+    predictions: str,
+    *,
+    teacher_query: str | None,
+    images_per_class: int | None,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Evaluate every stage of a run.
+
+    Args:
+        spec: specification of the learner.
+        inputs: what it is evaluated from.
+        results: JSON to write: matrix, metrics, specification, inputs, versions.
+        predictions: Parquet to write: the last stage's prediction for every test image.
+        teacher_query: name of the backbone whose query the teacher's prompts read, if the
+            distiller maps them at prediction; else None.
+        images_per_class: test images per class; None for all.
+        execution: how to compute; unfinished work of the run's tasks is removed at the end.
+
+    Raises:
+        CdlError: a checkpoint is damaged or belongs to another configuration.
+    """
+    compute = compute_of(spec, execution)
+    test = _TestSet.open(spec, inputs.data, images_per_class)
+    loaded = load_backbones(spec, inputs.backbones, compute)
+    learner = _learner(spec, test.stream, loaded, inputs.checkpoints[0])
+    weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
+    own = foreign = None
+    if learner.needs_query:
+        queries = _Queries(spec, test, compute, loaded, inputs.queries, images_per_class, weights)
+        own = queries(spec["query"])
+        foreign = own if teacher_query == spec["query"] else queries(teacher_query)
+    matrix = np.full((len(test.counts), len(test.counts)), np.nan)
+    evaluated: list[dict[str, Any]] = []
+    for t, checkpoint in enumerate(inputs.checkpoints):
+        state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
+        artifacts.check_provenance(checkpoint, metadata["inputs"]["backbones"], weights)
+        evaluated.append(metadata)
+        learner.load_state(state)
+        scores = _scores(learner, test, compute, t, own, foreign)
+        matrix[t, : t + 1] = _accuracies(scores, test, t)
+        log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
+    _write_predictions(predictions, test, scores)
+    about = {"images": images_per_class, "device": compute.name}
+    artifacts.write_json(results, _results(spec, test, matrix, evaluated, predictions, about))
+    for metadata in evaluated if execution.states is not None else ():
+        remove(execution.states, metadata["state"])
+
+
+def _learner(
+    spec: Mapping[str, Any], stream: Stream, loaded: Mapping[str, Backbone], checkpoint: str
+) -> Learner:
+    """Build the run's learner as its first checkpoint records it."""
+    record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
+    teacher = record["teacher_shape"]
+    shape = None if teacher is None else BackboneShape(**teacher)
+    return build_learner(spec, stream, loaded[spec["backbone"]], record["widths"], shape).eval()
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Queries of the test images by backbone, from a cache or computed; `weights` remembers."""
+
+    spec: Mapping[str, Any]
+    test: _TestSet
+    compute: Compute
+    loaded: Mapping[str, Backbone]
+    cached: Mapping[str, str]
+    images_per_class: int | None
+    weights: dict[str, str]
+
+    def __call__(self, name: str | None) -> Tensor | None:
+        if name is None:
+            return None
+        test = self.test
+        if name in self.cached:
+            expected = test_queries_spec(self.spec, name, self.images_per_class)
+            cache = HeldOutQueries(self.cached[name], self.compute.device, spec=expected)
+            data = {"data": test.split.fingerprint}
+            artifacts.check_provenance(self.cached[name], cache.inputs, data)
+            self.weights.update(cache.inputs["backbones"])
+            return cache(test.indices)
+        query = self.loaded[name].query
+        return over_test_images(test.pixels, test.views, self.compute.device, lambda x, _: query(x))
+
+
+def _scores(
+    learner: Learner,
+    test: _TestSet,
+    compute: Compute,
+    stage: int,
+    own: Tensor | None,
+    foreign: Tensor | None,
+) -> Tensor:
+    """Return logits `[n, seen]` of all test images of the tasks seen at a stage."""
+    seen = test.stream.classes(stage).stop
+
+    def logits(images: Tensor, rows: Tensor) -> Tensor:
+        query, teachers = (None if q is None else q[rows] for q in (own, foreign))
+        return learner.predict(learner(images, query, stage, teachers), seen).cpu()
+
+    n = sum(test.counts[: stage + 1])
+    return over_test_images(test.pixels, test.views, compute.device, logits, n)
+
+
+def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:
+    """Return the accuracy in percent on each task seen."""
+    correct = scores.argmax(1) == test.labels[: len(scores)]
+    owner = test.owner[: len(scores)]
+    return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
+
+
+def _results(
+    spec: Mapping[str, Any],
+    test: _TestSet,
+    matrix: np.ndarray,
+    evaluated: Sequence[Mapping[str, Any]],
+    predictions: str,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what `results.json` says of a run."""
+    last = evaluated[-1]
+    return {
+        "matrix": [[_number(x) for x in row] for row in matrix],
+        "test_images": test.counts,
+        "metrics": {k: _number(v) for k, v in metrics(matrix, test.counts).items()},
+        "trainable_parameters": last["trainable_parameters"],
+        "learner": spec,
+        "backbones": last["inputs"]["backbones"],
+        "classes": [test.split.classes[label] for label in test.stream.order],
+        "data": {"train": last["inputs"]["data"], "test": test.split.fingerprint},
+        "test_images_per_class": about["images"],
+        "predictions_sha256": artifacts.fingerprint_file(predictions),
+        "checkpoints": [metadata["sha256"] for metadata in evaluated],
+        "device": about["device"],
+        "versions": versions(),
+    }
+
+
+def _write_predictions(path: str, test: _TestSet, scores: Tensor) -> None:
+    """Write the last stage's prediction for every test image."""
+    probability, predicted = scores.float().softmax(1).max(1)
+    names = np.array(test.split.classes)[list(test.stream.order)]
+    frame = pd.DataFrame(
+        {
+            "image": test.indices.numpy(),
+            "file": test.split.names[test.indices.numpy()],
+            "task": test.owner.numpy(),
+            "class": names[test.labels.numpy()],
+            "predicted": names[predicted.numpy()],
+            "probability": probability.numpy(),
+            "correct": (test.labels == predicted).numpy(),
+        }
+    )
+    with artifacts.replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,256 @@
+"""From a specification and artifacts to objects: stream, batches, backbones, learners."""
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import timm
+import torch
+from torch import Tensor, nn
+
+import cdl
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.shape import BackboneShape
+from cdl.data.batches import Batch, Batches
+from cdl.data.cached import CachedOutputs
+from cdl.data.packed import Packed
+from cdl.data.stream import Stream
+from cdl.data.views import Views
+from cdl.distillers import DISTILLERS
+from cdl.distillers.base import DistillerContext
+from cdl.learning.learner import Learner
+from cdl.learning.specs import queries_spec
+from cdl.prompts import PROMPTS
+from cdl.prompts.base import PromptContext, PromptMethod
+from cdl.runtime import artifacts
+from cdl.runtime.compute import Compute
+from cdl.runtime.jobs import Execution
+from cdl.runtime.seeds import generator
+
+Query = Callable[[Batch], Tensor | None]
+
+
+def no_query(batch: Batch) -> None:
+    """Return nothing: the query of prompts that read none."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers depend on."""
+    return {
+        "cdl": cdl.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def compute_of(spec: Mapping[str, Any], execution: Execution) -> Compute:
+    """Select and apply the device, with the precision of a specification."""
+    precision = spec.get("precision", "fp32")
+    return Compute.select(execution.device, precision, execution.capture).apply()
+
+
+def load_backbones(
+    spec: Mapping[str, Any], paths: Mapping[str, str], compute: Compute
+) -> dict[str, Backbone]:
+    """Load backbones by name on the device, as a specification wants them."""
+    size, normalization = spec["view"]["size"], spec["normalization"]
+    return {n: Backbone.load(p, size, normalization).place(compute) for n, p in paths.items()}
+
+
+def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
+    """Return the stream of tasks of a specification."""
+    return Stream.build(len(data.classes), **spec["stream"], seed=spec["seed"])
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What the job of one task works with.
+
+    spec: of the views (a learner's specification holds it).
+    task: counted from 0.
+    train: the packed training split.
+    stream: tasks and class order.
+    compute: the device.
+    backbones: the frozen ViTs that the job loads, by name.
+    fingerprints: of all that the job read: `data`, `backbones` by name, and more as it is opened.
+    """
+
+    spec: Mapping[str, Any]
+    task: int
+    train: Packed
+    stream: Stream
+    compute: Compute
+    backbones: Mapping[str, Backbone]
+    fingerprints: dict[str, Any]
+
+    @classmethod
+    def open(
+        cls,
+        spec: Mapping[str, Any],
+        task: int,
+        data: str,
+        backbones: Mapping[str, str],
+        execution: Execution,
+    ) -> "TaskContext":
+        """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
+        compute = compute_of(spec, execution)
+        train = Packed(data, "train")
+        loaded = load_backbones(spec, backbones, compute)
+        fingerprints = {
+            "data": train.fingerprint,
+            "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
+        }
+        stream = build_stream(spec, train)
+        return cls(spec, task, train, stream, compute, loaded, fingerprints)
+
+    def batches(self) -> Batches:
+        """Return the training batches of the task."""
+        return Batches(
+            data=self.train,
+            indices=self.stream.indices(self.train, self.task, self.spec["images_per_class"]),
+            labels=self.stream.labels(self.train),
+            views=Views(**self.spec["view"]),
+            seed=self.spec["seed"],
+            task=self.task,
+            batch_size=self.spec["training"]["batch_size"],
+            device=self.compute.device,
+        )
+
+    def checkpoint(
+        self, path: str, spec: Mapping[str, Any], task: int
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read a learner's artifact made from the same data and backbones; else `CdlError`."""
+        state, metadata = artifacts.load(path, task=task, learner=dict(spec))
+        self._check_same(path, metadata)
+        return state, metadata
+
+    def cached(self, path: str, spec: Mapping[str, Any]) -> CachedOutputs:
+        """Read a cache made from the same data and backbones, and remember these."""
+        cache = CachedOutputs(path, self.compute.device, task=self.task, spec=spec)
+        self._check_same(path, cache.metadata)
+        self.fingerprints["backbones"] |= cache.inputs["backbones"]
+        return cache
+
+    def query(self, name: str, path: str | None) -> tuple[int, Query]:
+        """Return width and source of a backbone's queries: cached, computed, or nothing."""
+        if path is not None:
+            cache = self.cached(path, queries_spec(self.spec, name))
+            return cache.width, cache
+        if name in self.backbones:
+            backbone = self.backbones[name]
+            return backbone.width, lambda batch: backbone.query(batch.images)
+        return 0, no_query
+
+    def _check_same(self, path: str, metadata: Mapping[str, Any]) -> None:
+        theirs = metadata["inputs"]
+        shared = {
+            name: fingerprint
+            for name, fingerprint in self.fingerprints["backbones"].items()
+            if name in theirs["backbones"]
+        }
+        expected = {"data": self.fingerprints["data"], "backbones": shared}
+        artifacts.check_provenance(path, theirs, expected)
+
+
+def build_learner(
+    spec: Mapping[str, Any],
+    stream: Stream,
+    backbone: Backbone,
+    widths: Mapping[str, int],
+    teacher: BackboneShape | None,
+) -> Learner:
+    """Build a learner at its start.
+
+    Args:
+        spec: specification of the learner.
+        stream: its tasks.
+        backbone: its frozen ViT.
+        widths: width of its `query` (0 if nothing reads it) and, with a teacher, of the
+            `teacher_query`.
+        teacher: shape of the teacher's backbone.
+    """
+    return build(
+        backbone=backbone,
+        query_width=widths["query"],
+        method=spec["method"],
+        distiller=spec["distiller"],
+        n_classes=len(stream.order),
+        n_tasks=len(stream.sizes),
+        keys=keys(spec),
+        auxiliary_weight=spec["auxiliary_weight"],
+        teacher=teacher,
+        teacher_query_width=widths.get("teacher_query"),
+    ).to(backbone.mean.device)
+
+
+def keys(spec: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """Return what fixes a learner's start: equal for all students of a pair, not for teachers."""
+    return spec["seed"], spec["role"], spec["backbone"]
+
+
+def build(
+    *,
+    backbone: Backbone,
+    query_width: int,
+    method: Mapping[str, Any],
+    distiller: Mapping[str, Any],
+    n_classes: int,
+    n_tasks: int,
+    keys: tuple[str | int, ...],
+    auxiliary_weight: float = 1.0,
+    teacher: BackboneShape | None = None,
+    teacher_query_width: int | None = None,
+) -> Learner:
+    """Build a learner from configuration blocks.
+
+    Args:
+        backbone: its frozen ViT.
+        query_width: width of the query that its prompts read.
+        method: `name` of a prompt method and its arguments.
+        distiller: `name` of a distiller and its arguments.
+        n_classes: classes of the stream.
+        n_tasks: tasks of the stream.
+        keys: fix the randomness of the start.
+        auxiliary_weight: see `Learner`.
+        teacher: shape of the teacher's backbone, None without a teacher.
+        teacher_query_width: width of the query that the teacher's prompts read.
+    """
+    prompt_options, distiller_options = dict(method), dict(distiller)
+    prompt_facts = PROMPTS[prompt_options.pop("name")]
+    distiller_facts = DISTILLERS[distiller_options.pop("name")]
+    kind = prompt_facts.load()
+
+    def prompts(shape: BackboneShape, width: int | None, part: str) -> PromptMethod:
+        source = generator(*keys, part)
+        context = PromptContext(shape.width, shape.depth, width or 0, n_tasks, source)
+        return kind(context, **prompt_options)
+
+    def head(source: torch.Generator) -> nn.Module:
+        return kind.head(backbone.width, n_classes, source)
+
+    student = BackboneShape(backbone.width, backbone.depth)
+    own = prompts(student, query_width, "prompts")
+    mapped = None
+    if distiller_facts.maps_prompts and teacher is not None:
+        mapped = prompts(teacher, teacher_query_width, "unused")
+    context = DistillerContext(
+        student=student,
+        teacher=teacher,
+        teacher_prompts=mapped,
+        n_tasks=n_tasks,
+        head=head,
+        generator=generator(*keys, "distiller"),
+    )
+    return Learner(
+        backbone,
+        own,
+        head(generator(*keys, "head")),
+        distiller_facts.load()(context, **distiller_options),
+        needs_query=prompt_facts.needs_query,
+        compared_blocks=distiller_facts.blocks(student.depth),
+        auxiliary_weight=auxiliary_weight,
+    )

@@ -1,0 +1,247 @@
+"""What frozen models say of every view, computed once: queries, and a teacher's logits.
+
+A view is a function of (seed, image, epoch), so what a frozen model makes of it is too: it is
+the same for every learner, distiller, alpha and temperature, and is read from a cache. In fp32
+the cache equals the computation on the spot, in fp16 up to its rounding.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cdl.data.batches import Batch, Batches
+from cdl.data.packed import Packed, Pixels
+from cdl.data.stream import Stream
+from cdl.data.views import Views
+from cdl.learning.checkpointing import State
+from cdl.learning.factory import TaskContext, compute_of, load_backbones, versions
+from cdl.learning.teacher import open_teacher
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import DEFAULT, Execution
+
+log = logging.getLogger(__name__)
+TEST_BATCH = 200
+
+
+def write_queries(
+    spec: dict[str, Any],
+    task: int,
+    data: str,
+    backbone: str,
+    output: str,
+    *,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute and write the queries of all training views of a task.
+
+    Args:
+        spec: see `cdl.learning.specs.queries_spec`.
+        task: counted from 0.
+        data: packed folder.
+        backbone: path of the query backbone's artifact.
+        output: cache to write (.safetensors; .json beside it).
+        execution: how to compute.
+
+    Raises:
+        CdlError: the caches would be too large, or an input is damaged.
+    """
+    name = spec["backbone"]
+    context = TaskContext.open(spec, task, data, {name: backbone}, execution)
+    vit = context.backbones[name]
+    _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
+    provenance = {"task": task, "spec": spec, "inputs": context.fingerprints}
+    _write_over_views(
+        context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
+    )
+
+
+@torch.no_grad()
+def write_test_queries(
+    spec: dict[str, Any],
+    data: str,
+    backbone: str,
+    output: str,
+    *,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute and write the queries of the test views; arguments as in `write_queries`."""
+    compute = compute_of(spec, execution)
+    test = Packed(data, "test")
+    loaded = load_backbones(spec, {spec["backbone"]: backbone}, compute)[spec["backbone"]]
+    everything = Stream.build(len(test.classes), 1, "natural", 0)
+    indices = everything.indices(test, 0, spec["images_per_class"])
+    views = Views(**spec["view"])
+    pixels = test.pixels(indices)
+    values = over_test_images(
+        pixels, views, compute.device, lambda images, _: loaded.query(images)
+    ).cpu()
+    inputs = {"data": test.fingerprint, "backbones": {spec["backbone"]: loaded.fingerprint}}
+    tensors = {"indices": indices, "values": _rounded(values, spec)}
+    _save(output, tensors, {"spec": spec, "inputs": inputs})
+
+
+@dataclass(frozen=True)
+class TargetInputs:
+    """Paths of all that a teacher's targets are computed from.
+
+    data: packed folder.
+    backbone: the teacher's backbone's artifact.
+    teacher: the teacher's artifact of the task.
+    queries: cache of what the teacher's prompts read, None if they read nothing.
+    """
+
+    data: str
+    backbone: str
+    teacher: str
+    queries: str | None = None
+
+    @classmethod
+    def of_job(cls, inputs: Any) -> "TargetInputs":
+        """Read a rule's input."""
+        data = str(Path(inputs.data[0]).parent)
+        return cls(data, inputs.backbone, inputs.teacher, inputs.get("queries"))
+
+
+def write_targets(
+    spec: dict[str, Any],
+    task: int,
+    inputs: TargetInputs,
+    output: str,
+    *,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute and write a teacher's logits of the current classes for all views of a task.
+
+    Args:
+        spec: see `cdl.learning.specs.targets_spec`.
+        task: counted from 0.
+        inputs: what they are computed from.
+        output: cache to write.
+        execution: how to compute.
+
+    Raises:
+        CdlError: as `write_queries`; or an input belongs to another configuration.
+    """
+    views, teacher_spec = spec["views"], spec["teacher"]
+    name = teacher_spec["backbone"]
+    context = TaskContext.open(views, task, inputs.data, {name: inputs.backbone}, execution)
+    query = context.cached(inputs.queries, views) if inputs.queries else None
+    apt_teacher = spec.get("apt_teacher")
+    guide, metadata = open_teacher(context, inputs.teacher, teacher_spec, apt_teacher)
+    classes = context.stream.classes(task)
+
+    def logits(batch: Batch) -> Tensor:
+        return guide(batch.images, query(batch) if query else None, task, classes).logits
+
+    _validate_size(context, list(context.stream.sizes), execution, "teacher targets")
+    vit = context.backbones[name]
+    read = context.fingerprints | {"teacher": metadata["sha256"]}
+    provenance = {"task": task, "spec": spec, "inputs": read}
+    shape = {"width": vit.width, "depth": vit.depth}
+    about = {"teacher_shape": shape, "widths": metadata["widths"]}
+    width = context.stream.sizes[task]
+    _write_over_views(context, width, logits, output, provenance, about, execution)
+
+
+def over_test_images(
+    pixels: Pixels,
+    views: Views,
+    device: torch.device,
+    function: Callable[[Tensor, Tensor], Tensor],
+    n: int | None = None,
+) -> Tensor:
+    """Concatenate `function(test views [B, 3, H, W], positions [B])` over the first `n` images."""
+    results = []
+    for positions in torch.arange(len(pixels) if n is None else n).split(TEST_BATCH):
+        parts = pixels.parts(positions)
+        images = torch.cat([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
+        results.append(function(images, positions.to(device)))
+    return torch.cat(results)
+
+
+def over_views(
+    batches: Batches,
+    spec: Mapping[str, Any],
+    width: int,
+    function: Callable[[Batch], Tensor],
+    state: State,
+) -> Tensor:
+    """Return `function` of every view, `[E, n, width]`, in the batches that training sees."""
+    epochs, n = spec["training"]["epochs"], len(batches.indices)
+    values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
+    if (saved := state.load()) is not None:
+        values, at = saved[0]["values"], tuple(saved[1]["at"])
+        log.info("going on at epoch %d, batch %d", *at)
+    with torch.no_grad():
+        for epoch in range(at[0], epochs):
+            made = values[epoch].float().to(batches.device)  # a GPU's queue is waited for once
+            for i, batch in enumerate(batches.every(epoch)):
+                if (epoch, i) < at:
+                    continue
+                made[batch.positions] = function(batch)
+                if state.due():
+                    values[epoch] = _rounded(made.cpu(), spec)
+                    state.save({"values": values}, {"at": (epoch, i + 1)})
+            values[epoch] = _rounded(made.cpu(), spec)
+    return values
+
+
+def _write_over_views(
+    context: TaskContext,
+    width: int,
+    function: Callable[[Batch], Tensor],
+    output: str,
+    provenance: dict[str, Any],
+    about: dict[str, Any],
+    execution: Execution,
+) -> None:
+    """Compute `function` of every view and write it, going on where a killed job stopped."""
+    job = provenance | {"versions": versions()}
+    with State(execution.states, job, execution.save_minutes) as state:
+        values = over_views(context.batches(), context.spec, width, function, state)
+        _save(output, {"values": values}, provenance | about)
+        state.remove()
+
+
+def _dtype(spec: Mapping[str, Any]) -> torch.dtype:
+    return getattr(torch, spec.get("cache_dtype", "float32"))
+
+
+def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:
+    rounded = values.to(_dtype(spec))
+    if not rounded.isfinite().all():
+        raise CdlError(
+            f"compute.targets_dtype: {_dtype(spec)} cannot hold values up to "
+            f"{values.abs().max():.3g}; set float32, or look why the model says them"
+        )
+    return rounded
+
+
+def _validate_size(
+    context: TaskContext, widths: list[int], execution: Execution, what: str
+) -> None:
+    spec, stream = context.spec, context.stream
+    size = _dtype(spec).itemsize * spec["training"]["epochs"]
+    numbers = (
+        len(stream.indices(context.train, task, spec["images_per_class"])) * width
+        for task, width in enumerate(widths)
+    )
+    needed = size * sum(numbers) / 1e9
+    log.info("%s of all tasks: %.3g GB", what, needed)
+    if needed > execution.limit_gb:
+        raise CdlError(
+            f"compute.targets_max_gb: {execution.limit_gb:g}, but the {what} of all tasks need "
+            f"{needed:.3g} GB on disk; raise it, or set compute.targets to online"
+        )
+
+
+def _save(output: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    artifacts.save(output, tensors, {**metadata, "bytes": size, "versions": versions()})
+    log.info("wrote %s: %.3f MB", output, size / 1e6)

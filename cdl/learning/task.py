@@ -1,0 +1,177 @@
+"""One task of one learner, from artifacts to an artifact: what the rules train and distil run."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.learning.checkpointing import State
+from cdl.learning.factory import (
+    Query,
+    TaskContext,
+    build_learner,
+    keys,
+    no_query,
+    versions,
+)
+from cdl.learning.learner import Learner
+from cdl.learning.loop import per_epoch, train_task
+from cdl.learning.teacher import TeacherSource
+from cdl.runtime import artifacts
+from cdl.runtime.jobs import DEFAULT, Execution
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """Paths of all that one task is learnt from.
+
+    data: packed folder.
+    backbones: artifacts of the frozen ViTs that are loaded, by name.
+    previous: the learner's artifact of the task before; None for task 0.
+    queries: cache of the learner's queries; None computes them.
+    teacher: the teacher's artifact of the same task; None without a teacher, or where its
+        targets say all that is needed.
+    teacher_queries: cache of the teacher's queries if they are not the learner's.
+    targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
+    """
+
+    data: str
+    backbones: Mapping[str, str]
+    previous: str | None = None
+    queries: str | None = None
+    teacher: str | None = None
+    teacher_queries: str | None = None
+    targets: str | None = None
+
+    @classmethod
+    def of_job(cls, inputs: Any, names: Sequence[str]) -> "TaskInputs":
+        """Read a rule's input: `data` files, `backbones` in the order of `names`, and the rest."""
+        optional = ("previous", "queries", "teacher", "teacher_queries", "targets")
+        return cls(
+            str(Path(inputs.data[0]).parent),
+            dict(zip(names, inputs.backbones, strict=True)),
+            **{name: inputs.get(name) for name in optional},
+        )
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """A learner ready for its task, with what it reads of a batch."""
+
+    learner: Learner
+    query: Query
+    teacher: TeacherSource | None
+    widths: dict[str, int]
+
+
+def learn_task(
+    spec: dict[str, Any],
+    task: int,
+    inputs: TaskInputs,
+    output: str,
+    losses: str,
+    *,
+    teacher_spec: dict[str, Any] | None = None,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Learn one task and write its artifact and loss curve.
+
+    What frozen models say of a view is read from a cache where one is given, else computed.
+
+    Args:
+        spec: specification of the learner, stored in the artifact.
+        task: counted from 0.
+        inputs: what it is learnt from.
+        output: artifact to write (.safetensors; .json beside it).
+        losses: CSV to write, see `cdl.learning.loop.per_epoch`.
+        teacher_spec: specification of the teacher; None without one.
+        execution: how to compute. The state of a finished task stays until its run is evaluated.
+
+    Raises:
+        CdlError: an input is damaged or belongs to another configuration, or a loss is not
+            finite; then nothing is written.
+    """
+    context = TaskContext.open(spec, task, inputs.data, inputs.backbones, execution)
+    lesson = _prepare(context, inputs, teacher_spec)
+    job = {"task": task, "spec": spec, "inputs": context.fingerprints, "versions": versions()}
+    with State(execution.states, job, execution.save_minutes) as state:
+        history = _learn(context, lesson, state)
+    lesson.learner.end_task(task)
+    _write(context, lesson, history, state.key, output, losses)
+
+
+def _prepare(
+    context: TaskContext, inputs: TaskInputs, teacher_spec: Mapping[str, Any] | None
+) -> _Lesson:
+    """Open the learner's past and its teacher, and build the learner at the start of the task."""
+    spec, task = context.spec, context.task
+    width, query = context.query(spec["query"], inputs.queries)
+    widths, source = {"query": width}, None
+    if teacher_spec is not None:
+        theirs = query
+        if teacher_spec["query"] != spec["query"]:
+            _, theirs = context.query(teacher_spec["query"], inputs.teacher_queries)
+        source = TeacherSource.open(
+            context, teacher_spec, theirs, path=inputs.teacher, targets=inputs.targets
+        )
+        widths["teacher_query"] = source.query_width
+    shape = source.shape if source else None
+    learner = build_learner(
+        spec, context.stream, context.backbones[spec["backbone"]], widths, shape
+    )
+    if inputs.previous is not None:
+        past, metadata = context.checkpoint(inputs.previous, spec, task - 1)
+        learner.load_state(past)
+        context.fingerprints["previous"] = metadata["sha256"]
+    if source is not None:
+        learner.distiller.read_teacher(source.prompts)
+    learner.start_task(task, *keys(spec))
+    return _Lesson(learner, query if learner.needs_query else no_query, source, widths)
+
+
+def _learn(context: TaskContext, lesson: _Lesson, state: State) -> pd.DataFrame:
+    """Run the loop and return its history."""
+    training = {k: v for k, v in context.spec["training"].items() if k != "batch_size"}
+    return train_task(
+        lesson.learner,
+        context.batches(),
+        query=lesson.query,
+        teacher=lesson.teacher.output if lesson.teacher else None,
+        task=context.task,
+        classes=context.stream.classes(context.task),
+        capture=context.compute.capture,
+        state=state,
+        **training,
+    )
+
+
+def _write(
+    context: TaskContext,
+    lesson: _Lesson,
+    history: pd.DataFrame,
+    state: str,
+    output: str,
+    losses: str,
+) -> None:
+    """Write the loss curve and the artifact, which says what it was made from."""
+    with artifacts.replacing(losses) as temporary:
+        per_epoch(history).to_csv(temporary, index=False)
+    shape = lesson.teacher.shape if lesson.teacher else None
+    metadata = {
+        "task": context.task,
+        "learner": context.spec,
+        "inputs": context.fingerprints,
+        "widths": lesson.widths,
+        "teacher_shape": None if shape is None else {"width": shape.width, "depth": shape.depth},
+        "trainable_parameters": sum(p.numel() for p in lesson.learner.learnables()),
+        "device": context.compute.name,
+        "state": state,
+        "versions": versions(),
+    }
+    artifacts.save(output, lesson.learner.state(), metadata)
+    log.info("wrote %s", Path(output))

@@ -1,0 +1,210 @@
+"""From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.runtime.artifacts import check_provenance, fingerprint, read_json, replacing, write_json
+
+NOT_RUN = "not run"
+METRICS = [
+    "final_average_accuracy",
+    "last_accuracy",
+    "average_incremental_accuracy",
+    "learning_accuracy",
+    "forgetting_published",
+    "forgetting",
+    "forgetting_max",
+]
+IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
+_WHOSE = ["role", "query"]
+_LINKS = ["run", "none_run", "teacher_run"]
+_PAIRED = ["gain_over_none", "gap_to_teacher"]
+CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
+
+
+def collect(
+    rows: Sequence[Mapping[str, Any]], results: Sequence[str], costs: Sequence[Sequence[str]]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Gather all runs.
+
+    Args:
+        rows: columns that identify each run, its resolved protocol, the fingerprint of its
+            specification (`provenance`), and the folders of the runs it builds on.
+        results: its JSON, written by `cdl.evaluation.evaluate.evaluate_run`.
+        costs: Snakemake's benchmark files of its tasks.
+
+    Returns:
+        results: one row per run, with all metrics in percent and the trainable parameters.
+        curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
+        cost: one row per run, training seconds and peak memory (MB) of its jobs.
+        protocols: the resolved protocol behind each hash in the results.
+    """
+    runs = read_results(rows, results)
+    curves, cost = [], []
+    for row, run, files in zip(rows, runs, costs, strict=True):
+        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        for stage, line in enumerate(run["matrix"]):
+            seen = line[: stage + 1]
+            curves.append({**whose, "stage": stage, "accuracy": sum(seen) / len(seen)})
+        jobs = pd.concat(pd.read_csv(file, sep="\t", na_values="-") for file in files)
+        seconds, memory = round(jobs["s"].sum(), 1), jobs["max_rss"].max()
+        cost.append({**whose, "training_seconds": seconds, "peak_memory_mb": memory})
+    table, protocols = results_of(rows, runs)
+    return table, pd.DataFrame(curves), pd.DataFrame(cost), protocols
+
+
+def write_collected(
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[str],
+    costs: Sequence[Sequence[str]],
+    outputs: Any,
+) -> None:
+    """Write the four tables of `collect` to the paths that `outputs` names like them."""
+    table, curves, cost, protocols = collect(rows, results, costs)
+    write(table, outputs.results)
+    write(curves, outputs.curves)
+    write(cost, outputs.cost)
+    write_json(outputs.protocols, protocols)
+
+
+def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the runs' JSON; raise `CdlError` if one is damaged or is that of another run."""
+    runs = [read_json(path) for path in paths]
+    for row, path, run in zip(rows, paths, runs, strict=True):
+        provenance = fingerprint(run.get("learner"))
+        check_provenance(path, {"learner": provenance}, {"learner": row["provenance"]})
+    return runs
+
+
+def results_of(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any] | None]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return `results` and `protocols` of `collect`; a run that is None has NaN and no protocol."""
+    records, protocols = [], {}
+    for row, run in zip(rows, runs, strict=True):
+        numbers, short = dict.fromkeys([*METRICS, "trainable_parameters"], float("nan")), ""
+        if run is not None:
+            protocol = {**row["protocol"], "data": run["data"]}
+            short = fingerprint(protocol)[:8]
+            protocols[short] = protocol
+            numbers = {name: run["metrics"][name] for name in METRICS}
+            numbers["trainable_parameters"] = run["trainable_parameters"]
+        identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
+        records.append({**identity, **numbers, **whose, "protocol": short, **links})
+    return pd.DataFrame(records), protocols
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a CSV atomically, six decimals."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6f")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a CSV of `write`; empty text stays empty text, empty numbers become NaN."""
+    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol"} - {"seed", "n_tasks"}
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys(METRICS, ""),
+    )
+    return table
+
+
+def differences(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with `gain_over_none` and `gap_to_teacher` (teacher minus student), points.
+
+    Both compare the final average accuracy with that of the run of the same seed; NaN where there
+    is nothing to compare with.
+    """
+    table = results.copy()
+    accuracy = table.set_index("run")["final_average_accuracy"]
+    own = table["final_average_accuracy"]
+    distilled = table["teacher"] != ""
+    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
+    table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
+    return table
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds.
+
+    Returns:
+        One row per cell, in percent and percent points: `n` finished seeds, mean and sample
+        standard deviation (NaN for one seed) of every metric, of the gain of the final average
+        accuracy over the undistilled student, and of its gap to the teacher (teacher minus
+        student); gain and gap are paired by seed.
+    """
+    table = differences(results)
+    values = [*METRICS, *_PAIRED]
+    groups = table.groupby(CELL, sort=False)
+    summary = groups[values].agg(["mean", "std"])
+    summary.columns = [f"{name}_{statistic}" for name, statistic in summary.columns]
+    summary.insert(0, "n", groups["final_average_accuracy"].count())
+    summary["trainable_parameters"] = groups["trainable_parameters"].first()
+    summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
+    return summary.reset_index()
+
+
+def distiller_of(row: Mapping[str, Any]) -> str:
+    """Return how tables for people name a row's distiller."""
+    if row["role"] == "teacher":
+        return "(teacher)"
+    return f"{row['kd']} ({row['variant']})" if row["variant"] else row["kd"]
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """Return the summary as a Markdown table for people."""
+
+    def shown(row: pd.Series, name: str) -> str:
+        if row["n"] == 0:
+            return NOT_RUN
+        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+        if pd.isna(mean):  # paired with a learner that does not exist, or has not been run
+            return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
+        return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+    lines = []
+    for _, row in summary.iterrows():
+        lines.append(
+            {
+                "dataset": row["dataset"],
+                "method": row["method"],
+                "learner": row["student"],
+                "taught by": row["teacher"] or "-",
+                "distiller": distiller_of(row),
+                "final average accuracy": shown(row, "final_average_accuracy"),
+                "forgetting": shown(row, "forgetting"),
+                "gain over none": shown(row, "gain_over_none"),
+                "gap to teacher": shown(row, "gap_to_teacher"),
+                "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
+                "n": row["n"],
+                "protocol": row["protocol"] or NOT_RUN,
+            }
+        )
+    note = (
+        "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
+        "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
+        "tasks since they were learnt. The protocol is a hash of data, classes, views, "
+        "normalisation, schedule and the learner's own weights: numbers with the same one can be "
+        "compared. protocols.json spells it out."
+    )
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+
+
+def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:
+    """Write the summary of results, finished or not."""
+    summary = summarise(results)
+    with replacing(md) as temporary:
+        temporary.write_text(markdown(summary))
+    missing = pd.DataFrame(False, summary.index, summary.columns)
+    missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
+    for name in _PAIRED:  # no finished run to compare with
+        missing[f"{name}_mean"] |= (summary["teacher"] != "") & summary[f"{name}_mean"].isna()
+    if missing.any(axis=None):
+        summary = summary.round(6).astype(object).mask(missing, NOT_RUN)
+    write(summary, csv)

@@ -1,0 +1,204 @@
+"""From a table's cell back to everything it was made of, checking each link on the way.
+
+A row of results.csv names its run's folder; results.json there has matrix, metrics, specification
+and the sha256 of the checkpoints; a checkpoint's JSON has the fingerprints of the data, the
+backbones, the teacher's checkpoint and the one of the task before. No torch, no configuration file.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cdl.data.packing import check_images, map_pixels, read_index
+from cdl.evaluation.metrics import metrics
+from cdl.report.files import ResultsFolder, RunFiles
+from cdl.report.paired_gains import read_predictions
+from cdl.report.tables import METRICS, read
+from cdl.runtime import artifacts
+from cdl.runtime.artifacts import fingerprint, fingerprint_file, read_json
+from cdl.runtime.errors import CdlError
+
+
+class Link(NamedTuple):
+    """One link of a chain: what it leads to, whether it holds, where that lies or what is wrong."""
+
+    what: str
+    holds: bool
+    text: str
+
+
+def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
+    """Follow one or several cells.
+
+    Args:
+        cell: `dataset/method/learner/seed`, with or without the folders above it, or the start
+            of it: `digits/l2p` has many runs.
+        results: where the workflow writes to.
+
+    Returns:
+        Folder of each run to its links, table first.
+
+    Raises:
+        CdlError: there is no table, or no row fits the cell.
+    """
+    rows: dict[str, _Row] = {}
+    for table, protocols in results.tables():
+        rows |= {row["run"]: _Row(table, protocols, row) for row in read(table).to_dict("records")}
+    if not rows:
+        raise CdlError(f"{results.path}: no table lies below it; run snakemake first")
+    found = [run for run in rows if _names(cell, run)]
+    if not found:
+        raise CdlError(f"{cell!r} is no cell of a table; one is {min(rows)}")
+    return {run: list(_follow(results, rows[run])) for run in found}
+
+
+class _Row(NamedTuple):
+    """A row of a table."""
+
+    table: Path
+    protocols: Path
+    values: dict[str, Any]
+
+
+def _names(cell: str, run: str) -> bool:
+    """Whether a cell's parts are the first ones of the run's, counted from any folder above."""
+    wanted, parts = Path(cell).parts, Path(run).parts
+    if len(wanted) > 1 and wanted[-1].isdigit():
+        wanted = (*wanted[:-1], f"seed{wanted[-1]}")
+    return bool(wanted) and any(parts[i : i + len(wanted)] == wanted for i in range(3))
+
+
+def _follow(results: ResultsFolder, at: _Row) -> Iterator[Link]:
+    row = at.values
+
+    def link(what: str, function: Callable[..., str], *arguments: Any) -> Link:
+        """Call a check, which returns where the link leads, or raises."""
+        try:
+            return Link(what, True, function(*arguments))
+        except CdlError as error:
+            return Link(what, False, str(error))
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            return Link(what, False, f"cannot be followed: {type(error).__name__} {error}")
+
+    run = results.run(row["run"])
+    accuracy = f"final average accuracy {row['final_average_accuracy']:.2f}"
+    yield Link("table", True, f"{at.table}: {accuracy}, seed {row['seed']}")
+    yield link("protocol", _protocol, at.protocols, row)
+    yield link("results", _metrics, run.results, row)
+    try:
+        made = read_json(run.results)
+    except CdlError:
+        return  # all that follows is named there
+    yield link("configuration", _configuration, run.results, row, made)
+    yield link("predictions", _predictions, run, made)
+    teacher = results.run(row["teacher_run"]) if row["teacher_run"] else None
+    for task in range(len(made["checkpoints"])):
+        yield link(f"task {task}", _checkpoint, run, task, made, teacher)
+    for name in made["backbones"]:
+        yield link("backbone", _backbone, results, name, made)
+    yield link("data", _data, results, row["dataset"], made)
+
+
+def _protocol(path: Path, row: Mapping[str, Any]) -> str:
+    hashed = fingerprint(read_json(path)[row["protocol"]])[:8]
+    if hashed != row["protocol"]:
+        raise CdlError(f"{path}: what stands under {row['protocol']} has the hash {hashed}")
+    return f"{path}: {hashed}"
+
+
+def _metrics(path: str, row: Mapping[str, Any]) -> str:
+    made = read_json(path)
+    recorded = {k: np.nan if v is None else v for k, v in made["metrics"].items()}
+    for name in METRICS:
+        if not np.isclose(recorded[name], row[name], rtol=0, atol=1e-6, equal_nan=True):
+            raise CdlError(f"{path}: {name} is {recorded[name]}, in the table {row[name]}")
+    for name, value in metrics(np.array(made["matrix"], float), made["test_images"]).items():
+        if not np.isclose(recorded[name], value, equal_nan=True):
+            raise CdlError(f"{path}: {name} is {recorded[name]}, from its matrix follows {value}")
+    return f"{path}: the metrics follow from its matrix"
+
+
+def _configuration(path: str, row: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    learner = made["learner"]
+    names = {"role": "role", "seed": "seed", "backbone": "student", "query": "query"}
+    wanted = {key: row[column] for key, column in names.items()}
+    wanted |= {"teacher": row["teacher"] or None, "distiller": {"name": row["kd"]}}
+    wanted |= {"method": {"name": row["method"].split("+")[0]}}
+    given = {key: learner[key] for key in wanted}
+    for key in ("distiller", "method"):
+        given[key] = {"name": given[key]["name"]}
+    artifacts.check_provenance(path, given, wanted)
+    return f"{path}: the learner is the row's; every value stands there"
+
+
+def _predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
+    tasks = read_predictions(run).groupby("task")["correct"]
+    accuracies, counts = (100 * tasks.mean()).tolist(), tasks.size().tolist()
+    if counts != made["test_images"] or not np.allclose(accuracies, made["matrix"][-1]):
+        raise CdlError(
+            f"{run.predictions} gives {accuracies} % of {counts} images, the results have "
+            f"{made['matrix'][-1]} % of {made['test_images']}"
+        )
+    return f"{run.predictions}: they give the matrix's last row"
+
+
+@cache
+def _sha256(path: Path) -> str:
+    return fingerprint_file(path)
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """Return an artifact's metadata after comparing the tensor file with it."""
+    metadata = read_json(path.with_suffix(".json"))
+    if not path.is_file():
+        raise CdlError(f"{path} is missing")
+    if _sha256(path) != metadata["sha256"]:
+        recorded = metadata["sha256"][:12]
+        raise CdlError(f"{path} has sha256 {_sha256(path)[:12]}, but its .json records {recorded}")
+    return metadata
+
+
+def _checkpoint(run: RunFiles, task: int, made: Mapping[str, Any], teacher: RunFiles | None) -> str:
+    path = Path(run.task(task).learner)
+    metadata = _intact(path)
+    sha256, evaluated = metadata["sha256"], made["checkpoints"]
+    if sha256 != evaluated[task]:
+        raise CdlError(f"{path} is {sha256[:12]}, but {evaluated[task][:12]} was evaluated")
+    artifacts.check_provenance(path, metadata, {"task": task, "learner": made["learner"]})
+    inputs = {"data": made["data"]["train"]}
+    if task:
+        inputs["previous"] = evaluated[task - 1]
+    if teacher is not None:
+        inputs["teacher"] = _intact(Path(teacher.task(task).learner))["sha256"]
+    artifacts.check_provenance(path, metadata["inputs"], inputs)
+    return f"{path} {sha256[:12]}"
+
+
+def _backbone(results: ResultsFolder, name: str, made: Mapping[str, Any]) -> str:
+    wanted = made["backbones"][name]
+    for file in map(Path, results.backbones(name)):
+        if read_json(file.with_suffix(".json"))["fingerprint"] == wanted:
+            _intact(file)
+            return f"{file} {wanted[:12]}"
+    raise CdlError(f"no backbone {name!r} below {results.path} has the fingerprint {wanted[:12]}")
+
+
+def _data(results: ResultsFolder, dataset: str, made: Mapping[str, Any]) -> str:
+    for packed in results.packed(dataset):
+        splits = read_json(packed.manifest)["splits"]
+        if {split: entry["sha256"] for split, entry in splits.items()} == made["data"]:
+            for split in splits:
+                _packed(packed.folder, split)
+            return f"{packed.manifest}: every image has its sha256"
+    raise CdlError(
+        f"no packed data of {dataset!r} below {results.path} have the run's fingerprints"
+    )
+
+
+@cache
+def _packed(folder: str, split: str) -> None:
+    index, _, _ = read_index(folder, split)
+    check_images(folder, split, index, map_pixels(folder, split))

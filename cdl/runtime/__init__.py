@@ -1,0 +1,1 @@
+"""Below everything: files, devices, randomness, errors. Knows no model, method or study."""

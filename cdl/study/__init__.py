@@ -1,0 +1,1 @@
+"""What a configuration asks for: runs, specifications, paths, inputs. No torch, no Snakemake."""

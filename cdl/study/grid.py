@@ -1,0 +1,231 @@
+"""The grid: which runs a configuration asks for, and where they lie."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+from cdl.backbones.shape import BackboneShape
+from cdl.study import layout
+from cdl.study.configuration import ConfigError, complete, merge, schema, validate_block
+from cdl.study.runs import Block, Run
+from cdl.study.validation import shape_of, validate_dataset, validate_run
+
+
+class Grid:
+    """All runs of a resolved configuration, checked.
+
+    Attributes:
+        config: the resolved configuration.
+        layout: where its results lie.
+        datasets: names of those that are used.
+        methods: prompt methods that are distilled.
+        bounds: prompt methods that are not.
+        distillers: what they are distilled with.
+        runs: every learner, teachers before their students.
+        comparisons: by the name of a table, the dataset, teacher and student that are laid
+            beside published numbers: `cifar100_base-small`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Expand the grid; raise `ConfigError` if a combination cannot work."""
+        self.config = config
+        self.layout = layout.Layout(config["name"])
+        grid = config["grid"]
+        self.datasets: list[str] = grid["datasets"] or sorted(config["datasets"])
+        self.methods = self._blocks("methods", grid["methods"])
+        self.bounds = self._blocks("methods", grid["bounds"])
+        self.distillers = self._blocks("distillers", grid["distillers"])
+        self._validate()
+        self.runs = list(dict.fromkeys(self._expand()))
+        self._by_folder = {run.folder: run for run in self.runs}
+        self.comparisons = self._comparisons()
+        self._shapes: dict[str, BackboneShape] = {}
+        for run in self.runs:
+            validate_run(run, config["datasets"][run.dataset], self.shape)
+
+    def _validate(self) -> None:
+        config, grid = self.config, self.config["grid"]
+        if config["name"] in layout.RESERVED:
+            raise ConfigError(f"name: {config['name']!r} is reserved; choose another")
+        _known("grid.datasets", self.datasets, config["datasets"])
+        for dataset in self.datasets:
+            class_order = config["protocol"]["class_order"]
+            validate_dataset(dataset, config["datasets"][dataset], class_order)
+        for pair in grid["pairs"]:
+            _known("grid.pairs", pair.values(), config["backbones"])
+            if pair["teacher"] == pair["student"]:
+                raise ConfigError(
+                    f"grid.pairs: {pair['teacher']!r} is its own teacher; to distil "
+                    "a backbone into itself give it a second name in backbones"
+                )
+        _unique("grid.methods", [*self.methods, *self.bounds])
+        _unique("grid.distillers", self.distillers)
+        for pair in grid["exclude"]:
+            _known("grid.exclude", [pair["method"]], {b.label for b in self.methods})
+            _known("grid.exclude", [pair["distiller"]], {b.label for b in self.distillers})
+
+    def _blocks(self, kind: str, entries: list[Any]) -> list[Block]:
+        blocks = []
+        for entry in entries:
+            entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
+            name, variant = entry.pop("block"), entry.pop("variant")
+            _known(f"grid.{kind}", [name], self.config[kind])
+            if name == "none" and variant:
+                raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
+            part = schema()["properties"][kind]["properties"][name]
+            validate_block(entry, part, f"grid.{kind}.{variant}")
+            options = complete(merge(self.config[kind][name], entry), part)
+            fields = schema()["properties"]["protocol"]["properties"]
+            options |= {
+                f: self.config["protocol"][f]
+                for f in sorted(fields)
+                if name in fields[f].get(kind, ())
+            }
+            joint = options.pop("joint", False)
+            blocks.append(Block(name, variant, options, joint))
+        return blocks
+
+    def _expand(self) -> Iterator[Run]:
+        """Yield every run, teachers first, some more than once."""
+        own_query = self.config["protocol"]["query"] == "self"
+        none = Block("none")
+        grid = self.config["grid"]
+        for dataset, method, pair, seed in product(
+            self.datasets, [*self.methods, *self.bounds], grid["pairs"], grid["seeds"]
+        ):
+            teacher, student = pair["teacher"], pair["student"]
+            teacher_query = teacher if own_query else student
+            tasks = 1 if method.joint else self.config["datasets"][dataset]["tasks"]
+            learner = partial(
+                Run,
+                dataset=dataset,
+                method=method,
+                seed=seed,
+                n_tasks=tasks if isinstance(tasks, int) else len(tasks),
+            )
+            alone: dict[str, Any] = {"distiller": none, "teacher": None, "teacher_query": None}
+            yield learner(role="teacher", backbone=teacher, query=teacher_query, **alone)
+            for distiller in [none] if method in self.bounds else self.distillers:
+                if {"method": method.label, "distiller": distiller.label} in grid["exclude"]:
+                    continue
+                taught = {"teacher": teacher, "teacher_query": teacher_query}
+                taught = alone if distiller.name == "none" else {"distiller": distiller, **taught}
+                yield learner(role="student", backbone=student, query=student, **taught)
+
+    def _comparisons(self) -> dict[str, tuple[str, str, str]]:
+        blocks, found = self.config["backbones"], {}
+        for dataset, pair in product(self.datasets, self.config["grid"]["pairs"]):
+            teacher, student = pair["teacher"], pair["student"]
+            named = (self.config["datasets"][dataset], blocks[teacher], blocks[student])
+            if all(block["published"] for block in named):
+                short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
+                name = f"{dataset}_{short}"
+                if name in found:
+                    raise ConfigError(
+                        f"grid.pairs: two of them would share the table {name!r}; "
+                        f"rename {teacher!r} or {student!r} in backbones"
+                    )
+                found[name] = (dataset, teacher, student)
+        return found
+
+    def run_of(self, dataset: str, method: str, learner: str, seed: str | int) -> Run:
+        """Return a run by the parts of its folder."""
+        return self._by_folder[f"{dataset}/{method}/{learner}/seed{seed}"]
+
+    def teacher_of(self, run: Run) -> Run | None:
+        """Return the run whose learner teaches this one."""
+        if run.teacher is None:
+            return None
+        learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
+        return self.run_of(run.dataset, run.method.label, learner, run.seed)
+
+    def undistilled(self, run: Run) -> Run | None:
+        """Return the run that a student is compared with, if there is one."""
+        if run.role != "student":
+            return None
+        learner = f"student-{run.backbone}-q-{run.query}"
+        return self._by_folder.get(f"{run.dataset}/{run.method.label}/{learner}/seed{run.seed}")
+
+    def runs_of(self, dataset: str, teacher: str, student: str) -> list[Run]:
+        """Return the runs of one dataset and pair: teachers, undistilled and distilled students."""
+        query = teacher if self.config["protocol"]["query"] == "self" else student
+        wanted = {
+            ("teacher", teacher, query, None),
+            ("student", student, student, None),
+            ("student", student, student, teacher),
+        }
+        return [
+            run
+            for run in self.runs
+            if run.dataset == dataset and (run.role, run.backbone, run.query, run.teacher) in wanted
+        ]
+
+    def files(self, run: Run) -> layout.RunFiles:
+        """Return where a run lies."""
+        return self.layout.run(run.folder)
+
+    @property
+    def cached(self) -> bool:
+        """Whether queries and teacher logits are artifacts of their own."""
+        return bool(self.config["compute"]["targets"] == "cached")
+
+    def test_images_per_class(self, dataset: str) -> int | None:
+        """Return how many test images of each class count; None for all."""
+        n: int | None = self.config["datasets"][dataset]["test_images_per_class"]
+        return n
+
+    def source(self, dataset: str) -> dict[str, Any]:
+        """Return the arguments of `cdl.data.packing.prepare` for a dataset."""
+        block = self.config["datasets"][dataset]
+        ((name, options),) = block["source"].items()
+        return {"source": {"name": name, **options}, "short_side": block["short_side"]}
+
+    def packed_name(self, dataset: str) -> str:
+        """Return the name of a dataset's packed data, shared with whoever has the same source."""
+        return layout.packed_name(dataset, self.source(dataset))
+
+    def packed(self, dataset: str) -> layout.PackedFiles:
+        """Return where a dataset's packed data lie."""
+        return layout.packed(self.packed_name(dataset))
+
+    def backbone_source(self, name: str) -> dict[str, str]:
+        """Return the arguments of `cdl.backbones.fetch.fetch`."""
+        block = self.config["backbones"][name]
+        given = {k: block[k] for k in ("embedded", "file", "timm") if block[k] is not None}
+        if len(given) != 1:
+            raise ConfigError(
+                f"backbones.{name}: give exactly one of embedded, file and timm, "
+                f"not {sorted(given) or 'none'}"
+            )
+        ((source, model),) = given.items()
+        return {"source": source, "model": model}
+
+    def backbone_name(self, name: str) -> str:
+        """Return the name of a backbone's artifact, shared like packed data."""
+        return layout.backbone_name(name, self.backbone_source(name))
+
+    def backbone(self, name: str) -> str:
+        """Return the path of a backbone's artifact."""
+        return layout.backbone(self.backbone_name(name))
+
+    def shape(self, name: str) -> BackboneShape:
+        """Return a backbone's shape without loading it."""
+        if name not in self._shapes:
+            self._shapes[name] = shape_of(name, **self.backbone_source(name))
+        return self._shapes[name]
+
+
+def _known(field: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"{field}: {name!r} is not defined; known are {', '.join(sorted(known))}"
+            )
+
+
+def _unique(field: str, blocks: list[Block]) -> None:
+    labels = [block.label for block in blocks]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise ConfigError(f"{field}: {twice!r} is listed twice; give one another variant")

@@ -1,0 +1,317 @@
+"""What each job reads, as plain dictionaries of paths; Snakemake's rules ask here.
+
+With `compute.targets: cached` the queries of a backbone are files of their own, shared by all
+configurations that see the same views, and so are a teacher's logits; without, jobs load the
+frozen models themselves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cdl.learning.specs import queries_spec, targets_spec, test_queries_spec
+from cdl.study import layout
+from cdl.study.contents import contents, files_of
+from cdl.study.grid import Grid
+from cdl.study.layout import RunFiles, record_of
+from cdl.study.runs import Run
+from cdl.study.specifications import published, row, specification
+
+Paths = dict[str, str | list[str]]
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """A folder of caches, one file per task: what it is made of, and from what."""
+
+    folder: str
+    spec: dict[str, Any]
+    dataset: str
+    backbone: str
+    teacher: Run | None = None  # whose targets they are
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the jobs of a run read besides data and their own past.
+
+    Attributes:
+        backbones: names of the frozen ViTs that learning loads.
+        teacher: whether learning opens the teacher's artifact.
+        queries: of the learner.
+        teacher_queries: of the teacher if they are not the learner's.
+        targets: the teacher's logits.
+        target_queries: what the teacher reads when its targets are made.
+        test_backbones: names of the ViTs that evaluation loads.
+        test_queries: that evaluation reads.
+    """
+
+    backbones: list[str]
+    teacher: bool
+    queries: CacheSpec | None
+    teacher_queries: CacheSpec | None
+    targets: CacheSpec | None
+    target_queries: CacheSpec | None
+    test_backbones: list[str]
+    test_queries: list[CacheSpec]
+
+    @property
+    def all_queries(self) -> list[CacheSpec]:
+        """Every cache of queries that a job of the run, or of its targets, reads."""
+        own = (self.queries, self.teacher_queries, self.target_queries, *self.test_queries)
+        return [cache for cache in own if cache]
+
+
+def needs(grid: Grid, run: Run) -> Needs:
+    """Decide what the jobs of a run read."""
+    reads, cached = run.prompts.needs_query, grid.cached
+    whole_teacher = run.teacher is not None and (run.reads_blocks or not cached)
+    others = {run.query, run.teacher_query} - {None} if reads and not cached else set()
+    own = reads and cached
+    foreign = run.teacher_query if run.distils.maps_prompts or whole_teacher else None
+    mapped = {name for name in (run.query, run.mapped_query) if name and reads}
+    loaded = {run.backbone, *others} | ({run.teacher} if whole_teacher else set())
+    with_targets = run.teacher is not None and not whole_teacher
+    return Needs(
+        backbones=sorted(name for name in loaded if name),
+        teacher=run.teacher is not None and (whole_teacher or run.distils.maps_prompts),
+        queries=_queries(grid, run, run.query) if own else None,
+        teacher_queries=_queries(grid, run, foreign)
+        if own and foreign is not None and foreign != run.query
+        else None,
+        targets=_targets(grid, run) if with_targets else None,
+        target_queries=_queries(grid, run, run.teacher_query)
+        if with_targets and reads and run.teacher_query
+        else None,
+        test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
+        test_queries=[_test_queries(grid, run, name) for name in sorted(mapped)] if cached else [],
+    )
+
+
+def _queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
+    """Return the cache of a backbone's queries of a run's training views."""
+    return _shared(grid, run, backbone, queries_spec(specification(grid, run), backbone))
+
+
+def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
+    """Return the cache of a backbone's queries of the test views."""
+    n = grid.test_images_per_class(run.dataset)
+    return _shared(grid, run, backbone, test_queries_spec(specification(grid, run), backbone, n))
+
+
+def _targets(grid: Grid, run: Run) -> CacheSpec:
+    """Return the cache of the logits of a run's teacher for the run's training views."""
+    teacher = grid.teacher_of(run)
+    assert teacher is not None, "only a run with a teacher has targets"
+    spec = targets_spec(specification(grid, run), specification(grid, teacher))
+    return CacheSpec(grid.files(teacher).folder, spec, run.dataset, teacher.backbone, teacher)
+
+
+def _shared(grid: Grid, run: Run, backbone: str, spec: dict[str, Any]) -> CacheSpec:
+    sources = grid.source(run.dataset), grid.backbone_source(backbone)
+    name = layout.queries_name(backbone, spec, *sources)
+    return CacheSpec(layout.queries(name), spec, run.dataset, backbone)
+
+
+class Inputs:
+    """The inputs of every job of a grid.
+
+    Attributes:
+        queries: caches of queries by the name of their folder.
+        targets: caches of targets by their folder, each with a run that reads it.
+        sources: of packed data by the name of their folder.
+        backbones: sources of backbones by the name of their artifact.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        """Find out what the runs of a grid need."""
+        self.grid = grid
+        self._needs = {run.folder: needs(grid, run) for run in grid.runs}
+        found = list(self._needs.values())
+        self.queries = {Path(c.folder).name: c for need in found for c in need.all_queries}
+        self.targets: dict[str, tuple[CacheSpec, Run]] = {
+            cache.folder: (cache, run) for run in grid.runs if (cache := self.of(run).targets)
+        }
+        self.sources = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
+        used = {name for run in grid.runs for name in run.backbones}
+        self._used = sorted(used)
+        self.backbones = {grid.backbone_name(n): grid.backbone_source(n) for n in self._used}
+
+    def of(self, run: Run) -> Needs:
+        """Return what the jobs of a run read."""
+        return self._needs[run.folder]
+
+    def source(self, prepared: str) -> Paths:
+        """Return what packed data are prepared from, by the name of their folder.
+
+        Either the `record` of a published source's fetch, or the Parquet `files`; a folder may
+        hold too many images to name.
+        """
+        source = self.sources[prepared]["source"]
+        if "root" in source:
+            return {"record": layout.packed(prepared).fetched}
+        if source["name"] == "folder":
+            return {}
+        return {"files": [str(file) for file in files_of(source)]}
+
+    def source_contents(self, prepared: str) -> str:
+        """Return a digest that changes with the contents of a source's files, not their times."""
+        files = files_of(self.sources[prepared]["source"])
+        return contents(files, layout.contents_memory("data", prepared)) if files else ""
+
+    def backbone_files(self, name: str) -> list[str]:
+        """Return the user's file of a backbone, if it comes from one."""
+        source = self.backbones[name]
+        return [source["model"]] if source["source"] == "file" else []
+
+    def backbone_contents(self, name: str) -> str:
+        """Return a digest of a backbone's file."""
+        files = [Path(file) for file in self.backbone_files(name)]
+        return contents(files, layout.contents_memory("backbones", name)) if files else ""
+
+    def computing_queries(self, name: str, split: str) -> Paths:
+        """Return what the queries of a split are computed from, by the name of their folder."""
+        cache = self.queries[name]
+        return track_sidecars(
+            {
+                "data": self.grid.packed(cache.dataset).split(split),
+                "backbone": self.grid.backbone(cache.backbone),
+            }
+        )
+
+    def computing_targets(self, run: Run, task: int) -> Paths:
+        """Return what a teacher's targets of a task are computed from."""
+        files = self.grid.files(run)
+        _, student = self.targets[files.folder]
+        inputs: Paths = {
+            "data": self.grid.packed(run.dataset).split("train"),
+            "backbone": self.grid.backbone(run.backbone),
+            "teacher": files.task(task).learner,
+        }
+        queries = self.of(student).target_queries
+        if queries:
+            inputs["queries"] = layout.cached(queries.folder, task)
+        return track_sidecars(inputs)
+
+    def learning(self, run: Run, task: int) -> Paths:
+        """Return what one task of a run is learnt from; only what is needed is named."""
+        need, teacher = self.of(run), self.grid.teacher_of(run)
+        inputs: Paths = {
+            "data": self.grid.packed(run.dataset).split("train"),
+            "backbones": [self.grid.backbone(name) for name in need.backbones],
+        }
+        if task:
+            inputs["previous"] = self.grid.files(run).task(task - 1).learner
+        if need.teacher and teacher:
+            inputs["teacher"] = self.grid.files(teacher).task(task).learner
+        for name, cache in (("queries", need.queries), ("teacher_queries", need.teacher_queries)):
+            if cache:
+                inputs[name] = layout.cached(cache.folder, task)
+        if need.targets:
+            inputs["targets"] = RunFiles(need.targets.folder).task(task).targets
+        return track_sidecars(inputs)
+
+    def evaluation(self, run: Run) -> Paths:
+        """Return what a run is evaluated from."""
+        need, files = self.of(run), self.grid.files(run)
+        return track_sidecars(
+            {
+                "data": self.grid.packed(run.dataset).split("test"),
+                "backbones": [self.grid.backbone(name) for name in need.test_backbones],
+                "queries": [layout.cached(cache.folder, "test") for cache in need.test_queries],
+                "checkpoints": [files.task(t).learner for t in range(run.n_tasks)],
+            }
+        )
+
+    def costs(self, run: Run) -> list[str]:
+        """Return the benchmark files of a run's tasks."""
+        files = self.grid.files(run)
+        return [files.task(t).job(run.rule).benchmark for t in range(run.n_tasks)]
+
+    def collected(self) -> dict[str, list[Any]]:
+        """Return rows of the tables, results and costs of all runs, in one order."""
+        runs = self.grid.runs
+        return {
+            "rows": [row(self.grid, run) for run in runs],
+            "results": [self.grid.files(run).results for run in runs],
+            "costs": [self.costs(run) for run in runs],
+        }
+
+    def compared(self, comparison: str) -> dict[str, Any]:
+        """Return rows and results of the runs of a table, and what the papers call them."""
+        runs = self.grid.runs_of(*self.grid.comparisons[comparison])
+        return {
+            "rows": [row(self.grid, run) for run in runs],
+            "results": [self.grid.files(run).results for run in runs],
+            "published": published(self.grid, *self.grid.comparisons[comparison]),
+        }
+
+    def evaluations(self, dataset: str) -> list[str]:
+        """Return what the runs of a dataset came to."""
+        runs = [self.grid.files(run) for run in self.grid.runs if run.dataset == dataset]
+        return [path for files in runs for path in (files.results, files.predictions)]
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the page links to: files of every run, packed data, backbones."""
+        grid = self.grid
+        described = {
+            grid.files(run).folder: {
+                "results": grid.files(run).results,
+                "files": grid.files(run).described(run.n_tasks, run.rule),
+            }
+            for run in grid.runs
+        }
+        return {
+            "runs": described,
+            "data": {name: grid.packed(name).manifest for name in grid.datasets},
+            "backbones": {name: record_of(grid.backbone(name)) for name in self._used},
+        }
+
+    def completion(self, run: Run) -> dict[str, Any]:
+        """Return the arguments of `cdl.report.completed_runs.completed_run` for a run."""
+        teacher = self.grid.teacher_of(run)
+        return {
+            "results": self.grid.files(run).results,
+            "learner": self._learner(run),
+            "teacher": self._learner(teacher) if teacher else None,
+            "manifest": self.grid.packed(run.dataset).manifest,
+            "images_per_class": self.grid.test_images_per_class(run.dataset),
+        }
+
+    def _learner(self, run: Run) -> dict[str, Any]:
+        """Return what a learner's artifacts must be made of to be those of this configuration."""
+        files = self.grid.files(run)
+        return {
+            "records": [record_of(files.task(t).learner) for t in range(run.n_tasks)],
+            "spec": specification(self.grid, run),
+            "backbones": {name: record_of(self.grid.backbone(name)) for name in run.backbones},
+        }
+
+    @cached_property
+    def everything(self) -> list[str]:
+        """All files that must exist: a deleted one is made again even if tables are newer."""
+        grid = self.grid
+        files = grid.layout.report.outputs(grid.comparisons, grid.datasets)
+        for dataset in grid.datasets:
+            files += grid.packed(dataset).outputs()
+        for name in self._used:
+            files += [grid.backbone(name), record_of(grid.backbone(name))]
+        for run in grid.runs:
+            own = grid.files(run)
+            files += [path for t in range(run.n_tasks) for path in own.task(t).outputs()]
+            files += [own.results, own.predictions]
+        return files
+
+
+def track_sidecars(inputs: Mapping[str, str | list[str]]) -> Paths:
+    """Add the `records` that tell whether the large files among some inputs have changed.
+
+    The record of a tensor file is the JSON beside it, that of packed data the manifest, which is
+    named already. Both name a sha256, so touching or damaging a large file is no reason to run
+    anything again: the job that opens it compares.
+    """
+    lists = [[v] if isinstance(v, str) else v for v in inputs.values()]
+    tensors = [path for paths in lists for path in paths if path.endswith(".safetensors")]
+    return {**inputs, "records": [record_of(path) for path in tensors]}

@@ -1,0 +1,362 @@
+"""Where everything lies below `results/`: the only module that knows a path there.
+
+Packed data, backbones and queries are shared by all configurations under a hash of what they are
+made from; the rest lies below `results/NAME/`. A task or a run may be given as a wildcard, such as
+`{task}`: then the path is a rule's pattern.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdl.data import MANIFEST, index_name, pixels_name
+
+RESULTS = "results"
+RESERVED = {  # what lies there beside the folders of configurations
+    *("data", "backbones", "queries", "state", "tables", "figures", "logs"),
+    *("index.html", "README.md"),
+}
+STATES = f"{RESULTS}/state"  # of unfinished jobs, under fingerprints
+SPLITS = ("train", "test")
+COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
+FIGURES = ("accuracy", "forgetting", "gain", "cost")
+IMAGES = ("svg", "png")
+_LARGE = (".safetensors", ".pixels", ".parquet")
+
+
+def digest(value: Any) -> str:
+    """Return eight digits of the sha256 of a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def record_of(tensors: str) -> str:
+    """Return the path of the JSON beside a tensor file."""
+    return tensors.removesuffix(".safetensors") + ".json"
+
+
+def is_large(path: str) -> bool:
+    """Whether a file is told by the record beside it and not by its time."""
+    return path.endswith(_LARGE)
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Log and benchmark of a job, `STEM.log` and `STEM.tsv`."""
+
+    stem: str
+
+    @property
+    def log(self) -> str:
+        """The rule's log."""
+        return f"{self.stem}.log"
+
+    @property
+    def benchmark(self) -> str:
+        """Snakemake's record of its seconds, written when it succeeds."""
+        return f"{self.stem}.tsv"
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """Files of one task of a learner."""
+
+    folder: str
+
+    @property
+    def learner(self) -> str:
+        """Its artifact."""
+        return f"{self.folder}/learner.safetensors"
+
+    @property
+    def losses(self) -> str:
+        """Its loss curve."""
+        return f"{self.folder}/losses.csv"
+
+    @property
+    def targets(self) -> str:
+        """Its logits for all views, where it teaches."""
+        return f"{self.folder}/targets.safetensors"
+
+    def job(self, rule: str) -> JobFiles:
+        """Log and benchmark of `train`, `distil` or `teacher_targets`."""
+        return JobFiles(f"{self.folder}/{'targets' if rule == 'teacher_targets' else rule}")
+
+    def outputs(self) -> list[str]:
+        """All that learning writes, the record first."""
+        return [record_of(self.learner), self.learner, self.losses]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Files of a run."""
+
+    folder: str
+
+    @property
+    def results(self) -> str:
+        """Matrix, metrics, specification."""
+        return f"{self.folder}/results.json"
+
+    @property
+    def predictions(self) -> str:
+        """The prediction for every test image."""
+        return f"{self.folder}/predictions.parquet"
+
+    @property
+    def evaluation(self) -> JobFiles:
+        """Log and benchmark of its evaluation."""
+        return JobFiles(f"{self.folder}/evaluate")
+
+    def task(self, task: int | str) -> TaskFiles:
+        """Files of a task."""
+        return TaskFiles(f"{self.folder}/task{task}")
+
+    def described(self, n_tasks: int, rule: str) -> list[tuple[str, str]]:
+        """Return what each file is and where it lies, for people."""
+        named = [
+            ("matrix, metrics, specification", self.results),
+            ("prediction for every test image", self.predictions),
+            ("log of the evaluation", self.evaluation.log),
+        ]
+        for t in range(n_tasks):
+            task = self.task(t)
+            named += [
+                (f"checkpoint after task {t + 1}", task.learner),
+                ("what made it", record_of(task.learner)),
+                ("losses", task.losses),
+                ("log", task.job(rule).log),
+            ]
+        return named
+
+
+@dataclass(frozen=True)
+class PackedFiles:
+    """Files of a packed dataset."""
+
+    folder: str
+
+    @property
+    def manifest(self) -> str:
+        """Its record."""
+        return f"{self.folder}/{MANIFEST}"
+
+    @property
+    def fetched(self) -> str:
+        """Says that published files were there and right."""
+        return f"{self.folder}/fetched.json"
+
+    def pixels(self, split: str) -> str:
+        """Images of a split."""
+        return f"{self.folder}/{pixels_name(split)}"
+
+    def index(self, split: str) -> str:
+        """Labels, sizes and hashes of a split."""
+        return f"{self.folder}/{index_name(split)}"
+
+    def split(self, split: str) -> list[str]:
+        """All that reading a split needs, the record first."""
+        return [self.manifest, self.pixels(split), self.index(split)]
+
+    def outputs(self) -> list[str]:
+        """All files, the record first."""
+        return [self.manifest, *(f for s in SPLITS for f in (self.pixels(s), self.index(s)))]
+
+    def job(self, rule: str) -> JobFiles:
+        """Log of `fetch_dataset` or `prepare_dataset`."""
+        return JobFiles(f"{self.folder}/{rule}")
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Tables of all runs, or of the finished ones."""
+
+    folder: str
+
+    @property
+    def results(self) -> str:
+        """One row per run."""
+        return f"{self.folder}/results.csv"
+
+    @property
+    def curves(self) -> str:
+        """One row per run and stage."""
+        return f"{self.folder}/curves.csv"
+
+    @property
+    def cost(self) -> str:
+        """One row per run: seconds and memory."""
+        return f"{self.folder}/cost.csv"
+
+    @property
+    def protocols(self) -> str:
+        """What stands behind each protocol hash."""
+        return f"{self.folder}/protocols.json"
+
+    @property
+    def configuration(self) -> str:
+        """The resolved configuration."""
+        return f"{self.folder}/configuration.yaml"
+
+    def summary(self, kind: str) -> str:
+        """Means over seeds as `csv` or `md`."""
+        return f"{self.folder}/summary.{kind}"
+
+    def comparison(self, name: str, kind: str) -> str:
+        """A pair beside published numbers, in a format of `COMPARISON`."""
+        return f"{self.folder}/{name}.{COMPARISON[kind]}"
+
+    def log(self, job: str) -> str:
+        """Log of a job that writes here."""
+        return f"{self.folder}/{job}.log"
+
+    def outputs(self, comparisons: Iterable[str]) -> dict[str, Any]:
+        """Return where `cdl.report.completed_runs.tabulate` writes."""
+        return {
+            "results": self.results,
+            "protocols": self.protocols,
+            "summary": [self.summary("csv"), self.summary("md")],
+            "comparisons": {name: f"{self.folder}/{name}" for name in comparisons},
+        }
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Tables, figures and page of a configuration."""
+
+    root: str
+
+    @property
+    def tables(self) -> TableFiles:
+        """Of all runs."""
+        return TableFiles(f"{self.root}/tables")
+
+    @property
+    def partial(self) -> TableFiles:
+        """Of what is finished."""
+        return TableFiles(f"{self.root}/tables/partial")
+
+    @property
+    def page(self) -> str:
+        """Every run on one page."""
+        return f"{self.root}/index.html"
+
+    def figure(self, name: str, dataset: str, image: str) -> str:
+        """A figure of a dataset."""
+        return f"{self.root}/figures/{name}_{dataset}.{image}"
+
+    def plotting(self, dataset: str) -> JobFiles:
+        """Log of a dataset's figures."""
+        return JobFiles(f"{self.root}/figures/plot_{dataset}")
+
+    def outputs(self, comparisons: Iterable[str], datasets: Iterable[str]) -> list[str]:
+        """Return all files that a finished configuration has."""
+        tables = self.tables
+        files = [tables.results, tables.curves, tables.protocols, tables.cost]
+        files += [tables.summary("csv"), tables.summary("md"), tables.configuration, self.page]
+        files += [tables.comparison(name, kind) for name in comparisons for kind in COMPARISON]
+        for dataset in datasets:
+            files += [self.figure(f, dataset, image) for f in FIGURES for image in IMAGES]
+        return files
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one configuration."""
+
+    name: str
+
+    @property
+    def root(self) -> str:
+        """Folder of its runs."""
+        return f"{RESULTS}/{self.name}"
+
+    @property
+    def report(self) -> ReportFiles:
+        """Its tables and figures; those of `default` lie where a newcomer looks first."""
+        return ReportFiles(RESULTS if self.name == "default" else self.root)
+
+    def run(self, folder: str = "{dataset}/{method}/{learner}/seed{seed}") -> RunFiles:
+        """Files of a run, by its path below the root."""
+        return RunFiles(f"{self.root}/{folder}")
+
+
+def packed(name: str) -> PackedFiles:
+    """Files of packed data by the name of their folder, see `packed_name`."""
+    return PackedFiles(f"{RESULTS}/data/{name}")
+
+
+def packed_name(dataset: str, source: Mapping[str, Any]) -> str:
+    """Name packed data after its dataset and source."""
+    return f"{dataset}-{digest(source)}"
+
+
+def backbone(name: str) -> str:
+    """Return a backbone's artifact by its name, see `backbone_name`."""
+    return f"{RESULTS}/backbones/{name}.safetensors"
+
+
+def backbone_name(name: str, source: Mapping[str, Any]) -> str:
+    """Name a backbone's artifact after it and its source."""
+    return f"{name}-{digest(source)}"
+
+
+def fetching(name: str) -> JobFiles:
+    """Log of fetching a backbone."""
+    return JobFiles(f"{RESULTS}/backbones/{name}")
+
+
+def queries(name: str) -> str:
+    """Return the folder of a backbone's queries by its name, see `queries_name`."""
+    return f"{RESULTS}/queries/{name}"
+
+
+def queries_name(backbone: str, spec: Mapping[str, Any], *sources: Mapping[str, Any]) -> str:
+    """Name a backbone's queries after it, the views, and the sources of data and weights."""
+    return f"{backbone}-{digest([spec, *sources])}"
+
+
+def cached(folder: str, part: int | str) -> str:
+    """Return the queries of a task, or of the `test` views, in their folder."""
+    return f"{folder}/{part}.safetensors" if part == "test" else f"{folder}/task{part}.safetensors"
+
+
+def caching(folder: str, part: int | str) -> JobFiles:
+    """Log and benchmark of computing queries."""
+    return JobFiles(cached(folder, part).removesuffix(".safetensors"))
+
+
+def contents_memory(kind: str, name: str) -> Path:
+    """Return where the hashes of a user's files are remembered; kind is `data` or `backbones`."""
+    return Path(RESULTS, kind, f"{name}.contents.json")
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """What lies in a folder of results, whatever configurations made it."""
+
+    path: Path
+
+    def tables(self) -> Iterator[tuple[Path, Path]]:
+        """Yield every table of runs with the file of its protocols, whole ones last."""
+        for name in ("tables/partial/results.csv", "tables/*.runs.csv", "tables/results.csv"):
+            for pattern in (name, f"*/{name}"):
+                for table in sorted(self.path.glob(pattern)):
+                    stem = table.name.removesuffix(".runs.csv")
+                    whole = stem == table.name
+                    yield table, table.with_name("protocols.json" if whole else f"{stem}.json")
+
+    def run(self, folder: str) -> RunFiles:
+        """Files of a run, by the folder that a table names."""
+        return RunFiles(str(self.path.parent / folder))
+
+    def backbones(self, name: str) -> list[str]:
+        """Artifacts of a backbone, from any source."""
+        return sorted(map(str, self.path.glob(f"backbones/{name}-*.safetensors")))
+
+    def packed(self, dataset: str) -> list[PackedFiles]:
+        """Packed data of a dataset, from any source."""
+        found = sorted(self.path.glob(f"data/{dataset}-*/{MANIFEST}"))
+        return [PackedFiles(str(manifest.parent)) for manifest in found]

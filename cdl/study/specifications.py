@@ -1,0 +1,129 @@
+"""What the numbers of a run are made of: its specification, its protocol, its row in the tables."""
+
+from typing import Any
+
+from cdl import NUMERICS
+from cdl.runtime.artifacts import fingerprint
+from cdl.study.grid import Grid
+from cdl.study.runs import Run
+
+
+def specification(grid: Grid, run: Run) -> dict[str, Any]:
+    """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`."""
+    config, dataset = grid.config, grid.config["datasets"][run.dataset]
+    training = {k: v for k, v in config["training"].items() if k != "teacher"}
+    if run.role == "teacher":
+        overrides = config["training"]["teacher"]
+        training |= {k: v for k, v in overrides.items() if v is not None}
+    training["batch_size"] = batch_size(grid, run)
+    spec = {
+        "numerics": NUMERICS,
+        "seed": run.seed,
+        "role": run.role,
+        "backbone": run.backbone,
+        "query": run.query,
+        "teacher": run.teacher,
+        "method": {"name": run.method.name, **run.method.options},
+        "distiller": {"name": run.distiller.name, **run.distiller.options},
+        "stream": {
+            "tasks": 1 if run.method.joint else dataset["tasks"],
+            "class_order": config["protocol"]["class_order"],
+        },
+        "images_per_class": dataset["images_per_class"],
+        "view": dataset["view"],
+        "normalization": config["protocol"]["normalization"],
+        "auxiliary_weight": config["protocol"]["auxiliary_weight"],
+        "training": {**training, "schedule": config["protocol"]["schedule"]},
+    }
+    if run.teacher is not None and run.prompts.merges:
+        spec["apt_teacher"] = config["protocol"]["apt_teacher"]
+    return spec | _rounding(grid, run)
+
+
+def protocol(grid: Grid, run: Run) -> dict[str, Any]:
+    """Return what a run's numbers share with those beside them: what the hash stands for.
+
+    All students of a pair share one: it names the learner's own weights and those of its query,
+    whatever else the grid holds.
+    """
+    block, training = grid.config["datasets"][run.dataset], grid.config["training"]
+    return {
+        "numerics": NUMERICS,
+        "protocol": grid.config["protocol"],
+        "training": training | {"batch_size": batch_size(grid, run)},
+        "dataset": {k: v for k, v in block.items() if k not in ("source", "published")},
+        "backbones": {
+            name: grid.backbone_source(name) for name in sorted({run.backbone, run.query})
+        },
+        **_rounding(grid),
+    }
+
+
+def row(grid: Grid, run: Run) -> dict[str, Any]:
+    """Return the columns that identify a run in tables and link it to what it builds on."""
+    none, teacher = grid.undistilled(run), grid.teacher_of(run)
+    return {
+        "dataset": run.dataset,
+        "method": run.method.label,
+        "teacher": run.teacher or "",
+        "student": run.backbone,
+        "kd": run.distiller.name,
+        "variant": run.distiller.variant,
+        "seed": run.seed,
+        "n_tasks": run.n_tasks,
+        "role": run.role,
+        "query": run.query,
+        "protocol": protocol(grid, run),
+        "provenance": fingerprint(specification(grid, run)),
+        "run": grid.files(run).folder,
+        "none_run": grid.files(none).folder if none else "",
+        "teacher_run": grid.files(teacher).folder if teacher else "",
+    }
+
+
+def published(grid: Grid, dataset: str, teacher: str, student: str) -> dict[str, Any]:
+    """Return what the papers call a dataset and the backbones of a pair."""
+    blocks = grid.config["backbones"]
+    return {
+        "dataset": grid.config["datasets"][dataset]["published"],
+        "backbones": {name: blocks[name]["published"] for name in (teacher, student)},
+    }
+
+
+def in_use(grid: Grid) -> dict[str, Any]:
+    """Return the configuration, reduced to what can change a number.
+
+    Blocks that no run uses are left out, and so is what only says where files come from, and
+    where, how fast and in how much space numbers are computed.
+    """
+    kept = {
+        "datasets": set(grid.datasets),
+        "backbones": {name for pair in grid.config["grid"]["pairs"] for name in pair.values()},
+        "methods": {block.name for block in [*grid.methods, *grid.bounds]},
+        "distillers": {block.name for block in grid.distillers},
+        "compute": grid.config["compute"].keys() - {"device", "save_minutes", "targets_max_gb"},
+    }
+    return {
+        key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part
+        for key, part in grid.config.items()
+        if key not in ("fetch", "chain")
+    }
+
+
+def batch_size(grid: Grid, run: Run) -> int:
+    """Return the batch size of a learner: what its teacher's backbone asks for, or the one."""
+    teacher = run.backbone if run.role == "teacher" else run.teacher
+    asked = grid.config["backbones"][teacher]["batch_size"] if teacher else None
+    size: int = asked or grid.config["training"]["batch_size"]
+    return size
+
+
+def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:
+    """Return what rounds otherwise than fp32 computed on the spot, nothing if nothing does."""
+    compute, rounding = grid.config["compute"], {}
+    reads = run is None or run.prompts.needs_query or (run.teacher and not run.reads_blocks)
+    if grid.cached and reads and compute["targets_dtype"] != "float32":
+        rounding["cache_dtype"] = compute["targets_dtype"]
+    if compute["precision"] != "fp32":
+        rounding["precision"] = compute["precision"]
+    return rounding

@@ -1,0 +1,250 @@
+"""What cannot work is refused when the configuration is read, before any job starts."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cdl.backbones.shape import BackboneShape
+from cdl.data import N_CLASSES
+from cdl.study.configuration import ConfigError
+from cdl.study.runs import Run
+
+EMBEDDED = Path(__file__).parent.parent / "assets"
+_TIMM = re.compile(r"vit_(tiny|small|base|large)_patch([1-9]\d?)_\d+\.\w+", re.ASCII)
+_TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
+
+
+def shipped_backbones() -> dict[str, Path]:
+    """Return the weights that ship with the package, by name."""
+    return {path.stem: path for path in sorted(EMBEDDED.glob("*.safetensors"))}
+
+
+def shape_of(name: str, source: str, model: str) -> BackboneShape:
+    """Return the shape of a backbone without loading it; raise `ConfigError` if that fails."""
+    if source == "timm":
+        match = _TIMM.fullmatch(model)
+        if not match:
+            raise ConfigError(
+                f"backbones.{name}.timm: {model!r} is not a full tag of a plain ViT, such as "
+                "vit_base_patch16_224.augreg_in21k_ft_in1k (without the part behind the dot the "
+                "weights depend on timm's version)"
+            )
+        return BackboneShape(*_TIMM_SHAPES[match[1]], int(match[2]))
+    field = f"backbones.{name}.{source}"
+    shipped = shipped_backbones()
+    if source == "embedded" and model not in shipped:
+        known = ", ".join(shipped)
+        raise ConfigError(f"{field}: {model!r} cannot be read; embedded are {known}")
+    path = shipped[model] if source == "embedded" else Path(model)
+    validate_path(field, model)
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe might never end
+            raise ValueError
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 10**7)))["__metadata__"]
+        shape = BackboneShape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
+        if min(shape.width, shape.depth, shape.patch or 0) < 1 or shape.width % int(
+            header["num_heads"]
+        ):
+            raise ValueError
+        return shape
+    except OSError as error:
+        raise ConfigError(
+            f"{field}: {model!r} cannot be read ({error.strerror}); give a .safetensors file"
+        ) from error
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{field}: {model!r} is not a .safetensors file with embed_dim, depth, patch_size and "
+            "num_heads, a divisor of embed_dim, in its header"
+        ) from error
+
+
+def validate_path(field: str, text: str, folder: str = "") -> None:
+    """Raise `ConfigError` if a text cannot be a path; that nothing lies there yet is fine."""
+    usable = text and text.isprintable() and not {"{", "}"} & set(text)
+    _reject(not usable, field, text, "a path of printable characters without braces")
+    try:
+        os.stat(Path(folder, text))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        _reject(True, field, text, f"a path that can be read ({error.strerror})")
+
+
+def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list[int]) -> None:
+    """Raise `ConfigError` if a dataset's paths, views or tasks could only fail later.
+
+    Args:
+        name: of the dataset.
+        dataset: its block of the configuration.
+        class_order: as in the protocol.
+    """
+    field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
+    _source(f"{field}.source.{kind}", source)
+    view = dataset["view"]
+    for key in ("crop_scale", "crop_ratio"):
+        low, high = view[key]
+        _reject(low > high, f"{field}.view.{key}", view[key], "the lower one first")
+    resize = view["test_resize"]
+    small = resize is not None and resize < view["size"]
+    _reject(small, f"{field}.view.test_resize", resize, f"at least view.size, {view['size']}")
+    n, tasks = N_CLASSES.get(kind), dataset["tasks"]
+    if n is not None:
+        even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
+        right = f"a divisor of its {n} classes, or sizes that sum to {n}"
+        _reject(not even, f"{field}.tasks", tasks, right)
+        whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
+        right = f"every label from 0 to {n - 1} once, as {name!r} has"
+        _reject(not whole, "protocol.class_order", class_order, right)
+
+
+def _source(field: str, source: dict[str, Any]) -> None:
+    """Refuse paths that cannot be read, and patterns that leave their folder."""
+    for key in sorted(source.keys() & {"path", "root"}):
+        validate_path(f"{field}.{key}", source[key])
+        ours = Path(source[key]).resolve() in (Path.cwd(), *Path.cwd().parents)
+        _reject(ours, f"{field}.{key}", source[key], "a folder that does not hold the results too")
+    for key in sorted(source.keys() & {"train", "test"}):
+        inside = Path(source[key])
+        outside = inside.is_absolute() or not inside.parts or ".." in inside.parts
+        right = "a name or pattern below the path, without '..' and '**'"
+        _reject(outside or "**" in source[key], f"{field}.{key}", source[key], right)
+        validate_path(f"{field}.{key}", source[key], source["path"])
+
+
+def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], BackboneShape]) -> None:
+    """Raise `ConfigError` if a run could only fail later.
+
+    Args:
+        run: what would be run.
+        dataset: the configuration's block of its dataset.
+        shape: name of a backbone to its shape.
+    """
+    own = shape(run.backbone)
+    size = dataset["view"]["size"]
+    for name in (run.backbone, run.query):
+        patch = shape(name).patch
+        right = f"a multiple of {patch}, the patch size of {name!r}"
+        _reject(size % patch, f"datasets.{run.dataset}.view.size", size, right)
+    _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
+    if run.teacher is not None:
+        check = _DISTILLERS.get(run.distiller.name)
+        if check is not None:
+            check(run, own, shape(run.teacher), dataset)
+
+
+def _reject(wrong: Any, field: str, value: Any, right: str) -> None:
+    if wrong:
+        raise ConfigError(f"{field}: {value!r} cannot work; needed is {right}")
+
+
+def _layers(run: Run, own: BackboneShape, key: str = "layers") -> None:
+    last = max(run.method.options.get(key, []), default=0)
+    blocks = f"blocks 0 to {own.depth - 1} of {run.backbone!r}"
+    _reject(last >= own.depth, f"methods.{run.method.label}.{key}", last, blocks)
+
+
+def _pool(field: str, options: dict[str, Any], query: int, width: int, n_tasks: int) -> None:
+    """Refuse a pool of orthogonal components that has none for a task, or more than fit."""
+    pool, flat = options["pool"], options["length"] * width
+    _reject(
+        not n_tasks <= pool <= min(query, flat),
+        f"{field}.pool",
+        pool,
+        f"{n_tasks} (one per task) to {min(query, flat)}, the least of the query's width {query} "
+        f"and length x width {flat}",
+    )
+
+
+def _any_method(run: Run, own: BackboneShape, query: BackboneShape) -> None:
+    _layers(run, own)
+
+
+def _l2p(run: Run, own: BackboneShape, query: BackboneShape) -> None:
+    _layers(run, own)
+    options = run.method.options
+    too_many = options["top_k"] > options["pool"]
+    right = f"at most the pool, {options['pool']}"
+    _reject(too_many, f"methods.{run.method.label}.top_k", options["top_k"], right)
+
+
+def _dual_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
+    field, options = f"methods.{run.method.label}", run.method.options
+    _layers(run, own, "g_layers")
+    _layers(run, own, "e_layers")
+    shared = sorted(set(options["g_layers"]) & set(options["e_layers"]))
+    _reject(shared, f"{field}.e_layers", shared, "blocks that are not in g_layers too")
+    one_each = f"one prompt per task, {run.n_tasks}"
+    _reject(options["pool"] < run.n_tasks, f"{field}.pool", options["pool"], one_each)
+    right = f"at most the pool, {options['pool']}"
+    _reject(options["top_k"] > options["pool"], f"{field}.top_k", options["top_k"], right)
+
+
+def _coda_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
+    _layers(run, own)
+    field = f"methods.{run.method.label}"
+    _pool(field, run.method.options, query.width, own.width, run.n_tasks)
+
+
+_METHODS = {"l2p": _l2p, "dual_prompt": _dual_prompt, "coda_prompt": _coda_prompt}
+
+
+def _pair(run: Run) -> tuple[str, str]:
+    return f"distillers.{run.distiller.label}", f"{run.teacher} to {run.backbone}"
+
+
+def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
+    sizes = dataset["tasks"]
+    n = N_CLASSES.get(next(iter(dataset["source"])))
+    alone = sizes == n or (isinstance(sizes, list) and 1 in sizes)
+    alone = alone and not run.method.joint
+    _reject(alone, _pair(run)[0], f"tasks {sizes}", "two classes or more in every task")
+
+
+def _fitnets(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
+    right = f"equal patch sizes, not {teacher.patch} and {own.patch}: it compares token by token"
+    _reject(own.patch != teacher.patch, *_pair(run), right)
+
+
+def _reviewkd(
+    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
+) -> None:
+    _fitnets(run, own, teacher, dataset)
+    right = f"a teacher with at least {own.depth} blocks, not {teacher.depth}"
+    _reject(teacher.depth < own.depth, *_pair(run), right)
+
+
+def _kd_prompt(
+    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
+) -> None:
+    layers = run.distiller.options["kd_layers"]
+    right = f"at most the {own.depth} blocks of {run.backbone!r}"
+    _reject((layers or 1) > own.depth, f"{_pair(run)[0]}.kd_layers", layers, right)
+
+
+def _cdl_prompt(
+    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
+) -> None:
+    field, options = _pair(run)[0], run.distiller.options
+    _reject(
+        not run.prompts.gives_prefixes,
+        field,
+        f"methods.{run.method.label}",
+        "a method with prefixes to map (l2p, dual_prompt, coda_prompt); list the combination in "
+        "grid.exclude",
+    )
+    if options["mapping"] == "attention":
+        _pool(field, options, teacher.width, own.width, run.n_tasks)
+
+
+_DISTILLERS = {
+    "dkd": _dkd,
+    "fitnets": _fitnets,
+    "reviewkd": _reviewkd,
+    "kd_prompt": _kd_prompt,
+    "cdl_prompt": _cdl_prompt,
+}

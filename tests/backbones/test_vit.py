@@ -1,0 +1,113 @@
+"""The prompted forward against timm's own, and backbones from every source."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+
+from cdl.backbones.fetch import fetch
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.vit import Injection, encode
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+
+
+def test_without_prompts_it_is_timm(toy_backbone):
+    backbone = toy_backbone()
+    images = torch.rand(3, 3, 8, 8)
+    expected = backbone.vit.forward_features((images - 0.5) / 0.5)
+    torch.testing.assert_close(backbone.encode(images).tokens, expected)
+    torch.testing.assert_close(backbone.query(images), expected[:, 0])
+
+
+def test_prefixes_leave_the_number_of_tokens_and_reach_every_token(toy_backbone):
+    backbone = toy_backbone()
+    images = torch.rand(2, 3, 8, 8)
+    plain = backbone.encode(images, keep_blocks=6)
+    prefix = (torch.randn(2, 3, 12), torch.randn(2, 3, 12))
+    prompted = backbone.encode(images, Injection(prefixes={1: prefix}), keep_blocks=6)
+    assert prompted.tokens.shape == plain.tokens.shape
+    assert torch.equal(plain.blocks[0], prompted.blocks[0])
+    assert not torch.isclose(plain.blocks[1], prompted.blocks[1]).all(-1).any()
+
+
+def test_softmax_does_not_mind_the_order_of_prefix_and_suffix(toy_backbone):
+    vit = toy_backbone().vit
+    images, pair = torch.rand(2, 3, 8, 8), (torch.randn(3, 12), torch.randn(3, 12))
+    before = tuple(t.expand(2, -1, -1) for t in pair)
+    torch.testing.assert_close(
+        encode(vit, images, Injection(prefixes={2: before})).tokens,
+        encode(vit, images, Injection(suffixes={2: pair})).tokens,
+    )
+
+
+def test_additions_touch_the_class_token_only(toy_backbone):
+    vit = toy_backbone().vit
+    images = torch.rand(2, 3, 8, 8)
+    zeros = {0: (torch.zeros(12), torch.zeros(12))}
+    torch.testing.assert_close(
+        encode(vit, images, Injection(additions=zeros)).tokens, encode(vit, images).tokens
+    )
+
+
+def test_backbone_is_frozen_and_stays_in_eval_mode(toy_backbone):
+    backbone = toy_backbone()
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("model", ["vit_micro_patch4_32", "vit_nano_patch4_32"])
+def test_embedded_backbones_load_at_other_sizes(tmp_path, model):
+    path = tmp_path / "b.safetensors"
+    fetch(path, "embedded", model)
+    backbone = Backbone.load(path, 16, "backbone")
+    assert backbone.encode(torch.rand(1, 3, 16, 16)).tokens.shape == (1, 17, backbone.width)
+    assert backbone.mean.flatten().tolist() == [0.5] * 3
+    assert Backbone.load(path, 32, "unit").mean.flatten().tolist() == [0.0] * 3
+    with pytest.raises(CdlError, match="view size 18 is not a multiple of the patch size 4"):
+        Backbone.load(path, 18, "backbone")
+
+
+def header(**changes):
+    shape = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
+    return {k: str(v) for k, v in (shape | {"mean": "0 0 0", "std": "1 1 1"} | changes).items()}
+
+
+def test_a_local_file_and_what_may_be_wrong_with_it(tmp_path):
+    vit = VisionTransformer(
+        img_size=8, patch_size=4, embed_dim=12, depth=2, num_heads=3, num_classes=0
+    )
+    file, output = tmp_path / "mine.safetensors", tmp_path / "b.safetensors"
+    save_file(vit.state_dict(), file, header())
+    fetch(output, "file", str(file))
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(
+        Backbone.load(output, 8, "backbone").query(images), vit.eval()(images)
+    )
+    save_file(vit.state_dict(), file, header(depth=3))
+    with pytest.raises(CdlError, match="does not have the tensors"):
+        fetch(output, "file", str(file))
+    save_file(vit.state_dict(), file, {})
+    with pytest.raises(CdlError, match="lacks"):
+        fetch(output, "file", str(file))
+    with pytest.raises(CdlError, match="cannot be read"):
+        fetch(output, "file", str(tmp_path / "absent.safetensors"))
+
+
+def test_a_damaged_backbone_is_refused(tmp_path):
+    path = tmp_path / "b.safetensors"
+    fetch(path, "embedded", "vit_nano_patch4_32")
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CdlError, match="sha256"):
+        Backbone.load(path, 16, "backbone")
+
+
+def test_fingerprints_follow_values_only():
+    a = {"x": torch.ones(2), "y": torch.zeros(3)}
+    b = {"y": torch.zeros(3), "x": torch.ones(2)}
+    assert artifacts.fingerprint_tensors(a) == artifacts.fingerprint_tensors(b)
+    b["x"] = torch.tensor([1.0, 1.0001])
+    assert artifacts.fingerprint_tensors(a) != artifacts.fingerprint_tensors(b)

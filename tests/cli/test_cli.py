@@ -1,0 +1,256 @@
+"""`python -m cdl trace` and `status`, asked about a real run at its smallest."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import psutil
+import pytest
+from runs import CONFIGS, ROOT, popen, run, snakemake
+
+from cdl.report.trace import trace
+from cdl.runtime.artifacts import fingerprint_file
+from cdl.runtime.errors import CdlError
+
+EXACT = "compute: {targets_dtype: float32}\n"
+ONE = EXACT + "grid: {distillers: [kd]}"
+KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+TEACHER = "digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
+
+
+def ask(*arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "cdl", *map(str, arguments)]
+    path = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=path, check=False)
+
+
+def status(folder, overlay):
+    (folder / "asked.yaml").write_text(overlay)
+    files = [*CONFIGS, folder / "asked.yaml"]
+    answer = ask("status", *files, "--directory", folder, "--cores", 2)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def wait(condition, process):
+    end = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, "it did not come so far"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    before = status(folder, ONE)
+    assert "missing  2 cells, 14 jobs" in before
+    assert "time left: not known yet for 14 jobs" in before
+    run(folder, overlay=ONE)
+    return folder
+
+
+def test_status_of_a_finished_and_of_a_larger_configuration(finished):
+    assert "done     2 cells, 14 jobs" in status(finished, ONE)
+    assert "nothing is left to do" in status(finished, ONE)
+    larger = status(finished, EXACT + "grid: {distillers: [none, kd]}")
+    assert "tiny: 3 cells, 17 jobs" in larger
+    assert "missing  1 cells, 3 jobs" in larger
+    found = re.search(r"time left: (\d+\.\d) min for 3 jobs, \d+\.\d min if always 2", larger)
+    assert float(found[1]) > 0
+    edited = status(finished, ONE + "\ndistillers: {kd: {alpha: 0.3}}")
+    assert f"missing  {KD}: " in edited
+    assert edited.count("made with other values") == 3
+
+
+def test_status_of_a_failed_run(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    hot = EXACT + "grid: {distillers: [kd, {block: kd, variant: hot, temperature: 1.0e-42}]}"
+    assert snakemake(tmp_path, "--cores", "2", overlay=hot).returncode == 1
+    answer = status(tmp_path, hot)
+    assert "failed   1 cells, 1 jobs" in answer
+    assert re.search("distil of .*/kd.hot-.*: the loss is not finite in task 0, epoch 0", answer)
+
+
+def test_status_of_running_and_killed_runs(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    long = "training: {epochs: 100000, teacher: {epochs: 1}}\ncompute: {targets: online}\n"
+    long += "grid: {distillers: [kd]}"
+    task = f"results/tiny/{KD}/task0"
+    log = tmp_path / task / "distil.log"
+
+    def start():
+        """Start one long job, and wait until it learns."""
+        begin = time.time()
+        process = popen(tmp_path, f"{task}/learner.json", overlay=long)
+        wait(lambda: log.is_file() and log.stat().st_mtime > begin, process)
+        wait(lambda: "/100000" in log.read_text(), process)
+        return process
+
+    process = start()
+    answer = status(tmp_path, long)
+    assert "running  1 cells, 1 jobs" in answer
+    assert "done     1 cells" in answer
+    children = psutil.Process(process.pid).children(recursive=True)
+    (job,) = (p for p in children if p.cmdline() and p.cmdline()[-1].endswith("distil.py"))
+    job.kill()
+    assert process.wait() == 1
+    answer = status(tmp_path, long)
+    assert "failed   1 cells, 1 jobs" in answer
+    assert "task0/learner.json: ended without a message" in answer
+
+    process = start()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    answer = status(tmp_path, long)
+    assert "task0/learner.json: interrupted" in answer
+    assert "`snakemake --unlock`" in answer
+
+
+def test_status_without_a_project_or_with_a_bad_configuration_is_one_sentence(tmp_path):
+    answer = ask("status", CONFIGS[0], cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "there is no workflow/status.py here" in answer.stderr
+    (tmp_path / "bad.yaml").write_text("grid: {seeds: [-1]}")
+    answer = ask("status", CONFIGS[0], tmp_path / "bad.yaml")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("cdl: grid.seeds.0: -1 is less than the minimum")
+
+
+@pytest.mark.parametrize("cell", [KD, f"results/tiny/{KD}", f"{KD[:-5]}0", "tiny/digits"])
+def test_trace_finds_a_cell_and_its_chain_holds(finished, cell):
+    chains = trace(cell, finished / "results")
+    assert list(chains)[-1] == f"results/tiny/{KD}"
+    assert len(chains) == (2 if cell == "tiny/digits" else 1)
+    for links in chains.values():
+        assert [link for link in links if not link.holds] == []
+        assert [link.what for link in links][:6] == [
+            *("table", "protocol", "results", "configuration", "predictions", "task 0")
+        ]
+        assert links[-1].what == "data"
+
+
+def edit_json(path, change):
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def retouch_table(root):
+    table = pd.read_csv(root / "tiny/tables/results.csv", keep_default_na=False)
+    table["final_average_accuracy"] += 1
+    table.to_csv(root / "tiny/tables/results.csv", index=False)
+
+
+def swap_teacher(root):
+    for name in ("learner.safetensors", "learner.json"):
+        shutil.copy(
+            root / "tiny" / TEACHER / "task0" / name, root / "tiny" / TEACHER / "task1" / name
+        )
+
+
+def forget_images(root):
+    path = root / "tiny" / KD / "predictions.parquet"
+    pd.read_parquet(path).iloc[1:].to_parquet(path)
+    sha256 = fingerprint_file(path)
+    edit_json(path.with_name("results.json"), lambda r: r.update(predictions_sha256=sha256))
+
+
+@pytest.mark.parametrize(
+    ("harm", "broken", "message"),
+    [
+        (retouch_table, ["results"], "final_average_accuracy is .*, in the table"),
+        (
+            lambda root: edit_json(
+                root / "tiny" / KD / "results.json", lambda r: r["learner"].update(seed=7)
+            ),
+            ["configuration", "task 0", "task 1"],
+            "its seed is 7, needed is 0",
+        ),
+        (
+            lambda root: edit_json(
+                root / "tiny" / KD / "results.json", lambda r: r["matrix"][1].__setitem__(0, 99.0)
+            ),
+            ["results", "predictions"],
+            "from its matrix follows",
+        ),
+        (
+            lambda root: edit_json(
+                root / "tiny/tables/protocols.json",
+                lambda p: [protocol["training"].update(lr=1) for protocol in p.values()],
+            ),
+            ["protocol"],
+            "has the hash",
+        ),
+        (
+            lambda root: (root / "tiny" / KD / "results.json").unlink(),
+            ["results"],
+            "cannot be read",
+        ),
+        (forget_images, ["predictions"], "of 80|of \\[48, 32\\]"),
+        (
+            lambda root: flip(root / "tiny" / KD / "predictions.parquet"),
+            ["predictions"],
+            "its sha256 is",
+        ),
+        (
+            lambda root: flip(root / "tiny" / KD / "task0/learner.safetensors"),
+            ["task 0"],
+            "has sha256",
+        ),
+        (
+            lambda root: (root / "tiny" / KD / "task1/learner.safetensors").unlink(),
+            ["task 1"],
+            "is missing",
+        ),
+        (swap_teacher, ["task 1"], "its teacher is"),
+        (
+            lambda root: flip(next(root.glob("data/*/test.pixels"))),
+            ["data"],
+            "test.pixels: the image digits.* is not the one that was packed",
+        ),
+        (
+            lambda root: next(root.glob("backbones/vit_nano-*.json")).unlink(),
+            ["backbone"],
+            "cannot be read",
+        ),
+    ],
+)
+def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, message):
+    root = tmp_path / "results"
+    shutil.copytree(finished / "results", root)
+    harm(root)
+    links = trace(KD, root)[f"results/tiny/{KD}"]
+    wrong = [link for link in links if not link.holds]
+    assert [link.what for link in wrong] == broken
+    assert re.search(message, wrong[0].text)
+
+
+def test_trace_on_the_command_line(finished, tmp_path):
+    answer = ask("trace", KD, cwd=finished)
+    assert answer.returncode == 0
+    assert answer.stdout.startswith(f"results/tiny/{KD}\n  ok")
+    shutil.copytree(finished / "results", tmp_path / "results")
+    flip(tmp_path / "results" / "tiny" / KD / "task0" / "learner.safetensors")
+    answer = ask("trace", KD, cwd=tmp_path)
+    assert answer.returncode == 1
+    assert "BROKEN" in answer.stdout
+    answer = ask("trace", "digits/nothing", cwd=finished)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("cdl: 'digits/nothing' is no cell of a table; one is results/")
+
+
+def test_trace_without_tables_is_one_sentence(tmp_path):
+    with pytest.raises(CdlError, match="no table lies below it"):
+        trace("digits", tmp_path)

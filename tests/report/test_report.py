@@ -1,0 +1,57 @@
+"""What the real workflow gives people to read: the page and `snakemake --report`."""
+
+import json
+import re
+
+import pandas as pd
+import yaml
+from runs import CONFIGS, snakemake
+
+
+def test_the_page_tells_what_the_tables_tell(finished):
+    text = (finished / "results/tiny/index.html").read_text()
+    content = json.loads(re.search(r'id="content">(.*?)</script>', text, re.DOTALL)[1])
+    results = pd.read_csv(finished / "results/tiny/tables/results.csv")
+    assert [run["id"] for run in content["runs"]] == results["run"].tolist()
+    assert content["protocols"].keys() == set(results["protocol"])
+    for run in content["runs"]:
+        paths = [path for _, path in run["files"]]
+        paths += [*content["data"].values(), *content["backbones"].values()]
+        assert [p for p in paths if not (finished / "results/tiny" / p).exists()] == []
+
+
+def test_the_resolved_configuration_leads_to_the_same_runs(finished):
+    from cdl.study.configuration import merge, resolve
+    from cdl.study.grid import Grid
+
+    text = (finished / "results/tiny/tables/configuration.yaml").read_text()
+    given = {}
+    for path in CONFIGS:
+        given = merge(given, yaml.safe_load(path.read_text()))
+    first, second = Grid(resolve(given)), Grid(resolve(yaml.safe_load(text)))
+    assert first.runs == second.runs
+    assert [first.spec(run) for run in first.runs] == [second.spec(run) for run in second.runs]
+    assert first.in_use() == second.in_use() == yaml.safe_load(text)
+    assert "dkd" not in text and "device" not in text
+
+
+def test_snakemakes_report_has_figures_captions_and_provenance(finished, tmp_path):
+    path = tmp_path / "report.html"
+    result = snakemake(finished, "--report", str(path))
+    assert result.returncode == 0, result.stderr
+    text = path.read_text()
+    for needed in (
+        "Configuration <strong>tiny</strong>",
+        "accuracy over tasks",
+        "forgetting, R[t][i]",
+        "gain over none",
+        "cost against accuracy",
+        "Runs, configuration and provenance",
+        "every run in detail",
+        "resolved configuration",
+        "a task being forgotten",  # captions
+        "paired by image",
+        "what is computed once",
+    ):
+        assert needed in re.sub(r"\\n|\s+", " ", text.replace('\\"', '"')), needed
+    assert not re.search(r"<(script|link)[^>]+(src|href)=[\"']?(https?:)?//", text)

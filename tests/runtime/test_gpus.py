@@ -1,0 +1,111 @@
+"""One training job per GPU: leases, counting, and the profiles that use them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdl.runtime.gpus import leased_gpu, visible_gpus
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import os, sys, time
+from cdl.runtime.jobs import job
+with job("/dev/stderr", gpu=1):
+    assert "torch" not in sys.modules
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(monkeypatch, tmp_path):
+    """No GPU, and a folder of its own for leases."""
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin")
+
+
+def nvidia_smi(tmp_path, script):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+@pytest.fixture
+def holder():
+    """A maker of processes that hold a lease; each tells its GPU."""
+    processes = []
+
+    def hold(seconds=60.0, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(seconds)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield hold
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [("0", ["0"]), ("3, 1", ["3", "1"]), ("GPU-ab,GPU-cd", ["GPU-ab", "GPU-cd"])]
+    + [(none, []) for none in ("", "-1", "NoDevFiles")],
+)
+def test_a_given_choice_of_gpus_is_respected(monkeypatch, tmp_path, value, seen):
+    nvidia_smi(tmp_path, "echo 7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert visible_gpus() == seen
+
+
+def test_gpus_are_counted_where_nothing_is_given(tmp_path):
+    assert visible_gpus() == []
+    nvidia_smi(tmp_path, "echo 0; echo 1")
+    assert visible_gpus() == ["0", "1"]
+    nvidia_smi(tmp_path, "echo No devices were found; exit 6")
+    assert visible_gpus() == []
+
+
+def test_without_a_gpu_nothing_is_pinned(tmp_path):
+    with leased_gpu() as gpu:
+        assert gpu is None
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_lease_ends_with_its_block(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,2")
+    for _ in range(2):
+        with leased_gpu() as gpu:
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu == "4"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,2"
+
+
+def test_every_job_has_a_gpu_of_its_own_and_a_killed_job_frees_it(tmp_path, holder):
+    nvidia_smi(tmp_path, "echo 0; echo 1")
+    held = [holder(), holder()]
+    gpus = [process.stdout.readline().strip() for process in held]
+    assert sorted(gpus) == ["0", "1"]
+    third = holder()
+    assert "all GPUs (0, 1) are taken" in third.stderr.readline()
+    held[0].kill()
+    assert third.stdout.readline().strip() == gpus[0]
+    assert held[1].poll() is None
+
+
+def test_two_slurm_jobs_may_both_call_their_gpu_0(holder):
+    held = [holder(CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID=job) for job in ("11", "12")]
+    assert [process.stdout.readline().strip() for process in held] == ["0", "0"]

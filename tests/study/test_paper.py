@@ -1,0 +1,115 @@
+"""The papers' configurations and the ablations: planned here, without weights, torch or network."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cdl.study.configuration import merge, resolve
+from cdl.study.grid import Grid
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "paper.md").read_text()
+BLOCKER = """
+import socket, sys
+def refuse(*arguments, **options): raise OSError("this test has no network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+sys.modules["torch"] = sys.modules["timm"] = None  # importing them is an ImportError
+"""
+
+
+def paper(name):
+    return yaml.safe_load((ROOT / "config" / "paper" / f"{name}.yaml").read_text())
+
+
+def expected(config, pairs):
+    """Jobs of all runs of some pairs, counted from the configuration's lists alone."""
+    grid, (dataset,) = config["grid"], config["datasets"].values()
+    methods, seeds, tasks = len(grid["methods"]), len(grid["seeds"]), dataset["tasks"]
+    distilled = methods * (len(grid["distillers"]) - 1) - len(grid["exclude"])
+    n = len(pairs)
+    students = {pair["student"] for pair in pairs}
+    used = students | {pair["teacher"] for pair in pairs}
+    own_batch = [p for p in pairs if "batch_size" in config["backbones"][p["teacher"]]]
+    return {
+        "fetch_dataset": 1,
+        "prepare_dataset": 1,
+        "fetch_backbone": len(used),
+        "queries": (len(students) + len(own_batch)) * seeds * tasks,
+        "test_queries": len(students),
+        "train": 2 * methods * n * seeds * tasks,
+        "teacher_targets": methods * n * seeds * tasks,
+        "distil": distilled * n * seeds * tasks,
+        "evaluate": (2 * methods + distilled) * n * seeds,
+        "compare": n,
+    }
+
+
+def dry_run(folder, config, *targets):
+    """The jobs that a dry run lists, by rule, where neither torch nor a network can be had."""
+    (folder / "sitecustomize.py").write_text(BLOCKER)
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "host", "rules", "reason"]
+    command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, *targets]
+    result = subprocess.run(
+        [*command, "--configfile", *config],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        check=False,
+    )
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    table = result.stdout.split("Job stats", 1)[1].split("\n\n")[0]
+    return {k: int(n) for k, n in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", ["cifar100", "imagenet_r"])
+def test_job_counts_are_as_explained(name, tmp_path):
+    section = PAGE.split("## How many jobs")[1].split("##")[0]
+    documented = {k: int(n) for k, n in re.findall(r"^\| `?(\w+)`? \| (\d+) \|", section, re.M)}
+    config = paper(name)
+    counted = expected(config, config["grid"]["pairs"])
+    assert {rule: documented[rule] for rule in counted} == counted
+    assert dry_run(tmp_path, [ROOT / "config" / "paper" / f"{name}.yaml"]) == documented
+
+
+def test_a_table_asked_for_by_name_plans_only_its_pair(tmp_path):
+    target = "results/paper_cifar100/tables/cifar100_base-small.md"
+    plan = dry_run(tmp_path, [ROOT / "config" / "paper" / "cifar100.yaml"], target)
+    plan.pop("total")
+    config = paper("cifar100")
+    pairs = [{"teacher": "vit_base", "student": "vit_small"}]
+    assert plan == expected(config, pairs)
+    assert target in PAGE
+
+
+@pytest.mark.parametrize("name", ["cifar100", "imagenet_r"])
+def test_papers_use_full_tags_and_the_released_protocol(name):
+    config = paper(name)
+    assert config["protocol"] == {"preset": "released"}
+    for backbone, block in config["backbones"].items():
+        assert block["timm"] == f"{backbone}_patch16_224.augreg_in21k_ft_in1k"
+        assert block["published"] == backbone
+
+
+ABLATIONS = sorted((ROOT / "config" / "ablations").glob("*.yaml"), key=lambda p: p.name)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("below", ["default.yaml", "paper/cifar100.yaml"])
+def test_an_ablation_fits_a_small_and_a_large_configuration(path, below):
+    config = yaml.safe_load((ROOT / "config" / below).read_text())
+    grid = Grid(resolve(merge(config, yaml.safe_load(path.read_text()))))
+    assert grid.config["name"] == f"ablation_{path.stem}"
+    distilled = [run for run in grid.runs if run.teacher]
+    specs = {str(grid.spec(run)["distiller"]) for run in distilled}
+    assert len(specs) == len({run.distiller.label for run in distilled}) >= 3
+    assert f"`{path.name}`" in PAGE
+
+
+def test_an_ablation_can_be_planned(tmp_path):
+    layers = [ROOT / "config" / "default.yaml", ROOT / "config" / "ablations" / "kd_layers.yaml"]
+    assert dry_run(tmp_path, layers)["distil"] == 4 * 3
