@@ -22,8 +22,8 @@ class Learner(nn.Module):
         head: nn.Module,
         distiller: Distiller,
         *,
-        needs_query: bool,
-        compared_blocks: int,
+        needs_query: bool = True,
+        compared_blocks: int = 0,
         auxiliary_weight: float = 1.0,
     ) -> None:
         """Put a learner together; only the backbone is frozen.

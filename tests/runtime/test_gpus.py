@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 HOLD = """
 import os, sys, time
 from cdl.runtime.jobs import job
-with job("/dev/stderr", gpu=1):
-    assert "torch" not in sys.modules
+from types import SimpleNamespace as Given
+asked = Given(gpu=1, device="auto", capture=0, limit_gb="1", save_minutes="1")
+with job(Given(log=["/dev/stderr"], threads=1, resources=asked, params={})):
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     time.sleep(float(sys.argv[1]))
 """

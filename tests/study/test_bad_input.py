@@ -16,8 +16,10 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
+from cdl.study import layout
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
+from cdl.study.specifications import row, specification
 
 ROOT = Path(__file__).parents[2]
 FIELDS = sorted(schema()["properties"])
@@ -234,15 +236,18 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
     except ConfigError as error:
         assert_readable(str(error), config)
         return
-    assert len(grid.by_folder) == len(grid.runs) > 0
+    assert len({run.folder for run in grid.runs}) == len(grid.runs) > 0
     for run in grid.runs:
-        json.dumps([grid.spec(run), grid.row(run)], allow_nan=False)
+        json.dumps([specification(grid, run), row(grid, run)], allow_nan=False)
     names = parse(config, tmp_path)
-    assert_inside(names["everything"]())
-    shared = [*map(grid.data, grid.datasets), *map(grid.backbone, names["USED"]), names["STATES"]]
-    shared += [cache.folder for cache in names["QUERIES"].values()]
+    inputs = names["INPUTS"]
+    assert_inside(inputs.everything)
+    shared = [grid.packed(name).folder for name in grid.datasets]
+    shared += [layout.backbone(name) for name in inputs.backbones]
+    shared += [layout.STATES, *(cache.folder for cache in inputs.queries.values())]
     assert_inside(shared)
-    assert not any(path.startswith(f"{grid.root}/") or path == grid.root for path in shared)
+    root = grid.layout.root
+    assert not any(path.startswith(f"{root}/") or path == root for path in shared)
     for run in grid.runs:
         alone = re.fullmatch(names["ALONE"], run.learner)
         distilled = re.fullmatch(names["DISTILLED"], run.learner)

@@ -11,6 +11,7 @@ import yaml
 
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
+from cdl.study.specifications import specification
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
@@ -105,7 +106,7 @@ def test_an_ablation_fits_a_small_and_a_large_configuration(path, below):
     grid = Grid(resolve(merge(config, yaml.safe_load(path.read_text()))))
     assert grid.config["name"] == f"ablation_{path.stem}"
     distilled = [run for run in grid.runs if run.teacher]
-    specs = {str(grid.spec(run)["distiller"]) for run in distilled}
+    specs = {str(specification(grid, run)["distiller"]) for run in distilled}
     assert len(specs) == len({run.distiller.label for run in distilled}) >= 3
     assert f"`{path.name}`" in PAGE
 

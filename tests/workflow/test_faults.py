@@ -236,9 +236,10 @@ def write_as_a_job(target, size):
     """Write an artifact in a process that runs as the workflow's jobs do."""
     script = (
         "import os, torch\n"
-        "from cdl import artifacts\n"
+        "from types import SimpleNamespace as Given\n"
+        "from cdl.runtime import artifacts\n"
         "from cdl.runtime.jobs import job\n"
-        "with job(os.devnull):\n"
+        "with job(Given(log=[os.devnull], resources=Given())):\n"
         f"    artifacts.save({str(target)!r}, {{'x': torch.zeros({size})}}, {{}})\n"
     )
     command = [sys.executable, "-c", script]
@@ -288,8 +289,9 @@ def test_every_writer_says_why_it_cannot(tmp_path, number):
 def test_exhausted_memory_says_what_to_lower(tmp_path):
     script = (
         "import torch\n"
+        "from types import SimpleNamespace as Given\n"
         "from cdl.runtime.jobs import job\n"
-        f"with job({str(tmp_path / 'log')!r}):\n"
+        f"with job(Given(log=[{str(tmp_path / 'log')!r}], resources=Given())):\n"
         "    raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB')\n"
     )
     command = [sys.executable, "-c", script]
