@@ -16,6 +16,7 @@ test: $(VENV)/ready-test
 	$(BIN)/ruff format --check cdl workflow tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+	$(BIN)/mypy
 	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10
 
 $(VENV)/ready: pyproject.toml

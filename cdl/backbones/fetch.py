@@ -72,7 +72,9 @@ def _read(path: Path, remedy: str = "") -> tuple[dict[str, Tensor], dict[str, st
         raise CdlError(f"backbone file {str(path)!r} cannot be read: {error}{remedy}") from error
 
 
-def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, list]:
+def _from_file(
+    path: Path,
+) -> tuple[dict[str, Tensor], dict[str, Any], list[float], list[float]]:
     state, header = _read(path)
     missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
     if missing:
@@ -89,7 +91,7 @@ def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list, lis
 
 def _from_timm(
     tag: str, fetching: Mapping[str, Any]
-) -> tuple[Path, dict[str, Tensor], dict[str, Any], list, list]:
+) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[float], list[float]]:
     """Fetch the weights of a tag as timm names and publishes them; timm itself loads nothing."""
     import timm
     from huggingface_hub import hf_hub_url
@@ -106,7 +108,7 @@ def _from_timm(
     state, _ = _read(path, "; delete it and run again")
     remember(weights, path)
     with torch.device("meta"):
-        vit = timm.create_model(tag.split(".")[0], pretrained=False, num_classes=0)
+        vit: Any = timm.create_model(tag.split(".")[0], pretrained=False, num_classes=0)
     architecture = {
         "img_size": vit.patch_embed.img_size[0],
         "patch_size": vit.patch_embed.patch_size[0],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -13,7 +14,7 @@ from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 
 
-def build_vit(architecture: Mapping[str, int]) -> VisionTransformer:
+def build_vit(architecture: Mapping[str, Any]) -> VisionTransformer:
     """Return timm's ViT of an architecture (its keyword arguments), without a head."""
     return VisionTransformer(**architecture, num_classes=0)
 
@@ -26,6 +27,9 @@ class Backbone(nn.Module):
         depth: number of blocks.
         fingerprint: sha256 of its tensors.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, vit: VisionTransformer, mean: list[float], std: list[float], fingerprint: str
@@ -83,7 +87,7 @@ class Backbone(nn.Module):
 
         The ViT computes in the type of its weights; tokens come back in the images' type.
         """
-        inputs = ((images - self.mean) / self.std).to(self.vit.cls_token.dtype)
+        inputs = ((images - self.mean) / self.std).to(next(self.vit.parameters()).dtype)
         encoded = encode(self.vit, inputs, injection, keep_blocks)
         blocks = tuple(block.to(images.dtype) for block in encoded.blocks)
         return Encoded(encoded.tokens.to(images.dtype), blocks)

@@ -4,12 +4,13 @@ Prefix tuning joins keys and values after the projection, `softmax(q [P_K; k]^T)
 never the queries, so the number of tokens does not change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 KeyValue = tuple[Tensor, Tensor]
@@ -51,7 +52,8 @@ def encode(
     if injection.token is not None:
         x = torch.cat([x, injection.token.expand(len(x), 1, -1).to(x.dtype)], dim=1)
     outputs = []
-    for layer, block in enumerate(vit.blocks):
+    blocks: Iterable[Any] = vit.blocks  # torch types a module's parts as Tensor | Module
+    for layer, block in enumerate(blocks):
         x = x + block.ls1(_attend(block.attn, block.norm1(x), injection, layer))
         x = x + block.ls2(block.mlp(block.norm2(x)))
         if layer >= len(vit.blocks) - keep_blocks:
@@ -59,7 +61,7 @@ def encode(
     return Encoded(vit.norm(x), tuple(outputs))
 
 
-def _attend(attn: nn.Module, x: Tensor, injection: Injection, layer: int) -> Tensor:
+def _attend(attn: Any, x: Tensor, injection: Injection, layer: int) -> Tensor:
     q, k, v = attn.qkv(x).unflatten(-1, (3, -1)).unbind(2)
     if layer in injection.additions:
         k, v = (
@@ -77,4 +79,5 @@ def _attend(attn: nn.Module, x: Tensor, injection: Injection, layer: int) -> Ten
         )
     q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v)
-    return attn.proj(out.transpose(1, 2).flatten(2))
+    projected: Tensor = attn.proj(out.transpose(1, 2).flatten(2))
+    return projected

@@ -8,6 +8,7 @@ files, so no path can lead out of a folder and no link is followed.
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def cifar100(root: str = "data/cifar100") -> Source:
                 raise CdlError(f"{path}: {split}.bin has {raw.size} bytes, no multiple of 3,074")
             for i, row in enumerate(raw.reshape(-1, 3074)):
                 pixels = row[2:].reshape(3, 32, 32).transpose(1, 2, 0)
-                yield Item(split, int(row[1]), f"{split}[{i}]", lambda pixels=pixels: pixels)
+                yield Item(split, int(row[1]), f"{split}[{i}]", partial(np.asarray, pixels))
 
     names = read("cifar-100-binary/fine_label_names.txt").decode().split()
     return Source(tuple(names), rows())
@@ -104,6 +105,10 @@ def imagenet_r(root: str = "data/imagenet-r") -> Source:
     path = Path(root, PUBLISHED["imagenet_r"][0].name)
     _validate_layout(path.parent, path.name)
     read = _reader(path)
+
+    def image(inside: str) -> np.ndarray:
+        return decode(read(inside), f"{path}: {inside}")
+
     folders: dict[int, str] = {}
     items = []
     for split in SPLITS:
@@ -115,21 +120,14 @@ def imagenet_r(root: str = "data/imagenet-r") -> Source:
                     f"{lines}: {name} has label {label}, which is that of {folders[label]!r}"
                 )
             inside = f"imagenet-r/{folder}/{file}"
-            items.append(
-                Item(
-                    split,
-                    label,
-                    f"{folder}/{file}",
-                    lambda inside=inside: decode(read(inside), f"{path}: {inside}"),
-                )
-            )
+            items.append(Item(split, label, f"{folder}/{file}", partial(image, inside)))
     return Source(class_names(folders, root), items)
 
 
 def _listed(path: Path) -> list[tuple[str, int]]:
     """Return names and labels of a split file: `data`, a list of paths, and `targets`."""
     try:
-        lists: Mapping[str, list] = yaml.load(path.read_text(), Loader=_LOADER)
+        lists: Mapping[str, list[Any]] = yaml.load(path.read_text(), Loader=_LOADER)
         pairs = list(zip(lists["data"], lists["targets"], strict=True))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise CdlError(f"{path} cannot be read as a split file ({error}); {_AGAIN}") from error
@@ -151,7 +149,9 @@ def _reader(path: Path) -> Callable[[str], bytes]:
         if name not in members:
             raise CdlError(f"{path} holds no file {name!r}; {_AGAIN}")
         try:
-            return tar.extractfile(members[name]).read()
+            file = tar.extractfile(members[name])
+            assert file is not None  # of regular files alone
+            return file.read()
         except _BROKEN as error:
             raise CdlError(f"{name} in {path} cannot be read ({error}); {_AGAIN}") from error
 

@@ -57,8 +57,8 @@ class Pixels:
         """
         for some in positions.split(len(positions) if self.uniform else _PART):
             batch = self._uniform(some) if self.uniform else self._padded(some)
-            numbers = (upload(t[some], self.flat.device) for t in (self.sizes, self.indices))
-            yield batch.permute(0, 3, 1, 2), *numbers
+            sizes, indices = (upload(t[some], self.flat.device) for t in (self.sizes, self.indices))
+            yield batch.permute(0, 3, 1, 2), sizes, indices
 
     def _uniform(self, positions: Tensor) -> Tensor:
         height, width = self.sizes[0].tolist()

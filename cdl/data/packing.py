@@ -127,7 +127,7 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
     stops = index["offset"] + 3 * index["height"] * index["width"]
     rows = zip(index["offset"], stops, index["sha256"], index["name"], strict=True)
     for start, stop, sha256, name in rows:
-        if hashlib.sha256(pixels[start:stop]).digest() != sha256:
+        if hashlib.sha256(pixels[start:stop].data).digest() != sha256:
             raise CdlError(
                 f"{Path(folder, pixels_name(split))}: the image {name} is not the one that was "
                 f"packed: the file was damaged or changed; delete {folder} and run again"

@@ -5,6 +5,7 @@ when `Item.read` is called. To add one, write a function and a line in `SOURCES`
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def digits(seed: int = 0, test_images: int = 360) -> Source:
     )
     pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)
     items = [
-        Item(split, int(data.target[i]), f"digits[{i}]", lambda i=i: pixels[i])
+        Item(split, int(data.target[i]), f"digits[{i}]", partial(pixels.__getitem__, i))
         for split, indices in zip(SPLITS, (train, test), strict=True)
         for i in sorted(indices)
     ]
@@ -103,7 +104,7 @@ def parquet(
                     raw = row[image]
                     raw = raw["bytes"] if isinstance(raw, dict) else raw
                     name = row[file] if file else f"{part.relative_to(path)}[{i}]"
-                    yield Item(split, row[label], name, lambda r=raw, n=name: decode(r, n))
+                    yield Item(split, row[label], name, partial(decode, raw, name))
 
     return Source(class_names(names, path), rows())
 
@@ -136,7 +137,7 @@ def folder(path: str, train: str = "train", test: str = "test") -> Source:
     classes = sorted({name for _, name, _ in listed})
     label = {name: i for i, name in enumerate(classes)}
     items = [
-        Item(split, label[name], str(file.relative_to(root)), lambda f=file: _open(f))
+        Item(split, label[name], str(file.relative_to(root)), partial(_open, file))
         for split, name, file in listed
     ]
     return Source(tuple(classes), items)

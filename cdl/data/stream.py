@@ -1,6 +1,7 @@
 """The sequence of tasks: class order, classes per task, and which images belong to each task."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +30,11 @@ class Stream:
 
     @classmethod
     def build(
-        cls, n_classes: int, tasks: int | list[int], class_order: str | list[int], seed: int
+        cls,
+        n_classes: int,
+        tasks: int | list[int],
+        class_order: Literal["natural", "seeded"] | list[int],
+        seed: int,
     ) -> "Stream":
         """Make a stream.
 

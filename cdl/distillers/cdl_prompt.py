@@ -47,6 +47,7 @@ class CDLPrompt(KD):
         """
         super().__init__(context, alpha=alpha, temperature=temperature)
         self.kd_head = context.head(context.generator)
+        assert context.teacher_prompts is not None
         self.teacher_prompts = context.teacher_prompts.requires_grad_(False)
         layers = self.teacher_prompts.layers
         self.mapping = MAPPINGS[mapping](layers, context, pool, length, coda_growth)
@@ -68,15 +69,15 @@ class CDLPrompt(KD):
         prefixes = dict(prompts.prefixes)
         for layer, pair in mapped.items():
             own = prefixes.get(layer)
-            prefixes[layer] = (
-                pair
-                if own is None
-                else tuple(torch.cat(parts, dim=1) for parts in zip(pair, own, strict=True))
-            )
+            if own is not None:
+                keys, values = (torch.cat(parts, dim=1) for parts in zip(pair, own, strict=True))
+                pair = keys, values
+            prefixes[layer] = pair
         return Injection(prefixes, {}, prompts.additions)
 
     def soft_logits(self, output: Output) -> Tensor:
-        return self.kd_head(output.tokens[:, 0])
+        logits: Tensor = self.kd_head(output.tokens[:, 0])
+        return logits
 
     def predict(self, output: Output) -> Tensor:
         return (output.logits + self.soft_logits(output)) / 2

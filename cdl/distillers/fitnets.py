@@ -20,6 +20,7 @@ class FeatureDistiller(KD):
     def forward(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
+        assert teacher_output is not None
         losses = super().forward(output, teacher_output, labels, classes)
         losses["feature"] = self.feature_loss(output.blocks, teacher_output.blocks)
         return losses
@@ -38,6 +39,7 @@ class FitNets(FeatureDistiller):
     ) -> None:
         """Draw the map from student to teacher width."""
         super().__init__(context, alpha=alpha, temperature=temperature)
+        assert context.teacher is not None
         self.feature_weight = feature_weight
         self.proj = linear(context.student.width, context.teacher.width, context.generator)
 

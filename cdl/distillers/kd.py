@@ -38,6 +38,7 @@ class KD(Distiller):
     def forward(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
+        assert teacher_output is not None
         losses = super().forward(output, teacher_output, labels, classes)
         student = self.soft_logits(output)[:, classes]
         losses["soft"] = self.alpha * self.soft_loss(

@@ -1,6 +1,7 @@
 """Maps from a teacher's prompts to student prefixes, layer by layer (no released code exists)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class AttentionMapping(nn.Module):
         coda_growth: str,
     ) -> None:
         super().__init__()
+        assert context.teacher is not None
         self.layers = layers
         self.pool = ComponentPool(
             n_layers=len(layers),
@@ -67,11 +69,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scores = self.q(x) @ self.k(x).mT / math.sqrt(x.shape[-1])
-        return scores.softmax(-1) @ self.v(x)
+        mapped: Tensor = scores.softmax(-1) @ self.v(x)
+        return mapped
 
 
 class TokenMapping(nn.Module):
     """One map of tokens per layer, on keys and values separately with the same weights."""
+
+    kind: Callable[[int, int, torch.Generator], nn.Module]
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class TokenMapping(nn.Module):
         coda_growth: str,
     ) -> None:
         super().__init__()
+        assert context.teacher is not None
         widths = context.teacher.width, context.student.width
         self.maps = nn.ModuleDict(
             {str(layer): self.kind(*widths, context.generator) for layer in layers}
@@ -110,7 +116,7 @@ class LinearMapping(TokenMapping):
     kind = staticmethod(linear)
 
 
-MAPPINGS: dict[str, type[nn.Module]] = {
+MAPPINGS: dict[str, type[AttentionMapping] | type[TokenMapping]] = {
     "attention": AttentionMapping,
     "self_attention": SelfAttentionMapping,
     "linear": LinearMapping,

@@ -1,5 +1,7 @@
 """ReviewKD (after Chen et al., CVPR 2021): deep student features review the teacher's blocks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,13 +28,15 @@ class ReviewUnit(nn.Module):
 
     def forward(self, tokens: Tensor, deeper: Tensor | None) -> Tensor:
         """Return the fused tokens `[B, N, D]`; `deeper` is None for the deepest block."""
-        x = self.norm1(self.proj1(tokens))
+        x: Tensor = self.norm1(self.proj1(tokens))
         if deeper is None:
             return x
-        return self.norm2(x * self._gate(x) + deeper * self._gate(deeper))
+        fused: Tensor = self.norm2(x * self._gate(x) + deeper * self._gate(deeper))
+        return fused
 
     def _gate(self, x: Tensor) -> Tensor:
-        return self.normz(self.projz(x))
+        gate: Tensor = self.normz(self.projz(x))
+        return gate
 
 
 class ReviewKD(FeatureDistiller):
@@ -48,19 +52,19 @@ class ReviewKD(FeatureDistiller):
     ) -> None:
         """Draw one unit per student block; the teacher must have at least as many blocks."""
         super().__init__(context, alpha=alpha, temperature=temperature)
+        assert context.teacher is not None
         self.feature_weight = feature_weight
         n = context.student.depth
+        widths = context.student.width, context.teacher.width
         self.units = nn.ModuleList(
-            ReviewUnit(
-                context.student.width, context.teacher.width, block == n - 1, context.generator
-            )
-            for block in range(n)
+            ReviewUnit(*widths, block == n - 1, context.generator) for block in range(n)
         )
 
     def project(self, student: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the fused tokens at teacher width, `[B, N, Dt]` per block, shallow to deep."""
         fused, projected = None, []
-        for unit, tokens in zip(reversed(self.units), reversed(student), strict=True):
+        units: list[Any] = list(reversed(self.units))
+        for unit, tokens in zip(units, reversed(student), strict=True):
             fused = unit(tokens, fused)
             projected.append(unit.proj2(fused))
         return projected[::-1]
@@ -68,5 +72,5 @@ class ReviewKD(FeatureDistiller):
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         """Compare with the teacher's last blocks, as many as the student has."""
         pairs = zip(self.project(student), teacher[-len(student) :], strict=True)
-        losses = [F.mse_loss(ours, theirs) for ours, theirs in pairs]
-        return self.feature_weight * sum(losses) / len(losses)
+        first, *others = (F.mse_loss(ours, theirs) for ours, theirs in pairs)
+        return self.feature_weight * sum(others, first) / len(student)

@@ -139,8 +139,9 @@ def evaluate_run(
     _write_predictions(predictions, test, scores)
     about = {"images": images_per_class, "device": compute.name}
     artifacts.write_json(results, _results(spec, test, matrix, evaluated, predictions, about))
-    for metadata in evaluated if execution.states is not None else ():
-        remove(execution.states, metadata["state"])
+    if execution.states is not None:
+        for metadata in evaluated:
+            remove(execution.states, metadata["state"])
 
 
 def _learner(

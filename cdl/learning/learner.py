@@ -69,7 +69,7 @@ class Learner(nn.Module):
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
         """Return the named parts of the objective, ready to be summed."""
-        losses = self.distiller(output, teacher_output, labels, classes)
+        losses: dict[str, Tensor] = self.distiller(output, teacher_output, labels, classes)
         losses["prompt"] = sum(output.prompt_losses.values(), output.logits.new_zeros(()))
         for name in _AUXILIARY & set(losses):
             losses[name] = self.auxiliary_weight * losses[name]

@@ -18,6 +18,8 @@ from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
 
+_Losses = list[tuple[int, Tensor]]  # epoch and loss parts of every step
+
 
 def learning_rate(epoch: int, epochs: int, base: float, schedule: str) -> float:
     """Return the rate of an epoch, constant inside it.
@@ -102,7 +104,7 @@ def train_task(
     return history
 
 
-def _frame(losses: list, parts: list[str], epoch: int | None = None) -> pd.DataFrame:
+def _frame(losses: _Losses, parts: list[str], epoch: int | None = None) -> pd.DataFrame:
     """Return one row per step, of one epoch or of all: epoch and loss parts."""
     kept = [(e, values) for e, values in losses if epoch is None or e == epoch]
     values = torch.stack([values for _, values in kept]).double().cpu().numpy()
@@ -111,7 +113,7 @@ def _frame(losses: list, parts: list[str], epoch: int | None = None) -> pd.DataF
     return frame
 
 
-def _save(state: State, learner: Learner, step: Step, losses: list, at: tuple[int, int]) -> None:
+def _save(state: State, learner: Learner, step: Step, losses: _Losses, at: tuple[int, int]) -> None:
     """Save all that the steps to come depend on; `at` is the next epoch and step."""
     tensors = {f"learner.{name}": tensor for name, tensor in learner.state().items()}
     tensors |= {f"adam.{name}": tensor for name, tensor in step.state().items()}
@@ -120,7 +122,7 @@ def _save(state: State, learner: Learner, step: Step, losses: list, at: tuple[in
     state.save(tensors, {"at": at, "parts": step.parts})
 
 
-def _resume(state: State | None, learner: Learner, step: Step) -> tuple[list, tuple[int, int]]:
+def _resume(state: State | None, learner: Learner, step: Step) -> tuple[_Losses, tuple[int, int]]:
     """Go back to what `_save` saved: losses so far, next epoch and step."""
     saved = state.load() if state is not None else None
     if saved is None:
@@ -144,7 +146,7 @@ def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
     keys = ["task", "epoch", "learning_rate"]
     means = history.groupby(keys).mean()
     means["total"] = means.sum(axis=1)
-    tidy = means.stack().rename("value").rename_axis([*keys, "part"])
+    tidy = pd.Series(means.stack(), name="value").rename_axis([*keys, "part"])
     return tidy.reset_index()
 
 

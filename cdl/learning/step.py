@@ -89,6 +89,7 @@ class Step:
         if not self._capture:
             return self._step(batch.images, batch.labels, query, teacher_output)
         if self._steps <= _WARM_UP:
+            assert self._side is not None
             self._side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._side):
                 losses = self._step(batch.images, batch.labels, query, teacher_output)
@@ -96,7 +97,7 @@ class Step:
             return losses
         inputs = _tensors(batch, query, teacher_output)
         if self._graph is None:
-            self._record(batch, query, teacher_output)
+            self._graph = self._record(batch, query, teacher_output)
         for static, given in zip(self._inputs, inputs, strict=True):
             static.copy_(given)
         self._graph.replay()
@@ -115,13 +116,14 @@ class Step:
         losses = self.learner.losses(output, teacher_output, labels, self.classes)
         self.parts = list(losses)
         self.optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+        first, *others = losses.values()
+        sum(others, first).backward()
         self.optimizer.step()
         return torch.stack([loss.detach() for loss in losses.values()])
 
     def _record(
         self, batch: Batch, query: Tensor | None, teacher_output: TeacherOutput | None
-    ) -> None:
+    ) -> torch.cuda.CUDAGraph:
         """Capture a step on copies of its inputs."""
         static = Batch(batch.images.clone(), batch.labels.clone(), batch.epoch, batch.positions)
         query = None if query is None else query.clone()
@@ -145,7 +147,7 @@ class Step:
                 f"compute.capture: the step cannot be captured as a CUDA graph ({error}); "
                 "set compute.capture to false"
             ) from error
-        self._graph = graph
+        return graph
 
 
 def _tensors(

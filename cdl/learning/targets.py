@@ -210,7 +210,8 @@ def _write_over_views(
 
 
 def _dtype(spec: Mapping[str, Any]) -> torch.dtype:
-    return getattr(torch, spec.get("cache_dtype", "float32"))
+    dtype: torch.dtype = getattr(torch, spec.get("cache_dtype", "float32"))
+    return dtype
 
 
 def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:

@@ -15,6 +15,8 @@ class APT(PromptMethod):
     """
 
     head = NormalisedHead
+    merged: Tensor
+    merged_before: Tensor
 
     def __init__(
         self,

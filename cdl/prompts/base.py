@@ -67,6 +67,10 @@ class PromptMethod(nn.Module):
     def end_task(self, task: int) -> None:
         """Finish a task; called once after its last step."""
 
+    def undo_merge(self) -> None:
+        """Undo what the last `end_task` merged; only for methods whose facts say `merges`."""
+        raise NotImplementedError
+
 
 def batch_losses(layers: tuple[int, ...], losses: Tensor, reduction: str) -> dict[int, Tensor]:
     """Reduce per-sample prompt losses `[layers, B]` by `mean` or `sum` over B."""

@@ -91,7 +91,7 @@ class ComponentPool(nn.Module):
 def _exact(old: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Return `n` unit rows orthogonal to each other and to the span of `old [s, D]`."""
     drawn = torch.randn(n, old.shape[1], generator=generator, dtype=torch.float64)
-    basis, _ = torch.linalg.qr(torch.cat([old.double(), drawn]).mT)
+    basis: Tensor = torch.linalg.qr(torch.cat([old.double(), drawn]).mT).Q
     return basis.mT[len(old) :].to(old.dtype)
 
 

@@ -53,6 +53,7 @@ class DualPrompt(PromptMethod):
         )
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
+        assert query is not None
         batch = len(query)
         general = self.g_prompt[:, None].expand(-1, batch, -1, -1)
         if self.training:

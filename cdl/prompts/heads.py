@@ -25,7 +25,8 @@ class LinearHead(nn.Module):
         self.linear = linear(width, n_classes, generator)
 
     def forward(self, token: Tensor) -> Tensor:
-        return self.linear(token)
+        logits: Tensor = self.linear(token)
+        return logits
 
 
 class NormalisedHead(LinearHead):

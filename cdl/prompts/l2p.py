@@ -41,6 +41,7 @@ class L2P(PromptMethod):
         )
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
+        assert query is not None
         similarity, chosen = cosine(query, self.key).topk(self.top_k, dim=-1)  # [layers, B, k]
         layer = torch.arange(len(self.layers), device=query.device)[:, None, None]
         prompts = self.prompt[layer, chosen]  # [layers, B, k, L, D]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,7 +16,7 @@ from cdl.report.paired_gains import paired_gains, read_predictions
 from cdl.report.tables import differences, read
 from cdl.runtime.artifacts import read_json, replacing
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "cdl",  # equal input, equal bytes
     "font.size": 8,
     "axes.spines.top": False,
@@ -80,8 +81,8 @@ def accuracy_over_tasks(curves: pd.DataFrame, outputs: Sequence[str]) -> None:
             mean, std = by_stage.mean(), by_stage.std().fillna(0)
             axis.plot(mean.index + 1, mean, label=name, linewidth=1.2, **styles[name])
             if std.any():
-                band = {"color": styles[name]["color"], "alpha": 0.12, "linewidth": 0}
-                axis.fill_between(mean.index + 1, mean - std, mean + std, **band)
+                band = {"color": styles[name]["color"], "alpha": 0.12}
+                axis.fill_between(mean.index + 1, mean - std, mean + std, linewidth=0, **band)
         axis.set_xticks(sorted(set(panel.rows["stage"] + 1)))
     _legend(figure, axes)
     _save(figure, outputs)
@@ -188,7 +189,9 @@ def cost_against_accuracy(
             seconds, accuracy = group["training_seconds"], group["final_average_accuracy"]
             style = styles[name] | {"linestyle": "none", "markersize": 6, "elinewidth": 0.6}
             style |= {"markeredgecolor": "white", "markeredgewidth": 0.5}
-            errors = {"xerr": seconds.std(), "yerr": accuracy.std()} if len(group) > 1 else {}
+            errors: dict[str, Any] = {}
+            if len(group) > 1:
+                errors = {"xerr": seconds.std(), "yerr": accuracy.std()}
             axis.errorbar(seconds.mean(), accuracy.mean(), label=name, **errors, **style)
     axes[0].set_xlim(left=0)
     _legend(figure, axes)
@@ -196,7 +199,11 @@ def cost_against_accuracy(
 
 
 _SAME = ["method", "teacher", "student", "query"]
-_CIRCLE = {"markersize": 2.5, "markerfacecolor": "none", "markeredgecolor": "#444444"}
+_CIRCLE: dict[str, Any] = {
+    "markersize": 2.5,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#444444",
+}
 
 
 def _names(table: pd.DataFrame) -> pd.Series:
@@ -240,7 +247,7 @@ def _panels(table: pd.DataFrame) -> list[_Panel]:
 
 
 def _canvas(
-    panels: Sequence[_Panel], x: str, y: str, height: float = 2.4, **shared: bool
+    panels: Sequence[_Panel], x: str, y: str, height: float = 2.4, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and an axis for each panel, at most three abreast."""
     columns = min(len(panels), 3)
@@ -268,21 +275,22 @@ def _heat(axis: Axes, matrix: np.ndarray, limits: tuple[float, float], side: flo
     if size >= 3:
         for t, i in zip(*np.tril_indices(tasks), strict=True):
             colour = "white" if matrix[t, i] < low + 0.55 * (top - low) else "black"
-            number = {"ha": "center", "va": "center", "fontsize": size, "color": colour}
-            axis.text(i, t, f"{matrix[t, i]:.0f}", **number)
+            number: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
+            axis.text(int(i), int(t), f"{matrix[t, i]:.0f}", color=colour, **number)
     ticks = range(0, tasks, math.ceil(tasks / 6))
-    axis.set_xticks(ticks, [t + 1 for t in ticks])
-    axis.set_yticks(ticks, [t + 1 for t in ticks])
+    names = [str(t + 1) for t in ticks]
+    axis.set_xticks(ticks, names)
+    axis.set_yticks(ticks, names)
     axis.tick_params(length=0, labelsize=6)
     return image
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    drawn = {}
+    drawn: dict[str, Artist] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         drawn |= dict(zip(labels, handles, strict=True))
-    figure.legend(drawn.values(), drawn.keys(), loc="outside right center")
+    figure.legend(list(drawn.values()), list(drawn), loc="outside right center")
 
 
 def _save(figure: Figure, outputs: Sequence[str]) -> None:

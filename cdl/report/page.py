@@ -8,7 +8,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -100,7 +100,7 @@ def write_page_and_configuration(
     )
 
 
-def _run(row: Mapping[str, Any], shown: Mapping[str, Any], folder: str) -> dict[str, Any]:
+def _run(row: Mapping[Hashable, Any], shown: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Return all that the page shows of a run."""
     result = read_json(shown["results"])
     named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}

@@ -173,7 +173,7 @@ def write_compared(
     write_comparison(stem, *results_of(rows, read_results(rows, results)), **published)
 
 
-_STYLES = [
+_STYLES: list[Any] = [
     {"selector": "", "props": "border-collapse: collapse; font: 14px system-ui, sans-serif"},
     {"selector": "th, td", "props": "padding: .2em .6em; text-align: left; white-space: nowrap"},
     {"selector": "tbody tr", "props": "border-top: 1px solid #8886"},

@@ -1,6 +1,6 @@
 """From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +143,14 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     values = [*METRICS, *_PAIRED]
     groups = table.groupby(CELL, sort=False)
     summary = groups[values].agg(["mean", "std"])
-    summary.columns = [f"{name}_{statistic}" for name, statistic in summary.columns]
+    summary.columns = ["_".join(name_and_statistic) for name_and_statistic in summary.columns]
     summary.insert(0, "n", groups["final_average_accuracy"].count())
     summary["trainable_parameters"] = groups["trainable_parameters"].first()
     summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
     return summary.reset_index()
 
 
-def distiller_of(row: Mapping[str, Any]) -> str:
+def distiller_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
     """Return how tables for people name a row's distiller."""
     if row["role"] == "teacher":
         return "(teacher)"

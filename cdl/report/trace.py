@@ -5,7 +5,7 @@ and the sha256 of the checkpoints; a checkpoint's JSON has the fingerprints of t
 backbones, the teacher's checkpoint and the one of the task before. No torch, no configuration file.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ class _Row(NamedTuple):
 
     table: Path
     protocols: Path
-    values: dict[str, Any]
+    values: Mapping[Hashable, Any]
 
 
 def _names(cell: str, run: str) -> bool:
@@ -152,7 +152,7 @@ def _sha256(path: Path) -> str:
 
 def _intact(path: Path) -> dict[str, Any]:
     """Return an artifact's metadata after comparing the tensor file with it."""
-    metadata = read_json(path.with_suffix(".json"))
+    metadata: dict[str, Any] = read_json(path.with_suffix(".json"))
     if not path.is_file():
         raise CdlError(f"{path} is missing")
     if _sha256(path) != metadata["sha256"]:

@@ -35,13 +35,15 @@ class _Loader(yaml.SafeLoader):
                 line = key.start_mark.line + 1
                 raise ConfigError(f"{key.value}: is given twice, again in line {line}; keep one")
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 @cache
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration."""
-    return yaml.safe_load((HERE / "schema" / "config.schema.yaml").read_text())
+    read: dict[str, Any] = yaml.safe_load((HERE / "schema" / "config.schema.yaml").read_text())
+    return read
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -68,7 +70,8 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     validate_block(config, schema(), "")
     name = config.get("protocol", {}).get("preset", "clean")
     preset = yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())
-    return complete(merge(preset, config), schema())
+    completed: dict[str, Any] = complete(merge(preset, config), schema())
+    return completed
 
 
 def plain(value: Any, field: str = "") -> Any:

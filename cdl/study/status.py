@@ -165,11 +165,12 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
     def kinds(job: Job) -> list[tuple[str, ...]]:
         return [(job.rule, *job.alike[:n]) for n in range(len(job.alike), -1, -1)]
 
-    took = defaultdict(list)
+    took: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
     for job in jobs.keys() - set(left):
         seconds = seconds_of(job)
-        for kind in kinds(job) if seconds is not None else ():
-            took[kind].append(seconds)
+        if seconds is not None:
+            for kind in kinds(job):
+                took[kind].append(seconds)
     guesses = [
         next((mean(took[kind]) for kind in kinds(job) if kind in took), None) for job in left
     ]
