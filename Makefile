@@ -1,4 +1,5 @@
-# make demo: environment, default run, summary. make test: environment, style, all tests.
+# make demo: environment, default run, summary. make test: environment, style, types, all tests.
+# make check: style, types and the quick tests, for every commit.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -11,13 +12,18 @@ demo: $(VENV)/ready
 	@echo "Figure: results/figures/accuracy_digits.svg (and .png; more beside it)"
 	@echo "Page:   results/index.html (every run: curve, matrix, protocol, files)"
 
-test: $(VENV)/ready-test
+test: style
+	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10
+
+check: style
+	$(BIN)/pytest -n $(CORES) --dist loadscope -m "not slow" --quiet
+
+style: $(VENV)/ready-test
 	$(BIN)/ruff check cdl workflow tests benchmarks
 	$(BIN)/ruff format --check cdl workflow tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,4 +34,4 @@ $(VENV)/ready-test: $(VENV)/ready
 	$(BIN)/pip install --quiet --editable '.[test,slurm]'
 	touch $@
 
-.PHONY: demo test
+.PHONY: demo test check style

@@ -21,6 +21,13 @@ sys.path[:0] = [str(folder) for folder in (HERE, HERE / "conformance", HERE.pare
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores
 
 
+def pytest_collection_modifyitems(items):
+    """A test of a finished run or in a browser is slow; others say so themselves."""
+    for item in items:
+        if {"finished", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def toy_backbone():
     """A maker of small random backbones for 8x8 images with 4 patches."""

@@ -9,6 +9,8 @@ from runs import planned, run, snakemake
 
 from cdl.report.trace import trace
 
+pytestmark = pytest.mark.slow
+
 OVERLAY = """
 name: part
 datasets: {digits: {published: cifar100}}

@@ -536,6 +536,7 @@ def snakemake(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_offline_in_the_workflow_is_one_sentence_and_work_goes_on_after(server):
     Path("config.yaml").write_text(CONFIG % "{imagenet_r: {}}" + "fetch: {offline: true}\n")
     result = snakemake("--until", "fetch_dataset", "fetch_backbone", "--keep-going")
@@ -575,6 +576,7 @@ def folder_source():
     return "{folder: {path: given}}", file, change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [parquet_source, folder_source])
 @pytest.mark.parametrize("time", [1e9, 4e9])  # of the changed file: long ago, and to come
 def test_a_dataset_changed_on_disk_is_prepared_again(source, time):
@@ -588,6 +590,7 @@ def test_a_dataset_changed_on_disk_is_prepared_again(source, time):
     assert "prepare_dataset" in snakemake("-n", "--until", "prepare_dataset").stdout
 
 
+@pytest.mark.slow
 def test_what_was_learnt_from_changed_data_is_learnt_again():
     text, _, change = parquet_source()
     Path("config.yaml").write_text(CONFIG % text + "training: {epochs: 1, batch_size: 1}\n")

@@ -222,6 +222,7 @@ def parse(config, folder):
         os.chdir(here)
 
 
+@pytest.mark.slow
 @settings(
     derandomize=True,
     max_examples=300,
@@ -254,6 +255,7 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
         assert (alone is None, distilled is None) == (run.teacher is not None, run.teacher is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

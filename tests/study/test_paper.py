@@ -13,6 +13,8 @@ from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.specifications import specification
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
 BLOCKER = """
