@@ -16,21 +16,24 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch, Batches
+from cdl.data.cached import CachedOutputs
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
 from cdl.learning import targets
 from cdl.learning.checkpointing import State
-from cdl.learning.factory import build_batches, build_learner, build_stream, keys, select_compute
+from cdl.learning.factory import TaskContext, build_learner, build_stream, compute_of, keys
 from cdl.learning.learner import Learner
 from cdl.learning.loop import train_task
-from cdl.learning.targets import Cache, over_test_images, over_views
+from cdl.learning.targets import over_test_images, over_views
 from cdl.learning.teacher import Teacher
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import Execution
 from cdl.study.configuration import resolve
 from cdl.study.grid import Grid
+from cdl.study.specifications import specification
 
 
 class _Watched:
@@ -58,15 +61,15 @@ class Bench:
         self.grid = Grid(resolve(configuration(case, folder, self.paths)))
         self.runs = {run.role: run for run in self.grid.runs if run.distiller.name == "none"}
         self.runs |= {run.role: run for run in self.grid.runs if run.teacher}
-        self.specs = {role: self.grid.spec(run) for role, run in self.runs.items()}
+        self.specs = {role: specification(self.grid, run) for role, run in self.runs.items()}
         spec = self.specs["student"]
         self.use_threads()
-        self.compute = select_compute(spec, case.device, case.capture)
+        self.compute = compute_of(spec, Execution(device=case.device, capture=case.capture))
         if case.clock == "cpu" and (self.compute.device.type != "cpu" or case.threads != 1):
             raise CdlError("--clock: cpu counts the CPU seconds of one thread; use wall")
         if self.compute.capture and case.warm_up < 4:
             raise CdlError(
-                f"--warm-up: {case.warm_up}; with --capture give 4 or more, see cdl.step"
+                f"--warm-up: {case.warm_up}; with --capture give 4 or more, see cdl.learning.step"
             )
         self.task = range(case.tasks)[case.task]
         random_images(case, self.task, folder)
@@ -79,7 +82,7 @@ class Bench:
         for role, path in self.paths.items():
             fetch(self.fetched[role], "file", path)
         self.backbones = {role: self.backbone(role, Backbone) for role in self.paths}
-        self.caches: dict[str, Cache] = {}
+        self.caches: dict[str, CachedOutputs] = {}
 
     def use_threads(self) -> None:
         """Set the threads of the case, which are the process's."""
@@ -107,9 +110,15 @@ class Bench:
     @cached_property
     def batches(self) -> Batches:
         """Return the task's batches."""
-        return build_batches(
-            self.specs["student"], self.task, self.pixels, self.stream, self.compute
-        )
+        return TaskContext(
+            spec=self.specs["student"],
+            task=self.task,
+            train=self.pixels,
+            stream=self.stream,
+            compute=self.compute,
+            backbones=self.backbones,
+            fingerprints={},
+        ).batches()
 
     @cached_property
     def ready(self) -> list[Batch]:
@@ -119,7 +128,7 @@ class Bench:
     def queries(self, role: str, cached: bool) -> Callable[[Batch], Tensor | None]:
         """Return the source of a learner's queries."""
         name = self.specs[role]["query"]
-        if not self.runs[role].reads_query:
+        if not self.runs[role].prompts.needs_query:
             return lambda batch: None
         if not cached:
             return lambda batch: self.backbones[name].query(batch.images)
@@ -128,20 +137,22 @@ class Bench:
         return self.caches[name]
 
     @cached_property
-    def tutor(self) -> Teacher:
+    def teacher(self) -> Teacher:
         """Return the frozen teacher."""
         return Teacher(self.learner("teacher"))
 
-    def signal(self, cached: bool) -> Callable[[Batch, Tensor | None], TeacherOutput] | None:
-        """Return the source of the teacher's signal, None without a teacher."""
+    def teacher_outputs(
+        self, cached: bool
+    ) -> Callable[[Batch, Tensor | None], TeacherOutput] | None:
+        """Return what the teacher says of a batch and its query, None without a teacher."""
         if not self.runs["student"].teacher:
             return None
-        query, blocks = self.queries("teacher", cached), self.runs["student"].reads_blocks
+        query, blocks = self.queries("teacher", cached), self.learners["student"].compared_blocks
         same = self.specs["teacher"]["query"] == self.specs["student"]["query"]
 
         def online(batch: Batch, own: Tensor | None) -> TeacherOutput:
             theirs = own if same else query(batch)
-            return self.tutor(batch.images, theirs, self.task, self.classes, blocks)
+            return self.teacher(batch.images, theirs, self.task, self.classes, blocks)
 
         if not cached or blocks:
             return online
@@ -157,7 +168,7 @@ class Bench:
             learner,
             _Watched(self.batches, meter),
             query=self.queries(role, cached),
-            teacher=self.signal(cached) if role == "student" else None,
+            teacher=self.teacher_outputs(cached) if role == "student" else None,
             task=self.task,
             classes=self.classes,
             capture=self.compute.capture,
@@ -168,7 +179,7 @@ class Bench:
     @cached_property
     def learners(self) -> dict[str, Learner]:
         learners = {role: self.learner(role) for role in self.runs}
-        if learners["student"].distiller.maps_prompts:
+        if self.runs["student"].distils.maps_prompts:
             prompts = learners["teacher"].prompts.state_dict()
             learners["student"].distiller.read_teacher(prompts)
         return learners
@@ -183,7 +194,7 @@ class Bench:
         query = self.queries("teacher", cached=True)
 
         def logits(batch: Batch) -> Tensor:
-            return self.tutor(batch.images, query(batch), self.task, self.classes, False).logits
+            return self.teacher(batch.images, query(batch), self.task, self.classes).logits
 
         return self._cache("targets", self.classes.stop - self.classes.start, logits)
 
@@ -193,7 +204,7 @@ class Bench:
         views, unsaved = _Watched(self.batches, meter), State(None, {}, 0)
         values = over_views(views, spec, width, function, unsaved)
         artifacts.save(path, {"values": values}, {"inputs": {}})
-        self.caches[name] = Cache(str(path), self.compute.device)
+        self.caches[name] = CachedOutputs(str(path), self.compute.device)
         return meter.result
 
     def evaluate(self, learner: Learner, cached: bool) -> Measured:
@@ -208,7 +219,7 @@ class Bench:
         def over(function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
             return over_test_images(self.test.pixels(indices), views, self.compute.device, function)
 
-        needed = {run.query, run.mapped_query} - {None} if run.reads_query else set()
+        needed = {run.query, run.mapped_query} - {None} if run.prompts.needs_query else set()
         known = {
             name: over(lambda images, _, name=name: frozen[name](images))
             for name in (needed if cached else ())
@@ -241,7 +252,7 @@ class Bench:
         """Return operations of a learner per image, forward and backward."""
         learner, batch = self.learners[role], self.ready[0]
         query, foreign = self.queries(role, False)(batch), None
-        if self.runs[role].maps_prompts:
+        if self.runs[role].distils.maps_prompts:
             foreign = self.queries("teacher", False)(batch)
         injection = learner.distiller.inject(learner.prompts(query, self.task), foreign, self.task)
         return operations(learner.backbone, injection, weights)

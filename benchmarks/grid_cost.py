@@ -21,8 +21,10 @@ import pandas as pd
 import yaml
 
 from cdl.study.configuration import ConfigError, resolve
-from cdl.study.grid import Grid, Run
-from cdl.study.inputs import needs, target_queries
+from cdl.study.grid import Grid
+from cdl.study.inputs import needs
+from cdl.study.runs import Run
+from cdl.study.specifications import specification
 
 OURS = {
     "teachers": "ours.teacher",
@@ -48,7 +50,7 @@ class Images:
     def train(self, run: Run) -> int:
         """Return views that a run learns from, all tasks and epochs."""
         per_class = self._of(run, "images_per_class") or self._train
-        return self.classes * per_class * self.grid.spec(run)["training"]["epochs"]
+        return self.classes * per_class * specification(self.grid, run)["training"]["epochs"]
 
     def test_split(self, run: Run) -> int:
         """Return images of the test split that are used."""
@@ -56,7 +58,7 @@ class Images:
 
     def test(self, run: Run) -> int:
         """Return predictions of all stages: after task t, the classes of tasks 0..t."""
-        sizes = self.grid.spec(run)["stream"]["tasks"]
+        sizes = specification(self.grid, run)["stream"]["tasks"]
         if isinstance(sizes, int):
             sizes = [self.classes // sizes] * sizes
         seen = sum(sum(sizes[: t + 1]) for t in range(len(sizes)))
@@ -78,9 +80,7 @@ def ours(grid: Grid, images: Images) -> tuple[Counter, int]:
         jobs += run.n_tasks + 1
         if need.targets:
             caches[need.targets.folder] = "teacher targets", views, run.n_tasks
-        used = [need.queries, need.teacher_queries]
-        used += [target_queries(grid, run)] if need.targets else []
-        for cache in filter(None, used):
+        for cache in filter(None, (need.queries, need.teacher_queries, need.target_queries)):
             caches[cache.folder] = "queries", views, run.n_tasks
         for cache in need.test_queries:
             caches[f"{cache.folder}/test"] = "queries", images.test_split(run), 1

@@ -24,6 +24,7 @@ import pandas as pd
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import needs
+from cdl.study.specifications import row
 
 ROOT = Path(__file__).parent.parent
 BELOW = [ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml"]
@@ -35,7 +36,7 @@ def plan(files: list[Path]) -> None:
     grid = Grid(resolve(reduce(merge, map(read, files))))
     for run in grid.runs:
         needs(grid, run)
-        grid.row(run)
+        row(grid, run)
 
 
 def measured(what: str, command: list[str], folder: Path) -> dict[str, object]:

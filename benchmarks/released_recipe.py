@@ -86,25 +86,23 @@ class Recipe:
 
     def student_step(self, batch: Batch) -> Tensor:
         """Learn a batch of views from labels and teacher; return the loss."""
-        keep = self.student.distiller.blocks(self.student.backbone.depth)
+        keep = self.student.compared_blocks
         with torch.no_grad():
             foreign = self._foreign(batch)
             told = self.teacher.eval()(batch.images, foreign, self.task, keep_blocks=keep)
-        signal = TeacherOutput(told.logits[:, self.classes], foreign, told.blocks)
-        reads = self.student.prompts.needs_query
-        query = self.student.backbone.query(batch.images) if reads else None
-        return self._learn(self.student.train(), batch, query, signal)
+        taught = TeacherOutput(told.logits[:, self.classes], foreign, told.blocks)
+        query = self.student.backbone.query(batch.images) if self.student.needs_query else None
+        return self._learn(self.student.train(), batch, query, taught)
 
     def _foreign(self, batch: Batch) -> Tensor | None:
         return self.foreign_query.query(batch.images) if self.foreign_query else None
 
     def _learn(
-        self, learner: Learner, batch: Batch, query: Tensor | None, signal: TeacherOutput | None
+        self, learner: Learner, batch: Batch, query: Tensor | None, taught: TeacherOutput | None
     ) -> Tensor:
-        foreign = signal.query if signal else None
-        keep = learner.distiller.blocks(learner.backbone.depth)
-        output = learner(batch.images, query, self.task, foreign, keep)
-        loss = sum(learner.losses(output, signal, batch.labels, self.classes).values())
+        foreign = taught.query if taught else None
+        output = learner(batch.images, query, self.task, foreign, learner.compared_blocks)
+        loss = sum(learner.losses(output, taught, batch.labels, self.classes).values())
         self.optimizers[learner].zero_grad()  # not the backbone's gradients: nobody owns them
         loss.backward()
         self.optimizers[learner].step()

@@ -46,12 +46,12 @@ def recipe_of(bench: Bench) -> Recipe:
     learners = {
         role: bench.learner(role, bench.backbone(role, Unfrozen)) for role in ("student", "teacher")
     }
-    if learners["student"].distiller.maps_prompts:
+    if bench.runs["student"].distils.maps_prompts:
         learners["student"].distiller.read_teacher(learners["teacher"].prompts.state_dict())
     queried = learners[bench.specs["teacher"]["query"]].backbone
     return Recipe(
         **learners,
-        foreign_query=queried if bench.runs["teacher"].reads_query else None,
+        foreign_query=queried if bench.runs["teacher"].prompts.needs_query else None,
         task=bench.task,
         classes=bench.classes,
         lr=bench.specs["student"]["training"]["lr"],
@@ -98,7 +98,7 @@ def operations(bench: Bench) -> dict[tuple[str, str], float]:
     plain = {role: bench.plain_operations(role) for role in ("teacher", "student")}
     t_forward, t_backward = bench.operations("teacher")
     s_forward, s_backward = bench.operations("student")
-    t_query, s_query = (plain[q] * run.reads_query for q in (queried, "student"))
+    t_query, s_query = (plain[q] * run.prompts.needs_query for q in (queried, "student"))
     guide = t_forward if run.teacher else 0.0
     queries = s_query + t_query * (run.teacher is not None and queried != "student")
     return {

@@ -111,10 +111,10 @@ def test_the_recipe_computes_the_same_losses_the_wasteful_way(bench, distiller, 
     monkeypatch.setattr(Backbone, "query", lambda *a: queried.append(a[0]) or original(*a))
     taught = recipe.student_step(batch)
     assert len(queried) == 2  # once for each learner's prompts
-    query, signal = made.queries("student", False)(batch), made.signal(False)
+    query, taught_by = made.queries("student", False)(batch), made.teacher_outputs(False)
     learner = made.learners["student"].train()
     step = Step(learner, task=made.task, classes=made.classes, lr=1e-3, betas=(0.9, 0.999))
-    losses = step(batch, query, signal(batch, query) if signal else None)
+    losses = step(batch, query, taught_by(batch, query) if taught_by else None)
     torch.testing.assert_close(taught, losses.sum(), rtol=1e-4, atol=1e-5)
     backbone = recipe.student.backbone
     assert isinstance(backbone, Unfrozen)
