@@ -16,6 +16,10 @@ from safetensors.torch import save_file
 from cdl.learning import targets
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import merge
+from cdl.study.validation import shape_of
+
+WIDE = 100  # the published pool needs a query of at least as many numbers
+NARROW = {"methods": {"coda_prompt": {"pool": 50}}, "distillers": {"cdl_prompt": {"pool": 50}}}
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ def case_of(given: argparse.Namespace) -> Case:
 
 
 def configuration(case: Case, folder: Path, paths: dict[str, str]) -> dict[str, Any]:
-    """Return the configuration of a case; `paths` are its backbones by role."""
+    """Return the configuration of a case; `paths` are its backbones by role.
+
+    Everything is at its default; pools are 50, as in `config/proxy/`, where the published 100 do
+    not fit the student's width.
+    """
     config: dict[str, Any] = {
         "name": "benchmark",
         "datasets": {
@@ -107,6 +115,8 @@ def configuration(case: Case, folder: Path, paths: dict[str, str]) -> dict[str, 
             "pairs": [{"teacher": "teacher", "student": "student"}],
         },
     }
+    if shape_of("student", "file", paths["student"]).width < WIDE:
+        config = merge(config, NARROW)
     for option in case.options:
         field, _, text = option.partition("=")
         value = yaml.safe_load(text)

@@ -112,10 +112,10 @@ def _teacher(grid: Grid, student: Run) -> Run:
     )
 
 
-def rates_of(steps: str | None, given: list[str]) -> dict[str, float]:
-    """Return images per second by name, from a JSON of `steps.py` and single values."""
+def rates_of(stages: list[dict[str, Any]], given: list[str]) -> dict[str, float]:
+    """Return images per second by name, from rows of `steps.py` and single values."""
     rates = {}
-    for row in json.loads(Path(steps).read_text())["stages"] if steps else []:
+    for row in stages:
         who, _, how = row["recipe"].partition(", ")
         suffix = "_online" if how == "online" else ""
         rates[f"{who}.{row['stage']}{suffix}"] = float(row["img/s"])
@@ -174,7 +174,8 @@ def main(given: list[str] | None = None) -> None:
     if len(grid.config["grid"]["pairs"]) > 1:
         raise ConfigError("grid.pairs: the rates are one pair's; give a configuration with one")
     images = Images(grid, args.classes, args.train, args.test)
-    frame = table(grid, images, rates_of(args.steps, args.rate), args.start_up)
+    stages = json.loads(Path(args.steps).read_text())["stages"] if args.steps else []
+    frame = table(grid, images, rates_of(stages, args.rate), args.start_up)
     print(frame.to_markdown(index=False, floatfmt=("", ",.0f", ".2f", ",.0f", ".2f")))
     mine, theirs = (frame.iloc[-1][column] for column in ("ours, h", "recipe, h"))
     rows = sum(run.role == "student" for run in grid.runs)

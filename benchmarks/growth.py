@@ -1,6 +1,6 @@
 """Time and memory of a task as one quantity of the configuration grows, the others fixed.
 
-    python benchmarks/growth.py --set methods.coda_prompt.pool=50
+    python benchmarks/growth.py
     python benchmarks/growth.py --vary batch=16,64,256 threads=1,2
 
 Every value is a case of its own, made as in `steps.py`; the values of one quantity take turns.
@@ -24,6 +24,7 @@ from meter import hardware
 
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
+from cdl.study.configuration import ConfigError
 
 # quantity: its values; fields of a case, and the pool of the method
 QUANTITIES = {
@@ -134,5 +135,5 @@ def main(given: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except CdlError as error:
+    except (CdlError, ConfigError) as error:
         sys.exit(f"benchmark: {error}")

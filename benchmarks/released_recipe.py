@@ -8,10 +8,12 @@ views are made by Pillow in worker processes, each from a random state of its ow
 
 Prompts, heads and losses are this project's modules, so that both recipes compute one function and
 differ in structure alone. The released code spends time on more, such as token correlations that
-nobody reads; that is left out, to the recipe's advantage.
+nobody reads; that is left out, to the recipe's advantage. On a GPU its convolutions run in TF32,
+torch's default, which this project turns off for itself.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from PIL import Image
@@ -29,6 +31,17 @@ from cdl.distillers.base import TeacherOutput
 from cdl.learning.learner import Learner
 
 
+@contextmanager
+def default_tf32() -> Iterator[None]:
+    """Let cuDNN's convolutions use TF32, as torch does where nobody forbids it."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class Unfrozen(Backbone):
     """A ViT in fp32 whose weights get gradients and whose attention matrices are kept."""
 
@@ -44,7 +57,7 @@ class Unfrozen(Backbone):
         self, images: Tensor, injection: Injection | None = None, keep_blocks: int = 0
     ) -> Encoded:
         """Encode as a backbone does, by plain matrix products and a softmax."""
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), default_tf32():
             return super().encode(images, injection, keep_blocks)
 
 
@@ -97,6 +110,7 @@ class Recipe:
     def _foreign(self, batch: Batch) -> Tensor | None:
         return self.foreign_query.query(batch.images) if self.foreign_query else None
 
+    @default_tf32()
     def _learn(
         self, learner: Learner, batch: Batch, query: Tensor | None, taught: TeacherOutput | None
     ) -> Tensor:

@@ -11,10 +11,13 @@ Columns:
     peak MiB: see `meter.Measured`.
     ratio: img/s over the recipe's for the same stage. Its queries and targets are part of its
         student step, so the caches have none.
+    limit: the ratio that counting allows, the recipe's operations over ours: what is left to win
+        without cheaper operations.
+    of limit: ratio over limit.
 
 The micro pair on a CPU, and the published pair on a GPU:
 
-    python benchmarks/steps.py --set methods.coda_prompt.pool=50
+    python benchmarks/steps.py
     python benchmarks/steps.py --teacher vit_base_patch16_224 --student vit_small_patch16_224 \
         --size 224 --precision bf16 --capture --steps 50
 """
@@ -36,6 +39,7 @@ from released_recipe import PillowViews, Recipe, Unfrozen, batches
 from cdl.data.views import Views
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
+from cdl.study.configuration import ConfigError
 
 # the released code on one H100 80GB: ViT-B teaching ViT-S, 224 px, batch 64; ms per step
 RELEASED = {"teacher": 204.0, "student": 172.0}
@@ -132,6 +136,8 @@ def measure(bench: Bench, workers: int, rounds: int) -> pd.DataFrame:
         time, images = statistics.median(times), results[0].images / results[0].steps
         rate = rates[stage, recipe] = 1000 * images / time
         flops, basis = work.get((stage, recipe)), rates.get((stage, "recipe"))
+        theirs, ratio = work.get((stage, "recipe")), None if basis is None else rate / basis
+        limit = None if flops is None or theirs is None else theirs / flops
         rows.append(
             {
                 "stage": stage,
@@ -141,7 +147,9 @@ def measure(bench: Bench, workers: int, rounds: int) -> pd.DataFrame:
                 "img/s": rate,
                 "TFLOP/s": None if flops is None else flops * rate / 1e12,
                 "peak MiB": max(r.peak for r in results) / 2**20,
-                "ratio": None if basis is None else rate / basis,
+                "ratio": ratio,
+                "limit": limit,
+                "of limit": None if limit is None else ratio / limit,
             }
         )
     return pd.DataFrame(rows)
@@ -179,7 +187,7 @@ def main(given: list[str] | None = None) -> None:
             for d in dict.fromkeys([torch.float32, dtype])
         }
         where = hardware(bench.compute, case.threads)
-    formats = ("", "", ".2f", "", ",.0f", ".3f", ".1f", ".2f")
+    formats = ("", "", ".2f", "", ",.0f", ".3f", ".1f", ".2f", ".2f", ".2f")
     print(frame.to_markdown(index=False, floatfmt=formats).replace(" nan ", "   - "))
     print(
         f"\n{where}; {args.rounds} rounds of {case.steps} steps; {args.workers} workers; "
@@ -197,5 +205,5 @@ def main(given: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except CdlError as error:
+    except (CdlError, ConfigError) as error:
         sys.exit(f"benchmark: {error}")

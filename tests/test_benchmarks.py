@@ -10,7 +10,7 @@ import pytest
 import steps
 import torch
 from bench import Bench
-from case import Case, backbone_file
+from case import Case, backbone_file, configuration
 from meter import Meter
 from operations import operations
 from released_recipe import PillowViews, Unfrozen, batches
@@ -23,7 +23,8 @@ from cdl.data.batches import Batch
 from cdl.data.views import Views
 from cdl.learning.step import Step
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
+from cdl.study.configuration import ConfigError, resolve
+from cdl.study.grid import Grid
 
 TINY = {
     "size": 8,
@@ -75,7 +76,7 @@ def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys,
     steps.main([*given, "--distiller=fitnets"])
     printed = capsys.readouterr().out
     header, rows = cells(printed)
-    columns = "stage,recipe,ms/step,range,img/s,TFLOP/s,peak MiB,ratio"
+    columns = "stage,recipe,ms/step,range,img/s,TFLOP/s,peak MiB,ratio,limit,of limit"
     assert header == columns.split(",")
     stages = {(row[0], row[1]) for row in rows}
     both = {"teacher", "student", "evaluation", "input"}
@@ -85,9 +86,29 @@ def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys,
     assert all(float(row[2]) > 0 for row in rows)
     assert "Large matrix product on this device: float32" in printed
     assert "nothing to hold the recipe against" in printed
-    assert json.loads(output.read_text())["case"]["batch"] == 4
+    written = json.loads(output.read_text())
+    assert written["case"]["batch"] == 4
+    found = {(row["stage"], row["recipe"]): row for row in written["stages"]}
+    for stage in ("teacher", "student"):
+        ours, theirs = found[stage, "ours, cached"], found[stage, "recipe"]
+        assert ours["limit"] > 1 == theirs["limit"]
+        reached = ours["TFLOP/s"] / theirs["TFLOP/s"]  # equal where only fewer products help
+        assert ours["of limit"] == pytest.approx(reached)
+    assert found["input", "ours, cached"]["limit"] is None
     grid_cost.main([str(MICRO), f"--steps={output}"])
     assert "4 rows of a table" in capsys.readouterr().out
+
+
+def test_without_options_the_pool_fits_the_narrow_student_and_is_the_published_one_else(tmp_path):
+    paths = {"teacher": backbone_file(Case().teacher, 32, tmp_path)}
+    for name, pool in ((Case().student, 50), (Case().teacher, 100)):
+        here = paths | {"student": backbone_file(name, 32, tmp_path)}
+        for distiller in ("kd_prompt", "cdl_prompt"):
+            case = Case(distiller=distiller)
+            grid = Grid(resolve(configuration(case, tmp_path, here)))
+            assert {run.method.options["pool"] for run in grid.runs} == {pool}
+    case = Case(options=("methods.coda_prompt.pool=20",))
+    assert configuration(case, tmp_path, here)["methods"]["coda_prompt"]["pool"] == 20
 
 
 def test_growth_prints_a_row_per_value(capsys):
@@ -126,6 +147,18 @@ def test_the_recipe_computes_the_same_losses_the_wasteful_way(bench, distiller, 
     recipe.teacher_step(batch)
     assert len(queried) == 1
     assert all(p.grad is not None for p in recipe.teacher.backbone.vit.parameters())
+
+
+def test_the_recipe_has_torchs_tf32_and_leaves_the_setting_as_it_was(bench, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as on our GPU
+    made, seen = bench(), []
+    recipe = steps.recipe_of(made)
+    embed = recipe.student.backbone.vit.patch_embed.proj
+    embed.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    embed.weight.register_hook(lambda _: seen.append(torch.backends.cudnn.allow_tf32))
+    recipe.student_step(made.ready[0])
+    assert seen == [True] * 4  # two queries, the prompted pass, and its backward
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_the_recipes_views_come_from_pillow_in_workers(bench):
