@@ -1,5 +1,6 @@
 # make demo: environment, default run, summary. make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit.
+# make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -25,6 +26,9 @@ style: $(VENV)/ready-test
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
 
+gpu-proof: $(VENV)/ready-test
+	$(BIN)/python benchmarks/gpu_proof.py
+
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
@@ -34,4 +38,4 @@ $(VENV)/ready-test: $(VENV)/ready
 	$(BIN)/pip install --quiet --editable '.[test,slurm]'
 	touch $@
 
-.PHONY: demo test check style
+.PHONY: demo test check style gpu-proof

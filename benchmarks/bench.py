@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
 import torch
 from case import Case, backbone_file, configuration, random_images
 from meter import Measured, Meter
@@ -83,6 +84,7 @@ class Bench:
             fetch(self.fetched[role], "file", path)
         self.backbones = {role: self.backbone(role, Backbone) for role in self.paths}
         self.caches: dict[str, CachedOutputs] = {}
+        self.losses: dict[str, pd.Series] = {}  # of each role's last steps
 
     def use_threads(self) -> None:
         """Set the threads of the case, which are the process's."""
@@ -164,7 +166,7 @@ class Bench:
         """Time the loop of a learner: views, queries, teacher, step."""
         learner, meter = self.learners[role], self.meter()
         training = {k: v for k, v in self.specs[role]["training"].items() if k != "batch_size"}
-        train_task(
+        history = train_task(
             learner,
             _Watched(self.batches, meter),
             query=self.queries(role, cached),
@@ -174,6 +176,8 @@ class Bench:
             capture=self.compute.capture,
             **training,
         )
+        parts = history.columns.drop(["task", "epoch", "learning_rate"])
+        self.losses[role] = history[parts].sum(axis=1)
         return meter.result
 
     @cached_property

@@ -1,8 +1,11 @@
 """The benchmarks run, promise columns, and compare with what they say they compare with."""
 
 import json
+import shutil
+from functools import reduce
 from pathlib import Path
 
+import gpu_proof
 import grid_cost
 import growth
 import load
@@ -23,7 +26,7 @@ from cdl.data.batches import Batch
 from cdl.data.views import Views
 from cdl.learning.step import Step
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError, resolve
+from cdl.study.configuration import ConfigError, merge, read, resolve
 from cdl.study.grid import Grid
 
 TINY = {
@@ -270,3 +273,104 @@ def test_load_counts_what_snakemake_plans():
     assert table["what"].tolist() == ["grid", "snakemake -n"]
     assert set(table["jobs"]) == {2 * load.PER_SEED + load.SHARED}
     assert (table["CPU ms/job"] >= 0).all()
+
+
+@pytest.mark.slow
+def test_the_gpu_proof_runs_to_its_end_without_a_card(tmp_path):
+    assert gpu_proof.main(["--device=cpu", "--small", f"--output={tmp_path}"]) == 0
+    written = json.loads((tmp_path / "report.json").read_text())
+    sections = {section["section"]: section for section in written["sections"]}
+    assert list(sections) == list(gpu_proof.SECTIONS)
+    assert {section["result"] for section in sections.values()} == {"passed"}
+    tests = sections["GPU tests"]["rows"]
+    assert len(tests) > 20 and {test["result"] for test in tests} == {"skipped"}
+    assert [row["apart"] for row in sections["agreement"]["rows"]] == [0, 0]  # eager and eager
+    learnt = sections["learning"]["rows"]
+    assert [row["learner"] for row in learnt] == ["vit_micro", "vit_nano"]
+    assert all(row["fp32 eager, %"] == row["fp32 graph, %"] > 10 for row in learnt)
+    printed = (tmp_path / "report.md").read_text()
+    assert all(f"## {name}" in printed for name in sections)
+    assert "Small: the numbers say nothing" in printed
+
+
+def test_a_section_that_fails_is_reported_and_the_others_still_run(tmp_path, monkeypatch, capsys):
+    def breaks(proof):
+        raise ValueError("broken | pipe")
+
+    def absent(proof):
+        raise gpu_proof.Skipped("nothing there")
+
+    sections = {
+        "breaks": breaks,
+        "absent": absent,
+        "wrong": lambda proof: [{"ok": True}, {"ok": False}],
+        "grid cost": gpu_proof.whole_grid,  # without the steps
+        "last": lambda proof: [{"x": 1234.5, "y": None}],
+    }
+    given = ["--device=cpu", "--small", f"--output={tmp_path}"]
+    monkeypatch.setattr(gpu_proof, "SECTIONS", sections)
+    assert gpu_proof.main(given) == 1
+    assert "Traceback" in capsys.readouterr().err
+    written = json.loads((tmp_path / "report.json").read_text())["sections"]
+    assert {section["section"]: section["result"] for section in written} == {
+        "breaks": "failed",
+        "absent": "skipped",
+        "wrong": "failed",
+        "grid cost": "failed",
+        "last": "passed",
+    }
+    reasons = [section["reason"] for section in written]
+    assert reasons[:3] == ["ValueError: broken | pipe", "nothing there", "1 of 2 rows are not ok"]
+    assert "needs the rows of the section 'steps'" in reasons[3]
+    _, rows = cells((tmp_path / "report.md").read_text())
+    assert rows[0][:3] == ["breaks", "failed", "ValueError: broken pipe"]
+    assert "| 1,234 | -   |" in (tmp_path / "report.md").read_text()
+    monkeypatch.setattr(gpu_proof, "SECTIONS", {"absent": absent, "last": sections["last"]})
+    assert gpu_proof.main(given) == 0
+
+
+def test_the_gpu_proof_wants_a_card_or_small_sizes(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="2"):
+        gpu_proof.main(["--device=cpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CdlError, match="compute.device: 'cuda', but torch .* sees 0 CUDA"):
+        gpu_proof.main([f"--output={tmp_path / 'none'}"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_gpu_proof_learns_real_images_if_they_are_there(tmp_path, monkeypatch):
+    proof = gpu_proof.Proof("cuda", small=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gpu_proof.Skipped, match="no train.*.parquet in data/cifar100"):
+        gpu_proof._study(proof)
+    gpu_proof.CIFAR100.mkdir(parents=True)
+    for split in ("train", "test"):
+        (gpu_proof.CIFAR100 / f"{split}.parquet").touch()
+
+    def pair():
+        files, changes = gpu_proof._study(proof)
+        overlay = {"compute": {"precision": "bf16", "capture": True}}
+        grid = Grid(resolve(reduce(merge, [*map(read, files), changes, overlay])))
+        assert grid.source("cifar100")["source"]["path"] == str(tmp_path / gpu_proof.CIFAR100)
+        assert [(run.role, run.distiller.name) for run in grid.runs] == [
+            ("teacher", "none"),
+            ("student", "none"),
+            ("student", "kd_prompt"),
+        ]
+        return grid.runs[-1].teacher, grid.runs[-1].backbone
+
+    assert pair() == ("vit_micro", "vit_nano")
+    for path in gpu_proof.PAIR.values():
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(backbone_file("vit_micro_patch4_32", 32, tmp_path), path)
+    assert pair() == ("vit_small", "vit_tiny")
+
+
+def test_a_missed_target_is_told(monkeypatch):
+    columns = {"recipe": "ours, cached", "ms/step": 1.0}
+    student = columns | {"stage": "student", "ratio": 31.0, "img/s": 9000.0}
+    teacher = columns | {"stage": "teacher", "ratio": 14.0, "img/s": 6000.0}
+    found = {"steps": [student, teacher], "grid cost": [{"ours, h": 9.0}, {"ours, h": 1.4}]}
+    rows = gpu_proof.targets(gpu_proof.Proof("cpu", True, found))
+    assert [row.get("reached") for row in rows] == [True, False, False, True, True, None]
+    assert "timed on an H100 only" in rows[-1]["target"]

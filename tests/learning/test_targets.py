@@ -176,7 +176,7 @@ def test_frozen_weights_in_bf16_leave_tokens_in_fp32(toy_backbone):
     assert not torch.equal(rounded.tokens, exact.tokens)
 
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU = pytest.mark.gpu
 
 
 @GPU
