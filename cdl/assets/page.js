@@ -244,13 +244,14 @@ function follow() {
 }
 
 function addProvenance() {
-  const list = (title, paths) => [make("h3", {}, title), make("ul", { class: "files" },
-    Object.entries(paths).map(([name, path]) => make("li", {}, file(name, path))))];
+  const list = (title, paths, remarks = {}) => [make("h3", {}, title), make("ul", { class: "files" },
+    Object.entries(paths).map(([name, path]) =>
+      make("li", {}, file(name, path), remarks[name] ? ` ${remarks[name]}` : "")))];
   const versions = content.versions.map((set) =>
     make("li", {}, Object.entries(set).map(([name, version]) => `${name} ${version}`).join(", ")));
   byId("provenance").append(
     make("h3", {}, "Versions"), make("ul", { class: "files" }, versions),
-    ...list("Data", content.data), ...list("Backbones", content.backbones),
+    ...list("Data", content.data, content.remarks), ...list("Backbones", content.backbones),
     make("h3", {}, "Protocols"),
     ...Object.entries(content.protocols).map(([hash, protocol]) => settings(hash, protocol)),
     make("h3", {}, "Configuration, resolved"),

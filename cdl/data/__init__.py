@@ -5,7 +5,12 @@ here that others plan with.
 """
 
 MANIFEST = "manifest.json"  # of a packed folder
+SPLITS = ("train", "test")
 N_CLASSES = {"digits": 10, "cifar100": 100, "imagenet_r": 200}  # of sources that have them fixed
+N_IMAGES = {  # of training and test images, of published sources
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "imagenet_r": {"train": 24_000, "test": 6_000},
+}
 
 
 def pixels_name(split: str) -> str:

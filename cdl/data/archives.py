@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cdl.data.items import SPLITS, Item, Source, class_names, decode
+from cdl.data import SPLITS
+from cdl.data.decoding import decode
+from cdl.data.items import Item, Source, class_names
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain

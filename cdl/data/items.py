@@ -1,17 +1,11 @@
-"""What a source yields, and how the bytes of an image become pixels."""
+"""What a source yields: class names, and the images of both splits."""
 
-import io
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
 from cdl.runtime.errors import CdlError
-
-SPLITS = ("train", "test")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # decoders that start no other program
 
 
 @dataclass(frozen=True)
@@ -26,37 +20,30 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """Class names in label order and the items of both splits."""
+    """Class names in label order, the items of both splits, and files left out, by suffix."""
 
     classes: tuple[str, ...]
     items: Iterable[Item]
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
-def class_names(names: dict[int, str], path: str) -> tuple[str, ...]:
-    """Return names in label order; raise `CdlError` if the labels do not run from 0."""
+def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:
+    """Return names in label order.
+
+    Raises:
+        CdlError: the labels do not run from 0, or a name is empty or that of two labels.
+    """
     missing = sorted(set(range(len(names))) - set(names))
     if missing:
         raise CdlError(
             f"{path}: {len(names)} classes but none has label {missing[0]}; labels "
             "must run from 0 without a gap"
         )
+    owner: dict[str, int] = {}
+    for label in range(len(names)):
+        name = names[label]
+        if name is None or name == "":
+            raise CdlError(f"{path}: the class with label {label} has no name ({name!r})")
+        if owner.setdefault(name, label) != label:
+            raise CdlError(f"{path}: the labels {owner[name]} and {label} are both named {name!r}")
     return tuple(names[i] for i in range(len(names)))
-
-
-def decode(raw: bytes, name: str) -> np.ndarray:
-    """Return an encoded image as `[H, W, 3]` uint8.
-
-    Raises:
-        CdlError: it is damaged, or larger than Pillow's limit of 89 million pixels.
-    """
-    if not isinstance(raw, bytes):
-        raise CdlError(f"{name} holds {type(raw).__name__}, not the bytes of an image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-                return np.asarray(image.convert("RGB"))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise CdlError(f"{name} is refused ({error}); remove it or store it smaller") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise CdlError(f"{name} is not a readable image ({error})") from error

@@ -6,23 +6,26 @@ A packed folder holds, per split, `SPLIT.pixels` (all images `[H, W, 3]` one aft
 one stands for the split: it says what is in the images, not how a version of pyarrow stores it.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cdl.data import MANIFEST, index_name, pixels_name
-from cdl.data.items import SPLITS, Item, Source
+from cdl.data import MANIFEST, SPLITS, index_name, pixels_name
+from cdl.data.decoding import UnreadableImage
+from cdl.data.items import Item, Source
 from cdl.data.sources import SOURCES
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
+_NAMED = 20  # of many images in one sentence
 _NUMBERS, _INDEX = ["label", "height", "width", "offset"], ["name", "sha256"]
 
 
@@ -36,44 +39,36 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
             never enlarged); None keeps them as they are.
 
     Raises:
-        CdlError: bad data, naming the file: an unreadable image, a label out of range, a class
-            without images, an empty split, one file in both splits.
+        CdlError: bad data, naming the file: unreadable images (all of them), a label out of
+            range, a class without images, an empty split, one file in both splits.
     """
-    output = Path(output)
-    arguments = dict(source)
+    output, arguments = Path(output), dict(source)
     data: Source = SOURCES[arguments.pop("name")](**arguments)
-    items = iter(data.items)
-    item = next(items, None)
-    frames = {}
-    for split in SPLITS:  # sources yield the training items first
-        index = []
-        with replacing(output / pixels_name(split)) as temporary, open(temporary, "wb") as file:
-            while item is not None and item.split == split:
-                pixels = _pixels(item, data.classes, short_side)
-                raw = pixels.tobytes()
-                sha256 = hashlib.sha256(raw).digest()
-                index.append((item.label, *pixels.shape[:2], file.tell(), item.name, sha256))
-                file.write(raw)
-                item = next(items, None)
-        frames[split] = pd.DataFrame(index, columns=_NUMBERS + _INDEX)
-        _check(frames[split], split, data.classes)
+    with contextlib.ExitStack() as pixels:  # they appear together, when everything is right
+        files = {}
+        for split in SPLITS:
+            temporary = pixels.enter_context(replacing(output / pixels_name(split)))
+            files[split] = pixels.enter_context(open(temporary, "wb"))
+        frames = _decode(data, short_side, files)
+        for split, frame in frames.items():
+            _check(frame, split, data.classes)
+        twins = _twins(frames)
+    for split, frame in frames.items():
         with replacing(output / index_name(split)) as temporary:
-            frames[split].to_parquet(temporary, index=False)
-    twice = set(frames["train"]["name"]) & set(frames["test"]["name"])
-    if twice:
-        raise CdlError(f"{min(twice)} is in the training and in the test split")
-    equal = len(set(frames["train"]["sha256"]) & set(frames["test"]["sha256"]))
-    if equal:
-        log.warning("%d images have pixel-identical copies in the other split", equal)
+            frame.to_parquet(temporary, index=False)
     manifest = {
         "source": dict(source),
         "short_side": short_side,
         "classes": list(data.classes),
         "splits": {s: {"images": len(f), "sha256": _digest(f)} for s, f in frames.items()},
-        "equal_pixels_in_both_splits": equal,
+        "skipped": dict(data.skipped),
+        **twins,
     }
     write_json(output / MANIFEST, manifest)
     log.info("packed %s", {split: len(frame) for split, frame in frames.items()})
+    if data.skipped:
+        skipped = ", ".join(f"{n} {kind}" for kind, n in data.skipped.items())
+        log.warning("left out, as no images: %s", skipped)
 
 
 def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[str]]:
@@ -150,6 +145,63 @@ def _pixels(item: Item, classes: tuple[str, ...], short_side: int | None) -> np.
             f"{len(classes) - 1}"
         )
     return pixels
+
+
+def _decode(
+    data: Source, short_side: int | None, files: Mapping[str, BinaryIO]
+) -> dict[str, pd.DataFrame]:
+    """Write the pixels of each split into its file; return their indices.
+
+    Raises:
+        CdlError: images cannot be used; all are tried before the first ones are named.
+    """
+    rows: dict[str, list[tuple[Any, ...]]] = {split: [] for split in files}
+    unreadable = []
+    for item in data.items:
+        try:
+            pixels = _pixels(item, data.classes, short_side)
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+            continue
+        raw, file = pixels.tobytes(), files[item.split]
+        sha256 = hashlib.sha256(raw).digest()
+        rows[item.split].append((item.label, *pixels.shape[:2], file.tell(), item.name, sha256))
+        file.write(raw)
+    if unreadable:
+        rest = len(unreadable) - _NAMED
+        named = "; ".join(unreadable[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+        many = f"{len(unreadable)} images cannot be used: " if len(unreadable) > 1 else ""
+        raise CdlError(many + named)
+    return {split: pd.DataFrame(found, columns=_NUMBERS + _INDEX) for split, found in rows.items()}
+
+
+def _twins(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Count images with pixel-identical copies, for the manifest and the log; name the first.
+
+    Raises:
+        CdlError: one file is in both splits.
+    """
+    train, test = frames.values()
+    twice = set(train["name"]) & set(test["name"])
+    if twice:
+        raise CdlError(f"{min(twice)} is in the training and in the test split")
+    equal = len(set(train["sha256"]) & set(test["sha256"]))
+    if equal:
+        log.warning("%d images have pixel-identical copies in the other split", equal)
+    both = pd.concat([train, test], ignore_index=True)
+    labels = both.groupby("sha256", sort=False)["label"].transform("nunique")
+    disputed = both["name"][labels > 1].tolist()
+    if disputed:
+        first = ", ".join(disputed[:_NAMED])
+        log.warning("%d images have copies with another label: %s", len(disputed), first)
+    copies = sum(int(frame["sha256"].duplicated().sum()) for frame in frames.values())
+    if copies:
+        log.warning("%d images repeat another one of their split", copies)
+    return {
+        "equal_pixels_in_both_splits": equal,
+        "equal_pixels_in_one_split": copies,
+        "equal_pixels_under_two_labels": {"images": len(disputed), "first": disputed[:_NAMED]},
+    }
 
 
 def _check(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> None:

@@ -60,6 +60,7 @@ def write_page(
         "protocols": protocols,
         "versions": _distinct(run["versions"] for run in runs),
         "data": {k: os.path.relpath(v, folder) for k, v in shown["data"].items()},
+        "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()},
         "backbones": {k: os.path.relpath(v, folder) for k, v in shown["backbones"].items()},
         "configuration": configuration,
     }
@@ -118,6 +119,20 @@ def _run(row: Mapping[Hashable, Any], shown: Mapping[str, Any], folder: str) -> 
         "versions": result["versions"],
         "files": [(what, os.path.relpath(path, folder)) for what, path in shown["files"]],
     }
+
+
+def _remarks(manifest: Mapping[str, Any]) -> str:
+    """Return what was left out and what is doubled in packed data; nothing if nothing is."""
+    skipped = ", ".join(f"{n} {kind}" for kind, n in manifest.get("skipped", {}).items())
+    remarks = [f"left out as no images: {skipped}"] if skipped else []
+    disputed = manifest.get("equal_pixels_under_two_labels", {}).get("images", 0)
+    for n, what in (
+        (manifest.get("equal_pixels_in_both_splits", 0), "copies in the other split"),
+        (manifest.get("equal_pixels_in_one_split", 0), "copies in their split"),
+        (disputed, "copies with another label"),
+    ):
+        remarks += [f"images with {what}: {n}"] if n else []
+    return "; ".join(remarks)
 
 
 def _number(value: Any) -> Any:

@@ -26,7 +26,7 @@ def study(tmp_path_factory):
     results, _, cost, protocols = make_study(folder)
     for name in ("data/manifest.json", "big.json", "small.json"):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).touch()
+        (folder / name).write_text("{}")
     write_page(
         f"{folder}/index.html",
         name="study",

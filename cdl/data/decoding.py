@@ -1,0 +1,97 @@
+"""The bytes of an image file become pixels: upright, eight bits, no transparency.
+
+* Turned as its EXIF orientation says, as viewers show it.
+* Transparent pixels are composited on white.
+* 16-bit greyscale is scaled from 0..65535 (or the full range of its bits) to 0..255, floating
+  point from 0..1. Integers of 32 bits name no white, and are refused like floats outside 0..1.
+* Of an animation or a file of several pages the first image is taken.
+* Any other mode (palette, grey, CMYK) becomes RGB as Pillow converts it.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffTags import TAGS_V2
+
+from cdl.runtime.errors import CdlError
+
+# Decoders that work in this process, on the bytes they are given: none starts another program
+# (as EPS does) or opens other files.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_BITS, _PHOTOMETRIC = (
+    next(tag for tag, info in TAGS_V2.items() if info.name == name)
+    for name in ("BitsPerSample", "PhotometricInterpretation")
+)
+_WHITE = (255, 255, 255, 255)
+
+
+class UnreadableImage(CdlError):
+    """An image that cannot be used, with the reason; the others of its source may be fine."""
+
+
+def decode(raw: bytes, name: str) -> np.ndarray:
+    """Return an encoded image as `[H, W, 3]` uint8.
+
+    Raises:
+        UnreadableImage: it is damaged, of a foreign format, larger than Pillow's limit of 89
+            million pixels, or its numbers name no white.
+    """
+    if not isinstance(raw, bytes):
+        kind = "null" if raw is None else type(raw).__name__
+        raise UnreadableImage(f"{name} holds {kind}, not the bytes of an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image, name)
+    except CdlError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnreadableImage(
+            f"{name} is refused ({error}); remove it or store it smaller"
+        ) from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise UnreadableImage(
+            f"{name} is not a readable image (its bytes are none of {known})"
+        ) from error
+    except Exception as error:  # a decoder's errors on damaged bytes are of any kind
+        reason = str(error) or type(error).__name__
+        raise UnreadableImage(f"{name} is not a readable image ({reason})") from error
+
+
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        grey = _grey(image, name)
+        return grey[..., None].repeat(3, axis=-1)
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, _WHITE)
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return np.asarray(image.convert("RGB"))
+
+
+def _grey(image: Image.Image, name: str) -> np.ndarray:
+    """Return greyscale of more than eight bits as `[H, W]` uint8."""
+    values = np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})
+    white = float(2 ** max(tags.get(_BITS, (16,))) - 1)
+    if image.mode == "F":
+        white = 1.0
+        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
+            raise UnreadableImage(
+                f"{name} holds floating-point numbers outside 0 to 1, whose white is not "
+                "defined; store it with 8 or 16 bits"
+            )
+    elif image.mode == "I" and image.format != "PNG":  # 16 bits there, in Pillow before 11.3
+        raise UnreadableImage(
+            f"{name} holds signed or 32-bit integers, whose white is not defined; store it with "
+            "8 or 16 bits"
+        )
+    grey = np.rint(values * (255 / white)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0 and image.mode != "F":  # 0 is white there
+        grey = 255 - grey
+    return np.where(values == image.info.get("transparency"), np.uint8(255), grey)

@@ -1,0 +1,45 @@
+"""What was left out or doubled in the data stands on the page."""
+
+import json
+import re
+
+from study import make_study
+
+from cdl.report.page import write_page
+
+
+def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
+    results, _, cost, protocols = make_study(tmp_path)
+    manifests = {
+        "digits": {
+            "skipped": {".txt": 3, "hidden": 1},
+            "equal_pixels_in_both_splits": 2,
+            "equal_pixels_in_one_split": 0,
+            "equal_pixels_under_two_labels": {"images": 4, "first": ["a", "b", "c", "d"]},
+        },
+        "clean": {"skipped": {}},
+    }
+    for name, manifest in manifests.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(manifest))
+    shown = {
+        "runs": {r: {"results": f"{r}/results.json", "files": []} for r in results["run"]},
+        "data": {name: f"{tmp_path}/{name}.json" for name in manifests},
+        "backbones": {},
+    }
+    write_page(
+        f"{tmp_path}/index.html",
+        name="study",
+        configuration="",
+        results=results,
+        cost=cost,
+        protocols=protocols,
+        shown=shown,
+    )
+    text = (tmp_path / "index.html").read_text()
+    content = json.loads(re.search(r'id="content">(.*?)</script>', text, re.DOTALL)[1])
+    assert content["remarks"]["clean"] == ""
+    assert content["remarks"]["digits"] == (
+        "left out as no images: 3 .txt, 1 hidden; "
+        "images with copies in the other split: 2; images with copies with another label: 4"
+    )
+    assert "content.remarks" in text
