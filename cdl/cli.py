@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from enum import StrEnum
 from functools import reduce
 from importlib.resources import files
@@ -82,6 +83,23 @@ def status(
     os.chdir(directory)
     answer = report(grid, cores)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+
+
+@app.command(epilog="Example: cdl data config.yaml")
+def data(
+    config: Configs,
+    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Say what the datasets of CONFIG hold, and whether their tasks can be made of it."""
+    from cdl.study.datasets import describe, text
+
+    grid = grid_of(config)
+    os.chdir(directory)
+    found = describe(grid)
+    print(
+        json.dumps({k: asdict(v) for k, v in found.items()}, indent=2) if as_json else text(found)
+    )
 
 
 @app.command(epilog="Example: cdl trace digits/l2p/kd-vit_nano-from-vit_micro-q-vit_nano/seed0")

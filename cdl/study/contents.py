@@ -1,46 +1,58 @@
 """What a user's files hold, told by a digest of their contents: their times do not count.
 
 A file is read again only if its size or time has changed since it was last read, so that planning
-stays fast; what was found then is kept in a small file beside the results.
+stays fast; what was found then is kept in a small file beside the results, which vouches for
+itself and may be deleted. `altered` reads everything.
 """
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cdl.runtime.artifacts import fingerprint_file, write_json
+from cdl.data.folders import images_of, tables_of
+from cdl.runtime.artifacts import fingerprint, fingerprint_file, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.layout import digest
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:
-    """Return all files of a folder of images, or the Parquet files; none of a published source."""
-    if "path" not in source:
-        return []
-    folder = Path(source["path"])
-    if source["name"] == "folder":
-        return sorted(file for file in folder.rglob("*") if file.is_file())
-    return [file for s in ("train", "test") for file in sorted(folder.glob(source[s]))]
+    """Return all files that decide what a user's source holds; none of a published source.
+
+    Raises:
+        ConfigError: they are not as the source describes them.
+    """
+    options = {key: value for key, value in source.items() if key != "name"}
+    try:
+        if source["name"] == "folder":
+            return images_of(**options).files
+        if source["name"] == "parquet":
+            tables = tables_of(options["path"], options["train"], options["test"])
+            return [file for files in tables.values() for file in files]
+    except CdlError as error:
+        raise ConfigError(str(error)) from error
+    return []
 
 
 def contents(files: Iterable[Path], memory: Path) -> str:
-    """Return a digest of names and contents of files.
+    """Return a digest of names and contents of files, see `hashes`."""
+    return digest(sorted(hashes(files, memory).items()))
+
+
+def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:
+    """Return the sha256 of each file by its path.
 
     Args:
         files: they exist.
-        memory: JSON of size, time and sha256 of each, as they were; it may be missing.
+        memory: JSON of size, time and sha256 of each, as they were; it may be missing or damaged.
 
     Raises:
         ConfigError: a file cannot be read.
     """
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
-    now = {}
+    known = _known(memory)
+    now: dict[str, list[Any]] = {}
     for file in files:
         try:
             status = file.stat()
@@ -52,5 +64,43 @@ def contents(files: Iterable[Path], memory: Path) -> str:
         now[str(file)] = [*stamp, sha256]
     if now != known:
         with contextlib.suppress(CdlError):  # without it, planning takes longer the next time
-            write_json(memory, now)
-    return digest(sorted((name, sha256) for name, (_, _, sha256) in now.items()))
+            write_json(memory, {"files": now, "sha256": fingerprint(now)})
+    return {name: sha256 for name, (_, _, sha256) in now.items()}
+
+
+def altered(files: Iterable[Path], memory: Path) -> Iterator[tuple[Path, str]]:
+    """Read every file, whatever its time, and yield those that are not what they were.
+
+    Args:
+        files: of `files_of`, as they are now.
+        memory: of `hashes`, written when what was learnt from them was planned.
+
+    Yields:
+        A file, and whether it is `changed`, `unreadable`, `new` or `missing`.
+    """
+    known = _known(memory)
+    there = {str(file): file for file in files}
+    for name, file in there.items():
+        try:
+            sha256 = fingerprint_file(file)
+        except OSError:
+            yield file, "unreadable"
+            continue
+        if name not in known:
+            yield file, "new"
+        elif sha256 != known[name][2]:
+            yield file, "changed"
+    for name in known.keys() - there.keys():
+        yield Path(name), "missing"
+
+
+def _known(memory: Path) -> dict[str, list[Any]]:
+    """Return what a memory holds; nothing if it is missing, damaged or something else."""
+    try:
+        found = json.loads(memory.read_bytes())
+        if found["sha256"] == fingerprint(found["files"]):
+            entries = dict(found["files"]).items()
+            return {name: e for name, e in entries if isinstance(e, list) and len(e) == 3}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return {}

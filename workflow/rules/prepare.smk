@@ -27,7 +27,7 @@ rule fetch_dataset:
 
 rule prepare_dataset:
     input:
-        unpack(lambda w: tracked(INPUTS.source(w.prepared))),
+        unpack(lambda w: tracked(told(INPUTS.source)(w.prepared))),
     output:
         manifest=PACKED.manifest,
         train_pixels=PACKED.pixels("train"),
