@@ -44,7 +44,8 @@ def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Su
     """
     options = dict(source)
     name = options.pop("name")
-    return _KINDS.get(name, _published)(name, options, sha256_of)
+    kind = _KINDS.get(name, _published if name in N_IMAGES else _any)
+    return kind(name, options, sha256_of)
 
 
 def _folder(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
@@ -71,11 +72,12 @@ def _parquet(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str
     return _counted(classes, pairs, [part for parts in files.values() for part in parts], {})
 
 
-def _digits(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
-    from cdl.data.sources import digits
+def _any(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
+    from cdl.data.sources import SOURCES
 
-    source = digits(**options)
-    return _counted(source.classes, [(item.split, item.label) for item in source.items], [], {})
+    source = SOURCES[name](**options)
+    pairs = [(item.split, item.label) for item in source.items]
+    return _counted(source.classes, pairs, [], source.skipped)
 
 
 def _published(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
@@ -87,7 +89,7 @@ def _published(name: str, options: dict[str, Any], sha256_of: Callable[[Path], s
     return Summary(N_CLASSES[name], N_IMAGES[name], None, _size(there), absent)
 
 
-_KINDS = {"folder": _folder, "parquet": _parquet, "digits": _digits}
+_KINDS = {"folder": _folder, "parquet": _parquet}
 
 
 def _counted(

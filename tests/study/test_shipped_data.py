@@ -1,0 +1,38 @@
+"""A shipped configuration fetches its data by itself or says at once what to put where."""
+
+from pathlib import Path
+
+import pytest
+
+from cdl.study.configuration import read
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
+
+
+def own_files(config):
+    """Files and patterns that a user has to put somewhere, with their folders."""
+    for dataset in config.get("datasets", {}).values():
+        for source in dataset.get("source", {}).values():
+            if "path" in source:
+                yield source["path"]
+                yield source.get("train", "train*.parquet")
+                yield source.get("test", "test*.parquet")
+    for backbone in config.get("backbones", {}).values():
+        if "file" in backbone:
+            yield str(Path(backbone["file"]).parent)
+            yield Path(backbone["file"]).name
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_first_line_names_what_to_put_where(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    for wanted in own_files(read(path)):
+        assert wanted in first, wanted
+
+
+def test_there_are_configurations_of_both_kinds():
+    needing = [path for path in SHIPPED if list(own_files(read(path)))]
+    assert needing
+    assert len(needing) < len(SHIPPED)
