@@ -21,7 +21,7 @@ from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import DistillerContext
 from cdl.learning.learner import Learner
-from cdl.learning.specs import queries_spec
+from cdl.learning.specs import precision_of, queries_spec
 from cdl.prompts import PROMPTS
 from cdl.prompts.base import PromptContext, PromptMethod
 from cdl.runtime import artifacts
@@ -48,17 +48,22 @@ def versions() -> dict[str, str]:
 
 
 def compute_of(spec: Mapping[str, Any], execution: Execution) -> Compute:
-    """Select and apply the device, with the precision of a specification."""
-    precision = spec.get("precision", "fp32")
+    """Select and apply the device, with the precision of a specification's own backbone."""
+    precision = precision_of(spec, spec["backbone"])
     return Compute.select(execution.device, precision, execution.capture).apply()
 
 
 def load_backbones(
     spec: Mapping[str, Any], paths: Mapping[str, str], compute: Compute
 ) -> dict[str, Backbone]:
-    """Load backbones by name on the device, as a specification wants them."""
+    """Load backbones by name on the device, each in the precision that a specification gives it."""
     size, normalization = spec["view"]["size"], spec["normalization"]
-    return {n: Backbone.load(p, size, normalization).place(compute) for n, p in paths.items()}
+    return {
+        name: Backbone.load(path, size, normalization).place(
+            compute.rounding(precision_of(spec, name))
+        )
+        for name, path in paths.items()
+    }
 
 
 def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
@@ -95,11 +100,15 @@ class TaskContext:
         data: str,
         backbones: Mapping[str, str],
         execution: Execution,
+        models: Mapping[str, Any] | None = None,
     ) -> "TaskContext":
-        """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
-        compute = compute_of(spec, execution)
+        """Open data and backbones by their paths; raise `CdlError` if one is damaged.
+
+        `models` says how the backbones compute where `spec` is of their views alone.
+        """
+        compute = compute_of(models or spec, execution)
         train = Packed(data, "train")
-        loaded = load_backbones(spec, backbones, compute)
+        loaded = load_backbones(models or spec, backbones, compute)
         fingerprints = {
             "data": train.fingerprint,
             "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},

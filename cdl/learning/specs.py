@@ -8,13 +8,23 @@ from typing import Any
 
 _VIEWS = ("numerics", "seed", "stream", "images_per_class", "view", "normalization")
 _TEST_VIEWS = ("numerics", "normalization")
-_ROUNDING = ("cache_dtype", "precision")
+_ROUNDING = ("cache_dtype",)
+
+
+def precision_of(spec: Mapping[str, Any], backbone: str) -> str:
+    """Return the precision of a backbone's frozen weights in a specification of any kind.
+
+    Its `precision` is one word for all backbones, or a word for each where they differ.
+    """
+    given = spec.get("precision", "fp32")
+    return str(given if isinstance(given, str) else given[backbone])
 
 
 def queries_spec(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
     """Return what fixes the queries of a learner's training views, from a backbone's name."""
     training = {key: spec["training"][key] for key in ("epochs", "batch_size")}
-    return _part(spec, _VIEWS + _ROUNDING) | {"backbone": backbone, "training": training}
+    own = {"backbone": backbone, "training": training}
+    return _part(spec, _VIEWS + _ROUNDING) | _precision(spec, backbone) | own
 
 
 def test_queries_spec(
@@ -23,7 +33,7 @@ def test_queries_spec(
     """Return what fixes the queries of the test views."""
     view = {key: spec["view"][key] for key in ("size", "test_resize")}  # no crop, no flip
     own = {"backbone": backbone, "images_per_class": images_per_class, "view": view}
-    return _part(spec, _TEST_VIEWS + _ROUNDING) | own
+    return _part(spec, _TEST_VIEWS + _ROUNDING) | _precision(spec, backbone) | own
 
 
 def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +43,11 @@ def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> di
         "views": queries_spec(spec, teacher_spec["query"]),
         **_part(spec, ("apt_teacher",)),
     }
+
+
+def _precision(spec: Mapping[str, Any], backbone: str) -> dict[str, str]:
+    precision = precision_of(spec, backbone)
+    return {} if precision == "fp32" else {"precision": precision}
 
 
 def _part(spec: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def write_targets(
     """
     views, teacher_spec = spec["views"], spec["teacher"]
     name = teacher_spec["backbone"]
-    context = TaskContext.open(views, task, inputs.data, {name: inputs.backbone}, execution)
+    backbones = {name: inputs.backbone}
+    context = TaskContext.open(views, task, inputs.data, backbones, execution, teacher_spec)
     query = context.cached(inputs.queries, views) if inputs.queries else None
     apt_teacher = spec.get("apt_teacher")
     guide, metadata = open_teacher(context, inputs.teacher, teacher_spec, apt_teacher)

@@ -1,10 +1,12 @@
 """Where a job computes, how precisely, and what else of its execution changes no number."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from cdl.runtime.errors import CdlError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Compute:
 
     Attributes:
         device: where everything is computed.
-        dtype: of frozen weights: float32, or bfloat16 on a GPU.
+        dtype: of frozen weights: float32 or bfloat16.
         capture: whether the training step is replayed as a CUDA graph.
     """
 
@@ -31,29 +33,38 @@ class Compute:
 
         Args:
             device: `auto` (the first CUDA device if there is one), `cpu`, `cuda` or `cuda:N`.
-            precision: `fp32`, or `bf16` for frozen weights on a GPU.
+            precision: `fp32`, or `bf16` for frozen weights.
             capture: replay the training step as a CUDA graph; the CPU has none.
 
         Raises:
-            CdlError: there is no such device, or the CPU is asked for bf16.
+            CdlError: there is no such device, or it has no units for bf16.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = torch.device(device)
         if chosen.type == "cpu":
-            if precision != "fp32":
-                raise CdlError(
-                    f"compute.precision: {precision!r} needs a GPU and the device is the CPU; "
-                    "write fp32, or run where torch sees a GPU"
-                )
-            return cls(chosen)
+            return cls(chosen).rounding(precision)
         available = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= available:
             raise CdlError(
                 f"compute.device: {device!r}, but torch {torch.__version__} sees {available} "
                 "CUDA devices here; write auto or cpu"
             )
-        return cls(chosen, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision], capture)
+        return cls(chosen, capture=capture).rounding(precision)
+
+    def rounding(self, precision: str) -> "Compute":
+        """Return the same device with frozen weights in a precision.
+
+        Raises:
+            CdlError: bf16 on a CPU whose bf16 products would be slower than those of fp32.
+        """
+        if precision == "bf16" and self.device.type == "cpu" and not _cpu_has_bf16_units():
+            raise CdlError(
+                f"compute.precision: {precision!r} on the CPU needs one of which torch "
+                f"{torch.__version__} says that it has AVX512-BF16 or AMX, and it says so of "
+                "neither here; write fp32, or run on a GPU"
+            )
+        return replace(self, dtype=_DTYPES[precision])
 
     def apply(self) -> "Compute":
         """Set torch's process-wide state for this device: determinism on the CPU, no TF32."""
@@ -65,7 +76,15 @@ class Compute:
 
     @property
     def name(self) -> str:
-        """Return what computed: `cpu`, or the GPU's name and the precision of frozen weights."""
-        if self.device.type == "cpu":
+        """Return what computed: the device and the precision of frozen weights; `cpu` is fp32."""
+        if self.device.type == "cpu" and self.dtype == torch.float32:
             return "cpu"
-        return f"{torch.cuda.get_device_name(self.device)} {self.dtype}".replace("torch.", "")
+        on_gpu = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if on_gpu else "cpu"
+        return f"{device} {self.dtype}".replace("torch.", "")
+
+
+def _cpu_has_bf16_units() -> bool:
+    """Whether the CPU multiplies bf16 matrices in hardware; an old torch cannot say, so no."""
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asked)

@@ -55,6 +55,11 @@ class Run:
         names = {self.backbone, self.query, self.teacher, self.teacher_query}
         return sorted(name for name in names if name)
 
+    def role_of(self, backbone: str) -> str:
+        """Return the role of one of its backbones: a teacher may read its student's queries."""
+        teachers = {self.teacher, self.backbone if self.role == "teacher" else None}
+        return "teacher" if backbone in teachers else "student"
+
     @property
     def rule(self) -> str:
         """The rule that learns its tasks."""

@@ -124,6 +124,17 @@ def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:
     reads = run is None or run.prompts.needs_query or (run.teacher and not run.reads_blocks)
     if grid.cached and reads and compute["targets_dtype"] != "float32":
         rounding["cache_dtype"] = compute["targets_dtype"]
-    if compute["precision"] != "fp32":
-        rounding["precision"] = compute["precision"]
+    precision = _precision(compute["precision"], run)
+    if precision != "fp32":
+        rounding["precision"] = precision
     return rounding
+
+
+def _precision(given: str | dict[str, str], run: Run | None) -> str | dict[str, str]:
+    """Return what is given by role, or for the backbones of a run; one word if all are alike."""
+    if isinstance(given, str):
+        return given
+    if run is not None:
+        given = {name: given[run.role_of(name)] for name in run.backbones}
+    words = set(given.values())
+    return words.pop() if len(words) == 1 else given

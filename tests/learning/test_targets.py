@@ -142,8 +142,50 @@ def test_devices_that_do_not_exist_are_refused(monkeypatch):
     assert Compute.select("auto").name == "cpu"
     with pytest.raises(CdlError, match="compute.device: 'cuda:3', but torch .* sees 0 CUDA"):
         Compute.select("cuda:3")
-    with pytest.raises(CdlError, match="compute.precision: 'bf16' needs a GPU"):
+
+
+@pytest.fixture
+def bf16_units():
+    """Skips where the CPU refuses bf16."""
+    try:
         Compute.select("cpu", "bf16")
+    except CdlError as error:
+        pytest.skip(str(error))
+
+
+def test_bf16_on_the_cpu_gives_the_same_bits_twice_and_others_than_fp32(lab, bf16_units):
+    first, again = (
+        learnt(lab, ALL, "cdl_prompt", precision="bf16", save_minutes=m) for m in (0.0, 1.0)
+    )
+    exact = learnt(lab, ALL, "cdl_prompt", precision="fp32")
+    assert all(torch.equal(first[0][k], again[0][k]) for k in first[0])
+    assert all(tensor.dtype == exact[0][k].dtype for k, tensor in first[0].items())
+    pd.testing.assert_frame_equal(first[1], again[1], check_exact=True)
+    assert first[2] == again[2]
+    assert any(not torch.equal(first[0][k], exact[0][k]) for k in first[0])
+    pd.testing.assert_frame_equal(first[1], exact[1], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("query", ["student", "self"])
+@pytest.mark.parametrize("kd", ["kd", "cdl_prompt", "fitnets"])
+def test_each_cache_is_computed_in_the_precision_of_its_model(lab, bf16_units, query, kd):
+    changes, found = ALL | {"protocol": {"query": query}}, {}
+    for teacher, student in (("bf16", "fp32"), ("fp32", "bf16")):
+        for how in ({"targets": "online"}, {"targets": "cached", "targets_dtype": "float32"}):
+            roles = {"teacher": teacher, "student": student}
+            name = f"{teacher}_{how['targets']}"
+            given = {**changes, "name": name, "compute": {"precision": roles, **how}}
+            here = lab(given)
+            run = here.student(kd)
+            here.learn_all(run)
+            matrix = here.evaluate(run)[0]["matrix"]
+            found[name] = [artifacts.load(here.checkpoint(run, 1))[0], matrix]
+    for teacher in ("bf16", "fp32"):
+        online, cached = found[f"{teacher}_online"], found[f"{teacher}_cached"]
+        assert all(torch.equal(online[0][k], cached[0][k]) for k in online[0])  # bit by bit
+        assert online[1] == cached[1]
+    states = [found[f"{teacher}_online"][0] for teacher in ("bf16", "fp32")]
+    assert any(not torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
 def test_a_gpu_named_by_its_index_is_the_current_one(monkeypatch):
