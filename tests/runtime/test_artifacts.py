@@ -1,46 +1,28 @@
-"""Files are whole or absent, also when several write them at once."""
+"""Files that the program writes: who may read them, and that each vouches for itself."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import os
 
-from cdl.runtime.artifacts import read_json, replacing, write_json
+import pytest
+import torch
 
-
-def test_two_writers_of_one_path_have_temporary_files_of_their_own(tmp_path):
-    path = tmp_path / "x"
-    with replacing(path) as first:  # as on two hosts where both have this pid
-        first.write_text("a" * 100)
-        with replacing(path) as second:
-            assert first != second
-            second.write_text("b" * 10)
-        assert path.read_text() == "b" * 10
-    assert path.read_text() == "a" * 100
-    assert list(tmp_path.iterdir()) == [path]
+from cdl.learning.checkpointing import State
+from cdl.runtime import artifacts
 
 
-def test_threads_that_write_one_path_leave_it_whole(tmp_path):
-    path, start = tmp_path / "x.json", threading.Barrier(8)
-
-    def write(number):
-        start.wait()
-        for _ in range(30):
-            write_json(path, [number] * 1000 * number)
-            found = read_json(path)
-            assert len(found) == 1000 * found[0]
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(write, range(1, 9)))
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.fixture
+def umask():
+    """A setter of the umask, which is put back at the end."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
 
 
-def test_a_block_that_fails_leaves_what_was_there(tmp_path):
-    path = tmp_path / "x"
-    path.write_text("before")
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise KeyError
-    except KeyError:
-        pass
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_every_artifact_obeys_the_umask(tmp_path, umask, mask, mode):
+    umask(mask)
+    artifacts.save(tmp_path / "learner.safetensors", {"x": torch.ones(2)}, {})
+    with State(str(tmp_path / "state"), {"job": 1}, minutes=0) as state:
+        state.save({"x": torch.ones(2)}, {"at": [0, 1]})
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}
