@@ -124,6 +124,34 @@ def trace(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: cdl verify config.yaml --data")
+def verify(
+    config: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CONFIG...]", help="YAML; later files over earlier ones."),
+    ] = None,
+    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    data: Annotated[bool, typer.Option("--data", help="Read users' source files again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every file of CONFIG with its recorded hash; name what is damaged or missing.
+
+    Without CONFIG, those of the configuration that runs by default.
+    """
+    from cdl.report.verify import Vouched
+    from cdl.report.verify import verify as compare
+    from cdl.study.inputs import Inputs
+    from cdl.study.records import records_of, sources_of
+
+    inputs = Inputs(grid_of(config or [program() / "config" / "default.yaml"]))
+    os.chdir(directory)
+    vouched = (Vouched(**arguments) for arguments in records_of(inputs))
+    answer = compare(vouched, sources_of(inputs) if data else {})
+    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+    if answer.faults:
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder to make.")],

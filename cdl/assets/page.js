@@ -36,6 +36,7 @@ const COLUMNS = [
   { title: "gain over none", of: (run) => run.gain_over_none, show: signed, always: true },
   { title: "gap to teacher", of: (run) => run.gap_to_teacher, show: signed, always: true },
   { title: "training (s)", of: (run) => run.training_seconds, show: (x) => fixed(x, 0), always: true },
+  { title: "processor (s)", of: (run) => run.processor_seconds, show: (x) => fixed(x, 0), always: true },
   { title: "parameters", of: (run) => run.trainable_parameters, show: (x) => x.toLocaleString("en"), always: true },
   { title: "protocol", of: (run) => run.protocol, text: true },
 ];
@@ -117,7 +118,9 @@ function numbers(run) {
     ["forgetting, maximum", fixed(run.forgetting_max)],
     ["forgetting, as published", fixed(run.forgetting_published)],
     ["trainable parameters", run.trainable_parameters.toLocaleString("en")],
-    ["training time (s)", fixed(run.training_seconds, 0)],
+    ["training time on the wall (s)", fixed(run.training_seconds, 0)],
+    ["processor time of it (s)", fixed(run.processor_seconds, 0)],
+    ["load of one core (%)", fixed(run.mean_load, 0)],
     ["peak memory (MB)", fixed(run.peak_memory_mb, 0)],
   );
   return make("dl", { class: "numbers" }, rows.map(([name, value, kind = ""]) =>

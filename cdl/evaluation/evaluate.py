@@ -19,7 +19,7 @@ from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.evaluation.metrics import metrics
-from cdl.learning.checkpointing import remove
+from cdl.learning import checkpointing
 from cdl.learning.factory import (
     build_learner,
     build_stream,
@@ -32,6 +32,7 @@ from cdl.learning.specs import test_queries_spec
 from cdl.learning.targets import over_test_images
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
+from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ def evaluate_run(
         execution: how to compute; unfinished work of the run's tasks is removed at the end.
 
     Raises:
-        CdlError: a checkpoint is damaged or belongs to another configuration.
+        CdlError: a checkpoint is damaged or belongs to another configuration, or says of a test
+            image what is not finite; then nothing is written.
     """
     compute = compute_of(spec, execution)
     test = _TestSet.open(spec, inputs.data, images_per_class)
@@ -134,14 +136,21 @@ def evaluate_run(
         evaluated.append(metadata)
         learner.load_state(state)
         scores = _scores(learner, test, compute, t, own, foreign)
+        _check_finite(scores, f"logits of {checkpoint}", metadata)
         matrix[t, : t + 1] = _accuracies(scores, test, t)
         log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
-    _write_predictions(predictions, test, scores)
+    states = [] if execution.states is None else _states(execution.states, evaluated)
+    _write_predictions(predictions, test, scores, evaluated[-1])
     about = {"images": images_per_class, "device": compute.name}
-    artifacts.write_json(results, _results(spec, test, matrix, evaluated, predictions, about))
-    if execution.states is not None:
-        for metadata in evaluated:
-            remove(execution.states, metadata["state"])
+    content = _results(spec, test, matrix, evaluated, about)
+    artifacts.write_json(results, content, files=[predictions])
+    for path in states:
+        path.unlink(missing_ok=True)
+
+
+def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Return where the unfinished work of evaluated checkpoints lies, if any is left."""
+    return [checkpointing.path_of(folder, metadata["state"]) for metadata in evaluated]
 
 
 def _learner(
@@ -212,7 +221,6 @@ def _results(
     test: _TestSet,
     matrix: np.ndarray,
     evaluated: Sequence[Mapping[str, Any]],
-    predictions: str,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what `results.json` says of a run."""
@@ -227,16 +235,27 @@ def _results(
         "classes": [test.split.classes[label] for label in test.stream.order],
         "data": {"train": last["inputs"]["data"], "test": test.split.fingerprint},
         "test_images_per_class": about["images"],
-        "predictions_sha256": artifacts.fingerprint_file(predictions),
         "checkpoints": [metadata["sha256"] for metadata in evaluated],
         "device": about["device"],
         "versions": versions(),
     }
 
 
-def _write_predictions(path: str, test: _TestSet, scores: Tensor) -> None:
+def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> None:
+    """Raise `CdlError` naming the task and the epoch after which values are not finite."""
+    bad = int((~values.isfinite().reshape(len(values), -1).all(1)).sum())
+    if bad:
+        epoch = metadata["learner"]["training"]["epochs"] - 1
+        raise CdlError(
+            f"{what}, learnt in task {metadata['task']} up to epoch {epoch}, are not finite for "
+            f"{bad} of {len(values)} test images; lower training.lr, nothing was written"
+        )
+
+
+def _write_predictions(path: str, test: _TestSet, scores: Tensor, last: Mapping[str, Any]) -> None:
     """Write the last stage's prediction for every test image."""
     probability, predicted = scores.float().softmax(1).max(1)
+    _check_finite(probability, "probabilities", last)
     names = np.array(test.split.classes)[list(test.stream.order)]
     frame = pd.DataFrame(
         {

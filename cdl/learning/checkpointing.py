@@ -7,6 +7,7 @@ another input or another version of torch never finds it. It may be deleted at a
 
 import json
 import logging
+import re
 import signal
 import threading
 import time
@@ -19,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdl.runtime import artifacts
-from cdl.runtime.errors import Interrupted
+from cdl.runtime.errors import CdlError, Interrupted
 
 log = logging.getLogger(__name__)
+_KEY = re.compile(r"[0-9a-f]{32}")
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before a time limit
 
 
@@ -60,15 +62,18 @@ class State:
             return None
         try:
             with safe_open(self._path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {}).get("state", "{}"))
-            tensors = load_file(self._path)
-        except (OSError, ValueError, SafetensorError) as error:
+                metadata = json.loads((file.metadata() or {})["state"])
+            tensors, provenance = load_file(self._path), metadata.pop("provenance")
+        except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
             log.warning("the saved state cannot be read, the job starts afresh: %s", error)
             return None
-        if metadata.get("provenance") != [self.key, artifacts.fingerprint_tensors(tensors)]:
+        if provenance != self._provenance(tensors, metadata):
             log.warning("the saved state is not what was saved, the job starts afresh")
             return None
         return tensors, metadata
+
+    def _provenance(self, tensors: Mapping[str, Tensor], metadata: Any) -> list[str]:
+        return [self.key, artifacts.fingerprint_tensors(tensors), artifacts.fingerprint(metadata)]
 
     def due(self) -> bool:
         """Return whether it is time to save, or a signal asks for it."""
@@ -81,7 +86,7 @@ class State:
         if self._path is None:
             return
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        provenance = [self.key, artifacts.fingerprint_tensors(tensors)]
+        provenance = self._provenance(tensors, metadata)
         text = json.dumps({**metadata, "provenance": provenance})
         with artifacts.replacing(self._path) as temporary:  # one file: whole or absent
             save_file(tensors, temporary, {"state": text})
@@ -94,14 +99,15 @@ class State:
     def remove(self) -> None:
         """Forget the state."""
         if self._path is not None:
-            remove(str(self._path.parent), self.key)
+            self._path.unlink(missing_ok=True)
 
 
 def path_of(folder: str, key: str) -> Path:
-    """Return where the state of a job lies."""
+    """Return where the state of a job lies.
+
+    Raises:
+        CdlError: the key, which may stand in a file, is none: no name leads out of the folder.
+    """
+    if not (isinstance(key, str) and _KEY.fullmatch(key)):
+        raise CdlError(f"state: {key!r} names no saved state; its name has 32 hexadecimal digits")
     return Path(folder) / f"{key}.safetensors"
-
-
-def remove(folder: str, key: str) -> None:
-    """Forget the state of a job if there is one."""
-    path_of(folder, key).unlink(missing_ok=True)

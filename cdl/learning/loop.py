@@ -73,7 +73,8 @@ def train_task(
         One row per step: task, epoch, learning_rate, and each loss part before the update.
 
     Raises:
-        CdlError: a loss is not finite; `Interrupted` if a signal asked to stop.
+        CdlError: a loss, or at the end a parameter, is not finite; `Interrupted` if a signal asked
+            to stop.
     """
     learner.train()
     step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, capture=capture)
@@ -95,6 +96,7 @@ def train_task(
             if state is not None:
                 state.remove()
             raise
+    _check_learnt(learner, state, task, epochs)
     if state is not None:
         _save(state, learner, step, losses, (epochs, 0))
     history = _frame(losses, step.parts)
@@ -148,6 +150,18 @@ def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
     means["total"] = means.sum(axis=1)
     tidy = pd.Series(means.stack(), name="value").rename_axis([*keys, "part"])
     return tidy.reset_index()
+
+
+def _check_learnt(learner: Learner, state: State | None, task: int, epochs: int) -> None:
+    """Raise `CdlError` unless all that was learnt is finite: no loss has seen the last update."""
+    bad = [name for name, tensor in learner.state().items() if not tensor.isfinite().all()]
+    if bad:
+        if state is not None:
+            state.remove()
+        raise CdlError(
+            f"{', '.join(bad)} is not finite after the last update of task {task}, epoch "
+            f"{epochs - 1}; lower training.lr, nothing was written"
+        )
 
 
 def _check_finite(losses: pd.DataFrame, task: int, epoch: int, epochs: int) -> None:

@@ -173,5 +173,5 @@ def _write(
         "state": state,
         "versions": versions(),
     }
-    artifacts.save(output, lesson.learner.state(), metadata)
+    artifacts.save(output, lesson.learner.state(), metadata, files=[losses])
     log.info("wrote %s", Path(output))

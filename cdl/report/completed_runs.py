@@ -75,8 +75,8 @@ def tabulate(
     """
     results, protocols = results_of(rows, [completed_run(**run) for run in runs])
     write(results[results["protocol"] != ""], outputs["results"])
-    write_json(outputs["protocols"], protocols)
     write_summary(results, *outputs["summary"])
+    write_json(outputs["protocols"], protocols, [outputs["results"], *outputs["summary"]])
     for name, comparison in comparisons.items():
         mine = results[results["run"].isin([row["run"] for row in comparison["rows"]])]
         stem = outputs["comparisons"][name]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cdl.report.files import RunFiles
 from cdl.report.paired_gains import paired_gains, read_predictions
 from cdl.report.tables import differences, read
-from cdl.runtime.artifacts import read_json, replacing
+from cdl.runtime.artifacts import read_json, replacing, write_json
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "cdl",  # equal input, equal bytes
@@ -44,12 +44,15 @@ def write_figures(
 
     Args:
         dataset: its name in the tables.
-        tables: paths of the tables, `curves`, `results` and `cost`.
-        outputs: by the figure's name the SVG's path, with `_png` behind it the PNG's.
+        tables: paths of the tables, `curves`, `results` and `cost`, and of their records,
+            `protocols` and `cost_record`.
+        outputs: by the figure's name the SVG's path, with `_png` behind it the PNG's; and the
+            `record` that vouches for them.
         files: from a run's folder to its files.
     """
     out = {name: [outputs[name], outputs[f"{name}_png"]] for name in FIGURES}
-    found = (read(path) for path in (tables.curves, tables.results, tables.cost))
+    found = [read(path, tables.protocols) for path in (tables.curves, tables.results)]
+    found.append(read(tables.cost, tables.cost_record))
     curves, runs, cost = (table[table["dataset"] == dataset] for table in found)
     matrices = {
         run: np.array(read_json(files(run).results)["matrix"], float) for run in runs["run"]
@@ -59,6 +62,7 @@ def write_figures(
     forgetting(runs, matrices, out["forgetting"])
     gain_over_none(gained, differences(runs), out["gain"])
     cost_against_accuracy(runs, cost, out["cost"])
+    write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
 
 
 @matplotlib.rc_context(STYLE)

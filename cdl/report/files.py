@@ -12,6 +12,14 @@ class TaskFiles(Protocol):
     def learner(self) -> str:
         """Return the path of its artifact."""
 
+    @property
+    def losses(self) -> str:
+        """Return the path of its loss curve."""
+
+    @property
+    def targets(self) -> str:
+        """Return the path of the cache of its logits, which only a teacher has."""
+
 
 class RunFiles(Protocol):
     """Files of a run."""
@@ -56,5 +64,11 @@ class ResultsFolder(Protocol):
     def backbones(self, name: str) -> Iterable[str]:
         """Return artifacts of a backbone, from any source."""
 
+    def queries(self, backbone: str) -> Iterable[str]:
+        """Return caches of a backbone's queries."""
+
     def packed(self, dataset: str) -> Iterable[PackedFiles]:
         """Return packed data of a dataset, from any source."""
+
+    def page(self, run: str) -> tuple[str, str]:
+        """Return the page that shows a run, by the folder that a table names, and its record."""

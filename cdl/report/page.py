@@ -16,12 +16,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cdl.report.tables import METRICS, differences, read
-from cdl.runtime.artifacts import read_json, replacing
+from cdl.report.tables import COST, METRICS, differences, read
+from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
-_NUMBERS = ["seed", "n_tasks", "trainable_parameters", "training_seconds", "peak_memory_mb"]
+_NUMBERS = ["seed", "n_tasks", "trainable_parameters", *COST]
 _DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
 
 
@@ -42,7 +42,7 @@ def write_page(
         name: the configuration's name.
         configuration: its text, resolved.
         results: runs from `cdl.report.tables.collect`.
-        cost: the same runs' seconds and memory.
+        cost: the same runs' seconds, load and memory.
         protocols: the protocol behind each hash in the results.
         shown: what it reads and links to: of `runs`, by their folder, the path of the `results`
             and all `files` with what they are; records of `data` and `backbones` by name.
@@ -52,7 +52,7 @@ def write_page(
     """
     folder = os.path.dirname(path)
     table = differences(results)
-    table[["training_seconds", "peak_memory_mb"]] = cost[["training_seconds", "peak_memory_mb"]]
+    table[list(COST)] = cost[list(COST)]
     runs = [_run(row, shown["runs"][row["run"]], folder) for row in table.to_dict("records")]
     content = {
         "name": name,
@@ -82,8 +82,8 @@ def write_page_and_configuration(
     """Write the page and, beside it, the resolved configuration.
 
     Args:
-        outputs: paths of `page` and `configuration`.
-        tables: paths of the tables, `results`, `cost` and `protocols`.
+        outputs: paths of `page`, `configuration` and the `record` that vouches for them.
+        tables: paths of `results` and `cost` and of their records, `protocols` and `cost_record`.
         configuration: resolved.
         shown: see `write_page`.
     """
@@ -94,11 +94,12 @@ def write_page_and_configuration(
         outputs.page,
         name=configuration["name"],
         configuration=text,
-        results=read(tables.results),
-        cost=read(tables.cost),
+        results=read(tables.results, tables.protocols),
+        cost=read(tables.cost, tables.cost_record),
         protocols=read_json(tables.protocols),
         shown=shown,
     )
+    write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
 
 
 def _run(row: Mapping[Hashable, Any], shown: Mapping[str, Any], folder: str) -> dict[str, Any]:

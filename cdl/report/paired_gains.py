@@ -8,8 +8,7 @@ from scipy.special import ndtri, stdtrit
 
 from cdl.report.files import RunFiles
 from cdl.report.tables import differences
-from cdl.runtime.artifacts import check_provenance, fingerprint_file, read_json
-from cdl.runtime.errors import CdlError
+from cdl.runtime.artifacts import check_files
 
 _CELL = ["dataset", "n_tasks", "method", "teacher", "student", "query", "kd", "variant"]
 LEVEL = 0.95
@@ -48,14 +47,7 @@ def paired_gains(results: pd.DataFrame, predictions: Callable[[str], pd.DataFram
 
 def read_predictions(files: RunFiles) -> pd.DataFrame:
     """Read a run's predictions; raise `CdlError` unless they are those of its results."""
-    results = read_json(files.results)
-    try:
-        found = {"sha256": fingerprint_file(files.predictions)}
-    except OSError as error:
-        raise CdlError(
-            f"{files.predictions} cannot be read ({error.strerror}); run again"
-        ) from error
-    check_provenance(files.predictions, found, {"sha256": results["predictions_sha256"]})
+    check_files(files.results, files.predictions)
     return pd.read_parquet(files.predictions)
 
 

@@ -124,7 +124,8 @@ def write_comparison(
 ) -> None:
     """Write `compare` as .csv, .md, .tex (booktabs, longtable) and .html, and what is behind it.
 
-    That is the rows of the finished runs as .runs.csv and their protocols as .json.
+    That is the rows of the finished runs as .runs.csv and their protocols as .json, the record
+    that vouches for all of them.
 
     Args:
         stem: path of the files without their suffix.
@@ -158,8 +159,9 @@ def write_comparison(
         with replacing(f"{stem}{suffix}") as temporary:
             temporary.write_text(content)
     used = sorted({*table["protocol"]} & {*protocols})
-    write_json(f"{stem}.json", {short: protocols[short] for short in used})
     write(results[results["protocol"] != ""], f"{stem}.runs.csv")
+    vouched = [f"{stem}{suffix}" for suffix in (*contents, ".runs.csv")]
+    write_json(f"{stem}.json", {short: protocols[short] for short in used}, vouched)
 
 
 def write_compared(

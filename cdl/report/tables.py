@@ -6,7 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.runtime.artifacts import check_provenance, fingerprint, read_json, replacing, write_json
+from cdl.runtime.artifacts import (
+    check_files,
+    check_provenance,
+    fingerprint,
+    read_json,
+    replacing,
+    write_json,
+)
+from cdl.runtime.benchmarks import read_benchmark
 
 NOT_RUN = "not run"
 METRICS = [
@@ -18,6 +26,12 @@ METRICS = [
     "forgetting",
     "forgetting_max",
 ]
+COST = {
+    "training_seconds": "seconds by the clock on the wall of all its tasks' jobs, waiting included",
+    "processor_seconds": "seconds that processors computed for these jobs",
+    "mean_load": "percent of one core that these jobs used while they ran, as Snakemake sampled",
+    "peak_memory_mb": "largest resident memory of one of these jobs",
+}
 IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
 _WHOSE = ["role", "query"]
 _LINKS = ["run", "none_run", "teacher_run"]
@@ -39,7 +53,7 @@ def collect(
     Returns:
         results: one row per run, with all metrics in percent and the trainable parameters.
         curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
-        cost: one row per run, training seconds and peak memory (MB) of its jobs.
+        cost: one row per run, what `COST` says of its jobs.
         protocols: the resolved protocol behind each hash in the results.
     """
     runs = read_results(rows, results)
@@ -49,9 +63,7 @@ def collect(
         for stage, line in enumerate(run["matrix"]):
             seen = line[: stage + 1]
             curves.append({**whose, "stage": stage, "accuracy": sum(seen) / len(seen)})
-        jobs = pd.concat(pd.read_csv(file, sep="\t", na_values="-") for file in files)
-        seconds, memory = round(jobs["s"].sum(), 1), jobs["max_rss"].max()
-        cost.append({**whose, "training_seconds": seconds, "peak_memory_mb": memory})
+        cost.append({**whose, **cost_of(files)})
     table, protocols = results_of(rows, runs)
     return table, pd.DataFrame(curves), pd.DataFrame(cost), protocols
 
@@ -62,12 +74,33 @@ def write_collected(
     costs: Sequence[Sequence[str]],
     outputs: Any,
 ) -> None:
-    """Write the four tables of `collect` to the paths that `outputs` names like them."""
+    """Write the four tables of `collect` to the paths that `outputs` names like them.
+
+    The protocols vouch for results and curves, `outputs.cost_record` for the costs, whose numbers
+    no two computations share.
+    """
     table, curves, cost, protocols = collect(rows, results, costs)
     write(table, outputs.results)
     write(curves, outputs.curves)
     write(cost, outputs.cost)
-    write_json(outputs.protocols, protocols)
+    write_json(outputs.protocols, protocols, files=[outputs.results, outputs.curves])
+    write_json(outputs.cost_record, COST, files=[outputs.cost])
+
+
+def cost_of(files: Sequence[str]) -> dict[str, float]:
+    """Return the columns of `COST` from the benchmark files of a run's tasks, NaN if unknown."""
+    jobs = [read_benchmark(file) for file in files]
+    nan = float("nan")
+    loads = [(job.seconds, job.mean_load) for job in jobs if job.mean_load is not None]
+    computed = [job.processor_seconds for job in jobs if job.processor_seconds is not None]
+    return {
+        "training_seconds": round(sum(job.seconds for job in jobs), 1),
+        "processor_seconds": round(sum(computed), 1) if len(computed) == len(jobs) else nan,
+        "mean_load": round(sum(s * x for s, x in loads) / sum(s for s, _ in loads), 1)
+        if loads
+        else nan,
+        "peak_memory_mb": max((job.memory_mb for job in jobs if job.memory_mb), default=nan),
+    }
 
 
 def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -103,14 +136,19 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(temporary, index=False, float_format="%.6f")
 
 
-def read(path: str | Path) -> pd.DataFrame:
-    """Read a CSV of `write`; empty text stays empty text, empty numbers become NaN."""
+def read(path: str | Path, record: str | Path) -> pd.DataFrame:
+    """Read a CSV of `write`; empty text stays empty text, empty numbers become NaN.
+
+    Raises:
+        CdlError: it is not the table that the record vouches for.
+    """
+    check_files(record, path)
     text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol"} - {"seed", "n_tasks"}
     table = pd.read_csv(
         path,
         dtype=dict.fromkeys(text, str),
         keep_default_na=False,
-        na_values=dict.fromkeys(METRICS, ""),
+        na_values=dict.fromkeys([*METRICS, *COST], ""),
     )
     return table
 
@@ -194,6 +232,12 @@ def markdown(summary: pd.DataFrame) -> str:
         "compared. protocols.json spells it out."
     )
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+
+
+def write_summary_of(tables: Any, outputs: Any) -> None:
+    """Write the summary of the table `tables.results` as `csv` and `md`, and their `record`."""
+    write_summary(read(tables.results, tables.protocols), outputs.csv, outputs.md)
+    write_json(outputs.record, {}, files=[outputs.csv, outputs.md])
 
 
 def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:

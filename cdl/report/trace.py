@@ -2,10 +2,12 @@
 
 A row of results.csv names its run's folder; results.json there has matrix, metrics, specification
 and the sha256 of the checkpoints; a checkpoint's JSON has the fingerprints of the data, the
-backbones, the teacher's checkpoint and the one of the task before. No torch, no configuration file.
+backbones, the teacher's checkpoint and the one of the task before. Caches of the backbones and of
+the teacher, loss curves and the page are compared with their records. No torch, no configuration.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from cdl.report.files import ResultsFolder, RunFiles
 from cdl.report.paired_gains import read_predictions
 from cdl.report.tables import METRICS, read
 from cdl.runtime import artifacts
-from cdl.runtime.artifacts import fingerprint, fingerprint_file, read_json
+from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
 
 
@@ -39,20 +41,27 @@ def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
         results: where the workflow writes to.
 
     Returns:
-        Folder of each run to its links, table first.
+        Folder of each run to its links, table first; a damaged table is a link of all of them.
 
     Raises:
         CdlError: there is no table, or no row fits the cell.
     """
     rows: dict[str, _Row] = {}
+    damaged: list[Link] = []
     for table, protocols in results.tables():
-        rows |= {row["run"]: _Row(table, protocols, row) for row in read(table).to_dict("records")}
+        try:
+            for row in read(table, protocols).to_dict("records"):
+                rows[row["run"]] = _Row(table, protocols, row)
+        except CdlError as error:
+            damaged.append(Link("table", False, str(error)))
+    found = [run for run in rows if _names(cell, run)]
+    if damaged and not found:
+        return {cell: damaged}
     if not rows:
         raise CdlError(f"{results.path}: no table lies below it; run snakemake first")
-    found = [run for run in rows if _names(cell, run)]
     if not found:
         raise CdlError(f"{cell!r} is no cell of a table; one is {min(rows)}")
-    return {run: list(_follow(results, rows[run])) for run in found}
+    return {run: [*damaged, *_follow(results, rows[run])] for run in found}
 
 
 class _Row(NamedTuple):
@@ -97,9 +106,13 @@ def _follow(results: ResultsFolder, at: _Row) -> Iterator[Link]:
     teacher = results.run(row["teacher_run"]) if row["teacher_run"] else None
     for task in range(len(made["checkpoints"])):
         yield link(f"task {task}", _checkpoint, run, task, made, teacher)
+        if teacher is not None:
+            yield link(f"targets {task}", _caches, [teacher.task(task).targets])
     for name in made["backbones"]:
         yield link("backbone", _backbone, results, name, made)
+        yield link("queries", _caches, results.queries(name))
     yield link("data", _data, results, row["dataset"], made)
+    yield link("page", _page, *results.page(row["run"]))
 
 
 def _protocol(path: Path, row: Mapping[str, Any]) -> str:
@@ -146,24 +159,29 @@ def _predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
 
 
 @cache
-def _sha256(path: Path) -> str:
-    return fingerprint_file(path)
+def _intact(path: str) -> dict[str, Any]:
+    return artifacts.check_artifact(path)
 
 
-def _intact(path: Path) -> dict[str, Any]:
-    """Return an artifact's metadata after comparing the tensor file with it."""
-    metadata: dict[str, Any] = read_json(path.with_suffix(".json"))
-    if not path.is_file():
-        raise CdlError(f"{path} is missing")
-    if _sha256(path) != metadata["sha256"]:
-        recorded = metadata["sha256"][:12]
-        raise CdlError(f"{path} has sha256 {_sha256(path)[:12]}, but its .json records {recorded}")
-    return metadata
+def _caches(paths: Iterable[str]) -> str:
+    """Check the caches that exist: they may be deleted at any time."""
+    there = [path for path in paths if os.path.exists(path)]
+    for path in there:
+        _intact(path)
+    return ", ".join(there) or "no cache lies there"
+
+
+def _page(page: str, record: str) -> str:
+    if not os.path.exists(page) and not os.path.exists(record):
+        return "not made yet"
+    artifacts.check_files(record, page)
+    return page
 
 
 def _checkpoint(run: RunFiles, task: int, made: Mapping[str, Any], teacher: RunFiles | None) -> str:
-    path = Path(run.task(task).learner)
+    path = run.task(task).learner
     metadata = _intact(path)
+    artifacts.check_files(Path(path).with_suffix(".json"), run.task(task).losses)
     sha256, evaluated = metadata["sha256"], made["checkpoints"]
     if sha256 != evaluated[task]:
         raise CdlError(f"{path} is {sha256[:12]}, but {evaluated[task][:12]} was evaluated")
@@ -172,7 +190,7 @@ def _checkpoint(run: RunFiles, task: int, made: Mapping[str, Any], teacher: RunF
     if task:
         inputs["previous"] = evaluated[task - 1]
     if teacher is not None:
-        inputs["teacher"] = _intact(Path(teacher.task(task).learner))["sha256"]
+        inputs["teacher"] = _intact(teacher.task(task).learner)["sha256"]
     artifacts.check_provenance(path, metadata["inputs"], inputs)
     return f"{path} {sha256[:12]}"
 
@@ -181,7 +199,7 @@ def _backbone(results: ResultsFolder, name: str, made: Mapping[str, Any]) -> str
     wanted = made["backbones"][name]
     for file in map(Path, results.backbones(name)):
         if read_json(file.with_suffix(".json"))["fingerprint"] == wanted:
-            _intact(file)
+            _intact(str(file))
             return f"{file} {wanted[:12]}"
     raise CdlError(f"no backbone {name!r} below {results.path} has the fingerprint {wanted[:12]}")
 

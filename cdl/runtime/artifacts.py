@@ -1,8 +1,10 @@
-"""Files that are whole or absent: atomic writes, safetensors beside JSON, fingerprints on load.
+"""Files that are whole or absent, and vouched for: atomic writes, records, fingerprints on load.
 
-An artifact is a pair `NAME.safetensors` and `NAME.json`. The JSON carries the sha256 of the
-tensor file and says what made it; loading checks both, so a truncated, swapped or foreign file
-is refused with a sentence. Nothing is ever pickled.
+A record is a JSON file under whose key `_record` stands the sha256 of all the rest, and those of
+other files that it vouches for: tables, predictions, loss curves. An artifact is a pair
+`NAME.safetensors` and `NAME.json`; its record carries the sha256 of the tensor file and says what
+made it. Reading checks all of them, so that a truncated, swapped, foreign or flipped file is
+refused with a sentence. Nothing is ever pickled.
 """
 
 import contextlib
@@ -10,8 +12,7 @@ import errno
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from cdl.runtime.errors import CdlError
 if TYPE_CHECKING:  # tables and figures read JSON only and never wait for torch
     from torch import Tensor
 
+_SEAL = "_record"
 _NOT_WRITABLE = [
     os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 ]
@@ -85,29 +87,95 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON (indented, NaN refused) atomically."""
+def write_json(
+    path: str | Path, value: Mapping[str, Any], files: Iterable[str | Path] = ()
+) -> None:
+    """Write a record (indented, NaN refused) atomically.
+
+    Args:
+        path: the JSON file.
+        value: what it says.
+        files: written before, and vouched for; they are known by their place relative to `path`.
+    """
+    path = Path(path)
+    content = json.loads(json.dumps(value, allow_nan=False))  # what a reader will find
+    hashes = {_name(path, file): fingerprint_file(file) for file in files}
+    sealed = {**content, _SEAL: {"files": hashes, "sha256": fingerprint([content, hashes])}}
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(sealed, indent=2) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; raise `CdlError` if the file is missing or no JSON."""
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return what a record says.
+
+    Raises:
+        CdlError: it is missing, damaged, or carries no hash of its content.
+    """
+    return _read(path)[0]
+
+
+def check_files(record: str | Path, *files: str | Path) -> None:
+    """Raise `CdlError` unless files are there and are those that a record vouches for."""
+    hashes = _read(record)[1]
+    for file in files:
+        try:
+            found = fingerprint_file(file)
+        except OSError as error:
+            raise CdlError(f"{file} cannot be read ({error.strerror}); run again") from error
+        expected = hashes.get(_name(Path(record), file))
+        if found != expected:
+            raise CdlError(
+                f"{file} has sha256 {found[:12]}, but {record} records {str(expected)[:12]}: one "
+                "of them was changed; delete both and run again"
+            )
+
+
+def _name(record: Path, file: str | Path) -> str:
+    return os.path.relpath(file, record.parent)
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a record says and the hashes of the files that it vouches for."""
     try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
+        intact = seal is None or seal["sha256"] == fingerprint([content, seal["files"]])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CdlError(f"{path} cannot be read ({error}); delete it and run again") from error
+    if seal is None:
+        raise CdlError(
+            f"{path} carries no hash of its content: an earlier version of cdl made it, or it was "
+            "changed; delete it and run again"
+        )
+    if not intact:
+        raise CdlError(
+            f"{path} was damaged or changed: its content has not the hash that it carries; delete "
+            "it and run again"
+        )
+    return content, seal["files"]
 
 
-def save(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
-    """Write tensors to `path` (.safetensors) and metadata with their sha256 to its .json."""
+def save(
+    path: str | Path,
+    tensors: Mapping[str, "Tensor"],
+    metadata: Mapping[str, Any],
+    files: Iterable[str | Path] = (),
+) -> None:
+    """Write tensors to `path` (.safetensors) and metadata with their sha256 to its .json.
+
+    Args:
+        path: the tensor file.
+        tensors: by name.
+        metadata: what the record says of them.
+        files: that the record vouches for as well.
+    """
     from safetensors.torch import save_file
 
     path = Path(path)
     with replacing(path) as temporary:
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary)
         sha256 = fingerprint_file(temporary)
-        write_json(path.with_suffix(".json"), {**metadata, "sha256": sha256})
+        write_json(path.with_suffix(".json"), {**metadata, "sha256": sha256}, files)
 
 
 def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
@@ -122,21 +190,29 @@ def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[s
     """
     from safetensors.torch import load_file
 
+    metadata = check_artifact(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CdlError(f"{path} cannot be read ({error}); delete it and run again") from error
+    check_provenance(path, metadata, expected)
+    return tensors, metadata
+
+
+def check_artifact(path: str | Path) -> dict[str, Any]:
+    """Return an artifact's metadata; raise `CdlError` if one of its two files is damaged."""
     path = Path(path)
     metadata = read_json(path.with_suffix(".json"))
-    if not isinstance(metadata, dict):
-        raise CdlError(f"{path.with_suffix('.json')} holds no record; delete it and run again")
     try:
-        sha256, tensors = fingerprint_file(path), load_file(path)
-    except (OSError, SafetensorError) as error:
+        sha256 = fingerprint_file(path)
+    except OSError as error:
         raise CdlError(f"{path} cannot be read ({error}); delete it and run again") from error
     if sha256 != metadata.get("sha256"):
         raise CdlError(
             f"{path} has sha256 {sha256[:12]} but {path.with_suffix('.json').name} records "
             f"{str(metadata.get('sha256'))[:12]}: one of them was changed; delete both, run again"
         )
-    check_provenance(path, metadata, expected)
-    return tensors, metadata
+    return metadata
 
 
 def check_provenance(

@@ -16,8 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cdl.runtime.errors import CdlError
+
 log = logging.getLogger(__name__)
 
+_NAMES = 20  # of a GPU's lock file, tried in turn
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NO_GPU = {"", "-1", "NoDevFiles"}
 
@@ -73,12 +76,34 @@ def leased_gpu(poll: float = 1.0) -> Iterator[str | None]:
 def _lock_any(gpus: list[str]) -> tuple[str, int] | None:
     """Lock the first free GPU; return its name and the open file that holds the lock."""
     for gpu in gpus:
-        scope = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}"
-        path = Path(tempfile.gettempdir(), f"cdl-gpu-{scope}-{gpu.replace('/', '_')}.lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = _open_own(gpu)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return gpu, descriptor
         except BlockingIOError:
             os.close(descriptor)
     return None
+
+
+def _open_own(gpu: str) -> int:
+    """Open this user's lock file of a GPU; what others put under its name is passed over.
+
+    All jobs of a user pass over the same files, so that they meet in one.
+    """
+    scope = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}"
+    stem = Path(tempfile.gettempdir(), f"cdl-gpu-{scope}-{gpu.replace('/', '_')}")
+    reason = "all belong to others"
+    for suffix in ("", *(f".{i}" for i in range(1, _NAMES))):
+        try:
+            path = f"{stem}{suffix}.lock"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:  # another user's, a link, a folder
+            reason = str(error)
+            continue
+        if os.fstat(descriptor).st_uid == os.getuid():
+            return descriptor
+        os.close(descriptor)
+    raise CdlError(
+        f"no lock file {stem}*.lock can be opened ({reason}); remove them or set TMPDIR to a "
+        "folder of your own"
+    )

@@ -6,13 +6,12 @@ itself and may be deleted. `altered` reads everything.
 """
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cdl.data.folders import images_of, tables_of
-from cdl.runtime.artifacts import fingerprint, fingerprint_file, write_json
+from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.layout import digest
@@ -64,7 +63,7 @@ def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:
         now[str(file)] = [*stamp, sha256]
     if now != known:
         with contextlib.suppress(CdlError):  # without it, planning takes longer the next time
-            write_json(memory, {"files": now, "sha256": fingerprint(now)})
+            write_json(memory, {"files": now})
     return {name: sha256 for name, (_, _, sha256) in now.items()}
 
 
@@ -97,10 +96,7 @@ def altered(files: Iterable[Path], memory: Path) -> Iterator[tuple[Path, str]]:
 def _known(memory: Path) -> dict[str, list[Any]]:
     """Return what a memory holds; nothing if it is missing, damaged or something else."""
     try:
-        found = json.loads(memory.read_bytes())
-        if found["sha256"] == fingerprint(found["files"]):
-            entries = dict(found["files"]).items()
-            return {name: e for name, e in entries if isinstance(e, list) and len(e) == 3}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return {}
+        entries = dict(read_json(memory)["files"]).items()
+    except (CdlError, KeyError, TypeError, ValueError):
+        return {}
+    return {name: e for name, e in entries if isinstance(e, list) and len(e) == 3}

@@ -58,6 +58,11 @@ class JobFiles:
         """Snakemake's record of its seconds, written when it succeeds."""
         return f"{self.stem}.tsv"
 
+    @property
+    def record(self) -> str:
+        """What vouches for outputs that no other record vouches for."""
+        return f"{self.stem}.json"
+
 
 @dataclass(frozen=True)
 class TaskFiles:
@@ -212,6 +217,10 @@ class TableFiles:
         """Log of a job that writes here."""
         return f"{self.folder}/{job}.log"
 
+    def record(self, name: str) -> str:
+        """What vouches for `cost`, `summary` or `page`; `protocols` does for the other tables."""
+        return f"{self.folder}/{name}.json"
+
     def outputs(self, comparisons: Iterable[str]) -> dict[str, Any]:
         """Return where `cdl.report.completed_runs.tabulate` writes."""
         return {
@@ -256,9 +265,11 @@ class ReportFiles:
         tables = self.tables
         files = [tables.results, tables.curves, tables.protocols, tables.cost]
         files += [tables.summary("csv"), tables.summary("md"), tables.configuration, self.page]
+        files += [tables.record(name) for name in ("cost", "summary", "page")]
         files += [tables.comparison(name, kind) for name in comparisons for kind in COMPARISON]
         for dataset in datasets:
             files += [self.figure(f, dataset, image) for f in FIGURES for image in IMAGES]
+            files.append(self.plotting(dataset).record)
         return files
 
 
@@ -355,6 +366,16 @@ class ResultsFolder:
     def backbones(self, name: str) -> list[str]:
         """Artifacts of a backbone, from any source."""
         return sorted(map(str, self.path.glob(f"backbones/{name}-*.safetensors")))
+
+    def queries(self, backbone: str) -> list[str]:
+        """Caches of a backbone's queries."""
+        return sorted(map(str, self.path.glob(f"queries/{backbone}-*/*.safetensors")))
+
+    def page(self, run: str) -> tuple[str, str]:
+        """The page that shows a run, by the folder that a table names, and its record."""
+        report = Layout(Path(run).parts[1]).report
+        here = self.path.parent
+        return str(here / report.page), str(here / report.tables.record("page"))
 
     def packed(self, dataset: str) -> list[PackedFiles]:
         """Packed data of a dataset, from any source."""

@@ -19,6 +19,9 @@ from typing import Any
 
 import psutil
 
+from cdl.runtime.artifacts import read_json
+from cdl.runtime.benchmarks import read_benchmark
+from cdl.runtime.errors import CdlError
 from cdl.study import layout
 from cdl.study.grid import Grid
 from cdl.study.inputs import CacheSpec, Inputs
@@ -131,10 +134,12 @@ def state_of(job: Job, marked: set[str], alive: bool) -> tuple[str, str]:
         return ("running", "") if alive else ("failed", f"interrupted; see {job.log}")
     if all(Path(path).is_file() for path in job.outputs):
         try:
-            made, wanted = json.loads(Path(job.outputs[0]).read_text()), json.loads(job.record)
+            made, wanted = read_json(job.outputs[0]), json.loads(job.record)
             same = {key: made[key] for key in wanted} == wanted
-        except (ValueError, KeyError, TypeError):
-            return "failed", f"{job.outputs[0]} is damaged; delete it"
+        except CdlError as error:
+            return "failed", str(error)
+        except KeyError as error:
+            return "failed", f"{job.outputs[0]} has no {error}; delete it and run again"
         return ("done", "") if same else ("missing", "made with other values")
     if not job.log.is_file() or job.benchmark.is_file() and _newer(job.benchmark, job.log):
         return "missing", ""  # never started, or deleted after it was made
@@ -150,9 +155,8 @@ def _newer(path: Path, other: Path) -> bool:
 def seconds_of(job: Job) -> float | None:
     """Return the seconds that a finished job took, from Snakemake's benchmark file."""
     try:
-        header, values = job.benchmark.read_text().splitlines()[:2]
-        return float(dict(zip(header.split("\t"), values.split("\t"), strict=True))["s"])
-    except (OSError, ValueError, KeyError):
+        return read_benchmark(job.benchmark).seconds
+    except CdlError:
         return None
 
 

@@ -41,6 +41,7 @@ rule collect:
         results=TABLES.results,
         curves=TABLES.curves,
         cost=TABLES.cost,
+        cost_record=TABLES.record("cost"),
         protocols=TABLES.protocols,
     log:
         TABLES.log("collect"),

@@ -10,7 +10,9 @@ rule plot:
     input:
         curves=TABLES.curves,
         results=TABLES.results,
+        protocols=TABLES.protocols,
         cost=TABLES.cost,
+        cost_record=TABLES.record("cost"),
         runs=lambda w: INPUTS.evaluations(w.dataset),
     output:
         accuracy=report(
@@ -41,6 +43,7 @@ rule plot:
         forgetting_png=REPORT.figure("forgetting", "{dataset}", "png"),
         gain_png=REPORT.figure("gain", "{dataset}", "png"),
         cost_png=REPORT.figure("cost", "{dataset}", "png"),
+        record=REPORT.plotting("{dataset}").record,
     log:
         REPORT.plotting("{dataset}").log,
     conda:
@@ -57,6 +60,7 @@ rule page:
     input:
         results=TABLES.results,
         cost=TABLES.cost,
+        cost_record=TABLES.record("cost"),
         protocols=TABLES.protocols,
         runs=INPUTS.collected()["results"],
     output:
@@ -72,6 +76,7 @@ rule page:
             category="Runs, configuration and provenance",
             labels={"page": "resolved configuration"},
         ),
+        record=TABLES.record("page"),
     log:
         TABLES.log("page"),
     conda:

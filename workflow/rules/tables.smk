@@ -10,9 +10,11 @@ localrules:
 rule tabulate:
     input:
         results=TABLES.results,
+        protocols=TABLES.protocols,
     output:
         csv=TABLES.summary("csv"),
         md=TABLES.summary("md"),
+        record=TABLES.record("summary"),
     log:
         TABLES.log("tabulate"),
     conda:

@@ -3,6 +3,6 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.tables import read, write_summary
+    from cdl.report.tables import write_summary_of
 
-    write_summary(read(snakemake.input.results), snakemake.output.csv, snakemake.output.md)
+    write_summary_of(snakemake.input, snakemake.output)

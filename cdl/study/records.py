@@ -1,0 +1,115 @@
+"""Every file of a configuration with the record that vouches for it, for `cdl verify`."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cdl.runtime.errors import CdlError
+from cdl.study import layout
+from cdl.study.contents import contents, files_of
+from cdl.study.inputs import Inputs
+from cdl.study.layout import COMPARISON, FIGURES, IMAGES, record_of
+from cdl.study.runs import Run
+
+
+def records_of(inputs: Inputs) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of `cdl.report.verify.Vouched` for all files of a configuration."""
+    grid = inputs.grid
+    for name in inputs.sources:
+        record, *body = layout.packed(name).outputs()
+        yield {"kind": "packed", "record": record, "body": tuple(body)}
+    for name in inputs.backbones:
+        yield _artifact(layout.backbone(name))
+    longest = max(run.n_tasks for run in grid.runs)
+    for folder in (queries.folder for queries in inputs.queries.values()):
+        for part in (*range(longest), "test"):
+            yield from _cache(layout.cached(folder, part), layout.caching(folder, part))
+    for run in grid.runs:
+        yield from _run(inputs, run)
+    yield from _report(inputs)
+
+
+def _artifact(path: str, *files: str, may_lack: bool = False) -> dict[str, Any]:
+    return {
+        "kind": "artifact",
+        "record": record_of(path),
+        "body": (path,),
+        "files": files,
+        "may_lack": may_lack,
+    }
+
+
+def _benchmark(path: str) -> dict[str, Any]:
+    """Return Snakemake's file of a job; without it only a new table of costs cannot be made."""
+    return {"kind": "benchmark", "record": path, "may_lack": True}
+
+
+def _cache(path: str, job: layout.JobFiles) -> Iterator[dict[str, Any]]:
+    """Yield a cache, which may be deleted once nothing is left to learn."""
+    yield _artifact(path, may_lack=True)
+    yield _benchmark(job.benchmark)
+
+
+def _run(inputs: Inputs, run: Run) -> Iterator[dict[str, Any]]:
+    files = inputs.grid.files(run)
+    for t in range(run.n_tasks):
+        task = files.task(t)
+        yield _artifact(task.learner, task.losses)
+        yield _benchmark(task.job(run.rule).benchmark)
+        if files.folder in inputs.targets:
+            yield from _cache(task.targets, task.job("teacher_targets"))
+    yield {"kind": "record", "record": files.results, "files": (files.predictions,)}
+    yield _benchmark(files.evaluation.benchmark)
+
+
+def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
+    """Yield tables, comparisons, figures and the page."""
+    grid, report = inputs.grid, inputs.grid.layout.report
+    tables = report.tables
+    groups = {
+        tables.protocols: [tables.results, tables.curves],
+        tables.record("cost"): [tables.cost],
+        tables.record("summary"): [tables.summary("csv"), tables.summary("md")],
+        tables.record("page"): [report.page, tables.configuration],
+    }
+    for name in grid.comparisons:
+        kinds = [kind for kind in COMPARISON if kind != "json"]
+        groups[tables.comparison(name, "json")] = [tables.comparison(name, k) for k in kinds]
+    for dataset in grid.datasets:
+        groups[report.plotting(dataset).record] = [
+            report.figure(figure, dataset, image) for figure in FIGURES for image in IMAGES
+        ]
+    for record, files in groups.items():
+        yield {"kind": "record", "record": record, "files": tuple(files)}
+
+
+def sources_of(inputs: Inputs) -> dict[str, Callable[[], None]]:
+    """Return, by its name, a function that reads a user's source again, every byte of it.
+
+    It raises `CdlError` if a file is not what was read when the source was planned with: planning
+    itself reads a file again only when its size or time has changed.
+    """
+    checks: dict[str, Callable[[], None]] = {}
+    for name, source in inputs.sources.items():
+        memory = layout.contents_memory("data", name)
+        checks[f"source of {name}"] = partial(_reread, files_of(source["source"]), memory)
+    for name in inputs.backbones:
+        memory = layout.contents_memory("backbones", name)
+        checks[f"source of {name}"] = partial(
+            _reread, [Path(file) for file in inputs.backbone_files(name)], memory
+        )
+    return checks
+
+
+def _reread(files: Iterable[Path], memory: Path) -> None:
+    files = list(files)
+    remembered = contents(files, memory) if files else ""
+    with tempfile.TemporaryDirectory() as folder:
+        found = contents(files, Path(folder, "afresh.json")) if files else ""
+    if found != remembered:
+        raise CdlError(
+            "a file holds something else than before although its size and time are the same "
+            f"(remembered in {memory}); touch what was changed, or put the old file back"
+        )
