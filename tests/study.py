@@ -1,13 +1,11 @@
 """A study that nobody ran: files of finished runs with made-up numbers, for figures and pages."""
 
-import json
-
 import numpy as np
 import pandas as pd
 
 from cdl.evaluation.metrics import metrics
 from cdl.report.tables import collect
-from cdl.runtime.artifacts import fingerprint, fingerprint_file
+from cdl.runtime.artifacts import fingerprint, write_json
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
 LEARNER = {"seed": 0, "training": {"lr": 0.005}}
@@ -64,9 +62,11 @@ def write_run(folder, teacher, tasks, images, rng):
         task.mkdir(parents=True)
         for name in ("learner.safetensors", "learner.json", "losses.csv", f"{job}.log"):
             (task / name).touch()
-        (task / "cost.tsv").write_text(
-            f"s\tmax_rss\n{rng.uniform(5, 9)}\t{rng.uniform(200, 300)}\n"
-        )
+        seconds, memory = rng.uniform(5, 9), rng.uniform(200, 300)
+        row = [seconds, f"0:00:0{int(seconds)}", memory, 80.5, 0.8 * seconds]
+        header = ["s", "h:m:s", "max_rss", "mean_load", "cpu_time"]
+        lines = ["\t".join(map(str, line)) for line in (header, row)]
+        (task / "cost.tsv").write_text("\n".join(lines) + "\n")
     (folder / "evaluate.log").touch()
     correct = rng.random((tasks, images)) < rng.uniform(0.5, 0.9)
     matrix = np.full((tasks, tasks), np.nan)
@@ -84,10 +84,9 @@ def write_run(folder, teacher, tasks, images, rng):
         "metrics": metrics(matrix, [images] * tasks),
         "trainable_parameters": 1234,
         "learner": LEARNER,
-        "predictions_sha256": fingerprint_file(folder / "predictions.parquet"),
         "data": {"train": "a" * 64, "test": "b" * 64},
         "backbones": {"small": "c" * 64},
         "versions": {"cdl": "0.1", "torch": "2.0"},
     }
-    (folder / "results.json").write_text(json.dumps(run))
+    write_json(folder / "results.json", run, files=[folder / "predictions.parquet"])
     return f"{folder}/results.json"

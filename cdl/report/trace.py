@@ -46,6 +46,8 @@ def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
     Raises:
         CdlError: there is no table, or no row fits the cell.
     """
+    _intact.cache_clear()
+    _packed.cache_clear()
     rows: dict[str, _Row] = {}
     damaged: list[Link] = []
     for table, protocols in results.tables():

@@ -1,6 +1,5 @@
 """The loop, its schedule, artifacts and metrics."""
 
-import json
 import math
 
 import numpy as np
@@ -10,6 +9,7 @@ from toys import TASKS, batch, learner
 
 from cdl.data.batches import Batch
 from cdl.evaluation.metrics import metrics
+from cdl.learning.checkpointing import State
 from cdl.learning.loop import learning_rate, per_epoch, train_task
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -17,7 +17,7 @@ from cdl.runtime.errors import CdlError
 TRAINING = {"epochs": 2, "lr": 0.01, "betas": (0.9, 0.999), "schedule": "cosine"}
 
 
-def learn(student, batches):
+def learn(student, batches, **changes):
     return train_task(
         student,
         lambda epoch: [Batch(*made, epoch, torch.arange(len(made[0]))) for made in batches(epoch)],
@@ -25,7 +25,7 @@ def learn(student, batches):
         teacher=None,
         task=0,
         classes=TASKS[0],
-        **TRAINING,
+        **TRAINING | changes,
     )
 
 
@@ -51,6 +51,15 @@ def test_the_loss_curve_is_tidy(toy_backbone):
     assert len(curve) == 2 * 3
     first = curve[curve["epoch"] == 0].set_index("part")["value"]
     assert math.isclose(first["total"], first["ce"] + first["prompt"])
+
+
+def test_a_last_update_that_no_loss_has_seen_is_checked(toy_backbone, tmp_path):
+    student = learner(toy_backbone(), "l2p")
+    student.head.linear.weight.register_hook(lambda gradient: gradient * math.nan)
+    with State(str(tmp_path), {"job": 1}, minutes=60) as state:
+        with pytest.raises(CdlError, match=r"head.linear.weight is not finite .*task 0, epoch 0;"):
+            learn(student, lambda epoch: [batch()], epochs=1, state=state)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_not_finite_names_task_epoch_batch_and_parts(toy_backbone):
@@ -137,5 +146,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     artifacts.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
         artifacts.write_json(path, {"a": math.nan})
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert artifacts.read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from cdl.learning.checkpointing import State
+from cdl.learning.checkpointing import State, path_of
 from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
 
 
 @pytest.fixture
@@ -26,3 +27,63 @@ def test_every_artifact_obeys_the_umask(tmp_path, umask, mask, mode):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 3
     assert {path.stat().st_mode & 0o777 for path in files} == {mode}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text.replace("0.5", "0.1"), "was damaged or changed"),
+        (lambda text: text.replace('"mean"', '"meaN"'), "was damaged or changed"),
+        (lambda text: text.replace('"x.csv": "', '"x.csv": "0'), "was damaged or changed"),
+        (lambda text: text.replace("_record", "_recorc"), "carries no hash of its content"),
+        (lambda text: '{"mean": 0.5}', "carries no hash of its content: an earlier version"),
+        (lambda text: "[]", "carries no hash"),
+        (lambda text: text.replace("0.5", "NaN"), "cannot be read"),
+        (lambda text: text.replace('"sha256"', '"sha257"'), "cannot be read"),
+        (lambda text: text[:-3], "cannot be read"),
+        (lambda text: "[" * 100_000, "cannot be read"),
+    ],
+)
+def test_a_damaged_record_is_refused_in_one_sentence(tmp_path, damage, message):
+    path, table = tmp_path / "record.json", tmp_path / "x.csv"
+    table.write_text("a,b\n1,2\n")
+    artifacts.write_json(path, {"mean": 0.5, 3: (1, 2)}, files=[table])
+    assert artifacts.read_json(path) == {"mean": 0.5, "3": [1, 2]}
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(CdlError, match=rf"record.json {message}.*delete it and run again"):
+        artifacts.read_json(path)
+
+
+def test_a_record_vouches_for_the_files_it_names_and_for_no_other(tmp_path):
+    record, table, other = (tmp_path / name for name in ("a/r.json", "b/x.csv", "b/y.csv"))
+    table.parent.mkdir()
+    for path in (table, other):
+        path.write_text("a\n1\n")
+    artifacts.write_json(record, {}, files=[table])
+    artifacts.check_files(record, table)
+    with pytest.raises(CdlError, match="y.csv has sha256 .* records None"):
+        artifacts.check_files(record, other)
+    table.write_text("a\n2\n")
+    with pytest.raises(CdlError, match="x.csv has sha256 .* one of them was changed"):
+        artifacts.check_files(record, table)
+    table.unlink()
+    with pytest.raises(CdlError, match="x.csv cannot be read"):
+        artifacts.check_files(record, table)
+
+
+@pytest.mark.parametrize("key", ["../../precious", "/etc/x", "", "A" * 32, "a" * 31, None, ["a"]])
+def test_a_state_is_named_by_digits_and_leads_nowhere(tmp_path, key):
+    with pytest.raises(CdlError, match="names no saved state"):
+        path_of(str(tmp_path), key)
+
+
+def test_a_state_whose_place_in_training_was_changed_is_not_used(tmp_path, caplog):
+    with State(str(tmp_path), {"job": 1}, minutes=0) as state:
+        state.save({"x": torch.ones(2)}, {"at": [0, 1]})
+        assert state.load()[1]["at"] == [0, 1]
+        (path,) = tmp_path.iterdir()
+        raw = path.read_bytes()
+        for change in ((b"[0, 1]", b"[0, 3]"), (b"[0, 1]", b"[0, x]"), (b"state", b"stare")):
+            path.write_bytes(raw.replace(*change))
+            assert state.load() is None
+    assert "starts afresh" in caplog.text

@@ -1,5 +1,6 @@
 """One training job per GPU: leases, counting, and the profiles that use them."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cdl.runtime.errors import CdlError
 from cdl.runtime.gpus import leased_gpu, visible_gpus
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +107,42 @@ def test_every_job_has_a_gpu_of_its_own_and_a_killed_job_frees_it(tmp_path, hold
     held[0].kill()
     assert third.stdout.readline().strip() == gpus[0]
     assert held[1].poll() is None
+
+
+@pytest.mark.parametrize("foreign", ["file", "link", "folder"])
+def test_what_others_put_under_a_locks_name_blocks_no_job(monkeypatch, tmp_path, foreign):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    path = tmp_path / f"cdl-gpu-{os.getuid()}-host-0.lock"
+    held = None
+    if foreign == "file" and os.getuid() == 0:
+        held = path.open("w")
+        os.chown(path, 12345, 12345)  # another user, who holds the lock
+        fcntl.flock(held, fcntl.LOCK_EX)
+    elif foreign == "file":
+        path.touch(0)  # as little to be opened as another user's
+    elif foreign == "link":
+        path.symlink_to("/etc/passwd")
+    else:
+        path.mkdir()
+    with leased_gpu() as gpu:
+        assert gpu == "0"
+        second = path.with_name(f"cdl-gpu-{os.getuid()}-host-0.1.lock").open()
+        with pytest.raises(BlockingIOError):  # the next job waits for this one
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        second.close()
+    if held:
+        held.close()
+
+
+def test_no_lock_at_all_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.open", lambda *_: (_ for _ in ()).throw(PermissionError("denied")))
+    with pytest.raises(
+        CdlError, match="no lock file .* can be opened .denied.; remove them or set"
+    ):
+        with leased_gpu():
+            pass
 
 
 def test_two_slurm_jobs_may_both_call_their_gpu_0(holder):

@@ -1,0 +1,45 @@
+"""What evaluation refuses to publish, and what it never touches."""
+
+from pathlib import Path
+
+import pytest
+
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+
+
+@pytest.fixture
+def learnt(lab):
+    """A lab with the undistilled student, learnt."""
+    here = lab()
+    student = here.run(role="student", teacher=None)
+    here.learn_all(student)
+    return here, student
+
+
+@pytest.mark.parametrize("key", ["../precious", "/{}/precious"])
+def test_a_state_named_by_a_record_is_removed_from_no_other_folder(learnt, key):
+    here, student = learnt
+    precious = here.folder / "precious.safetensors"
+    precious.write_text("mine")
+    path = Path(here.checkpoint(student, 1))
+    tensors, metadata = artifacts.load(path)
+    artifacts.save(path, tensors, metadata | {"state": key.format(str(here.folder)[1:])})
+    with pytest.raises(CdlError, match="names no saved state"):
+        here.evaluate(student)
+    assert precious.read_text() == "mine"
+    assert not (here.folder / student.folder / "results.json").exists()
+
+
+def test_logits_that_are_not_finite_reach_no_table(learnt):
+    here, student = learnt
+    path = Path(here.checkpoint(student, 1))
+    tensors, metadata = artifacts.load(path)
+    name = next(name for name in tensors if name.startswith("head.") and tensors[name].ndim == 2)
+    tensors[name] = tensors[name].sign() * 3e38  # finite, but no sum of two of them is
+    artifacts.save(path, tensors, metadata)
+    sentence = r"logits of .*task1/learner.safetensors, learnt in task 1 up to epoch 0, are not"
+    with pytest.raises(CdlError, match=sentence):
+        here.evaluate(student)
+    assert not list((here.folder / student.folder).glob("results.json"))
+    assert not list((here.folder / student.folder).glob("predictions.parquet"))

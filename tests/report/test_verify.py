@@ -1,0 +1,184 @@
+"""Damage to the files of a real run at its smallest: refused or harmless, never silent."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import make_grid
+from runs import CONFIGS, ROOT
+
+from cdl.report.completed_runs import completed_run
+from cdl.report.paired_gains import read_predictions
+from cdl.report.tables import collect, read
+from cdl.report.trace import trace
+from cdl.report.verify import Vouched, verify
+from cdl.runtime.artifacts import read_json, write_json
+from cdl.runtime.errors import CdlError
+from cdl.study.inputs import Inputs
+from cdl.study.layout import ResultsFolder
+from cdl.study.records import records_of, sources_of
+from cdl.study.status import report
+
+KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+SMALL = 300_000  # bytes
+FLIPS = 3  # of each small file
+
+
+@pytest.fixture
+def inputs_of(copied, monkeypatch):
+    """The inputs of the finished configuration, in a copy of its folder."""
+    monkeypatch.chdir(copied)
+    return Inputs(make_grid({}))
+
+
+def vouched(inputs):
+    return [Vouched(**arguments) for arguments in records_of(inputs)]
+
+
+def published(inputs):
+    """All that tables and page would say now, or the sentence that refuses it."""
+    collected = inputs.collected()
+    tables = inputs.grid.layout.report.tables
+    try:
+        *frames, protocols = collect(collected["rows"], collected["results"], collected["costs"])
+        frames += [read(tables.results, tables.protocols), read(tables.curves, tables.protocols)]
+        frames.append(read(tables.cost, tables.record("cost")))
+        frames += [read_predictions(inputs.grid.files(run)) for run in inputs.grid.runs]
+    except CdlError as error:
+        return str(error)
+    return [frame.to_csv() for frame in frames] + [protocols]
+
+
+def harmless(path, before, after):
+    """Whether a file says the same as before, for whoever reads it."""
+    if path.suffix == ".json":
+        return json.loads(before) == json.loads(after)
+    if path.name in ("train.parquet", "test.parquet"):
+        return True  # its rows were compared, not how they are stored
+    return path.suffix == ".tsv"  # of Snakemake, without a hash: only its form is checked
+
+
+def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(inputs_of):
+    items = vouched(inputs_of)
+    assert verify(items).faults == ()
+    truth, rng, refused = published(inputs_of), random.Random(0), 0
+    paths = sorted({Path(path) for item in items for path in item.paths if os.path.exists(path)})
+    small = [path for path in paths if path.stat().st_size < SMALL]
+    assert {path.suffix for path in small} >= {".json", ".csv", ".tsv", ".parquet", ".md", ".yaml"}
+    for path in small:
+        whole = path.read_bytes()
+        for _ in range(FLIPS):
+            raw = bytearray(whole)
+            raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+            path.write_bytes(raw)
+            faults = verify(item for item in items if str(path) in item.paths).faults
+            assert faults or harmless(path, whole, bytes(raw)), f"{path} is silently damaged"
+            refused += bool(faults)
+        if path.suffix != ".svg":  # with the last of them
+            said = published(inputs_of)
+            same = path.suffix == ".tsv" or said == truth
+            assert isinstance(said, str) or same, f"{path} changes a table silently"
+            for run in inputs_of.grid.runs:
+                completed_run(**inputs_of.completion(run))
+            trace(KD, ResultsFolder(Path("results")))
+            report(inputs_of.grid, cores=1)
+        path.write_bytes(whole)
+    assert refused > FLIPS * len(small) / 2
+    assert verify(items).faults == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "nan\t0:00:08\t1\t1\t1",
+        "-8.0\t0:00:08\t1\t1\t1",
+        "inf\t0:00:08\t1\t1\t1",
+        "9.9e9\t0:00:08\t1\t1\t1",
+        "38.1\t0:00:08\t1\t1\t1",
+        "8.1\t0:00:08\t1\t-1\t1",
+        "8.1\t0:00:08\t1\t1",
+        "8.1\t0:00:08\t1\t1\t1\n8.1\t0:00:08\t1\t1\t1",
+        "",
+    ],
+)
+def test_a_damaged_benchmark_is_one_sentence(inputs_of, row):
+    path = Path(inputs_of.costs(inputs_of.grid.runs[0])[0])
+    header = "s\th:m:s\tmax_rss\tmean_load\tcpu_time"
+    path.write_text(f"{header}\n8.1\t0:00:08\t1\t1\t1\n")
+    assert not isinstance(published(inputs_of), str)
+    path.write_text(f"{header}\n{row}\n")
+    assert published(inputs_of).startswith(f"{path} is no benchmark of one job")
+    path.write_text(header.replace("cpu_time", "cpu_tim") + "\n8.1\t0:00:08\t1\t1\t1\n")
+    assert published(inputs_of).startswith(f"{path} is no benchmark of one job ('cpu_time')")
+
+
+def test_a_record_edited_with_its_hash_is_told_by_what_belongs_to_it(inputs_of):
+    path = inputs_of.grid.layout.run(KD).results
+    made = read_json(path)
+    write_json(path, made, files=[])  # vouches for no predictions any more
+    assert "predictions.parquet has sha256" in published(inputs_of)
+
+
+def cdl(*arguments):
+    command = [sys.executable, "-m", "cdl", *map(str, arguments)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+def test_verify_names_what_is_damaged_or_missing(copied):
+    answer = cdl("verify", *CONFIGS, "--directory", copied)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.stdout.endswith("files compared: all as recorded\n")
+    run = copied / "results/tiny" / KD
+    harmed = [
+        run / "task0/learner.safetensors",
+        run / "task1/losses.csv",
+        run / "predictions.parquet",
+        next((copied / "results/queries").glob("*/task0.safetensors")),
+        next((copied / "results/data").glob("*/test.pixels")),
+        next((copied / "results/backbones").glob("vit_nano-*.safetensors")),
+        copied / "results/tiny/tables/summary.md",
+        copied / "results/tiny/index.html",
+        copied / "results/tiny/figures/gain_digits.svg",
+    ]
+    for path in harmed:
+        raw = bytearray(path.read_bytes())
+        raw[-1] ^= 1
+        path.write_bytes(raw)
+    gone = run / "task1/learner.safetensors"
+    gone.unlink()
+    answer = cdl("verify", *CONFIGS, "--directory", copied, "--json")
+    assert (answer.returncode, answer.stderr) == (1, "")
+    faults = json.loads(answer.stdout)["faults"]
+    lost = [fault["path"] for fault in faults if fault["state"] == "missing"]
+    assert lost == [str(gone.relative_to(copied))]
+    told = [fault["text"] for fault in faults if fault["state"] == "damaged"]
+    for path in harmed:
+        assert any(str(path.relative_to(copied)) in text for text in told), path
+    assert len(faults) == len(harmed) + 1
+
+
+def test_a_source_changed_behind_its_size_and_time_is_found_by_verify_data(tmp_path, monkeypatch):
+    image = tmp_path / "images/train/a/1.png"
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            (tmp_path / "images" / split / name / "1.png").write_bytes(split.encode() + b"1")
+    monkeypatch.chdir(tmp_path)
+    Path("results/data").mkdir(parents=True)
+    source = {"folder": {"path": "images", "train": "train", "test": "test"}}
+    mine = {"source": source, "tasks": 2, "view": {"size": 8}}
+    changes = {"datasets": {"mine": mine}, "grid": {"datasets": ["mine"]}}
+    inputs = Inputs(make_grid(changes))
+    sources = {name: read for name, read in sources_of(inputs).items() if "mine" in name}
+    assert verify([], sources).faults == ()
+    before = image.stat()
+    image.write_bytes(b"train2")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert inputs.source_contents(inputs.grid.packed_name("mine"))  # planning does not see it
+    (fault,) = verify([], sources).faults
+    assert "although its size and time are the same" in fault.text
