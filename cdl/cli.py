@@ -152,6 +152,35 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: cdl clean one.yaml base.yaml+overlay.yaml --yes")
+def clean(
+    configs: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG...", help="YAML each, or YAML+OVERLAY: all to be kept."),
+    ],
+    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete, instead of only saying so.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Name what lies in ./results that no CONFIG names, and its size; --yes deletes it."""
+    from cdl.study.cleaning import drop, leftovers
+
+    grids = [grid_of([Path(file) for file in config.split("+")]) for config in configs]
+    os.chdir(directory)
+    found = leftovers(grids)
+    if yes:
+        drop(found)
+    size = sum(item.size for item in found)
+    if as_json:
+        paths = {str(item.path): item.size for item in found}
+        print(json.dumps({"deleted": yes, "bytes": size, "paths": paths}, indent=2))
+        return
+    for item in found:
+        print(f"{item.size / 1e6:>10.1f} MB  {item.path}")
+    done = "freed" if yes else "would be freed; --yes deletes what is named above"
+    print(f"{size / 1e6:>10.1f} MB  {done}" if found else "nothing lies there that no CONFIG names")
+
+
 @app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder to make.")],

@@ -18,15 +18,18 @@ const fixed = (value, digits = 2) => (value === null ? "–" : value.toFixed(dig
 const signed = (value) => (value > 0 ? "+" : "") + fixed(value);
 const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length;
 const curve = (run) => run.matrix.map(mean);
+// a variant's name, or without one what differs from the defaults
+const noted = (note) => (note ? ` (${note})` : "");
 const distiller = (run) => run.role === "teacher" ? "(teacher)"
-  : run.kd + (run.variant ? ` (${run.variant})` : "");
+  : run.kd + noted(run.variant || run.kd_options);
+const method = (run) => run.method + noted(run.method.includes("+") ? "" : run.method_options);
 
 // ---- the table -------------------------------------------------------------------------------
 
 const COLUMNS = [
   { title: "distiller", of: distiller, text: true, always: true },
   { title: "dataset", of: (run) => run.dataset, text: true },
-  { title: "method", of: (run) => run.method, text: true },
+  { title: "method", of: method, text: true },
   { title: "learner", of: (run) => run.student, text: true },
   { title: "taught by", of: (run) => run.teacher || "–", text: true },
   { title: "query", of: (run) => run.query, text: true },
@@ -224,7 +227,7 @@ function show(run) {
     .filter((link) => link !== null).flatMap((link, i) => i ? [" · ", link] : [link]);
   byId("chosen").textContent = `${distiller(run)}: ${taught}`;
   byId("about").replaceChildren(
-    make("p", { class: "sub" }, `${run.method} on ${run.dataset}, seed ${run.seed}, query from ${run.query}`),
+    make("p", { class: "sub" }, `${method(run)} on ${run.dataset}, seed ${run.seed}, query from ${run.query}`),
     links.length ? make("p", { class: "sub" }, "compare with ", links) : "",
     numbers(run),
     make("div", { class: "pictures" },

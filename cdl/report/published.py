@@ -11,6 +11,7 @@ from cdl.report.tables import (
     CELL,
     NOT_RUN,
     distiller_of,
+    method_of,
     read_results,
     results_of,
     summarise,
@@ -70,7 +71,8 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
     both = key.merge(theirs, on=_KEY, how="left").sort_values(["cell", "paper"])
     ours = ours.loc[both["cell"]].reset_index(drop=True)
     both = both.reset_index(drop=True)
-    table = ours[["dataset", "method"]].copy()
+    table = ours[["dataset"]].copy()
+    table["method"] = ours.apply(method_of, axis=1)
     table["learner"], table["taught_by"] = ours["student"], ours["teacher"].replace("", "-")
     table["distiller"] = ours.apply(distiller_of, axis=1)
     table[["n", "seeds"]], table["paper"] = ours[["n", "seeds"]], both["paper"]

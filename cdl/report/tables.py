@@ -33,10 +33,11 @@ COST = {
     "peak_memory_mb": "largest resident memory of one of these jobs",
 }
 IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
-_WHOSE = ["role", "query"]
+_WHOSE = ["role", "query", "method_options", "kd_options"]
 _LINKS = ["run", "none_run", "teacher_run"]
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
 CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
+CELL += ["method_options", "kd_options"]
 
 
 def collect(
@@ -188,11 +189,21 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def distiller_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
-    """Return how tables for people name a row's distiller."""
+def distiller_of(row: Mapping[str, Any]) -> str:
+    """Return how tables for people name a row's distiller: `kd`, `kd (hot)`, `kd (alpha=0.9)`.
+
+    In brackets stands the variant, or without one what differs from the schema's defaults.
+    """
     if row["role"] == "teacher":
         return "(teacher)"
-    return f"{row['kd']} ({row['variant']})" if row["variant"] else row["kd"]
+    note = row["variant"] or row["kd_options"]
+    return f"{row['kd']} ({note})" if note else str(row["kd"])
+
+
+def method_of(row: Mapping[str, Any]) -> str:
+    """Return how tables for people name a row's method, as `distiller_of`."""
+    named = "+" in row["method"] or not row["method_options"]
+    return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"
 
 
 def markdown(summary: pd.DataFrame) -> str:
@@ -211,7 +222,7 @@ def markdown(summary: pd.DataFrame) -> str:
         lines.append(
             {
                 "dataset": row["dataset"],
-                "method": row["method"],
+                "method": method_of(row),
                 "learner": row["student"],
                 "taught by": row["teacher"] or "-",
                 "distiller": distiller_of(row),
@@ -229,7 +240,8 @@ def markdown(summary: pd.DataFrame) -> str:
         "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
         "tasks since they were learnt. The protocol is a hash of data, classes, views, "
         "normalisation, schedule and the learner's own weights: numbers with the same one can be "
-        "compared. protocols.json spells it out."
+        "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
+        "variant, or what differs from the defaults."
     )
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
 

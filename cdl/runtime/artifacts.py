@@ -219,13 +219,24 @@ def check_provenance(
     path: str | Path, metadata: Mapping[str, Any], expected: Mapping[str, Any]
 ) -> None:
     """Raise `CdlError` naming the first entry, at any depth, that differs from what is expected."""
-    for key, needed in _leaves(dict(expected)).items():
-        found = _leaves({k: metadata.get(k) for k in expected}).get(key)
-        if found != needed:
-            raise CdlError(
-                f"{path} does not fit: its {key} is {json.dumps(found)}, "
-                f"needed is {json.dumps(needed)}; delete it and run again"
-            )
+    difference = first_difference({key: metadata.get(key) for key in expected}, expected)
+    if difference is not None:
+        key, found, needed = difference
+        raise CdlError(
+            f"{path} does not fit: its {key} is {found}, needed is {needed}; delete it and run "
+            "again"
+        )
+
+
+def first_difference(
+    found: Mapping[str, Any], needed: Mapping[str, Any]
+) -> tuple[str, str, str] | None:
+    """Return the first entry, at any depth, that is not as needed: dotted key and both as JSON."""
+    here = _leaves(dict(found))
+    for key, value in _leaves(dict(needed)).items():
+        if here.get(key) != value:
+            return key, json.dumps(here.get(key)), json.dumps(value)
+    return None
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What the numbers of a run are made of: its specification, its protocol, its row in the tables."""
 
+import json
 from typing import Any
 
 from cdl import NUMERICS
 from cdl.runtime.artifacts import fingerprint
+from cdl.study.configuration import complete, schema
 from cdl.study.grid import Grid
-from cdl.study.runs import Run
+from cdl.study.runs import Block, Run
 
 
 def specification(grid: Grid, run: Run) -> dict[str, Any]:
@@ -73,12 +75,32 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "n_tasks": run.n_tasks,
         "role": run.role,
         "query": run.query,
+        "method_options": chosen("methods", run.method),
+        "kd_options": chosen("distillers", run.distiller),
         "protocol": protocol(grid, run),
         "provenance": fingerprint(specification(grid, run)),
         "run": grid.files(run).folder,
         "none_run": grid.files(none).folder if none else "",
         "teacher_run": grid.files(teacher).folder if teacher else "",
     }
+
+
+def chosen(kind: str, block: Block) -> str:
+    """Return the options of a block that differ from the schema's defaults, for people.
+
+    Args:
+        kind: `methods` or `distillers`.
+        block: of the grid.
+
+    Returns:
+        `alpha=0.9, temperature=4.0`, empty where all are the defaults.
+    """
+    defaults = complete({}, schema()["properties"][kind]["properties"][block.name])
+    return ", ".join(
+        f"{name}={json.dumps(value)}"
+        for name, value in sorted(block.options.items())
+        if name in defaults and value != defaults[name]
+    )
 
 
 def published(grid: Grid, dataset: str, teacher: str, student: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from cdl.runtime.artifacts import read_json
+from cdl.runtime.artifacts import first_difference, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
 from cdl.study import layout
@@ -135,12 +135,15 @@ def state_of(job: Job, marked: set[str], alive: bool) -> tuple[str, str]:
     if all(Path(path).is_file() for path in job.outputs):
         try:
             made, wanted = read_json(job.outputs[0]), json.loads(job.record)
-            same = {key: made[key] for key in wanted} == wanted
+            difference = first_difference({key: made[key] for key in wanted}, wanted)
         except CdlError as error:
             return "failed", str(error)
         except KeyError as error:
             return "failed", f"{job.outputs[0]} has no {error}; delete it and run again"
-        return ("done", "") if same else ("missing", "made with other values")
+        if difference is None:
+            return "done", ""
+        key, before, now = difference
+        return "missing", f"made with other values ({key} {before}, now {now}), overwritten next"
     if not job.log.is_file() or job.benchmark.is_file() and _newer(job.benchmark, job.log):
         return "missing", ""  # never started, or deleted after it was made
     reasons = ERROR.findall(job.log.read_text(errors="replace"))

@@ -15,8 +15,9 @@ import pytest
 from runs import CONFIGS, ROOT, popen, run, snakemake
 
 from cdl.report.trace import trace
-from cdl.runtime.artifacts import fingerprint_file
+from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.study.layout import ResultsFolder
 
 EXACT = "compute: {targets_dtype: float32}\n"
 ONE = EXACT + "grid: {distillers: [kd]}"
@@ -124,7 +125,7 @@ def test_status_without_a_project_or_with_a_bad_configuration_is_one_sentence(tm
 
 @pytest.mark.parametrize("cell", [KD, f"results/tiny/{KD}", f"{KD[:-5]}0", "tiny/digits"])
 def test_trace_finds_a_cell_and_its_chain_holds(finished, cell):
-    chains = trace(cell, finished / "results")
+    chains = trace(cell, ResultsFolder(finished / "results"))
     assert list(chains)[-1] == f"results/tiny/{KD}"
     assert len(chains) == (2 if cell == "tiny/digits" else 1)
     for links in chains.values():
@@ -132,13 +133,14 @@ def test_trace_finds_a_cell_and_its_chain_holds(finished, cell):
         assert [link.what for link in links][:6] == [
             *("table", "protocol", "results", "configuration", "predictions", "task 0")
         ]
-        assert links[-1].what == "data"
+        assert [link.what for link in links][-2:] == ["data", "page"]
 
 
 def edit_json(path, change):
-    value = json.loads(path.read_text())
+    """Change a record and seal it again, as a person would who knows how."""
+    value, names = read_json(path), json.loads(path.read_text())["_record"]["files"]
     change(value)
-    path.write_text(json.dumps(value))
+    write_json(path, value, files=[path.parent / name for name in names])
 
 
 def flip(path):
@@ -151,6 +153,7 @@ def retouch_table(root):
     table = pd.read_csv(root / "tiny/tables/results.csv", keep_default_na=False)
     table["final_average_accuracy"] += 1
     table.to_csv(root / "tiny/tables/results.csv", index=False)
+    edit_json(root / "tiny/tables/protocols.json", lambda _: None)
 
 
 def swap_teacher(root):
@@ -163,8 +166,7 @@ def swap_teacher(root):
 def forget_images(root):
     path = root / "tiny" / KD / "predictions.parquet"
     pd.read_parquet(path).iloc[1:].to_parquet(path)
-    sha256 = fingerprint_file(path)
-    edit_json(path.with_name("results.json"), lambda r: r.update(predictions_sha256=sha256))
+    edit_json(path.with_name("results.json"), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +200,23 @@ def forget_images(root):
             ["results"],
             "cannot be read",
         ),
+        (lambda root: flip(root / "tiny" / KD / "task1/losses.csv"), ["task 1"], "losses.csv has"),
+        (
+            lambda root: flip(root / "tiny" / TEACHER / "task0/targets.safetensors"),
+            ["targets 0"],
+            "targets.safetensors has sha256",
+        ),
+        (
+            lambda root: flip(next(root.glob("queries/vit_nano-*/task1.safetensors"))),
+            ["queries"],
+            "task1.safetensors has sha256",
+        ),
+        (lambda root: flip(root / "tiny/index.html"), ["page"], "index.html has sha256"),
         (forget_images, ["predictions"], "of 80|of \\[48, 32\\]"),
         (
             lambda root: flip(root / "tiny" / KD / "predictions.parquet"),
             ["predictions"],
-            "its sha256 is",
+            "predictions.parquet has sha256",
         ),
         (
             lambda root: flip(root / "tiny" / KD / "task0/learner.safetensors"),
@@ -212,7 +226,7 @@ def forget_images(root):
         (
             lambda root: (root / "tiny" / KD / "task1/learner.safetensors").unlink(),
             ["task 1"],
-            "is missing",
+            "cannot be read",
         ),
         (swap_teacher, ["task 1"], "its teacher is"),
         (
@@ -231,10 +245,18 @@ def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, mes
     root = tmp_path / "results"
     shutil.copytree(finished / "results", root)
     harm(root)
-    links = trace(KD, root)[f"results/tiny/{KD}"]
+    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"]
     wrong = [link for link in links if not link.holds]
     assert [link.what for link in wrong] == broken
     assert re.search(message, wrong[0].text)
+
+
+def test_trace_names_a_damaged_table(finished, tmp_path):
+    shutil.copytree(finished / "results", tmp_path / "results")
+    flip(tmp_path / "results/tiny/tables/results.csv")
+    answer = ask("trace", KD, cwd=tmp_path)
+    assert (answer.returncode, answer.stderr) == (1, "")
+    assert re.search(r"BROKEN +table +results/tiny/tables/results.csv has sha256", answer.stdout)
 
 
 def test_trace_on_the_command_line(finished, tmp_path):
@@ -253,4 +275,4 @@ def test_trace_on_the_command_line(finished, tmp_path):
 
 def test_trace_without_tables_is_one_sentence(tmp_path):
     with pytest.raises(CdlError, match="no table lies below it"):
-        trace("digits", tmp_path)
+        trace("digits", ResultsFolder(tmp_path))

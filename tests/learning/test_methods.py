@@ -249,7 +249,8 @@ def test_auxiliary_losses_weigh_as_told(toy_backbone):
 @pytest.mark.parametrize("method", ["l2p", "dual_prompt"])
 def test_prompt_losses_are_the_mean_or_the_sum_over_the_batch(method):
     mean, total = (
-        PROMPTS[method].load()(
+        PROMPTS[method]
+        .load()(
             PromptContext(12, 6, 12, 2, torch.Generator().manual_seed(0)),
             prompt_loss_reduction=reduction,
             **METHODS[method],

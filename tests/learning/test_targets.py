@@ -1,6 +1,5 @@
 """Caches of what frozen models say: equal to computing it on the spot, checked, and bounded."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -102,9 +101,9 @@ def test_targets_that_do_not_belong_are_refused(lab):
     with pytest.raises(CdlError, match="targets.safetensors has sha256"):
         here.learn(one, 0)
     paths[0].write_bytes(kept[paths[0]])
-    metadata = json.loads(kept[paths[0].with_suffix(".json")])
+    metadata = artifacts.read_json(paths[0].with_suffix(".json"))
     metadata["inputs"]["backbones"]["vit_nano"] = "changed"
-    paths[0].with_suffix(".json").write_text(json.dumps(metadata))
+    artifacts.write_json(paths[0].with_suffix(".json"), metadata)
     with pytest.raises(CdlError, match=r"targets.*vit_nano is \"changed\""):
         here.learn(one, 0)
     assert not Path(here.checkpoint(one, 0)).exists()

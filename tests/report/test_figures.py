@@ -21,9 +21,7 @@ def drawn(monkeypatch):
     """The figures drawn, instead of files."""
     caught = []
     monkeypatch.setattr(figures, "_save", lambda figure, outputs: caught.append(figure))
-    yield caught
-    for figure in caught:
-        figures.pyplot.close(figure)
+    return caught
 
 
 def test_gains_over_seeds_are_students_interval_of_paired_differences(tmp_path):

@@ -175,9 +175,9 @@ def swap(path):
     [
         ("results.json", swap, 'results.json does not fit: its learner is "'),
         ("results.json", truncate, "results.json cannot be read"),
-        ("predictions.parquet", swap, 'predictions.parquet does not fit: its sha256 is "'),
-        ("predictions.parquet", flip, 'predictions.parquet does not fit: its sha256 is "'),
-        ("predictions.parquet", truncate, 'predictions.parquet does not fit: its sha256 is "'),
+        ("predictions.parquet", swap, "predictions.parquet has sha256"),
+        ("predictions.parquet", flip, "predictions.parquet has sha256"),
+        ("predictions.parquet", truncate, "predictions.parquet has sha256"),
     ],
 )
 def test_damaged_and_swapped_results_reach_no_table_and_no_figure(copied, name, harm, message):
@@ -206,7 +206,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(copied):
     (teacher / "results.json").unlink()  # who opens it notices
     result = snakemake(copied, "--cores", "2")
     assert result.returncode != 0
-    assert "task1/learner.safetensors cannot be read" in result.stderr
+    assert "task1/learner.safetensors has sha256" in result.stderr
     assert "Traceback (most recent call last)" not in result.stderr.split("cdl: ")[0][-2000:]
 
 

@@ -3,11 +3,13 @@
 import re
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
+from cdl.study.overwriting import overwritten
 from cdl.study.specifications import in_use, specification
 
 
@@ -32,6 +34,10 @@ def grid_of(files, config):
 
 GRID = grid_of(workflow.configfiles, config)
 INPUTS = Inputs(GRID)
+if workflow.is_main_process:  # and not once more in every job
+    for line in overwritten(GRID):
+        logger.warning(line)
+    logger.info(f"`cdl verify {' '.join(map(str, workflow.configfiles))}` compares finished files with their hashes.")
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
 REPORT = GRID.layout.report

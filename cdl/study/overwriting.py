@@ -1,0 +1,37 @@
+"""What the next run overwrites: results of the same row that were made with other values."""
+
+from collections.abc import Iterator
+
+from cdl.runtime.artifacts import first_difference, read_json
+from cdl.runtime.errors import CdlError
+from cdl.study.grid import Grid
+from cdl.study.specifications import specification
+
+SHOWN = 5
+
+
+def overwritten(grid: Grid) -> list[str]:
+    """Return lines for people that name the runs and what of each is different, if there are any.
+
+    Paths are relative to the current folder.
+    """
+    found = list(_outdated(grid))
+    if not found:
+        return []
+    lines = [f"{len(found)} finished runs were made with other values and will be overwritten:"]
+    lines += [f"  {line}" for line in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(f"  and {len(found) - SHOWN} more, see `cdl status`")
+    return [*lines, "  to keep them give this configuration another name, or the blocks a variant"]
+
+
+def _outdated(grid: Grid) -> Iterator[str]:
+    for run in grid.runs:
+        try:
+            made = read_json(grid.files(run).results)["learner"]
+        except (CdlError, KeyError):  # not there, or to be refused by who needs it
+            continue
+        difference = first_difference(made, specification(grid, run))
+        if difference:
+            key, before, now = difference
+            yield f"{run.folder}: {key} {before}, now {now}"
