@@ -9,8 +9,10 @@ from cdl.runtime.errors import CdlError
 from cdl.study import layout
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
-from cdl.study.layout import RESULTS
+from cdl.study.layout import RESULTS, TableFiles
 from cdl.study.status import at_work
+
+CONFIGURATION = TableFiles("tables").configuration
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Leftover:
 
 
 def leftovers(grids: Iterable[Grid]) -> list[Leftover]:
-    """Return what may be dropped; unfinished work and what is not of this program stay.
+    """Return what may be dropped, folders with all that lies in them; unfinished work stays.
 
     Paths are relative to the current folder; links are neither followed nor named.
     """
@@ -31,9 +33,9 @@ def leftovers(grids: Iterable[Grid]) -> list[Leftover]:
     root = Path(RESULTS).resolve()
     found: list[Path] = []
     for path in _candidates():
-        inside = path.resolve().is_relative_to(root) and not path.is_symlink()
+        linked = path.resolve() != root / path.relative_to(RESULTS)
         below = any(parent in kept or parent in found for parent in path.parents)
-        if inside and path not in kept and path not in parents and not below:
+        if not linked and path not in kept and path not in parents and not below:
             found.append(path)
     return [Leftover(path, _size(path)) for path in found]
 
@@ -87,7 +89,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    return any(folder.glob("*/*/*/seed*/task*")) or (folder / "tables").is_dir()
+    return any(folder.glob("*/*/*/seed*/task*")) or (folder / CONFIGURATION).is_file()
 
 
 def _size(path: Path) -> int:

@@ -1,6 +1,7 @@
 """What the next run overwrites: results of the same row that were made with other values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from cdl.runtime.artifacts import first_difference, read_json
 from cdl.runtime.errors import CdlError
@@ -8,6 +9,17 @@ from cdl.study.grid import Grid
 from cdl.study.specifications import specification
 
 SHOWN = 5
+
+
+def announced(grid: Grid, files: Iterable[str | Path]) -> list[str]:
+    """Return what is said before a run: what it overwrites, and how finished files are compared.
+
+    Args:
+        grid: what is asked for.
+        files: of its configuration.
+    """
+    names = " ".join(map(str, files))
+    return [*overwritten(grid), f"`cdl verify {names}` compares finished files with their hashes"]
 
 
 def overwritten(grid: Grid) -> list[str]:

@@ -1,6 +1,5 @@
 """Ours beside the papers' numbers: matched as declared, honest about what is missing."""
 
-import json
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 from cdl.report.published import METRICS, NOTE, compare, for_people, load, worded, write_comparison
 from cdl.report.tables import METRICS as ALL_METRICS
 from cdl.report.tables import NOT_RUN, results_of
+from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
 
@@ -149,7 +149,7 @@ def test_four_forms_of_one_table(tmp_path):
     assert html.count("<tr>") == n + 2
     assert NOTE in html
     assert not re.search(r"https?:|src=|href=|\\_", html)
-    protocols = json.loads((tmp_path / "t.json").read_text())
+    protocols = read_json(tmp_path / "t.json")
     assert protocols.keys() == set(csv["protocol"].dropna()) - {NOT_RUN}
     assert all(protocol["training"]["epochs"] == 20 for protocol in protocols.values())
     for text in (md, tex.replace("\\_", "_"), html):

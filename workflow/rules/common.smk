@@ -9,7 +9,7 @@ from cdl.study import layout
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
-from cdl.study.overwriting import overwritten
+from cdl.study.overwriting import announced
 from cdl.study.specifications import in_use, specification
 
 
@@ -35,9 +35,8 @@ def grid_of(files, config):
 GRID = grid_of(workflow.configfiles, config)
 INPUTS = Inputs(GRID)
 if workflow.is_main_process:  # and not once more in every job
-    for line in overwritten(GRID):
-        logger.warning(line)
-    logger.info(f"`cdl verify {' '.join(map(str, workflow.configfiles))}` compares finished files with their hashes.")
+    for line in announced(GRID, workflow.configfiles):
+        logger.info(line)
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
 REPORT = GRID.layout.report
