@@ -38,4 +38,8 @@ $(VENV)/ready-test: $(VENV)/ready
 	$(BIN)/pip install --quiet --editable '.[test,slurm]'
 	touch $@
 
-.PHONY: demo test check style gpu-proof
+# the schema for editors, after a change of config.schema.yaml
+schema: $(VENV)/ready
+	$(BIN)/python -c "from cdl.study.configuration import editors_schemas as e; [p.write_text(t) for p, t in e().items()]"
+
+.PHONY: demo test check style gpu-proof schema

@@ -23,14 +23,17 @@ from cdl.study.layout import RESULTS, ResultsFolder
 
 app = typer.Typer(
     help="Continual distillation learning: a configuration in, tables out.",
+    epilog="Example: cdl init study && cdl run study/config.yaml --cores 2",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 Configs = Annotated[
-    list[Path], typer.Argument(metavar="CONFIG...", help="YAML; later files over earlier ones.")
+    list[Path], typer.Argument(metavar="CONFIG", help="YAML; later files over earlier ones.")
 ]
+# of the click inside typer, which has no name of its own in older versions
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -54,7 +57,7 @@ def run(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")],
 ) -> None:
-    """Run everything that CONFIG asks for; results go to ./results.
+    """Run all that CONFIG asks for, into ./results.
 
     Further .yaml files directly behind it are overlays. All that follows goes to Snakemake:
     --cores N, -n (what would run), --workflow-profile FOLDER, or the name of a file to make.
@@ -76,7 +79,10 @@ def status(
     cores: Annotated[int, typer.Option(min=1, help="Jobs at a time, for the time left.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of CONFIG is done, running, failed or missing, and how long the rest may take."""
+    """Say what of CONFIG is done and how long the rest takes.
+
+    Cells of the tables and their jobs are done, running, failed or missing.
+    """
     from cdl.study.status import report
 
     grid = grid_of(config)
@@ -108,7 +114,10 @@ def trace(
     results: Annotated[Path, typer.Option(help="Folder of all results.")] = Path(RESULTS),
     as_json: AsJson = False,
 ) -> None:
-    """Follow a table's cell back to all that it was made of, checking every link."""
+    """Follow a table's cell back to all it was made of.
+
+    Every link is checked: tables, predictions, checkpoints, weights, data.
+    """
     from cdl.report.trace import trace as follow
 
     chains = follow(cell, ResultsFolder(results))
@@ -185,7 +194,10 @@ def clean(
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder to make.")],
 ) -> None:
-    """Write a commented starter configuration and a SLURM profile into FOLDER."""
+    """Write a starter configuration and a SLURM profile.
+
+    Both are commented; the starter needs no download and runs for two minutes on two cores.
+    """
     starter = files("cdl") / "assets" / "starter.yaml"
     profile = program() / "workflow" / "profiles" / "slurm" / "config.yaml"
     schemas = files("cdl") / "study" / "schema" / "config.schema.json"
@@ -216,7 +228,7 @@ class Kind(StrEnum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False
 ) -> None:
-    """List what a configuration can name, one line each, with the paper."""
+    """List what a configuration can name, with the paper."""
     known = dict(_known(kind))
     if as_json:
         print(json.dumps(known, indent=2))
@@ -246,10 +258,22 @@ def _known(kind: Kind) -> Iterator[tuple[str, str]]:
         yield name, block["description"]
 
 
+def _usage(error: Any) -> str:
+    """Return what is wrong with the arguments in one line; without any, the help."""
+    text: str = error.format_message()
+    if len(sys.argv) < 2:
+        return text
+    command = error.ctx.command_path if error.ctx else "cdl"
+    text = text.replace("Value error, ", "").rstrip(".")
+    return f"cdl: {text} (see `{command} --help`)"
+
+
 def main() -> None:
     """Run the command line; a wrong question is one line on stderr and exit code 2."""
     try:
-        app(prog_name="cdl")
+        sys.exit(app(prog_name="cdl", standalone_mode=False))
+    except UsageError as error:
+        print(_usage(error), file=sys.stderr)
     except (ConfigError, CdlError, OSError) as error:
         print(f"cdl: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(2)

@@ -5,6 +5,7 @@ normalised by their declared type (`5` and `5.0` are one value), so that only re
 """
 
 import copy
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,30 @@ def schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration."""
     read: dict[str, Any] = yaml.safe_load((HERE / "schema" / "config.schema.yaml").read_text())
     return read
+
+
+def editors_schemas() -> dict[Path, str]:
+    """Return the schema as plain JSON for editors, by file: whole, and for overlays.
+
+    Language servers complete and check by them what a configuration's first line names; they know
+    no YAML merge keys. An overlay needs none of the required fields but those inside its lists.
+    """
+    whole, folder = schema(), HERE / "schema"
+    kinds = {"config": whole, "overlay": _optional(whole)}
+    return {
+        folder / f"{kind}.schema.json": json.dumps(part, indent=1, ensure_ascii=False) + "\n"
+        for kind, part in kinds.items()
+    }
+
+
+def _optional(part: dict[str, Any]) -> dict[str, Any]:
+    """Return (a part of) the schema in which no field of an object is required."""
+    result = {key: value for key, value in part.items() if key != "required"}
+    if "properties" in part:
+        result["properties"] = {k: _optional(inner) for k, inner in part["properties"].items()}
+    if isinstance(part.get("additionalProperties"), dict):
+        result["additionalProperties"] = _optional(part["additionalProperties"])
+    return result
 
 
 def read(path: str | Path) -> dict[str, Any]:
