@@ -11,6 +11,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from functools import reduce
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,60 @@ def program() -> Path:
     return packaged if packaged.is_dir() else package.parent
 
 
+TARGETS = {  # of `snakemake NAME`; any file below results/ is one too
+    "all": "everything, as without a name",
+    "tables": "tabulates what is finished",
+    "collect": "tables of all runs",
+    "tabulate": "means over seeds",
+    "page": "the page with every run",
+}
+PLUGIN = "snakemake_executor_plugin_slurm"
+
+
+def preflight(executor: str = "") -> None:
+    """Refuse what Snakemake meets with a traceback or a riddle, in one sentence, and exit.
+
+    The shipped profiles call this, because Snakemake reads its configuration files before its
+    Snakefile, but its profile first. Nothing happens in other programs that read a profile.
+
+    Args:
+        executor: that the profile asks for.
+    """
+    started = Path(sys.argv[0])
+    if "snakemake" not in (started.name, started.parent.name):
+        return
+    try:
+        if executor == "slurm" and find_spec(PLUGIN) is None:
+            raise CdlError(
+                "executor: slurm is not installed; in the checkout run pip install '.[slurm]', "
+                f"elsewhere pip install {PLUGIN.replace('_', '-')}"
+            )
+        check_command(sys.argv[1:])
+    except (ConfigError, CdlError) as error:
+        print(f"cdl: {error}", file=sys.stderr)
+        sys.exit(1)  # as Snakemake does
+
+
+def check_command(arguments: list[str]) -> None:
+    """Read the configurations and look at the targets among Snakemake's arguments.
+
+    Raises:
+        ConfigError: a configuration cannot be read.
+        CdlError: a target is neither a name nor a file.
+    """
+    from snakemake.cli import get_argument_parser
+
+    parsed, _ = get_argument_parser().parse_known_args(arguments)
+    for file in parsed.configfile:
+        read(file)
+    for target in parsed.targets:
+        if target not in TARGETS and not target.startswith((RESULTS, os.sep, ".")):
+            raise CdlError(
+                f"{target}: is no target; they are {', '.join(TARGETS)}, or the name of a file, "
+                f"which begins with {RESULTS}/"
+            )
+
+
 def grid_of(configs: list[Path]) -> Grid:
     """Return the grid of a configuration and its overlays; raise `ConfigError` if it is wrong."""
     return Grid(resolve(reduce(merge, map(read, configs))))
@@ -67,8 +122,10 @@ def run(
     while rest and rest[0].endswith((".yaml", ".yml")):
         configs.append(Path(rest.pop(0)))
     grid_of(configs)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(program() / "Snakefile")]
-    command += ["--configfile", *map(str, configs), *rest]
+    arguments = ["--configfile", *map(str, configs), *rest]
+    check_command(arguments)
+    snakefile = str(program() / "Snakefile")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, *arguments]
     os.execv(sys.executable, command)
 
 

@@ -5,9 +5,15 @@ normalised by their declared type (`5` and `5.0` are one value), so that only re
 """
 
 import copy
+import difflib
 import json
 import math
-from functools import cache
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from functools import cache, partial, reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,9 @@ import yaml
 
 HERE = Path(__file__).parent
 LARGEST = 10**15
+LARGEST_FILE = 2**19  # bytes
+MOST_NODES = 20_000  # keys and values of a file, with its aliases written out
+_OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class ConfigError(Exception):
@@ -27,7 +36,28 @@ class ConfigError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error instead of a lost block."""
+    """Safe YAML of bounded size, in which nothing is lost or read otherwise than it looks.
+
+    A key given twice is an error instead of a lost block, and so are numbers that are others in
+    YAML 1.1 than to the eye. Aliases may neither multiply nor hold themselves.
+    """
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise ConfigError(f"holds more than {MOST_NODES} keys and values; write a shorter one")
+        return super().compose_node(parent, index)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > MOST_NODES:
+            raise ConfigError(
+                f"its aliases (*name) multiply to more than {MOST_NODES} keys and values; "
+                "write out what is needed"
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -38,6 +68,40 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        whole = node.tag.endswith(":int")
+        value = self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+        if _OLD_NUMBER.fullmatch(node.value):
+            raise ConfigError(
+                f"{_place(node.start_mark)}: {node.value} is {value} in YAML 1.1, which is easily "
+                "missed; write the number without leading zeros and colons, or text in quotes"
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count a node and all below it, an alias as often as it is used."""
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise ConfigError(
+                f"{_place(node.start_mark)}: what is named here (&name) holds itself; write it out"
+            )
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    inside: Any = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        inside = chain.from_iterable(inside)
+    sizes[id(node)] = 1 + sum(_written_out(inner, sizes) for inner in inside)
+    return sizes[id(node)]
+
+
+def _place(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 @cache
@@ -72,18 +136,89 @@ def _optional(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a YAML (or JSON) file more strictly than Snakemake: no key twice, tags or templates."""
+    """Read a YAML (or JSON) file more strictly than Snakemake.
+
+    No key twice, no tags, no templates, no numbers that look like others; of bounded size.
+
+    Raises:
+        ConfigError: with the file and, where there is one, line and column.
+    """
     try:
-        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        config = _parse(_text(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as plain YAML in UTF-8 ({error})") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: holds no mapping; write at least name, datasets and grid")
     if "__use_yte__" in config:
         raise ConfigError(f"{path}: __use_yte__ asks for a template; write out what it yields")
     return config
+
+
+def _text(path: str | Path) -> str:
+    """Return the text of a small regular file; nothing else is opened."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ConfigError("is no regular file; name a YAML file")
+        with open(path, "rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        beside = [file.name for file in Path(path).parent.glob("*.y*ml")]
+        near = difflib.get_close_matches(Path(path).name, beside, 1, cutoff=0.8)
+        hint = f"did you mean {Path(path).with_name(near[0])}?" if near else "name a YAML file"
+        raise ConfigError(f"there is no such file; {hint}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read ({getattr(error, 'strerror', error)})") from None
+    if len(data) > LARGEST_FILE:
+        raise ConfigError(f"is larger than {LARGEST_FILE // 1024} KiB; name a configuration")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _unreadable(
+            f"line {line} holds the byte {data[error.start]:#04x}; save the file as UTF-8"
+        ) from None
+
+
+def _parse(text: str) -> Any:
+    """Return what a YAML text holds."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = [_place(mark)] if mark else []
+        said += [text for text in (error.context, error.problem) if text]
+        said += ["indent by spaces, not by a tab"] if "'\\t'" in said[-1] else []
+        raise _unreadable(": ".join(said)) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _unreadable(f"line {line} holds the character #x{error.character:04x}") from None
+    except RecursionError:
+        raise _unreadable("it is nested too deeply") from None
+    except ValueError as error:
+        raise _unreadable(str(error)) from None
+
+
+def _unreadable(why: str) -> ConfigError:
+    return ConfigError(f"cannot be read as plain YAML in UTF-8 ({why})")
+
+
+def overlay(
+    files: Sequence[str | Path], given: Mapping[str, Any], config: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what files and values of the command line say together.
+
+    Snakemake overlays files as well, but keeps both of two alternatives. Where `config` is not
+    what it makes of these files, somebody else has made it (a workflow that uses this one as a
+    module), and it stands.
+
+    Args:
+        files: configurations, later ones over earlier ones.
+        given: overlaid last, from `--config`.
+        config: Snakemake's own result.
+    """
+    layers = [*map(read, files), dict(given)]
+    theirs = reduce(partial(merge, part={}), layers)
+    return reduce(merge, layers) if theirs == config else config
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -134,19 +269,29 @@ def validate_block(value: Any, part: dict[str, Any], field: str) -> None:
             f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known) or 'none'}"
         )
     message = f"{where}: {error.message}"
-    if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
-        message += f" (YAML reads {error.instance} as text; write {float(error.instance)!r})"
+    if error.validator == "type":
+        message += _as_number(error.instance, error.validator_value)
     if "description" in error.schema:
         message += f"; this field is: {error.schema['description']}"
     raise ConfigError(message)
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` overlaid by `above`, dictionaries key by key."""
-    result = copy.deepcopy(below)
+def merge(
+    below: dict[str, Any], above: dict[str, Any], part: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return `below` overlaid by `above`, dictionaries key by key.
+
+    Of `alternatives` in (a part of) the schema, the one above replaces another one below.
+    """
+    part = schema() if part is None else part
+    alternatives = set(part.get("alternatives", ()))
+    replaced = alternatives if any(above.get(key) is not None for key in alternatives) else set()
+    result = {k: copy.deepcopy(v) for k, v in below.items() if k in above or k not in replaced}
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merge(result[key], value) if both else copy.deepcopy(value)
+        inner = part.get("properties", {}).get(key, part.get("additionalProperties"))
+        inner = inner if isinstance(inner, dict) else {}
+        result[key] = merge(result[key], value, inner) if both else copy.deepcopy(value)
     return result
 
 
@@ -169,8 +314,15 @@ def complete(value: Any, part: dict[str, Any]) -> Any:
     return value
 
 
-def _is_number(text: str) -> bool:
+def _as_number(text: Any, kinds: str | list[str]) -> str:
+    """Say which number to write instead of a text, if the text is one."""
     try:
-        return math.isfinite(float(text))
+        number = float(text) if isinstance(text, str) else math.nan
     except ValueError:
-        return False
+        return ""
+    whole = number.is_integer() and "integer" in kinds
+    if not math.isfinite(number) or not (whole or "number" in kinds):
+        return ""
+    plain_text = isinstance(yaml.safe_load(text), str)
+    why = f"YAML reads {text} as text" if plain_text else "in quotes it is text"
+    return f" ({why}; write {int(number) if whole else number!r})"

@@ -259,11 +259,11 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b\n", "Config file must be given as JSON or YAML with keys at top level"),
-        ("", "Config file must be given as JSON or YAML with keys at top level"),
+        ("- a\n- b\n", "cdl: bad.yaml: holds no mapping"),
+        ("", "cdl: bad.yaml: holds no mapping"),
         (
             'name: !!python/object/apply:os.mkdir ["harm"]\n',
-            "Config file is not valid JSON or YAML",
+            "line 1, column 7: could not determine a constructor for the tag",
         ),
         (
             "training: {epochs: 1}\ntraining: {lr: 0.1}\n",

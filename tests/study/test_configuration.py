@@ -113,7 +113,10 @@ def test_every_object_refuses_unknown_keys():
             "view.size: 18 cannot work; needed is a multiple of 4",
         ),
         ({"backbones": {"vit_nano": {"embedded": "vit_pico"}}}, "'vit_pico' cannot be read"),
-        ({"backbones": {"vit_nano": {"file": "x"}}}, "give exactly one of"),
+        (
+            {"backbones": {"vit_nano": {"embedded": "vit_nano_patch4_32", "file": "x"}}},
+            "give exactly one of",
+        ),
         (
             {"backbones": {"vit_nano": {"embedded": None, "timm": "vit_base_patch16_224"}}},
             "'vit_base_patch16_224' is not a full tag",

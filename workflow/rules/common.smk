@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from cdl.study import layout
-from cdl.study.configuration import ConfigError, read, resolve
+from cdl.study.configuration import ConfigError, overlay, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
 from cdl.study.overwriting import announced
@@ -26,13 +26,11 @@ def told(function):
 
 
 @told
-def grid_of(files, config):
-    for file in files:
-        read(file)
-    return Grid(resolve(config))
+def grid_of(files, given, config):
+    return Grid(resolve(overlay(files, given, config)))
 
 
-GRID = grid_of(workflow.configfiles, config)
+GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
 INPUTS = Inputs(GRID)
 if workflow.is_main_process:  # and not once more in every job
     for line in announced(GRID, workflow.configfiles):

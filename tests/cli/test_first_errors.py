@@ -1,0 +1,124 @@
+"""What a newcomer does wrong first is answered in one sentence, by `snakemake` and by `cdl run`."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from runs import ROOT
+
+from cdl.cli import TARGETS
+
+DEFAULT = ROOT / "config" / "default.yaml"
+HIDDEN = """
+import pkgutil
+from importlib.machinery import PathFinder
+name, find, modules = "snakemake_executor_plugin_slurm", PathFinder.find_spec, pkgutil.iter_modules
+PathFinder.find_spec = lambda n, *a, **k: None if n.startswith(name) else find(n, *a, **k)
+pkgutil.iter_modules = lambda *a, **k: (m for m in modules(*a, **k) if not m.name.startswith(name))
+"""
+
+
+def ask(folder, *command, path=ROOT):
+    environment = os.environ | {"PYTHONPATH": f"{path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+        timeout=300,
+    )
+
+
+def snakemake(folder, *arguments, **options):
+    return ask(folder, "snakemake", "--snakefile", ROOT / "Snakefile", *arguments, **options)
+
+
+def said(answer):
+    """The one sentence."""
+    assert answer.returncode in (1, 2), answer.stdout
+    lines = [ln for ln in answer.stderr.splitlines() if not ln.startswith("Using workflow")]
+    assert len(lines) == 1, answer.stderr
+    return lines[0]
+
+
+FILES = {
+    "broken.yaml": (b"name: x\n  y: 3\n", "broken.yaml: .*line 2, column 4: mapping values are"),
+    "latin.yaml": (b"name: caf\xe9\n", "latin.yaml: .*line 1 holds the byte 0xe9; save"),
+    "bomb.yaml": (
+        b"a0: &a0 [x]\n"
+        + b"".join(
+            b"a%d: &a%d [%s]\n" % (i + 1, i + 1, b",".join([b"*a%d" % i] * 9)) for i in range(19)
+        ),
+        "bomb.yaml: its aliases .* multiply to more than",
+    ),
+    "self.yaml": (b"name: &n {n: *n}\n", "self.yaml: line 1, column 7: what is named here"),
+    "template.yaml": (
+        b"__use_yte__: true\n__definitions__: [\"open('harm', 'w')\"]\n",
+        "template.yaml: __use_yte__ asks for a template",
+    ),
+    "pipe.yaml": (None, "pipe.yaml: is no regular file"),
+    "nothing.yaml": (b"", "nothing.yaml: holds no mapping"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read_is_told_by_both(name, tmp_path):
+    content, sentence = FILES[name]
+    if content is None:
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    for answer in (
+        snakemake(tmp_path, "-n", "--configfile", DEFAULT, name),
+        ask(tmp_path, "cdl", "run", DEFAULT, name, "-n"),
+    ):
+        assert re.match(f"cdl: {sentence}", said(answer))
+    assert {path.name for path in tmp_path.iterdir()} <= {name, ".snakemake"}
+
+
+def test_a_wrong_configfile_is_told(tmp_path):
+    (tmp_path / "default.yaml").touch()
+    answer = snakemake(tmp_path, "-n", "--configfile", "defalt.yaml")
+    sentence = "cdl: defalt.yaml: there is no such file; did you mean default.yaml?"
+    assert said(answer) == sentence
+    assert said(ask(tmp_path, "cdl", "run", "defalt.yaml")) == sentence
+
+
+def test_a_target_that_is_none_names_those_that_are(tmp_path):
+    sentence = (
+        "cdl: train: is no target; they are all, tables, collect, tabulate, page, or the name of "
+        "a file, which begins with results/"
+    )
+    assert said(snakemake(tmp_path, "-n", "train")) == sentence
+    assert said(ask(tmp_path, "cdl", "run", DEFAULT, "-n", "train")) == sentence
+
+
+def test_the_named_targets_are_those_of_the_workflow(tmp_path):
+    listed = snakemake(tmp_path, "--list-target-rules").stdout.split()
+    assert set(listed) == set(TARGETS)
+
+
+def test_slurm_without_its_plugin_says_what_to_install(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDDEN)
+    profile = ROOT / "workflow" / "profiles" / "slurm"
+    answer = snakemake(tmp_path, "-n", "--workflow-profile", profile, path=tmp_path)
+    assert said(answer).startswith(
+        "cdl: executor: slurm is not installed; in the checkout run pip install '.[slurm]'"
+    )
+
+
+def test_an_overlay_with_another_source_runs(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "mine.yaml").write_text(
+        "datasets: {digits: {source: {folder: {path: pictures}}, tasks: 2}}\n"
+        "backbones: {vit_micro: {timm: vit_tiny_patch16_224.augreg_in21k}}\n"
+        "grid: {methods: [l2p], distillers: [none]}\n"
+    )
+    files = ["--configfile", DEFAULT, "mine.yaml"]
+    plan = snakemake(tmp_path, "-n", "--quiet", "reason", "rules", *files)
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert re.search(r"^train +4$", plan.stdout, re.MULTILINE)
