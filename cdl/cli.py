@@ -270,6 +270,7 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     print(f"{folder / 'config.yaml'}: edit it, then: cdl run {folder / 'config.yaml'} --cores 2")
+    print(f"on SLURM: edit {folder}/profiles/slurm/config.yaml, which says how to name it")
 
 
 class Kind(StrEnum):

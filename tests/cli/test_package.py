@@ -1,6 +1,7 @@
 """The command line as a user gets it: from a wheel, in an empty folder, without a checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -70,6 +71,12 @@ def test_init_writes_a_commented_start_and_keeps_what_is_there(tmp_path):
     assert [line for line in bare if not line.startswith("- ") and line[-1] != ":"] == [
         "methods: [l2p]"  # explained by the line above it
     ]
+    profile = tmp_path / "x" / "profiles" / "slurm"
+    lines = (profile / "config.yaml").read_text().splitlines()
+    assert sum("#" in line for line in lines) > len(lines) / 2
+    plan = cdl(tmp_path, "run", "x/config.yaml", "-n", "--workflow-profile", profile)
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert re.search(r"Group job train0", plan.stdout)  # the profile's `chain`
     again = cdl(tmp_path, "init", "x")
     assert again.returncode == 2
     assert again.stderr == "cdl: x/config.yaml: exists and is kept; name another folder\n"
