@@ -9,7 +9,7 @@ from cdl.backbones.shape import BackboneShape
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, complete, merge, schema, validate_block
 from cdl.study.runs import Block, Run
-from cdl.study.validation import shape_of, validate_dataset, validate_run
+from cdl.study.validation import shape_of, validate_dataset, validate_run, validate_sizes
 
 
 class Grid:
@@ -43,6 +43,7 @@ class Grid:
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
             validate_run(run, config["datasets"][run.dataset], self.shape)
+            validate_sizes(run, config, self.training(run), self.shape)
 
     def _validate(self) -> None:
         config, grid = self.config, self.config["grid"]
@@ -160,6 +161,19 @@ class Grid:
             for run in self.runs
             if run.dataset == dataset and (run.role, run.backbone, run.query, run.teacher) in wanted
         ]
+
+    def training(self, run: Run) -> dict[str, Any]:
+        """Return how a learner's tasks are optimised: epochs, batch size, learning rate, betas.
+
+        The batch size is what its teacher's backbone asks for, if it does.
+        """
+        training = {k: v for k, v in self.config["training"].items() if k != "teacher"}
+        if run.role == "teacher":
+            overrides = self.config["training"]["teacher"]
+            training |= {k: v for k, v in overrides.items() if v is not None}
+        teacher = run.backbone if run.role == "teacher" else run.teacher
+        asked = self.config["backbones"][teacher]["batch_size"] if teacher else None
+        return training | {"batch_size": asked or self.config["training"]["batch_size"]}
 
     def files(self, run: Run) -> layout.RunFiles:
         """Return where a run lies."""

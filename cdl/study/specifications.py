@@ -13,11 +13,6 @@ from cdl.study.runs import Block, Run
 def specification(grid: Grid, run: Run) -> dict[str, Any]:
     """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`."""
     config, dataset = grid.config, grid.config["datasets"][run.dataset]
-    training = {k: v for k, v in config["training"].items() if k != "teacher"}
-    if run.role == "teacher":
-        overrides = config["training"]["teacher"]
-        training |= {k: v for k, v in overrides.items() if v is not None}
-    training["batch_size"] = batch_size(grid, run)
     spec = {
         "numerics": NUMERICS,
         "seed": run.seed,
@@ -35,7 +30,7 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         "view": dataset["view"],
         "normalization": config["protocol"]["normalization"],
         "auxiliary_weight": config["protocol"]["auxiliary_weight"],
-        "training": {**training, "schedule": config["protocol"]["schedule"]},
+        "training": {**grid.training(run), "schedule": config["protocol"]["schedule"]},
     }
     if run.teacher is not None and run.prompts.merges:
         spec["apt_teacher"] = config["protocol"]["apt_teacher"]
@@ -52,7 +47,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     return {
         "numerics": NUMERICS,
         "protocol": grid.config["protocol"],
-        "training": training | {"batch_size": batch_size(grid, run)},
+        "training": training | {"batch_size": grid.training(run)["batch_size"]},
         "dataset": {k: v for k, v in block.items() if k not in ("source", "published")},
         "backbones": {
             name: grid.backbone_source(name) for name in sorted({run.backbone, run.query})
@@ -130,14 +125,6 @@ def in_use(grid: Grid) -> dict[str, Any]:
         for key, part in grid.config.items()
         if key not in ("fetch", "chain")
     }
-
-
-def batch_size(grid: Grid, run: Run) -> int:
-    """Return the batch size of a learner: what its teacher's backbone asks for, or the one."""
-    teacher = run.backbone if run.role == "teacher" else run.teacher
-    asked = grid.config["backbones"][teacher]["batch_size"] if teacher else None
-    size: int = asked or grid.config["training"]["batch_size"]
-    return size
 
 
 def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:

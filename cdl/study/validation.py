@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cdl.backbones.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.backbones.shape import BackboneShape
-from cdl.data import N_CLASSES
+from cdl.data import N_CLASSES, n_training_images
 from cdl.study.configuration import ConfigError
 from cdl.study.runs import Run
 
@@ -92,38 +93,17 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list
     resize = view["test_resize"]
     small = resize is not None and resize < view["size"]
     _reject(small, f"{field}.view.test_resize", resize, f"at least view.size, {view['size']}")
-    if kind in N_CLASSES:
-        validate_classes(name, dataset, class_order, N_CLASSES[kind])
-
-
-def validate_classes(
-    name: str, dataset: dict[str, Any], class_order: str | list[int], n: int
-) -> None:
-    """Raise `ConfigError` if a dataset of `n` classes cannot be cut into its tasks, or ordered."""
-    tasks = dataset["tasks"]
-    even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
-    right = f"a divisor of its {n} classes, or sizes that sum to {n}"
-    _reject(not even, f"datasets.{name}.tasks", tasks, right)
-    whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
-    right = f"every label from 0 to {n - 1} once, as {name!r} has"
-    _reject(not whole, "protocol.class_order", class_order, right)
-
-
-def validate_counts(
-    name: str, dataset: dict[str, Any], counts: Mapping[str, tuple[int, int]]
-) -> None:
-    """Raise `ConfigError` if more images of each class are asked for than there are.
-
-    Args:
-        name: of the dataset.
-        dataset: its block of the configuration.
-        counts: training and test images of each class.
-    """
-    for i, key in enumerate(("images_per_class", "test_images_per_class")):
-        asked, scarce = dataset[key], min(counts, key=lambda c: counts[c][i])
-        least = counts[scarce][i]
-        right = f"at most {least}, as class {scarce!r} has"
-        _reject(asked is not None and asked > least, f"datasets.{name}.{key}", asked, right)
+    side = dataset["short_side"] or 0
+    right = f"a smaller number: an image would take about {3 * side**2 / 1e9:,.0f} GB of memory"
+    _reject(3 * side**2 > MEMORY, f"{field}.short_side", side, right)
+    n, tasks = N_CLASSES.get(kind), dataset["tasks"]
+    if n is not None:
+        even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
+        right = f"a divisor of its {n} classes, or sizes that sum to {n}"
+        _reject(not even, f"{field}.tasks", tasks, right)
+        whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
+        right = f"every label from 0 to {n - 1} once, as {name!r} has"
+        _reject(not whole, "protocol.class_order", class_order, right)
 
 
 def _source(field: str, source: dict[str, Any]) -> None:
@@ -163,6 +143,106 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         check = _DISTILLERS.get(run.distiller.name)
         if check is not None:
             check(run, own, shape(run.teacher), dataset)
+
+
+def validate_sizes(
+    run: Run,
+    config: dict[str, Any],
+    training: dict[str, Any],
+    shape: Callable[[str], BackboneShape],
+) -> None:
+    """Raise `ConfigError` if a run asks for more memory, time or disk than can be had.
+
+    Args:
+        run: what would be run.
+        config: the resolved configuration.
+        training: of the run, see `Grid.training`.
+        shape: name of a backbone to its shape.
+    """
+    dataset, compute = config["datasets"][run.dataset], config["compute"]
+    epochs = training["epochs"]
+    _memory(run, config, training["batch_size"], shape(run.backbone))
+    ((source, options),) = dataset["source"].items()
+    tasks = 1 if run.method.joint else dataset["tasks"]
+    known = n_training_images(source, options, dataset["images_per_class"])
+    images = known or training["batch_size"] * run.n_tasks  # of which there is a batch at least
+    largest = images * max(tasks) / sum(tasks) if isinstance(tasks, list) else images / tasks
+    days = task_days(largest, epochs, training["batch_size"])
+    own = run.role == "teacher" and config["training"]["teacher"]["epochs"] is not None
+    right = (
+        f"a smaller number: a task of {run.learner} would take about {days:,.0f} days"
+        f"{'' if known else ' or more'}, and at most {DAYS:g} are planned for"
+    )
+    _reject(days > DAYS, f"training.{'teacher.' if own else ''}epochs", epochs, right)
+    if compute["targets"] == "cached":
+        _disk(run, images, epochs, N_CLASSES.get(source, run.n_tasks), compute, shape)
+
+
+def _memory(run: Run, config: dict[str, Any], batch: int, own: BackboneShape) -> None:
+    """Refuse a step that needs more memory than machines have, naming what is least usual."""
+    size = config["datasets"][run.dataset]["view"]["size"]
+    teacher = run.backbone if run.role == "teacher" else run.teacher
+    asked = teacher and config["backbones"][teacher]["batch_size"]
+    fields = {
+        f"datasets.{run.dataset}.view.size": (size, 224),
+        f"backbones.{teacher}.batch_size" if asked else "training.batch_size": (batch, 64),
+        **_prompt_sizes(run),
+    }
+    parameters, prompts = _prompt_numbers(run, own)
+    needed = step_bytes(own, size, batch, parameters, prompts)
+    name = max(fields, key=lambda field: fields[field][0] / fields[field][1])
+    right = (
+        f"a smaller number: a step of {run.learner} would take about {needed / 1e9:,.0f} GB of "
+        f"memory, and at most {MEMORY / 1e9:,.0f} are planned for"
+    )
+    _reject(needed > MEMORY, name, fields[name][0], right)
+
+
+def _disk(
+    run: Run,
+    images: int,
+    epochs: int,
+    classes: int,
+    compute: dict[str, Any],
+    shape: Callable[[str], BackboneShape],
+) -> None:
+    """Refuse caches that are larger than they may be; jobs know exactly and look again."""
+    itemsize, limit = 2 if compute["targets_dtype"] == "float16" else 4, compute["targets_max_gb"]
+    widths = {}
+    if run.prompts.needs_query:
+        widths["queries"] = float(shape(run.query).width)
+    if run.teacher is not None and not run.reads_blocks:
+        widths["teacher targets"] = classes / run.n_tasks
+    for what, width in widths.items():
+        needed = cache_gb(images, epochs, width, itemsize)
+        right = (
+            f"about {needed:.3g} for the {what} of all tasks of {run.dataset}; raise it, or set "
+            "compute.targets to online"
+        )
+        _reject(needed > limit, "compute.targets_max_gb", limit, right)
+
+
+def _prompt_sizes(run: Run) -> dict[str, tuple[int, int]]:
+    """Return the fields that say how many prompt numbers there are: value and usual value."""
+    usual = {"pool": 100, "length": 20, "g_length": 6, "top_k": 5, "kd_length": 6}
+    blocks = {"methods": run.method, "distillers": run.distiller}
+    return {
+        f"{kind}.{block.label}.{key}": (block.options[key], usual[key])
+        for kind, block in blocks.items()
+        for key in usual.keys() & block.options.keys()
+    }
+
+
+def _prompt_numbers(run: Run, own: BackboneShape) -> tuple[int, int]:
+    """Return how many numbers of prompts learn, and how many tokens an image gets from them."""
+    method, distiller = run.method.options, run.distiller.options
+    layers = len(method.get("e_layers", method.get("layers", ())))
+    general = method.get("g_length", 0) * len(method.get("g_layers", ()))
+    token = distiller.get("kd_length", 0) * (distiller.get("kd_layers") or own.depth)
+    mapped = distiller.get("length", 0)
+    pool, length = method.get("pool", 1), method.get("length", 0) * layers
+    learning = pool * length + general + token + distiller.get("pool", 1) * mapped
+    return learning * own.width, method.get("top_k", 1) * length + general + token + mapped
 
 
 def _reject(wrong: Any, field: str, value: Any, right: str) -> None:

@@ -25,8 +25,10 @@ def own_files(config):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_first_line_names_what_to_put_where(path):
-    first = path.read_text().splitlines()[0]
+def test_the_first_comment_names_what_to_put_where(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# yaml-language-server:")
+    first = lines[1]
     assert first.startswith("# ")
     for wanted in own_files(read(path)):
         assert wanted in first, wanted
