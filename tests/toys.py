@@ -1,4 +1,4 @@
-"""Toy learners: every method and distiller at sizes that run in milliseconds."""
+"""Toy learners: every method that trains, every distiller, at sizes that run in milliseconds."""
 
 import torch
 
@@ -13,19 +13,23 @@ METHODS = {
     "dual_prompt": {"pool": 3, "length": 4, "g_length": 2},
     "coda_prompt": {"pool": 6, "length": 4, "ortho_weight": 0.1},
     "apt": {},
+    "one_prompt": {"length": 6, "g_length": 4},
+    "vq_prompt": {"pool": 3, "length": 4},
     "head_only": {},
 }
 DISTILLERS = {
     "none": {},
     "kd": {},
     "dkd": {},
+    "dist": {},
     "fitnets": {},
+    "cls_feature": {},
     "reviewkd": {},
     "kd_token": {},
     "kd_prompt": {},
     "cdl_prompt": {"pool": 4, "length": 4},
 }
-MAPPABLE = ("l2p", "dual_prompt", "coda_prompt")
+MAPPABLE = ("l2p", "dual_prompt", "coda_prompt", "one_prompt", "vq_prompt")
 
 
 def possible(method, distiller):

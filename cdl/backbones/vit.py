@@ -20,7 +20,8 @@ KeyValue = tuple[Tensor, Tensor]
 class Injection:
     """What enters the attention of the blocks, by block index.
 
-    prefixes: keys and values `[B, L, D]` put before those of the image tokens.
+    prefixes: keys and values `[B, L, D]`, or `[1, L, D]` the same for all samples, put before
+        those of the image tokens.
     suffixes: keys and values `[L, D]`, the same for all samples, put after them.
     additions: vectors `[D]` added to the class token's key and value (APT).
     token: `[1, D]`, appended as the last token before block 0 (the KD token).
@@ -70,7 +71,10 @@ def _attend(attn: Any, x: Tensor, injection: Injection, layer: int) -> Tensor:
         )
     before = injection.prefixes.get(layer)
     if before is not None:
-        k, v = (torch.cat([p.to(t.dtype), t], 1) for t, p in zip((k, v), before, strict=True))
+        k, v = (
+            torch.cat([p.to(t.dtype).expand(len(t), -1, -1), t], dim=1)
+            for t, p in zip((k, v), before, strict=True)
+        )
     after = injection.suffixes.get(layer)
     if after is not None:
         k, v = (

@@ -90,6 +90,10 @@ class Distiller(nn.Module):
         """
         return {"ce": (1 - self.alpha) * local_cross_entropy(output.logits, labels, classes)}
 
+    def heads(self) -> dict[str, tuple[nn.Module, int]]:
+        """Return the distiller's own heads that predict, by name, with the token they read."""
+        return {}
+
     def predict(self, output: Output) -> Tensor:
         """Return logits `[B, C]` for prediction."""
         return output.logits

@@ -5,13 +5,14 @@ and a KD head on the class token learns the teacher's logits.
 """
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext, Output
-from cdl.distillers.kd import KD
+from cdl.distillers.kd import KD, SoftOptions
 from cdl.distillers.mappings import MAPPINGS
 from cdl.prompts.base import Prompts
 
@@ -27,25 +28,23 @@ class CDLPrompt(KD):
         self,
         context: DistillerContext,
         *,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
         mapping: str = "attention",
         pool: int = 100,
         length: int = 8,
         coda_growth: str = "exact",
+        **soft: Unpack[SoftOptions],
     ) -> None:
         """Make the mapping; a mapping pool is drawn task by task.
 
         Args:
             context: the two models and the teacher's prompt method.
-            alpha: share of the soft loss.
-            temperature: of the soft loss.
             mapping: `attention`, `self_attention` or `linear`.
             pool: entries `M` of the attention mapping's pool, at most `min(Dt, length D)`.
             length: tokens of its mapped prefix, even: half keys, half values.
             coda_growth: how its pool grows, see `ComponentPool`.
+            soft: as in `KD`.
         """
-        super().__init__(context, alpha=alpha, temperature=temperature)
+        super().__init__(context, **soft)
         self.kd_head = context.head(context.generator)
         assert context.teacher_prompts is not None
         self.teacher_prompts = context.teacher_prompts.requires_grad_(False)
@@ -78,6 +77,9 @@ class CDLPrompt(KD):
     def soft_logits(self, output: Output) -> Tensor:
         logits: Tensor = self.kd_head(output.tokens[:, 0])
         return logits
+
+    def heads(self) -> dict[str, tuple[nn.Module, int]]:
+        return {"kd_head": (self.kd_head, 0)}
 
     def predict(self, output: Output) -> Tensor:
         return (output.logits + self.soft_logits(output)) / 2

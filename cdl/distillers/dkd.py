@@ -1,11 +1,13 @@
 """Decoupled knowledge distillation (Zhao et al., CVPR 2022)."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.distillers.base import DistillerContext, TeacherOutput
-from cdl.distillers.kd import KD
+from cdl.distillers.kd import KD, SoftOptions
 from cdl.runtime.errors import CdlError
 
 
@@ -40,13 +42,12 @@ class DKD(KD):
         self,
         context: DistillerContext,
         *,
-        alpha: float = 0.5,
-        temperature: float = 4.0,
         target_weight: float = 1.0,
         non_target_weight: float = 4.0,
+        **soft: Unpack[SoftOptions],
     ) -> None:
-        """Set the share `alpha` of the soft loss, its temperature and the weights of its terms."""
-        super().__init__(context, alpha=alpha, temperature=temperature)
+        """Set the weights of the terms and the rest of the soft loss, whose temperature is 4."""
+        super().__init__(context, **(SoftOptions(temperature=4.0) | soft))
         self.target_weight, self.non_target_weight = target_weight, non_target_weight
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:

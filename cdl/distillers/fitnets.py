@@ -1,12 +1,13 @@
 """FitNets (Romero et al., ICLR 2015): a hint from the teacher's last block."""
 
 from abc import abstractmethod
+from typing import Unpack
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.distillers.base import DistillerContext, Output, TeacherOutput
-from cdl.distillers.kd import KD
+from cdl.distillers.kd import KD, SoftOptions
 from cdl.prompts.heads import linear
 
 
@@ -33,13 +34,11 @@ class FitNets(FeatureDistiller):
         self,
         context: DistillerContext,
         *,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
         feature_weight: float = 0.1,
+        **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw the map from student to teacher width."""
-        super().__init__(context, alpha=alpha, temperature=temperature)
-        assert context.teacher is not None
+        """Draw the map from student to teacher width; `soft` as in `KD`."""
+        super().__init__(context, **soft)
         self.feature_weight = feature_weight
         self.proj = linear(context.student.width, context.teacher.width, context.generator)
 

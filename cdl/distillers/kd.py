@@ -1,9 +1,22 @@
 """Knowledge distillation by softened logits (Hinton, Vinyals and Dean, 2015)."""
 
+from dataclasses import replace
+from typing import TypedDict
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutput
+from cdl.runtime.errors import CdlError
+
+
+class SoftOptions(TypedDict, total=False):
+    """What every distiller with a soft loss can be told, see `KD`."""
+
+    alpha: float
+    temperature: float
+    standardize: bool
+    soft_weight: float | None
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -17,15 +30,45 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * kl
 
 
+def standardised(logits: Tensor) -> Tensor:
+    """Return z-scores of each row of `[B, C_t]` (logit standardisation, Sun et al., CVPR 2024).
+
+    Raises:
+        CdlError: with fewer than three columns a z-score says nothing but which is larger.
+    """
+    if logits.shape[1] < 3:
+        raise CdlError(
+            f"distillers.standardize: a task of {logits.shape[1]} classes has constant "
+            "z-scores; needed are three classes or more in every task"
+        )
+    centred = logits - logits.mean(1, keepdim=True)
+    return centred / (1e-7 + logits.std(1, keepdim=True))
+
+
 class KD(Distiller):
     """The class head learns labels and the teacher's logits."""
 
     def __init__(
-        self, context: DistillerContext, *, alpha: float = 0.5, temperature: float = 2.0
+        self,
+        context: DistillerContext,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 2.0,
+        standardize: bool = False,
+        soft_weight: float | None = None,
     ) -> None:
-        """Set the share `alpha` of the soft loss and its temperature."""
+        """Set what the soft loss is.
+
+        Args:
+            context: the two models.
+            alpha: cross-entropy weighs `1 - alpha`, the soft loss `alpha`.
+            temperature: of the soft loss.
+            standardize: whether it compares z-scores of both models' logits.
+            soft_weight: its weight where that is not `alpha`.
+        """
         super().__init__()
-        self.alpha, self.temperature = alpha, temperature
+        self.alpha, self.temperature, self.standardize = alpha, temperature, standardize
+        self.soft_weight = alpha if soft_weight is None else soft_weight
 
     def soft_logits(self, output: Output) -> Tensor:
         """Return the logits `[B, C]` that learn from the teacher."""
@@ -41,7 +84,10 @@ class KD(Distiller):
         assert teacher_output is not None
         losses = super().forward(output, teacher_output, labels, classes)
         student = self.soft_logits(output)[:, classes]
-        losses["soft"] = self.alpha * self.soft_loss(
+        if self.standardize:
+            student = standardised(student)
+            teacher_output = replace(teacher_output, logits=standardised(teacher_output.logits))
+        losses["soft"] = self.soft_weight * self.soft_loss(
             student, teacher_output, labels - classes.start
         )
         return losses

@@ -1,12 +1,14 @@
 """KD prompts (KDP, later D-CDL): the KD token with prefixes shared by all tasks and samples."""
 
 from dataclasses import replace
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext
+from cdl.distillers.kd import SoftOptions
 from cdl.distillers.kd_token import KDToken
 from cdl.prompts.base import Prompts
 
@@ -21,24 +23,22 @@ class KDPrompt(KDToken):
         self,
         context: DistillerContext,
         *,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
         kd_head: bool = True,
         kd_layers: int | None = None,
         kd_length: int = 6,
+        **soft: Unpack[SoftOptions],
     ) -> None:
         """Draw token and prefixes uniform on [0, 1).
 
         Args:
             context: the two models.
-            alpha: share of the soft loss, and of the KD head in the prediction.
-            temperature: of the soft loss.
             kd_head: see `KDToken`.
             kd_layers: blocks `1 .. kd_layers-1` get a prefix; None: the student's depth; with 1
                 there is none and the method is `kd_token`.
             kd_length: tokens of a prefix, even: half keys, half values, after all others.
+            soft: see `KDToken`.
         """
-        super().__init__(context, alpha=alpha, temperature=temperature, kd_head=kd_head)
+        super().__init__(context, kd_head=kd_head, **soft)
         n = (context.student.depth if kd_layers is None else kd_layers) - 1
         self.kd_prompts = nn.Parameter(
             torch.rand(n, kd_length, context.student.width, generator=context.generator)

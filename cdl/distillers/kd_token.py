@@ -1,11 +1,13 @@
 """The distillation token of DeiT (Touvron et al., ICML 2021) with a head of its own."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext, Output
-from cdl.distillers.kd import KD
+from cdl.distillers.kd import KD, SoftOptions
 from cdl.prompts.base import Prompts
 
 
@@ -16,19 +18,17 @@ class KDToken(KD):
         self,
         context: DistillerContext,
         *,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
         kd_head: bool = True,
+        **soft: Unpack[SoftOptions],
     ) -> None:
         """Draw the token uniform on [0, 1).
 
         Args:
             context: the two models.
-            alpha: share of the soft loss, and of the KD head in the prediction.
-            temperature: of the soft loss.
             kd_head: False lets the soft loss act on the class head, which then predicts alone.
+            soft: as in `KD`; `alpha` is also the share of the KD head in the prediction.
         """
-        super().__init__(context, alpha=alpha, temperature=temperature)
+        super().__init__(context, **soft)
         self.kd_head = context.head(context.generator) if kd_head else None
         self.kd_token = nn.Parameter(
             torch.rand(1, context.student.width, generator=context.generator)
@@ -39,6 +39,9 @@ class KDToken(KD):
 
     def soft_logits(self, output: Output) -> Tensor:
         return output.logits if self.kd_head is None else self.kd_head(output.tokens[:, -1])
+
+    def heads(self) -> dict[str, tuple[nn.Module, int]]:
+        return {} if self.kd_head is None else {"kd_head": (self.kd_head, -1)}
 
     def predict(self, output: Output) -> Tensor:
         if self.kd_head is None:

@@ -1,6 +1,6 @@
 """ReviewKD (after Chen et al., CVPR 2021): deep student features review the teacher's blocks."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cdl.distillers.base import DistillerContext
 from cdl.distillers.fitnets import FeatureDistiller
+from cdl.distillers.kd import SoftOptions
 from cdl.prompts.heads import linear
 
 
@@ -46,13 +47,11 @@ class ReviewKD(FeatureDistiller):
         self,
         context: DistillerContext,
         *,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
         feature_weight: float = 0.2,
+        **soft: Unpack[SoftOptions],
     ) -> None:
         """Draw one unit per student block; the teacher must have at least as many blocks."""
-        super().__init__(context, alpha=alpha, temperature=temperature)
-        assert context.teacher is not None
+        super().__init__(context, **soft)
         self.feature_weight = feature_weight
         n = context.student.depth
         widths = context.student.width, context.teacher.width

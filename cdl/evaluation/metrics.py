@@ -1,8 +1,10 @@
-"""Metrics of an accuracy matrix, numpy only.
+"""Metrics of an accuracy matrix and of one stage's predictions, numpy only.
 
 `R[t][i]` is the accuracy (percent) on task `i`'s test images after learning task `t`, over all
 classes seen so far; entries with `i > t` are ignored.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,6 +43,48 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
         "forgetting_max_including_final": _mean(np.maximum(best, last[:-1]) - last[:-1]),
         "forgetting_stepwise": _mean(steps),
     }
+
+
+def own_task_predictions(scores: np.ndarray, owner: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Return the best class of each image's own task, `[n]` positions (task-incremental).
+
+    Args:
+        scores: logits `[n, C]`, classes in learning order; columns of later tasks may be missing.
+        owner: `[n]` the images' tasks.
+        sizes: number of classes of each task.
+    """
+    starts = np.cumsum([0, *sizes])
+    column = np.arange(scores.shape[1])
+    inside = (column >= starts[owner, None]) & (column < starts[owner + 1, None])
+    return np.where(inside, scores, -np.inf).argmax(1)
+
+
+def accuracy_by(groups: np.ndarray, correct: np.ndarray, n: int) -> list[float]:
+    """Return the accuracy in percent of each of `n` groups of images, NaN for an empty one."""
+    hits, images = (np.bincount(groups, weight, n) for weight in (correct, None))
+    with np.errstate(invalid="ignore"):
+        return [float(x) for x in 100 * hits / images]
+
+
+def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error in percent (Guo et al., ICML 2017).
+
+    The mean distance of accuracy and probability over bins of equal width, weighed by images.
+
+    Args:
+        probability: `[n]` of the predicted class.
+        correct: `[n]` whether it was right.
+        bins: of the probabilities.
+    """
+    which = np.clip(np.ceil(probability * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(which, correct - probability.astype(float), bins)
+    return float(100 * np.abs(gaps).sum() / len(probability))
+
+
+def task_confusion(owner: np.ndarray, predicted: np.ndarray, n: int) -> list[list[int]]:
+    """Count images `[n, n]` by their task (row) and the task of the predicted class (column)."""
+    counts = np.bincount(owner * n + predicted, minlength=n * n)
+    return [[int(x) for x in row] for row in counts.reshape(n, n)]
 
 
 def _mean(values: np.ndarray | list[float]) -> float:

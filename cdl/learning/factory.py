@@ -238,11 +238,12 @@ def build(
         context = PromptContext(shape.width, shape.depth, width or 0, n_tasks, source)
         return kind(context, **prompt_options)
 
-    def head(source: torch.Generator) -> nn.Module:
-        return kind.head(backbone.width, n_classes, source)
-
     student = BackboneShape(backbone.width, backbone.depth)
     own = prompts(student, query_width, "prompts")
+
+    def head(source: torch.Generator) -> nn.Module:
+        return own.make_head(backbone.width, n_classes, source)
+
     mapped = None
     if distiller_facts.maps_prompts and teacher is not None:
         mapped = prompts(teacher, teacher_query_width, "unused")

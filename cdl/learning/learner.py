@@ -9,6 +9,7 @@ from cdl.distillers.base import Distiller, Output, TeacherOutput
 from cdl.prompts.base import PromptMethod
 from cdl.runtime.seeds import generator
 
+MEMORY = "memory."  # what only later tasks read of an artifact
 _AUXILIARY = {"prompt", "feature"}  # the parts that n GPUs of the released scripts add n times
 
 
@@ -79,6 +80,10 @@ class Learner(nn.Module):
         """Return logits `[B, seen]` over the classes seen so far."""
         return self.distiller.predict(output)[:, :seen]
 
+    def heads(self) -> dict[str, tuple[nn.Module, int]]:
+        """Return every head that predicts, by name, with the token that it reads."""
+        return {"head": (self.head, 0), **self.distiller.heads()}
+
     def start_task(self, task: int, *keys: str | int) -> None:
         """Draw what a new task needs; `keys` fix the randomness."""
         self.prompts.start_task(task, generator(*keys, "prompts", task))
@@ -97,6 +102,10 @@ class Learner(nn.Module):
         return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Set what `state` returned; raise `RuntimeError` if a name or shape differs."""
+        """Set what `state` returned; raise `RuntimeError` if a name or shape differs.
+
+        What an artifact holds for later tasks alone, under `MEMORY`, is left out.
+        """
         frozen = {k: v for k, v in self.state_dict().items() if k.startswith("backbone.")}
-        self.load_state_dict({**frozen, **state})
+        own = {k: v for k, v in state.items() if not k.startswith(MEMORY)}
+        self.load_state_dict({**frozen, **own})

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
+from cdl.distillers import DISTILLERS
+from cdl.learning.alignment import Alignment, align_learner, restore_trained
 from cdl.learning.checkpointing import State
 from cdl.learning.factory import (
     Query,
@@ -17,9 +20,11 @@ from cdl.learning.factory import (
     no_query,
     versions,
 )
-from cdl.learning.learner import Learner
+from cdl.learning.learner import MEMORY, Learner
 from cdl.learning.loop import per_epoch, train_task
+from cdl.learning.ranpac import solve_task
 from cdl.learning.teacher import TeacherSource
+from cdl.prompts import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 
@@ -61,12 +66,18 @@ class TaskInputs:
 
 @dataclass(frozen=True)
 class _Lesson:
-    """A learner ready for its task, with what it reads of a batch."""
+    """A learner ready for its task, with what it reads of a batch.
+
+    `memory` is what earlier tasks left for later ones, see `Learner.load_state`;
+    `mapped_query` names the backbone whose query a distiller reads that maps prompts.
+    """
 
     learner: Learner
     query: Query
     teacher: TeacherSource | None
     widths: dict[str, int]
+    memory: dict[str, Tensor]
+    mapped_query: str | None
 
 
 def learn_task(
@@ -100,9 +111,11 @@ def learn_task(
     lesson = _prepare(context, inputs, teacher_spec)
     job = {"task": task, "spec": spec, "inputs": context.fingerprints, "versions": versions()}
     with State(execution.states, job, execution.save_minutes) as state:
-        history = _learn(context, lesson, state)
+        history, memory = _learn(context, lesson, state)
     lesson.learner.end_task(task)
-    _write(context, lesson, history, state.key, output, losses)
+    if "alignment" in spec:
+        memory = _align(context, lesson)
+    _write(context, replace(lesson, memory=memory), history, state.key, output, losses)
 
 
 def _prepare(
@@ -124,20 +137,30 @@ def _prepare(
     learner = build_learner(
         spec, context.stream, context.backbones[spec["backbone"]], widths, shape
     )
+    memory = {}
     if inputs.previous is not None:
         past, metadata = context.checkpoint(inputs.previous, spec, task - 1)
         learner.load_state(past)
+        memory = {k.removeprefix(MEMORY): t for k, t in past.items() if k.startswith(MEMORY)}
+        restore_trained(learner, memory)
         context.fingerprints["previous"] = metadata["sha256"]
     if source is not None:
         learner.distiller.read_teacher(source.prompts)
     learner.start_task(task, *keys(spec))
-    return _Lesson(learner, query if learner.needs_query else no_query, source, widths)
+    maps = teacher_spec is not None and DISTILLERS[spec["distiller"]["name"]].maps_prompts
+    mapped = teacher_spec["query"] if maps else None
+    reads = query if learner.needs_query else no_query
+    return _Lesson(learner, reads, source, widths, memory, mapped)
 
 
-def _learn(context: TaskContext, lesson: _Lesson, state: State) -> pd.DataFrame:
-    """Run the loop and return its history."""
+def _learn(
+    context: TaskContext, lesson: _Lesson, state: State
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """Run the loop, or solve; return the history, and what later tasks need."""
+    if not PROMPTS[context.spec["method"]["name"]].trains:
+        return solve_task(context, lesson.learner, lesson.teacher, lesson.memory)
     training = {k: v for k, v in context.spec["training"].items() if k != "batch_size"}
-    return train_task(
+    history = train_task(
         lesson.learner,
         context.batches(),
         query=lesson.query,
@@ -148,6 +171,19 @@ def _learn(context: TaskContext, lesson: _Lesson, state: State) -> pd.DataFrame:
         state=state,
         **training,
     )
+    return history, {}
+
+
+def _align(context: TaskContext, lesson: _Lesson) -> dict[str, Tensor]:
+    """Align the heads; return what later tasks need."""
+    learner = lesson.learner
+    names = {"query": context.spec["query"], "teacher_query": lesson.mapped_query}
+    queries = {
+        part: context.backbones[name] if learner.needs_query and name else None
+        for part, name in names.items()
+    }
+    how = Alignment(**context.spec["alignment"])
+    return align_learner(context, learner, how, lesson.memory, **queries)
 
 
 def _write(
@@ -173,5 +209,6 @@ def _write(
         "state": state,
         "versions": versions(),
     }
-    artifacts.save(output, lesson.learner.state(), metadata, files=[losses])
+    memory = {MEMORY + name: tensor for name, tensor in lesson.memory.items()}
+    artifacts.save(output, lesson.learner.state() | memory, metadata, files=[losses])
     log.info("wrote %s", Path(output))

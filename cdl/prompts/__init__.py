@@ -17,12 +17,14 @@ class PromptFacts:
     needs_query: whether its prompts depend on the query.
     gives_prefixes: whether blocks get prefixes, which a distiller may map.
     merges: whether a task ends with a merge, so that a teacher can be read before or after it.
+    trains: whether it learns by gradient steps; else its head is solved for.
     """
 
     path: str
     needs_query: bool = True
     gives_prefixes: bool = True
     merges: bool = False
+    trains: bool = True
 
     def load(self) -> "type[PromptMethod]":
         """Import and return the class."""
@@ -35,6 +37,11 @@ PROMPTS = {
     "dual_prompt": PromptFacts("cdl.prompts.dual_prompt:DualPrompt"),
     "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt"),
     "apt": PromptFacts("cdl.prompts.apt:APT", needs_query=False, gives_prefixes=False, merges=True),
+    "one_prompt": PromptFacts("cdl.prompts.one_prompt:OnePrompt", needs_query=False),
+    "vq_prompt": PromptFacts("cdl.prompts.vq_prompt:VQPrompt"),
+    "ranpac": PromptFacts(
+        "cdl.prompts.ranpac:RanPAC", needs_query=False, gives_prefixes=False, trains=False
+    ),
     "head_only": PromptFacts(
         "cdl.prompts.head_only:HeadOnly", needs_query=False, gives_prefixes=False
     ),

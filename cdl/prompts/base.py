@@ -15,7 +15,7 @@ from cdl.prompts.heads import LinearHead
 class Prompts:
     """One batch's prompts.
 
-    prefixes: by layer, keys and values `[B, L/2, D]`.
+    prefixes: by layer, keys and values `[B, L/2, D]`, or `[1, L/2, D]` the same for all samples.
     additions: by layer, vectors `[D]` for the class token's key and value.
     losses: by layer, the prompt loss, a scalar; empty in eval mode.
     """
@@ -60,6 +60,10 @@ class PromptMethod(nn.Module):
     @abstractmethod
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         """Return the prompts of a batch from its query `[B, Dq]` while `task` is the latest."""
+
+    def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> nn.Module:
+        """Return a head of the method's kind, tokens `[B, width]` to logits `[B, n_classes]`."""
+        return self.head(width, n_classes, generator)
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         """Prepare for learning a task; called once before its first step."""

@@ -234,6 +234,13 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     return completed
 
 
+def alignment(given: dict[str, Any]) -> dict[str, Any]:
+    """Return all fields of a classifier alignment: the preset's, but for those given."""
+    presets = yaml.safe_load((HERE / "presets" / "alignment.yaml").read_text())
+    own = {name: value for name, value in given.items() if value is not None}
+    return presets[own.pop("preset")] | own
+
+
 def plain(value: Any, field: str = "") -> Any:
     """Return a copy of what JSON can hold as well; refuse anything else, naming the field."""
     where = field or "the configuration"

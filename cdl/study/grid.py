@@ -7,7 +7,14 @@ from typing import Any
 
 from cdl.backbones.shape import BackboneShape
 from cdl.study import layout
-from cdl.study.configuration import ConfigError, complete, merge, schema, validate_block
+from cdl.study.configuration import (
+    ConfigError,
+    alignment,
+    complete,
+    merge,
+    schema,
+    validate_block,
+)
 from cdl.study.runs import Block, Run
 from cdl.study.validation import shape_of, validate_dataset, validate_run, validate_sizes
 
@@ -83,8 +90,8 @@ class Grid:
                 for f in sorted(fields)
                 if name in fields[f].get(kind, ())
             }
-            joint = options.pop("joint", False)
-            blocks.append(Block(name, variant, options, joint))
+            joint, given = options.pop("joint", False), options.pop("alignment", None)
+            blocks.append(Block(name, variant, options, joint, given and alignment(given)))
         return blocks
 
     def _expand(self) -> Iterator[Run]:

@@ -68,10 +68,12 @@ def needs(grid: Grid, run: Run) -> Needs:
     """Decide what the jobs of a run read."""
     reads, cached = run.prompts.needs_query, grid.cached
     whole_teacher = run.teacher is not None and (run.reads_blocks or not cached)
+    mapped = {name for name in (run.query, run.mapped_query) if name and reads}
     others = {run.query, run.teacher_query} - {None} if reads and not cached else set()
+    if run.method.alignment is not None:  # reads views that no cache holds
+        others |= mapped
     own = reads and cached
     foreign = run.teacher_query if run.distils.maps_prompts or whole_teacher else None
-    mapped = {name for name in (run.query, run.mapped_query) if name and reads}
     loaded = {run.backbone, *others} | ({run.teacher} if whole_teacher else set())
     with_targets = run.teacher is not None and not whole_teacher
     return Needs(

@@ -15,6 +15,7 @@ class Block:
     variant: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     joint: bool = False  # all tasks at once
+    alignment: dict[str, Any] | None = field(default=None, hash=False)  # of heads after a task
 
     @property
     def label(self) -> str:

@@ -32,6 +32,8 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         "auxiliary_weight": config["protocol"]["auxiliary_weight"],
         "training": {**grid.training(run), "schedule": config["protocol"]["schedule"]},
     }
+    if run.method.alignment is not None:
+        spec["alignment"] = run.method.alignment
     if run.teacher is not None and run.prompts.merges:
         spec["apt_teacher"] = config["protocol"]["apt_teacher"]
     return spec | _rounding(grid, run)

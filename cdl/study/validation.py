@@ -1,6 +1,7 @@
 """What cannot work is refused when the configuration is read, before any job starts."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from cdl.backbones.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.backbones.shape import BackboneShape
 from cdl.data import N_CLASSES, n_training_images
+from cdl.prompts import PROMPTS
 from cdl.study.configuration import ConfigError
 from cdl.study.runs import Run
 
@@ -139,7 +141,11 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         right = f"a multiple of {patch}, the patch size of {name!r}"
         _reject(size % patch, f"datasets.{run.dataset}.view.size", size, right)
     _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
+    if run.method.alignment is not None:
+        field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
+        _reject(run.n_tasks == 1, field, "one task", right)
     if run.teacher is not None:
+        _soft(run, dataset)
         check = _DISTILLERS.get(run.distiller.name)
         if check is not None:
             check(run, own, shape(run.teacher), dataset)
@@ -282,14 +288,19 @@ def _l2p(run: Run, own: BackboneShape, query: BackboneShape) -> None:
 
 def _dual_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
     field, options = f"methods.{run.method.label}", run.method.options
-    _layers(run, own, "g_layers")
-    _layers(run, own, "e_layers")
-    shared = sorted(set(options["g_layers"]) & set(options["e_layers"]))
-    _reject(shared, f"{field}.e_layers", shared, "blocks that are not in g_layers too")
+    _one_prompt(run, own, query)
     one_each = f"one prompt per task, {run.n_tasks}"
     _reject(options["pool"] < run.n_tasks, f"{field}.pool", options["pool"], one_each)
     right = f"at most the pool, {options['pool']}"
     _reject(options["top_k"] > options["pool"], f"{field}.top_k", options["top_k"], right)
+
+
+def _one_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
+    field, options = f"methods.{run.method.label}", run.method.options
+    _layers(run, own, "g_layers")
+    _layers(run, own, "e_layers")
+    shared = sorted(set(options["g_layers"]) & set(options["e_layers"]))
+    _reject(shared, f"{field}.e_layers", shared, "blocks that are not in g_layers too")
 
 
 def _coda_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
@@ -298,19 +309,41 @@ def _coda_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
     _pool(field, run.method.options, query.width, own.width, run.n_tasks)
 
 
-_METHODS = {"l2p": _l2p, "dual_prompt": _dual_prompt, "coda_prompt": _coda_prompt}
+_METHODS = {
+    "l2p": _l2p,
+    "dual_prompt": _dual_prompt,
+    "coda_prompt": _coda_prompt,
+    "one_prompt": _one_prompt,
+}
 
 
 def _pair(run: Run) -> tuple[str, str]:
     return f"distillers.{run.distiller.label}", f"{run.teacher} to {run.backbone}"
 
 
+def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
+    """Return the classes of the smallest task, infinity where they are not known yet."""
+    sizes, n = dataset["tasks"], N_CLASSES.get(next(iter(dataset["source"])))
+    if isinstance(sizes, list):
+        return sum(sizes) if run.method.joint else min(sizes)
+    return math.inf if n is None else n // run.n_tasks
+
+
+def _soft(run: Run, dataset: dict[str, Any]) -> None:
+    """Refuse what no distiller's soft loss could learn from."""
+    field = _pair(run)[0]
+    few = run.distiller.options.get("standardize") and _smallest_task(run, dataset) < 3
+    right = "three classes or more in every task: z-scores of two are constants"
+    _reject(few, f"{field}.standardize", f"tasks {dataset['tasks']}", right)
+    foreign = not run.prompts.trains and run.distiller.name != "kd"
+    right = "none or kd, whose soft labels its solve can take; list the combination in grid.exclude"
+    _reject(foreign, field, f"methods.{run.method.label}", right)
+
+
 def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
-    sizes = dataset["tasks"]
-    n = N_CLASSES.get(next(iter(dataset["source"])))
-    alone = sizes == n or (isinstance(sizes, list) and 1 in sizes)
-    alone = alone and not run.method.joint
-    _reject(alone, _pair(run)[0], f"tasks {sizes}", "two classes or more in every task")
+    alone = _smallest_task(run, dataset) < 2
+    right = "two classes or more in every task"
+    _reject(alone, _pair(run)[0], f"tasks {dataset['tasks']}", right)
 
 
 def _fitnets(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
@@ -338,11 +371,12 @@ def _cdl_prompt(
     run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
 ) -> None:
     field, options = _pair(run)[0], run.distiller.options
+    mappable = [name for name, facts in PROMPTS.items() if facts.gives_prefixes]
     _reject(
         not run.prompts.gives_prefixes,
         field,
         f"methods.{run.method.label}",
-        "a method with prefixes to map (l2p, dual_prompt, coda_prompt); list the combination in "
+        f"a method with prefixes to map ({', '.join(mappable)}); list the combination in "
         "grid.exclude",
     )
     if options["mapping"] == "attention":

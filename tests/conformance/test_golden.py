@@ -1,4 +1,4 @@
-"""Every golden case under a folder (CDL_VECTORS, else the copies here), one line per case."""
+"""Every golden case under a folder (CDL_VECTORS, else both copies here), one line per case."""
 
 import json
 import math
@@ -10,10 +10,15 @@ import torch
 from adapter import run_case
 from safetensors.torch import load_file
 
-FOLDER = Path(os.environ.get("CDL_VECTORS", Path(__file__).parent / "vectors"))
-CASES = sorted(
-    path.stem for path in FOLDER.glob("*.json") if "kind" in json.loads(path.read_text())
-)
+HERE = Path(__file__).parent
+OTHER = os.environ.get("CDL_VECTORS")
+FOLDERS = [Path(OTHER)] if OTHER else [HERE / "vectors", HERE / "vectors2"]
+CASES = {
+    path.stem: path
+    for folder in FOLDERS
+    for path in sorted(folder.glob("*.json"))
+    if "kind" in json.loads(path.read_text())
+}
 
 
 def flatten(value, path=""):
@@ -30,10 +35,11 @@ def flatten(value, path=""):
 
 
 def read_case(name):
-    case = json.loads((FOLDER / f"{name}.json").read_text())
-    tensors = load_file(FOLDER / f"{name}.safetensors")
+    path = CASES[name]
+    case = json.loads(path.read_text())
+    tensors = load_file(path.with_suffix(".safetensors"))
     for shared in case["shared_files"]:
-        tensors |= load_file(FOLDER / shared)
+        tensors |= load_file(path.parent / shared)
     return case, tensors
 
 
@@ -57,7 +63,7 @@ def test_an_error_that_is_no_number_is_the_worst():
 
 
 def test_there_are_cases():
-    assert CASES, f"no golden case in {FOLDER}"
+    assert CASES, f"no golden case in {FOLDERS}"
 
 
 @pytest.mark.parametrize("name", CASES)

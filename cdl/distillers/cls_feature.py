@@ -1,0 +1,34 @@
+"""Regression of the teacher's class token, the feature that classifies."""
+
+from typing import Unpack
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdl.distillers.base import DistillerContext
+from cdl.distillers.fitnets import FeatureDistiller
+from cdl.distillers.kd import SoftOptions
+from cdl.prompts.heads import linear
+
+
+class ClsFeature(FeatureDistiller):
+    """The squared distance of the student's last class token, mapped, to the teacher's.
+
+    Unlike `FitNets` it needs no equal patch sizes: other tokens are not compared.
+    """
+
+    def __init__(
+        self,
+        context: DistillerContext,
+        *,
+        feature_weight: float = 1.0,
+        **soft: Unpack[SoftOptions],
+    ) -> None:
+        """Draw the map from student to teacher width; `soft` as in `KD`."""
+        super().__init__(context, **soft)
+        self.feature_weight = feature_weight
+        self.proj = linear(context.student.width, context.teacher.width, context.generator)
+
+    def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+        """Compare class tokens of the last block's output, before the final norm."""
+        return self.feature_weight * F.mse_loss(self.proj(student[-1][:, 0]), teacher[-1][:, 0])

@@ -1,0 +1,49 @@
+"""DIST (Huang et al., NeurIPS 2022): the teacher's correlations instead of its probabilities."""
+
+from typing import Unpack
+
+from torch import Tensor
+
+from cdl.distillers.base import DistillerContext, TeacherOutput
+from cdl.distillers.kd import KD, SoftOptions
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Return Pearson's correlation of each row of `a` with that of `b`, both `[n, m]`: `[n]`."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
+
+
+def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return the inter and the intra term of logits `[B, C_t]`, both times `tau^2`.
+
+    With `p` the softened probabilities, inter is one minus the mean correlation of the samples'
+    rows, intra that of the classes' columns, over the batch.
+    """
+    p, q = ((logits / temperature).softmax(1) for logits in (student, teacher))
+    inter, intra = 1 - pearson(p, q).mean(), 1 - pearson(p.mT, q.mT).mean()
+    return temperature**2 * inter, temperature**2 * intra
+
+
+class DIST(KD):
+    """`beta inter + gamma intra` in the place of the softened KL."""
+
+    def __init__(
+        self,
+        context: DistillerContext,
+        *,
+        inter_weight: float = 1.0,
+        intra_weight: float = 1.0,
+        **soft: Unpack[SoftOptions],
+    ) -> None:
+        """Set the weights of the terms and the rest of the soft loss.
+
+        As released, cross-entropy weighs 1, the soft loss 2, and the temperature is 1.
+        """
+        released = SoftOptions(alpha=0.0, temperature=1.0, soft_weight=2.0)
+        super().__init__(context, **(released | soft))
+        self.inter_weight, self.intra_weight = inter_weight, intra_weight
+
+    def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
+        inter, intra = dist_terms(student, teacher_output.logits, self.temperature)
+        return self.inter_weight * inter + self.intra_weight * intra

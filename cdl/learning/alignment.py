@@ -1,0 +1,245 @@
+"""Classifier alignment: after a task, heads are trained on samples of all classes seen.
+
+Each class is remembered by the mean and the spread of its features in the task that brought it,
+never by an image. SLCA (Zhang et al., ICCV 2023), HiDe-Prompt (Wang et al., NeurIPS 2023) and
+VQ-Prompt (Jiao et al., NeurIPS 2024) are three settings of this one mechanism.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdl.backbones.frozen import Backbone
+from cdl.learning.factory import TaskContext, keys
+from cdl.learning.features import read_features
+from cdl.learning.learner import Learner
+from cdl.learning.schedules import lagged_warm_cosine
+from cdl.runtime.errors import CdlError
+from cdl.runtime.seeds import generator
+
+log = logging.getLogger(__name__)
+RIDGE = 1e-4
+_TOKENS = {0: "class_token", -1: "kd_token"}
+Draws = Callable[[int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How heads are aligned.
+
+    statistic: `covariance` (unbiased, with `RIDGE` on its diagonal), `variance` (its diagonal)
+        or `centroid` (biased variance; `RIDGE` is added when sampling).
+    samples: drawn of each class and epoch, and rows of a step.
+    steps: of an epoch, as many as classes `seen` or as `earlier` ones; the rest is not used.
+    mean_shrink: `s`: the mean of a class of task `u` counts `1 - s + s (u + 1) / (t + 1)` times.
+    logit_norm: `n`: logits are divided by `n` times the mean norm of a task's logits; 0: not.
+    optimizer: `sgd` or `adamw`, with `lr`, `momentum` (of sgd) and `weight_decay`.
+    epochs: of the alignment.
+    schedule: `cosine` to 0 over the epochs, `lagged_cosine` over iterations, see
+        `cdl.learning.schedules`, or `constant`.
+    next_task: the next task goes on from the `aligned` heads or from the `trained` ones.
+    """
+
+    statistic: str
+    samples: int
+    steps: str
+    mean_shrink: float
+    logit_norm: float
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    epochs: int
+    schedule: str
+    next_task: str
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of a step."""
+        if self.schedule == "cosine":
+            return self.lr / 2 * (1 + math.cos(math.pi * epoch / self.epochs))
+        if self.schedule == "lagged_cosine":
+            i, total = epoch * steps + step, self.epochs * steps
+            return lagged_warm_cosine(i, self.lr, self.lr / 10, total)
+        return self.lr
+
+    def mean_factors(self, sizes: Sequence[int]) -> list[float]:
+        """Return what each class's mean is multiplied by, from the sizes of the tasks seen."""
+        shrink, n = self.mean_shrink, len(sizes)
+        factors = [1 - shrink + shrink * (task + 1) / n for task in range(n)]
+        return [factor for factor, size in zip(factors, sizes, strict=True) for _ in range(size)]
+
+
+def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str, Tensor]:
+    """Return `mean [C, D]` and `spread` of features `[n, D]`, classes ascending.
+
+    The spread is `[C, D, D]` for `covariance`, `[C, D]` for the others, see `Alignment`.
+
+    Raises:
+        CdlError: a class has one image, which has no unbiased spread.
+    """
+    means, spreads = [], []
+    for label in labels.unique():  # sorted
+        own = features[labels == label].double()
+        if len(own) < 2 and statistic != "centroid":
+            raise CdlError(
+                f"alignment.statistic: {statistic} of a class with one training image; needed "
+                "are two, or statistic: centroid"
+            )
+        means.append(own.mean(0))
+        if statistic == "covariance":
+            spread = own.mT.cov() + RIDGE * torch.eye(own.shape[1], dtype=own.dtype).to(own.device)
+        elif statistic == "variance":
+            spread = own.var(0) + RIDGE
+        else:
+            spread = own.var(0, correction=0)
+        spreads.append(spread)
+    return {"mean": torch.stack(means).float(), "spread": torch.stack(spreads).float()}
+
+
+def factors_of(spread: Tensor, statistic: str) -> Tensor:
+    """Return what standard normal noise is multiplied by: a lower factor, or deviations.
+
+    Raises:
+        CdlError: a covariance is not positive definite.
+    """
+    if statistic != "covariance":
+        return (spread + RIDGE if statistic == "centroid" else spread).sqrt()
+    factor, failed = torch.linalg.cholesky_ex(spread.double())
+    if failed.any():
+        raise CdlError(
+            "alignment.statistic: a covariance is not positive definite; set statistic: variance"
+        )
+    return factor.float()
+
+
+def alignment_loss(
+    logits: Tensor, labels: Tensor, sizes: Sequence[int], logit_norm: float
+) -> Tensor:
+    """Return the cross-entropy of logits `[n, seen]`, batch mean.
+
+    With `logit_norm` they are divided by it and, sample by sample, by the mean over tasks of the
+    norm of the task's logits; gradients pass through the norms.
+    """
+    if logit_norm:
+        norms = [part.norm(dim=1) + 1e-7 for part in logits.split(list(sizes), dim=1)]
+        logits = logits / torch.stack(norms).mean(0)[:, None] / logit_norm
+    return F.cross_entropy(logits, labels)
+
+
+def align(
+    head: nn.Module,
+    statistics: Mapping[str, Tensor],
+    sizes: Sequence[int],
+    how: Alignment,
+    draws: Draws,
+) -> Tensor:
+    """Train a head on samples of all classes seen, in place.
+
+    Args:
+        head: features `[n, D]` to logits `[n, C]`.
+        statistics: `mean` and `spread` of the classes seen, see `statistics_of`.
+        sizes: classes of each task seen.
+        how: the alignment.
+        draws: from an epoch to noise `[seen, samples, D]` and a permutation of all its rows.
+
+    Returns:
+        The loss of every step before its update, `[epochs, steps]`.
+    """
+    mean, seen = statistics["mean"], sum(sizes)
+    factor = factors_of(statistics["spread"], how.statistic)
+    mean = mean * torch.tensor(how.mean_factors(sizes), device=mean.device)[:, None]
+    labels = torch.arange(seen, device=mean.device).repeat_interleave(how.samples)
+    steps = seen if how.steps == "seen" else seen - sizes[-1]
+    optimizer = _optimizer(head, how)
+    losses = []
+    for epoch in range(how.epochs):
+        noise, order = (drawn.to(mean.device) for drawn in draws(epoch))
+        wide = how.statistic == "covariance"
+        offset = noise @ factor.mT if wide else noise * factor[:, None]
+        samples = (mean[:, None] + offset).flatten(0, 1)[order]
+        rows = zip(samples.split(how.samples), labels[order].split(how.samples), strict=True)
+        for step, (features, targets) in zip(range(steps), rows, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = how.rate(epoch, step, steps)
+            loss = alignment_loss(head(features)[:, :seen], targets, sizes, how.logit_norm)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+    return torch.stack(losses).view(how.epochs, steps)
+
+
+def align_learner(
+    context: TaskContext,
+    learner: Learner,
+    how: Alignment,
+    memory: Mapping[str, Tensor],
+    **queries: Backbone | None,
+) -> dict[str, Tensor]:
+    """Remember the classes of a task and align every head that predicts, in place.
+
+    Args:
+        context: of the task just learnt.
+        learner: after its last step.
+        how: the alignment.
+        memory: what this returned after the task before; empty before task 0.
+        queries: as in `read_features`.
+
+    Returns:
+        Mean and spread of all classes seen, for each token that a head reads, and the heads as
+        they were trained where the next task goes on from these.
+    """
+    heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
+    tokens = sorted({token for _, token in heads.values()})
+    features = read_features(context, learner, tokens, **queries)
+    found: dict[str, Tensor] = {}
+    for token, rows in features.tokens.items():
+        for part, new in statistics_of(rows, features.labels, how.statistic).items():
+            key = f"{_TOKENS[token]}.{part}"
+            found[key] = torch.cat([memory[key].to(new.device), new]) if context.task else new
+    if any(len(rows) != sum(sizes) for rows in found.values()):
+        raise CdlError(f"alignment: a class of task {context.task} has no training image")
+    for name, (head, token) in heads.items():
+        if how.next_task == "trained":
+            found |= {f"{name}.trained.{k}": t.clone() for k, t in head.state_dict().items()}
+        if context.task:
+            own = {part: found[f"{_TOKENS[token]}.{part}"] for part in ("mean", "spread")}
+            shape = (sum(sizes), how.samples, own["mean"].shape[1])
+            draws = drawing((*keys(context.spec), name, context.task), shape)
+            losses = align(head, own, sizes, how, draws).mean(1)
+            log.info("%s aligned: loss %.4f to %.4f", name, losses[0], losses[-1])
+    return found
+
+
+def restore_trained(learner: Learner, memory: Mapping[str, Tensor]) -> None:
+    """Put heads back to what they were before an alignment, where a memory holds that."""
+    for name, (head, _) in learner.heads().items():
+        prefix = f"{name}.trained."
+        trained = {k.removeprefix(prefix): t for k, t in memory.items() if k.startswith(prefix)}
+        if trained:
+            head.load_state_dict(trained)
+
+
+def drawing(keys: Sequence[str | int], shape: tuple[int, int, int]) -> Draws:
+    """Return draws of `align` that are a function of keys and epoch; drawn on the CPU."""
+
+    def draw(epoch: int) -> tuple[Tensor, Tensor]:
+        source = generator(*keys, "alignment", epoch)
+        noise = torch.randn(shape, generator=source)
+        return noise, torch.randperm(shape[0] * shape[1], generator=source)
+
+    return draw
+
+
+def _optimizer(head: nn.Module, how: Alignment) -> torch.optim.Optimizer:
+    learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {"lr": how.lr, "weight_decay": how.weight_decay}
+    if how.optimizer == "sgd":
+        return torch.optim.SGD(learnt, momentum=how.momentum, **options)
+    return torch.optim.AdamW(learnt, **options)

@@ -1,0 +1,140 @@
+"""RanPAC's learning (McDonnell et al., NeurIPS 2023): sums over tasks, one linear solve each.
+
+With features `H [n, M]` and targets `Y [n, C]` a task adds `H^T H` to the Gram matrix and `H^T Y`
+to the prototypes; the weights are `((G + r I)^-1 Q)^T`. Old tasks' images are never needed again.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdl.distillers.kd import KD, standardised
+from cdl.learning.factory import TaskContext
+from cdl.learning.features import read_features
+from cdl.learning.learner import Learner
+from cdl.learning.teacher import TeacherSource
+from cdl.runtime.errors import CdlError
+from cdl.runtime.seeds import permutation
+
+_ORDER = 401  # purpose of the counter-based draws
+RIDGES = tuple(10.0**e for e in range(-8, 9))
+FIT_SHARE = 0.8
+
+Sums = dict[str, Tensor]
+
+
+def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) -> Sums:
+    """Return sums with a task added.
+
+    Args:
+        sums: `gram [M, M]`, `prototypes [M, C]` and `counts [C]` so far; empty before task 0.
+        features: `[n, M]`.
+        targets: `[n, C]`, rows of non-negative weights; there may be more columns than before.
+    """
+    new = {
+        "gram": features.mT @ features,
+        "prototypes": features.mT @ targets,
+        "counts": targets.sum(0),
+    }
+    for name, old in sums.items():
+        shared = new[name] if name == "gram" else new[name][..., : old.shape[-1]]
+        shared += old.to(shared.device)
+    return new
+
+
+def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
+    """Return `((G + r I)^-1 Q)^T`, `[C, M]`; solved in float64."""
+    system = gram.double() + ridge * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
+    return torch.linalg.solve(system, prototypes.double()).mT.to(gram.dtype)
+
+
+def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
+    """Return each of `RIDGES`' mean squared error on what was held out of a task, `[17]`.
+
+    The first `int(0.8 n)` rows of features `[n, M]` and targets `[n, C]` are fitted, the rest
+    are held out; rows must be in random order.
+    """
+    n = int(FIT_SHARE * len(features))
+    fit, rest = features[:n], features[n:]
+    sums = accumulate({}, fit, targets[:n])
+    losses = [
+        (rest @ ridge_weights(sums["gram"], sums["prototypes"], r).mT - targets[n:]).square().mean()
+        for r in RIDGES
+    ]
+    return torch.stack(losses)
+
+
+def mean_weights(sums: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean feature of every class, `[C, M]`; 0 for a class without images."""
+    return (sums["prototypes"] / sums["counts"].clamp_min(1e-12)).mT
+
+
+def solve_task(
+    context: TaskContext,
+    learner: Learner,
+    teacher: TeacherSource | None,
+    memory: Mapping[str, Tensor],
+) -> tuple[pd.DataFrame, Sums]:
+    """Learn a task: set the weights of a learner's `PrototypeHead`.
+
+    The ridge is chosen on a fifth of the task's own images and used with the sums of all tasks.
+
+    Args:
+        context: of the task.
+        learner: of the method `ranpac`.
+        teacher: gives soft labels; None without one.
+        memory: the sums after the task before; empty before task 0.
+
+    Returns:
+        The history of the task, as `cdl.learning.loop.train_task` gives it, of one row: the
+        validation error of the ridge chosen; and the new sums.
+
+    Raises:
+        CdlError: the task has fewer than two images, so that none can be held out.
+    """
+    read = read_features(context, learner)
+    features = learner.head.features(read.tokens[0])
+    targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
+    sums = accumulate(memory, features, targets)
+    seen, n = targets.shape[1], len(features)
+    if learner.head.cosine:
+        weight, error = mean_weights(sums), float("nan")
+    else:
+        if n < 2:
+            raise CdlError(f"ranpac: task {context.task} has {n} training images; needed are two")
+        order = permutation((_ORDER, context.spec["seed"], context.task), n).to(features.device)
+        losses = validation_losses(features[order], targets[order])
+        best = int(losses.argmin())
+        weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
+        error = float(losses[best])
+    learner.head.weight[:seen].copy_(weight)
+    row = {"task": context.task, "epoch": 0, "learning_rate": 0.0, "validation": error}
+    return pd.DataFrame([row]), sums
+
+
+@torch.no_grad()
+def _targets(
+    context: TaskContext, learner: Learner, teacher: TeacherSource | None, labels: Tensor
+) -> Tensor:
+    """Return targets `[n, seen]`: labels, and a teacher's softened answers as `kd` weighs them.
+
+    A teacher's answer to an image is the mean over its views of all epochs.
+    """
+    classes = context.stream.classes(context.task)
+    hard = F.one_hot(labels, classes.stop).float()
+    if teacher is None:
+        return hard
+    kd = learner.distiller
+    assert isinstance(kd, KD), "planning lets no other distiller through"
+    epochs, batches = context.spec["training"]["epochs"], context.batches()
+    soft = torch.zeros_like(hard)
+    for epoch in range(epochs):
+        for batch in batches.every(epoch):
+            logits = teacher.output(batch, None).logits
+            logits = standardised(logits) if kd.standardize else logits
+            answer = (logits / kd.temperature).softmax(1)
+            soft[batch.positions, classes] += answer / epochs
+    return (1 - kd.alpha) * hard + kd.soft_weight * soft
