@@ -98,14 +98,38 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list
     side = dataset["short_side"] or 0
     right = f"a smaller number: an image would take about {3 * side**2 / 1e9:,.0f} GB of memory"
     _reject(3 * side**2 > MEMORY, f"{field}.short_side", side, right)
-    n, tasks = N_CLASSES.get(kind), dataset["tasks"]
-    if n is not None:
-        even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
-        right = f"a divisor of its {n} classes, or sizes that sum to {n}"
-        _reject(not even, f"{field}.tasks", tasks, right)
-        whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
-        right = f"every label from 0 to {n - 1} once, as {name!r} has"
-        _reject(not whole, "protocol.class_order", class_order, right)
+    if kind in N_CLASSES:
+        validate_classes(name, dataset, class_order, N_CLASSES[kind])
+
+
+def validate_classes(
+    name: str, dataset: dict[str, Any], class_order: str | list[int], n: int
+) -> None:
+    """Raise `ConfigError` if a dataset of `n` classes cannot be cut into its tasks, or ordered."""
+    tasks = dataset["tasks"]
+    even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
+    right = f"a divisor of its {n} classes, or sizes that sum to {n}"
+    _reject(not even, f"datasets.{name}.tasks", tasks, right)
+    whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
+    right = f"every label from 0 to {n - 1} once, as {name!r} has"
+    _reject(not whole, "protocol.class_order", class_order, right)
+
+
+def validate_counts(
+    name: str, dataset: dict[str, Any], counts: Mapping[str, tuple[int, int]]
+) -> None:
+    """Raise `ConfigError` if more images of each class are asked for than there are.
+
+    Args:
+        name: of the dataset.
+        dataset: its block of the configuration.
+        counts: training and test images of each class.
+    """
+    for i, key in enumerate(("images_per_class", "test_images_per_class")):
+        asked, scarce = dataset[key], min(counts, key=lambda c: counts[c][i])
+        least = counts[scarce][i]
+        right = f"at most {least}, as class {scarce!r} has"
+        _reject(asked is not None and asked > least, f"datasets.{name}.{key}", asked, right)
 
 
 def _source(field: str, source: dict[str, Any]) -> None:

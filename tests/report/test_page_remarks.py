@@ -6,6 +6,7 @@ import re
 from study import make_study
 
 from cdl.report.page import write_page
+from cdl.runtime.artifacts import write_json
 
 
 def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
@@ -20,7 +21,7 @@ def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
         "clean": {"skipped": {}},
     }
     for name, manifest in manifests.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(manifest))
+        write_json(tmp_path / f"{name}.json", manifest)
     shown = {
         "runs": {r: {"results": f"{r}/results.json", "files": []} for r in results["run"]},
         "data": {name: f"{tmp_path}/{name}.json" for name in manifests},
