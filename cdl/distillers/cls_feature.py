@@ -26,6 +26,7 @@ class ClsFeature(FeatureDistiller):
     ) -> None:
         """Draw the map from student to teacher width; `soft` as in `KD`."""
         super().__init__(context, **soft)
+        assert context.teacher is not None
         self.feature_weight = feature_weight
         self.proj = linear(context.student.width, context.teacher.width, context.generator)
 

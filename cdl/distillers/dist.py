@@ -11,7 +11,8 @@ from cdl.distillers.kd import KD, SoftOptions
 def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Return Pearson's correlation of each row of `a` with that of `b`, both `[n, m]`: `[n]`."""
     a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
+    r: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
+    return r
 
 
 def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

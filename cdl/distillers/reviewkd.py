@@ -1,6 +1,6 @@
 """ReviewKD (after Chen et al., CVPR 2021): deep student features review the teacher's blocks."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class ReviewKD(FeatureDistiller):
     ) -> None:
         """Draw one unit per student block; the teacher must have at least as many blocks."""
         super().__init__(context, **soft)
+        assert context.teacher is not None
         self.feature_weight = feature_weight
         n = context.student.depth
         widths = context.student.width, context.teacher.width

@@ -115,7 +115,8 @@ def factors_of(spread: Tensor, statistic: str) -> Tensor:
         raise CdlError(
             "alignment.statistic: a covariance is not positive definite; set statistic: variance"
         )
-    return factor.float()
+    lower: Tensor = factor
+    return lower.float()
 
 
 def alignment_loss(

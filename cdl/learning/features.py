@@ -49,7 +49,8 @@ def read_features(
 
     def read(images: Tensor, _: Tensor) -> Tensor:
         own, theirs = (None if b is None else b.query(images) for b in (query, teacher_query))
-        return learner(images, own, context.task, theirs).tokens[:, list(tokens)]
+        read: Tensor = learner(images, own, context.task, theirs).tokens[:, list(tokens)]
+        return read
 
     pixels, device = context.train.pixels(indices), context.compute.device
     found = over_test_images(pixels, Views(**spec["view"]), device, read)

@@ -16,6 +16,7 @@ from cdl.learning.factory import TaskContext
 from cdl.learning.features import read_features
 from cdl.learning.learner import Learner
 from cdl.learning.teacher import TeacherSource
+from cdl.prompts.heads import PrototypeHead
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 
@@ -48,7 +49,8 @@ def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) ->
 def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
     """Return `((G + r I)^-1 Q)^T`, `[C, M]`; solved in float64."""
     system = gram.double() + ridge * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-    return torch.linalg.solve(system, prototypes.double()).mT.to(gram.dtype)
+    solved: Tensor = torch.linalg.solve(system, prototypes.double())
+    return solved.mT.to(gram.dtype)
 
 
 def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
@@ -96,11 +98,13 @@ def solve_task(
         CdlError: the task has fewer than two images, so that none can be held out.
     """
     read = read_features(context, learner)
-    features = learner.head.features(read.tokens[0])
+    head = learner.head
+    assert isinstance(head, PrototypeHead), "ranpac has the head of its own"
+    features = head.features(read.tokens[0])
     targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
     sums = accumulate(memory, features, targets)
     seen, n = targets.shape[1], len(features)
-    if learner.head.cosine:
+    if head.cosine:
         weight, error = mean_weights(sums), float("nan")
     else:
         if n < 2:
@@ -110,7 +114,7 @@ def solve_task(
         best = int(losses.argmin())
         weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
         error = float(losses[best])
-    learner.head.weight[:seen].copy_(weight)
+    head.weight[:seen].copy_(weight)
     row = {"task": context.task, "epoch": 0, "learning_rate": 0.0, "validation": error}
     return pd.DataFrame([row]), sums
 

@@ -147,8 +147,8 @@ def _prepare(
     if source is not None:
         learner.distiller.read_teacher(source.prompts)
     learner.start_task(task, *keys(spec))
-    maps = teacher_spec is not None and DISTILLERS[spec["distiller"]["name"]].maps_prompts
-    mapped = teacher_spec["query"] if maps else None
+    maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
+    mapped = teacher_spec["query"] if teacher_spec and maps else None
     reads = query if learner.needs_query else no_query
     return _Lesson(learner, reads, source, widths, memory, mapped)
 

@@ -47,6 +47,9 @@ class PrototypeHead(nn.Module):
     Features are `relu(token W)` with `W` drawn once, standard normal, unscaled; or the token.
     """
 
+    projection: Tensor | None
+    weight: Tensor
+
     def __init__(
         self,
         width: int,

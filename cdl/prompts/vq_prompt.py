@@ -57,6 +57,7 @@ class VQPrompt(PromptMethod):
         return continuous, distance.argmin(-1)
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
+        assert query is not None
         continuous, index = self.select(query)
         layer = torch.arange(len(self.layers), device=index.device)[:, None]
         taken = self.prompt[layer, index]  # [layers, B, L, D]

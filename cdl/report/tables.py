@@ -189,7 +189,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def distiller_of(row: Mapping[str, Any]) -> str:
+def distiller_of(row: Mapping[Hashable, Any]) -> str:
     """Return how tables for people name a row's distiller: `kd`, `kd (hot)`, `kd (alpha=0.9)`.
 
     In brackets stands the variant, or without one what differs from the schema's defaults.
@@ -200,7 +200,7 @@ def distiller_of(row: Mapping[str, Any]) -> str:
     return f"{row['kd']} ({note})" if note else str(row["kd"])
 
 
-def method_of(row: Mapping[str, Any]) -> str:
+def method_of(row: Mapping[Hashable, Any]) -> str:
     """Return how tables for people name a row's method, as `distiller_of`."""
     named = "+" in row["method"] or not row["method_options"]
     return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"
@@ -209,7 +209,7 @@ def method_of(row: Mapping[str, Any]) -> str:
 def markdown(summary: pd.DataFrame) -> str:
     """Return the summary as a Markdown table for people."""
 
-    def shown(row: pd.Series, name: str) -> str:
+    def shown(row: Mapping[Hashable, Any], name: str) -> str:
         if row["n"] == 0:
             return NOT_RUN
         mean, std = row[f"{name}_mean"], row[f"{name}_std"]
@@ -218,7 +218,7 @@ def markdown(summary: pd.DataFrame) -> str:
         return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
     lines = []
-    for _, row in summary.iterrows():
+    for row in summary.to_dict("records"):
         lines.append(
             {
                 "dataset": row["dataset"],

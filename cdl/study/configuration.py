@@ -238,7 +238,8 @@ def alignment(given: dict[str, Any]) -> dict[str, Any]:
     """Return all fields of a classifier alignment: the preset's, but for those given."""
     presets = yaml.safe_load((HERE / "presets" / "alignment.yaml").read_text())
     own = {name: value for name, value in given.items() if value is not None}
-    return presets[own.pop("preset")] | own
+    completed: dict[str, Any] = presets[own.pop("preset")] | own
+    return completed
 
 
 def plain(value: Any, field: str = "") -> Any:
