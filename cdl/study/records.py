@@ -1,14 +1,13 @@
 """Every file of a configuration with the record that vouches for it, for `cdl verify`."""
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cdl.runtime.errors import CdlError
 from cdl.study import layout
-from cdl.study.contents import contents, files_of
+from cdl.study.contents import altered, contents, files_of
 from cdl.study.inputs import Inputs
 from cdl.study.layout import COMPARISON, FIGURES, IMAGES, record_of
 from cdl.study.runs import Run
@@ -103,13 +102,14 @@ def sources_of(inputs: Inputs) -> dict[str, Callable[[], None]]:
     return checks
 
 
-def _reread(files: Iterable[Path], memory: Path) -> None:
-    files = list(files)
-    remembered = contents(files, memory) if files else ""
-    with tempfile.TemporaryDirectory() as folder:
-        found = contents(files, Path(folder, "afresh.json")) if files else ""
-    if found != remembered:
+def _reread(files: Sequence[Path], memory: Path) -> None:
+    if files:
+        contents(files, memory)  # a file of another size or time is planned with anew
+    found = [str(file) for file, how in altered(files, memory) if how == "changed"]
+    if found:
+        more = f" and {len(found) - 20} more" if len(found) > 20 else ""
         raise CdlError(
-            "a file holds something else than before although its size and time are the same "
-            f"(remembered in {memory}); touch what was changed, or put the old file back"
+            f"{', '.join(found[:20])}{more}: holds something else than before although its size "
+            f"and time are the same (remembered in {memory}); touch what was changed, or put the "
+            "old file back"
         )

@@ -16,6 +16,7 @@ from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.stream import Stream
 from cdl.data.views import Views, _sample
+from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation, uniform
 
@@ -234,7 +235,8 @@ def test_packed_data_of_another_split_or_without_its_manifest_entries_are_refuse
     with pytest.raises(CdlError, match="train.parquet has sha256"):
         Packed(tmp_path, "train")
     manifest = tmp_path / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("splits", "splitz"))
+    record = read_json(manifest)
+    write_json(manifest, {("splitz" if key == "splits" else key): record[key] for key in record})
     with pytest.raises(CdlError, match="manifest.json has no 'splits'"):
         Packed(tmp_path, "train")
 

@@ -182,3 +182,4 @@ def test_a_source_changed_behind_its_size_and_time_is_found_by_verify_data(tmp_p
     assert inputs.source_contents(inputs.grid.packed_name("mine"))  # planning does not see it
     (fault,) = verify([], sources).faults
     assert "although its size and time are the same" in fault.text
+    assert "images/train/a/1.png: holds something else" in fault.text
