@@ -107,7 +107,7 @@ def test_the_table_of_promises_names_tests_that_exist():
         file = file_name or file
         if not (file_name or test):
             continue
-        source = (ROOT / "tests" / file).read_text()
+        source = next((ROOT / "tests").rglob(file)).read_text()  # a file in any room
         assert not test or f"def {test}(" in source, (file, test)
         named += 1
     assert named > 20
