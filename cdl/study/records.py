@@ -7,10 +7,12 @@ from typing import Any
 
 from cdl.runtime.errors import CdlError
 from cdl.study import layout
-from cdl.study.contents import altered, contents, files_of
+from cdl.study.contents import altered, files_of
 from cdl.study.inputs import Inputs
 from cdl.study.layout import COMPARISON, FIGURES, IMAGES, record_of
 from cdl.study.runs import Run
+
+SHOWN = 10  # files of a source that are named
 
 
 def records_of(inputs: Inputs) -> Iterator[dict[str, Any]]:
@@ -85,31 +87,41 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
 
 
 def sources_of(inputs: Inputs) -> dict[str, Callable[[], None]]:
-    """Return, by its name, a function that reads a user's source again, every byte of it.
+    """Return, by its name, a function that reads a source again, every byte of it.
 
-    It raises `CdlError` if a file is not what was read when the source was planned with: planning
-    itself reads a file again only when its size or time has changed.
+    It raises `CdlError` if a user's file is not what was read when the source was planned with
+    (planning itself reads a file again only when its size or time has changed), or if a published
+    file that lies there is not the published one.
     """
     checks: dict[str, Callable[[], None]] = {}
-    for name, source in inputs.sources.items():
-        memory = layout.contents_memory("data", name)
-        checks[f"source of {name}"] = partial(_reread, files_of(source["source"]), memory)
+    for name, arguments in inputs.sources.items():
+        source, memory = arguments["source"], layout.contents_memory("data", name)
+        if "root" in source:
+            checks[f"source of {name}"] = partial(_published, source["name"], source["root"])
+        elif files := files_of(source):
+            checks[f"source of {name}"] = partial(_reread, files, memory)
     for name in inputs.backbones:
-        memory = layout.contents_memory("backbones", name)
-        checks[f"source of {name}"] = partial(
-            _reread, [Path(file) for file in inputs.backbone_files(name)], memory
-        )
+        files, memory = inputs.backbone_files(name), layout.contents_memory("backbones", name)
+        if files:
+            checks[f"source of {name}"] = partial(_reread, list(map(Path, files)), memory)
     return checks
 
 
 def _reread(files: Sequence[Path], memory: Path) -> None:
-    if files:
-        contents(files, memory)  # a file of another size or time is planned with anew
-    found = [str(file) for file, how in altered(files, memory) if how == "changed"]
-    if found:
-        more = f" and {len(found) - 20} more" if len(found) > 20 else ""
+    if not memory.is_file():
+        raise CdlError(f"{memory} is missing, so nothing is known of its files; run again")
+    wrong = [f"{file} is {state}" for file, state in altered(files, memory)]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise CdlError(
-            f"{', '.join(found[:20])}{more}: holds something else than before although its size "
-            f"and time are the same (remembered in {memory}); touch what was changed, or put the "
-            "old file back"
+            f"{', '.join(wrong[:SHOWN])}{more}, compared with what was read before; put back what "
+            "was there, or touch it and run again"
         )
+
+
+def _published(name: str, root: str) -> None:
+    from cdl.data.archives import PUBLISHED
+    from cdl.runtime.fetching import obtain
+
+    there = [file for file in PUBLISHED[name] if Path(root, file.name).is_file()]
+    obtain(there, root, offline=True)
