@@ -189,7 +189,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def distiller_of(row: Mapping[Hashable, Any]) -> str:
+def distiller_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
     """Return how tables for people name a row's distiller: `kd`, `kd (hot)`, `kd (alpha=0.9)`.
 
     In brackets stands the variant, or without one what differs from the schema's defaults.
@@ -200,7 +200,7 @@ def distiller_of(row: Mapping[Hashable, Any]) -> str:
     return f"{row['kd']} ({note})" if note else str(row["kd"])
 
 
-def method_of(row: Mapping[Hashable, Any]) -> str:
+def method_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
     """Return how tables for people name a row's method, as `distiller_of`."""
     named = "+" in row["method"] or not row["method_options"]
     return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"

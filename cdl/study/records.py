@@ -101,9 +101,9 @@ def sources_of(inputs: Inputs) -> dict[str, Callable[[], None]]:
         elif files := files_of(source):
             checks[f"source of {name}"] = partial(_reread, files, memory)
     for name in inputs.backbones:
-        files, memory = inputs.backbone_files(name), layout.contents_memory("backbones", name)
-        if files:
-            checks[f"source of {name}"] = partial(_reread, list(map(Path, files)), memory)
+        given, memory = inputs.backbone_files(name), layout.contents_memory("backbones", name)
+        if given:
+            checks[f"source of {name}"] = partial(_reread, list(map(Path, given)), memory)
     return checks
 
 
