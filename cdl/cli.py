@@ -154,7 +154,10 @@ def data(
     directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
     as_json: AsJson = False,
 ) -> None:
-    """Say what the datasets of CONFIG hold, and whether their tasks can be made of it."""
+    """Say what the datasets of CONFIG hold.
+
+    Classes, counts and sizes, and whether the tasks can be made of them.
+    """
     from cdl.study.datasets import describe, text
 
     grid = grid_of(config)
@@ -194,15 +197,15 @@ def trace(
 def verify(
     config: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CONFIG...]", help="YAML; later files over earlier ones."),
+        typer.Argument(metavar="CONFIG", help="YAML; later files over earlier ones."),
     ] = None,
     directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
     data: Annotated[bool, typer.Option("--data", help="Read users' source files again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every file of CONFIG with its recorded hash; name what is damaged or missing.
+    """Compare all files of CONFIG with their recorded hashes.
 
-    Without CONFIG, those of the configuration that runs by default.
+    What is damaged or missing is named. Without CONFIG, those of the default configuration.
     """
     from cdl.report.verify import Vouched
     from cdl.report.verify import verify as compare
@@ -222,13 +225,16 @@ def verify(
 def clean(
     configs: Annotated[
         list[str],
-        typer.Argument(metavar="CONFIG...", help="YAML each, or YAML+OVERLAY: all to be kept."),
+        typer.Argument(metavar="CONFIG", help="YAML each, or YAML+OVERLAY: all to be kept."),
     ],
     directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
     yes: Annotated[bool, typer.Option("--yes", help="Delete, instead of only saying so.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Name what lies in ./results that no CONFIG names, and its size; --yes deletes it."""
+    """Name what in ./results no CONFIG names; --yes deletes it.
+
+    The size of each and of all is said.
+    """
     from cdl.study.cleaning import drop, leftovers
 
     grids = [grid_of([Path(file) for file in config.split("+")]) for config in configs]

@@ -10,6 +10,8 @@ from runs import ROOT
 
 from cdl.cli import TARGETS
 
+pytestmark = pytest.mark.slow  # each starts Snakemake
+
 DEFAULT = ROOT / "config" / "default.yaml"
 HIDDEN = """
 import pkgutil

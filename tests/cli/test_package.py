@@ -35,6 +35,7 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
     def ask(*arguments):
         return cdl(tmp_path, *arguments, path=site)
@@ -61,6 +62,7 @@ def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
     assert traced.stderr == "cdl: results: no table lies below it; run snakemake first\n"
 
 
+@pytest.mark.slow
 def test_init_writes_a_commented_start_and_keeps_what_is_there(tmp_path):
     assert cdl(tmp_path, "init", "x").returncode == 0
     files = {str(p.relative_to(tmp_path / "x")) for p in (tmp_path / "x").rglob("*.*")}
@@ -90,7 +92,7 @@ def test_help_fits_a_screen_and_shows_an_example(command, tmp_path):
     assert shown.returncode == 0
     assert len(lines) <= 24
     assert all(len(line) <= 80 for line in lines)
-    assert "..." not in shown.stdout.replace("...]", "").replace("}...", "").replace("ARGS]...", "")
+    assert not any(line.endswith("...") for line in lines[1:])  # a summary cut short
     assert lines[-1].strip().startswith(f"Example: cdl {command or ''}".strip())
 
 
