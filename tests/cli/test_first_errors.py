@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+from itertools import product
 
 import pytest
+from PIL import Image
 from runs import ROOT
 
 from cdl.cli import TARGETS
@@ -114,7 +116,11 @@ def test_slurm_without_its_plugin_says_what_to_install(tmp_path):
 
 
 def test_an_overlay_with_another_source_runs(tmp_path):
-    (tmp_path / "pictures").mkdir()
+    for split, name in product(("train", "test"), ("ants", "bees")):
+        folder = tmp_path / "pictures" / split / name
+        folder.mkdir(parents=True)
+        shade = len(split) + len(name) * 20 + ord(name[0])
+        Image.new("L", (16, 16), shade).save(folder / "0.png")
     (tmp_path / "mine.yaml").write_text(
         "datasets: {digits: {source: {folder: {path: pictures}}, tasks: 2}}\n"
         "backbones: {vit_micro: {timm: vit_tiny_patch16_224.augreg_in21k}}\n"
