@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from cdl.study.configuration import ConfigError, merge, resolve, schema
 from cdl.study.grid import Grid
+from cdl.study.specifications import specification
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
@@ -167,14 +168,16 @@ def test_what_is_wrong_is_named(changes, message):
 
 def test_numbers_are_normalised_by_their_type():
     a, b = (grid({"training": {"lr": lr, "epochs": e}}) for lr, e in ((1, 3), (1.0, 3)))
-    assert repr(a.spec(a.runs[0])) == repr(b.spec(b.runs[0]))
+    assert repr(specification(a, a.runs[0])) == repr(specification(b, b.runs[0]))
 
 
 def test_the_order_of_keys_does_not_matter():
     config = default()
     turned = {key: config[key] for key in reversed(config)}
     a, b = Grid(resolve(config)), Grid(resolve(turned))
-    assert [repr(a.spec(r)) for r in a.runs] == [repr(b.spec(r)) for r in b.runs]
+    assert [repr(specification(a, r)) for r in a.runs] == [
+        repr(specification(b, r)) for r in b.runs
+    ]
 
 
 def test_a_preset_fills_what_is_not_given():
@@ -189,7 +192,10 @@ def test_the_released_preset_reaches_the_modules_arguments():
     methods = ["l2p", "dual_prompt", "coda_prompt", "apt"]
     asked = {"methods": methods, "distillers": ["none", "kd"]}
     made = grid({"protocol": {"preset": "released"}, "grid": asked})
-    specs = {(run.method.name, run.distiller.name, run.role): made.spec(run) for run in made.runs}
+    specs = {
+        (run.method.name, run.distiller.name, run.role): specification(made, run)
+        for run in made.runs
+    }
     student = {method: specs[method, "kd", "student"] for method in methods}
     assert student["dual_prompt"]["method"]["dual_candidates"] == "all"
     assert student["coda_prompt"]["method"]["coda_growth"] == "gram_schmidt"
@@ -205,7 +211,7 @@ def test_the_released_preset_reaches_the_modules_arguments():
 
 @pytest.mark.parametrize("preset", ["clean", "released"])
 def test_presets_are_complete(preset):
-    values = yaml.safe_load((ROOT / "workflow" / "presets" / f"{preset}.yaml").read_text())
+    values = yaml.safe_load((ROOT / "cdl" / "study" / "presets" / f"{preset}.yaml").read_text())
     fields = set(schema()["properties"]["protocol"]["properties"]) - {"preset"}
     assert set(values["protocol"]) == fields
 
@@ -250,7 +256,7 @@ def test_a_variant_is_a_few_lines():
             }
         }
     )
-    found = {run.distiller.label: made.spec(run)["distiller"] for run in made.runs}
+    found = {run.distiller.label: specification(made, run)["distiller"] for run in made.runs}
     assert found["kd"]["temperature"] == 2.0
     assert found["kd+tau4"]["temperature"] == 4.0
     assert found["kd+tau4"]["alpha"] == 0.5
@@ -260,8 +266,8 @@ def test_joint_is_a_variant_of_a_method():
     made = grid({"grid": {"methods": ["l2p", {"block": "l2p", "variant": "joint", "joint": True}]}})
     joint = [run for run in made.runs if run.method.variant == "joint"]
     assert {run.n_tasks for run in joint} == {1}
-    assert made.spec(joint[0])["stream"]["tasks"] == 1
-    assert "joint" not in made.spec(joint[0])["method"]
+    assert specification(made, joint[0])["stream"]["tasks"] == 1
+    assert "joint" not in specification(made, joint[0])["method"]
 
 
 def test_bounds_are_not_distilled_and_exclusions_are_not_run():
@@ -288,14 +294,14 @@ def test_protocol_fields_reach_only_the_methods_they_concern():
     changed = {
         run.method.name
         for run, twin in zip(a.runs, b.runs, strict=True)
-        if a.spec(run) != b.spec(twin) and run.distiller.name != "cdl_prompt"
+        if specification(a, run) != specification(b, twin) and run.distiller.name != "cdl_prompt"
     }
     assert changed == {"coda_prompt"}
 
 
 def test_outputs_of_two_configurations_do_not_collide():
     a, b = grid(), grid({"name": "other"})
-    assert a.tables == "results"
-    assert b.tables == "results/other"
-    assert a.root != b.root
-    assert a.data("digits") == b.data("digits")
+    assert a.layout.report.root == "results"
+    assert b.layout.report.root == "results/other"
+    assert a.layout.root != b.layout.root
+    assert a.packed("digits") == b.packed("digits")
