@@ -65,7 +65,8 @@ class Bench:
         self.specs = {role: specification(self.grid, run) for role, run in self.runs.items()}
         spec = self.specs["student"]
         self.use_threads()
-        self.compute = compute_of(spec, Execution(device=case.device, capture=case.capture))
+        self.execution = Execution(device=case.device, capture=case.capture)
+        self.compute = compute_of(spec, self.execution)
         if case.clock == "cpu" and (self.compute.device.type != "cpu" or case.threads != 1):
             raise CdlError("--clock: cpu counts the CPU seconds of one thread; use wall")
         if self.compute.capture and case.warm_up < 4:
@@ -117,7 +118,7 @@ class Bench:
             task=self.task,
             train=self.pixels,
             stream=self.stream,
-            compute=self.compute,
+            execution=self.execution,
             backbones=self.backbones,
             fingerprints={},
         ).batches()
@@ -208,7 +209,7 @@ class Bench:
         views, unsaved = _Watched(self.batches, meter), State(None, {}, 0)
         values = over_views(views, spec, width, function, unsaved)
         artifacts.save(path, {"values": values}, {"inputs": {}})
-        self.caches[name] = CachedOutputs(str(path), self.compute.device)
+        self.caches[name] = CachedOutputs(str(path))
         return meter.result
 
     def evaluate(self, learner: Learner, cached: bool) -> Measured:

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cdl.data.packed import Packed, Pixels, upload
+from cdl.data.packed import Pixels, upload
 from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
@@ -36,27 +36,33 @@ class Batches:
     """Batches of one task; calling with an epoch iterates it.
 
     Every epoch visits the images in an order that is a function of (seed, task, epoch), in
-    whole batches: the last partial batch is dropped. On a GPU the task's pixels are resident.
+    whole batches: the last partial batch is dropped.
 
     Attributes:
-        data: the training split.
-        indices: `[n]` the task's images.
+        pixels: the task's images, where views are made.
         labels: `[N]` positions of all labels of the split in the class order.
         views: training views.
         seed: of order and views.
         task: counted from 0.
         batch_size: images per step.
-        device: where views are made.
     """
 
-    data: Packed
-    indices: Tensor
+    pixels: Pixels
     labels: Tensor
     views: Views
     seed: int
     task: int
     batch_size: int
-    device: torch.device
+
+    @property
+    def indices(self) -> Tensor:
+        """Indices `[n]` of the task's images in the split."""
+        return self.pixels.indices
+
+    @property
+    def device(self) -> torch.device:
+        """Where views are made."""
+        return self.pixels.flat.device
 
     def __len__(self) -> int:
         """Return the steps per epoch; raise `CdlError` if there is not one whole batch."""
@@ -79,7 +85,7 @@ class Batches:
     def _batches(self, epoch: int, n: int) -> Iterator[Batch]:
         order = permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
         for positions in order[:n].split(self.batch_size):
-            parts = self._pixels.parts(positions)
+            parts = self.pixels.parts(positions)
             views = torch.cat([self.views.train(*part, self.seed, epoch) for part in parts])
             here = upload(positions, self.device)
             yield Batch(views, self._labels[here], epoch, here)
@@ -87,7 +93,3 @@ class Batches:
     @cached_property
     def _labels(self) -> Tensor:
         return self.labels[self.indices].to(self.device)
-
-    @cached_property
-    def _pixels(self) -> Pixels:
-        return self.data.pixels(self.indices, self.device)

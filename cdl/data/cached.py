@@ -11,7 +11,7 @@ from cdl.runtime import artifacts
 
 
 class CachedOutputs:
-    """Values `[E, n, W]` by epoch and position in the task, on the device.
+    """Values `[E, n, W]` by epoch and position in the task, on the device of the first batch.
 
     Attributes:
         width: `W`.
@@ -19,27 +19,29 @@ class CachedOutputs:
         inputs: fingerprints of what they were made from.
     """
 
-    def __init__(self, path: str, device: torch.device, **expected: Any) -> None:
+    def __init__(self, path: str, **expected: Any) -> None:
         """Read a cache; raise `CdlError` if it is damaged or is not what is expected."""
         tensors, self.metadata = artifacts.load(path, **expected)
-        self.values = tensors["values"].to(device)
+        self.values = tensors["values"]
         self.width: int = self.values.shape[-1]
         self.inputs: Mapping[str, Any] = self.metadata["inputs"]
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return a batch's values `[B, W]` in fp32."""
+        if self.values.device != batch.positions.device:  # once; reading needed no device
+            self.values = self.values.to(batch.positions.device)
         return self.values[batch.epoch, batch.positions].float()
 
 
 class HeldOutQueries:
     """Queries of test images, by their index in the split."""
 
-    def __init__(self, path: str, device: torch.device, **expected: Any) -> None:
+    def __init__(self, path: str, **expected: Any) -> None:
         """Read the artifact; raise `CdlError` if it is damaged or is not what is expected."""
         tensors, metadata = artifacts.load(path, **expected)
-        self.indices, self.values = tensors["indices"], tensors["values"].to(device)
+        self.indices, self.values = tensors["indices"], tensors["values"]
         self.inputs: Mapping[str, Any] = metadata["inputs"]
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Return the queries `[n, Dq]` of images in fp32."""
+        """Return the queries `[n, Dq]` of images in fp32, on the CPU."""
         return self.values[torch.searchsorted(self.indices, indices)].float()

@@ -41,6 +41,10 @@ class Pixels:
         nbytes = 3 * int(self.sizes[0].prod())
         return one and len(self.flat) % nbytes == 0 and not (self.offsets % nbytes).any()
 
+    def on(self, device: torch.device | str) -> "Pixels":
+        """Return these images where a device reads them: the CPU from the file, a GPU resident."""
+        return self if torch.device(device).type == "cpu" else self.resident(device)
+
     def resident(self, device: torch.device | str) -> "Pixels":
         """Return a copy of these images alone on a device."""
         lengths = 3 * self.sizes.prod(1)
@@ -101,8 +105,8 @@ class Packed:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self, indices: Tensor, device: torch.device | str = "cpu") -> Pixels:
-        """Return images by their indices `[n]` in the split, checked; resident on a GPU.
+    def pixels(self, indices: Tensor) -> Pixels:
+        """Return images by their indices `[n]` in the split, checked, on the CPU.
 
         Raises:
             CdlError: an image is damaged; the sentence names it.
@@ -113,8 +117,7 @@ class Packed:
             torch.from_numpy(index[columns].to_numpy(np.int64, copy=True))
             for columns in ("offset", ["height", "width"])
         )
-        images = Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices)
-        return images if torch.device(device).type == "cpu" else images.resident(device)
+        return Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices)
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

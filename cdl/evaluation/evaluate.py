@@ -25,6 +25,7 @@ from cdl.learning.factory import (
     build_stream,
     compute_of,
     load_backbones,
+    place_backbones,
     versions,
 )
 from cdl.learning.learner import Learner
@@ -118,25 +119,28 @@ def evaluate_run(
         CdlError: a checkpoint is damaged or belongs to another configuration, or says of a test
             image what is not finite; then nothing is written.
     """
-    compute = compute_of(spec, execution)
     test = _TestSet.open(spec, inputs.data, images_per_class)
-    loaded = load_backbones(spec, inputs.backbones, compute)
+    loaded = load_backbones(spec, inputs.backbones)
     learner = _learner(spec, test.stream, loaded, inputs.checkpoints[0])
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
+    known = _known_queries(spec, test, inputs.queries, images_per_class, weights)
+    stages = [
+        _stage(checkpoint, t, spec, weights) for t, checkpoint in enumerate(inputs.checkpoints)
+    ]
+    evaluated = [metadata for _, metadata in stages]
+    compute = compute_of(spec, execution)  # all is read: now a GPU is waited for
+    place_backbones(spec, loaded, compute)
+    learner.to(compute.device)
     own = foreign = None
     if learner.needs_query:
-        queries = _Queries(spec, test, compute, loaded, inputs.queries, images_per_class, weights)
+        queries = _Queries(test, compute, loaded, known)
         own = queries(spec["query"])
         foreign = own if teacher_query == spec["query"] else queries(teacher_query)
     matrix = np.full((len(test.counts), len(test.counts)), np.nan)
-    evaluated: list[dict[str, Any]] = []
-    for t, checkpoint in enumerate(inputs.checkpoints):
-        state, metadata = artifacts.load(checkpoint, task=t, learner=spec)
-        artifacts.check_provenance(checkpoint, metadata["inputs"]["backbones"], weights)
-        evaluated.append(metadata)
+    for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
         scores = _scores(learner, test, compute, t, own, foreign)
-        _check_finite(scores, f"logits of {checkpoint}", metadata)
+        _check_finite(scores, f"logits of {inputs.checkpoints[t]}", metadata)
         matrix[t, : t + 1] = _accuracies(scores, test, t)
         log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
     states = [] if execution.states is None else _states(execution.states, evaluated)
@@ -163,30 +167,47 @@ def _learner(
     return build_learner(spec, stream, loaded[spec["backbone"]], record["widths"], shape).eval()
 
 
+def _stage(
+    checkpoint: str, task: int, spec: Mapping[str, Any], weights: Mapping[str, str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the learner after a task; raise `CdlError` if it is not of these weights."""
+    state, metadata = artifacts.load(checkpoint, task=task, learner=spec)
+    artifacts.check_provenance(checkpoint, metadata["inputs"]["backbones"], weights)
+    return state, metadata
+
+
+def _known_queries(
+    spec: Mapping[str, Any],
+    test: _TestSet,
+    paths: Mapping[str, str],
+    images_per_class: int | None,
+    weights: dict[str, str],
+) -> dict[str, Tensor]:
+    """Read queries of the test images by backbone; `weights` remembers what made them."""
+    found = {}
+    for name, path in paths.items():
+        cache = HeldOutQueries(path, spec=test_queries_spec(spec, name, images_per_class))
+        artifacts.check_provenance(path, cache.inputs, {"data": test.split.fingerprint})
+        weights.update(cache.inputs["backbones"])
+        found[name] = cache(test.indices)
+    return found
+
+
 @dataclass(frozen=True)
 class _Queries:
-    """Queries of the test images by backbone, from a cache or computed; `weights` remembers."""
+    """Queries of the test images by backbone, known or computed."""
 
-    spec: Mapping[str, Any]
     test: _TestSet
     compute: Compute
     loaded: Mapping[str, Backbone]
-    cached: Mapping[str, str]
-    images_per_class: int | None
-    weights: dict[str, str]
+    known: Mapping[str, Tensor]
 
     def __call__(self, name: str | None) -> Tensor | None:
         if name is None:
             return None
-        test = self.test
-        if name in self.cached:
-            expected = test_queries_spec(self.spec, name, self.images_per_class)
-            cache = HeldOutQueries(self.cached[name], self.compute.device, spec=expected)
-            data = {"data": test.split.fingerprint}
-            artifacts.check_provenance(self.cached[name], cache.inputs, data)
-            self.weights.update(cache.inputs["backbones"])
-            return cache(test.indices)
-        query = self.loaded[name].query
+        if name in self.known:
+            return self.known[name].to(self.compute.device)
+        test, query = self.test, self.loaded[name].query
         return over_test_images(test.pixels, test.views, self.compute.device, lambda x, _: query(x))
 
 

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -15,7 +16,7 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
-from cdl.data.packed import Packed
+from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
@@ -48,22 +49,24 @@ def versions() -> dict[str, str]:
 
 
 def compute_of(spec: Mapping[str, Any], execution: Execution) -> Compute:
-    """Select and apply the device, with the precision of a specification's own backbone."""
+    """Wait for the device, select and apply it, with the precision of the own backbone."""
+    execution.lease()
     precision = precision_of(spec, spec["backbone"])
     return Compute.select(execution.device, precision, execution.capture).apply()
 
 
-def load_backbones(
-    spec: Mapping[str, Any], paths: Mapping[str, str], compute: Compute
-) -> dict[str, Backbone]:
-    """Load backbones by name on the device, each in the precision that a specification gives it."""
+def load_backbones(spec: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Backbone]:
+    """Load backbones by name, on the CPU, as a specification wants them."""
     size, normalization = spec["view"]["size"], spec["normalization"]
-    return {
-        name: Backbone.load(path, size, normalization).place(
-            compute.rounding(precision_of(spec, name))
-        )
-        for name, path in paths.items()
-    }
+    return {name: Backbone.load(path, size, normalization) for name, path in paths.items()}
+
+
+def place_backbones(
+    spec: Mapping[str, Any], backbones: Mapping[str, Backbone], compute: Compute
+) -> None:
+    """Put backbones on the device, each in the precision that a specification gives it."""
+    for name, backbone in backbones.items():
+        backbone.place(compute.rounding(precision_of(spec, name)))
 
 
 def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
@@ -73,24 +76,26 @@ def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What the job of one task works with.
+    """What the job of one task works with. All of it is read before the device is waited for.
 
     spec: of the views (a learner's specification holds it).
     task: counted from 0.
     train: the packed training split.
     stream: tasks and class order.
-    compute: the device.
-    backbones: the frozen ViTs that the job loads, by name.
+    execution: how the job computes.
+    backbones: the frozen ViTs that the job loads, by name; on the CPU until `place`.
     fingerprints: of all that the job read: `data`, `backbones` by name, and more as it is opened.
+    models: specification of the learner whose backbones they are, if `spec` is of views alone.
     """
 
     spec: Mapping[str, Any]
     task: int
     train: Packed
     stream: Stream
-    compute: Compute
+    execution: Execution
     backbones: Mapping[str, Backbone]
     fingerprints: dict[str, Any]
+    models: Mapping[str, Any] | None = None
 
     @classmethod
     def open(
@@ -102,31 +107,43 @@ class TaskContext:
         execution: Execution,
         models: Mapping[str, Any] | None = None,
     ) -> "TaskContext":
-        """Open data and backbones by their paths; raise `CdlError` if one is damaged.
-
-        `models` says how the backbones compute where `spec` is of their views alone.
-        """
-        compute = compute_of(models or spec, execution)
+        """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
         train = Packed(data, "train")
-        loaded = load_backbones(models or spec, backbones, compute)
+        loaded = load_backbones(models or spec, backbones)
         fingerprints = {
             "data": train.fingerprint,
             "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
         }
         stream = build_stream(spec, train)
-        return cls(spec, task, train, stream, compute, loaded, fingerprints)
+        return cls(spec, task, train, stream, execution, loaded, fingerprints, models)
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The task's images, checked, on the CPU."""
+        indices = self.stream.indices(self.train, self.task, self.spec["images_per_class"])
+        return self.train.pixels(indices)
+
+    @cached_property
+    def compute(self) -> Compute:
+        """The device, which the job has from the first use of this to its end."""
+        return compute_of(self.models or self.spec, self.execution)
+
+    def place(self, *learners: Learner | None) -> None:
+        """Check the task's images, take the device, put backbones and learners there."""
+        _ = self.pixels
+        place_backbones(self.models or self.spec, self.backbones, self.compute)
+        for learner in filter(None, learners):
+            learner.to(self.compute.device)
 
     def batches(self) -> Batches:
         """Return the training batches of the task."""
         return Batches(
-            data=self.train,
-            indices=self.stream.indices(self.train, self.task, self.spec["images_per_class"]),
+            pixels=self.pixels.on(self.compute.device),
             labels=self.stream.labels(self.train),
             views=Views(**self.spec["view"]),
             seed=self.spec["seed"],
             task=self.task,
             batch_size=self.spec["training"]["batch_size"],
-            device=self.compute.device,
         )
 
     def checkpoint(
@@ -139,7 +156,7 @@ class TaskContext:
 
     def cached(self, path: str, spec: Mapping[str, Any]) -> CachedOutputs:
         """Read a cache made from the same data and backbones, and remember these."""
-        cache = CachedOutputs(path, self.compute.device, task=self.task, spec=spec)
+        cache = CachedOutputs(path, task=self.task, spec=spec)
         self._check_same(path, cache.metadata)
         self.fingerprints["backbones"] |= cache.inputs["backbones"]
         return cache

@@ -19,7 +19,13 @@ from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.learning.checkpointing import State
-from cdl.learning.factory import TaskContext, compute_of, load_backbones, versions
+from cdl.learning.factory import (
+    TaskContext,
+    compute_of,
+    load_backbones,
+    place_backbones,
+    versions,
+)
 from cdl.learning.teacher import open_teacher
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -56,6 +62,7 @@ def write_queries(
     vit = context.backbones[name]
     _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
     provenance = {"task": task, "spec": spec, "inputs": context.fingerprints}
+    context.place()
     _write_over_views(
         context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
     )
@@ -71,13 +78,15 @@ def write_test_queries(
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute and write the queries of the test views; arguments as in `write_queries`."""
-    compute = compute_of(spec, execution)
     test = Packed(data, "test")
-    loaded = load_backbones(spec, {spec["backbone"]: backbone}, compute)[spec["backbone"]]
+    backbones = load_backbones(spec, {spec["backbone"]: backbone})
+    loaded = backbones[spec["backbone"]]
     everything = Stream.build(len(test.classes), 1, "natural", 0)
     indices = everything.indices(test, 0, spec["images_per_class"])
     views = Views(**spec["view"])
     pixels = test.pixels(indices)
+    compute = compute_of(spec, execution)
+    place_backbones(spec, backbones, compute)
     values = over_test_images(
         pixels, views, compute.device, lambda images, _: loaded.query(images)
     ).cpu()
@@ -147,6 +156,7 @@ def write_targets(
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     width = context.stream.sizes[task]
+    context.place(guide.learner)
     _write_over_views(context, width, logits, output, provenance, about, execution)
 
 

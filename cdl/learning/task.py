@@ -109,6 +109,7 @@ def learn_task(
     """
     context = TaskContext.open(spec, task, inputs.data, inputs.backbones, execution)
     lesson = _prepare(context, inputs, teacher_spec)
+    context.place(lesson.learner, lesson.teacher.learner if lesson.teacher else None)
     job = {"task": task, "spec": spec, "inputs": context.fingerprints, "versions": versions()}
     with State(execution.states, job, execution.save_minutes) as state:
         history, memory = _learn(context, lesson, state)

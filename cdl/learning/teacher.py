@@ -72,12 +72,14 @@ class TeacherSource:
     query_width: width of the query that the teacher's prompts read.
     prompts: state of the teacher's prompts, empty where nobody maps them.
     output: a batch and the student's query to what the teacher says of it.
+    learner: the teacher itself, None where its cache answers.
     """
 
     shape: BackboneShape
     query_width: int
     prompts: Mapping[str, Tensor]
     output: Callable[[Batch, Tensor | None], TeacherOutput]
+    learner: Learner | None = None
 
     @classmethod
     def open(
@@ -121,7 +123,7 @@ class TeacherSource:
 
         shape = BackboneShape(learner.backbone.width, learner.backbone.depth)
         prompts = learner.prompts.state_dict()
-        return cls(shape, metadata["widths"]["query"], prompts, output)
+        return cls(shape, metadata["widths"]["query"], prompts, output, learner)
 
     @classmethod
     def _cached(

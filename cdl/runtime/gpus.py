@@ -1,8 +1,8 @@
 """Which GPUs a process sees, and a lease that pins one job to one of them. No torch here.
 
-A lease is a lock (`flock`) on one file per GPU; the kernel drops it when the process ends, however
-it ends. Inside a SLURM job only that job's processes share the files: SLURM has already chosen the
-GPUs, and two of its jobs may both call theirs 0.
+A lease is a lock (`flock`) on a file for each place on a GPU; the kernel drops it when the process
+ends, however it ends. Inside a SLURM job only that job's processes share the files: SLURM has
+already chosen the GPUs, and two of its jobs may both call theirs 0.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from cdl.runtime.errors import CdlError
@@ -41,24 +42,26 @@ def visible_gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def leased_gpu(poll: float = 1.0) -> Iterator[str | None]:
-    """Wait for a GPU that no other job holds and make it the only one that CUDA sees.
+def leased_gpu(jobs_per_gpu: int = 1, poll: float = 0.1) -> Iterator[str | None]:
+    """Wait for a place on a GPU and make that GPU the only one that CUDA sees.
 
-    To be entered before torch is imported. Yields the GPU's name, or None where there is no GPU.
+    To be entered before CUDA is asked anything: it reads `CUDA_VISIBLE_DEVICES` once. torch may be
+    imported earlier. Yields the GPU's name, or None where there is no GPU.
 
     Args:
+        jobs_per_gpu: places on each GPU; the emptiest GPU is taken.
         poll: seconds between two looks at GPUs that are all taken.
     """
     gpus = visible_gpus()
     if not gpus:
         yield None
         return
-    lock = _lock_any(gpus)
+    lock = _lock_any(gpus, jobs_per_gpu)
     if lock is None:
         log.info("all GPUs (%s) are taken by other jobs; waiting for one", ", ".join(gpus))
     while lock is None:
         time.sleep(poll)
-        lock = _lock_any(gpus)
+        lock = _lock_any(gpus, jobs_per_gpu)
     gpu, descriptor = lock
     before = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = gpu
@@ -73,10 +76,10 @@ def leased_gpu(poll: float = 1.0) -> Iterator[str | None]:
         os.close(descriptor)
 
 
-def _lock_any(gpus: list[str]) -> tuple[str, int] | None:
-    """Lock the first free GPU; return its name and the open file that holds the lock."""
-    for gpu in gpus:
-        descriptor = _open_own(gpu)
+def _lock_any(gpus: list[str], jobs_per_gpu: int) -> tuple[str, int] | None:
+    """Lock the first free place; return its GPU's name and the open file that holds the lock."""
+    for place, gpu in product(range(jobs_per_gpu), gpus):
+        descriptor = _open_own(f"{gpu}+{place}" if place else gpu)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return gpu, descriptor
@@ -85,13 +88,13 @@ def _lock_any(gpus: list[str]) -> tuple[str, int] | None:
     return None
 
 
-def _open_own(gpu: str) -> int:
-    """Open this user's lock file of a GPU; what others put under its name is passed over.
+def _open_own(place: str) -> int:
+    """Open this user's lock file of a place; what others put under its name is passed over.
 
     All jobs of a user pass over the same files, so that they meet in one.
     """
     scope = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}"
-    stem = Path(tempfile.gettempdir(), f"cdl-gpu-{scope}-{gpu.replace('/', '_')}")
+    stem = Path(tempfile.gettempdir(), f"cdl-gpu-{scope}-{place.replace('/', '_')}")
     reason = "all belong to others"
     for suffix in ("", *(f".{i}" for i in range(1, _NAMES))):
         try:

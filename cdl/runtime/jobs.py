@@ -1,15 +1,20 @@
 """What every job of the workflow does first: log to its file, set threads, fail in one sentence."""
 
 import contextlib
+import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.gpus import leased_gpu
+
+
+def no_lease() -> None:
+    """Wait for no GPU."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Execution:
     limit_gb: most that the caches of all tasks together may take on disk.
     states: folder for unfinished work, see `cdl.learning.checkpointing`; None keeps none.
     save_minutes: between two saves of it.
+    lease: waits for a GPU of the job's own; to be called before CUDA is asked anything.
     """
 
     device: str = "auto"
@@ -28,6 +34,7 @@ class Execution:
     limit_gb: float = float("inf")
     states: str | None = None
     save_minutes: float = 1.0
+    lease: Callable[[], object] = no_lease
 
 
 DEFAULT = Execution()
@@ -42,7 +49,8 @@ def job(snakemake: Any) -> Iterator[Execution]:
 
     Args:
         snakemake: what a rule's script is given. A rule with the resource `gpu` uses torch: its
-            threads are set, and with `gpu: 1` it waits for a GPU of its own, if there is any.
+            threads are set, and with `gpu: 1` its execution can wait for a GPU of its own. The
+            GPU is the job's until the block ends.
 
     Yields:
         How it shall compute, from the rule's resources; the default for a rule without `gpu`.
@@ -58,13 +66,16 @@ def job(snakemake: Any) -> Iterator[Execution]:
             states=snakemake.params.get("states"),
             save_minutes=float(resources.save_minutes),
         )
-    with _in_one_sentence(snakemake.log[0]):
-        with leased_gpu() if learns and resources.gpu else contextlib.nullcontext():
-            if learns:
-                import torch
+    with _in_one_sentence(snakemake.log[0]), contextlib.ExitStack() as held:
+        if learns:
+            import torch
 
-                torch.set_num_threads(snakemake.threads)
-            yield execution
+            torch.set_num_threads(snakemake.threads)
+        if learns and resources.gpu:
+            lease = leased_gpu(resources.jobs_per_gpu)
+            once = functools.cache(lambda: held.enter_context(lease))
+            execution = replace(execution, lease=once)
+        yield execution
 
 
 @contextlib.contextmanager

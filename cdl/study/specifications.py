@@ -120,7 +120,8 @@ def in_use(grid: Grid) -> dict[str, Any]:
         "backbones": {name for pair in grid.config["grid"]["pairs"] for name in pair.values()},
         "methods": {block.name for block in [*grid.methods, *grid.bounds]},
         "distillers": {block.name for block in grid.distillers},
-        "compute": grid.config["compute"].keys() - {"device", "save_minutes", "targets_max_gb"},
+        "compute": grid.config["compute"].keys()
+        - {"device", "jobs_per_gpu", "save_minutes", "targets_max_gb"},
     }
     return {
         key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part

@@ -389,14 +389,12 @@ def test_random_numbers_are_uniform_and_independent():
 def batches(digits, n, batch_size):
     stream = Stream.build(10, 1, "natural", 0)
     return Batches(
-        data=digits,
-        indices=torch.arange(n),
+        pixels=digits.pixels(torch.arange(n)),
         labels=stream.labels(digits),
         views=Views(8),
         seed=0,
         task=0,
         batch_size=batch_size,
-        device=torch.device("cpu"),
     )
 
 

@@ -14,12 +14,19 @@ from cdl.runtime.gpus import leased_gpu, visible_gpus
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import os, sys, time
+from types import SimpleNamespace
 from cdl.runtime.jobs import job
-from types import SimpleNamespace as Given
-asked = Given(gpu=1, device="auto", capture=0, limit_gb="1", save_minutes="1")
-with job(Given(log=["/dev/stderr"], threads=1, resources=asked, params={})):
+execution = {"device": "auto", "capture": 0, "limit_gb": "1", "save_minutes": "1"}
+resources = SimpleNamespace(gpu=1, jobs_per_gpu=int(sys.argv[1]), **execution)
+given = SimpleNamespace(resources=resources, log=["/dev/stderr"], params={}, threads=1)
+seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+with job(given) as execution:
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen
+    print("ready", flush=True)
+    execution.lease()
+    execution.lease()  # the same one
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
-    time.sleep(float(sys.argv[1]))
+    time.sleep(60)
 """
 
 
@@ -44,15 +51,16 @@ def holder():
     """A maker of processes that hold a lease; each tells its GPU."""
     processes = []
 
-    def hold(seconds=60.0, **environment):
+    def hold(jobs_per_gpu=1, **environment):
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(seconds)],
+            [sys.executable, "-c", HOLD, str(jobs_per_gpu)],
             env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         processes.append(process)
+        assert process.stdout.readline() == "ready\n"
         return process
 
     yield hold
@@ -143,6 +151,24 @@ def test_no_lock_at_all_is_one_sentence(monkeypatch, tmp_path):
     ):
         with leased_gpu():
             pass
+
+
+def test_a_job_gets_ready_while_another_has_the_gpu(holder):
+    working = holder(CUDA_VISIBLE_DEVICES="3")
+    assert working.stdout.readline().strip() == "3"
+    following = holder(CUDA_VISIBLE_DEVICES="3")  # it is ready
+    assert "all GPUs (3) are taken" in following.stderr.readline()
+    working.kill()
+    assert following.stdout.readline().strip() == "3"
+
+
+def test_small_models_share_gpus_and_the_emptiest_is_taken(holder):
+    held = [holder(2, CUDA_VISIBLE_DEVICES="0,1") for _ in range(4)]
+    assert [process.stdout.readline().strip() for process in held] == ["0", "1", "0", "1"]
+    fifth = holder(2, CUDA_VISIBLE_DEVICES="0,1")
+    assert "all GPUs (0, 1) are taken" in fifth.stderr.readline()
+    held[1].kill()
+    assert fifth.stdout.readline().strip() == "1"
 
 
 def test_two_slurm_jobs_may_both_call_their_gpu_0(holder):

@@ -26,9 +26,10 @@ def test_both_profiles_rerun_for_the_same_reasons():
 
 
 @pytest.mark.parametrize(
-    ("visible", "resources"), [("", None), ("5", {"gpu": 1}), ("0,1,3", {"gpu": 3})]
+    ("visible", "resources"),
+    [("", None), ("5", {"gpu_percent": 100}), ("0,1,3", {"gpu_percent": 300})],
 )
-def test_as_many_training_jobs_as_gpus(monkeypatch, visible, resources):
+def test_a_queue_for_each_gpu(monkeypatch, visible, resources):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert read(DEFAULT).get("resources") == resources
 

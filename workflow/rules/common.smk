@@ -46,8 +46,12 @@ ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
 # How a job computes changes no number: resources, which are no reason to run again. A GPU named by
 # its index is nobody's to lease.
 COMPUTE = GRID.config["compute"]
+LEASES = int(COMPUTE["device"] in ("auto", "cuda"))
 COMPUTING = {
-    "gpu": int(COMPUTE["device"] in ("auto", "cuda")),
+    "gpu": LEASES,
+    # of the GPUs' queue: one job more than may compute at a time gets ready
+    "gpu_percent": LEASES * 100 // (COMPUTE["jobs_per_gpu"] + 1),
+    "jobs_per_gpu": COMPUTE["jobs_per_gpu"],
     "device": COMPUTE["device"],
     "capture": int(COMPUTE["capture"]),
     "save_minutes": str(COMPUTE["save_minutes"]),
