@@ -4,6 +4,7 @@ A crop, its flip and its resize are one pair of small matrices per image, `out =
 image is sampled on a separable grid. `Wy` and `Wx` hold the weights of bilinear interpolation,
 widened where the view shrinks the image (antialias), so a whole batch is two matrix products on
 the device, and a view equals what Pillow and torchvision compute up to their rounding to uint8.
+A CPU multiplies by too many zeros where images are large: there torch resizes them one by one.
 """
 
 import math
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cdl.runtime.seeds import uniform
 
 _VIEW = 201  # purpose of the counter-based draws
 _ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+_PRODUCTS = 32  # pixels up to which products are fast on a CPU
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,36 @@ class Views:
 
 def _sample(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
     """Resize boxes `[B, 4]` of images to `[B, 3, size, size]`, reading only inside bounds."""
+    large = max(size, *images.shape[-2:]) > _PRODUCTS
+    sample = _one_by_one if large and images.device.type == "cpu" else _products
+    return sample(images, boxes, bounds, flip, size)
+
+
+def _products(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Sample a whole batch at once."""
     height, width = images.shape[-2:]
     rows = _weights(boxes[:, 0], boxes[:, 2], bounds[:, 0], bounds[:, 2], size, height)
     columns = _weights(boxes[:, 1], boxes[:, 3], bounds[:, 1], bounds[:, 3], size, width)
     columns = torch.where(flip[:, None, None], columns.flip(1), columns)
     pixels = images.float() / 255
     return rows[:, None] @ pixels @ columns[:, None].transpose(-1, -2)
+
+
+def _one_by_one(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Sample the same up to 1e-4: resize the bounds, then take the box of the result."""
+    scale = size / boxes[:, 2:]
+    resized = torch.round(bounds[:, 2:] * scale).int().tolist()
+    corners = torch.round((boxes[:, :2] - bounds[:, :2]) * scale).int().tolist()
+    views = images.new_empty((len(images), 3, size, size), dtype=torch.float32)
+    pixels = images.new_empty(images[0].numel(), dtype=torch.float32)  # large: new ones cost time
+    for i, (top, left, height, width) in enumerate(bounds.int().tolist()):
+        part = pixels[: 3 * height * width].view(height, width, 3).permute(2, 0, 1)
+        part.copy_(images[i, :, top : top + height, left : left + width])
+        whole = F.interpolate(part[None], resized[i], mode="bilinear", antialias=True)
+        row, column = corners[i]
+        view = whole[0, :, row : row + size, column : column + size]
+        views[i] = view.flip(-1) if flip[i] else view
+    return views.div_(255)
 
 
 def _weights(

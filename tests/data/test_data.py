@@ -15,7 +15,7 @@ from cdl.data.batches import Batches
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.stream import Stream
-from cdl.data.views import Views, _sample
+from cdl.data.views import Views, _one_by_one, _products, _sample
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation, uniform
@@ -334,11 +334,12 @@ def test_a_view_depends_on_seed_image_and_epoch_only(digits):
     assert together.max() <= 1
 
 
-def test_views_equal_torchvision_crop_flip_and_antialiased_resize():
+@pytest.mark.parametrize("sampled", [_sample, _products, _one_by_one])
+def test_views_equal_torchvision_crop_flip_and_antialiased_resize(sampled):
     images = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
     for size in (24, 64):  # shrinking and enlarging
         boxes = torch.tensor([[3, 5, 30, 31], [0, 0, 40, 50]]).double()
-        found = _sample(images, boxes, boxes, torch.tensor([False, True]), size)
+        found = sampled(images, boxes, boxes, torch.tensor([False, True]), size)
         for i, flip in enumerate((False, True)):
             crop = reference.crop(images[i].float() / 255, *boxes[i].int().tolist())
             expected = reference.resize(crop, [size, size], antialias=True)
@@ -346,14 +347,31 @@ def test_views_equal_torchvision_crop_flip_and_antialiased_resize():
             torch.testing.assert_close(found[i], expected, atol=1e-5, rtol=0)
 
 
-def test_the_test_view_equals_torchvision_resize_and_centre_crop():
-    images = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
-    sizes = torch.tensor([[40, 50]] * 2)
+@pytest.mark.parametrize(
+    ("height", "width", "resize", "size"),
+    [(40, 50, 32, 24), (21, 30, 25, 24), (90, 61, 44, 40), (61, 90, 77, 40)],
+)
+def test_the_test_view_equals_torchvision_resize_and_centre_crop(height, width, resize, size):
+    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    sizes = torch.tensor([[height, width]] * 2)
     expected = reference.center_crop(
-        reference.resize(images.float() / 255, 32, antialias=True), [24, 24]
+        reference.resize(images.float() / 255, resize, antialias=True), [size, size]
     )
-    found = Views(24, test_resize=32).test(images, sizes)
+    found = Views(size, test_resize=resize).test(images, sizes)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 16), (32, 32), (28, 32), (33, 16), (32, 48)])
+def test_small_views_are_the_bits_of_products_and_large_ones_close_to_them(side, size, monkeypatch):
+    images = torch.randint(0, 256, (64, 3, side, side - 1), dtype=torch.uint8)
+    sizes = torch.tensor([[side, side - 1]]).expand(64, 2)
+    views = Views(size, test_resize=size + 2)
+    found = views.train(images, sizes, torch.arange(64), 0, 0), views.test(images, sizes)
+    monkeypatch.setattr("cdl.data.views._one_by_one", _products)
+    products = views.train(images, sizes, torch.arange(64), 0, 0), views.test(images, sizes)
+    for ours, theirs in zip(found, products, strict=True):
+        assert torch.equal(ours, theirs) == (max(side, size) <= 32)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 def test_crops_follow_their_ranges():
