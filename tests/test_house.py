@@ -1,0 +1,237 @@
+"""The rules of the house: who may import whom, where paths stand, and how long things may be."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdl.data.sources import SOURCES
+from cdl.data.views import Views
+from cdl.distillers import DISTILLERS
+from cdl.prompts import PROMPTS
+from cdl.study.configuration import schema
+
+ROOT = Path(__file__).parents[1]
+CDL = ROOT / "cdl"
+FILES = sorted(CDL.rglob("*.py"))
+
+# what a room may import besides itself: whole rooms, or single files of them
+BELOW = {
+    "runtime": [],
+    "data": ["runtime"],
+    "backbones": ["runtime"],
+    "prompts": ["runtime", "data", "backbones"],
+    "distillers": ["runtime", "data", "backbones", "prompts"],
+    "learning": ["runtime", "data", "backbones", "prompts", "distillers"],
+    "evaluation": ["runtime", "data", "backbones", "prompts", "distillers", "learning"],
+    "report": ["runtime", "evaluation.metrics", "data.__init__", "data.packing"],
+    "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", "data.__init__"]
+    + ["data.folders", "data.summary", "backbones.estimate", "backbones.shape"]
+    + ["prompts.__init__", "distillers.__init__", "learning.specs"],  # facts, without torch
+}
+ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
+
+
+def name_of(path):
+    """`prompts.base` of `cdl/prompts/base.py`, `prompts.__init__` of the room's own file."""
+    return ".".join(path.relative_to(CDL).with_suffix("").parts)
+
+
+MODULES = {name_of(path) for path in FILES}
+
+
+def imports(path):
+    """The files of cdl that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: line {node.lineno} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            top, *parts = name.split(".")
+            while top == "cdl" and parts:
+                found = {".".join(parts), ".".join([*parts, "__init__"])} & MODULES
+                if found:
+                    yield found.pop()
+                    break
+                parts.pop()
+
+
+def test_the_rooms_are_those_of_the_table():
+    rooms = {path.parent.name for path in FILES if path.parent != CDL}
+    assert rooms == set(BELOW)
+    assert {path.name for path in FILES if path.parent == CDL} == {"__init__.py"} | ABOVE
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_a_room_imports_only_what_lies_below_it(room):
+    allowed = tuple(BELOW[room]) + (room,)
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (CDL / room).glob("*.py")
+        for name in imports(path)
+        if not any(name == place or name.startswith(f"{place}.") for place in allowed)
+    ]
+    assert wrong == []
+
+
+def test_imports_inside_functions_and_for_types_are_seen(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cdl.prompts.base\n"
+        "def f():\n    from cdl.study import layout, runs\n    from cdl import prompts, nothing\n"
+    )
+    assert set(imports(path)) == {"prompts.base", "study.layout", "study.runs", "prompts.__init__"}
+
+
+@pytest.mark.parametrize("package", ["cdl.study", "cdl.report", "cdl.prompts", "cdl.cli"])
+def test_planning_and_reporting_need_no_torch(package):
+    room = CDL / package.split(".")[1]
+    names = [package, "cdl.distillers"]
+    if package in ("cdl.study", "cdl.report"):
+        names += [f"{package}.{path.stem}" for path in room.glob("*.py")]
+    code = f"import sys, {', '.join(names)}\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+# what only study/layout.py may write: how a path below results/ begins, and names of files there
+BELOW_RESULTS = re.compile(
+    r"results/|results\.json|predictions\.parquet|learner\.(safetensors|json)|losses\.csv"
+    r"|targets\.safetensors|(results|curves|cost)\.csv|protocols\.json|index\.html|summary\.(csv|md)"
+)
+
+
+TOLD = "protocols.json spells it out"  # in words, to the reader of a table
+
+
+def literals(path):
+    """All strings of a Python file but its docstrings, with their lines."""
+    tree = ast.parse(path.read_text())
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, owners) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.lineno, node.value
+
+
+def test_only_the_layout_spells_a_path_below_results():
+    python = [path for path in FILES if path != CDL / "study" / "layout.py"]
+    python += (ROOT / "workflow" / "scripts").glob("*.py")
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in python
+        for line, text in literals(path)
+        if BELOW_RESULTS.search(text.replace(TOLD, ""))
+    }
+    for path in [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]:
+        for i, line in enumerate(path.read_text().splitlines(), start=1):
+            if BELOW_RESULTS.search(line) and not line.lstrip().startswith("#"):
+                found.add(f"{path.relative_to(ROOT)}:{i}: {line.strip()}")
+    assert found == set()
+
+
+def code_lines(path):
+    """How many lines hold code: no blank line, comment or docstring counts."""
+    text = path.read_text()
+    body = ast.parse(text).body
+    doc = body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    lines = text.splitlines()[body[0].end_lineno if doc else 0 :]
+    return sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in lines)
+
+
+def test_scripts_call_a_function_and_hold_no_logic():
+    long = {path.name: code_lines(path) for path in (ROOT / "workflow/scripts").glob("*.py")}
+    assert long and max(long.values()) <= 10, long
+    assert len((ROOT / "workflow/rules/common.smk").read_text().splitlines()) <= 120
+
+
+def test_functions_fit_a_screen():
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: n for name, n in long.items() if n > 60} == {}
+
+
+LARGE = {"data", "learning", "study"}  # to be made smaller; a room that is leaves this set
+
+
+@pytest.mark.parametrize("room", sorted(set(BELOW) - {"prompts", "distillers"}))  # a file a method
+def test_a_room_has_at_most_nine_files(room):
+    files = [path for path in (CDL / room).glob("*.py") if path.name != "__init__.py"]
+    assert (len(files) > 9) == (room in LARGE)
+
+
+# fields of blocks that the planning reads and no signature
+PLANNED = {"joint", "alignment"}
+
+
+def blocks():
+    """What a block's values are passed to, and the block in the schema, by the block's name."""
+    fields = schema()["properties"]
+    dataset = fields["datasets"]["additionalProperties"]["properties"]
+    kinds = {name: facts.load() for name, facts in PROMPTS.items()}
+    yield from ((f"methods.{k}", f, fields["methods"]["properties"][k]) for k, f in kinds.items())
+    kinds = {name: facts.load() for name, facts in DISTILLERS.items()}
+    known = fields["distillers"]["properties"]
+    yield from ((f"distillers.{k}", f, known[k]) for k, f in kinds.items())
+    known = dataset["source"]["properties"]
+    yield from ((f"source.{k}", f, known[k]) for k, f in SOURCES.items())
+    yield "view", Views, dataset["view"]
+
+
+def arguments(function):
+    """Names and defaults; what a class passes on by `**` is read from its base."""
+    found = {}
+    for kind in inspect.getmro(function) if inspect.isclass(function) else [function]:
+        own = inspect.signature(kind).parameters.values()
+        passes_on = [p for p in own if p.kind is p.VAR_KEYWORD]
+        found = {p.name: p.default for p in own if p not in passes_on} | found
+        if not passes_on:
+            break
+    found.pop("context", None)
+    return found | getattr(function, "soft_defaults", {})
+
+
+def protocol_fields(name):
+    """The fields of the protocol that a method or distiller gets beside its own."""
+    room, _, block = name.partition(".")
+    fields = schema()["properties"]["protocol"]["properties"]
+    return {key: field for key, field in fields.items() if block in field.get(room, ())}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "block"), [pytest.param(*b, id=b[0]) for b in blocks()]
+)
+def test_a_default_is_the_same_in_the_schema_and_in_the_signature(name, function, block):
+    fields = {**block["properties"], **protocol_fields(name)}
+    fields = {key: field for key, field in fields.items() if key not in PLANNED}
+    given = arguments(function)
+    assert given.keys() == fields.keys()
+    for key, field in fields.items():
+        default = given[key]
+        if default is inspect.Parameter.empty:
+            assert "default" not in field, key
+        else:
+            assert "default" in field, key
+            assert (list(default) if isinstance(default, tuple) else default) == field["default"]
+
+
+def test_every_block_of_the_schema_has_a_counterpart():
+    fields = schema()["properties"]
+    sources = fields["datasets"]["additionalProperties"]["properties"]["source"]["properties"]
+    assert fields["methods"]["properties"].keys() == PROMPTS.keys()
+    assert fields["distillers"]["properties"].keys() == DISTILLERS.keys()
+    assert sources.keys() == SOURCES.keys()
