@@ -132,7 +132,7 @@ def run(
 @app.command(epilog="Example: cdl status config.yaml --cores 2")
 def status(
     config: Configs,
-    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    directory: Annotated[Path, typer.Option(help="Folder that holds the results.")] = Path("."),
     cores: Annotated[int, typer.Option(min=1, help="Jobs at a time, for the time left.")] = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -151,7 +151,7 @@ def status(
 @app.command(epilog="Example: cdl data config.yaml")
 def data(
     config: Configs,
-    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    directory: Annotated[Path, typer.Option(help="Folder that holds the results.")] = Path("."),
     as_json: AsJson = False,
 ) -> None:
     """Say what the datasets of CONFIG hold.
@@ -199,7 +199,7 @@ def verify(
         list[Path] | None,
         typer.Argument(metavar="CONFIG", help="YAML; later files over earlier ones."),
     ] = None,
-    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    directory: Annotated[Path, typer.Option(help="Folder that holds the results.")] = Path("."),
     data: Annotated[bool, typer.Option("--data", help="Read users' source files again.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -227,7 +227,7 @@ def clean(
         list[str],
         typer.Argument(metavar="CONFIG", help="YAML each, or YAML+OVERLAY: all to be kept."),
     ],
-    directory: Annotated[Path, typer.Option(help="Folder that holds results/.")] = Path("."),
+    directory: Annotated[Path, typer.Option(help="Folder that holds the results.")] = Path("."),
     yes: Annotated[bool, typer.Option("--yes", help="Delete, instead of only saying so.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -11,8 +11,8 @@ from cdl.distillers.kd import KD, SoftOptions
 def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Return Pearson's correlation of each row of `a` with that of `b`, both `[n, m]`: `[n]`."""
     a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
-    r: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
-    return r
+    correlation: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
+    return correlation
 
 
 def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -29,6 +29,8 @@ def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Te
 class DIST(KD):
     """`beta inter + gamma intra` in the place of the softened KL."""
 
+    soft_defaults = SoftOptions(alpha=0.0, temperature=1.0, soft_weight=2.0)
+
     def __init__(
         self,
         context: DistillerContext,
@@ -41,8 +43,7 @@ class DIST(KD):
 
         As released, cross-entropy weighs 1, the soft loss 2, and the temperature is 1.
         """
-        released = SoftOptions(alpha=0.0, temperature=1.0, soft_weight=2.0)
-        super().__init__(context, **(released | soft))
+        super().__init__(context, **(self.soft_defaults | soft))
         self.inter_weight, self.intra_weight = inter_weight, intra_weight
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:

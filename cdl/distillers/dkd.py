@@ -38,6 +38,8 @@ def dkd_terms(
 class DKD(KD):
     """`TCKD + beta NCKD` in the place of the softened KL, at a temperature of its own."""
 
+    soft_defaults = SoftOptions(temperature=4.0)
+
     def __init__(
         self,
         context: DistillerContext,
@@ -47,7 +49,7 @@ class DKD(KD):
         **soft: Unpack[SoftOptions],
     ) -> None:
         """Set the weights of the terms and the rest of the soft loss, whose temperature is 4."""
-        super().__init__(context, **(SoftOptions(temperature=4.0) | soft))
+        super().__init__(context, **(self.soft_defaults | soft))
         self.target_weight, self.non_target_weight = target_weight, non_target_weight
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:

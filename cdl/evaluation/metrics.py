@@ -56,8 +56,8 @@ def own_task_predictions(scores: np.ndarray, owner: np.ndarray, sizes: Sequence[
     starts = np.cumsum([0, *sizes])
     column = np.arange(scores.shape[1])
     inside = (column >= starts[owner, None]) & (column < starts[owner + 1, None])
-    best: np.ndarray = np.where(inside, scores, -np.inf).argmax(1)
-    return best
+    chosen: np.ndarray = np.where(inside, scores, -np.inf).argmax(1)
+    return chosen
 
 
 def accuracy_by(groups: np.ndarray, correct: np.ndarray, n: int) -> list[float]:

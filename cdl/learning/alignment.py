@@ -110,6 +110,7 @@ def factors_of(spread: Tensor, statistic: str) -> Tensor:
     """
     if statistic != "covariance":
         return (spread + RIDGE if statistic == "centroid" else spread).sqrt()
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(spread.double())
     if failed.any():
         raise CdlError(

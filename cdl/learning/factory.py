@@ -264,14 +264,8 @@ def build(
     mapped = None
     if distiller_facts.maps_prompts and teacher is not None:
         mapped = prompts(teacher, teacher_query_width, "unused")
-    context = DistillerContext(
-        student=student,
-        teacher=teacher,
-        teacher_prompts=mapped,
-        n_tasks=n_tasks,
-        head=head,
-        generator=generator(*keys, "distiller"),
-    )
+    source = generator(*keys, "distiller")
+    context = DistillerContext(student, teacher, mapped, n_tasks, head, source)
     return Learner(
         backbone,
         own,

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,6 +19,7 @@ from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
 
+_PROGRESS: dict[str, Any] = {"unit": "epoch", "leave": False, "disable": None}
 _Losses = list[tuple[int, Tensor]]  # epoch and loss parts of every step
 
 
@@ -79,10 +81,9 @@ def train_task(
     learner.train()
     step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, capture=capture)
     losses, at = _resume(state, learner, step)
-    for epoch in tqdm(range(epochs), desc=f"task {task}", unit="epoch", leave=False, disable=None):
-        step.set_rate(learning_rate(epoch, epochs, lr, schedule))
-        if epoch < at[0]:
-            continue
+    rates = [learning_rate(epoch, epochs, lr, schedule) for epoch in range(epochs)]
+    for epoch in tqdm(range(at[0], epochs), desc=f"task {task}", **_PROGRESS):
+        step.set_rate(rates[epoch])
         for i, batch in enumerate(batches(epoch)):
             if (epoch, i) < at:
                 continue
@@ -90,19 +91,13 @@ def train_task(
             losses.append((epoch, step(batch, q, teacher(batch, q) if teacher else None)))
             if state is not None and state.due():
                 _save(state, learner, step, losses, (epoch, i + 1))
-        try:
-            _check_finite(_frame(losses, step.parts, epoch), task, epoch, epochs)
-        except CdlError:
-            if state is not None:
-                state.remove()
-            raise
+        _check_finite(_frame(losses, step.parts, epoch), state, task, epoch, epochs)
     _check_learnt(learner, state, task, epochs)
     if state is not None:
         _save(state, learner, step, losses, (epochs, 0))
     history = _frame(losses, step.parts)
-    rates = history["epoch"].map(lambda e: learning_rate(e, epochs, lr, schedule))
     history.insert(0, "task", task)
-    history.insert(2, "learning_rate", rates)
+    history.insert(2, "learning_rate", [rates[epoch] for epoch in history["epoch"]])
     return history
 
 
@@ -164,13 +159,17 @@ def _check_learnt(learner: Learner, state: State | None, task: int, epochs: int)
         )
 
 
-def _check_finite(losses: pd.DataFrame, task: int, epoch: int, epochs: int) -> None:
-    """Log an epoch's means; raise `CdlError` with its first batch that is not finite."""
+def _check_finite(
+    losses: pd.DataFrame, state: State | None, task: int, epoch: int, epochs: int
+) -> None:
+    """Log an epoch's means; a batch that is not finite is a `CdlError`, and the state goes."""
     losses = losses.drop(columns="epoch")
     means = " ".join(f"{part} {value:.4f}" for part, value in losses.mean().items())
     log.info("task %d epoch %d/%d %s", task, epoch + 1, epochs, means)
     bad = losses.index[~losses.map(math.isfinite).all(axis=1)]
     if len(bad):
+        if state is not None:
+            state.remove()
         shown = ", ".join(f"{part} {value:.4g}" for part, value in losses.loc[bad[0]].items())
         raise CdlError(
             f"the loss is not finite in task {task}, epoch {epoch}, batch {bad[0]}: {shown}; "

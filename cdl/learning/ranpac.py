@@ -49,8 +49,8 @@ def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) ->
 def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
     """Return `((G + r I)^-1 Q)^T`, `[C, M]`; solved in float64."""
     system = gram.double() + ridge * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-    solved: Tensor = torch.linalg.solve(system, prototypes.double())
-    return solved.mT.to(gram.dtype)
+    solution: Tensor = torch.linalg.solve(system, prototypes.double())
+    return solution.mT.to(gram.dtype)
 
 
 def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def solve_task(
     """
     read = read_features(context, learner)
     head = learner.head
-    assert isinstance(head, PrototypeHead), "ranpac has the head of its own"
+    assert isinstance(head, PrototypeHead)
     features = head.features(read.tokens[0])
     targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
     sums = accumulate(memory, features, targets)

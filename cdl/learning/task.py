@@ -149,7 +149,7 @@ def _prepare(
         learner.distiller.read_teacher(source.prompts)
     learner.start_task(task, *keys(spec))
     maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
-    mapped = teacher_spec["query"] if teacher_spec and maps else None
+    mapped = teacher_spec["query"] if teacher_spec is not None and maps else None
     reads = query if learner.needs_query else no_query
     return _Lesson(learner, reads, source, widths, memory, mapped)
 

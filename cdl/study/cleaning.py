@@ -80,7 +80,7 @@ def _candidates() -> Iterator[Path]:
         yield from sorted(root.glob(f"{kind}/*"))
     for folder in (root, *ours):
         yield from (folder / part for part in ("tables", "figures") if (folder / part).is_dir())
-        yield from folder.glob("index.html")
+        yield from folder.glob(layout.PAGE)
     for folder in ours:
         runs = sorted(folder.glob("*/*/*/seed*"))
         yield from sorted({learner for run in runs for learner in (*run.parents,)[2::-1]})

@@ -236,6 +236,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
 
 def alignment(given: dict[str, Any]) -> dict[str, Any]:
     """Return all fields of a classifier alignment: the preset's, but for those given."""
+    presets: dict[str, dict[str, Any]]
     presets = yaml.safe_load((HERE / "presets" / "alignment.yaml").read_text())
     own = {name: value for name, value in given.items() if value is not None}
     completed: dict[str, Any] = presets[own.pop("preset")] | own

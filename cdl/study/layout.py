@@ -15,9 +15,10 @@ from typing import Any
 from cdl.data import MANIFEST, index_name, pixels_name
 
 RESULTS = "results"
+PAGE = "index.html"
 RESERVED = {  # what lies there beside the folders of configurations
     *("data", "backbones", "queries", "state", "tables", "figures", "logs"),
-    *("index.html", "README.md"),
+    *(PAGE, "README.md"),
 }
 STATES = f"{RESULTS}/state"  # of unfinished jobs, under fingerprints
 SPLITS = ("train", "test")
@@ -250,7 +251,7 @@ class ReportFiles:
     @property
     def page(self) -> str:
         """Every run on one page."""
-        return f"{self.root}/index.html"
+        return f"{self.root}/{PAGE}"
 
     def figure(self, name: str, dataset: str, image: str) -> str:
         """A figure of a dataset."""
