@@ -18,7 +18,12 @@ from cdl.data.cached import HeldOutQueries
 from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
-from cdl.evaluation.metrics import metrics
+from cdl.evaluation.metrics import (
+    accuracy_by,
+    metrics,
+    own_task_predictions,
+    prediction_metrics,
+)
 from cdl.learning import checkpointing
 from cdl.learning.factory import (
     build_learner,
@@ -109,7 +114,8 @@ def evaluate_run(
         spec: specification of the learner.
         inputs: what it is evaluated from.
         results: JSON to write: matrix, metrics, specification, inputs, versions.
-        predictions: Parquet to write: the last stage's prediction for every test image.
+        predictions: Parquet to write: the last stage's prediction for every test image, among
+            all classes and among those of its own task.
         teacher_query: name of the backbone whose query the teacher's prompts read, if the
             distiller maps them at prediction; else None.
         images_per_class: test images per class; None for all.
@@ -136,17 +142,24 @@ def evaluate_run(
         queries = _Queries(test, compute, loaded, known)
         own = queries(spec["query"])
         foreign = own if teacher_query == spec["query"] else queries(teacher_query)
-    matrix = np.full((len(test.counts), len(test.counts)), np.nan)
+    matrix, within = (np.full((len(test.counts), len(test.counts)), np.nan) for _ in range(2))
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
         scores = _scores(learner, test, compute, t, own, foreign)
         _check_finite(scores, f"logits of {inputs.checkpoints[t]}", metadata)
         matrix[t, : t + 1] = _accuracies(scores, test, t)
+        own_task = own_task_predictions(
+            scores.numpy(), test.owner[: len(scores)].numpy(), test.stream.sizes
+        )
+        within[t, : t + 1] = _own_task_accuracies(own_task, test, t)
         log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
     states = [] if execution.states is None else _states(execution.states, evaluated)
-    _write_predictions(predictions, test, scores, evaluated[-1])
+    frame = _predictions(test, scores, own_task, evaluated[-1])
+    with artifacts.replacing(predictions) as temporary:
+        frame.to_parquet(temporary, index=False)
     about = {"images": images_per_class, "device": compute.name}
-    content = _results(spec, test, matrix, evaluated, about)
+    found = _results(test, {"matrix": matrix, "task_incremental_matrix": within}, frame)
+    content = found | _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
     for path in states:
         path.unlink(missing_ok=True)
@@ -237,23 +250,44 @@ def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:
     return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
 
 
+def _own_task_accuracies(predicted: np.ndarray, test: _TestSet, stage: int) -> list[float]:
+    """Return the accuracy in percent on each task seen, among the task's own classes."""
+    n = len(predicted)
+    correct = predicted == test.labels[:n].numpy()
+    return accuracy_by(test.owner[:n].numpy(), correct, stage + 1)
+
+
 def _results(
+    test: _TestSet,
+    matrices: Mapping[str, np.ndarray],
+    predictions: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return the numbers in `results.json`."""
+    classes = [test.split.classes[label] for label in test.stream.order]
+    found = prediction_metrics(predictions, classes, test.stream.sizes)
+    numbers = metrics(matrices["matrix"], test.counts) | found.pop("metrics")
+    shown = {name: [[_number(x) for x in row] for row in m] for name, m in matrices.items()}
+    return {
+        **shown,
+        "test_images": test.counts,
+        "metrics": {k: _number(v) for k, v in numbers.items()},
+        "classes": classes,
+        **found,
+    }
+
+
+def _provenance(
     spec: Mapping[str, Any],
     test: _TestSet,
-    matrix: np.ndarray,
     evaluated: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what `results.json` says of a run."""
+    """Return what `results.json` says of how its numbers were made."""
     last = evaluated[-1]
     return {
-        "matrix": [[_number(x) for x in row] for row in matrix],
-        "test_images": test.counts,
-        "metrics": {k: _number(v) for k, v in metrics(matrix, test.counts).items()},
         "trainable_parameters": last["trainable_parameters"],
         "learner": spec,
         "backbones": last["inputs"]["backbones"],
-        "classes": [test.split.classes[label] for label in test.stream.order],
         "data": {"train": last["inputs"]["data"], "test": test.split.fingerprint},
         "test_images_per_class": about["images"],
         "checkpoints": [metadata["sha256"] for metadata in evaluated],
@@ -273,12 +307,14 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
         )
 
 
-def _write_predictions(path: str, test: _TestSet, scores: Tensor, last: Mapping[str, Any]) -> None:
-    """Write the last stage's prediction for every test image."""
+def _predictions(
+    test: _TestSet, scores: Tensor, own_task: np.ndarray, last: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return the last stage's prediction for every test image, also among its own task's."""
     probability, predicted = scores.float().softmax(1).max(1)
     _check_finite(probability, "probabilities", last)
     names = np.array(test.split.classes)[list(test.stream.order)]
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "image": test.indices.numpy(),
             "file": test.split.names[test.indices.numpy()],
@@ -287,10 +323,9 @@ def _write_predictions(path: str, test: _TestSet, scores: Tensor, last: Mapping[
             "predicted": names[predicted.numpy()],
             "probability": probability.numpy(),
             "correct": (test.labels == predicted).numpy(),
+            "predicted_in_task": names[own_task],
         }
     )
-    with artifacts.replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
 
 
 def _number(value: float) -> float | None:

@@ -4,7 +4,8 @@
 classes seen so far; entries with `i > t` are ignored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,44 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
         "average_incremental_accuracy_sample_weighted": float(np.mean(weighted)),
         "forgetting_max_including_final": _mean(np.maximum(best, last[:-1]) - last[:-1]),
         "forgetting_stepwise": _mean(steps),
+    }
+
+
+def prediction_metrics(
+    table: Mapping[str, Any], classes: Sequence[str], tasks: int | Sequence[int]
+) -> dict[str, Any]:
+    """Return what follows from one stage's predictions.
+
+    Args:
+        table: columns of `predictions.parquet`, by name; `predicted_in_task` may be missing.
+        classes: their names in learning order.
+        tasks: number of equal tasks, or the classes of each.
+
+    Returns:
+        `metrics`: `task_incremental_accuracy` (mean over tasks; None without its column) and
+        `calibration_error`, in percent; `per_class`: accuracy by class, in percent; and
+        `task_confusion`, see `task_confusion`.
+    """
+    sizes = [len(classes) // tasks] * tasks if isinstance(tasks, int) else list(tasks)
+    task_of = np.repeat(np.arange(len(sizes)), sizes)
+    position = {name: i for i, name in enumerate(classes)}
+
+    def positions(column: str) -> np.ndarray:
+        return np.array([position[name] for name in np.asarray(table[column])], dtype=int)
+
+    true, predicted, owner = positions("class"), positions("predicted"), np.asarray(table["task"])
+    correct, within = true == predicted, None
+    if "predicted_in_task" in table:
+        by_task = accuracy_by(owner, positions("predicted_in_task") == true, len(sizes))
+        within = _mean(by_task)
+    by_class = zip(classes, accuracy_by(true, correct, len(classes)), strict=True)
+    return {
+        "metrics": {
+            "task_incremental_accuracy": within,
+            "calibration_error": calibration_error(np.asarray(table["probability"]), correct),
+        },
+        "per_class": {name: None if np.isnan(x) else x for name, x in by_class},
+        "task_confusion": task_confusion(owner, task_of[predicted], len(sizes)),
     }
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
-from cdl.report.files import RunFiles
 from cdl.report.tables import differences
-from cdl.runtime.artifacts import check_files
 
 _CELL = ["dataset", "n_tasks", "method", "teacher", "student", "query", "kd", "variant"]
 LEVEL = 0.95
@@ -19,7 +17,7 @@ def paired_gains(results: pd.DataFrame, predictions: Callable[[str], pd.DataFram
 
     Args:
         results: runs from `cdl.report.tables.collect`.
-        predictions: from a run's folder to its predictions, see `read_predictions`.
+        predictions: from a run's folder to its predictions, see `cdl.report.predictions`.
 
     Returns:
         One row per distilled cell whose undistilled student exists, in percent points: `n` seeds,
@@ -43,12 +41,6 @@ def paired_gains(results: pd.DataFrame, predictions: Callable[[str], pd.DataFram
         row = {"n": len(values), "gain": mean, "low": mean - half, "high": mean + half}
         rows.append({**dict(zip(_CELL, cell, strict=True)), **row, "over": over})
     return pd.DataFrame(rows, columns=[*_CELL, "n", "gain", "low", "high", "over"])
-
-
-def read_predictions(files: RunFiles) -> pd.DataFrame:
-    """Read a run's predictions; raise `CdlError` unless they are those of its results."""
-    check_files(files.results, files.predictions)
-    return pd.read_parquet(files.predictions)
 
 
 def _paired_error(own: pd.DataFrame, other: pd.DataFrame) -> float:

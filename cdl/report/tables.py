@@ -1,11 +1,13 @@
 """From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cdl.report.files import RunFiles
+from cdl.report.predictions import complete
 from cdl.runtime.artifacts import (
     check_files,
     check_provenance,
@@ -25,6 +27,8 @@ METRICS = [
     "forgetting_published",
     "forgetting",
     "forgetting_max",
+    "task_incremental_accuracy",
+    "calibration_error",
 ]
 COST = {
     "training_seconds": "seconds by the clock on the wall of all its tasks' jobs, waiting included",
@@ -57,7 +61,15 @@ def collect(
         cost: one row per run, what `COST` says of its jobs.
         protocols: the resolved protocol behind each hash in the results.
     """
-    runs = read_results(rows, results)
+    return tables_of(rows, read_results(rows, results), costs)
+
+
+def tables_of(
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+    costs: Sequence[Sequence[str]],
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Return the tables of `collect` from the contents of the runs' JSON."""
     curves, cost = [], []
     for row, run, files in zip(rows, runs, costs, strict=True):
         whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
@@ -69,22 +81,55 @@ def collect(
     return table, pd.DataFrame(curves), pd.DataFrame(cost), protocols
 
 
+def class_tables(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what the last stage of every run says class by class and task by task.
+
+    Args:
+        rows: as in `collect`.
+        runs: contents of the runs' JSON, see `cdl.report.predictions.complete`.
+
+    Returns:
+        classes: one row per run and class, accuracy in percent, in learning order.
+        confusion: one row per run, task and task of the predicted class, with the number of images.
+    """
+    classes, confusion = [], []
+    for row, run in zip(rows, runs, strict=True):
+        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        for name, accuracy in run["per_class"].items():
+            classes.append({**whose, "class": name, "accuracy": accuracy})
+        for task, line in enumerate(run["task_confusion"]):
+            for predicted, images in enumerate(line):
+                pair = {"task": task, "predicted_task": predicted, "images": images}
+                confusion.append({**whose, **pair})
+    return pd.DataFrame(classes), pd.DataFrame(confusion)
+
+
 def write_collected(
     rows: Sequence[Mapping[str, Any]],
     results: Sequence[str],
     costs: Sequence[Sequence[str]],
     outputs: Any,
+    files: Callable[[str], RunFiles],
 ) -> None:
-    """Write the four tables of `collect` to the paths that `outputs` names like them.
+    """Write the tables of `collect` and `class_tables` to the paths that `outputs` names like them.
 
-    The protocols vouch for results and curves, `outputs.cost_record` for the costs, whose numbers
-    no two computations share.
+    The protocols vouch for all but the costs, whose numbers no two computations share:
+    `outputs.cost_record` vouches for these. What results of an older version lack comes from the
+    predictions beside them (`files`: from a run's folder to its files).
     """
-    table, curves, cost, protocols = collect(rows, results, costs)
+    found = read_results(rows, results)
+    runs = [complete(run, files(row["run"])) for row, run in zip(rows, found, strict=True)]
+    table, curves, cost, protocols = tables_of(rows, runs, costs)
+    classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
     write(curves, outputs.curves)
     write(cost, outputs.cost)
-    write_json(outputs.protocols, protocols, files=[outputs.results, outputs.curves])
+    write(classes, outputs.classes)
+    write(confusion, outputs.confusion)
+    vouched = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
+    write_json(outputs.protocols, protocols, files=vouched)
     write_json(outputs.cost_record, COST, files=[outputs.cost])
 
 
@@ -124,7 +169,7 @@ def results_of(
             protocol = {**row["protocol"], "data": run["data"]}
             short = fingerprint(protocol)[:8]
             protocols[short] = protocol
-            numbers = {name: run["metrics"][name] for name in METRICS}
+            numbers = {name: run["metrics"].get(name, float("nan")) for name in METRICS}
             numbers["trainable_parameters"] = run["trainable_parameters"]
         identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
         records.append({**identity, **numbers, **whose, "protocol": short, **links})
@@ -228,6 +273,8 @@ def markdown(summary: pd.DataFrame) -> str:
                 "distiller": distiller_of(row),
                 "final average accuracy": shown(row, "final_average_accuracy"),
                 "forgetting": shown(row, "forgetting"),
+                "task-incremental accuracy": shown(row, "task_incremental_accuracy"),
+                "calibration error": shown(row, "calibration_error"),
                 "gain over none": shown(row, "gain_over_none"),
                 "gap to teacher": shown(row, "gap_to_teacher"),
                 "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
@@ -238,7 +285,9 @@ def markdown(summary: pd.DataFrame) -> str:
     note = (
         "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
         "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
-        "tasks since they were learnt. The protocol is a hash of data, classes, views, "
+        "tasks since they were learnt, task-incremental accuracy that among the classes of an "
+        "image's own task, calibration error the mean distance of accuracy and probability "
+        "(15 bins), both after the last task. The protocol is a hash of data, classes, views, "
         "normalisation, schedule and the learner's own weights: numbers with the same one can be "
         "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
         "variant, or what differs from the defaults."

@@ -83,7 +83,7 @@ class Grid:
                 raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
             part = schema()["properties"][kind]["properties"][name]
             validate_block(entry, part, f"grid.{kind}.{variant}")
-            options = complete(merge(self.config[kind][name], entry), part)
+            options = _told(complete(merge(self.config[kind][name], entry), part), part)
             fields = schema()["properties"]["protocol"]["properties"]
             options |= {
                 f: self.config["protocol"][f]
@@ -235,6 +235,19 @@ class Grid:
         if name not in self._shapes:
             self._shapes[name] = shape_of(name, **self.backbone_source(name))
         return self._shapes[name]
+
+
+def _told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Leave out fields that a specification does not name at their default (`omit_default`).
+
+    So runs from before such a field existed keep their specification.
+    """
+    fields = part["properties"]
+    return {
+        key: value
+        for key, value in options.items()
+        if not (fields[key].get("omit_default") and value == fields[key]["default"])
+    }
 
 
 def _known(field: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -197,6 +197,16 @@ class TableFiles:
         return f"{self.folder}/cost.csv"
 
     @property
+    def classes(self) -> str:
+        """One row per run and class."""
+        return f"{self.folder}/classes.csv"
+
+    @property
+    def confusion(self) -> str:
+        """One row per run, task and task of the predicted class."""
+        return f"{self.folder}/confusion.csv"
+
+    @property
     def protocols(self) -> str:
         """What stands behind each protocol hash."""
         return f"{self.folder}/protocols.json"
@@ -265,6 +275,7 @@ class ReportFiles:
         """Return all files that a finished configuration has."""
         tables = self.tables
         files = [tables.results, tables.curves, tables.protocols, tables.cost]
+        files += [tables.classes, tables.confusion]
         files += [tables.summary("csv"), tables.summary("md"), tables.configuration, self.page]
         files += [tables.record(name) for name in ("cost", "summary", "page")]
         files += [tables.comparison(name, kind) for name in comparisons for kind in COMPARISON]

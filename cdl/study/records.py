@@ -70,7 +70,7 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
     grid, report = inputs.grid, inputs.grid.layout.report
     tables = report.tables
     groups = {
-        tables.protocols: [tables.results, tables.curves],
+        tables.protocols: [tables.results, tables.curves, tables.classes, tables.confusion],
         tables.record("cost"): [tables.cost],
         tables.record("summary"): [tables.summary("csv"), tables.summary("md")],
         tables.record("page"): [report.page, tables.configuration],

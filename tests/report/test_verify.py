@@ -12,7 +12,7 @@ from lab import make_grid
 from runs import CONFIGS, ROOT
 
 from cdl.report.completed_runs import completed_run
-from cdl.report.paired_gains import read_predictions
+from cdl.report.predictions import read_predictions
 from cdl.report.tables import collect, read
 from cdl.report.trace import trace
 from cdl.report.verify import Vouched, verify

@@ -42,6 +42,8 @@ rule collect:
         curves=TABLES.curves,
         cost=TABLES.cost,
         cost_record=TABLES.record("cost"),
+        classes=TABLES.classes,
+        confusion=TABLES.confusion,
         protocols=TABLES.protocols,
     log:
         TABLES.log("collect"),

@@ -4,7 +4,7 @@ from cdl.runtime.jobs import job
 
 with job(snakemake):
     from cdl.report.tables import write_collected
+    from cdl.study.layout import RunFiles
 
-    write_collected(
-        snakemake.params.rows, snakemake.input.results, snakemake.params.costs, snakemake.output
-    )
+    params, out = snakemake.params, snakemake.output
+    write_collected(params.rows, snakemake.input.results, params.costs, out, RunFiles)

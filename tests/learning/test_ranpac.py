@@ -1,0 +1,100 @@
+"""RanPAC: sums over tasks, one solve each, alone and from a teacher's soft labels."""
+
+import pytest
+import torch
+from lab import make_grid
+from torch.nn import functional as F
+
+from cdl.learning.ranpac import accumulate, mean_weights, ridge_weights, validation_losses
+from cdl.prompts.heads import PrototypeHead
+from cdl.runtime import artifacts
+from cdl.study.configuration import ConfigError
+
+
+def ranpac(distillers=("none", "kd"), **options):
+    options = {"projection": 64, **options}
+    return {
+        "methods": {"ranpac": options},
+        "grid": {"methods": ["ranpac"], "distillers": list(distillers)},
+    }
+
+
+def task(first, last, n=30, width=6):
+    source = torch.Generator().manual_seed(last)
+    labels = torch.randint(first, last, (n,), generator=source)
+    return torch.randn(n, width, generator=source) + labels[:, None], F.one_hot(labels, last)
+
+
+def test_tasks_one_by_one_are_all_tasks_at_once():
+    (features, targets), (more, others) = task(0, 3), task(3, 5)
+    by_task = accumulate(accumulate({}, features, targets.float()), more, others.float())
+    padded = torch.cat([F.pad(targets, (0, 2)), others]).float()
+    at_once = accumulate({}, torch.cat([features, more]), padded)
+    for name, sums in at_once.items():
+        torch.testing.assert_close(by_task[name], sums)
+
+
+def test_the_weights_are_those_of_a_ridge_regression():
+    features, targets = task(0, 3)
+    sums = accumulate({}, features, targets.float())
+    weight = ridge_weights(sums["gram"], sums["prototypes"], 0.5).requires_grad_(True)
+    error = (features @ weight.mT - targets).square().sum() + 0.5 * weight.square().sum()
+    (gradient,) = torch.autograd.grad(error, weight)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-3, rtol=0)
+    assert validation_losses(features, targets.float()).shape == (17,)
+
+
+def test_class_means_and_their_cosines():
+    features, targets = task(0, 3)
+    weight = mean_weights(accumulate({}, features, targets.float()))
+    torch.testing.assert_close(weight[1], features[targets[:, 1].bool()].mean(0))
+    head = PrototypeHead(6, 3, torch.Generator(), None, "mean")
+    head.weight.copy_(weight)
+    expected = F.cosine_similarity(features[:, None], weight[None], dim=2)
+    torch.testing.assert_close(head(features), expected)
+
+
+@pytest.mark.parametrize("prototypes", ["ridge", "mean"])
+def test_it_learns_without_a_gradient_step(lab, prototypes):
+    here = lab(ranpac(prototypes=prototypes))
+    run = here.student("none")
+    here.learn_all(run)
+    first, last = (artifacts.load(here.checkpoint(run, task)) for task in range(2))
+    assert last[1]["trainable_parameters"] == 0
+    assert first[0]["memory.prototypes"].shape == (64, 6)
+    assert last[0]["memory.prototypes"].shape == (64, 10)
+    assert torch.equal(first[0]["head.projection"], last[0]["head.projection"])
+    results, _ = here.evaluate(run)
+    assert results["metrics"]["final_average_accuracy"] > 50
+
+
+def test_a_student_learns_from_soft_labels_and_with_none_of_them_is_alone(lab):
+    weights = []
+    changes = ranpac(("none", {"block": "kd", "variant": "zero", "alpha": 0.0}, "kd"))
+    here = lab(changes)
+    students = [run for run in here.grid.runs if run.role == "student"]
+    for run in sorted(students, key=lambda run: run.distiller.label):
+        here.learn_all(run)
+        weights.append(artifacts.load(here.checkpoint(run, 1))[0]["head.weight"])
+    kd, zero, alone = weights
+    torch.testing.assert_close(zero, alone)
+    assert not torch.allclose(kd, alone)
+
+
+def test_soft_labels_from_a_cache_are_those_of_the_teacher_itself(lab):
+    weights = []
+    for name, compute in (
+        ("cached", {"targets": "cached", "targets_dtype": "float32"}),
+        ("online", {"targets": "online"}),
+    ):
+        here = lab({**ranpac(), "name": name, "compute": compute})
+        run = here.student("kd")
+        here.learn_all(run)
+        weights.append(artifacts.load(here.checkpoint(run, 1))[0]["head.weight"])
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("kd", ["dkd", "dist", "fitnets", "cls_feature", "kd_prompt", "cdl_prompt"])
+def test_other_distillers_are_refused_by_name(kd):
+    with pytest.raises(ConfigError, match=rf"distillers\.{kd}: 'methods\.ranpac' cannot work"):
+        make_grid(ranpac(["none", kd]))
