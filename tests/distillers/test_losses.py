@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cdl.distillers import DISTILLERS
 from cdl.distillers.base import local_cross_entropy
+from cdl.distillers.dist import dist_terms
 from cdl.distillers.dkd import dkd_terms
-from cdl.distillers.kd import kd_loss
+from cdl.distillers.kd import kd_loss, standardised
 from cdl.runtime.errors import CdlError
 
 
@@ -57,3 +59,53 @@ def test_local_cross_entropy_masks_earlier_classes_and_cuts_later_ones():
     torch.testing.assert_close(
         local_cross_entropy(scores, labels, classes), F.cross_entropy(masked, labels)
     )
+
+
+def test_standardised_logits_forget_scale_and_shift():
+    scores = logits()
+    torch.testing.assert_close(standardised(5 * scores - 3), standardised(scores))
+    torch.testing.assert_close(standardised(scores).std(1), torch.ones(len(scores)).double())
+    with pytest.raises(CdlError, match="standardize: a task of 2 classes"):
+        standardised(logits(classes=2))
+
+
+@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - {"none"}))
+def test_every_soft_loss_can_be_standardised_and_weighed(toy_backbone, name):
+    from toys import TASKS, batch, pair
+
+    found = {}
+    images, labels = batch()
+    cases = {
+        "plain": {"soft_weight": 0.5},
+        "nine": {"soft_weight": 4.5},
+        "z": {"soft_weight": 0.5, "standardize": True},
+    }
+    for case, options in cases.items():
+        student, teacher = pair(toy_backbone, "l2p", name, options)
+        query = student.backbone.query(images)
+        said = teacher(images, query, 0, TASKS[0], student.compared_blocks)
+        output = student.train()(images, query, 0, said.query, student.compared_blocks)
+        found[case] = student.losses(output, said, labels, TASKS[0])
+    torch.testing.assert_close(found["nine"]["soft"], 9 * found["plain"]["soft"])
+    torch.testing.assert_close(found["nine"]["ce"], found["plain"]["ce"])
+    torch.testing.assert_close(found["z"]["ce"], found["plain"]["ce"])
+    assert not torch.isclose(found["z"]["soft"], found["plain"]["soft"])
+
+
+def test_dist_is_zero_for_a_teacher_that_says_the_same_up_to_correlation():
+    scores = logits()
+    inter, intra = dist_terms(scores, scores, 2.0)
+    assert abs(inter) < 1e-6
+    assert abs(intra) < 1e-6
+    worse, _ = dist_terms(scores, -scores, 2.0)
+    assert worse > 1
+
+
+def test_the_class_feature_ignores_all_other_tokens(toy_backbone):
+    from toys import pair
+
+    student, _ = pair(toy_backbone, "l2p", "cls_feature")
+    ours, theirs = torch.randn(3, 5, 12), torch.randn(3, 9, 24)  # unequal numbers of patches
+    loss = student.distiller.feature_loss((ours,), (theirs,))
+    ours[:, 1:], theirs[:, 1:] = 0, 0
+    assert torch.equal(student.distiller.feature_loss((ours,), (theirs,)), loss)

@@ -1,0 +1,67 @@
+"""Results of an older version, completed from the predictions beside them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from study import make_study
+
+from cdl.report.predictions import complete
+from cdl.report.tables import METRICS, class_tables, tables_of
+from cdl.runtime.artifacts import fingerprint_file, read_json
+from cdl.runtime.errors import CdlError
+from cdl.study.layout import RunFiles
+
+NEW = ("task_incremental_accuracy", "calibration_error")
+
+
+@pytest.fixture
+def old(tmp_path):
+    """The files of a run of two tasks of two classes whose results know nothing new."""
+    make_study(tmp_path, methods=("l2p",), seeds=(0,), tasks=2)
+    files = RunFiles(str(tmp_path / "l2p" / "kd" / "seed0"))
+    table = pd.read_parquet(files.predictions)
+    table["class"] = table["task"].map({0: "a", 1: "c"})
+    table["predicted"] = table["class"].where(table["correct"], "d")
+    table["probability"] = 0.5
+    table.to_parquet(files.predictions)
+    run = read_json(files.results)
+    run["learner"]["stream"] = {"tasks": 2}
+    run |= {"classes": list("abcd"), "predictions_sha256": fingerprint_file(files.predictions)}
+    (tmp_path / "l2p" / "kd" / "seed0" / "results.json").write_text(json.dumps(run))
+    return files
+
+
+def test_tables_are_made_again_from_predictions(old):
+    run = read_json(old.results)
+    assert not set(NEW) & set(run["metrics"])
+    made = complete(run, old)
+    correct = made["metrics"]["final_average_accuracy"] / 100
+    assert made["metrics"]["calibration_error"] == pytest.approx(100 * abs(correct - 0.5))
+    assert made["metrics"]["task_incremental_accuracy"] is None
+    assert made["per_class"]["b"] is None
+    assert made["matrix"] == run["matrix"]
+    row = dict.fromkeys(
+        ["dataset", "method", "teacher", "student", "kd", "variant", "role", "query"], "x"
+    )
+    row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
+    cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
+    results, *_ = tables_of([row], [made], [[cost]])
+    assert set(METRICS) <= set(results.columns)
+    classes, confusion = class_tables([row], [made])
+    assert list(classes["class"]) == list("abcd")
+    assert confusion["images"].sum() == sum(run["test_images"])
+
+
+def test_results_that_know_it_all_are_left_alone(old):
+    run = read_json(old.results) | {"per_class": {"a": 1.0}}
+    assert complete(run, old) == run
+
+
+def test_predictions_of_another_run_are_refused(old):
+    run = read_json(old.results) | {"predictions_sha256": "0"}
+    with open(old.results, "w") as file:
+        json.dump(run, file)
+    with pytest.raises(CdlError, match="predictions"):
+        complete(run, old)

@@ -1,0 +1,53 @@
+"""Every distiller is planned with every prompt method, or refused by name."""
+
+import pytest
+from lab import make_grid
+
+from cdl.distillers import DISTILLERS
+from cdl.prompts import PROMPTS
+from cdl.study.configuration import ConfigError
+from cdl.study.specifications import specification
+
+POOLS = {"distillers": {"cdl_prompt": {"pool": 8}}}
+
+
+def grid(method, *distillers, tasks=None):
+    changes = {"grid": {"methods": [method], "distillers": ["none", *distillers]}} | POOLS
+    return make_grid(changes | ({"datasets": {"digits": {"tasks": tasks}}} if tasks else {}))
+
+
+@pytest.mark.parametrize("distiller", DISTILLERS)
+@pytest.mark.parametrize("method", PROMPTS)
+def test_a_combination_is_planned_or_refused_by_name(method, distiller):
+    facts = PROMPTS[method]
+    mappable = facts.gives_prefixes or distiller != "cdl_prompt"
+    solved = facts.trains or distiller in ("none", "kd")
+    if mappable and solved:
+        runs = grid(method, *{distiller} - {"none"}).runs
+        assert distiller in {run.distiller.name for run in runs}
+    else:
+        with pytest.raises(ConfigError, match=rf"distillers\.{distiller}: 'methods\.{method}'"):
+            grid(method, distiller)
+
+
+def test_standardised_logits_need_three_classes():
+    z = {"block": "kd", "variant": "z", "standardize": True}
+    with pytest.raises(ConfigError, match=r"distillers\.kd\+z\.standardize: 'tasks \[8, 2\]'"):
+        grid("l2p", z, tasks=[8, 2])
+    assert grid("l2p", z, tasks=[7, 3]).runs
+
+
+def test_options_that_are_newer_than_a_run_are_named_only_where_they_are_used():
+    plain, z = "kd", {"block": "kd", "variant": "z", "standardize": True, "soft_weight": 9}
+    made = grid("l2p", plain, z)
+    by_label = {run.distiller.label: specification(made, run) for run in made.runs}
+    assert by_label["kd"]["distiller"] == {"name": "kd", "alpha": 0.5, "temperature": 2.0}
+    assert by_label["kd+z"]["distiller"]["soft_weight"] == 9.0
+    assert not any("alignment" in spec for spec in by_label.values())
+
+
+@pytest.mark.parametrize("field", ["e_layers", "g_layers"])
+def test_one_prompt_has_one_prompt_per_block(field):
+    block = {"block": "one_prompt", "variant": "twice", field: [1, 2]}
+    with pytest.raises(ConfigError, match=r"one_prompt\+twice\.e_layers"):
+        grid(block)
