@@ -1,120 +1,137 @@
 """Frozen vision transformers by name: embedded, a local safetensors file, or a timm tag.
 
-`fetch` brings a backbone into one uniform artifact (tensors, architecture, normalisation,
-fingerprint) and is the only function that may use the network; `Backbone.load` reads it.
-Weights are read as safetensors only, never unpickled.
+`fetch` brings a backbone into one uniform artifact (tensors, timm's name and keyword arguments,
+preprocessing, fingerprint) and is the only function that may use the network; `Backbone.load`
+reads it. Weights are read as safetensors only, never unpickled.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import timm
+from torch import Tensor, nn
 
-from cdl.backbones.frozen import build_vit
+from cdl.backbones import families, weights
+from cdl.backbones.architectures import near
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.runtime.fetching import Published, obtain, remember
+from cdl.runtime.fetching import Hub, Published, obtain, remember
 
 WEIGHTS = Path("data/backbones")  # of timm tags, TAG.safetensors
 _SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 
 
-def fetch(output: str | Path, source: str, model: str, **fetching: Any) -> None:
+def fetch(
+    output: str | Path, source: str, model: str, timm_model: str | None = None, **fetching: Any
+) -> None:
     """Write a backbone artifact.
 
     Args:
         output: the .safetensors file to write.
         source: `embedded`, `file` or `timm`.
-        model: a name in `cdl/assets`; a path of a .safetensors file with timm's key names and
-            `_SHAPE`, mean and std in its header; or a full timm tag such as
+        model: a name in `cdl/assets`; a path of a .safetensors file; or a full timm tag such as
             `vit_base_patch16_224.augreg_in21k_ft_in1k`.
+        timm_model: of a file, the timm model whose weights it holds, with a tag if mean and std
+            are that tag's; None: its header says it, as `timm_model`, or as `_SHAPE`, mean and
+            std of a plain ViT.
         fetching: `mirror` and `offline` of `cdl.runtime.fetching.obtain`, for a tag.
 
     Raises:
-        CdlError: the source cannot be read or fetched, or is no plain ViT with a class token.
+        CdlError: the source cannot be read or fetched, or is no model that can be prompted.
     """
     if source == "timm":
-        path, state, architecture, mean, std = _from_timm(model, fetching)
+        path, state, made = _from_timm(model, fetching)
     else:
         assets = Path(str(files("cdl") / "assets"))
         path = assets / f"{model}.safetensors" if source == "embedded" else Path(model)
-        state, architecture, mean, std = _from_file(path)
-    try:
-        vit = build_vit(architecture)
-        vit.load_state_dict(state)
-    except (RuntimeError, ValueError, ArithmeticError, AssertionError) as error:
-        raise CdlError(
-            f"backbone {model!r} does not have the tensors of a plain timm ViT of "
-            f"shape {architecture}: {error}"
-        ) from error
+        state, made = _from_file(path, timm_model)
     metadata = {
         "model": model,
-        "architecture": architecture,
-        "mean": mean,
-        "std": std,
+        **made,
         "file_sha256": artifacts.fingerprint_file(path),
         "fingerprint": artifacts.fingerprint_tensors(state),
     }
     artifacts.save(output, state, metadata)
 
 
-def _read(path: Path, remedy: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file and its header's metadata."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return state, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CdlError(f"backbone file {str(path)!r} cannot be read: {error}{remedy}") from error
+def _from_file(path: Path, timm_model: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors of a user's file, and what the artifact says of their model."""
+    state, header = weights.read(path)
+    what, name = f"backbone file {str(path)!r}", timm_model or header.get("timm_model")
+    if name is not None:
+        made = {**weights.preprocessing(name), **_normalization(what, header)}
+        vit = build(name)
+        arguments: dict[str, Any] = _arguments(vit)
+    else:
+        missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
+        if missing:
+            raise CdlError(
+                f"{what} lacks {missing} in its header's metadata; if it holds a timm model, say "
+                "which in backbones.NAME.model"
+            )
+        try:
+            arguments = {key: int(header[key]) for key in _SHAPE}
+        except ValueError as error:
+            raise CdlError(f"{what}: its header's metadata: {error}") from error
+        made, name = _normalization(what, header), families.PLAIN
+        vit = build(name, arguments)
+    state = weights.fitted(state, name, vit, what)
+    return state, {"timm_model": name.split(".")[0], "architecture": arguments, **made}
 
 
-def _from_file(
-    path: Path,
-) -> tuple[dict[str, Tensor], dict[str, Any], list[float], list[float]]:
-    state, header = _read(path)
-    missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
-    if missing:
-        raise CdlError(f"backbone file {str(path)!r} lacks {missing} in its header's metadata")
-    try:
-        architecture = {key: int(header[key]) for key in _SHAPE}
-        mean, std = ([float(x) for x in header[key].split()] for key in ("mean", "std"))
-    except ValueError as error:
-        raise CdlError(f"backbone file {str(path)!r}: its header's metadata: {error}") from error
-    if not len(mean) == len(std) == 3 or min(std) <= 0:
-        raise CdlError(f"backbone file {str(path)!r}: mean and std are three numbers, std above 0")
-    return state, architecture, mean, std
+def _normalization(what: str, header: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return mean and std where a header has them: three numbers, in whatever brackets."""
+    found = {}
+    for key in ("mean", "std"):
+        if key in header:
+            try:
+                found[key] = [float(x) for x in re.sub(r"[\[\](),]", " ", header[key]).split()]
+            except ValueError as error:
+                raise CdlError(f"{what}: its header's metadata: {key}: {error}") from error
+    if any(len(v) != 3 for v in found.values()) or min(found.get("std", [1.0])) <= 0:
+        raise CdlError(f"{what}: mean and std are three numbers, std above 0")
+    return found
 
 
 def _from_timm(
     tag: str, fetching: Mapping[str, Any]
-) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[float], list[float]]:
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
     """Fetch the weights of a tag as timm names and publishes them; timm itself loads nothing."""
-    import timm
-    from huggingface_hub import hf_hub_url
-
-    try:
-        config = timm.get_pretrained_cfg(tag)
-    except RuntimeError as error:  # a known model with an unknown tag
-        raise CdlError(f"backbone {tag!r} is not known to timm {timm.__version__}") from error
+    made = weights.preprocessing(tag)
+    config = timm.get_pretrained_cfg(tag)
     if config is None or not config.hf_hub_id:
         raise CdlError(f"timm {timm.__version__} has no published weights for backbone {tag!r}")
+    repository, _, revision = config.hf_hub_id.partition("@")
     name = config.hf_hub_filename or "model.safetensors"
-    weights = Published(f"{tag}.safetensors", hf_hub_url(config.hf_hub_id, name))
-    (path,) = obtain([weights], WEIGHTS, **fetching)
-    state, _ = _read(path, "; delete it and run again")
-    remember(weights, path)
-    with torch.device("meta"):
-        vit: Any = timm.create_model(tag.split(".")[0], pretrained=False, num_classes=0)
-    architecture = {
-        "img_size": vit.patch_embed.img_size[0],
-        "patch_size": vit.patch_embed.patch_size[0],
-        "embed_dim": vit.embed_dim,
-        "depth": len(vit.blocks),
-        "num_heads": vit.blocks[0].attn.num_heads,
+    file = Published(f"{tag}.safetensors", Hub(repository, name, revision or "main"))
+    (path,) = obtain([file], WEIGHTS, **fetching)
+    state, _ = weights.read(path, "; delete it and run again")
+    remember(file, path)
+    vit = build(tag)
+    state = weights.fitted(state, tag, vit, f"backbone {tag!r}")
+    return path, state, {"timm_model": tag.split(".")[0], "architecture": _arguments(vit), **made}
+
+
+def build(model: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return a model without weights, on the meta device; raise `CdlError` if it is refused."""
+    vit = families.create(model, arguments, device="meta")
+    try:
+        families.validate(vit)
+    except CdlError as error:
+        raise CdlError(
+            f"{model!r} cannot be prompted: {error}; near is {near(model)}, which can"
+        ) from error
+    return vit
+
+
+def _arguments(vit: nn.Module) -> dict[str, Any]:
+    """Return what a tag may choose for its architecture; dynamic sizes are never needed."""
+    height, width = vit.patch_embed.img_size
+    return {
+        "img_size": height if height == width else [height, width],
+        "global_pool": vit.global_pool,
+        "dynamic_img_size": False,
     }
-    state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
-    return path, state, architecture, list(config.mean), list(config.std)

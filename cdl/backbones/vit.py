@@ -1,87 +1,86 @@
-"""Running timm's own ViT blocks with what prompts and distillers put into their attention.
+"""Running a vision transformer of timm with what prompts and distillers put into its attention."""
 
-Prefix tuning joins keys and values after the projection, `softmax(q [P_K; k]^T) [P_V; v]`, and
-never the queries, so the number of tokens does not change.
-"""
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
-from torch.nn import functional as F
 
-KeyValue = tuple[Tensor, Tensor]
+from cdl.backbones.attention import Injection, KeyValue, entrance
+from cdl.runtime.errors import CdlError
 
-
-@dataclass(frozen=True)
-class Injection:
-    """What enters the attention of the blocks, by block index.
-
-    prefixes: keys and values `[B, L, D]`, or `[1, L, D]` the same for all samples, put before
-        those of the image tokens.
-    suffixes: keys and values `[L, D]`, the same for all samples, put after them.
-    additions: vectors `[D]` added to the class token's key and value (APT).
-    token: `[1, D]`, appended as the last token before block 0 (the KD token).
-    """
-
-    prefixes: Mapping[int, KeyValue] = field(default_factory=dict)
-    suffixes: Mapping[int, KeyValue] = field(default_factory=dict)
-    additions: Mapping[int, KeyValue] = field(default_factory=dict)
-    token: Tensor | None = None
+__all__ = ["Encoded", "Injection", "KeyValue", "encode"]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens `[B, N, D]` after the final norm, and the last blocks' outputs before it, if kept."""
+    """What a vision transformer makes of images.
+
+    tokens: `[B, N, D]` after the final norm, as timm's `forward_features` returns them; an appended
+        token is the last.
+    features: `[B, 1 or 2, D]`, what heads read: the feature that the model pools, by timm's
+        `forward_head(pre_logits=True)`, and the final state of a token that was appended, normed
+        as the feature is.
+    blocks: outputs `[B, N, D]` of the last blocks before the final norm, if kept: the class token,
+        if there is one, and image tokens; registers are left out, so that models with and without
+        them can be compared.
+    """
 
     tokens: Tensor
+    features: Tensor
     blocks: tuple[Tensor, ...]
 
 
 def encode(
-    vit: VisionTransformer,
+    vit: Any,
     images: Tensor,
     injection: Injection | None = None,
     keep_blocks: int = 0,
 ) -> Encoded:
-    """Run normalised images `[B, 3, H, W]` through a timm ViT; keep the last blocks' outputs."""
+    """Run normalised images `[B, 3, H, W]` through timm's own blocks, one after the other.
+
+    Args:
+        vit: a timm model that `cdl.backbones.families` accepts.
+        images: of the model's input size.
+        injection: what enters; rotary positions are for image tokens only, registers are tokens
+            like any other.
+        keep_blocks: how many of the last blocks' outputs are kept.
+    """
     injection = injection or Injection()
-    x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+    if injection.additions and vit.cls_token is None:
+        raise CdlError("additions go to the class token, and this backbone has none")
+    x = vit._pos_embed(vit.patch_embed(images))
+    x, positions = x if isinstance(x, tuple) else (x, None)
+    x = vit.norm_pre(x)
     if injection.token is not None:
         x = torch.cat([x, injection.token.expand(len(x), 1, -1).to(x.dtype)], dim=1)
+        positions = None if positions is None else _unrotated(positions)
     outputs = []
-    blocks: Iterable[Any] = vit.blocks  # torch types a module's parts as Tensor | Module
-    for layer, block in enumerate(blocks):
-        x = x + block.ls1(_attend(block.attn, block.norm1(x), injection, layer))
-        x = x + block.ls2(block.mlp(block.norm2(x)))
+    for layer, block in enumerate(vit.blocks):
+        entrance(block).open(injection, layer)
+        if positions is None:
+            x = block(x)
+        else:
+            x = block(x, rope=positions[layer] if vit.rope_mixed else positions)
         if layer >= len(vit.blocks) - keep_blocks:
-            outputs.append(x)
-    return Encoded(vit.norm(x), tuple(outputs))
+            outputs.append(_without_registers(vit, x))
+    x = vit.norm(x)
+    if injection.token is None:
+        read = vit.forward_head(x, pre_logits=True)[:, None]
+    else:
+        pooled = vit.forward_head(x[:, :-1], pre_logits=True)
+        read = torch.stack([pooled, vit.fc_norm(x[:, -1])], dim=1)
+    return Encoded(x, read, tuple(outputs))
 
 
-def _attend(attn: Any, x: Tensor, injection: Injection, layer: int) -> Tensor:
-    q, k, v = attn.qkv(x).unflatten(-1, (3, -1)).unbind(2)
-    if layer in injection.additions:
-        k, v = (
-            torch.cat([(t[:, :1] + p).to(t.dtype), t[:, 1:]], dim=1)
-            for t, p in zip((k, v), injection.additions[layer], strict=True)
-        )
-    before = injection.prefixes.get(layer)
-    if before is not None:
-        k, v = (
-            torch.cat([p.to(t.dtype).expand(len(t), -1, -1), t], dim=1)
-            for t, p in zip((k, v), before, strict=True)
-        )
-    after = injection.suffixes.get(layer)
-    if after is not None:
-        k, v = (
-            torch.cat([t, p.expand(len(t), -1, -1).to(t.dtype)], dim=1)
-            for t, p in zip((k, v), after, strict=True)
-        )
-    q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v)
-    projected: Tensor = attn.proj(out.transpose(1, 2).flatten(2))
-    return projected
+def _without_registers(vit: Any, tokens: Tensor) -> Tensor:
+    first = int(vit.cls_token is not None)
+    if vit.num_prefix_tokens == first:
+        return tokens
+    return torch.cat([tokens[:, :first], tokens[:, vit.num_prefix_tokens :]], dim=1)
+
+
+def _unrotated(positions: Tensor) -> Tensor:
+    """Add a row to rotations `[..., N, sines and cosines]` that turns a token by nothing."""
+    sine = torch.zeros_like(positions[..., :1, :]).chunk(2, dim=-1)[0]
+    return torch.cat([positions, torch.cat([sine, sine + 1], dim=-1)], dim=-2)

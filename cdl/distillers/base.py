@@ -33,7 +33,8 @@ class Output:
     """A learner's forward.
 
     logits: `[B, C]` over all classes, of the class head.
-    tokens: `[B, N, D]` after the final norm, class token first, KD token (if any) last.
+    tokens: `[B, 1 or 2, D]`, what heads read: the backbone's pooled feature (of a plain ViT its
+        class token) first, the KD token, if there is one, last.
     blocks: outputs `[B, N, D]` of the last blocks before the final norm, as many as are read.
     prompt_losses: by layer, scalars.
     """

@@ -56,9 +56,10 @@ def compute_of(spec: Mapping[str, Any], execution: Execution) -> Compute:
 
 
 def load_backbones(spec: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Backbone]:
-    """Load backbones by name, on the CPU, as a specification wants them."""
-    size, normalization = spec["view"]["size"], spec["normalization"]
-    return {name: Backbone.load(path, size, normalization) for name, path in paths.items()}
+    """Load backbones by name, on the CPU, in the sizes of a specification."""
+    sizes = dict.fromkeys(paths, spec["view"]["size"]) | spec.get("sizes", {})
+    normalization = spec["normalization"]
+    return {n: Backbone.load(path, sizes[n], normalization) for n, path in paths.items()}
 
 
 def place_backbones(

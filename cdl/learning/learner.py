@@ -63,8 +63,8 @@ class Learner(nn.Module):
         prompts = self.prompts(query, task)
         injection = self.distiller.inject(prompts, teacher_query, task)
         encoded = self.backbone.encode(images, injection, keep_blocks)
-        logits = self.head(encoded.tokens[:, 0])
-        return Output(logits, encoded.tokens, encoded.blocks, prompts.losses)
+        logits = self.head(encoded.features[:, 0])
+        return Output(logits, encoded.features, encoded.blocks, prompts.losses)
 
     def losses(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice

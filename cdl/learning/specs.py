@@ -24,7 +24,7 @@ def queries_spec(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
     """Return what fixes the queries of a learner's training views, from a backbone's name."""
     training = {key: spec["training"][key] for key in ("epochs", "batch_size")}
     own = {"backbone": backbone, "training": training}
-    return _part(spec, _VIEWS + _ROUNDING) | _precision(spec, backbone) | own
+    return _part(spec, _VIEWS + _ROUNDING) | _of(spec, backbone) | own
 
 
 def test_queries_spec(
@@ -33,7 +33,7 @@ def test_queries_spec(
     """Return what fixes the queries of the test views."""
     view = {key: spec["view"][key] for key in ("size", "test_resize")}  # no crop, no flip
     own = {"backbone": backbone, "images_per_class": images_per_class, "view": view}
-    return _part(spec, _TEST_VIEWS + _ROUNDING) | _precision(spec, backbone) | own
+    return _part(spec, _TEST_VIEWS + _ROUNDING) | _of(spec, backbone) | own
 
 
 def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,9 +45,11 @@ def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> di
     }
 
 
-def _precision(spec: Mapping[str, Any], backbone: str) -> dict[str, str]:
-    precision = precision_of(spec, backbone)
-    return {} if precision == "fp32" else {"precision": precision}
+def _of(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Return what a backbone has of its own: precision, size of its input."""
+    precision, size = precision_of(spec, backbone), spec.get("sizes", {}).get(backbone)
+    own: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    return own | ({} if size is None else {"sizes": {backbone: size}})
 
 
 def _part(spec: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

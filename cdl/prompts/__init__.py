@@ -16,6 +16,8 @@ class PromptFacts:
     path: `module:Class`.
     needs_query: whether its prompts depend on the query.
     gives_prefixes: whether blocks get prefixes, which a distiller may map.
+    adds_to_class_token: whether it changes the class token's key and value, so that there must be
+        one.
     merges: whether a task ends with a merge, so that a teacher can be read before or after it.
     trains: whether it learns by gradient steps; else its head is solved for.
     """
@@ -23,6 +25,7 @@ class PromptFacts:
     path: str
     needs_query: bool = True
     gives_prefixes: bool = True
+    adds_to_class_token: bool = False
     merges: bool = False
     trains: bool = True
 
@@ -36,7 +39,13 @@ PROMPTS = {
     "l2p": PromptFacts("cdl.prompts.l2p:L2P"),
     "dual_prompt": PromptFacts("cdl.prompts.dual_prompt:DualPrompt"),
     "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt"),
-    "apt": PromptFacts("cdl.prompts.apt:APT", needs_query=False, gives_prefixes=False, merges=True),
+    "apt": PromptFacts(
+        "cdl.prompts.apt:APT",
+        needs_query=False,
+        gives_prefixes=False,
+        adds_to_class_token=True,
+        merges=True,
+    ),
     "one_prompt": PromptFacts("cdl.prompts.one_prompt:OnePrompt", needs_query=False),
     "vq_prompt": PromptFacts("cdl.prompts.vq_prompt:VQPrompt"),
     "ranpac": PromptFacts(

@@ -23,6 +23,52 @@ RECORDS = Path("config/checksums")
 
 
 @dataclass(frozen=True)
+class Hub:
+    """A file of a repository on the Hugging Face Hub; `huggingface_hub` fetches and keeps it.
+
+    Its own settings hold: `HF_HOME` and `HF_HUB_CACHE` for where, `HF_TOKEN` for who asks,
+    `HF_ENDPOINT` for another server.
+    """
+
+    repository: str
+    name: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.repository, self.name, revision=self.revision)
+
+    def path(self, offline: bool = False) -> Path:
+        """Return where the file lies in the Hub's cache; fetch it if it is not there.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+        from huggingface_hub import errors, hf_hub_download
+
+        try:
+            found = hf_hub_download(
+                self.repository, self.name, revision=self.revision, local_files_only=offline
+            )
+        except errors.GatedRepoError as error:
+            raise OSError(
+                f"it is gated: accept its terms at https://huggingface.co/{self.repository} and "
+                "log in by `hf auth login` or HF_TOKEN"
+            ) from error
+        except Exception as error:  # each version of the Hub's client has its own network errors
+            raise OSError(next(iter(str(error).strip().splitlines()), repr(error))) from error
+        return Path(found)
+
+    def is_cached(self) -> bool:
+        """Return whether the file lies in the Hub's cache."""
+        try:
+            return self.path(offline=True).is_file()
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
 class Published:
     """A file as its publisher offers it.
 
@@ -34,7 +80,7 @@ class Published:
     """
 
     name: str
-    url: str
+    url: str | Hub
     checksum: str | None = None
 
     @property
@@ -58,7 +104,7 @@ def obtain(
 ) -> list[Path]:
     """Return the paths of files in `folder`, all of them checked; fetch those that are missing.
 
-    An interrupted download is continued by the next call if the file's checksum is known, and
+    What the Hub publishes stays in the Hub's own cache, unless it lies in `folder` already. An interrupted download is continued by the next call if the file's checksum is known, and
     started anew otherwise.
 
     Args:
@@ -75,20 +121,31 @@ def obtain(
     folder = Path(folder)
     remote = mirror is None or "://" in mirror
     missing = [file for file in files if not (folder / file.name).is_file()]
+    if mirror is None and offline:
+        missing = [f for f in missing if not (isinstance(f.url, Hub) and f.url.is_cached())]
     if missing and remote and offline:
         wanted = ", ".join(f"{folder / file.name} (from {file.url})" for file in missing)
         raise CdlError(
             f"fetch.offline is true, so put by hand: {wanted}; or name a folder that holds "
             f"{'it' if len(missing) == 1 else 'them'} in fetch.mirror"
         )
-    for file in missing:
-        _bring(
-            file, folder / file.name, f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url
-        )
-    for file in files:
-        if file not in missing:
-            _verify(folder / file.name, file, "delete it and run again")
-    return [folder / file.name for file in files]
+    return [_obtain(file, folder / file.name, mirror, offline) for file in files]
+
+
+def _obtain(file: Published, target: Path, mirror: str | None, offline: bool) -> Path:
+    if target.is_file():
+        _verify(target, file, "delete it and run again")
+    elif mirror is None and isinstance(file.url, Hub):
+        log.info("fetching %s", file.url)
+        try:
+            target = file.url.path(offline)
+        except OSError as error:
+            raise _unavailable(file, target, str(file.url), error) from error
+        _verify(target, file, f"delete {target} and run again, or what the Hub offers has changed")
+    else:
+        place = str(file.url) if mirror is None else f"{mirror.rstrip('/')}/{file.name}"
+        _bring(file, target, place)
+    return target
 
 
 def remember(file: Published, path: Path) -> None:
@@ -110,17 +167,21 @@ def _bring(file: Published, target: Path, place: str) -> None:
         else:
             shutil.copyfile(place, part)
     except OSError as error:  # requests' errors are OSErrors too
-        raise CdlError(
-            f"{file.name} could not be fetched from {place} ({error}); run again, or put it by "
-            f"hand as {target} (from {file.url}), or name a folder or address that holds it in "
-            "fetch.mirror"
-        ) from error
+        raise _unavailable(file, target, place, error) from error
     try:
         _verify(part, file, f"what {place} offers is not the published file, or came damaged")
     except CdlError:
         part.unlink()
         raise
     os.replace(part, target)
+
+
+def _unavailable(file: Published, target: Path, place: str, error: OSError) -> CdlError:
+    return CdlError(
+        f"{file.name} could not be fetched from {place} ({error}); run again, or put it by "
+        f"hand as {target} (from {file.url}), or name a folder or address that holds it in "
+        "fetch.mirror"
+    )
 
 
 def _download(url: str, part: Path, resume: bool) -> None:

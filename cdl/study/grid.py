@@ -1,6 +1,7 @@
 """The grid: which runs a configuration asks for, and where they lie."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -220,7 +221,16 @@ class Grid:
                 f"not {sorted(given) or 'none'}"
             )
         ((source, model),) = given.items()
-        return {"source": source, "model": model}
+        if block["model"] is None:
+            return {"source": source, "model": model}
+        if source != "file":
+            raise ConfigError(f"backbones.{name}.model: it says what a file holds; remove it")
+        return {"source": source, "model": model, "timm_model": block["model"]}
+
+    def sizes(self, names: Iterable[str | None]) -> dict[str, int]:
+        """Return the input sizes of those backbones whose views are resized."""
+        blocks = self.config["backbones"]
+        return {n: blocks[n]["size"] for n in sorted(filter(None, names)) if blocks[n]["size"]}
 
     def backbone_name(self, name: str) -> str:
         """Return the name of a backbone's artifact, shared like packed data."""
@@ -233,7 +243,8 @@ class Grid:
     def shape(self, name: str) -> BackboneShape:
         """Return a backbone's shape without loading it."""
         if name not in self._shapes:
-            self._shapes[name] = shape_of(name, **self.backbone_source(name))
+            shape = shape_of(name, **self.backbone_source(name))
+            self._shapes[name] = replace(shape, size=self.config["backbones"][name]["size"])
         return self._shapes[name]
 
 

@@ -36,6 +36,9 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         spec["alignment"] = run.method.alignment
     if run.teacher is not None and run.prompts.merges:
         spec["apt_teacher"] = config["protocol"]["apt_teacher"]
+    sizes = grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query})
+    if sizes:
+        spec["sizes"] = sizes
     return spec | _rounding(grid, run)
 
 
@@ -54,6 +57,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
         "backbones": {
             name: grid.backbone_source(name) for name in sorted({run.backbone, run.query})
         },
+        **({"sizes": sizes} if (sizes := grid.sizes({run.backbone, run.query})) else {}),
         **_rounding(grid),
     }
 

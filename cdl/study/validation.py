@@ -1,23 +1,23 @@
 """What cannot work is refused when the configuration is read, before any job starts."""
 
-import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.backbones.shape import BackboneShape
 from cdl.data import N_CLASSES, n_training_images
 from cdl.prompts import PROMPTS
+from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.runs import Run
 
 EMBEDDED = Path(__file__).parent.parent / "assets"
-_TIMM = re.compile(r"vit_(tiny|small|base|large)_patch([1-9]\d?)_\d+\.\w+", re.ASCII)
-_TIMM_SHAPES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 
 
 def shipped_backbones() -> dict[str, Path]:
@@ -25,45 +25,61 @@ def shipped_backbones() -> dict[str, Path]:
     return {path.stem: path for path in sorted(EMBEDDED.glob("*.safetensors"))}
 
 
-def shape_of(name: str, source: str, model: str) -> BackboneShape:
+def shape_of(
+    name: str, source: str, model: str, timm_model: str | None = None
+) -> BackboneShape:
     """Return the shape of a backbone without loading it; raise `ConfigError` if that fails."""
-    if source == "timm":
-        match = _TIMM.fullmatch(model)
-        if not match:
-            raise ConfigError(
-                f"backbones.{name}.timm: {model!r} is not a full tag of a plain ViT, such as "
-                "vit_base_patch16_224.augreg_in21k_ft_in1k (without the part behind the dot the "
-                "weights depend on timm's version)"
-            )
-        return BackboneShape(*_TIMM_SHAPES[match[1]], int(match[2]))
     field = f"backbones.{name}.{source}"
+    if source == "timm":
+        return _known(field, lambda: find_weights(model))
     shipped = shipped_backbones()
     if source == "embedded" and model not in shipped:
         known = ", ".join(shipped)
         raise ConfigError(f"{field}: {model!r} cannot be read; embedded are {known}")
-    path = shipped[model] if source == "embedded" else Path(model)
+    header = _header(field, shipped[model] if source == "embedded" else Path(model), model)
+    if timm_model is not None:
+        return _known(f"backbones.{name}.model", lambda: find(timm_model))
+    if "timm_model" in header:
+        return _known(field, lambda: find(header["timm_model"]))
+    try:
+        shape = BackboneShape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
+        heads = int(header["num_heads"])
+        if min(shape.width, shape.depth, shape.patch or 0, heads) < 1 or shape.width % heads:
+            raise ValueError
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{field}: {model!r} says in its header neither timm_model nor embed_dim, depth, "
+            "patch_size and num_heads, a divisor of embed_dim; name the timm model whose weights "
+            f"it holds in backbones.{name}.model"
+        ) from error
+    return shape
+
+
+def _known(field: str, ask: Callable[[], Architecture]) -> BackboneShape:
+    """Return the shape of an architecture that the table knows and accepts."""
+    try:
+        shape = ask().shape
+    except CdlError as error:
+        raise ConfigError(f"{field}: {error}") from error
+    assert shape is not None, "what is found is accepted"
+    return shape
+
+
+def _header(field: str, path: Path, model: str) -> dict[str, str]:
+    """Return the metadata in the header of a .safetensors file."""
     validate_path(field, model)
     try:
         if path.exists() and not path.is_file():  # a device or a pipe might never end
-            raise ValueError
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, 10**7)))["__metadata__"]
-        shape = BackboneShape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
-        if min(shape.width, shape.depth, shape.patch or 0) < 1 or shape.width % int(
-            header["num_heads"]
-        ):
-            raise ValueError
-        return shape
+            raise SafetensorError("it is no file")
+        path.open("rb").close()  # what the system says of a path is clearer than what Rust says
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
     except OSError as error:
         raise ConfigError(
             f"{field}: {model!r} cannot be read ({error.strerror}); give a .safetensors file"
         ) from error
-    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{field}: {model!r} is not a .safetensors file with embed_dim, depth, patch_size and "
-            "num_heads, a divisor of embed_dim, in its header"
-        ) from error
+    except SafetensorError as error:
+        raise ConfigError(f"{field}: {model!r} is not a .safetensors file: {error}") from error
 
 
 def validate_path(field: str, text: str, folder: str = "") -> None:
@@ -159,11 +175,16 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         shape: name of a backbone to its shape.
     """
     own = shape(run.backbone)
-    size = dataset["view"]["size"]
     for name in (run.backbone, run.query):
-        patch = shape(name).patch
-        right = f"a multiple of {patch}, the patch size of {name!r}"
-        _reject(size % patch, f"datasets.{run.dataset}.view.size", size, right)
+        fed, patch = shape(name), shape(name).patch
+        size, field = _size(fed, dataset), _size_field(fed, name, run.dataset)
+        _reject(size % patch, field, size, f"a multiple of {patch}, the patch size of {name!r}")
+    _reject(
+        run.prompts.adds_to_class_token and not own.class_token,
+        f"methods.{run.method.label}",
+        run.backbone,
+        "a backbone with a class token, to which it adds",
+    )
     _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
@@ -210,11 +231,11 @@ def validate_sizes(
 
 def _memory(run: Run, config: dict[str, Any], batch: int, own: BackboneShape) -> None:
     """Refuse a step that needs more memory than machines have, naming what is least usual."""
-    size = config["datasets"][run.dataset]["view"]["size"]
+    size = _size(own, config["datasets"][run.dataset])
     teacher = run.backbone if run.role == "teacher" else run.teacher
     asked = teacher and config["backbones"][teacher]["batch_size"]
     fields = {
-        f"datasets.{run.dataset}.view.size": (size, 224),
+        _size_field(own, run.backbone, run.dataset): (size, 224),
         f"backbones.{teacher}.batch_size" if asked else "training.batch_size": (batch, 64),
         **_prompt_sizes(run),
     }
@@ -273,6 +294,16 @@ def _prompt_numbers(run: Run, own: BackboneShape) -> tuple[int, int]:
     pool, length = method.get("pool", 1), method.get("length", 0) * layers
     learning = pool * length + general + token + distiller.get("pool", 1) * mapped
     return learning * own.width, method.get("top_k", 1) * length + general + token + mapped
+
+
+def _size(shape: BackboneShape, dataset: dict[str, Any]) -> int:
+    """Return the side of what a backbone reads."""
+    size: int = shape.size or dataset["view"]["size"]
+    return size
+
+
+def _size_field(shape: BackboneShape, backbone: str, dataset: str) -> str:
+    return f"backbones.{backbone}.size" if shape.size else f"datasets.{dataset}.view.size"
 
 
 def _reject(wrong: Any, field: str, value: Any, right: str) -> None:
@@ -371,8 +402,18 @@ def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str
 
 
 def _fitnets(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
-    right = f"equal patch sizes, not {teacher.patch} and {own.patch}: it compares token by token"
-    _reject(own.patch != teacher.patch, *_pair(run), right)
+    grids = [_size(shape, dataset) // (shape.patch or 1) for shape in (teacher, own)]
+    right = "equally many patches, not {0} x {0} and {1} x {1}: it compares token by token; set size"
+    _reject(grids[0] != grids[1], *_pair(run), right.format(*grids))
+    right = "two backbones with a class token, or two without: it compares token by token"
+    _reject(own.class_token != teacher.class_token, *_pair(run), right)
+
+
+def _cls_feature(
+    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
+) -> None:
+    right = "two backbones with a class token, which it compares"
+    _reject(not own.class_token or not teacher.class_token, *_pair(run), right)
 
 
 def _reviewkd(
@@ -410,6 +451,7 @@ def _cdl_prompt(
 _DISTILLERS = {
     "dkd": _dkd,
     "fitnets": _fitnets,
+    "cls_feature": _cls_feature,
     "reviewkd": _reviewkd,
     "kd_prompt": _kd_prompt,
     "cdl_prompt": _cdl_prompt,

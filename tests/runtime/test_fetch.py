@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,7 @@ class Server:
 
     def __init__(self, files):
         self.files, self.asked, self.stop_after, self.ranges = files, [], None, True
+        self.status = 200
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -67,6 +70,19 @@ class Server:
                 self.end_headers()
                 self.wfile.write(body[start : server.stop_after])
                 return None
+
+            def do_HEAD(self):  # as the Hub says what it would send
+                body = server.files.get(self.path.rsplit("/", 1)[1])
+                self.send_response(server.status if body is not None else 404)
+                if server.status == 401:
+                    self.send_header("X-Error-Code", "GatedRepo")
+                elif body is None:
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                else:
+                    self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+                self.send_header("X-Repo-Commit", hashlib.sha1(body or b"").hexdigest())
+                self.send_header("Content-Length", str(len(body or b"")))
+                self.end_headers()
 
             def log_message(self, *_):
                 pass
@@ -192,8 +208,10 @@ def hub(server, weights, monkeypatch):
     """The server as the hub that timm's tags point to."""
     save_file(weights.state_dict(), "model.safetensors")
     server.files["model.safetensors"] = Path("model.safetensors").read_bytes()
-    url = partial("{server}/{0}/resolve/main/{1}".format, server=server.url)
-    monkeypatch.setattr("huggingface_hub.hf_hub_url", url)
+    for name in ("hf_hub_url", "hf_hub_download"):
+        function = getattr(huggingface_hub, name)
+        monkeypatch.setattr(huggingface_hub, name, partial(function, endpoint=server.url))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "cache")
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **o: create(name, **o, depth=2))
     return server
@@ -201,7 +219,7 @@ def hub(server, weights, monkeypatch):
 
 def test_a_timm_tag_is_fetched_recorded_and_verified_after(hub, weights):
     backbones.fetch("b.safetensors", "timm", TAG)
-    assert hub.asked == [(f"/timm/{TAG}/resolve/main/model.safetensors", None)]
+    assert [path for path, _ in hub.asked] == [f"/timm/{TAG}/resolve/main/model.safetensors"]
     images = torch.rand(1, 3, 224, 224)
     expected = weights.eval().forward_features((images - 0.5) / 0.5)[:, 0]
     torch.testing.assert_close(
@@ -212,20 +230,35 @@ def test_a_timm_tag_is_fetched_recorded_and_verified_after(hub, weights):
     record = Path("config/checksums", f"{TAG}.safetensors.sha256")
     assert record.read_text() == f"{sha256}  {TAG}.safetensors\n"
 
-    file = Path("data/backbones", f"{TAG}.safetensors")
+    backbones.fetch("b.safetensors", "timm", TAG)
+    backbones.fetch("b.safetensors", "timm", TAG, offline=True)
+    assert len(hub.asked) == 1  # the Hub's cache has it
+
+    (file,) = Path("cache").glob("*/snapshots/*/model.safetensors")
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
-    file.write_bytes(raw)  # one bit on this disk
+    file.resolve().write_bytes(raw)  # one bit on this disk
     with pytest.raises(
-        CdlError, match="has sha256 .* expected .*config/checksums.*delete it and r"
+        CdlError, match="has sha256 .* expected .*config/checksums.*: delete .*cache.* and run"
     ):
         backbones.fetch("c.safetensors", "timm", TAG)
-    file.unlink()
+    shutil.rmtree("cache")
     hub.files["model.safetensors"] = bytes(raw)  # the publisher changed its mind
-    with pytest.raises(CdlError, match="not the published file"):
+    with pytest.raises(CdlError, match="what the Hub offers has changed"):
         backbones.fetch("c.safetensors", "timm", TAG)
-    assert not file.exists()
     assert not Path("c.safetensors").exists()
+
+
+def test_gated_and_missing_weights_are_one_sentence_with_a_remedy(hub):
+    del hub.files["model.safetensors"]
+    with pytest.raises(CdlError, match=f"could not be .*by hand as data/backbones/{TAG}.safetens"):
+        backbones.fetch("b.safetensors", "timm", TAG)
+    hub.status = 401
+    with pytest.raises(
+        CdlError, match=f"accept its terms at https://huggingface.co/timm/{TAG} and log in by"
+    ):
+        backbones.fetch("b.safetensors", "timm", TAG)
+    assert not Path("config/checksums").exists()
 
 
 def test_what_is_no_safetensors_is_neither_loaded_nor_recorded(hub):
@@ -238,11 +271,12 @@ def test_what_is_no_safetensors_is_neither_loaded_nor_recorded(hub):
 
 
 def test_an_unrecorded_download_that_broke_off_is_started_anew(hub):
+    hub.files[f"{TAG}.safetensors"] = hub.files["model.safetensors"]
     hub.stop_after = 1_000_000
     with pytest.raises(CdlError, match="could not be fetched"):
-        backbones.fetch("b.safetensors", "timm", TAG)
+        backbones.fetch("b.safetensors", "timm", TAG, mirror=hub.url)
     hub.stop_after = None
-    backbones.fetch("b.safetensors", "timm", TAG)
+    backbones.fetch("b.safetensors", "timm", TAG, mirror=hub.url)
     assert [wanted for _, wanted in hub.asked] == [None, None]
 
 

@@ -156,7 +156,7 @@ def test_every_object_refuses_unknown_keys():
                     "distillers": ["fitnets"],
                 },
             },
-            "distillers.fitnets: .* equal patch sizes, not 16 and 4",
+            "distillers.fitnets: .* equally many patches, not 1 x 1 and 4 x 4",
         ),
     ],
 )

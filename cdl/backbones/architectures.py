@@ -1,0 +1,111 @@
+"""What planning knows of timm's architectures without building one: a table made from timm. No torch.
+
+`python -m cdl.backbones.tabulate` makes the table anew, and a test compares it with the timm that is
+installed.
+"""
+
+import csv
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cdl.backbones.shape import BackboneShape
+from cdl.runtime.errors import CdlError
+
+TABLE = Path(__file__).with_name("architectures.csv")
+FIELDS = (
+    "architecture", "kind", "width", "depth", "patch", "size", "class_token", "pool", "parts",
+    "refused", "tags",
+)  # fmt: skip
+_EXAMPLE = "vit_base_patch16_224.augreg_in21k_ft_in1k"
+_SIZES = ("tiny", "small", "base", "large", "huge")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A row of the table.
+
+    name: as timm knows it.
+    kind: timm's class.
+    shape: None if it is refused.
+    pool: how it pools its tokens.
+    size: side of its input in pixels by timm's default.
+    parts: what it has besides a plain ViT's parts.
+    refused: why it cannot be prompted, or empty.
+    tags: of its weights on the Hub.
+    """
+
+    name: str
+    kind: str
+    shape: BackboneShape | None
+    pool: str
+    size: int
+    parts: str
+    refused: str
+    tags: tuple[str, ...]
+
+
+@cache
+def architectures() -> dict[str, Architecture]:
+    """Return all architectures of timm by name."""
+    with open(TABLE, newline="") as file:
+        return {row["architecture"]: _read(row) for row in csv.DictReader(file)}
+
+
+def _read(row: dict[str, str]) -> Architecture:
+    shape = None
+    if not row["refused"]:
+        numbers = (int(row[key]) for key in ("width", "depth", "patch"))
+        shape = BackboneShape(*numbers, class_token=row["class_token"] == "yes")
+    return Architecture(
+        name=row["architecture"],
+        kind=row["kind"],
+        shape=shape,
+        pool=row["pool"],
+        size=int(row["size"] or 0),
+        parts=row["parts"],
+        refused=row["refused"],
+        tags=tuple(row["tags"].split()),
+    )
+
+
+def find(model: str) -> Architecture:
+    """Return the architecture of a timm model, with or without a tag.
+
+    Raises:
+        CdlError: there is none, or it cannot be prompted; the sentence names a near one that can.
+    """
+    known, name = architectures(), model.split(".")[0]
+    if name not in known:
+        close = difflib.get_close_matches(name, [k for k, a in known.items() if a.shape], 1)
+        raise CdlError(
+            f"{model!r} is no architecture of timm; near is {close[0] if close else near(name)}"
+        )
+    found = known[name]
+    if found.shape is None:
+        raise CdlError(
+            f"{model!r} cannot be prompted: {found.refused}; near is {near(name)}, which can"
+        )
+    return found
+
+
+def find_weights(tag: str) -> Architecture:
+    """Return the architecture of weights on the Hub; raise `CdlError` as `find`, or if unknown."""
+    known, own = find(tag), tag.partition(".")[2]
+    if not own:
+        example = f"{known.name}.{known.tags[0]}" if known.tags else _EXAMPLE
+        raise CdlError(
+            f"{tag!r} is not a full tag, such as {example} (without the part behind the dot the "
+            "weights depend on timm's version)"
+        )
+    if own not in known.tags:
+        has = ", ".join(known.tags) or "none"
+        raise CdlError(f"{tag!r} is not on the Hub; tags of {known.name} are: {has}")
+    return known
+
+
+def near(name: str) -> str:
+    """Return a plain ViT of the size that a name speaks of."""
+    size = next((word for word in _SIZES if word in name), "base")
+    return f"vit_{size}_patch{14 if size == 'huge' else 16}_224"

@@ -1,0 +1,142 @@
+"""Which models of timm can be prompted, found by looking at the module that timm builds.
+
+A model is accepted if it is a sequence of blocks over the same tokens and every block attends to all
+of them by `scaled_dot_product_attention`, so that prefixes can enter; its name is never looked at.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from timm.layers import LayerScale
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from cdl.backbones.attention import Injection, attentions
+from cdl.backbones.shape import BackboneShape
+from cdl.backbones.vit import encode
+from cdl.runtime.errors import CdlError
+
+PLAIN = "vit_base_patch16_224"  # timm's plain ViT; arguments give it any shape
+_SEQUENCES = (VisionTransformer.forward_features, Eva.forward_features)
+
+
+def create(model: str, arguments: Mapping[str, Any] | None = None, device: str = "cpu") -> nn.Module:
+    """Return timm's model with random weights, without its classifier, in eval mode.
+
+    Args:
+        model: an architecture, or architecture.tag, whose own arguments are then used.
+        arguments: keyword arguments that change the architecture.
+        device: `meta` for a look at it.
+
+    Raises:
+        CdlError: timm cannot build it.
+    """
+    try:
+        with _quiet(), torch.device(device):
+            made: nn.Module = timm.create_model(
+                model, pretrained=False, num_classes=0, **dict(arguments or {})
+            )
+    except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CdlError(f"timm {timm.__version__} cannot build {model!r}: {first}") from error
+    return made.eval()
+
+
+def refusal(model: nn.Module) -> str | None:
+    """Return why a model cannot be prompted, None if it can; it may lie on the meta device."""
+    name = type(model).__name__
+    if getattr(type(model), "forward_features", None) not in _SEQUENCES:
+        return f"{name} is no sequence of blocks over the same tokens"
+    unreached = next((b for b in model.blocks if not attentions(b)), None)
+    if unreached is not None:
+        return f"{type(unreached).__name__} has an attention that prefixes cannot enter"
+    if model.in_chans != 3:
+        return f"it reads images of {model.in_chans} channels"
+    if not model.global_pool:
+        return "it has no pooled feature, which queries and heads read"
+    return None
+
+
+def shape_of(model: nn.Module) -> BackboneShape:
+    """Return the shape of a model that can be prompted."""
+    height, width = _pair(model.patch_embed.feat_ratio(as_scalar=False))
+    if height != width:
+        raise CdlError(f"its patches are not square but {height} x {width} pixels")
+    return BackboneShape(
+        width=model.embed_dim,
+        depth=len(model.blocks),
+        patch=height,
+        class_token=model.cls_token is not None,
+    )
+
+
+def validate(model: nn.Module) -> None:
+    """Run a model on the meta device with a prefix in every block.
+
+    Raises:
+        CdlError: it is refused, or its shapes do not fit.
+    """
+    reason = refusal(model)
+    if reason is not None:
+        raise CdlError(reason)
+    shape = shape_of(model)
+    pair = (torch.zeros(1, 2, shape.width, device="meta"),) * 2
+    images = torch.zeros(1, 3, *model.patch_embed.img_size, device="meta")
+    injection = Injection(prefixes=dict.fromkeys(range(shape.depth), pair))
+    encoded = encode(model, images, injection, keep_blocks=1)
+    if encoded.features.shape != (1, 1, shape.width):
+        raise CdlError(f"its pooled feature has the shape {tuple(encoded.features[:, 0].shape)}")
+
+
+def pooling(model: nn.Module) -> str:
+    """Return how a model pools its tokens, in a word or two."""
+    words = {"token": "class token", "avg": "average", "map": "attention pool"}
+    return words.get(model.global_pool, str(model.global_pool))
+
+
+def parts(model: nn.Module) -> str:
+    """Return in words what a model has besides a plain ViT's parts: they fix how it is run."""
+    block = model.blocks[0]
+    attention, mlp = attentions(block)[0], getattr(block, "mlp", None)
+    kinds = [type(block), type(attention), type(model.norm), type(model.fc_norm), type(mlp)]
+    kinds += [type(getattr(mlp, "act", None)), type(getattr(model, "rope", None))]
+    kinds += [type(model.patch_embed), type(getattr(model.patch_embed, "backbone", None))]
+    names = [kind.__name__ for kind in dict.fromkeys(kinds)]
+    flags = {
+        "pre-norm": not isinstance(model.norm_pre, nn.Identity),
+        "LayerScale": isinstance(getattr(block, "ls1", getattr(block, "ls", None)), LayerScale)
+        or getattr(block, "gamma_1", None) is not None,
+        "q/k norm": not isinstance(attention.q_norm, nn.Identity),
+        "norm of attention": not isinstance(getattr(attention, "norm", nn.Identity()), nn.Identity),
+        "gate": getattr(attention, "gate", None) is not None,
+        "grouped heads": any(getattr(a, "num_kv_groups", 1) > 1 for a in model.modules()),
+        "separate q, k, v": getattr(attention, "q_proj", None) is not None,
+        "registers": model.reg_token is not None,
+        "no absolute positions": model.pos_embed is None,
+        "no_embed_class": model.no_embed_class,
+    }
+    plain = {"Block", "Attention", "LayerNorm", "Identity", "Mlp", "GELU", "NoneType", "PatchEmbed"}
+    plain |= {"EvaBlock"} if isinstance(model, Eva) else set()
+    words = [name for name in names if name not in plain] + [w for w, has in flags.items() if has]
+    return ", ".join(words) or "plain"
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep timm's remarks about what it builds out of the log."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

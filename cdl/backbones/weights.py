@@ -1,0 +1,133 @@
+"""Files of weights: read without running what they hold, and brought to the names that timm uses."""
+
+import logging
+import pickle
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from cdl.runtime.errors import CdlError
+
+log = logging.getLogger(__name__)
+
+_CONTAINERS = ("state_dict", "model", "teacher", "target_encoder", "model_ema", "encoder")
+_PREFIXES = ("module.", "backbone.", "base_encoder.", "momentum_encoder.", "encoder.", "model.")
+_HEADS = ("head.", "head_dist.", "attn_pool.")  # of a classifier, or of another way of pooling
+
+
+def read(path: Path, remedy: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file and its header's metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CdlError(f"backbone file {str(path)!r} cannot be read: {error}{remedy}") from error
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a `.pth` or `.bin` file; nothing that it holds is run.
+
+    Raises:
+        CdlError: it cannot be read, or holds more than tensors and plain values.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise CdlError(f"{str(path)!r} cannot be read: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise CdlError(
+            f"{str(path)!r} holds more than tensors, which only running code of the file could "
+            "read, so it is refused; ask its authors for the state dict alone"
+        ) from error
+    while isinstance(found, Mapping):
+        inner = next((key for key in _CONTAINERS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            break
+        found = found[inner]
+    state = {}
+    if isinstance(found, Mapping):
+        state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+    if not state:
+        raise CdlError(f"{str(path)!r} holds no state dict of tensors by name")
+    return state
+
+
+def without_prefix(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Strip what training code puts before a model's names; other tensors lose nothing."""
+    wanted, best = set(model.state_dict()), dict(state)
+    while not wanted & set(best):
+        prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in best)), None)
+        if prefix is None:
+            return dict(state)  # timm's own conversion may know the names
+        best = {k[len(prefix) :]: v for k, v in best.items() if k.startswith(prefix)}
+    return best
+
+
+def fitted(
+    state: Mapping[str, Tensor], name: str, model: nn.Module, what: str, foreign: bool = False
+) -> dict[str, Tensor]:
+    """Return exactly the tensors of a model, converted by timm where it knows how.
+
+    Args:
+        state: tensors as they were published.
+        name: timm's name of the model.
+        model: it, on the meta device or any other.
+        what: `backbone file 'x'`, for sentences.
+        foreign: whether tensors that the model lacks are dropped whatever they are called, and
+            not only those of heads; what is dropped stands in the log.
+
+    Raises:
+        CdlError: a tensor is missing, has another shape, or is not known.
+    """
+    module = sys.modules[timm.model_entrypoint(name.split(".")[0]).__module__]
+    convert: Any = getattr(module, "checkpoint_filter_fn", None)
+    made: dict[str, Tensor] = convert(dict(state), model) if convert else dict(state)
+    wanted = model.state_dict()
+    extra = [k for k in made if k not in wanted]
+    unknown = [] if foreign else [k for k in extra if not k.startswith(_HEADS)]
+    missing = [k for k in wanted if k not in made]
+    differing = [
+        f"{k} {tuple(made[k].shape)} for {tuple(t.shape)}"
+        for k, t in wanted.items()
+        if k in made and made[k].shape != t.shape
+    ]
+    wrong = [("lacks", missing), ("has unknown", unknown), ("has of other shapes", differing)]
+    problems = [f"it {verb} {_some(names)}" for verb, names in wrong if names]
+    if problems:
+        raise CdlError(f"{what} does not have the tensors of timm's {name}: {'; '.join(problems)}")
+    if extra:
+        log.info("%s: dropped %s", what, _some(extra))
+    return {k: made[k] for k in wanted}
+
+
+def dropped(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> list[str]:
+    """Return the names in a file of which nothing was kept, by their first part."""
+    return sorted({k.split(".")[0] for k in state} - {k.split(".")[0] for k in kept})
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def preprocessing(model: str) -> dict[str, Any]:
+    """Return mean, std and interpolation of a timm model, of its tag if it names one."""
+    try:
+        config = timm.get_pretrained_cfg(model)
+    except RuntimeError as error:
+        raise CdlError(f"backbone {model!r} is not known to timm {timm.__version__}") from error
+    if config is None:
+        raise CdlError(f"timm {timm.__version__} knows no backbone {model!r}")
+    return {
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "interpolation": config.interpolation,
+    }
