@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cdl.backbones.commands import app as backbones
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
@@ -35,6 +36,7 @@ Configs = Annotated[
 ]
 # of the click inside typer, which has no name of its own in older versions
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+app.add_typer(backbones, name="backbones")
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 

@@ -326,7 +326,11 @@ def test_a_configuration_without_end_is_refused():
     [
         (b"", "is not a .safetensors file"),
         (b"[" * 9000, "is not a .safetensors file"),
-        (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "is not a .safetensors file"),
+        (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "says in its header neither"),
+        (
+            json.dumps({"__metadata__": {"timm_model": "swin_tiny_patch4_window7_224"}}).encode(),
+            "cannot be prompted: SwinTransformer is no sequence .* near is vit_tiny_patch16_224",
+        ),
         (
             json.dumps(
                 {
@@ -341,7 +345,7 @@ def test_a_configuration_without_end_is_refused():
             json.dumps(
                 {"__metadata__": {"embed_dim": "96", "depth": "6", "patch_size": "0"}}
             ).encode(),
-            "is not a .safetensors file",
+            "name the timm model whose weights it holds in backbones.vit_nano.model",
         ),
     ],
 )

@@ -1,0 +1,190 @@
+"""Files of weights: whose they are, what of them is kept, and what may be wrong with them."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from cdl.backbones.check import Checked, check, import_weights
+from cdl.backbones.fetch import fetch
+from cdl.backbones.frozen import Backbone
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+
+NAME = "test_vit"  # timm's smallest: width 64, 6 blocks, 160 px
+
+
+@pytest.fixture
+def published():
+    """A classifier as timm would publish it."""
+    torch.manual_seed(0)
+    return timm.create_model(NAME, num_classes=5).eval()
+
+
+def feature(model, images, mean=0.5, std=0.5):
+    return model.forward_head(model.forward_features((images - mean) / std), pre_logits=True)
+
+
+@pytest.mark.parametrize("said", ["in its header", "beside the path"])
+def test_a_file_of_a_timm_model_needs_only_its_name(published, said, tmp_path):
+    file, output = tmp_path / "mine.safetensors", tmp_path / "b.safetensors"
+    header = {"mean": "[0.5, 0.5, 0.5]", "std": "0.25, 0.25, 0.25"}
+    beside = {"timm_model": NAME} if said == "beside the path" else {}
+    save_file(published.state_dict(), file, header | ({} if beside else {"timm_model": NAME}))
+    fetch(output, "file", str(file), **beside)
+    images = torch.rand(2, 3, 160, 160)
+    expected = feature(published, images, 0.5, 0.25)
+    query = Backbone.load(output, 160, "backbone").query(images)
+    torch.testing.assert_close(query, expected, rtol=0, atol=1e-5)
+    record = artifacts.read_json(output.with_suffix(".json"))
+    assert record["timm_model"] == NAME
+    assert record["architecture"]["global_pool"] == "token"
+
+
+def test_mean_and_std_of_a_file_without_are_those_of_the_models_tag(published, tmp_path):
+    file, output = tmp_path / "mine.safetensors", tmp_path / "b.safetensors"
+    save_file(published.state_dict(), file)
+    fetch(output, "file", str(file), timm_model=f"{NAME}.r160_in1k")
+    config = timm.get_pretrained_cfg(f"{NAME}.r160_in1k")
+    record = artifacts.read_json(output.with_suffix(".json"))
+    assert (record["mean"], record["std"]) == (list(config.mean), list(config.std))
+    assert record["interpolation"] == config.interpolation
+
+
+def changed(state, name):
+    state = dict(state)
+    if name == "missing":
+        del state["blocks.3.attn.qkv.weight"]
+    elif name == "another shape":
+        state["norm.weight"] = state["norm.weight"][:32].clone()
+    else:
+        state["adapter.weight"] = torch.ones(1)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "it lacks blocks.3.attn.qkv.weight$"),
+        ("another shape", r"it has of other shapes norm.weight .32,. for .64,.$"),
+        ("unknown", "it has unknown adapter.weight$"),
+    ],
+)
+def test_other_tensors_than_the_models_are_one_sentence(published, name, message, tmp_path):
+    file = tmp_path / "mine.safetensors"
+    save_file(changed(published.state_dict(), name), file)
+    with pytest.raises(CdlError, match=f"does not have the tensors of timm's {NAME}: {message}"):
+        fetch(tmp_path / "b.safetensors", "file", str(file), timm_model=NAME)
+
+
+def test_a_refused_family_is_one_sentence(tmp_path):
+    file = tmp_path / "mine.safetensors"
+    save_file({"x": torch.ones(1)}, file)
+    with pytest.raises(CdlError, match="'resnet18' cannot be prompted: ResNet is no sequence of b"):
+        fetch(tmp_path / "b.safetensors", "file", str(file), timm_model="resnet18")
+
+
+def test_an_artifact_of_earlier_versions_loads(tmp_path):
+    output = tmp_path / "b.safetensors"
+    fetch(output, "embedded", "vit_nano_patch4_32")
+    images = torch.rand(1, 3, 16, 16)
+    expected = Backbone.load(output, 16, "backbone").query(images)
+    state, record = artifacts.load(output)
+    keys = ("model", "architecture", "mean", "std", "file_sha256", "fingerprint")
+    artifacts.save(output, state, {key: record[key] for key in keys})
+    assert torch.equal(Backbone.load(output, 16, "backbone").query(images), expected)
+
+
+def test_releases_of_other_programs_are_imported_without_running_them(published, tmp_path):
+    """A checkpoint as MoCo v3, DINO and iBOT publish them: nested, prefixed, with more inside."""
+    own = {f"module.base_encoder.{k}": v for k, v in published.state_dict().items()}
+    file, output = tmp_path / "release.pth", tmp_path / "mine.safetensors"
+    more = {"module.predictor.0.weight": torch.ones(2), "module.base_encoder.extra": torch.ones(1)}
+    torch.save({"epoch": 3, "state_dict": own | more}, file)
+    assert import_weights(file, NAME, output) == ["extra", "head"]
+    kept = load_file(output)
+    assert torch.equal(kept["norm.weight"], published.norm.weight)
+    fetch(tmp_path / "b.safetensors", "file", str(output))
+    images = torch.rand(1, 3, 160, 160)
+    config = timm.get_pretrained_cfg(NAME)
+    normalised = [torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std)]
+    torch.testing.assert_close(
+        Backbone.load(tmp_path / "b.safetensors", 160, "backbone").query(images),
+        feature(published, images, *normalised),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("this must not be printed",)
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path, capsys):
+    file = tmp_path / "release.pth"
+    torch.save({"state_dict": Hostile()}, file)
+    with pytest.raises(CdlError, match="holds more than tensors"):
+        import_weights(file, NAME, tmp_path / "mine.safetensors")
+    file.write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(CdlError, match="cannot be read|holds more than tensors"):
+        import_weights(file, NAME, tmp_path / "mine.safetensors")
+    file.write_bytes(b"no weights")
+    with pytest.raises(CdlError, match="cannot be read|holds more than tensors"):
+        import_weights(file, NAME, tmp_path / "mine.safetensors")
+    assert not (tmp_path / "mine.safetensors").exists()
+    assert "must not" not in capsys.readouterr().out
+
+
+def test_a_check_says_what_a_model_is_and_whether_it_runs_as_timms(published, tmp_path, monkeypatch):
+    file = tmp_path / "mine.safetensors"
+    save_file(published.state_dict(), file)
+    found = check(NAME, file)
+    assert found == Checked(NAME, 64, 6, 101, "class token", found.difference)
+    assert 0 <= found.difference <= 1e-5
+    assert "cannot be prompted" in check("resnet18").problem
+
+    def other(vit, images):
+        spoilt = copy.deepcopy(vit)
+        spoilt.norm.bias.data += 1
+        return encode(spoilt, images)
+
+    from cdl.backbones.vit import encode
+
+    monkeypatch.setattr("cdl.backbones.check.encode", other)
+    assert "differs from timm's own" in check(NAME).problem
+
+
+def cdl(*arguments, folder):
+    command = [sys.executable, "-m", "cdl", "backbones", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_commands_answer_in_words_and_in_json(published, tmp_path):
+    listed = cdl("list", "dinov3", folder=tmp_path)
+    assert "  vit_small_patch16_dinov3.lvd1689m\n" in listed.stdout
+    assert "swin" not in listed.stdout
+    (entry,) = json.loads(cdl("list", "test_vit3", "--json", folder=tmp_path).stdout)
+    assert (entry["width"], entry["pooling"]) == (96, "attention pool")
+    assert cdl("list", "nonsense", folder=tmp_path).returncode == 1
+
+    torch.save(published.state_dict(), tmp_path / "x.pth")
+    imported = cdl("import", "x.pth", "--model", NAME, folder=tmp_path)
+    assert imported.stdout == f"x.safetensors: {NAME}; dropped: head\n"
+    both = cdl("check", NAME, "resnet18", folder=tmp_path)
+    assert both.returncode == 1
+    first, second = both.stdout.splitlines()
+    assert first.startswith(f"{NAME}: width 64, 6 blocks, 101 tokens, class token, difference ")
+    assert first.endswith(": ok")
+    assert second.startswith("resnet18: 'resnet18' cannot be prompted: ")
+    one = cdl("check", NAME, "--weights", "x.safetensors", "--json", folder=tmp_path)
+    assert one.returncode == 0
+    assert json.loads(one.stdout)[0]["problem"] == ""
+    wrong = cdl("check", NAME, "--weights", "absent.safetensors", folder=tmp_path)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
