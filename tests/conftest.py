@@ -22,9 +22,10 @@ torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over
 
 
 def pytest_collection_modifyitems(items):
-    """A test of a finished run or in a browser is slow; `gpu` is skipped where torch sees none."""
+    """Mark as slow what starts programs; skip `gpu` where torch sees none."""
     for item in items:
-        if {"finished", "browser"} & set(getattr(item, "fixturenames", ())):
+        programs = item.path.relative_to(HERE).parts[0] in ("cli", "workflow")
+        if programs or {"finished", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))

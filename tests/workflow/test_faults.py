@@ -18,8 +18,6 @@ from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.study.inputs import needs
 
-pytestmark = pytest.mark.slow
-
 RUNS = "results/tiny/digits/coda_prompt"
 STUDENT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 NONE = "student-vit_nano-q-vit_nano"

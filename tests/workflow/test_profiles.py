@@ -7,8 +7,6 @@ import yaml
 import yte
 from runs import ROOT, snakemake
 
-pytestmark = pytest.mark.slow
-
 DEFAULT = ROOT / "profiles" / "default" / "config.yaml"
 SLURM = ROOT / "workflow" / "profiles" / "slurm" / "config.yaml"
 RULES = {path.name: path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")}

@@ -16,8 +16,6 @@ from cdl.runtime import artifacts
 from cdl.runtime.errors import Interrupted
 from cdl.study.inputs import needs
 
-pytestmark = pytest.mark.slow
-
 LONG = {"training": {"epochs": 3}, "grid": {"distillers": ["none", "kd", "cdl_prompt"]}}
 
 

@@ -6,8 +6,6 @@ import pandas as pd
 import pytest
 from runs import ROOT, contents, planned, run, snakemake
 
-pytestmark = pytest.mark.slow
-
 TABLES = "results/tiny/tables"
 ALL_TASKS = {"train": 4, "distil": 4, "evaluate": 4}
 LATER_TEACHER = {"queries": 2, "teacher_targets": 2, "train": 2, "distil": 4, "evaluate": 3}

@@ -11,8 +11,6 @@ import cluster
 import pytest
 from runs import ROOT, command_of, contents
 
-pytestmark = pytest.mark.slow
-
 DOCS = ROOT / "docs" / "cluster.md"
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 TEACHER = "results/tiny/digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
