@@ -22,13 +22,13 @@ from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
+from cdl.learners.factory import TaskContext, build_learner, build_stream, compute_of, keys
+from cdl.learners.learner import Learner
+from cdl.learners.teacher import Teacher
 from cdl.learning import targets
 from cdl.learning.checkpointing import State
-from cdl.learning.factory import TaskContext, build_learner, build_stream, compute_of, keys
-from cdl.learning.learner import Learner
 from cdl.learning.loop import train_task
 from cdl.learning.targets import over_test_images, over_views
-from cdl.learning.teacher import Teacher
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import Execution

@@ -142,7 +142,7 @@ def status(
 
     Cells of the tables and their jobs are done, running, failed or missing.
     """
-    from cdl.study.status import report
+    from cdl.inventory.status import report
 
     grid = grid_of(config)
     os.chdir(directory)
@@ -209,10 +209,10 @@ def verify(
 
     What is damaged or missing is named. Without CONFIG, those of the default configuration.
     """
-    from cdl.report.verify import Vouched
-    from cdl.report.verify import verify as compare
+    from cdl.inventory.records import records_of, sources_of
+    from cdl.inventory.verify import Vouched
+    from cdl.inventory.verify import verify as compare
     from cdl.study.inputs import Inputs
-    from cdl.study.records import records_of, sources_of
 
     inputs = Inputs(grid_of(config or [program() / "config" / "default.yaml"]))
     os.chdir(directory)
@@ -237,7 +237,7 @@ def clean(
 
     The size of each and of all is said.
     """
-    from cdl.study.cleaning import drop, leftovers
+    from cdl.inventory.cleaning import drop, leftovers
 
     grids = [grid_of([Path(file) for file in config.split("+")]) for config in configs]
     os.chdir(directory)

@@ -12,7 +12,7 @@ from torch import nn
 from cdl.backbones.shape import BackboneShape
 from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
-from cdl.learning.factory import build
+from cdl.learners.factory import build
 from cdl.prompts import PROMPTS
 
 ROOT = Path(__file__).parent.parent

@@ -3,8 +3,8 @@
 import torch
 
 from cdl.backbones.shape import BackboneShape
-from cdl.learning.factory import build
-from cdl.learning.teacher import Teacher
+from cdl.learners.factory import build
+from cdl.learners.teacher import Teacher
 
 N_CLASSES, TASKS = 7, (slice(0, 4), slice(4, 7))
 

@@ -84,7 +84,9 @@ class Entrance:
 
 def attentions(block: nn.Module) -> list[nn.Module]:
     """Return the modules of a block, or the block itself, whose code attends to all tokens."""
-    return [module for module in block.modules() if _CALLED in type(module).forward.__code__.co_names]
+    return [
+        module for module in block.modules() if _CALLED in type(module).forward.__code__.co_names
+    ]
 
 
 def entrance(block: nn.Module) -> Entrance:

@@ -80,7 +80,9 @@ def check(
 )
 def import_(
     file: Annotated[Path, typer.Argument(help="A .pth or .bin file with a state dict.")],
-    model: Annotated[str, typer.Option(help="timm's name of what it holds; a tag gives mean, std.")],
+    model: Annotated[
+        str, typer.Option(help="timm's name of what it holds; a tag gives mean, std.")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File to write; without it FILE with .safetensors.")
     ] = None,

@@ -25,7 +25,9 @@ PLAIN = "vit_base_patch16_224"  # timm's plain ViT; arguments give it any shape
 _SEQUENCES = (VisionTransformer.forward_features, Eva.forward_features)
 
 
-def create(model: str, arguments: Mapping[str, Any] | None = None, device: str = "cpu") -> nn.Module:
+def create(
+    model: str, arguments: Mapping[str, Any] | None = None, device: str = "cpu"
+) -> nn.Module:
     """Return timm's model with random weights, without its classifier, in eval mode.
 
     Args:

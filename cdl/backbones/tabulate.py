@@ -1,6 +1,6 @@
 """Make `architectures.csv` and `docs/backbones.md` from the timm that is installed.
 
-    python -m cdl.backbones.tabulate
+python -m cdl.backbones.tabulate
 """
 
 import csv

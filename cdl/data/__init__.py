@@ -1,37 +1,10 @@
-"""Datasets by name, packed pixels, class order and tasks, seeded views. Knows no model.
+"""Packed pixels, class order and tasks, seeded views, batches. Knows no model.
 
 Nothing is imported here, so that preparing a dataset does not wait for torch: only facts stand
 here that others plan with.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 MANIFEST = "manifest.json"  # of a packed folder
-SPLITS = ("train", "test")
-N_CLASSES = {"digits": 10, "cifar100": 100, "imagenet_r": 200}  # of sources that have them fixed
-N_IMAGES = {  # of training and test images, of published sources
-    "cifar100": {"train": 50_000, "test": 10_000},
-    "imagenet_r": {"train": 24_000, "test": 6_000},
-}
-DIGITS = 1797  # images of both splits
-
-
-def n_training_images(source: str, options: Mapping[str, Any], per_class: int | None) -> int | None:
-    """Return how many training images a source has, None if only its files say.
-
-    Args:
-        source: its name.
-        options: its block of the configuration.
-        per_class: most of each class; None for all.
-    """
-    if source == "digits":
-        n = DIGITS - int(options.get("test_images", 0))
-    elif source in N_IMAGES:
-        n = N_IMAGES[source]["train"]
-    else:
-        return None
-    return n if per_class is None else min(n, per_class * N_CLASSES[source])
 
 
 def pixels_name(split: str) -> str:

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cdl.data import MANIFEST, SPLITS, index_name, pixels_name
-from cdl.data.decoding import UnreadableImage
-from cdl.data.items import Item, Source
-from cdl.data.sources import SOURCES
+from cdl.data import MANIFEST, index_name, pixels_name
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
+from cdl.sources import SPLITS
+from cdl.sources.catalogue import SOURCES
+from cdl.sources.decoding import UnreadableImage
+from cdl.sources.items import Item, Source
 
 log = logging.getLogger(__name__)
 _NAMED = 20  # of many images in one sentence

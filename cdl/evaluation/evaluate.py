@@ -24,8 +24,7 @@ from cdl.evaluation.metrics import (
     own_task_predictions,
     prediction_metrics,
 )
-from cdl.learning import checkpointing
-from cdl.learning.factory import (
+from cdl.learners.factory import (
     build_learner,
     build_stream,
     compute_of,
@@ -33,8 +32,9 @@ from cdl.learning.factory import (
     place_backbones,
     versions,
 )
-from cdl.learning.learner import Learner
-from cdl.learning.specs import test_queries_spec
+from cdl.learners.learner import Learner
+from cdl.learners.specs import test_queries_spec
+from cdl.learning import checkpointing
 from cdl.learning.targets import over_test_images
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
@@ -114,8 +114,8 @@ def evaluate_run(
         spec: specification of the learner.
         inputs: what it is evaluated from.
         results: JSON to write: matrix, metrics, specification, inputs, versions.
-        predictions: Parquet to write: the last stage's prediction for every test image, among
-            all classes and among those of its own task.
+        predictions: Parquet to write: the last stage's for every test image, among all classes
+            and among those of its own task.
         teacher_query: name of the backbone whose query the teacher's prompts read, if the
             distiller maps them at prediction; else None.
         images_per_class: test images per class; None for all.
@@ -130,27 +130,23 @@ def evaluate_run(
     learner = _learner(spec, test.stream, loaded, inputs.checkpoints[0])
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
     known = _known_queries(spec, test, inputs.queries, images_per_class, weights)
-    stages = [
-        _stage(checkpoint, t, spec, weights) for t, checkpoint in enumerate(inputs.checkpoints)
-    ]
+    stages = [_stage(path, t, spec, weights) for t, path in enumerate(inputs.checkpoints)]
     evaluated = [metadata for _, metadata in stages]
     compute = compute_of(spec, execution)  # all is read: now a GPU is waited for
     place_backbones(spec, loaded, compute)
     learner.to(compute.device)
-    own = foreign = None
-    if learner.needs_query:
-        queries = _Queries(test, compute, loaded, known)
-        own = queries(spec["query"])
-        foreign = own if teacher_query == spec["query"] else queries(teacher_query)
+    queries = _Queries(test, compute, loaded, known)
+    own = queries(spec["query"] if learner.needs_query else None)
+    same = teacher_query == spec["query"] or not learner.needs_query
+    foreign = own if same else queries(teacher_query)
     matrix, within = (np.full((len(test.counts), len(test.counts)), np.nan) for _ in range(2))
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
         scores = _scores(learner, test, compute, t, own, foreign)
         _check_finite(scores, f"logits of {inputs.checkpoints[t]}", metadata)
         matrix[t, : t + 1] = _accuracies(scores, test, t)
-        own_task = own_task_predictions(
-            scores.numpy(), test.owner[: len(scores)].numpy(), test.stream.sizes
-        )
+        owner = test.owner[: len(scores)].numpy()
+        own_task = own_task_predictions(scores.numpy(), owner, test.stream.sizes)
         within[t, : t + 1] = _own_task_accuracies(own_task, test, t)
         log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
     states = [] if execution.states is None else _states(execution.states, evaluated)
@@ -158,11 +154,10 @@ def evaluate_run(
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
     about = {"images": images_per_class, "device": compute.name}
-    found = _results(test, {"matrix": matrix, "task_incremental_matrix": within}, frame)
-    content = found | _provenance(spec, test, evaluated, about)
+    content = _results(test, {"matrix": matrix, "task_incremental_matrix": within}, frame)
+    content |= _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
-    for path in states:
-        path.unlink(missing_ok=True)
+    checkpointing.forget(states)
 
 
 def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.frozen import Backbone
-from cdl.learning.factory import TaskContext, keys
+from cdl.learners.factory import TaskContext, keys
+from cdl.learners.learner import Learner
 from cdl.learning.features import read_features
-from cdl.learning.learner import Learner
 from cdl.learning.schedules import lagged_warm_cosine
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator

@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +111,9 @@ def path_of(folder: str, key: str) -> Path:
     if not (isinstance(key, str) and _KEY.fullmatch(key)):
         raise CdlError(f"state: {key!r} names no saved state; its name has 32 hexadecimal digits")
     return Path(folder) / f"{key}.safetensors"
+
+
+def forget(states: Iterable[Path]) -> None:
+    """Remove states, as far as they are there."""
+    for path in states:
+        path.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cdl.backbones.frozen import Backbone
 from cdl.data.views import Views
-from cdl.learning.factory import TaskContext
-from cdl.learning.learner import Learner
+from cdl.learners.factory import TaskContext
+from cdl.learners.learner import Learner
 from cdl.learning.targets import over_test_images
 
 

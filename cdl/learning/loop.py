@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
+from cdl.learners.learner import Learner
 from cdl.learning.checkpointing import State
-from cdl.learning.learner import Learner
 from cdl.learning.step import Step
 from cdl.runtime.errors import CdlError
 

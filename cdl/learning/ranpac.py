@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.distillers.kd import KD, standardised
-from cdl.learning.factory import TaskContext
+from cdl.learners.factory import TaskContext
+from cdl.learners.learner import Learner
+from cdl.learners.teacher import TeacherSource
 from cdl.learning.features import read_features
-from cdl.learning.learner import Learner
-from cdl.learning.teacher import TeacherSource
 from cdl.prompts.heads import PrototypeHead
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation

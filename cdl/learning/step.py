@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
-from cdl.learning.learner import Learner
+from cdl.learners.learner import Learner
 from cdl.runtime.errors import CdlError
 
 _WARM_UP = 3  # eager steps before a capture: lazily made buffers, workspaces, Adam's moments

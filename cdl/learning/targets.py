@@ -18,15 +18,15 @@ from cdl.data.batches import Batch, Batches
 from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
-from cdl.learning.checkpointing import State
-from cdl.learning.factory import (
+from cdl.learners.factory import (
     TaskContext,
     compute_of,
     load_backbones,
     place_backbones,
     versions,
 )
-from cdl.learning.teacher import open_teacher
+from cdl.learners.teacher import open_teacher
+from cdl.learning.checkpointing import State
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
@@ -47,7 +47,7 @@ def write_queries(
     """Compute and write the queries of all training views of a task.
 
     Args:
-        spec: see `cdl.learning.specs.queries_spec`.
+        spec: see `cdl.learners.specs.queries_spec`.
         task: counted from 0.
         data: packed folder.
         backbone: path of the query backbone's artifact.
@@ -128,7 +128,7 @@ def write_targets(
     """Compute and write a teacher's logits of the current classes for all views of a task.
 
     Args:
-        spec: see `cdl.learning.specs.targets_spec`.
+        spec: see `cdl.learners.specs.targets_spec`.
         task: counted from 0.
         inputs: what they are computed from.
         output: cache to write.

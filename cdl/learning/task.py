@@ -10,9 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from cdl.distillers import DISTILLERS
-from cdl.learning.alignment import Alignment, align_learner, restore_trained
-from cdl.learning.checkpointing import State
-from cdl.learning.factory import (
+from cdl.learners.factory import (
     Query,
     TaskContext,
     build_learner,
@@ -20,10 +18,12 @@ from cdl.learning.factory import (
     no_query,
     versions,
 )
-from cdl.learning.learner import MEMORY, Learner
+from cdl.learners.learner import MEMORY, Learner
+from cdl.learners.teacher import TeacherSource
+from cdl.learning.alignment import Alignment, align_learner, restore_trained
+from cdl.learning.checkpointing import State
 from cdl.learning.loop import per_epoch, train_task
 from cdl.learning.ranpac import solve_task
-from cdl.learning.teacher import TeacherSource
 from cdl.prompts import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cdl.data.folders import images_of, tables_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.sources.folders import images_of, tables_of
 from cdl.study.configuration import ConfigError
 from cdl.study.layout import digest
 

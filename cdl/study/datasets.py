@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from cdl.data.summary import Summary, summarise
 from cdl.runtime.errors import CdlError
+from cdl.sources.summary import Summary, summarise
 from cdl.study import layout
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import files_of, hashes

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cdl.learning.specs import queries_spec, targets_spec, test_queries_spec
+from cdl.learners.specs import queries_spec, targets_spec, test_queries_spec
 from cdl.study import layout
 from cdl.study.contents import contents, files_of
 from cdl.study.grid import Grid

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.backbones.shape import BackboneShape
-from cdl.data import N_CLASSES, n_training_images
 from cdl.prompts import PROMPTS
 from cdl.runtime.errors import CdlError
+from cdl.sources import N_CLASSES, n_training_images
 from cdl.study.configuration import ConfigError
 from cdl.study.runs import Run
 
@@ -25,9 +25,7 @@ def shipped_backbones() -> dict[str, Path]:
     return {path.stem: path for path in sorted(EMBEDDED.glob("*.safetensors"))}
 
 
-def shape_of(
-    name: str, source: str, model: str, timm_model: str | None = None
-) -> BackboneShape:
+def shape_of(name: str, source: str, model: str, timm_model: str | None = None) -> BackboneShape:
     """Return the shape of a backbone without loading it; raise `ConfigError` if that fails."""
     field = f"backbones.{name}.{source}"
     if source == "timm":
@@ -403,7 +401,9 @@ def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str
 
 def _fitnets(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
     grids = [_size(shape, dataset) // (shape.patch or 1) for shape in (teacher, own)]
-    right = "equally many patches, not {0} x {0} and {1} x {1}: it compares token by token; set size"
+    right = (
+        "equally many patches, not {0} x {0} and {1} x {1}: it compares token by token; set size"
+    )
     _reject(grids[0] != grids[1], *_pair(run), right.format(*grids))
     right = "two backbones with a class token, or two without: it compares token by token"
     _reject(own.class_token != teacher.class_token, *_pair(run), right)

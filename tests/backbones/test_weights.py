@@ -142,7 +142,9 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path, capsys):
     assert "must not" not in capsys.readouterr().out
 
 
-def test_a_check_says_what_a_model_is_and_whether_it_runs_as_timms(published, tmp_path, monkeypatch):
+def test_a_check_says_what_a_model_is_and_whether_it_runs_as_timms(
+    published, tmp_path, monkeypatch
+):
     file = tmp_path / "mine.safetensors"
     save_file(published.state_dict(), file)
     found = check(NAME, file)

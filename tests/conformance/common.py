@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.shape import BackboneShape
 from cdl.distillers.base import DistillerContext, Output
-from cdl.learning.learner import Learner
+from cdl.learners.learner import Learner
 from cdl.prompts.base import PromptContext
 
 Config = dict[str, Any]

@@ -3,7 +3,7 @@
 from common import Config, Kinds, Result, Tensors, below, load, vit
 
 from cdl.backbones.frozen import Backbone
-from cdl.learning.factory import build
+from cdl.learners.factory import build
 
 _OPTIONS = {
     "one_prompt": ("length", "g_length", "g_layers", "e_layers"),

@@ -13,10 +13,10 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
 from cdl.distillers.none import NoDistillation
-from cdl.learning.factory import build
-from cdl.learning.learner import Learner
+from cdl.learners.factory import build
+from cdl.learners.learner import Learner
+from cdl.learners.teacher import Teacher
 from cdl.learning.loop import train_task
-from cdl.learning.teacher import Teacher
 
 _METHODS: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "L2P": ("l2p", lambda c: {k: c[k] for k in ("pool", "length", "top_k", "layers")}),

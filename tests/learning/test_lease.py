@@ -12,8 +12,8 @@ import torch
 from cdl.backbones.frozen import Backbone
 from cdl.data.packed import Packed
 from cdl.evaluation import evaluate
+from cdl.learners.learner import Learner
 from cdl.learning import targets, task
-from cdl.learning.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.gpus import leased_gpu
 

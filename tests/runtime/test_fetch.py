@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 
 from cdl.backbones import fetch as backbones
 from cdl.backbones.frozen import Backbone
-from cdl.data import archives
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
+from cdl.sources import archives
 
 ROOT = Path(__file__).parents[2]
 PREPARE = "workflow/rules/prepare.smk"
@@ -542,7 +542,7 @@ def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
     callers = {
         path.stem
         for path in (ROOT / "workflow" / "scripts").glob("*.py")
-        if {"cdl.backbones.fetch", "cdl.data.archives.fetch"} & set(imports(path))
+        if {"cdl.backbones.fetch", "cdl.sources.archives.fetch"} & set(imports(path))
     }
     assert callers == {"fetch_backbone", "fetch_dataset"}
     local = re.search(r"localrules:\n((?:    \w+,\n)+)", (ROOT / PREPARE).read_text())[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cdl.learning.specs import precision_of
+from cdl.learners.specs import precision_of
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import needs

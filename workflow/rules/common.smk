@@ -9,7 +9,7 @@ from cdl.study import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
-from cdl.study.overwriting import announced
+from cdl.inventory.overwriting import announced
 from cdl.study.specifications import in_use, specification
 
 

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cdl.data import SPLITS
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.runtime.artifacts import check_artifact, check_files, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
+from cdl.sources import SPLITS
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ SHOWN = 10  # files of a source that are named
 
 
 def records_of(inputs: Inputs) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of `cdl.report.verify.Vouched` for all files of a configuration."""
+    """Yield the arguments of `cdl.inventory.verify.Vouched` for all files of a configuration."""
     grid = inputs.grid
     for name in inputs.sources:
         record, *body = layout.packed(name).outputs()
@@ -120,8 +120,8 @@ def _reread(files: Sequence[Path], memory: Path) -> None:
 
 
 def _published(name: str, root: str) -> None:
-    from cdl.data.archives import PUBLISHED
     from cdl.runtime.fetching import obtain
+    from cdl.sources.archives import PUBLISHED
 
     there = [file for file in PUBLISHED[name] if Path(root, file.name).is_file()]
     obtain(there, root, offline=True)

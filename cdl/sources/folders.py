@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cdl.data import SPLITS
 from cdl.runtime.artifacts import fingerprint, fingerprint_file
 from cdl.runtime.errors import CdlError
+from cdl.sources import SPLITS
 
 SUFFIXES = frozenset(".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff".split())
 FOREIGN = frozenset(  # of images that no decoder reads: never left out without a word
@@ -60,7 +60,7 @@ class Listing:
 def images_of(
     path: str, train: str = "train", test: str = "test", split: Mapping[str, Any] | None = None
 ) -> Listing:
-    """List a folder of images, see `cdl.data.sources.folder`; of `split`, nothing is drawn yet.
+    """List a folder of images, see `cdl.sources.catalogue.folder`; `split` is not drawn yet.
 
     Raises:
         CdlError: files among which something would be lost: images that no decoder reads, in no

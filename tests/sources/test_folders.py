@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cdl.data.folders import drawn, images_of
 from cdl.data.packing import prepare
 from cdl.runtime.errors import CdlError
+from cdl.sources.folders import drawn, images_of
 
 SPLIT = {"test": 0.25, "seed": 0}
 

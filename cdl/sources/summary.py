@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdl.data import N_CLASSES, N_IMAGES, SPLITS
-from cdl.data.folders import drawn, images_of, tables_of
+from cdl.sources import N_CLASSES, N_IMAGES, SPLITS
+from cdl.sources.folders import drawn, images_of, tables_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _folder(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]
 
 
 def _parquet(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
-    from cdl.data.tables import Columns, read_classes, read_labels
+    from cdl.sources.tables import Columns, read_classes, read_labels
 
     files = tables_of(options["path"], options["train"], options["test"])
     columns = Columns(*(options[key] for key in Columns._fields))
@@ -73,7 +73,7 @@ def _parquet(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str
 
 
 def _any(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
-    from cdl.data.sources import SOURCES
+    from cdl.sources.catalogue import SOURCES
 
     source = SOURCES[name](**options)
     pairs = [(item.split, item.label) for item in source.items]
@@ -81,7 +81,7 @@ def _any(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -
 
 
 def _published(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
-    from cdl.data.archives import PUBLISHED
+    from cdl.sources.archives import PUBLISHED
 
     files = [Path(options["root"], file.name) for file in PUBLISHED[name]]
     there = [file for file in files if file.is_file()]

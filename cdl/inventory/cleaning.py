@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdl.inventory.status import at_work
 from cdl.runtime.errors import CdlError
 from cdl.study import layout
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
 from cdl.study.layout import RESULTS, TableFiles
-from cdl.study.status import at_work
 
 CONFIGURATION = TableFiles("tables").configuration
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdl.data.decoding import decode
 from cdl.data.packing import prepare
 from cdl.runtime.errors import CdlError
+from cdl.sources.decoding import decode
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 DEEP = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)

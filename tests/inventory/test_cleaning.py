@@ -9,10 +9,10 @@ from lab import make_grid
 from runs import planned, snakemake
 
 from cdl import cli
+from cdl.inventory import cleaning
+from cdl.inventory.cleaning import drop, leftovers
+from cdl.inventory.overwriting import overwritten
 from cdl.runtime.errors import CdlError
-from cdl.study import cleaning
-from cdl.study.cleaning import drop, leftovers
-from cdl.study.overwriting import overwritten
 from cdl.study.specifications import chosen
 
 ALPHA = {"distillers": {"kd": {"alpha": 0.9}}}

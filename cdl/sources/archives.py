@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cdl.data import SPLITS
-from cdl.data.decoding import decode
-from cdl.data.items import Item, Source, class_names
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
+from cdl.sources import SPLITS
+from cdl.sources.decoding import decode
+from cdl.sources.items import Item, Source, class_names
 
 _SPLIT = (  # of CODA-Prompt (Smith et al., CVPR 2023), the commit that released ImageNet-R
     "https://raw.githubusercontent.com/GT-RIPL/CODA-Prompt/"

@@ -21,8 +21,8 @@ from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import DistillerContext
-from cdl.learning.learner import Learner
-from cdl.learning.specs import precision_of, queries_spec
+from cdl.learners.learner import Learner
+from cdl.learners.specs import precision_of, queries_spec
 from cdl.prompts import PROMPTS
 from cdl.prompts.base import PromptContext, PromptMethod
 from cdl.runtime import artifacts

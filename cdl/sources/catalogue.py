@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from cdl.data import SPLITS, folders
-from cdl.data.archives import cifar100, imagenet_r
-from cdl.data.decoding import UnreadableImage, decode
-from cdl.data.items import Item, Source
-from cdl.data.tables import Columns, read_classes, read_rows
+from cdl.sources import SPLITS, folders
+from cdl.sources.archives import cifar100, imagenet_r
+from cdl.sources.decoding import UnreadableImage, decode
+from cdl.sources.items import Item, Source
+from cdl.sources.tables import Columns, read_classes, read_rows
 
 
 def digits(seed: int = 0, test_images: int = 360) -> Source:

@@ -11,17 +11,17 @@ import pytest
 from lab import make_grid
 from runs import CONFIGS, ROOT
 
+from cdl.inventory.records import records_of, sources_of
+from cdl.inventory.status import report
 from cdl.report.completed_runs import completed_run
 from cdl.report.predictions import read_predictions
 from cdl.report.tables import collect, read
 from cdl.report.trace import trace
-from cdl.report.verify import Vouched, verify
+from cdl.inventory.verify import Vouched, verify
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.inputs import Inputs
 from cdl.study.layout import ResultsFolder
-from cdl.study.records import records_of, sources_of
-from cdl.study.status import report
 
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 SMALL = 300_000  # bytes

@@ -11,9 +11,9 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import TeacherOutput
-from cdl.learning.factory import Query, TaskContext, build_learner
-from cdl.learning.learner import Learner
-from cdl.learning.specs import targets_spec
+from cdl.learners.factory import Query, TaskContext, build_learner
+from cdl.learners.learner import Learner
+from cdl.learners.specs import targets_spec
 from cdl.runtime.artifacts import check_provenance
 
 

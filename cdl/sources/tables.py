@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cdl.data.items import class_names
 from cdl.runtime.errors import CdlError
+from cdl.sources.items import class_names
 
 if TYPE_CHECKING:
     from pyarrow import Table

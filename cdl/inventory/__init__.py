@@ -1,0 +1,1 @@
+"""What of a study lies on the disk: done, damaged, in the way, superfluous. No torch."""

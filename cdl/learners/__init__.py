@@ -1,0 +1,1 @@
+"""Backbone, prompts, head and distiller put together. Nothing is imported here."""
