@@ -32,7 +32,7 @@ from cdl.learners.factory import (
     place_backbones,
     versions,
 )
-from cdl.learners.learner import Learner
+from cdl.learners.learner import MEMORY, Learner
 from cdl.learners.specs import test_queries_spec
 from cdl.learning import checkpointing
 from cdl.learning.targets import over_test_images
@@ -139,23 +139,18 @@ def evaluate_run(
     own = queries(spec["query"] if learner.needs_query else None)
     same = teacher_query == spec["query"] or not learner.needs_query
     foreign = own if same else queries(teacher_query)
-    matrix, within = (np.full((len(test.counts), len(test.counts)), np.nan) for _ in range(2))
+    scores: list[Tensor] = []
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
-        scores = _scores(learner, test, compute, t, own, foreign)
-        _check_finite(scores, f"logits of {inputs.checkpoints[t]}", metadata)
-        matrix[t, : t + 1] = _accuracies(scores, test, t)
-        owner = test.owner[: len(scores)].numpy()
-        own_task = own_task_predictions(scores.numpy(), owner, test.stream.sizes)
-        within[t, : t + 1] = _own_task_accuracies(own_task, test, t)
-        log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
+        scores.append(_scores(learner, test, compute, t, own, foreign))
+        _check_finite(scores[t], f"logits of {inputs.checkpoints[t]}", metadata)
     states = [] if execution.states is None else _states(execution.states, evaluated)
-    frame = _predictions(test, scores, own_task, evaluated[-1])
+    matrices, own_task = _matrices(test, scores)
+    frame = _predictions(test, scores[-1], own_task, evaluated[-1])
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
     about = {"images": images_per_class, "device": compute.name}
-    content = _results(test, {"matrix": matrix, "task_incremental_matrix": within}, frame)
-    content |= _provenance(spec, test, evaluated, about)
+    content = _results(test, matrices, frame) | _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
     checkpointing.forget(states)
 
@@ -178,10 +173,13 @@ def _learner(
 def _stage(
     checkpoint: str, task: int, spec: Mapping[str, Any], weights: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the learner after a task; raise `CdlError` if it is not of these weights."""
+    """Read the learner after a task; raise `CdlError` if it is not of these weights.
+
+    What it holds for later tasks alone is not kept: it may be larger than all else.
+    """
     state, metadata = artifacts.load(checkpoint, task=task, learner=spec)
     artifacts.check_provenance(checkpoint, metadata["inputs"]["backbones"], weights)
-    return state, metadata
+    return {k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata
 
 
 def _known_queries(
@@ -245,11 +243,20 @@ def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:
     return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
 
 
-def _own_task_accuracies(predicted: np.ndarray, test: _TestSet, stage: int) -> list[float]:
-    """Return the accuracy in percent on each task seen, among the task's own classes."""
-    n = len(predicted)
-    correct = predicted == test.labels[:n].numpy()
-    return accuracy_by(test.owner[:n].numpy(), correct, stage + 1)
+def _matrices(test: _TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return accuracies among all classes and among those of an image's own task.
+
+    Also the last stage's predictions among the latter.
+    """
+    matrix, within = (np.full((len(test.counts), len(test.counts)), np.nan) for _ in range(2))
+    for t, logits in enumerate(scores):
+        n = len(logits)
+        owner, labels = test.owner[:n].numpy(), test.labels[:n].numpy()
+        own_task = own_task_predictions(logits.numpy(), owner, test.stream.sizes)
+        matrix[t, : t + 1] = _accuracies(logits, test, t)
+        within[t, : t + 1] = accuracy_by(owner, own_task == labels, t + 1)
+        log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
+    return {"matrix": matrix, "task_incremental_matrix": within}, own_task
 
 
 def _results(

@@ -4,8 +4,8 @@
 classes seen so far; entries with `i > t` are ignored.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,8 +46,16 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
     }
 
 
+class Columns(Protocol):
+    """A table's columns by name, e.g. a data frame."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+
 def prediction_metrics(
-    table: Mapping[str, Any], classes: Sequence[str], tasks: int | Sequence[int]
+    table: Columns, classes: Sequence[str], tasks: int | Sequence[int]
 ) -> dict[str, Any]:
     """Return what follows from one stage's predictions.
 

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from cdl.report.files import RunFiles
 from cdl.report.paired_gains import paired_gains
-from cdl.report.predictions import read_predictions
-from cdl.report.tables import differences, read
+from cdl.report.tables import differences, read, read_predictions
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 STYLE: dict[Any, Any] = {

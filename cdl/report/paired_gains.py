@@ -17,7 +17,7 @@ def paired_gains(results: pd.DataFrame, predictions: Callable[[str], pd.DataFram
 
     Args:
         results: runs from `cdl.report.tables.collect`.
-        predictions: from a run's folder to its predictions, see `cdl.report.predictions`.
+        predictions: from a run's folder to its predictions, see `cdl.report.tables`.
 
     Returns:
         One row per distilled cell whose undistilled student exists, in percent points: `n` seeds,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from cdl.evaluation.metrics import prediction_metrics
 from cdl.report.files import RunFiles
-from cdl.report.predictions import complete
 from cdl.runtime.artifacts import (
     check_files,
     check_provenance,
@@ -88,7 +88,7 @@ def class_tables(
 
     Args:
         rows: as in `collect`.
-        runs: contents of the runs' JSON, see `cdl.report.predictions.complete`.
+        runs: contents of the runs' JSON, see `complete`.
 
     Returns:
         classes: one row per run and class, accuracy in percent, in learning order.
@@ -156,6 +156,29 @@ def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> lis
         provenance = fingerprint(run.get("learner"))
         check_provenance(path, {"learner": provenance}, {"learner": row["provenance"]})
     return runs
+
+
+def read_predictions(files: RunFiles) -> pd.DataFrame:
+    """Read a run's predictions; raise `CdlError` unless they are those of its results."""
+    check_files(files.results, files.predictions)
+    return pd.read_parquet(files.predictions)
+
+
+def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
+    """Return a run's results with what follows from its predictions, whatever version made it.
+
+    Args:
+        run: content of its `results.json`.
+        files: where its predictions lie; they are read only where the results lack something.
+
+    Raises:
+        CdlError: the predictions are needed and are not those of its results.
+    """
+    if "per_class" in run:
+        return dict(run)
+    tasks = run["learner"]["stream"]["tasks"]
+    found = prediction_metrics(read_predictions(files), run["classes"], tasks)
+    return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
 
 
 def results_of(

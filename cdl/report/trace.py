@@ -17,8 +17,7 @@ import numpy as np
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import metrics
 from cdl.report.files import ResultsFolder, RunFiles
-from cdl.report.predictions import read_predictions
-from cdl.report.tables import METRICS, read
+from cdl.report.tables import METRICS, read, read_predictions
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError

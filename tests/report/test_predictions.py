@@ -1,15 +1,13 @@
 """Results of an older version, completed from the predictions beside them."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from study import make_study
 
-from cdl.report.predictions import complete
-from cdl.report.tables import METRICS, class_tables, tables_of
-from cdl.runtime.artifacts import fingerprint_file, read_json
+from cdl.report.tables import IDENTITY, METRICS, class_tables, complete, tables_of
+from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.layout import RunFiles
 
@@ -28,8 +26,8 @@ def old(tmp_path):
     table.to_parquet(files.predictions)
     run = read_json(files.results)
     run["learner"]["stream"] = {"tasks": 2}
-    run |= {"classes": list("abcd"), "predictions_sha256": fingerprint_file(files.predictions)}
-    (tmp_path / "l2p" / "kd" / "seed0" / "results.json").write_text(json.dumps(run))
+    run["classes"] = list("abcd")
+    write_json(files.results, run, files=[files.predictions])
     return files
 
 
@@ -42,9 +40,7 @@ def test_tables_are_made_again_from_predictions(old):
     assert made["metrics"]["task_incremental_accuracy"] is None
     assert made["per_class"]["b"] is None
     assert made["matrix"] == run["matrix"]
-    row = dict.fromkeys(
-        ["dataset", "method", "teacher", "student", "kd", "variant", "role", "query"], "x"
-    )
+    row = dict.fromkeys([*IDENTITY, "role", "query", "method_options", "kd_options"], "x")
     row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
     cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
     results, *_ = tables_of([row], [made], [[cost]])
@@ -60,8 +56,7 @@ def test_results_that_know_it_all_are_left_alone(old):
 
 
 def test_predictions_of_another_run_are_refused(old):
-    run = read_json(old.results) | {"predictions_sha256": "0"}
-    with open(old.results, "w") as file:
-        json.dump(run, file)
+    run = read_json(old.results)
+    pd.read_parquet(old.predictions).tail(9).to_parquet(old.predictions)
     with pytest.raises(CdlError, match="predictions"):
         complete(run, old)
