@@ -25,7 +25,7 @@ from cdl.runtime.seeds import generator
 
 log = logging.getLogger(__name__)
 RIDGE = 1e-4
-_TOKENS = {0: "class_token", -1: "kd_token"}
+_TOKENS = {0: "feature", -1: "kd_token"}
 Draws = Callable[[int], tuple[Tensor, Tensor]]
 
 

@@ -17,7 +17,7 @@ from cdl.learning.targets import over_test_images
 class Features:
     """Final tokens of a task's training images.
 
-    tokens: by position among the tokens (0: class token, -1: KD token), `[n, D]`.
+    tokens: by position among the tokens (0: the pooled feature, -1: the KD token), `[n, D]`.
     labels: `[n]` positions in the class order.
     """
 

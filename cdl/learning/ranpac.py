@@ -48,7 +48,8 @@ def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) ->
 
 def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
     """Return `((G + r I)^-1 Q)^T`, `[C, M]`; solved in float64."""
-    system = gram.double() + ridge * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
+    system = gram.to(torch.float64, copy=True)
+    system.diagonal().add_(ridge)
     solution: Tensor = torch.linalg.solve(system, prototypes.double())
     return solution.mT.to(gram.dtype)
 

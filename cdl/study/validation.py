@@ -356,6 +356,16 @@ def _one_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
     _reject(shared, f"{field}.e_layers", shared, "blocks that are not in g_layers too")
 
 
+def _ranpac(run: Run, own: BackboneShape, query: BackboneShape) -> None:
+    width = run.method.options["projection"] or own.width
+    needed = 24 * width**2  # the Gram matrix, in float64, and what solving it copies
+    right = (
+        f"a smaller number: its solve would take about {needed / 1e9:,.0f} GB of memory, and at "
+        f"most {MEMORY / 1e9:,.0f} are planned for"
+    )
+    _reject(needed > MEMORY, f"methods.{run.method.label}.projection", width, right)
+
+
 def _coda_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
     _layers(run, own)
     field = f"methods.{run.method.label}"
@@ -367,6 +377,7 @@ _METHODS = {
     "dual_prompt": _dual_prompt,
     "coda_prompt": _coda_prompt,
     "one_prompt": _one_prompt,
+    "ranpac": _ranpac,
 }
 
 

@@ -74,7 +74,7 @@ def test_an_artifact_holds_statistics_of_all_classes_seen_and_heads_are_aligned(
     here.learn_all(run)
     assert here.spec(run)["alignment"] == alignment({"preset": "slca"})
     heads = ["head"] if kd == "none" else ["head", "distiller.kd_head"]
-    tokens = ["class_token"] + ["kd_token"] * (kd == "kd_prompt")
+    tokens = ["feature"] + ["kd_token"] * (kd == "kd_prompt")
     for task, seen in enumerate((6, 10)):
         state, _ = artifacts.load(here.checkpoint(run, task))
         for token in tokens:
@@ -86,8 +86,8 @@ def test_an_artifact_holds_statistics_of_all_classes_seen_and_heads_are_aligned(
             before = state[f"memory.{short}.trained.linear.weight"]
             assert torch.equal(before, state[f"{head}.linear.weight"]) == (task == 0), head
     first, last = (artifacts.load(here.checkpoint(run, task))[0] for task in range(2))
-    kept = last["memory.class_token.mean"][:6]
-    assert torch.equal(kept, first["memory.class_token.mean"])
+    kept = last["memory.feature.mean"][:6]
+    assert torch.equal(kept, first["memory.feature.mean"])
     results, _ = here.evaluate(run)
     assert results["metrics"]["final_average_accuracy"] > 0
 
@@ -97,7 +97,7 @@ def test_a_task_goes_on_from_the_heads_that_its_preset_names(toy_backbone):
     trained = {k: t + 1 for k, t in student.head.state_dict().items()}
     restore_trained(student, {f"head.trained.{k}": t for k, t in trained.items()})
     assert all(torch.equal(t, trained[k]) for k, t in student.head.state_dict().items())
-    restore_trained(student, {"class_token.mean": torch.zeros(1)})  # `aligned` keeps no heads
+    restore_trained(student, {"feature.mean": torch.zeros(1)})  # `aligned` keeps no heads
     assert all(torch.equal(t, trained[k]) for k, t in student.head.state_dict().items())
 
 

@@ -94,6 +94,11 @@ def test_soft_labels_from_a_cache_are_those_of_the_teacher_itself(lab):
     assert torch.equal(*weights)
 
 
+def test_a_solve_that_no_machine_could_do_is_refused():
+    with pytest.raises(ConfigError, match=r"methods\.ranpac\.projection: 1000000 cannot work"):
+        make_grid(ranpac(projection=1_000_000))
+
+
 @pytest.mark.parametrize("kd", ["dkd", "dist", "fitnets", "cls_feature", "kd_prompt", "cdl_prompt"])
 def test_other_distillers_are_refused_by_name(kd):
     with pytest.raises(ConfigError, match=rf"distillers\.{kd}: 'methods\.ranpac' cannot work"):
