@@ -30,7 +30,7 @@ def overwritten(grid: Grid) -> list[str]:
     found = list(_outdated(grid))
     if not found:
         return []
-    lines = [f"{len(found)} finished runs were made with other values and will be overwritten:"]
+    lines = [f"finished runs that were made with other values will be overwritten, {len(found)}:"]
     lines += [f"  {line}" for line in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"  and {len(found) - SHOWN} more, see `cdl status`")

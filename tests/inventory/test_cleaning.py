@@ -32,14 +32,14 @@ def named(found):
 def test_what_a_run_overwrites_is_said_before_it(here):
     assert overwritten(make_grid({})) == []
     first, line, last = overwritten(make_grid(ALPHA))
-    assert first.startswith("1 finished runs were made with other values and will be overwritten")
+    assert first == "finished runs that were made with other values will be overwritten, 1:"
     assert line.strip() == (
         "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0: distiller.alpha 0.5, now "
         "0.9"
     )
     assert "another name" in last
     many = overwritten(make_grid({"training": {"lr": 0.5}}))
-    assert many[0].startswith("4 finished runs")
+    assert many[0].endswith("will be overwritten, 4:")
 
 
 def test_snakemake_says_it_even_in_a_dry_run_and_how_to_verify_with_nothing_to_do(here):

@@ -13,6 +13,7 @@ from cdl.report.tables import NOT_RUN, results_of
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
+from cdl.study.specifications import protocol, published, row, specification
 
 ROOT = Path(__file__).parents[2]
 PAIR = ("cifar100", "vit_base", "vit_small")
@@ -32,8 +33,8 @@ def result(accuracy=80.0, forgetting=5.0):
 
 def compared(made, of=PAIR, runs=lambda run: result()):
     mine = made.runs_of(*of)
-    results, protocols = results_of([made.row(run) for run in mine], [runs(run) for run in mine])
-    return compare(results, **made.published(*of)), results, protocols
+    results, protocols = results_of([row(made, run) for run in mine], [runs(run) for run in mine])
+    return compare(results, **published(made, *of)), results, protocols
 
 
 def cell(table, method, distiller, paper):
@@ -132,7 +133,7 @@ def test_what_was_not_published_is_not_matched():
 def test_four_forms_of_one_table(tmp_path):
     made = grid()
     _, results, protocols = compared(made, runs=lambda run: result() if run.seed else None)
-    write_comparison(tmp_path / "t", results, protocols, **made.published(*PAIR))
+    write_comparison(tmp_path / "t", results, protocols, **published(made, *PAIR))
     csv = pd.read_csv(tmp_path / "t.csv", na_values=["-", NOT_RUN, "unknown"])
     assert csv["accuracy"].dtype == csv["accuracy_difference"].dtype == float
     n = len(csv)
@@ -162,25 +163,27 @@ def test_a_published_name_changes_no_number():
     plain = grid({"backbones": changes, "datasets": {"cifar100": {"published": None}}})
     assert named.comparisons
     assert not plain.comparisons
-    assert [named.row(a) for a in named.runs] == [plain.row(b) for b in plain.runs]
-    assert [named.spec(a) for a in named.runs] == [plain.spec(b) for b in plain.runs]
+    assert [row(named, a) for a in named.runs] == [row(plain, b) for b in plain.runs]
+    assert [specification(named, a) for a in named.runs] == [
+        specification(plain, b) for b in plain.runs
+    ]
 
 
 def test_the_batch_of_the_largest_teacher():
     made = grid()
     for run in made.runs:
         large = "vit_large" in (run.backbone, run.teacher)
-        assert made.spec(run)["training"]["batch_size"] == (32 if large else 64)
-        assert made.protocol(run)["training"]["batch_size"] == (32 if large else 64)
+        assert specification(made, run)["training"]["batch_size"] == (32 if large else 64)
+        assert protocol(made, run)["training"]["batch_size"] == (32 if large else 64)
 
 
 def test_a_protocol_does_not_depend_on_what_else_is_in_the_grid():
     made = grid()
     alone = grid({"grid": {"pairs": [{"teacher": "vit_base", "student": "vit_small"}]}})
     for run in alone.runs:
-        assert made.protocol(run) == alone.protocol(run)
+        assert protocol(made, run) == protocol(alone, run)
     weights = {name: made.backbone_source(name) for name in ("vit_base", "vit_small")}
-    named = {run.role: made.protocol(run)["backbones"] for run in alone.runs}
+    named = {run.role: protocol(made, run)["backbones"] for run in alone.runs}
     assert named == {"teacher": weights, "student": {"vit_small": weights["vit_small"]}}
 
 
