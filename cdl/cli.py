@@ -6,10 +6,10 @@ Exit codes: 0, 1 (answered, and something is wrong), 2 (the question is wrong; o
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from enum import StrEnum
-from functools import reduce
+from functools import partial, reduce
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from cdl.backbones.commands import app as backbones
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
+from cdl.study.inputs import Inputs
 from cdl.study.layout import RESULTS, ResultsFolder
 
 app = typer.Typer(
@@ -202,7 +203,7 @@ def verify(
         typer.Argument(metavar="CONFIG", help="YAML; later files over earlier ones."),
     ] = None,
     directory: Annotated[Path, typer.Option(help="Folder that holds the results.")] = Path("."),
-    data: Annotated[bool, typer.Option("--data", help="Read users' source files again.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Read all source files again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare all files of CONFIG with their recorded hashes.
@@ -212,15 +213,26 @@ def verify(
     from cdl.inventory.records import records_of, sources_of
     from cdl.inventory.verify import Vouched
     from cdl.inventory.verify import verify as compare
-    from cdl.study.inputs import Inputs
 
     inputs = Inputs(grid_of(config or [program() / "config" / "default.yaml"]))
     os.chdir(directory)
     vouched = (Vouched(**arguments) for arguments in records_of(inputs))
-    answer = compare(vouched, sources_of(inputs) if data else {})
+    answer = compare(vouched, sources_of(inputs) | _archives(inputs) if data else {})
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
     if answer.faults:
         raise typer.Exit(1)
+
+
+def _archives(inputs: Inputs) -> dict[str, Callable[[], None]]:
+    """Return, by its name, a function that compares a published source with its checksums."""
+    from cdl.data.archives import check
+
+    sources = {name: block["source"] for name, block in inputs.sources.items()}
+    return {
+        f"source of {name}": partial(check, **source)
+        for name, source in sources.items()
+        if "root" in source
+    }
 
 
 @app.command(epilog="Example: cdl clean one.yaml base.yaml+overlay.yaml --yes")

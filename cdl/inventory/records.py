@@ -87,18 +87,15 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
 
 
 def sources_of(inputs: Inputs) -> dict[str, Callable[[], None]]:
-    """Return, by its name, a function that reads a source again, every byte of it.
+    """Return, by its name, a function that reads a user's source again, every byte of it.
 
-    It raises `CdlError` if a user's file is not what was read when the source was planned with
-    (planning itself reads a file again only when its size or time has changed), or if a published
-    file that lies there is not the published one.
+    It raises `CdlError` if a file is not what was read when the source was planned with: planning
+    itself reads a file again only when its size or time has changed.
     """
     checks: dict[str, Callable[[], None]] = {}
     for name, arguments in inputs.sources.items():
         source, memory = arguments["source"], layout.contents_memory("data", name)
-        if "root" in source:
-            checks[f"source of {name}"] = partial(_published, source["name"], source["root"])
-        elif files := files_of(source):
+        if files := files_of(source):
             checks[f"source of {name}"] = partial(_reread, files, memory)
     for name in inputs.backbones:
         given, memory = inputs.backbone_files(name), layout.contents_memory("backbones", name)
@@ -117,11 +114,3 @@ def _reread(files: Sequence[Path], memory: Path) -> None:
             f"{', '.join(wrong[:SHOWN])}{more}, compared with what was read before; put back what "
             "was there, or touch it and run again"
         )
-
-
-def _published(name: str, root: str) -> None:
-    from cdl.runtime.fetching import obtain
-    from cdl.sources.archives import PUBLISHED
-
-    there = [file for file in PUBLISHED[name] if Path(root, file.name).is_file()]
-    obtain(there, root, offline=True)

@@ -76,6 +76,12 @@ def fetch(record: str | Path, name: str, root: str, **fetching: Any) -> None:
     write_json(record, {file.name: file.checksum for file in files})
 
 
+def check(name: str, root: str) -> None:
+    """Raise `CdlError` if a file that lies in `root` is not as published; arguments of `fetch`."""
+    there = [file for file in PUBLISHED[name] if Path(root, file.name).is_file()]
+    obtain(there, root, offline=True)
+
+
 def cifar100(root: str = "data/cifar100") -> Source:
     """CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 100 classes.
 

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from runs import CONFIGS, ROOT
 
 from cdl.inventory.records import records_of, sources_of
 from cdl.inventory.status import report
+from cdl.sources.archives import check
 from cdl.report.completed_runs import completed_run
 from cdl.report.tables import collect, read, read_predictions
 from cdl.report.trace import trace
@@ -183,3 +185,12 @@ def test_a_source_changed_behind_its_size_and_time_is_found_by_verify_data(tmp_p
     assert inputs.source_contents(inputs.grid.packed_name("mine"))  # planning does not see it
     (fault,) = verify([], sources).faults
     assert "images/train/a/1.png is changed" in fault.text
+
+
+def test_a_damaged_archive_is_found_and_a_deleted_one_is_no_fault(tmp_path):
+    read = partial(check, name="cifar100", root=str(tmp_path))
+    assert verify([], {"source of x": read}).faults == ()
+    (tmp_path / "cifar-100-binary.tar.gz").write_text("not it")
+    (fault,) = verify([], {"source of x": read}).faults
+    assert (fault.state, fault.path) == ("damaged", "source of x")
+    assert "cifar-100-binary.tar.gz has md5" in fault.text
