@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cdl.data.packed import Pixels, upload
+from cdl.data.packed import Pixels, joined, upload
 from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
@@ -86,7 +86,7 @@ class Batches:
         order = permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
         for positions in order[:n].split(self.batch_size):
             parts = self.pixels.parts(positions)
-            views = torch.cat([self.views.train(*part, self.seed, epoch) for part in parts])
+            views = joined([self.views.train(*part, self.seed, epoch) for part in parts])
             here = upload(positions, self.device)
             yield Batch(views, self._labels[here], epoch, here)
 

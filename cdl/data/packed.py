@@ -120,6 +120,11 @@ class Packed:
         return Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices)
 
 
+def joined(parts: list[Tensor]) -> Tensor:
+    """Concatenate parts of a batch; one part is the batch."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def upload(values: Tensor, device: torch.device) -> Tensor:
     """Copy a small tensor to the device; a GPU's queue is not waited for."""
     if device.type == "cpu":

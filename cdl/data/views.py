@@ -117,14 +117,15 @@ def _one_by_one(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, siz
     corners = torch.round((boxes[:, :2] - bounds[:, :2]) * scale).int().tolist()
     views = images.new_empty((len(images), 3, size, size), dtype=torch.float32)
     pixels = images.new_empty(images[0].numel(), dtype=torch.float32)  # large: new ones cost time
+    flipped = flip.tolist()
     for i, (top, left, height, width) in enumerate(bounds.int().tolist()):
         part = pixels[: 3 * height * width].view(height, width, 3).permute(2, 0, 1)
-        part.copy_(images[i, :, top : top + height, left : left + width])
+        torch.div(images[i, :, top : top + height, left : left + width], 255, out=part)
         whole = F.interpolate(part[None], resized[i], mode="bilinear", antialias=True)
         row, column = corners[i]
         view = whole[0, :, row : row + size, column : column + size]
-        views[i] = view.flip(-1) if flip[i] else view
-    return views.div_(255)
+        views[i] = view.flip(-1) if flipped[i] else view
+    return views
 
 
 def _weights(

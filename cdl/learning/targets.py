@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cdl.data.batches import Batch, Batches
-from cdl.data.packed import Packed, Pixels
+from cdl.data.packed import Packed, Pixels, joined
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.learners.factory import (
@@ -171,7 +171,7 @@ def over_test_images(
     results = []
     for positions in torch.arange(len(pixels) if n is None else n).split(TEST_BATCH):
         parts = pixels.parts(positions)
-        images = torch.cat([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
+        images = joined([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
         results.append(function(images, positions.to(device)))
     return torch.cat(results)
 
