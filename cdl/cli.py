@@ -225,7 +225,7 @@ def verify(
 
 def _archives(inputs: Inputs) -> dict[str, Callable[[], None]]:
     """Return, by its name, a function that compares a published source with its checksums."""
-    from cdl.data.archives import check
+    from cdl.sources.archives import check
 
     sources = {name: block["source"] for name, block in inputs.sources.items()}
     return {
