@@ -5,7 +5,7 @@ from lab import make_grid
 
 from cdl.distillers import DISTILLERS
 from cdl.prompts import PROMPTS
-from cdl.study.configuration import ConfigError
+from cdl.study.configuration import ConfigError, schema
 from cdl.study.specifications import specification
 
 POOLS = {"distillers": {"cdl_prompt": {"pool": 8}}}
@@ -28,6 +28,16 @@ def test_a_combination_is_planned_or_refused_by_name(method, distiller):
     else:
         with pytest.raises(ConfigError, match=rf"distillers\.{distiller}: 'methods\.{method}'"):
             grid(method, distiller)
+
+
+@pytest.mark.parametrize("method", PROMPTS)
+def test_every_method_that_trains_can_be_aligned(method):
+    fields = schema()["properties"]["methods"]["properties"][method]["properties"]
+    assert ("alignment" in fields) == PROMPTS[method].trains
+    if PROMPTS[method].trains:
+        block = {"block": method, "variant": "hide", "alignment": {"preset": "hide", "epochs": 3}}
+        made = grid(block)
+        assert {specification(made, run)["alignment"]["epochs"] for run in made.runs} == {3}
 
 
 def test_standardised_logits_need_three_classes():
