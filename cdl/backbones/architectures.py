@@ -1,7 +1,7 @@
-"""What planning knows of timm's architectures without building one: a table made from timm. No torch.
+"""What planning knows of timm's architectures: a table made from timm. No torch.
 
-`python -m cdl.backbones.tabulate` makes the table anew, and a test compares it with the timm that is
-installed.
+`python -m cdl.backbones.tabulate` makes the table anew, and a test compares it with the timm that
+is installed.
 """
 
 import csv
@@ -56,8 +56,8 @@ def architectures() -> dict[str, Architecture]:
 def _read(row: dict[str, str]) -> Architecture:
     shape = None
     if not row["refused"]:
-        numbers = (int(row[key]) for key in ("width", "depth", "patch"))
-        shape = BackboneShape(*numbers, class_token=row["class_token"] == "yes")
+        width, depth, patch = (int(row[key]) for key in ("width", "depth", "patch"))
+        shape = BackboneShape(width, depth, patch, row["class_token"] == "yes")
     return Architecture(
         name=row["architecture"],
         kind=row["kind"],

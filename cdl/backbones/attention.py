@@ -44,9 +44,16 @@ class Entrance:
         self._calls = 0
 
     def open(self, injection: Injection, layer: int) -> None:
-        """Let in what an injection holds for a layer, until the next call."""
+        """Let in what an injection holds for a layer."""
         parts = (injection.prefixes, injection.additions, injection.suffixes)
         self._entering, self._calls = tuple(part.get(layer) for part in parts), 0
+
+    def close(self) -> None:
+        """Let in nothing and hold nothing."""
+        self._entering = (None, None, None)
+
+    def __deepcopy__(self, memo: object) -> "Entrance":
+        return self  # the code of a copied block calls this one
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """Attend with queries, keys and values `[B, heads, N, d]`, and with what enters."""
@@ -77,9 +84,8 @@ class Entrance:
         """
         heads, d = own.shape[1], own.shape[3]
         parts = given.shape[-1] // (heads * d)
-        if parts == 1:
-            return given.unflatten(-1, (heads, d))
-        return given.unflatten(-1, (heads, parts, d))[..., self._calls % parts, :]
+        split = given.unflatten(-1, (heads, parts * d))
+        return split if parts == 1 else split.chunk(parts, -1)[self._calls % parts]
 
 
 def attentions(block: nn.Module) -> list[nn.Module]:
@@ -106,6 +112,6 @@ def entrance(block: nn.Module) -> Entrance:
         )
         forward.__kwdefaults__ = code.__kwdefaults__
         object.__setattr__(module, "forward", MethodType(forward, module))
-        module.fused_attn = True  # whatever TIMM_FUSED_ATTN says
+        object.__setattr__(module, "fused_attn", True)  # whatever TIMM_FUSED_ATTN says
     object.__setattr__(block, "entrance", made)
     return made

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ def list_(
 ) -> None:
     """List the architectures of timm that can be prompted, each with the tags of its weights."""
     wanted = pattern if "*" in pattern else f"*{pattern}*"
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "architecture": a.name,
             "width": a.shape.width,
@@ -36,10 +36,10 @@ def list_(
     ]
     if as_json:
         print(json.dumps(found, indent=2))
+    text = "{architecture}: width {width}, {depth} blocks, patch {patch}, {size} px, {pooling}"
     for entry in () if as_json else found:
-        text = "{architecture}: width {width}, {depth} blocks, patch {patch}, {size} px, {pooling}"
         print(text.format(**entry))
-        for tag in entry["tags"]:  # type: ignore[attr-defined]
+        for tag in entry["tags"]:
             print(f"  {entry['architecture']}.{tag}")
     if not found:
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """Which models of timm can be prompted, found by looking at the module that timm builds.
 
-A model is accepted if it is a sequence of blocks over the same tokens and every block attends to all
-of them by `scaled_dot_product_attention`, so that prefixes can enter; its name is never looked at.
+A model is accepted if it is a sequence of blocks over the same tokens and every block attends to
+all of them by `scaled_dot_product_attention`, so that prefixes can enter. Names are never looked at.
 """
 
 import logging
@@ -11,7 +11,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import LayerScale
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -21,13 +20,12 @@ from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import encode
 from cdl.runtime.errors import CdlError
 
+# models are typed as Any: torch types whatever a module holds as Tensor | Module
 PLAIN = "vit_base_patch16_224"  # timm's plain ViT; arguments give it any shape
 _SEQUENCES = (VisionTransformer.forward_features, Eva.forward_features)
 
 
-def create(
-    model: str, arguments: Mapping[str, Any] | None = None, device: str = "cpu"
-) -> nn.Module:
+def create(model: str, arguments: Mapping[str, Any] | None = None, device: str = "cpu") -> Any:
     """Return timm's model with random weights, without its classifier, in eval mode.
 
     Args:
@@ -40,7 +38,7 @@ def create(
     """
     try:
         with _quiet(), torch.device(device):
-            made: nn.Module = timm.create_model(
+            made: Any = timm.create_model(
                 model, pretrained=False, num_classes=0, **dict(arguments or {})
             )
     except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError) as error:
@@ -49,7 +47,7 @@ def create(
     return made.eval()
 
 
-def refusal(model: nn.Module) -> str | None:
+def refusal(model: Any) -> str | None:
     """Return why a model cannot be prompted, None if it can; it may lie on the meta device."""
     name = type(model).__name__
     if getattr(type(model), "forward_features", None) not in _SEQUENCES:
@@ -64,7 +62,7 @@ def refusal(model: nn.Module) -> str | None:
     return None
 
 
-def shape_of(model: nn.Module) -> BackboneShape:
+def shape_of(model: Any) -> BackboneShape:
     """Return the shape of a model that can be prompted."""
     height, width = _pair(model.patch_embed.feat_ratio(as_scalar=False))
     if height != width:
@@ -77,7 +75,7 @@ def shape_of(model: nn.Module) -> BackboneShape:
     )
 
 
-def validate(model: nn.Module) -> None:
+def validate(model: Any) -> None:
     """Run a model on the meta device with a prefix in every block.
 
     Raises:
@@ -95,13 +93,13 @@ def validate(model: nn.Module) -> None:
         raise CdlError(f"its pooled feature has the shape {tuple(encoded.features[:, 0].shape)}")
 
 
-def pooling(model: nn.Module) -> str:
+def pooling(model: Any) -> str:
     """Return how a model pools its tokens, in a word or two."""
     words = {"token": "class token", "avg": "average", "map": "attention pool"}
-    return words.get(model.global_pool, str(model.global_pool))
+    return words.get(str(model.global_pool), str(model.global_pool))
 
 
-def parts(model: nn.Module) -> str:
+def parts(model: Any) -> str:
     """Return in words what a model has besides a plain ViT's parts: they fix how it is run."""
     block = model.blocks[0]
     attention, mlp = attentions(block)[0], getattr(block, "mlp", None)
@@ -111,7 +109,7 @@ def parts(model: nn.Module) -> str:
     names = [kind.__name__ for kind in dict.fromkeys(kinds)]
     flags = {
         "pre-norm": not isinstance(model.norm_pre, nn.Identity),
-        "LayerScale": isinstance(getattr(block, "ls1", getattr(block, "ls", None)), LayerScale)
+        "LayerScale": hasattr(getattr(block, "ls1", getattr(block, "ls", None)), "gamma")
         or getattr(block, "gamma_1", None) is not None,
         "q/k norm": not isinstance(attention.q_norm, nn.Identity),
         "norm of attention": not isinstance(getattr(attention, "norm", nn.Identity()), nn.Identity),

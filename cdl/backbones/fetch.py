@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdl.backbones import families, weights
 from cdl.backbones.architectures import near
@@ -35,8 +35,8 @@ def fetch(
         model: a name in `cdl/assets`; a path of a .safetensors file; or a full timm tag such as
             `vit_base_patch16_224.augreg_in21k_ft_in1k`.
         timm_model: of a file, the timm model whose weights it holds, with a tag if mean and std
-            are that tag's; None: its header says it, as `timm_model`, or as `_SHAPE`, mean and
-            std of a plain ViT.
+            are that tag's; None: its header says it, as `timm_model`, or it is a plain ViT. What
+            a header says of `_SHAPE`, mean and std holds; of a plain ViT it must say all.
         fetching: `mirror` and `offline` of `cdl.runtime.fetching.obtain`, for a tag.
 
     Raises:
@@ -61,23 +61,23 @@ def _from_file(path: Path, timm_model: str | None) -> tuple[dict[str, Tensor], d
     """Return tensors of a user's file, and what the artifact says of their model."""
     state, header = weights.read(path)
     what, name = f"backbone file {str(path)!r}", timm_model or header.get("timm_model")
+    try:
+        arguments: dict[str, Any] = {key: int(header[key]) for key in _SHAPE if key in header}
+    except ValueError as error:
+        raise CdlError(f"{what}: its header's metadata: {error}") from error
+    made = _normalization(what, header)
+    missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
     if name is not None:
-        made = {**weights.preprocessing(name), **_normalization(what, header)}
-        vit = build(name)
-        arguments: dict[str, Any] = _arguments(vit)
-    else:
-        missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
-        if missing:
-            raise CdlError(
-                f"{what} lacks {missing} in its header's metadata; if it holds a timm model, say "
-                "which in backbones.NAME.model"
-            )
-        try:
-            arguments = {key: int(header[key]) for key in _SHAPE}
-        except ValueError as error:
-            raise CdlError(f"{what}: its header's metadata: {error}") from error
-        made, name = _normalization(what, header), families.PLAIN
-        vit = build(name, arguments)
+        made = {**weights.preprocessing(name), **made}
+    elif missing:
+        raise CdlError(
+            f"{what} lacks {missing} in its header's metadata; if it holds a timm model, say "
+            "which in backbones.NAME.model"
+        )
+    vit = build(name or families.PLAIN, arguments)
+    if name is not None:
+        arguments |= _arguments(vit)
+    name = name or families.PLAIN
     state = weights.fitted(state, name, vit, what)
     return state, {"timm_model": name.split(".")[0], "architecture": arguments, **made}
 
@@ -115,7 +115,7 @@ def _from_timm(
     return path, state, {"timm_model": tag.split(".")[0], "architecture": _arguments(vit), **made}
 
 
-def build(model: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+def build(model: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """Return a model without weights, on the meta device; raise `CdlError` if it is refused."""
     vit = families.create(model, arguments, device="meta")
     try:
@@ -127,7 +127,7 @@ def build(model: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     return vit
 
 
-def _arguments(vit: nn.Module) -> dict[str, Any]:
+def _arguments(vit: Any) -> dict[str, Any]:
     """Return what a tag may choose for its architecture; dynamic sizes are never needed."""
     height, width = vit.patch_embed.img_size
     return {

@@ -127,7 +127,8 @@ class Backbone(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the ViT's weights."""
-        return next(self.vit.parameters()).dtype
+        found: torch.dtype = next(self.vit.parameters()).dtype
+        return found
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:

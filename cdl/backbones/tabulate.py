@@ -10,8 +10,12 @@ from pathlib import Path
 import timm
 
 from cdl.backbones import families
-from cdl.backbones.architectures import FIELDS, TABLE
+from cdl.backbones.architectures import FIELDS, TABLE, Architecture, architectures
 from cdl.runtime.errors import CdlError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "backbones.md"
+_USUAL = " is no sequence of blocks over the same tokens"
+_BEGIN, _END = "<!-- made by cdl.backbones.tabulate -->", "<!-- end -->"
 
 
 def rows(names: Iterable[str]) -> Iterator[dict[str, str]]:
@@ -63,5 +67,38 @@ def write(path: Path = TABLE) -> None:
         table.writerows(rows(timm.list_models()))
 
 
+def document(path: Path = DOCUMENT) -> str:
+    """Return the page of all families, as the table has them, between its first and last part."""
+    before, rest = path.read_text().split(_BEGIN)
+    _, after = rest.split(_END)
+    known = list(architectures().values())
+    accepted = [
+        "| architectures | example tag | pooled feature | besides a plain ViT |",
+        "|" + "---|" * 4,
+    ]
+    kinds: dict[tuple[str, str, str], list[Architecture]] = {}
+    for a in (a for a in known if a.shape):
+        kinds.setdefault((a.kind, a.parts, a.pool), []).append(a)
+    for (kind, parts, pool), group in sorted(kinds.items()):
+        example = next((f"`{a.name}.{a.tags[0]}`" for a in group if a.tags), f"`{group[0].name}`")
+        accepted.append(f"| {len(group)} of `{kind}` | {example} | {pool} | {parts} |")
+    refused: dict[str, list[str]] = {}
+    for a in (a for a in known if not a.shape):
+        refused.setdefault(a.refused, []).append(a.name)
+    usual = sorted(why for why in refused if why.endswith(_USUAL))
+    lines = [f"* {refused[why][0]}: {why}" for why in sorted(refused.keys() - set(usual))]
+    classes = (f"`{why.removesuffix(_USUAL)}` ({len(refused[why])})" for why in usual)
+    lines.append(f"* those of a class that{_USUAL}: {', '.join(classes)}")
+    n = sum(len(group) for group in kinds.values())
+    text = f"{n} of {len(known)} architectures are accepted, with {_tags(known)} tags on the Hub."
+    body = [text, "", *accepted, "", "## Refused", "", *lines]
+    return before + _BEGIN + "\n" + "\n".join(body) + "\n" + _END + after
+
+
+def _tags(known: Iterable[Architecture]) -> int:
+    return sum(len(a.tags) for a in known if a.shape)
+
+
 if __name__ == "__main__":
     write()
+    DOCUMENT.write_text(document())

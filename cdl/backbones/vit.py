@@ -57,11 +57,13 @@ def encode(
         positions = None if positions is None else _unrotated(positions)
     outputs = []
     for layer, block in enumerate(vit.blocks):
-        entrance(block).open(injection, layer)
+        door = entrance(block)
+        door.open(injection, layer)
         if positions is None:
             x = block(x)
         else:
             x = block(x, rope=positions[layer] if vit.rope_mixed else positions)
+        door.close()
         if layer >= len(vit.blocks) - keep_blocks:
             outputs.append(_without_registers(vit, x))
     x = vit.norm(x)

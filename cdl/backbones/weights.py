@@ -1,4 +1,4 @@
-"""Files of weights: read without running what they hold, and brought to the names that timm uses."""
+"""Files of weights: read without running what they hold, and brought to timm's names."""
 
 import logging
 import pickle

@@ -104,7 +104,8 @@ def obtain(
 ) -> list[Path]:
     """Return the paths of files in `folder`, all of them checked; fetch those that are missing.
 
-    What the Hub publishes stays in the Hub's own cache, unless it lies in `folder` already. An interrupted download is continued by the next call if the file's checksum is known, and
+    What the Hub publishes stays in the Hub's own cache, unless it lies in `folder` already. An
+    interrupted download is continued by the next call if the file's checksum is known, and
     started anew otherwise.
 
     Args:

@@ -35,22 +35,32 @@ def shape_of(name: str, source: str, model: str, timm_model: str | None = None) 
         known = ", ".join(shipped)
         raise ConfigError(f"{field}: {model!r} cannot be read; embedded are {known}")
     header = _header(field, shipped[model] if source == "embedded" else Path(model), model)
+    base = None
     if timm_model is not None:
-        return _known(f"backbones.{name}.model", lambda: find(timm_model))
-    if "timm_model" in header:
-        return _known(field, lambda: find(header["timm_model"]))
+        base = _known(f"backbones.{name}.model", lambda: find(timm_model))
+    elif "timm_model" in header:
+        base = _known(field, lambda: find(header["timm_model"]))
     try:
-        shape = BackboneShape(*(int(header[key]) for key in ("embed_dim", "depth", "patch_size")))
-        heads = int(header["num_heads"])
-        if min(shape.width, shape.depth, shape.patch or 0, heads) < 1 or shape.width % heads:
-            raise ValueError
+        return _of_header(header, base)
     except (ValueError, KeyError) as error:
         raise ConfigError(
             f"{field}: {model!r} says in its header neither timm_model nor embed_dim, depth, "
             "patch_size and num_heads, a divisor of embed_dim; name the timm model whose weights "
             f"it holds in backbones.{name}.model"
         ) from error
-    return shape
+
+
+def _of_header(header: Mapping[str, str], base: BackboneShape | None) -> BackboneShape:
+    """Return the shape that a header says, where it says nothing that of its timm model."""
+    if base is not None:
+        known = {"embed_dim": base.width, "depth": base.depth, "patch_size": base.patch}
+        header = {**{key: str(value) for key, value in known.items()}, "num_heads": "1", **header}
+    width, depth, patch, heads = (
+        int(header[key]) for key in ("embed_dim", "depth", "patch_size", "num_heads")
+    )
+    if min(width, depth, patch, heads) < 1 or width % heads:
+        raise ValueError
+    return BackboneShape(width, depth, patch, base is None or base.class_token)
 
 
 def _known(field: str, ask: Callable[[], Architecture]) -> BackboneShape:
@@ -174,7 +184,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     """
     own = shape(run.backbone)
     for name in (run.backbone, run.query):
-        fed, patch = shape(name), shape(name).patch
+        fed, patch = shape(name), shape(name).patch or 1
         size, field = _size(fed, dataset), _size_field(fed, name, run.dataset)
         _reject(size % patch, field, size, f"a multiple of {patch}, the patch size of {name!r}")
     _reject(

@@ -166,6 +166,10 @@ def test_the_table_is_what_timm_builds(name):
     assert row == table
 
 
+def test_the_page_of_backbones_is_made_from_the_table():
+    assert tabulate.DOCUMENT.read_text() == tabulate.document(), "python -m cdl.backbones.tabulate"
+
+
 @pytest.mark.parametrize(("name", "message"), REFUSED.items())
 def test_what_takes_no_prefixes_is_refused_and_a_near_one_named(name, message):
     with pytest.raises(CdlError, match=f"'{name}' cannot be prompted: {message}.*near is vit_"):

@@ -1,5 +1,7 @@
 """The prompted forward against timm's own, and backbones from every source."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -48,6 +50,17 @@ def test_additions_touch_the_class_token_only(toy_backbone):
     torch.testing.assert_close(
         encode(vit, images, Injection(additions=zeros)).tokens, encode(vit, images).tokens
     )
+
+
+def test_a_copy_takes_prefixes_as_its_original_and_nothing_stays_in_either(toy_backbone):
+    backbone = toy_backbone()
+    images, prefix = torch.rand(2, 3, 8, 8), (torch.randn(2, 3, 12), torch.randn(2, 3, 12))
+    learnt = tuple(2 * t.requires_grad_() for t in prefix)
+    plain, prompted = (backbone.encode(images, Injection(p)).tokens for p in ({}, {1: learnt}))
+    copied = copy.deepcopy(backbone)
+    assert torch.equal(copied.encode(images, Injection({1: learnt})).tokens, prompted)
+    assert torch.equal(copied.encode(images).tokens, plain)
+    assert torch.equal(copied.vit.forward_features((images - 0.5) / 0.5), plain)
 
 
 def test_backbone_is_frozen_and_stays_in_eval_mode(toy_backbone):

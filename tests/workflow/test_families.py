@@ -1,0 +1,39 @@
+"""A teacher of another family than its student, through the whole workflow, with random weights."""
+
+import json
+
+import torch
+from runs import run
+from safetensors.torch import save_file
+
+from cdl.backbones import families
+
+SHAPE = {"img_size": 28, "embed_dim": 48, "depth": 3, "num_heads": 3}
+OVERLAY = """
+name: families
+backbones:
+  dino: {file: dino.safetensors, model: vit_small_patch14_reg4_dinov2.lvd142m, size: 28}
+grid:
+  pairs: [{teacher: dino, student: vit_nano}]
+  methods: [l2p]
+  distillers: [none, kd, fitnets, cdl_prompt]
+distillers:
+  cdl_prompt: {mapping: linear}
+protocol: {query: self}
+"""
+
+
+def test_a_dinov2_with_registers_teaches_a_plain_student(tmp_path):
+    """Patches of 14 at 28 px and of 4 at 8 px: as many tokens, but for the registers."""
+    torch.manual_seed(0)
+    model = families.create("vit_small_patch14_reg4_dinov2", SHAPE)
+    header = {key: str(value) for key, value in SHAPE.items()}
+    save_file(model.state_dict(), tmp_path / "dino.safetensors", header)
+    run(tmp_path, overlay=OVERLAY)
+    found = list((tmp_path / "results" / "families").rglob("results.json"))
+    results = [json.loads(path.read_text()) for path in found]
+    assert len(results) == 5
+    taught = [r["learner"] for r in results if r["learner"]["teacher"]]
+    assert {s["distiller"]["name"] for s in taught} == {"kd", "fitnets", "cdl_prompt"}
+    assert all(spec["sizes"] == {"dino": 28} for spec in taught)
+    assert all(0 <= share <= 100 for r in results for share in r["matrix"][-1])
