@@ -85,7 +85,8 @@ class Entrance:
         heads, d = own.shape[1], own.shape[3]
         parts = given.shape[-1] // (heads * d)
         split = given.unflatten(-1, (heads, parts * d))
-        return split if parts == 1 else split.chunk(parts, -1)[self._calls % parts]
+        chosen: Tensor = split if parts == 1 else split.chunk(parts, -1)[self._calls % parts]
+        return chosen
 
 
 def attentions(block: nn.Module) -> list[nn.Module]:

@@ -1,7 +1,7 @@
 """Which models of timm can be prompted, found by looking at the module that timm builds.
 
 A model is accepted if it is a sequence of blocks over the same tokens and every block attends to
-all of them by `scaled_dot_product_attention`, so that prefixes can enter. Names are never looked at.
+all of them by `scaled_dot_product_attention`, so prefixes can enter. Names are never looked at.
 """
 
 import logging

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lab import make_grid
 
-from cdl.learning import specs
+from cdl.learners import specs
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.grid import Grid
 from cdl.study.specifications import protocol, specification
