@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cdl.backbones.commands import app as backbones
+from cdl.commands.backbones import app as backbones
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
@@ -161,7 +161,7 @@ def data(
 
     Classes, counts and sizes, and whether the tasks can be made of them.
     """
-    from cdl.study.datasets import describe, text
+    from cdl.inventory.datasets import describe, text
 
     grid = grid_of(config)
     os.chdir(directory)

@@ -33,9 +33,10 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
     "report": ["runtime", "evaluation.metrics", *FACTS[:2], "data.packing"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
-    + ["sources.folders", "sources.summary"]
-    + ["backbones.estimate", "backbones.shape", "backbones.architectures", "learners.specs"],
-    "inventory": ["runtime", "study", "report", "sources.archives"],
+    + ["sources.folders"]
+    + ["backbones.shape", "backbones.architectures", "learners.specs"],
+    "inventory": ["runtime", "sources", "data.__init__", "data.packing", "study", "report"],
+    "commands": ["runtime", "backbones"],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
 

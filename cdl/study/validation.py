@@ -9,12 +9,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from cdl.backbones.architectures import Architecture, find, find_weights
-from cdl.backbones.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.backbones.shape import BackboneShape
 from cdl.prompts import PROMPTS
 from cdl.runtime.errors import CdlError
 from cdl.sources import N_CLASSES, n_training_images
 from cdl.study.configuration import ConfigError
+from cdl.study.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.study.runs import Run
 
 EMBEDDED = Path(__file__).parent.parent / "assets"

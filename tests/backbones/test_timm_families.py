@@ -167,7 +167,7 @@ def test_the_table_is_what_timm_builds(name):
 
 
 def test_the_page_of_backbones_is_made_from_the_table():
-    assert tabulate.DOCUMENT.read_text() == tabulate.document(), "python -m cdl.backbones.tabulate"
+    assert tabulate.DOCUMENT.read_text() == tabulate.document(), "python -m cdl.commands.tabulate"
 
 
 @pytest.mark.parametrize(("name", "message"), REFUSED.items())

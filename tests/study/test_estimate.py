@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cdl.backbones.estimate import cache_gb, step_bytes, task_days
 from cdl.backbones.shape import BackboneShape
 from cdl.learning import targets
 from cdl.study.configuration import ConfigError, merge, read, resolve
+from cdl.study.estimate import cache_gb, step_bytes, task_days
 from cdl.study.grid import Grid
 from cdl.study.inputs import needs
 

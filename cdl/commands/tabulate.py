@@ -1,6 +1,6 @@
 """Make `architectures.csv` and `docs/backbones.md` from the timm that is installed.
 
-python -m cdl.backbones.tabulate
+python -m cdl.commands.tabulate
 """
 
 import csv
@@ -15,7 +15,7 @@ from cdl.runtime.errors import CdlError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "backbones.md"
 _USUAL = " is no sequence of blocks over the same tokens"
-_BEGIN, _END = "<!-- made by cdl.backbones.tabulate -->", "<!-- end -->"
+_BEGIN, _END = "<!-- made by cdl.commands.tabulate -->", "<!-- end -->"
 
 
 def rows(names: Iterable[str]) -> Iterator[dict[str, str]]:
