@@ -1,11 +1,11 @@
 """Files of weights: read without running what they hold, and brought to timm's names."""
 
 import logging
-import pickle
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
@@ -42,7 +42,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise CdlError(f"{str(path)!r} cannot be read: {error}") from error
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise CdlError(
             f"{str(path)!r} holds more than tensors, which only running code of the file could "
             "read, so it is refused; ask its authors for the state dict alone"

@@ -30,6 +30,7 @@ from cdl.backbones import fetch as backbones
 from cdl.backbones.frozen import Backbone
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
+from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
 from cdl.sources import archives
@@ -346,7 +347,7 @@ SOURCE = {"name": "imagenet_r", "root": "data/imagenet-r"}
 
 def test_imagenet_r_is_fetched_checked_and_read_in_place(imagenet_r):
     archives.fetch("fetched.json", **SOURCE)
-    assert list(json.loads(Path("fetched.json").read_text())) == [
+    assert list(artifacts.read_json("fetched.json")) == [
         "imagenet-r.tar",
         "imagenet-r_train.yaml",
         "imagenet-r_test.yaml",
@@ -549,8 +550,13 @@ def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
     assert callers == set(re.findall(r"\w+", local))
     pickles = ("pickle", "dill", "cloudpickle", "joblib", "torch.load")
     for path in (ROOT / "cdl").rglob("*.py"):
-        assert not [name for name in imports(path) if name.startswith(pickles)], path
-        assert "torch.load(" not in path.read_text(), path
+        found = [name for name in imports(path) if name.startswith(pickles)]
+        loads = re.findall(r"torch\.load\(.*", path.read_text())
+        if path == ROOT / "cdl" / "backbones" / "weights.py":  # a .pth that a user imports
+            assert found == ["pickle.UnpicklingError"]
+            assert len(loads) == 1 and "weights_only=True" in loads[0]
+        else:
+            assert not found and not loads, path
 
 
 # ---- in the workflow
