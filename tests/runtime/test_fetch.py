@@ -543,7 +543,7 @@ def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
     callers = {
         path.stem
         for path in (ROOT / "workflow" / "scripts").glob("*.py")
-        if {"cdl.backbones.fetch", "cdl.sources.archives.fetch"} & set(imports(path))
+        if {"cdl.backbones.fetch.fetch", "cdl.sources.archives.fetch"} & set(imports(path))
     }
     assert callers == {"fetch_backbone", "fetch_dataset"}
     local = re.search(r"localrules:\n((?:    \w+,\n)+)", (ROOT / PREPARE).read_text())[1]
