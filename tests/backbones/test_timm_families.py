@@ -8,10 +8,11 @@ import torch
 from timm.layers import apply_rot_embed_cat
 from torch import nn
 
-from cdl.backbones import families, tabulate
+from cdl.backbones import families
 from cdl.backbones.architectures import architectures, find, find_weights
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, _unrotated
+from cdl.commands import tabulate
 from cdl.runtime.errors import CdlError
 
 # one of every kind: what `parts`, class, pooling and class token of the table tell apart
