@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 SPLITS = ("train", "test")
-N_CLASSES = {"digits": 10, "cifar100": 100, "imagenet_r": 200}  # of sources that have them fixed
-N_IMAGES = {  # of training and test images, of published sources
+N_CLASSES = {  # of sources that have them fixed
+    "digits": 10,
+    "cifar20": 20,
+    "cifar100": 100,
+    "imagenet_r": 200,
+}
+N_IMAGES = {  # of training and test images, where they are fixed
+    "cifar20": {"train": 2_000, "test": 2_000},
     "cifar100": {"train": 50_000, "test": 10_000},
     "imagenet_r": {"train": 24_000, "test": 6_000},
 }

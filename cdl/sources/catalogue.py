@@ -6,6 +6,7 @@ when `Item.read` is called. To add one, write a function and a line in `SOURCES`
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ def digits(seed: int = 0, test_images: int = 360) -> Source:
     return Source(tuple(str(d) for d in range(10)), items)
 
 
+def cifar20() -> Source:
+    """Twenty classes of CIFAR-100, every fifth in alphabetical order; they ship with the package.
+
+    100 training and 100 test images of 32x32 pixels each. The file holds 20 validation images of
+    each class besides, for choices of settings, which no split has; `assets/README.md` is its card.
+    """
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(str(files("cdl") / "assets" / "cifar20.parquet")).to_pylist()
+    names = {row["label"]: row["class_name"] for row in rows}
+    images = [(f"cifar20[{i}]", row) for i, row in enumerate(rows) if row["split"] in SPLITS]
+    items = [
+        Item(row["split"], row["label"], name, partial(decode, row["image"], name))
+        for name, row in images
+    ]
+    return Source(tuple(names[label] for label in sorted(names)), items)
+
+
 def parquet(
     path: str,
     train: str = "train*.parquet",
@@ -63,11 +82,11 @@ def parquet(
         file: column with the image's own path, used to find one file in both splits; or None.
     """
     columns = Columns(image, label, class_name, file)
-    files = folders.tables_of(path, train, test)
-    classes = read_classes(path, files, columns)
+    tables = folders.tables_of(path, train, test)
+    classes = read_classes(path, tables, columns)
 
     def rows() -> Iterator[Item]:
-        for split, parts in files.items():
+        for split, parts in tables.items():
             for part in parts:
                 for i, row in enumerate(read_rows(part, columns)):
                     name = row.file or f"{part.relative_to(path)}[{i}]"
@@ -101,6 +120,7 @@ def folder(
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
+    "cifar20": cifar20,
     "cifar100": cifar100,
     "imagenet_r": imagenet_r,
     "parquet": parquet,

@@ -44,7 +44,7 @@ def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Su
     """
     options = dict(source)
     name = options.pop("name")
-    kind = _KINDS.get(name, _published if name in N_IMAGES else _any)
+    kind = _KINDS.get(name, _published if "root" in options else _any)
     return kind(name, options, sha256_of)
 
 
