@@ -10,11 +10,13 @@ SPLITS = ("train", "test")
 N_CLASSES = {  # of sources that have them fixed
     "digits": 10,
     "cifar20": 20,
+    "cifar10": 10,
     "cifar100": 100,
     "imagenet_r": 200,
 }
 N_IMAGES = {  # of training and test images, where they are fixed
     "cifar20": {"train": 2_000, "test": 2_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
     "cifar100": {"train": 50_000, "test": 10_000},
     "imagenet_r": {"train": 24_000, "test": 6_000},
 }

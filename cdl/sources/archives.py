@@ -7,8 +7,9 @@ files, so no path can lead out of a folder and no link is followed.
 
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ _SPLIT = (  # of CODA-Prompt (Smith et al., CVPR 2023), the commit that released
     "605ac87af91f6aae0f31695f08c8876529a22efe/dataloaders/splits/"
 )
 PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "cifar10": (
+        Published(
+            "cifar-10-binary.tar.gz",
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "md5:c32a1d4ab5d03f1284b67883e8d87530",
+        ),
+    ),
     "cifar100": (
         Published(
             "cifar-100-binary.tar.gz",
@@ -82,26 +90,48 @@ def check(name: str, root: str) -> None:
     obtain(there, root, offline=True)
 
 
+def cifar10(root: str = "data/cifar10") -> Source:
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 10 classes.
+
+    The binary edition: per image a label and 3x32x32 bytes, training images in five files.
+    """
+    folder = "cifar-10-batches-bin"
+    train = [f"{folder}/data_batch_{i}.bin" for i in range(1, 6)]
+    files = {"train": train, "test": [f"{folder}/test_batch.bin"]}
+    return _cifar(root, "cifar10", files, f"{folder}/batches.meta.txt", labels=1)
+
+
 def cifar100(root: str = "data/cifar100") -> Source:
     """CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 100 classes.
 
     The binary edition: per image a coarse label, a fine label and 3x32x32 bytes; fine labels are
     used.
     """
-    path = Path(root, PUBLISHED["cifar100"][0].name)
+    files = {split: [f"cifar-100-binary/{split}.bin"] for split in SPLITS}
+    return _cifar(root, "cifar100", files, "cifar-100-binary/fine_label_names.txt", labels=2)
+
+
+def _cifar(
+    root: str, name: str, files: Mapping[str, Sequence[str]], names: str, labels: int
+) -> Source:
+    """Read a binary edition: `labels` bytes, of which the last counts, then the pixels' planes."""
+    path = Path(root, PUBLISHED[name][0].name)
     read = _reader(path)
+    size = labels + 3 * 32 * 32
 
     def rows() -> Iterator[Item]:
         for split in SPLITS:
-            raw = np.frombuffer(read(f"cifar-100-binary/{split}.bin"), np.uint8)
-            if raw.size % 3074:
-                raise CdlError(f"{path}: {split}.bin has {raw.size} bytes, no multiple of 3,074")
-            for i, row in enumerate(raw.reshape(-1, 3074)):
-                pixels = row[2:].reshape(3, 32, 32).transpose(1, 2, 0)
-                yield Item(split, int(row[1]), f"{split}[{i}]", partial(np.asarray, pixels))
+            number = count()
+            for file in files[split]:
+                raw = np.frombuffer(read(file), np.uint8)
+                if raw.size % size:
+                    raise CdlError(f"{path}: {file} has {raw.size} bytes, no multiple of {size:,}")
+                for row in raw.reshape(-1, size):
+                    pixels = row[labels:].reshape(3, 32, 32).transpose(1, 2, 0)
+                    image = partial(np.asarray, pixels)
+                    yield Item(split, int(row[labels - 1]), f"{split}[{next(number)}]", image)
 
-    names = read("cifar-100-binary/fine_label_names.txt").decode().split()
-    return Source(tuple(names), rows())
+    return Source(tuple(read(names).decode().split()), rows())
 
 
 def imagenet_r(root: str = "data/imagenet-r") -> Source:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cdl.sources import SPLITS, folders
-from cdl.sources.archives import cifar100, imagenet_r
+from cdl.sources.archives import cifar10, cifar100, imagenet_r
 from cdl.sources.decoding import UnreadableImage, decode
 from cdl.sources.items import Item, Source
 from cdl.sources.tables import Columns, read_classes, read_rows
@@ -121,6 +121,7 @@ def folder(
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
     "cifar20": cifar20,
+    "cifar10": cifar10,
     "cifar100": cifar100,
     "imagenet_r": imagenet_r,
     "parquet": parquet,

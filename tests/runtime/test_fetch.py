@@ -496,6 +496,49 @@ def test_cifar100_needs_no_pickle(cifar100, monkeypatch):
     assert np.array_equal(images.permute(0, 2, 3, 1), cifar100[3:])
 
 
+@pytest.fixture
+def cifar10(server, monkeypatch):
+    """Two images in each file of CIFAR-10's binary edition."""
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    files = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        add(tar, "cifar-10-batches-bin/batches.meta.txt", b"airplane\nautomobile\n\n")
+        for i, file in enumerate(files):
+            images = enumerate(pixels[2 * i : 2 * i + 2])
+            rows = [bytes([1 - j]) + image.transpose(2, 0, 1).tobytes() for j, image in images]
+            add(tar, f"cifar-10-batches-bin/{file}.bin", b"".join(rows))
+    server.files["cifar-10-binary.tar.gz"] = buffer.getvalue()
+    file = server.published("cifar-10-binary.tar.gz")
+    monkeypatch.setitem(archives.PUBLISHED, "cifar10", (file,))
+    return pixels
+
+
+def test_cifar10_is_fetched_checked_and_read_in_the_order_of_its_files(cifar10):
+    source = {"name": "cifar10", "root": "data/cifar10"}
+    archives.fetch("fetched.json", **source)
+    prepare("packed", source)
+    train, test = Packed("packed", "train"), Packed("packed", "test")
+    assert train.classes == ["airplane", "automobile"]
+    assert train.labels.tolist() == [1, 0] * 5 and test.labels.tolist() == [1, 0]
+    assert train.names.tolist() == [f"train[{i}]" for i in range(10)]
+    ((images, _, _),) = train.pixels(torch.arange(10)).parts(torch.arange(10))
+    assert np.array_equal(images.permute(0, 2, 3, 1), cifar10[:10])
+    ((images, _, _),) = test.pixels(torch.arange(2)).parts(torch.arange(2))
+    assert np.array_equal(images.permute(0, 2, 3, 1), cifar10[10:])
+
+
+def test_a_file_of_cifar10_that_broke_off_is_named(cifar10, server):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        add(tar, "cifar-10-batches-bin/batches.meta.txt", b"airplane\n")
+        add(tar, "cifar-10-batches-bin/data_batch_1.bin", bytes(3072))
+    Path("data").mkdir()
+    Path("data/cifar-10-binary.tar.gz").write_bytes(buffer.getvalue())
+    with pytest.raises(CdlError, match="data_batch_1.bin has 3072 bytes, no multiple of 3,073"):
+        prepare("packed", {"name": "cifar10", "root": "data"})
+
+
 @pytest.mark.parametrize("keep", [100, 9000])
 def test_a_truncated_archive_is_one_sentence(cifar100, server, keep):
     Path("data").mkdir()

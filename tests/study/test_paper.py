@@ -98,6 +98,14 @@ def test_papers_use_full_tags_and_the_released_protocol(name):
         assert block["published"] == backbone
 
 
+def test_cifar10_is_planned_by_the_same_settings_with_nothing_to_compare(tmp_path):
+    own, theirs = paper("cifar10"), paper("cifar100")
+    assert own["grid"] == theirs["grid"]
+    counted = expected(own, own["grid"]["pairs"]) | {"compare": 0}
+    plan = dry_run(tmp_path, [ROOT / "config" / "paper" / "cifar10.yaml"])
+    assert {rule: plan.get(rule, 0) for rule in counted} == counted
+
+
 ABLATIONS = sorted((ROOT / "config" / "ablations").glob("*.yaml"), key=lambda p: p.name)
 
 
