@@ -4,11 +4,12 @@ The only module that uses the network, and only the local rules `fetch_backbone`
 `fetch_dataset` call it; every other job reads what lies on the disk.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,19 +46,12 @@ class Hub:
         Raises:
             OSError: it cannot be had.
         """
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import hf_hub_download
 
-        try:
+        with _hub_errors(f"https://huggingface.co/{self.repository}"):
             found = hf_hub_download(
                 self.repository, self.name, revision=self.revision, local_files_only=offline
             )
-        except errors.GatedRepoError as error:
-            raise OSError(
-                f"it is gated: accept its terms at https://huggingface.co/{self.repository} and "
-                "log in by `hf auth login` or HF_TOKEN"
-            ) from error
-        except Exception as error:  # each version of the Hub's client has its own network errors
-            raise OSError(next(iter(str(error).strip().splitlines()), repr(error))) from error
         return Path(found)
 
     def is_cached(self) -> bool:
@@ -66,6 +60,39 @@ class Hub:
             return self.path(offline=True).is_file()
         except OSError:
             return False
+
+
+def snapshot(dataset: str, revision: str, folder: Path, patterns: Sequence[str]) -> None:
+    """Fetch the files of a dataset on the Hub that match a pattern into a folder.
+
+    Raises:
+        OSError: they cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(f"https://huggingface.co/datasets/{dataset}"):
+        snapshot_download(
+            dataset,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_dir=folder,
+        )
+
+
+@contextlib.contextmanager
+def _hub_errors(page: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into an `OSError` of one line."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise OSError(
+            f"it is gated: accept its terms at {page} and log in by `hf auth login` or HF_TOKEN"
+        ) from error
+    except Exception as error:  # each version of the Hub's client has its own network errors
+        raise OSError(next(iter(str(error).strip().splitlines()), repr(error))) from error
 
 
 @dataclass(frozen=True)

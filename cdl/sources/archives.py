@@ -19,7 +19,7 @@ import yaml
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
-from cdl.sources import SPLITS
+from cdl.sources import SPLITS, hub
 from cdl.sources.decoding import decode
 from cdl.sources.items import Item, Source, class_names
 
@@ -65,27 +65,31 @@ _AGAIN = "delete it and run again with --forcerun fetch_dataset"
 _BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error)
 
 
-def fetch(record: str | Path, name: str, root: str, **fetching: Any) -> None:
+def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
     """Bring a source's files into its `root` and write their checksums to `record` (JSON).
 
     Args:
         record: says that all files were there and right.
-        name: a key of `PUBLISHED`.
+        name: a key of `PUBLISHED`, or `hub`.
         root: folder of the files; right ones that lie there are taken.
-        fetching: `mirror` and `offline` of `cdl.runtime.fetching.obtain`.
+        options: `mirror` and `offline` of `cdl.runtime.fetching.obtain`; of `hub` all its own.
 
     Raises:
         CdlError: a file cannot be had, or is not the published one, or instead of the archive
             there is a tree that another tool has rearranged.
     """
+    if name == "hub":
+        return hub.fetch(record, root, **options)
     files = PUBLISHED[name]
     _validate_layout(Path(root), files[0].name)
-    obtain(files, root, **fetching)
+    obtain(files, root, **options)
     write_json(record, {file.name: file.checksum for file in files})
 
 
-def check(name: str, root: str) -> None:
+def check(name: str, root: str, **options: Any) -> None:
     """Raise `CdlError` if a file that lies in `root` is not as published; arguments of `fetch`."""
+    if name == "hub":
+        return hub.check(root, **options)
     there = [file for file in PUBLISHED[name] if Path(root, file.name).is_file()]
     obtain(there, root, offline=True)
 

@@ -4,7 +4,7 @@ A source names its classes and yields `Item`s of both splits in a fixed order; d
 when `Item.read` is called. To add one, write a function and a line in `SOURCES`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cdl.sources import SPLITS, folders
+from cdl.sources import hub as hub_files
 from cdl.sources.archives import cifar10, cifar100, imagenet_r
 from cdl.sources.decoding import UnreadableImage, decode
 from cdl.sources.items import Item, Source
@@ -83,16 +84,42 @@ def parquet(
     """
     columns = Columns(image, label, class_name, file)
     tables = folders.tables_of(path, train, test)
+    return Source(read_classes(path, tables, columns), _rows(path, tables, columns))
+
+
+def hub(
+    id: str,
+    revision: str,
+    root: str = "data/hub",
+    train: str = hub_files.TRAIN,
+    test: str = hub_files.TEST,
+    image: str = "image",
+    label: str = "label",
+) -> Source:
+    """An image dataset in Parquet on the Hugging Face Hub, as `fetch_dataset` has brought it.
+
+    Args:
+        id: of the repository, OWNER/NAME.
+        revision: its commit.
+        root: folder of all such datasets; this one lies in ROOT/ID/REVISION.
+        train: glob of the training files in the repository.
+        test: glob of the test files.
+        image: column of encoded bytes (or of structs with a field `bytes`).
+        label: column of integers from 0; classes have the names that the files give them, if any.
+    """
+    path, columns = str(hub_files.folder_of(root, id, revision)), Columns(image, label, None, None)
+    tables = folders.tables_of(path, train, test)
     classes = read_classes(path, tables, columns)
+    names = hub_files.class_names(tables["train"][0], label, classes)
+    return Source(names, _rows(path, tables, columns))
 
-    def rows() -> Iterator[Item]:
-        for split, parts in tables.items():
-            for part in parts:
-                for i, row in enumerate(read_rows(part, columns)):
-                    name = row.file or f"{part.relative_to(path)}[{i}]"
-                    yield Item(split, row.label, name, partial(decode, row.image, name))
 
-    return Source(classes, rows())
+def _rows(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) -> Iterator[Item]:
+    for split, parts in tables.items():
+        for part in parts:
+            for i, row in enumerate(read_rows(part, columns)):
+                name = row.file or f"{part.relative_to(path)}[{i}]"
+                yield Item(split, row.label, name, partial(decode, row.image, name))
 
 
 def folder(
@@ -125,6 +152,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "cifar100": cifar100,
     "imagenet_r": imagenet_r,
     "parquet": parquet,
+    "hub": hub,
     "folder": folder,
 }
 

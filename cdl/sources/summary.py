@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cdl.runtime.errors import CdlError
 from cdl.sources import N_CLASSES, N_IMAGES, SPLITS
 from cdl.sources.folders import drawn, images_of, tables_of
 
@@ -72,6 +73,18 @@ def _parquet(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str
     return _counted(classes, pairs, [part for parts in files.values() for part in parts], {})
 
 
+def _hub(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
+    from cdl.sources.hub import folder_of
+
+    folder = folder_of(options["root"], options["id"], options["revision"])
+    if not folder.is_dir():
+        raise CdlError(
+            f"{folder} is not there yet, and only its files say what classes it has: fetch it by "
+            "`cdl run CONFIG --until fetch_dataset`"
+        )
+    return _any(name, options, sha256_of)
+
+
 def _any(name: str, options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
     from cdl.sources.catalogue import SOURCES
 
@@ -89,7 +102,7 @@ def _published(name: str, options: dict[str, Any], sha256_of: Callable[[Path], s
     return Summary(N_CLASSES[name], N_IMAGES[name], None, _size(there), absent)
 
 
-_KINDS = {"folder": _folder, "parquet": _parquet}
+_KINDS = {"folder": _folder, "parquet": _parquet, "hub": _hub}
 
 
 def _counted(

@@ -167,7 +167,7 @@ def _source(field: str, source: dict[str, Any]) -> None:
         outside = inside.is_absolute() or not inside.parts or ".." in inside.parts
         right = "a name or pattern below the path, without '..' and '**'"
         _reject(outside or "**" in source[key], f"{field}.{key}", source[key], right)
-        validate_path(f"{field}.{key}", source[key], source["path"])
+        validate_path(f"{field}.{key}", source[key], source.get("path") or source["root"])
     if source.get("split") is not None:
         named = [source["train"], source["test"]]
         right = "no train and no test of their own, or no split"
