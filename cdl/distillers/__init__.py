@@ -1,9 +1,13 @@
-"""Distillers: one file each, found in this table and nowhere else. No torch is imported."""
+"""Distillers: one file each, found in this table. Those of other packages stand behind it.
 
+No torch is imported.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cdl.runtime.registry import load
+from cdl.runtime.registry import Registry, load
 
 if TYPE_CHECKING:
     from cdl.distillers.base import Distiller
@@ -16,11 +20,17 @@ class DistillerFacts:
     path: `module:Class`.
     compares: which of both models' last block outputs it compares; `none` reads logits alone.
     maps_prompts: whether it reads the teacher's prompts, also at prediction.
+    options: fields of its block in the schema, by name; None for those here, whose schema has them.
+    description: of the block, with the paper; only beside `options`.
+    numerics: raised by its package whenever its numbers change; only beside `options`.
     """
 
     path: str
     compares: Literal["none", "last", "all"] = "none"
     maps_prompts: bool = False
+    options: Mapping[str, Any] | None = None
+    description: str = ""
+    numerics: int = 1
 
     def blocks(self, depth: int) -> int:
         """Return how many last blocks of both models it compares, for a student of `depth`."""
@@ -32,7 +42,7 @@ class DistillerFacts:
         return kind
 
 
-DISTILLERS = {
+_OWN = {
     "none": DistillerFacts("cdl.distillers.none:NoDistillation"),
     "kd": DistillerFacts("cdl.distillers.kd:KD"),
     "dkd": DistillerFacts("cdl.distillers.dkd:DKD"),
@@ -44,3 +54,4 @@ DISTILLERS = {
     "kd_prompt": DistillerFacts("cdl.distillers.kd_prompt:KDPrompt"),
     "cdl_prompt": DistillerFacts("cdl.distillers.cdl_prompt:CDLPrompt", maps_prompts=True),
 }
+DISTILLERS = Registry(_OWN, "cdl.distillers")

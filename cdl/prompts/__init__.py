@@ -1,9 +1,13 @@
-"""Prompt methods: one file each, found in this table and nowhere else. No torch is imported."""
+"""Prompt methods: one file each, found in this table. Those of other packages stand behind it.
 
+No torch is imported.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cdl.runtime.registry import load
+from cdl.runtime.registry import Registry, load
 
 if TYPE_CHECKING:
     from cdl.prompts.base import PromptMethod
@@ -20,6 +24,9 @@ class PromptFacts:
         one.
     merges: whether a task ends with a merge, so that a teacher can be read before or after it.
     trains: whether it learns by gradient steps; else its head is solved for.
+    options: fields of its block in the schema, by name; None for those here, whose schema has them.
+    description: of the block, with the paper; only beside `options`.
+    numerics: raised by its package whenever its numbers change; only beside `options`.
     """
 
     path: str
@@ -28,6 +35,9 @@ class PromptFacts:
     adds_to_class_token: bool = False
     merges: bool = False
     trains: bool = True
+    options: Mapping[str, Any] | None = None
+    description: str = ""
+    numerics: int = 1
 
     def load(self) -> "type[PromptMethod]":
         """Import and return the class."""
@@ -35,7 +45,7 @@ class PromptFacts:
         return kind
 
 
-PROMPTS = {
+_OWN = {
     "l2p": PromptFacts("cdl.prompts.l2p:L2P"),
     "dual_prompt": PromptFacts("cdl.prompts.dual_prompt:DualPrompt"),
     "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt"),
@@ -55,3 +65,4 @@ PROMPTS = {
         "cdl.prompts.head_only:HeadOnly", needs_query=False, gives_prefixes=False
     ),
 }
+PROMPTS = Registry(_OWN, "cdl.prompts")

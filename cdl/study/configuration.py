@@ -20,6 +20,9 @@ from typing import Any
 import jsonschema
 import yaml
 
+from cdl.distillers import DISTILLERS
+from cdl.prompts import PROMPTS
+
 HERE = Path(__file__).parent
 LARGEST = 10**15
 LARGEST_FILE = 2**19  # bytes
@@ -106,7 +109,48 @@ def _place(mark: yaml.Mark) -> str:
 
 @cache
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a configuration."""
+    """Return the JSON schema of a configuration, with the blocks of other packages' methods.
+
+    Raises:
+        ConfigError: another package offers what cannot be taken.
+    """
+    whole = _shipped_schema()
+    for sentence in PROMPTS.refused + DISTILLERS.refused:
+        raise ConfigError(sentence)
+    methods, distillers = (whole["properties"][k]["properties"] for k in ("methods", "distillers"))
+    common = methods["head_only"]["properties"]  # what the planning reads of every method
+    for name, facts in PROMPTS.items():
+        if facts.options is not None:
+            planned = {k: v for k, v in common.items() if k == "joint" or facts.trains}
+            methods[name] = _block(f"methods.{name}", facts.description, planned, facts.options)
+    for name, distils in DISTILLERS.items():
+        if distils.options is not None:
+            field = f"distillers.{name}"
+            distillers[name] = _block(field, distils.description, {}, distils.options)
+    return whole
+
+
+def _block(
+    field: str, description: str, planned: dict[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the schema's block of another package's method."""
+    block = {
+        "type": "object",
+        "additionalProperties": False,
+        "default": {},
+        "description": description,
+        "properties": {**planned, **options},
+    }
+    try:
+        jsonschema.Draft202012Validator.check_schema(block)
+    except jsonschema.SchemaError as error:
+        raise ConfigError(
+            f"{field}: the options that its package names are no JSON schema ({error.message})"
+        ) from None
+    return block
+
+
+def _shipped_schema() -> dict[str, Any]:
     read: dict[str, Any] = yaml.safe_load((HERE / "schema" / "config.schema.yaml").read_text())
     return read
 
@@ -117,7 +161,7 @@ def editors_schemas() -> dict[Path, str]:
     Language servers complete and check by them what a configuration's first line names; they know
     no YAML merge keys. An overlay needs none of the required fields but those inside its lists.
     """
-    whole, folder = schema(), HERE / "schema"
+    whole, folder = _shipped_schema(), HERE / "schema"
     kinds = {"config": whole, "overlay": _optional(whole)}
     return {
         folder / f"{kind}.schema.json": json.dumps(part, indent=1, ensure_ascii=False) + "\n"

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from cdl import NUMERICS
+from cdl.distillers import DistillerFacts
+from cdl.prompts import PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.study.configuration import complete, schema
 from cdl.study.grid import Grid
@@ -32,6 +34,11 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         "auxiliary_weight": config["protocol"]["auxiliary_weight"],
         "training": {**grid.training(run), "schedule": config["protocol"]["schedule"]},
     }
+    kinds: list[tuple[str, PromptFacts | DistillerFacts]]
+    kinds = [(run.method.name, run.prompts), (run.distiller.name, run.distils)]
+    external = {name: facts.numerics for name, facts in kinds if facts.options is not None}
+    if external:
+        spec["external"] = external
     if run.method.alignment is not None:
         spec["alignment"] = run.method.alignment
     if run.teacher is not None and run.prompts.merges:

@@ -1,0 +1,224 @@
+"""Methods of other packages: found by their entry points, planned without torch, trained."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from cdl.distillers import DISTILLERS
+from cdl.prompts import _OWN, PROMPTS, PromptFacts
+from cdl.runtime.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+BLOCKER = "import sys\nsys.modules['torch'] = None  # importing it is an ImportError\n"
+FACTS = """
+from cdl.distillers import DistillerFacts
+from cdl.prompts import PromptFacts
+
+SHIFT = PromptFacts(
+    "toy.shift:Shift",
+    needs_query=False,
+    description="Toy (Nobody, 2026).",
+    numerics=3,
+    options={"length": {"type": "integer", "minimum": 2, "default": 4, "description": "Tokens."}},
+)
+MATCH = DistillerFacts(
+    "toy.match:Match",
+    description="Toy distiller.",
+    options={"alpha": {"type": "number", "default": 0.5, "description": "Share."}},
+)
+"""
+SHIFT = """
+import torch
+from torch import nn
+from cdl.prompts.base import PromptMethod, Prompts, halves
+
+class Shift(PromptMethod):
+    layers = (0,)
+
+    def __init__(self, context, *, length=4):
+        super().__init__()
+        start = torch.randn(1, 1, length, context.width, generator=context.generator)
+        self.prompts = nn.Parameter(start)
+
+    def forward(self, query, task):
+        return Prompts(halves(self.layers, self.prompts))
+"""
+MATCH = """
+from torch.nn import functional as F
+from cdl.distillers.base import Distiller
+
+class Match(Distiller):
+    def __init__(self, context, *, alpha=0.5):
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, output, teacher_output, labels, classes):
+        losses = super().forward(output, teacher_output, labels, classes)
+        soft = F.mse_loss(output.logits[:, classes], teacher_output.logits)
+        return losses | {"match": self.alpha * soft}
+"""
+POINTS = "[cdl.prompts]\nshift = toy.facts:SHIFT\n[cdl.distillers]\nmatch = toy.facts:MATCH\n"
+CONFIG = """
+name: toy
+datasets:
+  digits: {source: {digits: {}}, tasks: 2, images_per_class: 8, view: {size: 8}}
+backbones: {nano: {embedded: vit_nano_patch4_32}, micro: {embedded: vit_micro_patch4_32}}
+training: {epochs: 1, batch_size: 16}
+methods: {shift: {length: 6}}
+grid:
+  methods: [shift]
+  pairs: [{teacher: micro, student: nano}]
+  distillers: [none, match]
+"""
+STUDENT = "results/toy/digits/shift/match-nano-from-micro-q-nano/seed0/task0/learner"
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder of packages with one that offers a method and a distiller."""
+    package, info = tmp_path / "site" / "toy", tmp_path / "site" / "toy_cdl-0.1.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    for name, text in (("facts", FACTS), ("shift", SHIFT), ("match", MATCH), ("__init__", "")):
+        (package / f"{name}.py").write_text(text)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-cdl\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path / "site"
+
+
+def python(site, *arguments):
+    environment = os.environ | {"PYTHONPATH": f"{site}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=site.parent,
+        env=environment,
+        check=False,
+    )
+
+
+def snakemake(site, *arguments):
+    command = ("-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1", *arguments)
+    return python(site, *command, "--configfile", "config.yaml")
+
+
+def points(site, text):
+    (site / "toy_cdl-0.1.dist-info" / "entry_points.txt").write_text(text)
+
+
+def test_methods_of_another_package_are_listed_and_specified_without_torch(site):
+    (site / "sitecustomize.py").write_text(BLOCKER)
+    assert (
+        "shift        Toy (Nobody, 2026).\n" in python(site, "-m", "cdl", "list", "methods").stdout
+    )
+    code = """
+import json
+from cdl.study.configuration import read, resolve
+from cdl.study.grid import Grid
+from cdl.study.specifications import specification
+grid = Grid(resolve(read("config.yaml")))
+print(json.dumps([specification(grid, run) for run in grid.runs]))
+"""
+    answer = python(site, "-c", code)
+    assert answer.returncode == 0, answer.stderr
+    specs = json.loads(answer.stdout)
+    assert {spec["method"]["length"] for spec in specs} == {6}
+    assert [spec["external"] for spec in specs] == [
+        *({"shift": 3}, {"shift": 3}, {"shift": 3, "match": 1})
+    ]
+
+
+def test_an_option_of_another_package_is_checked_as_ours_are(site):
+    (site.parent / "config.yaml").write_text(CONFIG.replace("length: 6", "length: 1"))
+    answer = python(site, "-m", "cdl", "data", "config.yaml")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("cdl: methods.shift.length: 1 is less than the minimum of 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[cdl.prompts]\nl2p = toy.facts:SHIFT\n",
+            "cdl.prompts: the entry point 'l2p' of the package toy-cdl has the name of another one "
+            "that exists already: give it another name",
+        ),
+        (
+            "[cdl.distillers]\nMatch-er = toy.facts:MATCH\n",
+            "cdl.distillers: the entry point 'Match-er' of the package toy-cdl needs a name of "
+            "small letters, digits and _, which begins with a letter",
+        ),
+        (
+            "[cdl.distillers]\nshift = toy.facts:SHIFT\n",
+            "cdl.distillers: the entry point 'shift' of the package toy-cdl names no "
+            "DistillerFacts with options: see CONTRIBUTING.md",
+        ),
+        (
+            "[cdl.prompts]\nshift = toy.nothing:SHIFT\n",
+            "cdl.prompts: the entry point 'shift' of the package toy-cdl cannot be loaded "
+            "(ModuleNotFoundError(\"No module named 'toy.nothing'\")): repair or remove it",
+        ),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_in_one_sentence(site, text, sentence):
+    points(site, text)
+    answer = python(site, "-m", "cdl", "data", "config.yaml")
+    assert (answer.returncode, answer.stderr) == (2, f"cdl: {sentence}\n")
+
+
+@pytest.mark.slow
+def test_the_workflow_refuses_it_in_the_same_sentence(site):
+    points(site, "[cdl.distillers]\nkd = toy.facts:MATCH\n")
+    result = snakemake(site, "-n")
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    assert "cdl.distillers: the entry point 'kd' of the package toy-cdl has the name" in said
+    assert "Traceback" not in said
+
+
+def test_options_that_are_no_schema_are_refused(site):
+    file = site / "toy" / "facts.py"
+    file.write_text(FACTS.replace('"integer"', '"whole"'))
+    answer = python(site, "-m", "cdl", "data", "config.yaml")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("cdl: methods.shift: the options that its package names are no")
+
+
+def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypatch):
+    facts = PromptFacts("a:B", options={})
+    monkeypatch.setitem(sys.modules, "toy_facts", type(sys)("toy_facts"))
+    sys.modules["toy_facts"].FACTS = facts
+    group = [
+        importlib.metadata.EntryPoint(name, "toy_facts:FACTS", "g") for name in ("x", "x", "apt")
+    ]
+    monkeypatch.setattr("cdl.runtime.registry.entry_points", lambda group_=None, **_: group)
+    registry = Registry(_OWN, "g")
+    assert registry["x"] is facts
+    assert list(registry) == [*_OWN, "x"]
+    assert registry["apt"] is _OWN["apt"]
+    assert [sentence.split("'")[1] for sentence in registry.refused] == ["apt", "x"]
+
+
+def test_nothing_of_ours_has_options_in_its_facts():
+    for facts in [*PROMPTS.values(), *DISTILLERS.values()]:
+        assert facts.options is None
+
+
+@pytest.mark.slow
+def test_a_method_and_a_distiller_of_another_package_learn_a_task(site):
+    assert "distil" in snakemake(site, "-n", "--quiet", "host").stdout
+    result = snakemake(site, f"{STUDENT}.safetensors")
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = (site.parent / STUDENT).parent
+    assert (folder / "learner.safetensors").is_file()
+    parts = {row.split(",")[3] for row in (folder / "losses.csv").read_text().splitlines()[1:]}
+    assert {"ce", "match"} <= parts
+    assert load_file(folder / "learner.safetensors")["prompts.prompts"].shape == (1, 1, 6, 96)
