@@ -49,7 +49,10 @@ def planned(folder, **options):
 
 
 # what tells seconds and memory, which no two runs share
-SECONDS = ("tables/cost.csv", "figures/cost_*.svg", "figures/cost_*.png", "index.html")
+SECONDS = (  # and the records that hold their hashes
+    *("tables/cost.csv", "tables/cost.json", "figures/cost_*.svg", "figures/cost_*.png"),
+    *("figures/plot_*.json", "index.html", "tables/page.json"),
+)
 
 
 def contents(folder):
