@@ -31,6 +31,8 @@ BELOW = {
     "learners": ["runtime", "data", "backbones", "prompts", "distillers"],
     "learning": ["runtime", "data", "backbones", "prompts", "distillers", "learners"],
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
+    "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
+    + ["study.layout"],
     "report": ["runtime", "evaluation.metrics", *FACTS[:2], "data.packing"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folders"]

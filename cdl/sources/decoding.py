@@ -12,7 +12,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffTags import TAGS_V2
 
 from cdl.runtime.errors import CdlError
@@ -24,6 +24,7 @@ _BITS, _PHOTOMETRIC = (
     next(tag for tag, info in TAGS_V2.items() if info.name == name)
     for name in ("BitsPerSample", "PhotometricInterpretation")
 )
+_ORIENTATION = ExifTags.Base.Orientation
 _WHITE = (255, 255, 255, 255)
 
 
@@ -61,6 +62,17 @@ def decode(raw: bytes, name: str) -> np.ndarray:
     except Exception as error:  # a decoder's errors on damaged bytes are of any kind
         reason = str(error) or type(error).__name__
         raise UnreadableImage(f"{name} is not a readable image ({reason})") from error
+
+
+def upright(image: Image.Image, name: str) -> np.ndarray:
+    """Return an image that Pillow opened as `[H, W, 3]` uint8, as `decode` does; it stays as it is.
+
+    Raises:
+        UnreadableImage: its numbers name no white.
+    """
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return _rgb(image, name)
+    return _rgb(ImageOps.exif_transpose(image), name)
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:

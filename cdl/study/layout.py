@@ -120,6 +120,12 @@ class RunFiles:
         """Files of a task."""
         return TaskFiles(f"{self.folder}/task{task}")
 
+    def siblings(self, task: int | str) -> list[Path]:
+        """Records after a task of this seed's other runs of the same method."""
+        run = Path(self.folder).resolve()
+        pattern = f"*/{run.name}/task{task}/{record_of(Path(self.task(task).learner).name)}"
+        return sorted(run.parents[1].glob(pattern))
+
     def described(self, n_tasks: int, rule: str) -> list[tuple[str, str]]:
         """Return what each file is and where it lies, for people."""
         named = [
@@ -361,6 +367,11 @@ class ResultsFolder:
     """What lies in a folder of results, whatever configurations made it."""
 
     path: Path
+
+    @classmethod
+    def of_run(cls, run: Path) -> "ResultsFolder":
+        """Return the folder that a run lies in, see `Layout.run`."""
+        return cls(run.resolve().parents[Layout("name").run().folder.count("/") - 1])
 
     def tables(self) -> Iterator[tuple[Path, Path]]:
         """Yield every table of runs with the file of its protocols, whole ones last."""

@@ -1,0 +1,1 @@
+"""A finished student as something to use: loaded, exported, asked. Nothing is imported here."""

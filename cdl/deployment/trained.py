@@ -1,0 +1,163 @@
+"""A finished run's student, as torch computes it: the reference for all that is exported."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.shape import BackboneShape
+from cdl.data.stream import Stream
+from cdl.data.views import Views
+from cdl.deployment.student import Pictures, Student, read, several
+from cdl.distillers import DISTILLERS
+from cdl.learners.factory import build_learner, load_backbones
+from cdl.learners.learner import Learner
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.study.layout import ResultsFolder, RunFiles, record_of
+
+
+@dataclass(frozen=True)
+class TrainedStudent(Student):
+    """A learner after one of its tasks, in fp32 on the CPU.
+
+    Attributes:
+        classes: learnt up to the task.
+        learner: in eval mode.
+        views: how images become inputs.
+        task: the last one learnt, counted from 0.
+        query: the backbone whose query selects the prompts, None if none is needed.
+        foreign: the one whose query mapped teacher prompts read, None if none is mapped.
+        threads: of torch while it computes.
+        results: what `results.json` says of the run.
+        files: of the run.
+    """
+
+    classes: tuple[str, ...]
+    learner: Learner
+    views: Views
+    task: int
+    query: Backbone | None
+    foreign: Backbone | None
+    threads: int
+    results: Mapping[str, Any] = field(repr=False)
+    files: RunFiles
+
+    @classmethod
+    def open(cls, run: Path, task: int | None = None, threads: int = 1) -> "TrainedStudent":
+        """Read a finished run and the backbones that lie beside it.
+
+        Args:
+            run: its folder, below the folder of results that holds the backbones.
+            task: after which, counted from 0; None: the last.
+            threads: of torch while it computes; for one image more are slower.
+
+        Raises:
+            CdlError: the run is not finished, something of it is damaged, or a backbone that it
+                was made with does not lie there.
+        """
+        files = RunFiles(str(run))
+        if not Path(files.results).exists():
+            raise CdlError(f"{run} is no finished run: it holds no {Path(files.results).name}")
+        results = artifacts.read_json(files.results)
+        spec, n_tasks = results["learner"], len(results["checkpoints"])
+        task = n_tasks - 1 if task is None else task
+        if not 0 <= task < n_tasks:
+            raise CdlError(f"task: {task}, but {run} has the tasks 0 to {n_tasks - 1}")
+        state, made = artifacts.load(files.task(task).learner, task=task, learner=spec)
+        folder = ResultsFolder.of_run(run)
+        own, foreign = spec["query"], _mapped_query(files, spec, made)
+        names = {name for name in (spec["backbone"], own, foreign) if name}
+        wanted = {name: made["inputs"]["backbones"].get(name) for name in names}
+        paths = {name: find_backbone(folder, name, sha) for name, sha in wanted.items()}
+        loaded = load_backbones(spec, paths)
+        stream = Stream.build(len(results["classes"]), **spec["stream"], seed=spec["seed"])
+        teacher = made["teacher_shape"] and BackboneShape(**made["teacher_shape"])
+        backbone = loaded[spec["backbone"]]
+        learner = build_learner(spec, stream, backbone, made["widths"], teacher).eval()
+        learner.load_state(state)
+        return cls(
+            tuple(results["classes"][: stream.classes(task).stop]),
+            learner.requires_grad_(False),
+            Views(**spec["view"]),
+            task,
+            loaded[own] if learner.needs_query else None,
+            loaded[foreign] if foreign and learner.needs_query else None,
+            threads,
+            results,
+            files,
+        )
+
+    def preprocess(self, images: Pictures) -> Tensor:
+        """Return test views `[n, 3, size, size]` in 0..1."""
+        views = []
+        for image in several(images):
+            pixels = torch.from_numpy(np.array(read(image))).permute(2, 0, 1)[None]
+            views.append(self.views.test(pixels, torch.tensor([pixels.shape[2:]])))
+        return torch.cat(views)
+
+    @torch.no_grad()
+    def logits(self, batch: Tensor) -> np.ndarray:
+        """Return logits `[n, C]` of views."""
+        with _threads(self.threads):
+            return np.asarray(self(batch))
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """Return logits `[n, C]` of views `[n, 3, size, size]` in 0..1, as evaluation does."""
+        own = None if self.query is None else self.query.query(views)
+        foreign = own if self.foreign is self.query else None
+        if self.foreign is not None and foreign is None:
+            foreign = self.foreign.query(views)
+        output = self.learner(views, own, self.task, foreign)
+        return self.learner.predict(output, len(self.classes))
+
+
+def find_backbone(folder: ResultsFolder, name: str, fingerprint: str | None) -> str:
+    """Return the artifact of a backbone whose tensors are those that a record names."""
+    found = folder.backbones(name)
+    for path in found:
+        if artifacts.read_json(record_of(path))["fingerprint"] == fingerprint:
+            return path
+    there = f"those there are others: {', '.join(found)}" if found else "there is none"
+    raise CdlError(
+        f"{folder.path} does not hold the weights of backbone {name!r} that the student was made "
+        f"with ({there}); copy them there, or run again what made it"
+    )
+
+
+def _mapped_query(files: RunFiles, spec: Mapping[str, Any], made: Mapping[str, Any]) -> str | None:
+    """Return the backbone whose query mapped teacher prompts read, None if none are mapped.
+
+    No record of the student names it. Widths tell it where those of both backbones differ, and
+    the teacher's own record where they do not.
+    """
+    widths, name = made["widths"], str(spec["backbone"])
+    if not (DISTILLERS[spec["distiller"]["name"]].maps_prompts and widths.get("teacher_query")):
+        return None
+    if made["teacher_shape"]["width"] != widths["query"]:
+        return name if widths["teacher_query"] == widths["query"] else str(spec["teacher"])
+    for record in files.siblings(made["task"]):
+        teacher = artifacts.read_json(record)
+        if teacher["sha256"] == made["inputs"]["teacher"]:
+            return str(teacher["learner"]["query"])
+    raise CdlError(
+        f"{files.folder}: whose query its teacher's prompts read is recorded in the teacher's run, "
+        "which does not lie beside it"
+    )
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Let torch compute with some threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

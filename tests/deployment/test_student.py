@@ -1,0 +1,145 @@
+"""A finished run loaded as a student: it says what was evaluated, of images in any form."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import cdl
+from cdl.data.packed import Packed
+from cdl.deployment.student import Student, read
+from cdl.runtime.errors import CdlError
+
+RUNS = "results/tiny/digits/coda_prompt"
+KD = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+
+
+class Brightness(Student):
+    """The mean of all pixels against a half; it remembers the sizes of its batches."""
+
+    classes = ("dark", "bright")
+
+    def __init__(self):
+        self.batches = []
+
+    def preprocess(self, images):
+        return np.stack(images)
+
+    def logits(self, batch):
+        self.batches.append(batch.shape)
+        mean = batch.mean((1, 2, 3)) - 127.5
+        return np.stack([-mean, mean], axis=1)
+
+
+def grey(value, height=4, width=4):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def test_answers_are_in_the_order_of_images_of_any_size():
+    student = Brightness()
+    images = [grey(0), grey(255, 6, 4), grey(254), grey(10, 6, 4)]
+    assert student.predict(images) == ["dark", "bright", "bright", "dark"]
+    assert student.batches == [(2, 4, 4, 3), (2, 6, 4, 3)]
+    assert student.predict_proba([]).shape == (0, 2)
+    np.testing.assert_allclose(student.predict_proba(images).sum(1), 1, rtol=1e-6)
+
+
+def test_one_image_is_a_list_of_one(tmp_path):
+    Image.fromarray(grey(255)).save(tmp_path / "white.png")
+    student = Brightness()
+    for image in (grey(255), Image.fromarray(grey(255)), tmp_path / "white.png"):
+        assert student.predict(image) == ["bright"]
+    assert student.predict(np.stack([grey(255), grey(0)])) == ["bright", "dark"]
+
+
+def test_pictures_are_turned_upright_and_stay_as_they_are(tmp_path):
+    wide = np.zeros((2, 3, 3), np.uint8)
+    wide[0, 0] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    Image.fromarray(wide).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        np.testing.assert_array_equal(read(image), np.rot90(wide, -1))
+        assert image.size == (3, 2)
+    np.testing.assert_array_equal(read(tmp_path / "turned.png"), np.rot90(wide, -1))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((2, 2, 3)), r"float64 \[2, 2, 3\]; needed is uint8 \[height, width, 3\]"),
+        (np.zeros((2, 2), np.uint8), r"uint8 \[2, 2\]"),
+        ("no/such.png", "no/such.png cannot be read"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, words):
+    with pytest.raises(CdlError, match=words):
+        read(image)
+
+
+def test_importing_cdl_imports_nothing_of_torch_or_pillow():
+    code = "import sys, cdl; assert not {'torch', 'PIL', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def pictures(finished, run):
+    """Test images of a run as arrays, and what was predicted."""
+    (data,) = (finished / "results" / "data").iterdir()
+    frame = pd.read_parquet(finished / run / "predictions.parquet")
+    pixels = Packed(data, "test").pixels(torch.tensor(frame["image"].to_numpy()))
+    ((images, _, _),) = pixels.parts(torch.arange(len(frame)))
+    return list(images.permute(0, 2, 3, 1).numpy()), frame
+
+
+@pytest.mark.parametrize(
+    "learner",
+    ["kd-vit_nano-from-vit_micro-q-vit_nano", "cdl_prompt-vit_nano-from-vit_micro-q-vit_nano"]
+    + ["student-vit_nano-q-vit_nano", "teacher-vit_micro-q-vit_nano"],
+)
+def test_a_loaded_run_predicts_what_was_evaluated(finished, learner):
+    run = f"{RUNS}/{learner}/seed0"
+    student = cdl.load(finished / run)
+    images, frame = pictures(finished, run)
+    assert student.predict(images) == frame["predicted"].tolist()
+    probabilities = student.predict_proba(images)
+    np.testing.assert_allclose(probabilities.max(1), frame["probability"], atol=1e-4)
+    assert set(student.classes) == set(frame["class"])
+    assert student.preprocess(images[0]).shape == (1, 3, 8, 8)
+
+
+def test_an_earlier_task_knows_fewer_classes_and_threads_are_given_back(finished):
+    student = cdl.load(finished / KD, task=0)
+    assert student.classes == cdl.load(finished / KD).classes[:6]
+    torch.set_num_threads(2)
+    try:
+        assert student.predict_proba(grey(9)).shape == (1, 6)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_what_cannot_be_loaded_is_said_in_a_sentence(copied):
+    with pytest.raises(CdlError, match="task: 2, but .*seed0 has the tasks 0 to 1"):
+        cdl.load(copied / KD, task=2)
+    with pytest.raises(CdlError, match="is no finished run: it holds no results.json"):
+        cdl.load(copied / RUNS)
+    with pytest.raises(CdlError, match="is no folder"):
+        cdl.load(copied / "nowhere")
+    for file in (copied / "results" / "backbones").glob("vit_nano-*"):
+        file.unlink()
+    with pytest.raises(CdlError, match="weights of backbone 'vit_nano' .*there is none"):
+        cdl.load(copied / KD)
+
+
+def test_other_weights_of_the_same_name_are_refused(copied):
+    (own,) = (copied / "results" / "backbones").glob("vit_nano-*.safetensors")
+    (other,) = (copied / "results" / "backbones").glob("vit_micro-*.safetensors")
+    for suffix in (".safetensors", ".json"):
+        other.with_suffix(suffix).replace(own.with_suffix(suffix))
+    with pytest.raises(CdlError, match="'vit_nano' that the student was made with .*are others"):
+        cdl.load(copied / KD)
