@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cdl.commands import deployment
 from cdl.commands.backbones import app as backbones
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
@@ -38,6 +39,8 @@ Configs = Annotated[
 # of the click inside typer, which has no name of its own in older versions
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 app.add_typer(backbones, name="backbones")
+app.command(epilog="Example: cdl export results/.../seed0 -o student")(deployment.export)
+app.command(epilog="Example: cdl predict student photos/ --csv")(deployment.predict)
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 

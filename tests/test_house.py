@@ -38,7 +38,7 @@ BELOW = {
     + ["sources.folders"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
     "inventory": ["runtime", "sources", "data.__init__", "data.packing", "study", "report"],
-    "commands": ["runtime", "backbones"],
+    "commands": ["runtime", "backbones", "deployment"],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
 

@@ -72,9 +72,9 @@ class Entrance:
             (rest,) = tokens
             tokens = [(rest[:, :1] + addition).to(own.dtype), rest[:, 1:]]
         if before is not None:
-            tokens.insert(0, before.to(own.dtype).expand(len(own), -1, -1, -1))
+            tokens.insert(0, before.to(own.dtype).expand(own.shape[0], -1, -1, -1))
         if after is not None:
-            tokens.append(after.expand(len(own), -1, -1, -1).to(own.dtype))
+            tokens.append(after.expand(own.shape[0], -1, -1, -1).to(own.dtype))
         return torch.cat(tokens, dim=1).transpose(1, 2)
 
     def _in_heads(self, given: Tensor, own: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def encode(
     x, positions = x if isinstance(x, tuple) else (x, None)
     x = vit.norm_pre(x)
     if injection.token is not None:
-        x = torch.cat([x, injection.token.expand(len(x), 1, -1).to(x.dtype)], dim=1)
+        x = torch.cat([x, injection.token.expand(x.shape[0], 1, -1).to(x.dtype)], dim=1)
         positions = None if positions is None else _unrotated(positions)
     outputs = []
     for layer, block in enumerate(vit.blocks):

@@ -58,16 +58,31 @@ class Views:
 
     def test(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Return the deterministic test views of a batch (arguments as in `train`)."""
-        sizes = sizes.double()
-        whole = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
-        boxes = whole
-        if self.test_resize is not None:
-            resized = torch.floor(sizes * self.test_resize / sizes.amin(1, keepdim=True))
-            scale = sizes / resized
-            corner = torch.round((resized - self.size) / 2) * scale
-            boxes = torch.cat([corner, (self.size * scale).expand_as(corner)], dim=1)
+        boxes, whole = self._test_boxes(sizes.double())
         unflipped = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         return _sample(images, boxes, whole, unflipped, self.size)
+
+    def test_of_one_size(self, images: Tensor) -> Tensor:
+        """Return the test views of images `[B, 3, H, W]` uint8 without padding.
+
+        No operation depends on a size but through tensors, so a graph of it has free sizes.
+        """
+        height, width = images.shape[-2:]
+        sides = [torch.ones(n, dtype=torch.float64).sum() for n in (height, width)]
+        boxes, whole = self._test_boxes(torch.stack(sides)[None])
+        rows = _weights(boxes[:, 0], boxes[:, 2], whole[:, 0], whole[:, 2], self.size, height)
+        columns = _weights(boxes[:, 1], boxes[:, 3], whole[:, 1], whole[:, 3], self.size, width)
+        return rows @ (images.float() / 255) @ columns.mT
+
+    def _test_boxes(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what test views show of images of sizes `[B, 2]`, and the whole: `[B, 4]` each."""
+        whole = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
+        if self.test_resize is None:
+            return whole, whole
+        resized = torch.floor(sizes * self.test_resize / sizes.amin(1, keepdim=True))
+        scale = sizes / resized
+        corner = torch.round((resized - self.size) / 2) * scale
+        return torch.cat([corner, (self.size * scale).expand_as(corner)], dim=1), whole
 
     def _crops(self, sizes: Tensor, draws: Tensor) -> Tensor:
         """Return crops `[B, 4]` (top, left, height, width): the first attempt that fits."""

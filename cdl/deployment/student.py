@@ -48,7 +48,7 @@ class Student(ABC):
         """
         pixels = [read(image) for image in several(images)]
         found = np.zeros((len(pixels), len(self.classes)), np.float32)
-        for rows in _batches(pixels):
+        for rows in batches(pixels):
             logits = self.logits(self.preprocess([pixels[row] for row in rows]))
             exp = np.exp(logits - logits.max(1, keepdims=True))
             found[rows] = exp / exp.sum(1, keepdims=True)
@@ -85,7 +85,7 @@ def several(images: Pictures) -> list[Picture]:
     return list(images)
 
 
-def _batches(pixels: Sequence[np.ndarray]) -> list[list[int]]:
+def batches(pixels: Sequence[np.ndarray]) -> list[list[int]]:
     """Return positions of images, those of one size together, a few at a time."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(pixels):
@@ -104,6 +104,11 @@ def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -
         if task is not None:
             raise CdlError(f"task: {task}, but {path} was exported after one task; load its run")
         return ExportedStudent(path, threads)
+    from cdl.study.layout import RunFiles
+
+    results = Path(RunFiles(str(path)).results)
+    if not results.exists():
+        raise CdlError(f"{path} is no finished run: it holds no {results.name}")
     from cdl.deployment.trained import TrainedStudent
 
     return TrainedStudent.open(path, task, threads)

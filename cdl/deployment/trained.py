@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
@@ -23,28 +23,56 @@ from cdl.runtime.errors import CdlError
 from cdl.study.layout import ResultsFolder, RunFiles, record_of
 
 
+class Model(nn.Module):
+    """A learner after a task, with the frozen models that make its queries."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        task: int,
+        n_classes: int,
+        query: Backbone | None = None,
+        foreign: Backbone | None = None,
+    ) -> None:
+        """Put in eval mode what a prediction needs.
+
+        Args:
+            learner: it.
+            task: the last one learnt, counted from 0.
+            n_classes: `C`, learnt up to there.
+            query: the backbone whose query selects the prompts, None if none is needed.
+            foreign: the one whose query mapped teacher prompts read, None if none is mapped.
+        """
+        super().__init__()
+        self.learner, self.query, self.foreign = learner, query, foreign
+        self.task, self.n_classes = task, n_classes
+        self.eval().requires_grad_(False)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, as evaluation does."""
+        own = None if self.query is None else self.query.query(views)
+        foreign = own
+        if self.foreign is not None and self.foreign is not self.query:
+            foreign = self.foreign.query(views)
+        return self.learner.predict(self.learner(views, own, self.task, foreign), self.n_classes)
+
+
 @dataclass(frozen=True)
 class TrainedStudent(Student):
     """A learner after one of its tasks, in fp32 on the CPU.
 
     Attributes:
         classes: learnt up to the task.
-        learner: in eval mode.
+        model: views to logits.
         views: how images become inputs.
-        task: the last one learnt, counted from 0.
-        query: the backbone whose query selects the prompts, None if none is needed.
-        foreign: the one whose query mapped teacher prompts read, None if none is mapped.
         threads: of torch while it computes.
         results: what `results.json` says of the run.
         files: of the run.
     """
 
     classes: tuple[str, ...]
-    learner: Learner
+    model: Model
     views: Views
-    task: int
-    query: Backbone | None
-    foreign: Backbone | None
     threads: int
     results: Mapping[str, Any] = field(repr=False)
     files: RunFiles
@@ -59,12 +87,10 @@ class TrainedStudent(Student):
             threads: of torch while it computes; for one image more are slower.
 
         Raises:
-            CdlError: the run is not finished, something of it is damaged, or a backbone that it
-                was made with does not lie there.
+            CdlError: something of the run is missing or damaged, or a backbone that
+                it was made with does not lie there.
         """
         files = RunFiles(str(run))
-        if not Path(files.results).exists():
-            raise CdlError(f"{run} is no finished run: it holds no {Path(files.results).name}")
         results = artifacts.read_json(files.results)
         spec, n_tasks = results["learner"], len(results["checkpoints"])
         task = n_tasks - 1 if task is None else task
@@ -79,20 +105,13 @@ class TrainedStudent(Student):
         loaded = load_backbones(spec, paths)
         stream = Stream.build(len(results["classes"]), **spec["stream"], seed=spec["seed"])
         teacher = made["teacher_shape"] and BackboneShape(**made["teacher_shape"])
-        backbone = loaded[spec["backbone"]]
-        learner = build_learner(spec, stream, backbone, made["widths"], teacher).eval()
+        learner = build_learner(spec, stream, loaded[spec["backbone"]], made["widths"], teacher)
         learner.load_state(state)
-        return cls(
-            tuple(results["classes"][: stream.classes(task).stop]),
-            learner.requires_grad_(False),
-            Views(**spec["view"]),
-            task,
-            loaded[own] if learner.needs_query else None,
-            loaded[foreign] if foreign and learner.needs_query else None,
-            threads,
-            results,
-            files,
-        )
+        reads, seen = learner.needs_query, stream.classes(task).stop
+        query = loaded[own] if reads else None
+        model = Model(learner, task, seen, query, loaded[foreign] if foreign and reads else None)
+        classes = tuple(results["classes"][:seen])
+        return cls(classes, model, Views(**spec["view"]), threads, results, files)
 
     def preprocess(self, images: Pictures) -> Tensor:
         """Return test views `[n, 3, size, size]` in 0..1."""
@@ -106,16 +125,7 @@ class TrainedStudent(Student):
     def logits(self, batch: Tensor) -> np.ndarray:
         """Return logits `[n, C]` of views."""
         with _threads(self.threads):
-            return np.asarray(self(batch))
-
-    def __call__(self, views: Tensor) -> Tensor:
-        """Return logits `[n, C]` of views `[n, 3, size, size]` in 0..1, as evaluation does."""
-        own = None if self.query is None else self.query.query(views)
-        foreign = own if self.foreign is self.query else None
-        if self.foreign is not None and foreign is None:
-            foreign = self.foreign.query(views)
-        output = self.learner(views, own, self.task, foreign)
-        return self.learner.predict(output, len(self.classes))
+            return np.asarray(self.model(batch))
 
 
 def find_backbone(folder: ResultsFolder, name: str, fingerprint: str | None) -> str:

@@ -54,7 +54,7 @@ class DualPrompt(PromptMethod):
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         assert query is not None
-        batch = len(query)
+        batch = query.shape[0]  # of free size where the graph is exported
         general = self.g_prompt[:, None].expand(-1, batch, -1, -1)
         if self.training:
             expert = self.prompt[:, task, None].expand(-1, batch, -1, -1)

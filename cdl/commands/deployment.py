@@ -1,0 +1,66 @@
+"""`cdl export` and `cdl predict`. Torch is imported only by what needs it."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+class Format(StrEnum):
+    """What a student can be written as."""
+
+    onnx = "onnx"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run: results/.../seed0.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder to make.")],
+    task: Annotated[
+        int | None, typer.Option(help="After which task, counted from 0; else the last.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Of the model.")] = Format.onnx,
+    check: Annotated[bool, typer.Option(help="Compare all test images' classes.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Write the student of RUN as a folder that needs no torch.
+
+    model.onnx takes uint8 images [B, H, W, 3] of any size and returns logits [B, C]; classes.txt,
+    preprocessing.json and card.md lie beside it. Exit code 1 if it does not say what was evaluated.
+    """
+    from cdl.deployment.export import export as write
+
+    answer = write(run, output, task, check)
+    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+    if answer.parity is not None and not answer.parity.holds:
+        print(f"cdl: {output}: the graph does not say what was evaluated", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported folder, or that of a run.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Images, folders, or - for a list.")
+    ],
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="Classes to name.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A table, one row a class.")] = False,
+) -> None:
+    """Say what MODEL sees in images.
+
+    An image that cannot be read is a line on stderr; the others are answered, and the exit code
+    is 1.
+    """
+    from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, ask, files_of
+    from cdl.deployment.student import load
+
+    if as_json and as_csv:
+        raise typer.BadParameter("--json or --csv, not both")
+    printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
+    files = files_of(paths, sys.stdin)
+    if not ask(load(model), files, top, printer):
+        raise typer.Exit(1)

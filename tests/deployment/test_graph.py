@@ -1,0 +1,88 @@
+"""Every prompt method with every distiller as one ONNX graph that says what torch says."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import toys
+from toys import METHODS, possible
+
+from cdl.data.views import Views
+from cdl.deployment.graph import Graph, write_onnx
+from cdl.deployment.trained import Model
+from cdl.distillers import DISTILLERS
+from cdl.distillers.base import Distiller
+
+pytestmark = pytest.mark.slow  # translating takes seconds
+SHAPES = ((1, 8, 8), (3, 21, 13), (2, 7, 30))
+SHALLOW = {  # time grows with the blocks: two are enough
+    "l2p": {"layers": (0,)},
+    "dual_prompt": {"g_layers": (0,), "e_layers": (1,)},
+    "coda_prompt": {"layers": (0, 1)},
+    "one_prompt": {"g_layers": (0,), "e_layers": (1,)},
+    "vq_prompt": {"layers": (0, 1)},
+    "ranpac": {"projection": 16},
+}
+ALL = {**METHODS, "ranpac": {}}
+# what a distiller leaves in the student's prediction is in the graph; the others leave nothing
+LEAVING = ("kd_token", "kd_prompt", "cdl_prompt")
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    for name, options in SHALLOW.items():
+        monkeypatch.setitem(toys.METHODS, name, METHODS.get(name, {}) | options)
+
+
+def model_of(toy_backbone, method, distiller, **options):
+    large, small = toy_backbone(24, 3, seed=1), toy_backbone(12, 2)
+    teacher = toys.learner(large, method, query=small, seed=1)
+    student = toys.learner(small, method, distiller, teacher=large, options=options)
+    student.distiller.read_teacher(teacher.prompts.state_dict())
+    student.end_task(0)
+    torch.nn.init.normal_(getattr(student.head, "weight", torch.empty(1)))  # RanPAC's starts at 0
+    query = small if student.needs_query else None
+    return Model(student, 0, 4, query, query)
+
+
+def check(graph, path):
+    write_onnx(graph, path)
+    session = onnxruntime.InferenceSession(path)
+    ((images, logits),) = zip(session.get_inputs(), session.get_outputs(), strict=True)
+    assert (images.name, images.type, images.shape[3]) == ("images", "tensor(uint8)", 3)
+    assert (logits.name, logits.shape[1]) == ("logits", 4)
+    rng = np.random.default_rng(0)
+    for shape in SHAPES:
+        pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        torchs = graph.views.test(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor([shape[1:]] * shape[0])
+        )
+        expected = graph.model(torchs)
+        (found,) = session.run(None, {"images": pixels})
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "distiller"),
+    [(m, d) for m in ALL for d in ("none", *LEAVING) if possible(m, d)],
+)
+def test_it_exports_and_agrees(toy_backbone, tmp_path, method, distiller):
+    model = model_of(toy_backbone, method, distiller)
+    check(Graph(model, Views(8)), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - set(LEAVING)))
+def test_other_distillers_leave_nothing_in_the_graph(name):
+    kind = DISTILLERS[name].load()
+    assert kind.inject is Distiller.inject and kind.predict is Distiller.predict
+
+
+@pytest.mark.parametrize("mapping", ["self_attention", "linear"])
+def test_every_mapping_exports(toy_backbone, tmp_path, mapping):
+    model = model_of(toy_backbone, "l2p", "cdl_prompt", mapping=mapping)
+    check(Graph(model, Views(8)), tmp_path / "model.onnx")
+
+
+def test_a_central_crop_and_a_backbone_of_another_size_export(toy_backbone, tmp_path):
+    model = model_of(toy_backbone, "head_only", "none")
+    check(Graph(model, Views(12, test_resize=14)), tmp_path / "model.onnx")
