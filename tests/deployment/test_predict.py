@@ -1,0 +1,140 @@
+"""`cdl predict` on good files and bad ones, without torch."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, ask, files_of
+from cdl.deployment.student import Student
+from cdl.runtime.errors import CdlError
+
+ROOT = Path(__file__).parents[2]
+
+
+class Corner(Student):
+    """The class whose channel is brightest in the upper left corner."""
+
+    classes = ("red", "green", "blue")
+
+    def preprocess(self, images):
+        return np.stack(images)
+
+    def logits(self, batch):
+        return batch[:, 0, 0].astype(np.float32) / 10
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[0, 0] = 50, 0, 0
+    Image.fromarray(pixels).save(folder / "a.png")
+    turned = np.zeros((2, 3, 3), np.uint8)
+    turned[1, 0] = 0, 0, 50  # upper left once it is turned upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(turned).save(folder / "deep" / "b.png", exif=exif)
+    (folder / "c.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    return folder
+
+
+def test_folders_files_and_lists_name_files(photos):
+    stdin = io.StringIO(f"{photos}/deep/b.png\n\nnowhere.png\n")
+    found = files_of([str(photos), "-", "x.gif"], stdin)
+    inside = [str(photos / name) for name in ("a.png", "c.jpg", "deep/b.png")]
+    assert found == [*inside, str(photos / "deep/b.png"), "nowhere.png", "x.gif"]
+    (photos / "empty").mkdir()
+    with pytest.raises(CdlError, match="empty holds no image; their names end in JPEG, PNG"):
+        files_of([str(photos / "empty")], stdin)
+
+
+def test_an_unreadable_image_is_a_line_and_the_others_are_answered(photos, capsys):
+    files = [str(photos / name) for name in ("c.jpg", "a.png", "deep/b.png", "nowhere.png")]
+    assert not ask(Corner(), files, 2, TextPrinter())
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        f"{photos}/a.png: red 0.987, blue 0.007",
+        f"{photos}/deep/b.png: blue 0.987, green 0.007",
+    ]
+    first, second = err.splitlines()
+    assert "c.jpg is not a readable image" in first and "nowhere.png cannot be read" in second
+    assert ask(Corner(), files[1:3], 2, TextPrinter())
+
+
+def test_json_and_csv_say_the_same(photos, capsys):
+    ask(Corner(), [str(photos / "a.png")], 3, JsonPrinter())
+    line = json.loads(capsys.readouterr().out)
+    ask(Corner(), [str(photos / "a.png")], 3, CsvPrinter())
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["class"] for row in rows] == [p["class"] for p in line["predictions"]]
+    assert [float(row["probability"]) for row in rows] == [
+        p["probability"] for p in line["predictions"]
+    ]
+    assert {row["file"] for row in rows} == {line["file"]} == {str(photos / "a.png")}
+    assert sum(float(row["probability"]) for row in rows) == pytest.approx(1)
+
+
+# a graph made by hand: the mean of each channel is a class
+MODEL = """
+import onnx
+from onnx import TensorProto as T, helper as h
+nodes = [
+    h.make_node("Cast", ["images"], ["real"], to=T.FLOAT),
+    h.make_node("ReduceMean", ["real", "axes"], ["logits"], keepdims=0),
+]
+shape = ["batch", "height", "width", 3]
+graph = h.make_graph(
+    nodes, "g", [h.make_tensor_value_info("images", T.UINT8, shape)],
+    [h.make_tensor_value_info("logits", T.FLOAT, ["batch", 3])],
+    [h.make_tensor("axes", T.INT64, [2], [1, 2])],
+)
+onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9), "model.onnx")
+"""
+
+
+@pytest.fixture
+def exported(tmp_path):
+    folder = tmp_path / "student"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", MODEL], check=True, cwd=folder)
+    (folder / "classes.txt").write_text("red\ngreen\nblue\n")
+    (folder / "preprocessing.json").write_text("{}")
+    return folder
+
+
+def cdl(*arguments, code=""):
+    program = f"import sys\nsys.argv = {['cdl', *map(str, arguments)]}\n"
+    program += "from cdl.cli import main\ntry:\n    main()\nfinally:\n"
+    program += "    heavy = {'torch', 'timm', 'pandas', 'scipy', 'sklearn', 'onnx'}\n"
+    program += "    assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_an_exported_student_is_asked_without_torch(exported, photos):
+    answer = cdl("predict", exported, photos, "-k", 1, "--csv")
+    assert answer.returncode == 1
+    assert [row["class"] for row in csv.DictReader(io.StringIO(answer.stdout))] == ["red", "blue"]
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("cdl: ") and "c.jpg" in line
+    (photos / "c.jpg").unlink()
+    assert cdl("predict", exported, photos).returncode == 0
+
+
+def test_a_model_that_is_none_is_refused_in_one_line(photos):
+    answer = cdl("predict", photos, photos / "a.png")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"cdl: {photos} is no finished run")
+    assert len(answer.stderr.splitlines()) == 1
