@@ -1,6 +1,9 @@
 """What the documentation states is what the code does."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -82,21 +85,34 @@ def test_links_lead_somewhere():
                 assert (page.parent / target).exists(), (page.name, target)
 
 
-def test_the_page_on_using_a_student_predicts_what_was_evaluated(finished, monkeypatch):
-    monkeypatch.chdir(finished)
-    code = re.search(
-        r"```python\n(.*?)```", (ROOT / "docs/use_a_student.md").read_text(), re.DOTALL
-    )
-    code = code[1].replace("results/default", "results/tiny").replace("/l2p/", "/coda_prompt/")
-    page = {}
-    exec(code.replace('"task2"', '"task1"'), page)
+def test_the_page_on_using_a_student_runs_and_predicts_what_was_evaluated(
+    finished, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(finished / "results")
+    page = (ROOT / "docs/use_a_student.md").read_text()
+    page = page.replace("results/default", "results/tiny").replace("/l2p/", "/coda_prompt/")
+    run = re.search(r"results/tiny/\S+seed0", page)[0]
+    predictions = pd.read_parquet(f"{run}/predictions.parquet")
     (data,) = Path("results/data").iterdir()
-    test = Packed(data, "test")
-    predictions = pd.read_parquet(page["run"] / "predictions.parquet")
-    for row in predictions.itertuples():
-        ((image, _, _),) = test.pixels(torch.tensor([row.image])).parts(torch.tensor([0]))
-        picture = Image.fromarray(image[0].permute(1, 2, 0).numpy())
-        assert page["predict"](picture) == row.predicted
+    test = Packed(data, "test").pixels(torch.tensor(predictions["image"].to_numpy()[[0, -1]]))
+    ((images, _, _),) = test.parts(torch.arange(2))
+    for name, image in zip(("photo.png", "other.png"), images, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(name)
+    first, last = predictions["predicted"].to_numpy()[[0, -1]]
+    *of_the_run, of_the_folder = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    for code in of_the_run:
+        assert len(code.splitlines()) == 3
+        exec(code, {})
+    names, probabilities, early, logits = capsys.readouterr().out.splitlines()[:4]
+    assert names == str([str(first), str(last)])
+    assert str(first) in probabilities and early.count("'") == 12 and logits.startswith("[[")
+    for command in commands:
+        program = [sys.executable, "-m", *command.split()]
+        subprocess.run(program, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    exec(of_the_folder, {})
+    assert capsys.readouterr().out == f"{[str(first)]}\n"
 
 
 def test_the_table_of_promises_names_tests_that_exist():
