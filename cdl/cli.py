@@ -39,7 +39,7 @@ Configs = Annotated[
 # of the click inside typer, which has no name of its own in older versions
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 app.add_typer(backbones, name="backbones")
-app.command(epilog="Example: cdl export results/.../seed0 -o student")(deployment.export)
+app.command(epilog=f"Example: cdl export {RESULTS}/.../seed0 -o student")(deployment.export)
 app.command(epilog="Example: cdl predict student photos/ --csv")(deployment.predict)
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 

@@ -18,7 +18,7 @@ class Format(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run: results/.../seed0.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as the tables name it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder to make.")],
     task: Annotated[
         int | None, typer.Option(help="After which task, counted from 0; else the last.")
