@@ -64,7 +64,8 @@ def check(graph, path):
 
 @pytest.mark.parametrize(
     ("method", "distiller"),
-    [(m, d) for m in ALL for d in ("none", *LEAVING) if possible(m, d)],
+    [(m, d) for m in ALL for d in ("none", "kd_prompt", "cdl_prompt") if possible(m, d)]
+    + [("l2p", "kd_token")],  # kd_prompt is kd_token and more
 )
 def test_it_exports_and_agrees(toy_backbone, tmp_path, method, distiller):
     model = model_of(toy_backbone, method, distiller)
