@@ -24,6 +24,7 @@ def export(
         int | None, typer.Option(help="After which task, counted from 0; else the last.")
     ] = None,
     format: Annotated[Format, typer.Option(help="Of the model.")] = Format.onnx,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights in eight bits.")] = False,
     check: Annotated[bool, typer.Option(help="Compare all test images' classes.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -34,7 +35,7 @@ def export(
     """
     from cdl.deployment.export import export as write
 
-    answer = write(run, output, task, check)
+    answer = write(run, output, task, check, int8)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
     if answer.parity is not None and not answer.parity.holds:
         print(f"cdl: {output}: the graph does not say what was evaluated", file=sys.stderr)

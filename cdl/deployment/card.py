@@ -13,13 +13,13 @@ of the kind that it learnt from, and nowhere else. Its weights contain those of 
 licence goes on, and so may that of the images."""
 
 
-def card(results: Mapping[str, Any], task: int, parity: str | None) -> str:
+def card(results: Mapping[str, Any], task: int, remarks: list[str]) -> str:
     """Return a model card in Markdown, with the header that the Hugging Face Hub reads.
 
     Args:
         results: of `results.json`.
         task: after which the student was exported, counted from 0.
-        parity: how its answers compare with evaluation's, None if they were not compared.
+        remarks: on how the graph's answers compare with those evaluated.
     """
     spec, matrix = results["learner"], results["matrix"]
     stream = Stream.build(len(results["classes"]), **spec["stream"], seed=spec["seed"])
@@ -51,7 +51,7 @@ def card(results: Mapping[str, Any], task: int, parity: str | None) -> str:
         f"On average {average:.2f} %, of all classes seen. Evaluated on "
         f"{sum(results['test_images'][: task + 1])} test images.",
         *_forgetting(matrix, task),
-        f"The exported graph: {parity or 'not compared with what was evaluated'}.",
+        *(f"The exported graph: {remark}." for remark in remarks),
         "",
         "## Use and limits",
         "",

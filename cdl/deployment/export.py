@@ -14,6 +14,7 @@ from cdl.data.packed import Packed
 from cdl.deployment.card import card
 from cdl.deployment.exported import ExportedStudent
 from cdl.deployment.graph import INPUT, OUTPUT, Graph, write_onnx
+from cdl.deployment.quantised import to_int8
 from cdl.deployment.student import CARD, CLASSES, MODEL, PREPROCESSING, batches
 from cdl.deployment.trained import TrainedStudent
 from cdl.runtime import artifacts
@@ -59,13 +60,33 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Int8:
+    """What eight bits cost: bytes of the model and percent of test images, before and after.
+
+    Accuracies are None where nothing was compared.
+    """
+
+    bytes: tuple[int, int]
+    accuracy: tuple[float, float] | None
+
+    def text(self) -> str:
+        """Return it as a sentence."""
+        before, after = (n / 1e6 for n in self.bytes)
+        size = f"int8: {before:.1f} MB before, {after:.1f} MB after"
+        if self.accuracy is None:
+            return size
+        return "{}; accuracy {:.2f} % before, {:.2f} % after".format(size, *self.accuracy)
+
+
+@dataclass(frozen=True)
 class Exported:
-    """What an export wrote: its folder, the size of the model in bytes, and the comparison."""
+    """What an export wrote: its folder, the size of the model in bytes, and the comparisons."""
 
     folder: str
     classes: int
     bytes: int
     parity: Parity | None
+    int8: Int8 | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -74,10 +95,17 @@ class Exported:
     def text(self) -> str:
         """Return it for people."""
         size = f"{self.folder}: {self.classes} classes, {self.bytes / 1e6:.1f} MB"
-        return f"{size}\n{self.parity.text() if self.parity else 'not compared'}"
+        return "\n".join([size, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """Return how its answers compare."""
+        parity = self.parity.text() if self.parity else "not compared with what was evaluated"
+        return [parity] + ([self.int8.text()] if self.int8 else [])
 
 
-def export(run: Path, folder: Path, task: int | None = None, check: bool = True) -> Exported:
+def export(
+    run: Path, folder: Path, task: int | None = None, check: bool = True, int8: bool = False
+) -> Exported:
     """Write a student as a folder of its own.
 
     Args:
@@ -85,6 +113,7 @@ def export(run: Path, folder: Path, task: int | None = None, check: bool = True)
         folder: to make.
         task: after which, counted from 0; None: the last.
         check: whether its answers are compared with torch's and with evaluation's.
+        int8: whether its weights are rounded to eight bits, after the comparison.
 
     Raises:
         CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, the folder is
@@ -105,10 +134,28 @@ def export(run: Path, folder: Path, task: int | None = None, check: bool = True)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
     _write(folder / PREPROCESSING, json.dumps(preprocessing(student), indent=2) + "\n")
     parity = None if frame is None else compare(student, ExportedStudent(folder), frame)
-    said = None if parity is None else parity.text()
-    _write(folder / CARD, card(student.results, model.task, said))
+    rounded = _to_int8(folder, frame) if int8 else None
     size = (folder / MODEL).stat().st_size
-    return Exported(str(folder), len(student.classes), size, parity)
+    answer = Exported(str(folder), len(student.classes), size, parity, rounded)
+    _write(folder / CARD, card(student.results, model.task, answer.remarks()))
+    return answer
+
+
+def _to_int8(folder: Path, images: tuple[Packed, pd.DataFrame] | None) -> Int8:
+    """Round the weights of a folder's model; ask it about test images before and after."""
+    sizes, accuracies = [], []
+    for rounded in (False, True):
+        if rounded:
+            to_int8(folder / MODEL)
+        sizes.append((folder / MODEL).stat().st_size)
+        if images is not None:
+            student, (split, frame) = ExportedStudent(folder), images
+            names = [
+                n for p in _pixels(split, frame["image"].to_numpy()) for n in student.predict(p)
+            ]
+            accuracies.append(100 * float((frame["class"].to_numpy() == names).mean()))
+    before, after = sizes
+    return Int8((before, after), (accuracies[0], accuracies[1]) if accuracies else None)
 
 
 def preprocessing(student: TrainedStudent) -> dict[str, Any]:

@@ -72,6 +72,19 @@ def test_the_command_fails_where_the_graph_says_something_else(copied, tmp_path)
     assert answer.returncode == 0 and "not compared" in answer.stdout
 
 
+def test_eight_bits_are_a_third_of_the_size_and_cost_what_is_said(finished, tmp_path):
+    answer = export(finished / KD, tmp_path / "student", int8=True)
+    before, after = answer.int8.bytes
+    assert after == answer.bytes < before / 3 and answer.parity.holds
+    images, frame = pictures(finished, KD)
+    found = cdl.load(tmp_path / "student").predict(images)
+    for names, accuracy in zip((frame["predicted"], found), answer.int8.accuracy, strict=True):
+        assert 100 * (frame["class"] == names).mean() == pytest.approx(accuracy)
+    assert abs(answer.int8.accuracy[0] - answer.int8.accuracy[1]) < 5
+    assert answer.int8.text() in (tmp_path / "student" / "card.md").read_text()
+    assert len(list((tmp_path / "student").iterdir())) == 4
+
+
 def test_a_student_that_reads_its_teachers_vit_is_refused_by_name(finished, tmp_path, monkeypatch):
     student = cdl.load(finished / MAPPED)
     student.model.foreign = cdl.load(
