@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import requires
 
 import pandas as pd
 import yaml
@@ -57,3 +58,9 @@ def test_snakemakes_report_has_figures_captions_and_provenance(finished, tmp_pat
     ):
         assert needed in re.sub(r"\\n|\s+", " ", text.replace('\\"', '"')), needed
     assert not re.search(r"<(script|link)[^>]+(src|href)=[\"']?(https?:)?//", text)
+
+
+def test_what_snakemakes_report_imports_is_installed_without_extras():
+    """`snakemake --report` imports Pygments, which Snakemake does not require."""
+    always = [line for line in requires("cdl-workbench") if "extra ==" not in line]
+    assert any(line.lower().startswith("pygments") for line in always)
