@@ -10,7 +10,10 @@ import typer
 
 from cdl.backbones.architectures import architectures
 
-app = typer.Typer(help="Frozen backbones: which there are, and whether one works.")
+app = typer.Typer(
+    help="Frozen backbones: which there are, and whether one works.",
+    epilog="Example: cdl backbones list '*dinov3*'",
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -19,7 +22,7 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Of names; * stands for anything.")] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List the architectures of timm that can be prompted, each with the tags of its weights."""
+    """List timm's architectures that can be prompted, with their tags."""
     wanted = pattern if "*" in pattern else f"*{pattern}*"
     found: list[dict[str, Any]] = [
         {
@@ -57,7 +60,7 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build each model and compare its forward with timm's own.
+    """Build models and compare their forward with timm's own.
 
     Exit code 1 if one is refused or differs.
     """
@@ -88,7 +91,7 @@ def import_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the weights of FILE as .safetensors, for `file:` in a configuration.
+    """Write the weights of a .pth FILE as .safetensors.
 
     Nothing that FILE holds is run. Names and shapes are checked; what is dropped is said.
     """

@@ -14,9 +14,18 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from study import PROTOCOL, make_study
 
 from cdl.report.page import write_page
+from cdl.runtime.artifacts import write_json
+from cdl.study.layout import RunFiles
 
 CONFIGURATION = "name: study\ntraining: {lr: 0.005}  # </script><b>\n"
 ACCURACY = "final average accuracy"
+
+
+def files_of(row):
+    """What the page reads of a run and links to."""
+    files = RunFiles(row["run"])
+    described = files.described(row["n_tasks"], "distil" if row["teacher"] else "train")
+    return {"results": files.results, "files": described}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +34,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     results, _, cost, protocols = make_study(folder)
     for name in ("data/manifest.json", "big.json", "small.json"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("{}")
+        write_json(folder / name, {})
     write_page(
         f"{folder}/index.html",
         name="study",
@@ -34,8 +42,11 @@ def study(tmp_path_factory):
         results=results,
         cost=cost,
         protocols=protocols,
-        data={"digits": f"{folder}/data"},
-        backbones={name: f"{folder}/{name}.safetensors" for name in ("big", "small")},
+        shown={
+            "runs": {row["run"]: files_of(row) for row in results.to_dict("records")},
+            "data": {"digits": f"{folder}/data/manifest.json"},
+            "backbones": {name: f"{folder}/{name}.json" for name in ("big", "small")},
+        },
     )
     return folder, results
 
@@ -147,7 +158,7 @@ def test_a_row_opens_curve_matrix_protocol_and_files(page, study):
     folder, results = study
     run = f"{folder}/apt/dkd/seed1"
     one(page, f"tr[data-run='{run}'] td:nth-child(3)").click()
-    wait_for_heading(page, "dkd: big → small")
+    wait_for_heading(page, "dkd (alpha=0.9): big → small")
     assert [row.get_attribute("data-run") for row in find(page, "tr[aria-selected=true]")] == [run]
     matrix = json.loads(Path(run, "results.json").read_text())["matrix"]
     lines = [
@@ -159,12 +170,12 @@ def test_a_row_opens_curve_matrix_protocol_and_files(page, study):
         assert line == [f"{x:.1f}" for x in matrix[t][: t + 1]] + [""] * (3 - t) + [f"{means:.1f}"]
     assert len(find(page, "#detail svg .line")) == 3
     assert {text.text for text in find(page, "#detail svg .line text")} == {
-        "dkd",
+        "dkd (alpha=0.9)",
         "none",
         "teacher",
     }
     title = one(page, "#detail svg title").get_attribute("textContent")
-    assert f"dkd from {matrix[0][0]:.2f} to" in title
+    assert f"dkd (alpha=0.9) from {matrix[0][0]:.2f} to" in title
     one(page, "#detail summary").click()
     settings = dict(
         zip(

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from runs import CONFIGS, snakemake
 
-from cdl.study.specifications import in_use
+from cdl.study.specifications import in_use, specification
 
 
 def test_the_page_tells_what_the_tables_tell(finished):
@@ -33,7 +33,8 @@ def test_the_resolved_configuration_leads_to_the_same_runs(finished):
         given = merge(given, yaml.safe_load(path.read_text()))
     first, second = Grid(resolve(given)), Grid(resolve(yaml.safe_load(text)))
     assert first.runs == second.runs
-    assert [first.spec(run) for run in first.runs] == [second.spec(run) for run in second.runs]
+    specs = [[specification(grid, run) for run in grid.runs] for grid in (first, second)]
+    assert specs[0] == specs[1]
     assert in_use(first) == in_use(second) == yaml.safe_load(text)
     assert "dkd" not in text and "device" not in text
 

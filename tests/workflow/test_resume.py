@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_signal_saves_and_stops(lab, number, monkeypatch):
     undisturbed = prepared(lab, "undisturbed", "train")
     train(undisturbed)
     here = prepared(lab, "stopped", "train")
-    here.states["save_minutes"] = 1e9
+    here.execution = replace(here.execution, save_minutes=1e9)
     due, steps = State.due, []
 
     def third_step(self):
