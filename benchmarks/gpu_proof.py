@@ -99,7 +99,7 @@ def gpu_tests(proof: Proof) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={path}"]
-        command += ["-p", "no:cacheprovider", "tests"]
+        command += ["-p", "no:cacheprovider", "tests/learning" if proof.small else "tests"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise CdlError(f"pytest ends with {done.returncode}: {done.stdout[-500:]}")

@@ -8,6 +8,7 @@ import pytest
 from runs import planned, run, snakemake
 
 from cdl.report.trace import trace
+from cdl.study.layout import ResultsFolder
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ def test_a_table_asked_for_by_name_runs_what_it_needs_and_then_rests(folder):
     run(folder, f"{TABLES}/{NAME}.md", overlay=OVERLAY)
     assert not (folder / TABLES / "results.csv").exists()
     subprocess.run(["rm", "-r", folder / TABLES / "partial"], check=True)
-    (links,) = trace(STUDENT, folder / "results").values()  # from the pair's table
+    (links,) = trace(STUDENT, ResultsFolder(folder / "results")).values()  # from the pair's table
     assert all(link.holds for link in links)
     assert str(folder / TABLES / f"{NAME}.runs.csv") in links[0].text
     run(folder, overlay=OVERLAY)

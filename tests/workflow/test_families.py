@@ -16,7 +16,8 @@ backbones:
 grid:
   pairs: [{teacher: dino, student: vit_nano}]
   methods: [l2p]
-  distillers: [none, fitnets, cdl_prompt]
+  distillers: [fitnets, cdl_prompt]
+compute: {targets: online}  # fewer jobs
 distillers:
   cdl_prompt: {mapping: linear}
 protocol: {query: self}
@@ -32,7 +33,7 @@ def test_a_dinov2_with_registers_teaches_a_plain_student(tmp_path):
     run(tmp_path, overlay=OVERLAY)
     found = list((tmp_path / "results" / "families").rglob("results.json"))
     results = [json.loads(path.read_text()) for path in found]
-    assert len(results) == 4
+    assert len(results) == 3
     taught = [r["learner"] for r in results if r["learner"]["teacher"]]
     assert {s["distiller"]["name"] for s in taught} == {"fitnets", "cdl_prompt"}
     assert all(spec["sizes"] == {"dino": 28} for spec in taught)
