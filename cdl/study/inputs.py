@@ -232,6 +232,7 @@ class Inputs:
         files = self.grid.files(run)
         return [files.task(t).job(run.rule).benchmark for t in range(run.n_tasks)]
 
+    @cached_property
     def collected(self) -> dict[str, list[Any]]:
         """Return rows of the tables, results and costs of all runs, in one order."""
         runs = self.grid.runs

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl.data import MANIFEST, index_name, pixels_name
+from cdl.sources import SPLITS
 
 RESULTS = "results"
 PAGE = "index.html"
@@ -21,7 +22,6 @@ RESERVED = {  # what lies there beside the folders of configurations
     *(PAGE, "README.md"),
 }
 STATES = f"{RESULTS}/state"  # of unfinished jobs, under fingerprints
-SPLITS = ("train", "test")
 COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
 IMAGES = ("svg", "png")

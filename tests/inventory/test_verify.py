@@ -42,7 +42,7 @@ def vouched(inputs):
 
 def published(inputs):
     """All that tables and page would say now, or the sentence that refuses it."""
-    collected = inputs.collected()
+    collected = inputs.collected
     tables = inputs.grid.layout.report.tables
     try:
         *frames, protocols = collect(collected["rows"], collected["results"], collected["costs"])

@@ -35,8 +35,8 @@ rule evaluate:
 
 rule collect:
     input:
-        results=INPUTS.collected()["results"],
-        costs=[file for files in INPUTS.collected()["costs"] for file in files],
+        results=INPUTS.collected["results"],
+        costs=[file for files in INPUTS.collected["costs"] for file in files],
     output:
         results=TABLES.results,
         curves=TABLES.curves,
@@ -54,7 +54,7 @@ rule collect:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=INPUTS.collected()["rows"],
-        costs=INPUTS.collected()["costs"],
+        rows=INPUTS.collected["rows"],
+        costs=INPUTS.collected["costs"],
     script:
         "../scripts/collect.py"

@@ -62,7 +62,7 @@ rule page:
         cost=TABLES.cost,
         cost_record=TABLES.record("cost"),
         protocols=TABLES.protocols,
-        runs=INPUTS.collected()["results"],
+        runs=INPUTS.collected["results"],
     output:
         page=report(
             REPORT.page,

@@ -73,7 +73,7 @@ rule tables:
         runtime=10,
     params:
         outputs=REPORT.partial.outputs(GRID.comparisons),
-        rows=INPUTS.collected()["rows"],
+        rows=INPUTS.collected["rows"],
         runs=lambda w: [INPUTS.completion(run) for run in GRID.runs],
         comparisons=lambda w: {name: INPUTS.compared(name) for name in GRID.comparisons},
     script:
