@@ -24,21 +24,23 @@ class KDPrompt(KDToken):
         context: DistillerContext,
         *,
         kd_head: bool = True,
+        start: str = "uniform",
         kd_layers: int | None = None,
         kd_length: int = 6,
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw token and prefixes uniform on [0, 1).
+        """Draw token and prefixes, these uniform on [0, 1).
 
         Args:
             context: the two models.
             kd_head: see `KDToken`.
+            start: see `KDToken`.
             kd_layers: blocks `1 .. kd_layers-1` get a prefix; None: the student's depth; with 1
                 there is none and the method is `kd_token`.
             kd_length: tokens of a prefix, even: half keys, half values, after all others.
             soft: see `KDToken`.
         """
-        super().__init__(context, kd_head=kd_head, **soft)
+        super().__init__(context, kd_head=kd_head, start=start, **soft)
         n = (context.student.depth if kd_layers is None else kd_layers) - 1
         self.kd_prompts = nn.Parameter(
             torch.rand(n, kd_length, context.student.width, generator=context.generator)

@@ -19,20 +19,21 @@ class KDToken(KD):
         context: DistillerContext,
         *,
         kd_head: bool = True,
+        start: str = "uniform",
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw the token uniform on [0, 1).
+        """Draw the token.
 
         Args:
             context: the two models.
             kd_head: False lets the soft loss act on the class head, which then predicts alone.
+            start: `uniform` on [0, 1), or `zeros`, as in the version of 2024-12.
             soft: as in `KD`; `alpha` is also the share of the KD head in the prediction.
         """
         super().__init__(context, **soft)
         self.kd_head = context.head(context.generator) if kd_head else None
-        self.kd_token = nn.Parameter(
-            torch.rand(1, context.student.width, generator=context.generator)
-        )
+        drawn = torch.rand(1, context.student.width, generator=context.generator)
+        self.kd_token = nn.Parameter(drawn if start == "uniform" else torch.zeros_like(drawn))
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
         return Injection(prompts.prefixes, {}, prompts.additions, self.kd_token)

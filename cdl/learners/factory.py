@@ -30,6 +30,8 @@ from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
 from cdl.runtime.seeds import generator
 
+_FRESH = 1 << 31  # added to the seed of views that are not the teacher's
+
 Query = Callable[[Batch], Tensor | None]
 
 
@@ -142,7 +144,7 @@ class TaskContext:
             pixels=self.pixels.on(self.compute.device),
             labels=self.stream.labels(self.train),
             views=Views(**self.spec["view"]),
-            seed=self.spec["seed"],
+            seed=self.spec["seed"] + (_FRESH if "student_views" in self.spec else 0),
             task=self.task,
             batch_size=self.spec["training"]["batch_size"],
         )

@@ -6,7 +6,10 @@ A learner's specification (see `workflow/grid.py`) goes in. No torch here.
 from collections.abc import Mapping
 from typing import Any
 
-_VIEWS = ("numerics", "seed", "stream", "images_per_class", "view", "normalization")
+_VIEWS = (
+    *("numerics", "seed", "student_views"),
+    *("stream", "images_per_class", "view", "normalization"),
+)
 _TEST_VIEWS = ("numerics", "normalization")
 _ROUNDING = ("cache_dtype",)
 

@@ -41,6 +41,8 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         spec["external"] = external
     if run.method.alignment is not None:
         spec["alignment"] = run.method.alignment
+    if run.role == "student" and config["protocol"]["student_views"] == "fresh":
+        spec["student_views"] = "fresh"
     if run.teacher is not None and run.prompts.merges:
         spec["apt_teacher"] = config["protocol"]["apt_teacher"]
     sizes = grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query})

@@ -151,6 +151,17 @@ def test_kd_prompts_persist_and_move_across_tasks(toy_backbone):
     assert (student.distiller.kd_prompts != after_first).any(dim=-1).all()
 
 
+def test_a_kd_token_may_start_at_zero_and_changes_no_other_draw(toy_backbone):
+    tokens, heads = {}, {}
+    for start in ("uniform", "zeros"):
+        student, _ = pair(toy_backbone, "l2p", "kd_token", {"start": start})
+        tokens[start] = student.distiller.kd_token
+        heads[start] = student.distiller.kd_head.linear.weight
+    assert not tokens["zeros"].any()
+    assert tokens["uniform"].all()
+    assert torch.equal(heads["zeros"], heads["uniform"])
+
+
 def test_kd_prompt_with_one_layer_is_kd_token(toy_backbone):
     states = []
     for name, options in (("kd_token", {}), ("kd_prompt", {"kd_layers": 1})):

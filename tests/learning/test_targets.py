@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cdl.distillers import DISTILLERS
+from cdl.learners.factory import TaskContext
 from cdl.learning.checkpointing import State
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
@@ -39,7 +40,7 @@ def learnt(lab, changes, kd, **compute):
         (ALL, "kd"),
         (ALL, "fitnets"),
         (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
-        (ALL | {"protocol": {"query": "self"}}, "kd"),
+        (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
         (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
     ],
 )
@@ -52,6 +53,24 @@ def test_cached_equals_online(lab, changes, kd):
     assert online[2] == exact[2]
     _, curves, _ = learnt(lab, changes, kd, targets="cached", targets_dtype="float16")
     pd.testing.assert_frame_equal(online[1], curves, rtol=2e-3, atol=1e-4)
+
+
+def test_fresh_views_are_the_students_alone_and_the_same_for_all_of_them(lab):
+    here = lab(ALL | {"protocol": {"student_views": "fresh"}})
+    teacher, kd = here.run(role="teacher"), here.student("kd")
+    need = needs(here.grid, kd)
+    assert need.queries == need.target_queries == needs(here.grid, here.student("none")).queries
+    assert need.queries != needs(here.grid, teacher).queries
+    first = {}
+    for run in (teacher, kd):
+        paths = {"backbones": {}, "data": here.data, "execution": here.execution}
+        context = TaskContext.open(here.spec(run), 0, **paths)
+        first[run.role] = next(context.batches()(0))
+    a, b = first["teacher"].positions.tolist(), first["student"].positions.tolist()
+    assert a != b  # another order, and another view of an image that both see
+    shared = next(p for p in a if p in b)
+    views = (first["teacher"].images[a.index(shared)], first["student"].images[b.index(shared)])
+    assert not torch.equal(*views)
 
 
 def test_a_job_with_targets_opens_neither_the_teachers_vit_nor_a_query_backbone(lab):
