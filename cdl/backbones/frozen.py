@@ -1,4 +1,10 @@
-"""A frozen vision transformer with its input normalisation, read from an artifact of `fetch`."""
+"""A frozen vision transformer with its input normalisation, read from an artifact of `fetch`.
+
+On a CPU its products in fp32 are oneDNN's: torch hands them to MKL, which takes twice the time on
+some CPUs (docs/performance.md), while weights that never change can be packed for oneDNN, once for
+each direction. The operators are those that `torch.compile` calls; a torch without them multiplies
+as it always does, the same up to rounding.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -96,6 +102,8 @@ class Backbone(nn.Module):
         """Move to a device, the ViT's weights in its precision; normalisation stays fp32."""
         self.to(compute.device)
         self.vit.to(compute.dtype)
+        if compute.device.type == "cpu":
+            pack(self.vit)
         return self
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -134,3 +142,68 @@ class Backbone(nn.Module):
     def query(self, images: Tensor) -> Tensor:
         """Return the query `[B, D]`: the pooled feature without prompts."""
         return self.encode(images).features[:, 0]
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear map on a CPU, in fp32."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Pack the weights `[D', D]` of a map that is not trained."""
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias  # some families of timm read them
+        self._forth = _packed(linear.weight)
+        self._back: Tensor | None = None  # packed when a gradient is first asked for
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x W^T + b`, `[..., D']`, for `x [..., D]`."""
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return _product(x, self._forth, self.bias)
+        if self._back is None:
+            self._back = _packed(self.weight.mT)
+        product: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
+            x, self._forth, self._back, self.bias
+        )
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """The product, with a gradient for its input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forth: Tensor, back: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.back = back
+        return _product(x, forth, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _product(gradient, ctx.back, None), None, None, None
+
+
+def pack(vit: nn.Module) -> None:
+    """Pack the frozen linear maps of a model in place, if they are in fp32 and torch can do it."""
+    if not available():
+        return
+    for parent in vit.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear) and not child.weight.requires_grad:
+                if child.weight.dtype == torch.float32:
+                    setattr(parent, name, PackedLinear(child))
+
+
+def available() -> bool:
+    """Whether this torch was built with oneDNN and its operators for packed weights."""
+    operators = torch.ops.mkldnn
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return torch.backends.mkldnn.is_available() and all(hasattr(operators, n) for n in names)
+
+
+def _packed(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+    return packed
+
+
+def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(
+        x.contiguous(), packed, bias, "none", [], ""
+    )
+    return product

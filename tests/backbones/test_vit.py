@@ -11,6 +11,7 @@ from cdl.backbones.fetch import fetch
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, encode
 from cdl.runtime import artifacts
+from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 
 
@@ -20,6 +21,29 @@ def test_without_prompts_it_is_timm(toy_backbone):
     expected = backbone.vit.forward_features((images - 0.5) / 0.5)
     torch.testing.assert_close(backbone.encode(images).tokens, expected)
     torch.testing.assert_close(backbone.query(images), expected[:, 0])
+
+
+def test_packed_products_are_torchs_up_to_rounding_and_so_are_their_gradients(toy_backbone):
+    plain, packed = toy_backbone(), toy_backbone().place(Compute.select("cpu"))
+    maps = [type(m).__name__ for m in packed.modules() if hasattr(m, "weight")]
+    assert maps.count("PackedLinear") == 4 * packed.depth
+    assert packed.state_dict().keys() == plain.state_dict().keys()
+    images, gradients = torch.rand(2, 3, 8, 8), []
+    prefix = [torch.randn(2, 3, 12) for _ in range(2)]
+    torch.testing.assert_close(packed.query(images), plain.query(images))
+    for backbone in (plain, packed, packed):
+        learnt = [half.clone().requires_grad_() for half in prefix]
+        features = backbone.encode(images, Injection(prefixes={1: tuple(learnt)})).features
+        gradients.append(torch.autograd.grad(features.square().sum(), learnt))
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert all(map(torch.equal, gradients[1], gradients[2]))
+
+
+def test_a_weight_that_learns_is_not_packed(toy_backbone):
+    backbone = toy_backbone()
+    backbone.vit.requires_grad_(True)
+    backbone.place(Compute.select("cpu"))
+    assert not any(type(m).__name__ == "PackedLinear" for m in backbone.modules())
 
 
 def test_prefixes_leave_the_number_of_tokens_and_reach_every_token(toy_backbone):
