@@ -184,7 +184,7 @@ def trace(
 
     Every link is checked: tables, predictions, checkpoints, weights, data.
     """
-    from cdl.report.trace import trace as follow
+    from cdl.inventory.trace import trace as follow
 
     chains = follow(cell, ResultsFolder(results))
     if as_json:

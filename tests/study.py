@@ -84,6 +84,7 @@ def write_run(folder, teacher, tasks, images, rng):
         "matrix": [[None if np.isnan(x) else x for x in line] for line in matrix.tolist()],
         "test_images": [images] * tasks,
         "metrics": metrics(matrix, [images] * tasks),
+        "classes": [str(c) for c in range(2 * tasks)],
         "trainable_parameters": 1234,
         "learner": LEARNER,
         "data": {"train": "a" * 64, "test": "b" * 64},

@@ -33,11 +33,12 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
     + ["study.layout"],
-    "report": ["runtime", "evaluation.metrics", *FACTS[:2], "data.packing"],
+    "report": ["runtime", "evaluation.metrics"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folders"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
-    "inventory": ["runtime", "sources", "data.__init__", "data.packing", "study", "report"],
+    "inventory": ["runtime", "sources", "data.__init__", "data.packing", "evaluation.metrics"]
+    + ["study", "report"],
     "commands": ["runtime", "backbones", "deployment"],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
@@ -112,7 +113,7 @@ def test_planning_and_reporting_need_no_torch(package):
 # what only study/layout.py may write: how a path below results/ begins, and names of files there
 BELOW_RESULTS = re.compile(
     r"results/|results\.json|predictions\.parquet|learner\.(safetensors|json)|losses\.csv"
-    r"|targets\.safetensors|(results|curves|cost)\.csv|protocols\.json|index\.html|summary\.(csv|md)"
+    r"|targets\.safetensors|(results|curves|cost)\.csv|protocols\.json|index\.html|summary\.(csv|md|tex)|intervals\.csv"
 )
 
 

@@ -9,7 +9,7 @@ from cdl.runtime.errors import CdlError
 from cdl.study import layout
 from cdl.study.contents import altered, files_of
 from cdl.study.inputs import Inputs
-from cdl.study.layout import COMPARISON, FIGURES, IMAGES, record_of
+from cdl.study.layout import COMPARISON, FIGURES, IMAGES, SUMMARIES, record_of
 from cdl.study.runs import Run
 
 SHOWN = 10  # files of a source that are named
@@ -72,7 +72,7 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
     groups = {
         tables.protocols: [tables.results, tables.curves, tables.classes, tables.confusion],
         tables.record("cost"): [tables.cost],
-        tables.record("summary"): [tables.summary("csv"), tables.summary("md")],
+        tables.record("summary"): [*map(tables.summary, SUMMARIES), tables.intervals],
         tables.record("page"): [report.page, tables.configuration],
     }
     for name in grid.comparisons:

@@ -11,6 +11,7 @@ from cdl.report.tables import (
     CELL,
     NOT_RUN,
     distiller_of,
+    latex,
     method_of,
     read_results,
     results_of,
@@ -141,22 +142,14 @@ def write_comparison(
     title = f"{results['dataset'].iloc[0]}, {tasks} tasks, {' to '.join(backbones)}"
     text = for_people(table)
     flat = text.set_axis([" ".join(names).strip() for names in text.columns], axis=1)
-    latex, html = (text.style.hide(axis="index").set_uuid("comparison") for _ in range(2))
-    latex.format(escape="latex").format_index(escape="latex", axis="columns")
+    html = text.style.hide(axis="index").set_uuid("comparison")
     html.set_caption(f"{title}. {NOTE}").set_table_styles(_STYLES)
-    longtable = latex.to_latex(
-        hrules=True,
-        environment="longtable",
-        multicol_align="c",
-        caption=title.replace("_", r"\_"),
-    )
     contents = {
         ".csv": worded(table).to_csv(index=False),
         ".md": f"{title}\n\n{flat.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
-        ".tex": f"% \\usepackage{{booktabs, longtable}}\n% {NOTE}\n" + longtable,
+        ".tex": latex(text, NOTE, title),
         ".html": html.to_html(doctype_html=True, encoding="utf-8"),
     }
-    contents[".tex"] = contents[".tex"].replace("±", r"$\pm$")
     for suffix, content in contents.items():
         with replacing(f"{stem}{suffix}") as temporary:
             temporary.write_text(content)

@@ -12,8 +12,8 @@ A figure is drawn like this::
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -112,9 +112,11 @@ def names(table: pd.DataFrame) -> pd.Series:
     return named.where(table["role"] == "student", "teacher")
 
 
-def paper() -> AbstractContextManager[None]:
-    """Return the context in which a figure is drawn and saved, or the decorator of a function."""
-    return matplotlib.rc_context(_PAPER)
+@contextmanager
+def paper() -> Iterator[None]:
+    """Make a context in which a figure is drawn and saved; also a decorator, `@paper()`."""
+    with matplotlib.rc_context(_PAPER):
+        yield
 
 
 def canvas(

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from cdl.evaluation.metrics import prediction_metrics
-from cdl.report.files import RunFiles
 from cdl.runtime.artifacts import (
     check_files,
     check_provenance,
@@ -30,6 +29,21 @@ METRICS = [
     "task_incremental_accuracy",
     "calibration_error",
 ]
+NOTE = (
+    "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
+    "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
+    "tasks since they were learnt, task-incremental accuracy that among the classes of an "
+    "image's own task, calibration error the mean distance of accuracy and probability "
+    "(15 bins), both after the last task. The protocol is a hash of data, classes, views, "
+    "normalisation, schedule and the learner's own weights: numbers with the same one can be "
+    "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
+    "variant, or what differs from the defaults."
+)
+INTERVALS = [  # of `cdl.report.intervals`
+    f"{name}{end}"
+    for name in ("accuracy", "gain", "gap", "closed")
+    for end in ("", "_low", "_high")
+]
 COST = {
     "training_seconds": "seconds by the clock on the wall of all its tasks' jobs, waiting included",
     "processor_seconds": "seconds that processors computed for these jobs",
@@ -42,6 +56,18 @@ _LINKS = ["run", "none_run", "teacher_run"]
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
 CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
 CELL += ["method_options", "kd_options"]
+
+
+class RunFiles(Protocol):
+    """What is asked of whoever knows where the files of a run lie."""
+
+    @property
+    def results(self) -> str:
+        """Return the path of its matrix, metrics and specification."""
+
+    @property
+    def predictions(self) -> str:
+        """Return the path of the prediction for every test image."""
 
 
 def collect(
@@ -217,7 +243,7 @@ def read(path: str | Path, record: str | Path) -> pd.DataFrame:
         path,
         dtype=dict.fromkeys(text, str),
         keep_default_na=False,
-        na_values=dict.fromkeys([*METRICS, *COST], ""),
+        na_values=dict.fromkeys([*METRICS, *COST, *INTERVALS], ""),
     )
     return table
 
@@ -274,8 +300,8 @@ def method_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
     return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"
 
 
-def markdown(summary: pd.DataFrame) -> str:
-    """Return the summary as a Markdown table for people."""
+def for_people(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary as text for people, two decimals."""
 
     def shown(row: Mapping[Hashable, Any], name: str) -> str:
         if row["n"] == 0:
@@ -305,30 +331,32 @@ def markdown(summary: pd.DataFrame) -> str:
                 "protocol": row["protocol"] or NOT_RUN,
             }
         )
-    note = (
-        "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
-        "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
-        "tasks since they were learnt, task-incremental accuracy that among the classes of an "
-        "image's own task, calibration error the mean distance of accuracy and probability "
-        "(15 bins), both after the last task. The protocol is a hash of data, classes, views, "
-        "normalisation, schedule and the learner's own weights: numbers with the same one can be "
-        "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
-        "variant, or what differs from the defaults."
+    return pd.DataFrame(lines)
+
+
+def latex(table: pd.DataFrame, note: str, caption: str) -> str:
+    """Return a table of text as LaTeX (booktabs, longtable), its note as a comment above it."""
+    style = table.style.hide(axis="index").format(escape="latex")
+    longtable = style.format_index(escape="latex", axis="columns").to_latex(
+        hrules=True,
+        environment="longtable",
+        multicol_align="c",
+        caption=caption.replace("_", r"\_"),
     )
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+    return (f"% \\usepackage{{booktabs, longtable}}\n% {note}\n" + longtable).replace("±", r"$\pm$")
 
 
-def write_summary_of(tables: Any, outputs: Any) -> None:
-    """Write the summary of the table `tables.results` as `csv` and `md`, and their `record`."""
-    write_summary(read(tables.results, tables.protocols), outputs.csv, outputs.md)
-    write_json(outputs.record, {}, files=[outputs.csv, outputs.md])
-
-
-def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:
+def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path, tex: str | Path) -> None:
     """Write the summary of results, finished or not."""
     summary = summarise(results)
+    text = for_people(summary)
     with replacing(md) as temporary:
-        temporary.write_text(markdown(summary))
+        lines = text.to_markdown(index=False, disable_numparse=True)
+        temporary.write_text(f"{lines}\n\n{NOTE}\n")
+    with replacing(tex) as temporary:  # what all rows share is said once, above the table
+        shared = {name: text[name].iloc[0] for name in text if text[name].nunique() == 1}
+        caption = ", ".join(f"{name} {value}" for name, value in shared.items() if value != "-")
+        temporary.write_text(latex(text.drop(columns=list(shared)), NOTE, caption))
     missing = pd.DataFrame(False, summary.index, summary.columns)
     missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
     for name in _PAIRED:  # no finished run to compare with

@@ -24,7 +24,8 @@ RESERVED = {  # what lies there beside the folders of configurations
 STATES = f"{RESULTS}/state"  # of unfinished jobs, under fingerprints
 COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
-IMAGES = ("svg", "png")
+IMAGES = ("svg", "pdf", "png")
+SUMMARIES = ("csv", "md", "tex")
 _LARGE = (".safetensors", ".pixels", ".parquet")
 
 
@@ -213,6 +214,11 @@ class TableFiles:
         return f"{self.folder}/confusion.csv"
 
     @property
+    def intervals(self) -> str:
+        """One row per cell: means over seeds with their intervals."""
+        return f"{self.folder}/intervals.csv"
+
+    @property
     def protocols(self) -> str:
         """What stands behind each protocol hash."""
         return f"{self.folder}/protocols.json"
@@ -223,7 +229,7 @@ class TableFiles:
         return f"{self.folder}/configuration.yaml"
 
     def summary(self, kind: str) -> str:
-        """Means over seeds as `csv` or `md`."""
+        """Means over seeds, in a format of `SUMMARIES`."""
         return f"{self.folder}/summary.{kind}"
 
     def comparison(self, name: str, kind: str) -> str:
@@ -235,7 +241,7 @@ class TableFiles:
         return f"{self.folder}/{job}.log"
 
     def record(self, name: str) -> str:
-        """What vouches for `cost`, `summary` or `page`; `protocols` does for the other tables."""
+        """What vouches for `cost`, `summary` and intervals, or `page`; `protocols` for the rest."""
         return f"{self.folder}/{name}.json"
 
     def outputs(self, comparisons: Iterable[str]) -> dict[str, Any]:
@@ -243,7 +249,7 @@ class TableFiles:
         return {
             "results": self.results,
             "protocols": self.protocols,
-            "summary": [self.summary("csv"), self.summary("md")],
+            "summary": [self.summary(kind) for kind in SUMMARIES],
             "comparisons": {name: f"{self.folder}/{name}" for name in comparisons},
         }
 
@@ -281,8 +287,9 @@ class ReportFiles:
         """Return all files that a finished configuration has."""
         tables = self.tables
         files = [tables.results, tables.curves, tables.protocols, tables.cost]
-        files += [tables.classes, tables.confusion]
-        files += [tables.summary("csv"), tables.summary("md"), tables.configuration, self.page]
+        files += [tables.classes, tables.confusion, tables.intervals]
+        files += [tables.summary(kind) for kind in SUMMARIES]
+        files += [tables.configuration, self.page]
         files += [tables.record(name) for name in ("cost", "summary", "page")]
         files += [tables.comparison(name, kind) for name in comparisons for kind in COMPARISON]
         for dataset in datasets:

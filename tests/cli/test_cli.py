@@ -14,7 +14,7 @@ import psutil
 import pytest
 from runs import CONFIGS, ROOT, popen, run, snakemake
 
-from cdl.report.trace import trace
+from cdl.inventory.trace import trace
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.layout import ResultsFolder

@@ -14,10 +14,10 @@ from runs import CONFIGS, ROOT
 
 from cdl.inventory.records import records_of, sources_of
 from cdl.inventory.status import report
+from cdl.inventory.trace import trace
 from cdl.inventory.verify import Vouched, verify
 from cdl.report.completed_runs import completed_run
 from cdl.report.tables import collect, read, read_predictions
-from cdl.report.trace import trace
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources.archives import check

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from runs import planned, run, snakemake
 
-from cdl.report.trace import trace
+from cdl.inventory.trace import trace
 from cdl.study.layout import ResultsFolder
 
 pytestmark = pytest.mark.slow

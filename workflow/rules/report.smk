@@ -13,8 +13,16 @@ rule plot:
         protocols=TABLES.protocols,
         cost=TABLES.cost,
         cost_record=TABLES.record("cost"),
+        intervals=TABLES.intervals,
+        summary_record=TABLES.record("summary"),
         runs=lambda w: INPUTS.evaluations(w.dataset),
     output:
+        **{
+            f"{figure}_{image}": REPORT.figure(figure, "{dataset}", image)
+            for figure in layout.FIGURES
+            for image in layout.IMAGES
+            if image != "svg"
+        },
         accuracy=report(
             REPORT.figure("accuracy", "{dataset}", "svg"),
             caption="../report/accuracy.rst",
@@ -39,10 +47,6 @@ rule plot:
             category="Figures",
             labels={"figure": "cost against accuracy", "dataset": "{dataset}"},
         ),
-        accuracy_png=REPORT.figure("accuracy", "{dataset}", "png"),
-        forgetting_png=REPORT.figure("forgetting", "{dataset}", "png"),
-        gain_png=REPORT.figure("gain", "{dataset}", "png"),
-        cost_png=REPORT.figure("cost", "{dataset}", "png"),
         record=REPORT.plotting("{dataset}").record,
     log:
         REPORT.plotting("{dataset}").log,
@@ -61,6 +65,8 @@ rule page:
         results=TABLES.results,
         cost=TABLES.cost,
         cost_record=TABLES.record("cost"),
+        intervals=TABLES.intervals,
+        summary_record=TABLES.record("summary"),
         protocols=TABLES.protocols,
         runs=INPUTS.collected["results"],
     output:

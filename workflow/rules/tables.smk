@@ -11,9 +11,10 @@ rule tabulate:
     input:
         results=TABLES.results,
         protocols=TABLES.protocols,
+        runs=INPUTS.collected["results"],
     output:
-        csv=TABLES.summary("csv"),
-        md=TABLES.summary("md"),
+        **{kind: TABLES.summary(kind) for kind in layout.SUMMARIES},
+        intervals=TABLES.intervals,
         record=TABLES.record("summary"),
     log:
         TABLES.log("tabulate"),

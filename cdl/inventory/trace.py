@@ -16,11 +16,11 @@ import numpy as np
 
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import metrics
-from cdl.report.files import ResultsFolder, RunFiles
 from cdl.report.tables import METRICS, read, read_predictions
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
+from cdl.study.layout import ResultsFolder, RunFiles
 
 
 class Link(NamedTuple):

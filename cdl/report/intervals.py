@@ -1,0 +1,132 @@
+"""What every cell reaches and what a distiller gains, and how sure that is."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from cdl.report.bootstrap import Answers, accuracies, interval
+from cdl.report.tables import (
+    CELL,
+    INTERVALS,
+    RunFiles,
+    distiller_of,
+    read,
+    read_predictions,
+    write,
+    write_summary,
+)
+from cdl.runtime.artifacts import write_json
+
+OVER_IMAGES, OVER_BOTH = "test images", "seeds and test images"
+
+
+def intervals(results: pd.DataFrame, predictions: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+    """Return the means over seeds that stand for a cell, each with its 95 % interval.
+
+    Args:
+        results: finished runs from `cdl.report.tables.collect`.
+        predictions: from a run's folder to its predictions, see `cdl.report.tables`.
+
+    Returns:
+        One row per cell, in percent and percent points: `n` seeds, `over` what the intervals are
+        (`seeds and test images`, or `test images` where there is one seed, see
+        `cdl.report.bootstrap`), and each with `_low` and `_high`: `accuracy` after the last task;
+        of distilled students the `gain` over the undistilled one; the `gap` from that one to
+        the teacher; the percentage of the gap that is `closed`, NaN unless the gap's interval is
+        above zero. NaN is what has nothing to compare with.
+    """
+    known = {*results["run"]}
+
+    @cache
+    def answers(run: str) -> Answers:
+        table = predictions(run)
+        return Answers(*(table[name].to_numpy() for name in Answers._fields))
+
+    rows = []
+    for cell, runs in results.groupby(CELL, sort=False):
+        links = {"own": "run"}
+        if (runs["teacher"] != "").all():
+            links |= {"none": "none_run", "teacher": "teacher_run"}
+        links = {who: link for who, link in links.items() if {*runs[link]} <= known}
+        seeds = [
+            {who: answers(row[link]) for who, link in links.items()} for _, row in runs.iterrows()
+        ]
+        over = OVER_BOTH if len(seeds) > 1 else OVER_IMAGES
+        named = {**dict(zip(CELL, cell, strict=True)), "n": len(seeds), "over": over}
+        rows.append({**named, **_numbers(seeds)})
+    return pd.DataFrame(rows, columns=[*CELL, "n", "over", *INTERVALS])
+
+
+def write_summary_and_intervals(
+    tables: Any, outputs: Any, files: Callable[[str], RunFiles]
+) -> None:
+    """Write the summary of finished runs and the intervals of its means.
+
+    Args:
+        tables: paths of `results` and its record `protocols`.
+        outputs: paths of the summary as `csv`, `md` and `tex`, of the `intervals`, and of the
+            `record` that vouches for all of them.
+        files: from a run's folder to its files.
+    """
+    results = read(tables.results, tables.protocols)
+    write_summary(results, outputs.csv, outputs.md, outputs.tex)
+    write(intervals(results, lambda run: read_predictions(files(run))), outputs.intervals)
+    vouched = [outputs.csv, outputs.md, outputs.tex, outputs.intervals]
+    write_json(outputs.record, {}, files=vouched)
+
+
+def _numbers(seeds: list[dict[str, Answers]]) -> dict[str, float]:
+    """Return the columns of a cell from its answers and those of whom it is compared with."""
+    drawn = accuracies(seeds)
+    found = {"accuracy": interval(drawn["own"])}
+    if "none" in drawn:
+        gain = drawn["own"] - drawn["none"]
+        found["gain"] = interval(gain)
+        if "teacher" in drawn:
+            gap = drawn["teacher"] - drawn["none"]
+            found["gap"] = interval(gap)
+            if found["gap"].low > 0:
+                found["closed"] = interval(100 * gain / gap)
+    return {
+        f"{name}{end}": number
+        for name, numbers in found.items()
+        for end, number in zip(("", "_low", "_high"), numbers, strict=True)
+    }
+
+
+def reading(cells: pd.DataFrame) -> str:
+    """Return in one sentence what distillation did, of every distiller in the table's order.
+
+    Args:
+        cells: rows of `intervals` of one dataset, method and pair.
+    """
+    distilled = cells[cells["gain"].notna()]
+    if distilled.empty:
+        return "No distilled student stands beside an undistilled one, so nothing is compared."
+    first = distilled.iloc[0]
+    n = f"{first['n']} seed{'s' if first['n'] != 1 else ''}"
+    if distilled["closed"].notna().all():
+        shares = [f"{row['kd']} closes {_range(row, 'closed')}" for row in _named(distilled)]
+        gap = f"the {first['gap']:.1f} points between undistilled student and teacher"
+        return f"Of {gap}, {', '.join(shares)}; {n}."
+    gains = [f"{row['kd']} {_range(row, 'gain')}" for row in _named(distilled)]
+    told = f"In points over the undistilled student: {', '.join(gains)}; {n}."
+    if pd.isna(first["gap"]):
+        return told
+    gap = f"{_range(first, 'gap')} points, so there is no sure gap to close"
+    return f"{told} The teacher stands above that student by {gap}."
+
+
+def _named(cells: pd.DataFrame) -> list[Any]:
+    """Return the rows, each distiller as tables for people name it."""
+    return [{**row, "kd": distiller_of(row)} for row in cells.to_dict("records")]
+
+
+def _range(row: Any, name: str) -> str:
+    """Return a number of `intervals` with its interval in words."""
+    number, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if name == "closed":
+        return f"{number:.0f} % (95 % interval {low:.0f} to {high:.0f} %)".replace("-", "−")
+    return f"{number:+.1f} (95 % interval {low:+.1f} to {high:+.1f})".replace("-", "−")
