@@ -40,6 +40,7 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50)
                         "n_tasks": tasks,
                         "role": role,
                         "query": "small",
+                        "teacher_method": "",
                         "method_options": "",
                         "kd_options": "alpha=0.9" if kd == "dkd" else "",
                         "protocol": PROTOCOL,

@@ -23,6 +23,7 @@ const noted = (note) => (note ? ` (${note})` : "");
 const distiller = (run) => run.role === "teacher" ? "(teacher)"
   : run.kd + noted(run.variant || run.kd_options);
 const method = (run) => run.method + noted(run.method.includes("+") ? "" : run.method_options);
+const teacher = (run) => run.teacher + noted(run.teacher_method);
 
 // ---- the table -------------------------------------------------------------------------------
 
@@ -31,7 +32,7 @@ const COLUMNS = [
   { title: "dataset", of: (run) => run.dataset, text: true },
   { title: "method", of: method, text: true },
   { title: "learner", of: (run) => run.student, text: true },
-  { title: "taught by", of: (run) => run.teacher || "–", text: true },
+  { title: "taught by", of: (run) => teacher(run) || "–", text: true },
   { title: "query", of: (run) => run.query, text: true },
   { title: "seed", of: (run) => run.seed, filter: true },
   { title: "final average accuracy", of: (run) => run.final_average_accuracy, show: fixed, always: true },
@@ -102,7 +103,7 @@ function addFilters() {
 // ---- the selected run ------------------------------------------------------------------------
 
 function numbers(run) {
-  const same = ["dataset", "method", "role", "student", "teacher", "query", "kd", "variant", "n_tasks"];
+  const same = ["dataset", "method", "role", "student", "teacher", "teacher_method", "query", "kd", "variant", "n_tasks"];
   const cell = content.runs.filter((other) => same.every((key) => other[key] === run[key]))
     .map((other) => other.final_average_accuracy);
   const average = mean(cell);
@@ -222,7 +223,7 @@ function files(run) {
 }
 
 function show(run) {
-  const taught = run.teacher ? `${run.teacher} → ${run.student}` : run.student;
+  const taught = run.teacher ? `${teacher(run)} → ${run.student}` : run.student;
   const links = [run.none !== run.id ? other("undistilled student", run.none) : null, other("its teacher", run.taught)]
     .filter((link) => link !== null).flatMap((link, i) => i ? [" · ", link] : [link]);
   byId("chosen").textContent = `${distiller(run)}: ${taught}`;

@@ -14,6 +14,7 @@ from cdl.distillers.base import TeacherOutput
 from cdl.learners.factory import Query, TaskContext, build_learner
 from cdl.learners.learner import Learner
 from cdl.learners.specs import targets_spec
+from cdl.prompts import PROMPTS
 from cdl.runtime.artifacts import check_provenance
 
 
@@ -114,7 +115,7 @@ class TeacherSource:
         blocks = DISTILLERS[own["distiller"]["name"]].blocks(
             context.backbones[own["backbone"]].depth
         )
-        same = spec["query"] == own["query"]
+        same = spec["query"] == own["query"] and PROMPTS[own["method"]["name"]].needs_query
 
         def output(batch: Batch, own_query: Tensor | None) -> TeacherOutput:
             theirs = own_query if same else query(batch)

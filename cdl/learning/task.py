@@ -41,7 +41,7 @@ class TaskInputs:
     queries: cache of the learner's queries; None computes them.
     teacher: the teacher's artifact of the same task; None without a teacher, or where its
         targets say all that is needed.
-    teacher_queries: cache of the teacher's queries if they are not the learner's.
+    teacher_queries: cache of the teacher's queries if they are not the learner's, or it reads none.
     targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
     """
 
@@ -128,7 +128,7 @@ def _prepare(
     widths, source = {"query": width}, None
     if teacher_spec is not None:
         theirs = query
-        if teacher_spec["query"] != spec["query"]:
+        if teacher_spec["query"] != spec["query"] or inputs.teacher_queries is not None:
             _, theirs = context.query(teacher_spec["query"], inputs.teacher_queries)
         source = TeacherSource.open(
             context, teacher_spec, theirs, path=inputs.teacher, targets=inputs.targets

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -238,7 +239,8 @@ def cost_against_accuracy(
     save(figure, outputs)
 
 
-_SAME = ["method", "teacher", "student", "query"]
+_SAME = ["method", "teacher", "teacher_method", "student", "query"]
+_PAIR = ["teacher", "teacher_method", "student"]
 _CIRCLE: dict[str, Any] = {
     "markersize": 2.5,
     "markerfacecolor": "none",
@@ -259,20 +261,22 @@ def _label_ends(axes: Sequence[Axes]) -> None:
 def _panels(table: pd.DataFrame) -> list[_Panel]:
     """Split rows into panels, each with its teacher; panels without rows are left out."""
     distilled = table[table["teacher"] != ""]
-    pairs = list(dict.fromkeys(zip(distilled["teacher"], distilled["student"], strict=True)))
-    pairs = pairs or [("", name) for name in dict.fromkeys(table["student"])]
+    pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
+    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["student"])]
     panels = []
-    for teacher, student in pairs:
+    for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
         is_teacher = (table["role"] == "teacher") & (table["student"] == teacher)
+        is_teacher &= table["query"].isin([teacher, student])
+        is_teacher &= table["method"] == (other or method)
         is_student = (table["role"] == "student") & (table["student"] == student)
-        of_pair = (is_teacher & table["query"].isin([teacher, student])) | (
-            is_student & table["teacher"].isin(["", teacher])
-        )
-        for method in dict.fromkeys(table["method"]):
-            rows = table[of_pair & (table["method"] == method)]
-            title = method if len(pairs) == 1 else f"{method}\n{teacher} to {student}"
-            if len(rows):
-                panels.append(_Panel(title, rows))
+        is_student &= table["method"] == method
+        taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
+        is_student &= taught | (table["teacher"] == "")
+        rows = table[is_teacher | is_student]
+        by = f"{teacher} ({other})" if other else teacher
+        title = method if len(pairs) == 1 else f"{method}\n{by} to {student}"
+        if is_student.any() and (not other or (rows["teacher"] != "").any()):
+            panels.append(_Panel(title, rows))
     return panels
 
 

@@ -21,7 +21,7 @@ from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
-_TEXT += ["method_options", "kd_options"]
+_TEXT += ["teacher_method", "method_options", "kd_options"]
 _NUMBERS = ["seed", "n_tasks", "trainable_parameters", *COST]
 _DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
 

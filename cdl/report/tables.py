@@ -51,11 +51,11 @@ COST = {
     "peak_memory_mb": "largest resident memory of one of these jobs",
 }
 IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
-_WHOSE = ["role", "query", "method_options", "kd_options"]
+_WHOSE = ["role", "query", "teacher_method", "method_options", "kd_options"]
 _LINKS = ["run", "none_run", "teacher_run"]
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
 CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
-CELL += ["method_options", "kd_options"]
+CELL += ["teacher_method", "method_options", "kd_options"]
 
 
 class RunFiles(Protocol):
@@ -300,6 +300,12 @@ def method_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
     return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"
 
 
+def taught_by(row: Mapping[Hashable, Any] | pd.Series) -> str:
+    """Return how tables for people name a row's teacher, with its method if that is another."""
+    other = f" ({row['teacher_method']})" if row["teacher_method"] else ""
+    return f"{row['teacher']}{other}" if row["teacher"] else "-"
+
+
 def for_people(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the summary as text for people, two decimals."""
 
@@ -318,7 +324,7 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
                 "dataset": row["dataset"],
                 "method": method_of(row),
                 "learner": row["student"],
-                "taught by": row["teacher"] or "-",
+                "taught by": taught_by(row),
                 "distiller": distiller_of(row),
                 "final average accuracy": shown(row, "final_average_accuracy"),
                 "forgetting": shown(row, "forgetting"),

@@ -62,7 +62,7 @@ class Grid:
             class_order = config["protocol"]["class_order"]
             validate_dataset(dataset, config["datasets"][dataset], class_order)
         for pair in grid["pairs"]:
-            _known("grid.pairs", pair.values(), config["backbones"])
+            _known("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             if pair["teacher"] == pair["student"]:
                 raise ConfigError(
                     f"grid.pairs: {pair['teacher']!r} is its own teacher; to distil "
@@ -104,28 +104,50 @@ class Grid:
             self.datasets, [*self.methods, *self.bounds], grid["pairs"], grid["seeds"]
         ):
             teacher, student = pair["teacher"], pair["student"]
+            foreign = None if method in self.bounds else self._teacher_method(method, pair)
             teacher_query = teacher if own_query else student
             tasks = 1 if method.joint else self.config["datasets"][dataset]["tasks"]
-            learner = partial(
-                Run,
-                dataset=dataset,
-                method=method,
-                seed=seed,
-                n_tasks=tasks if isinstance(tasks, int) else len(tasks),
-            )
+            n_tasks = tasks if isinstance(tasks, int) else len(tasks)
+            learner = partial(Run, dataset=dataset, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": none, "teacher": None, "teacher_query": None}
-            yield learner(role="teacher", backbone=teacher, query=teacher_query, **alone)
+            yield learner(
+                method=foreign or method,
+                role="teacher",
+                backbone=teacher,
+                query=teacher_query,
+                **alone,
+            )
             for distiller in [none] if method in self.bounds else self.distillers:
                 if {"method": method.label, "distiller": distiller.label} in grid["exclude"]:
                     continue
                 taught = {"teacher": teacher, "teacher_query": teacher_query}
-                taught = alone if distiller.name == "none" else {"distiller": distiller, **taught}
-                yield learner(role="student", backbone=student, query=student, **taught)
+                taught |= {"distiller": distiller, "teacher_method": foreign}
+                taught = alone if distiller.name == "none" else taught
+                yield learner(
+                    method=method, role="student", backbone=student, query=student, **taught
+                )
+
+    def _teacher_method(self, method: Block, pair: dict[str, Any]) -> Block | None:
+        """Return the method of a pair's teacher, None if it is the student's own."""
+        label = pair["teacher_method"]
+        if label in (None, method.label):
+            return None
+        listed = {block.label: block for block in [*self.methods, *self.bounds]}
+        _known("grid.pairs.teacher_method", [label], {*listed, *self.config["methods"]})
+        found = listed.get(label) or self._blocks("methods", [label])[0]
+        if found.joint != method.joint:
+            raise ConfigError(
+                f"grid.pairs.teacher_method: {label!r} cannot teach {method.label!r}, of which "
+                "one learns all tasks at once; needed is joint for both or for neither"
+            )
+        return found
 
     def _comparisons(self) -> dict[str, tuple[str, str, str]]:
         blocks, found = self.config["backbones"], {}
         for dataset, pair in product(self.datasets, self.config["grid"]["pairs"]):
             teacher, student = pair["teacher"], pair["student"]
+            if pair["teacher_method"] is not None:  # no paper has one
+                continue
             named = (self.config["datasets"][dataset], blocks[teacher], blocks[student])
             if all(block["published"] for block in named):
                 short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
@@ -147,7 +169,8 @@ class Grid:
         if run.teacher is None:
             return None
         learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
-        return self.run_of(run.dataset, run.method.label, learner, run.seed)
+        method = run.teacher_method or run.method
+        return self.run_of(run.dataset, method.label, learner, run.seed)
 
     def undistilled(self, run: Run) -> Run | None:
         """Return the run that a student is compared with, if there is one."""
@@ -167,7 +190,9 @@ class Grid:
         return [
             run
             for run in self.runs
-            if run.dataset == dataset and (run.role, run.backbone, run.query, run.teacher) in wanted
+            if run.dataset == dataset
+            and run.teacher_method is None
+            and (run.role, run.backbone, run.query, run.teacher) in wanted
         ]
 
     def training(self, run: Run) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Needs:
         backbones: names of the frozen ViTs that learning loads.
         teacher: whether learning opens the teacher's artifact.
         queries: of the learner.
-        teacher_queries: of the teacher if they are not the learner's.
+        teacher_queries: of the teacher if they are not the learner's, or the learner reads none.
         targets: the teacher's logits.
         target_queries: what the teacher reads when its targets are made.
         test_backbones: names of the ViTs that evaluation loads.
@@ -66,27 +66,26 @@ class Needs:
 
 def needs(grid: Grid, run: Run) -> Needs:
     """Decide what the jobs of a run read."""
-    reads, cached = run.prompts.needs_query, grid.cached
-    whole_teacher = run.teacher is not None and (run.reads_blocks or not cached)
+    reads, cached, teacher = run.prompts.needs_query, grid.cached, grid.teacher_of(run)
+    asked = run.teacher_query if teacher is not None and teacher.prompts.needs_query else None
+    whole_teacher = teacher is not None and (run.reads_blocks or not cached)
     mapped = {name for name in (run.query, run.mapped_query) if name and reads}
-    others = {run.query, run.teacher_query} - {None} if reads and not cached else set()
+    others = set() if cached else {run.query if reads else None, asked}
     if run.method.alignment is not None:  # reads views that no cache holds
         others |= mapped
     own = reads and cached
-    foreign = run.teacher_query if run.distils.maps_prompts or whole_teacher else None
+    foreign = asked if run.distils.maps_prompts or whole_teacher else None
     loaded = {run.backbone, *others} | ({run.teacher} if whole_teacher else set())
-    with_targets = run.teacher is not None and not whole_teacher
+    with_targets = teacher is not None and not whole_teacher
     return Needs(
         backbones=sorted(name for name in loaded if name),
-        teacher=run.teacher is not None and (whole_teacher or run.distils.maps_prompts),
+        teacher=teacher is not None and (whole_teacher or run.distils.maps_prompts),
         queries=_queries(grid, run, run.query) if own else None,
         teacher_queries=_queries(grid, run, foreign)
-        if own and foreign is not None and foreign != run.query
+        if cached and foreign is not None and not (reads and foreign == run.query)
         else None,
         targets=_targets(grid, run) if with_targets else None,
-        target_queries=_queries(grid, run, run.teacher_query)
-        if with_targets and reads and run.teacher_query
-        else None,
+        target_queries=_queries(grid, run, asked) if with_targets and asked else None,
         test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
         test_queries=[_test_queries(grid, run, name) for name in sorted(mapped)] if cached else [],
     )

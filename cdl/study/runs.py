@@ -37,13 +37,15 @@ class Run:
     distiller: Block
     seed: int
     n_tasks: int
+    teacher_method: Block | None = None  # None: its own
 
     @property
     def learner(self) -> str:
         """The folder name of the learner."""
         if self.teacher is None:
             return f"{self.role}-{self.backbone}-q-{self.query}"
-        return f"{self.distiller.label}-{self.backbone}-from-{self.teacher}-q-{self.query}"
+        other = f"+{self.teacher_method.label}" if self.teacher_method else ""
+        return f"{self.distiller.label}-{self.backbone}-from-{self.teacher}{other}-q-{self.query}"
 
     @property
     def folder(self) -> str:

@@ -11,6 +11,8 @@ from cdl.study.configuration import complete, schema
 from cdl.study.grid import Grid
 from cdl.study.runs import Block, Run
 
+_PAIR = ("teacher", "student")
+
 
 def specification(grid: Grid, run: Run) -> dict[str, Any]:
     """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`."""
@@ -22,8 +24,8 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         "backbone": run.backbone,
         "query": run.query,
         "teacher": run.teacher,
-        "method": {"name": run.method.name, **run.method.options},
-        "distiller": {"name": run.distiller.name, **run.distiller.options},
+        "method": _named(run.method),
+        "distiller": _named(run.distiller),
         "stream": {
             "tasks": 1 if run.method.joint else dataset["tasks"],
             "class_order": config["protocol"]["class_order"],
@@ -43,7 +45,10 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         spec["alignment"] = run.method.alignment
     if run.role == "student" and config["protocol"]["student_views"] == "fresh":
         spec["student_views"] = "fresh"
-    if run.teacher is not None and run.prompts.merges:
+    teacher = grid.teacher_of(run)
+    if run.teacher_method is not None:
+        spec["teacher_method"] = _named(run.teacher_method)
+    if teacher is not None and teacher.prompts.merges:
         spec["apt_teacher"] = config["protocol"]["apt_teacher"]
     sizes = grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query})
     if sizes:
@@ -85,6 +90,7 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "n_tasks": run.n_tasks,
         "role": run.role,
         "query": run.query,
+        "teacher_method": run.teacher_method.label if run.teacher_method else "",
         "method_options": chosen("methods", run.method),
         "kd_options": chosen("distillers", run.distiller),
         "protocol": protocol(grid, run),
@@ -130,8 +136,8 @@ def in_use(grid: Grid) -> dict[str, Any]:
     """
     kept = {
         "datasets": set(grid.datasets),
-        "backbones": {name for pair in grid.config["grid"]["pairs"] for name in pair.values()},
-        "methods": {block.name for block in [*grid.methods, *grid.bounds]},
+        "backbones": {p[role] for p in grid.config["grid"]["pairs"] for role in _PAIR},
+        "methods": {run.method.name for run in grid.runs},
         "distillers": {block.name for block in grid.distillers},
         "compute": grid.config["compute"].keys()
         - {"device", "jobs_per_gpu", "save_minutes", "targets_max_gb"},
@@ -143,10 +149,16 @@ def in_use(grid: Grid) -> dict[str, Any]:
     }
 
 
+def _named(block: Block) -> dict[str, Any]:
+    return {"name": block.name, **block.options}
+
+
 def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:
     """Return what rounds otherwise than fp32 computed on the spot, nothing if nothing does."""
     compute, rounding = grid.config["compute"], {}
-    reads = run is None or run.prompts.needs_query or (run.teacher and not run.reads_blocks)
+    reads = run is None or run.prompts.needs_query
+    if run is not None and (teacher := grid.teacher_of(run)) is not None:
+        reads |= teacher.prompts.needs_query or not run.reads_blocks
     if grid.cached and reads and compute["targets_dtype"] != "float32":
         rounding["cache_dtype"] = compute["targets_dtype"]
     precision = _precision(compute["precision"], run)

@@ -412,6 +412,9 @@ def _soft(run: Run, dataset: dict[str, Any]) -> None:
     foreign = not run.prompts.trains and run.distiller.name != "kd"
     right = "none or kd, whose soft labels its solve can take; list the combination in grid.exclude"
     _reject(foreign, field, f"methods.{run.method.label}", right)
+    other = run.teacher_method.label if run.teacher_method else ""
+    right = f"{run.method.label}, the student's: it maps the prompts of a teacher of its own method"
+    _reject(other and run.distils.maps_prompts, field, f"teacher_method: {other}", right)
 
 
 def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:

@@ -19,6 +19,12 @@ ALL = {"grid": {"distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
 APT = {"grid": {"methods": ["apt"], "distillers": ["none", "kd"]}}
 
 
+def taught_by(teacher, method):
+    pair = {"teacher": "vit_micro", "student": "vit_nano", "teacher_method": teacher}
+    grid = {"methods": [method], "distillers": ["none", "kd", "fitnets"], "pairs": [pair]}
+    return {"grid": grid, "methods": {"ranpac": {"projection": 32}}}
+
+
 def losses(lab, run, task):
     return pd.read_csv(Path(lab.checkpoint(run, task)).parent / "losses.csv")
 
@@ -42,6 +48,8 @@ def learnt(lab, changes, kd, **compute):
         (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
         (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
         (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
+        (taught_by("ranpac", "coda_prompt"), "kd"),
+        (taught_by("coda_prompt", "head_only"), "fitnets"),
     ],
 )
 def test_cached_equals_online(lab, changes, kd):

@@ -62,6 +62,22 @@ def test_the_heat_map_shows_means_over_seeds_of_every_learner(tmp_path, drawn):
     assert {(i, t): f"{mean[t, i]:.0f}" for t in range(4) for i in range(t + 1)} == numbers
 
 
+def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
+    results, *_ = make_study(tmp_path)
+    taught = results["teacher"] != ""
+    foreign = (results["method"] == "l2p") & taught
+    others = results[foreign].assign(teacher_method="apt", run=results["run"] + "x")
+    both = pd.concat([results, others], ignore_index=True)
+    panels = {panel.title: panel.rows for panel in figures._panels(both)}
+    assert list(panels) == ["l2p\nbig to small", "apt\nbig to small", "l2p\nbig (apt) to small"]
+    rows = panels["l2p\nbig (apt) to small"]
+    assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}
+    assert set(rows[rows["kd"] != "none"]["teacher_method"]) == {"apt"}
+    assert len(rows) == 2 + 2 + 4  # teacher, none, two distillers; of two seeds
+    gains = intervals(both, lambda run: predictions(run.removesuffix("x"))).dropna(subset="gain")
+    assert gains.groupby("teacher_method").size().to_dict() == {"": 4, "apt": 2}
+
+
 def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
     results, _, cost, _ = make_study(tmp_path)
     table = intervals(results, predictions).dropna(subset="gain")

@@ -40,7 +40,8 @@ def test_tables_are_made_again_from_predictions(old):
     assert made["metrics"]["task_incremental_accuracy"] is None
     assert made["per_class"]["b"] is None
     assert made["matrix"] == run["matrix"]
-    row = dict.fromkeys([*IDENTITY, "role", "query", "method_options", "kd_options"], "x")
+    whose = ["role", "query", "teacher_method", "method_options", "kd_options"]
+    row = dict.fromkeys([*IDENTITY, *whose], "x")
     row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
     cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
     results, *_ = tables_of([row], [made], [[cost]])

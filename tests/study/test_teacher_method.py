@@ -1,0 +1,92 @@
+"""Teachers of another method than their students'."""
+
+import pytest
+from lab import make_grid
+
+from cdl.study.configuration import ConfigError
+from cdl.study.inputs import Inputs
+from cdl.study.specifications import in_use, row, specification
+
+PAIR = {"teacher": "vit_micro", "student": "vit_nano"}
+CHEAP = PAIR | {"teacher_method": "ranpac"}
+
+
+def grid(*pairs, methods=("coda_prompt",), distillers=("none", "kd", "kd_prompt")):
+    entries = {"pairs": list(pairs), "methods": list(methods), "distillers": list(distillers)}
+    return make_grid({"grid": entries})
+
+
+def test_two_teachers_of_one_backbone_are_two_and_share_the_undistilled_student():
+    made = grid(PAIR, CHEAP)
+    folders = [run.folder for run in made.runs]
+    assert folders == [
+        "digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0",
+        "digits/coda_prompt/student-vit_nano-q-vit_nano/seed0",
+        "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0",
+        "digits/coda_prompt/kd_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0",
+        "digits/ranpac/teacher-vit_micro-q-vit_nano/seed0",
+        "digits/coda_prompt/kd-vit_nano-from-vit_micro+ranpac-q-vit_nano/seed0",
+        "digits/coda_prompt/kd_prompt-vit_nano-from-vit_micro+ranpac-q-vit_nano/seed0",
+    ]
+    taught = [run for run in made.runs if run.teacher]
+    assert [made.teacher_of(run).method.name for run in taught] == ["coda_prompt"] * 2 + [
+        "ranpac"
+    ] * 2
+    assert len({made.undistilled(run) for run in taught}) == 1
+    rows = [row(made, run) for run in taught]
+    assert [r["teacher_method"] for r in rows] == ["", "", "ranpac", "ranpac"]
+    assert len({str(r["protocol"]) for r in rows}) == 1  # they may be compared
+    assert {"coda_prompt", "ranpac"} == set(in_use(made)["methods"])
+
+
+def test_only_a_foreign_teacher_is_named_in_a_specification():
+    own, other = grid(PAIR), grid(PAIR, CHEAP)
+    assert {run.folder for run in own.runs} < {run.folder for run in other.runs}
+    for run in own.runs:
+        (same,) = (r for r in other.runs if r.folder == run.folder)
+        assert specification(other, same) == specification(own, run)
+    named = [specification(other, run).get("teacher_method") for run in other.runs]
+    assert [part["name"] for part in named if part] == ["ranpac", "ranpac"]
+
+
+def test_one_cache_of_logits_serves_students_of_all_methods_and_reads_no_query():
+    made = grid(CHEAP, methods=["coda_prompt", "l2p", "ranpac"], distillers=["none", "kd"])
+    inputs = Inputs(made)
+    ((folder, (cache, _)),) = inputs.targets.items()
+    assert folder.endswith("digits/ranpac/teacher-vit_micro-q-vit_nano/seed0")
+    taught = [inputs.of(run) for run in made.runs if run.teacher]
+    assert len(taught) == 3 and all(need.targets.spec == cache.spec for need in taught)
+    assert not any(need.target_queries or need.teacher for need in taught)
+
+
+def test_a_variant_teaches_and_the_own_method_named_is_no_other():
+    aligned = {"block": "coda_prompt", "variant": "aligned", "alignment": {"preset": "slca"}}
+    named = PAIR | {"teacher_method": "coda_prompt+aligned"}
+    made = grid(named, methods=["head_only", aligned], distillers=["none", "kd"])
+    students = {run.learner for run in made.runs if run.teacher}
+    assert students == {
+        "kd-vit_nano-from-vit_micro+coda_prompt+aligned-q-vit_nano",
+        "kd-vit_nano-from-vit_micro-q-vit_nano",
+    }
+    assert all(made.teacher_of(run).method.alignment for run in made.runs if run.teacher)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"distillers": ["cdl_prompt"]}, "distillers.cdl_prompt: 'teacher_method: ranpac'"),
+        ({"pairs": [PAIR | {"teacher_method": "ranpak"}]}, "'ranpak' is not defined; known are"),
+        (
+            {"methods": [{"block": "l2p", "variant": "joint", "joint": True}]},
+            "grid.pairs.teacher_method: 'ranpac' cannot teach 'l2p\\+joint'",
+        ),
+        (
+            {"methods": ["ranpac"], "pairs": [PAIR | {"teacher_method": "l2p"}]},
+            "kd_prompt: 'methods.ranpac'",
+        ),
+    ],
+)
+def test_what_cannot_be_taught_is_refused_in_one_sentence(changes, sentence):
+    entries = {"pairs": [CHEAP], "methods": ["coda_prompt"], "distillers": ["kd_prompt"]}
+    with pytest.raises(ConfigError, match=sentence):
+        make_grid({"grid": entries | changes})
