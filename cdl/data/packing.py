@@ -23,6 +23,7 @@ from cdl.runtime.errors import CdlError
 from cdl.sources import SPLITS
 from cdl.sources.catalogue import SOURCES
 from cdl.sources.decoding import UnreadableImage
+from cdl.sources.heldout import hold_out
 from cdl.sources.items import Item, Source
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,12 @@ _NAMED = 20  # of many images in one sentence
 _NUMBERS, _INDEX = ["label", "height", "width", "offset"], ["name", "sha256"]
 
 
-def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | None = None) -> None:
+def prepare(
+    output: str | Path,
+    source: Mapping[str, Any],
+    short_side: int | None = None,
+    validation: Mapping[str, Any] | None = None,
+) -> None:
     """Decode a source into a packed folder; the manifest is written last.
 
     Args:
@@ -38,6 +44,7 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
         source: `name` of a source and its arguments.
         short_side: images are stored with this short side in pixels (antialiased bilinear,
             never enlarged); None keeps them as they are.
+        validation: images that are held out of training, see `cdl.sources.heldout.hold_out`.
 
     Raises:
         CdlError: bad data, naming the file: unreadable images (all of them), a label out of
@@ -45,6 +52,8 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
     """
     output, arguments = Path(output), dict(source)
     data: Source = SOURCES[arguments.pop("name")](**arguments)
+    if validation is not None:
+        data = hold_out(data, **validation)
     with contextlib.ExitStack() as pixels:  # they appear together, when everything is right
         files = {}
         for split in SPLITS:
@@ -60,6 +69,7 @@ def prepare(output: str | Path, source: Mapping[str, Any], short_side: int | Non
     manifest = {
         "source": dict(source),
         "short_side": short_side,
+        **({"validation": dict(validation)} if validation else {}),
         "classes": list(data.classes),
         "splits": {s: {"images": len(f), "sha256": _digest(f)} for s, f in frames.items()},
         "skipped": dict(data.skipped),

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from cdl.runtime.errors import CdlError
+from cdl.sources.heldout import remaining
 from cdl.sources.summary import Summary, summarise
 from cdl.study import layout
 from cdl.study.configuration import ConfigError
@@ -29,6 +30,8 @@ def describe(grid: Grid) -> dict[str, Summary]:
             if source.get("split") is not None:  # every file is read, and remembered for planning
                 known = hashes(files_of(source), memory)
             found[name] = summarise(source, partial(_remembered, known))
+            if held_out := grid.source(name).get("validation"):
+                found[name] = remaining(found[name], **held_out)
         except (CdlError, ConfigError) as error:
             raise ConfigError(f"datasets.{name}: {error}") from error
         order = grid.config["protocol"]["class_order"]

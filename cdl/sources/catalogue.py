@@ -44,20 +44,25 @@ def digits(seed: int = 0, test_images: int = 360) -> Source:
     return Source(tuple(str(d) for d in range(10)), items)
 
 
-def cifar20() -> Source:
+def cifar20(test: str = "test") -> Source:
     """Twenty classes of CIFAR-100, every fifth in alphabetical order; they ship with the package.
 
-    100 training and 100 test images of 32x32 pixels each. The file holds 20 validation images of
-    each class besides, for choices of settings, which no split has; `assets/README.md` is its card.
+    100 training and 100 test images of 32x32 pixels each, and 20 validation images for choices of
+    settings; `assets/README.md` is the card.
+
+    Args:
+        test: the images that runs are evaluated on, `test` or `validation`; the others are left
+            out unread.
     """
     import pyarrow.parquet as pq
 
     rows = pq.read_table(str(files("cdl") / "assets" / "cifar20.parquet")).to_pylist()
     names = {row["label"]: row["class_name"] for row in rows}
-    images = [(f"cifar20[{i}]", row) for i, row in enumerate(rows) if row["split"] in SPLITS]
+    split = {"train": "train", test: "test"}
     items = [
-        Item(row["split"], row["label"], name, partial(decode, row["image"], name))
-        for name, row in images
+        Item(split[row["split"]], row["label"], name, partial(decode, row["image"], name))
+        for name, row in ((f"cifar20[{i}]", row) for i, row in enumerate(rows))
+        if row["split"] in split
     ]
     return Source(tuple(names[label] for label in sorted(names)), items)
 

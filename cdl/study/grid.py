@@ -84,7 +84,7 @@ class Grid:
                 raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
             part = schema()["properties"][kind]["properties"][name]
             validate_block(entry, part, f"grid.{kind}.{variant}")
-            options = _told(complete(merge(self.config[kind][name], entry), part), part)
+            options = told(complete(merge(self.config[kind][name], entry), part), part)
             fields = schema()["properties"]["protocol"]["properties"]
             options |= {
                 f: self.config["protocol"][f]
@@ -226,7 +226,13 @@ class Grid:
         """Return the arguments of `cdl.data.packing.prepare` for a dataset."""
         block = self.config["datasets"][dataset]
         ((name, options),) = block["source"].items()
-        return {"source": {"name": name, **options}, "short_side": block["short_side"]}
+        fields = schema()["properties"]["datasets"]["additionalProperties"]["properties"]
+        options = told(options, fields["source"]["properties"][name])
+        source = {"source": {"name": name, **options}, "short_side": block["short_side"]}
+        if (held_out := block.get("validation")) is not None:
+            evaluated = block.get("evaluate_on") == "validation"
+            source["validation"] = {**held_out, "evaluated": evaluated}
+        return source
 
     def packed_name(self, dataset: str) -> str:
         """Return the name of a dataset's packed data, shared with whoever has the same source."""
@@ -273,7 +279,7 @@ class Grid:
         return self._shapes[name]
 
 
-def _told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+def told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """Leave out fields that a specification does not name at their default (`omit_default`).
 
     So runs from before such a field existed keep their specification.

@@ -8,7 +8,7 @@ from cdl.distillers import DistillerFacts
 from cdl.prompts import PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.study.configuration import complete, schema
-from cdl.study.grid import Grid
+from cdl.study.grid import Grid, told
 from cdl.study.runs import Block, Run
 
 _PAIR = ("teacher", "student")
@@ -63,6 +63,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     whatever else the grid holds.
     """
     block, training = grid.config["datasets"][run.dataset], grid.config["training"]
+    block = told(block, schema()["properties"]["datasets"]["additionalProperties"])
     return {
         "numerics": NUMERICS,
         "protocol": grid.config["protocol"],

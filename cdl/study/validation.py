@@ -111,7 +111,9 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list
         class_order: as in the protocol.
     """
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
-    _source(f"{field}.source.{kind}", source)
+    if "path" in source or "root" in source:
+        _source(f"{field}.source.{kind}", source)
+    _held_out(name, dataset)
     view = dataset["view"]
     for key in ("crop_scale", "crop_ratio"):
         low, high = view[key]
@@ -154,6 +156,19 @@ def validate_counts(
         least = counts[scarce][i]
         right = f"at most {least}, as class {scarce!r} has"
         _reject(asked is not None and asked > least, f"datasets.{name}.{key}", asked, right)
+
+
+def _held_out(name: str, dataset: dict[str, Any]) -> None:
+    """Refuse an evaluation on images that nobody holds out, and classes held out whole."""
+    field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
+    held, on = dataset.get("validation"), dataset.get("evaluate_on", "test")
+    right = "validation: {per_class: N} beside it, which holds images out of training"
+    _reject(held is None and on == "validation", f"{field}.evaluate_on", on, right)
+    known = n_training_images(kind, source, None)
+    if held is not None and known is not None:
+        most = known // N_CLASSES[kind] - 1
+        whole, right = held["per_class"] > most, f"at most {most}, which leave one to train on"
+        _reject(whole, f"{field}.validation.per_class", held["per_class"], right)
 
 
 def _source(field: str, source: dict[str, Any]) -> None:
