@@ -2,10 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
-from cdl.report.tables import collect
+from cdl.report.intervals import intervals
+from cdl.report.page import write_page
+from cdl.report.tables import CELL, collect, read_predictions
 from cdl.runtime.artifacts import fingerprint, write_json
+from cdl.study.layout import RunFiles
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
 LEARNER = {"seed": 0, "training": {"lr": 0.005}}
@@ -94,3 +98,46 @@ def write_run(folder, teacher, tasks, images, rng):
     }
     write_json(folder / "results.json", run, files=[folder / "predictions.parquet"])
     return f"{folder}/results.json"
+
+
+def write_study_page(folder, configuration="", manifests=None, **size):
+    """Write runs below `folder` and their page `index.html`; return the table of results."""
+    results, _, cost, protocols = make_study(folder, **size)
+    answers = [pd.read_parquet(f"{run}/predictions.parquet") for run in results["run"]]
+    whose = results[[*CELL, "seed"]]
+    classes = [
+        row.assign(**{"class": str(task)}, accuracy=100 * own["correct"].mean())
+        for (_, row), table in zip(whose.groupby(whose.index), answers, strict=True)
+        for task, own in table.groupby("task")
+    ]
+    manifests = manifests or {"digits": {}}
+    for name, manifest in manifests.items():
+        write_json(folder / name / "manifest.json", manifest)
+    for name, width in (("big", 30), ("small", 10)):
+        write_json(folder / f"{name}.json", {})
+        save_file({"blocks": np.zeros((width, 100), np.float32)}, folder / f"{name}.safetensors")
+    files = {run: RunFiles(run) for run in results["run"]}
+    rules = (results["teacher"] == "").map({True: "train", False: "distil"})
+    jobs = zip(results["run"], results["n_tasks"], rules, strict=True)
+    write_page(
+        f"{folder}/index.html",
+        name="study",
+        configuration=configuration,
+        tables={
+            "results": results,
+            "cost": cost,
+            "classes": pd.concat(classes),
+            "intervals": intervals(results, lambda run: read_predictions(files[run])),
+        },
+        protocols=protocols,
+        shown={
+            "runs": {
+                run: {"results": files[run].results, "files": files[run].described(tasks, rule)}
+                for run, tasks, rule in jobs
+            },
+            "data": {name: f"{folder}/{name}/manifest.json" for name in manifests},
+            "backbones": {name: f"{folder}/{name}.json" for name in ("big", "small")},
+            "weights": {name: f"{folder}/{name}.safetensors" for name in ("big", "small")},
+        },
+    )
+    return results

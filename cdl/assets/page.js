@@ -1,4 +1,4 @@
-// What the page does: a table of runs, filters, and the detail of the selected run.
+// What the page does beside its text: curves, matrices, the table of single runs, the selected run.
 // DataTable comes from the import that stands before this script.
 const content = JSON.parse(document.getElementById("content").textContent);
 const runs = new Map(content.runs.map((run) => [run.id, run]));
@@ -18,6 +18,11 @@ const fixed = (value, digits = 2) => (value === null ? "–" : value.toFixed(dig
 const signed = (value) => (value > 0 ? "+" : "") + fixed(value);
 const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length;
 const curve = (run) => run.matrix.map(mean);
+const INK = "#1b2026";
+// how a run looks in every figure, told by the learner that it is a seed of
+const learners = content.panels.flatMap((panel) => panel.learners);
+const learnerOf = (run) => learners.find((learner) => Object.values(learner.runs).includes(run.id))
+  ?? { name: distiller(run), colour: INK, dash: "", marker: "" };
 // a variant's name, or without one what differs from the defaults
 const noted = (note) => (note ? ` (${note})` : "");
 const distiller = (run) => run.role === "teacher" ? "(teacher)"
@@ -41,7 +46,7 @@ const COLUMNS = [
   { title: "gap to teacher", of: (run) => run.gap_to_teacher, show: signed, always: true },
   { title: "training (s)", of: (run) => run.training_seconds, show: (x) => fixed(x, 0), always: true },
   { title: "processor (s)", of: (run) => run.processor_seconds, show: (x) => fixed(x, 0), always: true },
-  { title: "parameters", of: (run) => run.trainable_parameters, show: (x) => x.toLocaleString("en"), always: true },
+  { title: "parameters trained", of: (run) => run.trainable_parameters, show: (x) => x.toLocaleString("en"), always: true },
   { title: "protocol", of: (run) => run.protocol, text: true },
 ];
 
@@ -121,7 +126,8 @@ function numbers(run) {
     ["learning accuracy", fixed(run.learning_accuracy)],
     ["forgetting, maximum", fixed(run.forgetting_max)],
     ["forgetting, as published", fixed(run.forgetting_published)],
-    ["trainable parameters", run.trainable_parameters.toLocaleString("en")],
+    ["parameters trained", run.trainable_parameters.toLocaleString("en")],
+    ["parameters in all, frozen ones too", run.parameters.toLocaleString("en")],
     ["training time on the wall (s)", fixed(run.training_seconds, 0)],
     ["processor time of it (s)", fixed(run.processor_seconds, 0)],
     ["load of one core (%)", fixed(run.mean_load, 0)],
@@ -131,22 +137,25 @@ function numbers(run) {
     make("div", {}, make("dt", {}, name), make("dd", { class: kind }, value))));
 }
 
-/** Accuracy over tasks as SVG; lines differ in dash and label, not only in colour. */
-function plot(run) {
-  const lines = [["own", distiller(run), run]];
-  if (run.none && run.none !== run.id && runs.has(run.none)) lines.push(["none", "none", runs.get(run.none)]);
-  if (run.taught && runs.has(run.taught)) lines.push(["teacher", "teacher", runs.get(run.taught)]);
-  const values = lines.flatMap(([, , other]) => curve(other));
+/** Accuracy over tasks as SVG; lines differ in dash, marker and label, not only in colour.
+    A line is a learner with `runs`: their mean is drawn, and a band over all of them. */
+function plot(lines) {
+  const curves = lines.map(({ runs }) => runs.map(curve));
+  const drawn = lines.map((line, i) => ({ ...line, values: curves[i][0].map((_, t) => {
+    const at = curves[i].map((values) => values[t]);
+    return [mean(at), Math.min(...at), Math.max(...at)];
+  }) }));
+  const values = curves.flat(2);
   const step = [1, 2, 5, 10, 20].find((s) => (Math.max(...values) - Math.min(...values)) / s <= 5) ?? 25;
   const low = Math.floor(Math.min(...values) / step) * step;
   const high = Math.max(Math.ceil(Math.max(...values) / step) * step, low + step);
-  const [width, height, left, right, top, bottom] = [560, 260, 42, 100, 10, 40];
-  const n = run.matrix.length;
+  const [width, height, left, right, top, bottom] = [600, 270, 42, 140, 10, 40];
+  const n = drawn[0].values.length;
   const x = (t) => left + (n > 1 ? t / (n - 1) : 0.5) * (width - left - right);
   const y = (value) => top + (high - value) / (high - low) * (height - top - bottom);
-  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" },
-    make("title", {}, `Accuracy over tasks: ${lines.map(([, label, other]) =>
-      `${label} from ${fixed(curve(other)[0])} to ${fixed(curve(other).at(-1))} %`).join(", ")}`));
+  const svg = make("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img" },
+    make("title", {}, `Average accuracy (%) over the tasks learnt: ${drawn.map(({ name, values }) =>
+      `${name} from ${fixed(values[0][0])} to ${fixed(values.at(-1)[0])} %`).join(", ")}`));
   for (let tick = low; tick <= high; tick += step) {
     svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
       make("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
@@ -156,37 +165,54 @@ function plot(run) {
   }
   svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" },
     "tasks learnt"));
-  const labels = lines.map(([, , other]) => y(curve(other).at(-1)));
+  const labels = drawn.map(({ values }) => y(values.at(-1)[0]));
   const order = labels.map((_, i) => i).sort((a, b) => labels[a] - labels[b]);
   order.forEach((i, k) => { // labels keep a line's distance from each other
     if (k) labels[i] = Math.max(labels[i], labels[order[k - 1]] + 15);
   });
-  lines.map(([kind, label, other], i) => {
-    const points = curve(other).map((value, t) => [x(t), y(value)]);
-    return make("g", { class: `line ${kind}` },
-      make("path", { d: "M" + points.map((point) => point.join(" ")).join("L") }),
-      points.map(([cx, cy]) => make("circle", { cx, cy, r: kind === "own" ? 4 : 2.5 })),
-      make("text", { x: points.at(-1)[0] + 10, y: labels[i] + 4 }, label));
+  const over = Math.max(0, labels[order.at(-1)] - (height - bottom));
+  drawn.map(({ name, colour, dash, marker, values }, i) => {
+    const path = (points) => "M" + points.map((point) => point.join(" ")).join("L");
+    const band = values.map(([, , top], t) => [x(t), y(top)])
+      .concat(values.map(([, low], t) => [x(t), y(low)]).reverse());
+    return make("g", { class: "line", style: `--own: ${colour}` },
+      make("path", { class: "band", d: `${path(band)}Z` }),
+      make("path", { d: path(values.map(([value], t) => [x(t), y(value)])), "stroke-dasharray": dash || "none" }),
+      values.map(([value], t) => make("path", { class: "point", d: marker, transform: `translate(${x(t)} ${y(value)})` })),
+      make("text", { x: x(n - 1) + 10, y: labels[i] - over + 4 }, name));
   }).reverse().forEach((line) => svg.append(line));
   return make("figure", {}, svg);
 }
 
-function matrix(run) {
-  const low = Math.min(...run.matrix.flat()), range = Math.max(...run.matrix.flat()) - low || 1;
-  const tasks = run.matrix.map((_, i) => make("th", { scope: "col" }, String(i + 1)));
-  const lines = run.matrix.map((line, t) => make("tr", {}, make("th", { scope: "row" }, String(t + 1)),
-    run.matrix.map((_, i) => i > t ? make("td")
-      : make("td", { style: `--share: ${((line[i] - low) / range).toFixed(3)}` }, line[i].toFixed(1))),
+const averaged = (runs) => runs[0].matrix.map((line, t) => line.map((_, i) => mean(runs.map((run) => run.matrix[t][i]))));
+
+/** The accuracy matrix of a run, or its mean over several; colours from `low` to `high`. */
+function matrix(rows, name, low = Math.min(...rows.flat()), high = Math.max(...rows.flat())) {
+  const tasks = rows.map((_, i) => make("th", { scope: "col" }, String(i + 1)));
+  const lines = rows.map((line, t) => make("tr", {}, make("th", { scope: "row" }, String(t + 1)),
+    rows.map((_, i) => i > t ? make("td")
+      : make("td", { style: `--share: ${((line[i] - low) / (high - low || 1)).toFixed(3)}` }, line[i].toFixed(1))),
     make("td", {}, mean(line).toFixed(1))));
-  const table = make("table", { class: run.matrix.length > 6 ? "matrix dense" : "matrix" },
+  return make("table", { class: rows.length > 6 ? "matrix dense" : "matrix" },
+    name ? make("caption", {}, name) : null,
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "after"), tasks,
       make("th", { scope: "col" }, "mean"))),
     make("tbody", {}, lines));
-  return [
-    make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Accuracy matrix" }, table),
-    make("p", { class: "note" }, "R[t][i]: accuracy (%) on the test images of task i after learning task t. "
-      + `Test images per task: ${run.test_images.join(", ")}.`),
-  ];
+}
+
+const scroll = (label, ...inside) => make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": label }, inside);
+
+/** Curves and matrices of a panel, means over seeds. */
+function drawPanels() {
+  for (const panel of content.panels) {
+    const lines = panel.learners.map((learner) => ({ ...learner, runs: Object.values(learner.runs).map((id) => runs.get(id)) }));
+    byId(panel.id).append(plot(lines), make("p", { class: "note" }, lines.some(({ runs }) => runs.length > 1)
+      ? "Mean over seeds; the band reaches from the lowest to the highest seed." : "One seed: nothing says how it varies."));
+    const means = lines.map(({ runs }) => averaged(runs));
+    const values = means.flat(2);
+    document.querySelector(`.matrices[data-panel=${panel.id}]`).append(...means.map((rows, i) =>
+      scroll(`Accuracy matrix of ${lines[i].name}`, matrix(rows, lines[i].name, Math.min(...values), Math.max(...values)))));
+  }
 }
 
 /** Nested settings as a list of dotted names. */
@@ -222,6 +248,11 @@ function files(run) {
   ];
 }
 
+/** A run's line, that of its undistilled student and of its teacher, of the same seed. */
+const beside = (run) => [run, runs.get(run.none), runs.get(run.taught)]
+  .filter((other, i, all) => other && all.indexOf(other) === i)
+  .map((other) => ({ ...learnerOf(other), runs: [other] }));
+
 function show(run) {
   const taught = run.teacher ? `${teacher(run)} → ${run.student}` : run.student;
   const links = [run.none !== run.id ? other("undistilled student", run.none) : null, other("its teacher", run.taught)]
@@ -232,15 +263,18 @@ function show(run) {
     links.length ? make("p", { class: "sub" }, "compare with ", links) : "",
     numbers(run),
     make("div", { class: "pictures" },
-      make("section", {}, make("h3", {}, "Average accuracy (%) over the tasks learnt"), plot(run)),
-      make("section", {}, make("h3", {}, "Accuracy matrix"), ...matrix(run))),
+      make("section", {}, make("h3", {}, "Average accuracy (%) over the tasks learnt"), plot(beside(run))),
+      make("section", {}, make("h3", {}, "Accuracy matrix"), scroll("Accuracy matrix", matrix(run.matrix)),
+        make("p", { class: "note" }, "R[t][i]: accuracy (%) on the test images of task i after learning task t. "
+          + `Test images per task: ${run.test_images.join(", ")}.`))),
     make("h3", {}, "Protocol"),
     settings(`protocol ${run.protocol}: what comparable numbers share`, content.protocols[run.protocol]),
     settings("this learner: all that fixes its numbers", run.learner),
     settings("fingerprints of data and backbones", run.fingerprints),
     make("h3", {}, "Files"), ...files(run));
   for (const row of table.rows().nodes().toArray()) {
-    row.setAttribute("aria-selected", String(row.dataset.run === run.id));
+    if (row.dataset.run === run.id) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
   }
 }
 
@@ -267,10 +301,11 @@ function addProvenance() {
 
 addFilters();
 addProvenance();
+drawPanels();
 follow();
 window.addEventListener("hashchange", () => {
   follow();
-  if (matchMedia("(max-width: 112rem)").matches) byId("detail").scrollIntoView();
+  byId("detail").scrollIntoView();
 });
 // what is folded on the screen is spelled out on paper
 const folds = () => [...document.querySelectorAll("details")];

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from cdl.report.style import (
     legend,
     look,
     names,
+    panels_of,
     paper,
     save,
     small_print,
@@ -28,13 +28,6 @@ from cdl.runtime.artifacts import read_json, write_json
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
 IMAGES = ("svg", "pdf", "png")
 INTERVAL = "95 % bootstrap interval over"
-
-
-class _Panel(NamedTuple):
-    """A method with one pair of teacher and student, and the rows that belong there."""
-
-    title: str
-    rows: pd.DataFrame
 
 
 class HeldOut(NamedTuple):
@@ -97,7 +90,7 @@ def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[s
         test: what they are measured with.
         outputs: files to write, the suffix decides the format.
     """
-    panels = _panels(curves)
+    panels = panels_of(curves)
     band_of = "mean, band from lowest to highest seed" if curves["seed"].nunique() > 1 else ""
     note = about(curves, test.images, band_of) + f"; chance at the end {test.chance:.1f} %"
     x, y = "tasks learnt", "average accuracy (%)"
@@ -137,7 +130,7 @@ def forgetting(
         outputs: files to write, the suffix decides the format.
     """
     several = results[results["n_tasks"] > 1]  # after one task there is nothing to forget
-    panels = _panels(several if len(several) else results)
+    panels = panels_of(several if len(several) else results)
     learners = list(dict.fromkeys(name for panel in panels for name in names(panel.rows)))
     shown = [matrices[run] for panel in panels for run in panel.rows["run"]]
     low, top = (limit(list(map(limit, shown))) for limit in (np.nanmin, np.nanmax))
@@ -186,7 +179,7 @@ def gain_over_none(
         figure = Figure(figsize=(5, 1))
         figure.text(0.5, 0.5, "no distilled student has an undistilled one beside it", ha="center")
         return save(figure, outputs)
-    panels = _panels(gains)
+    panels = panels_of(gains)
     learners = list(dict.fromkeys(names(gains)))
     over = f"{INTERVAL} {' or '.join(dict.fromkeys(gains['over']))}, paired"
     note = about(runs, test.images, over)
@@ -221,7 +214,7 @@ def cost_against_accuracy(
         outputs: files to write, the suffix decides the format.
     """
     results = results.assign(training_seconds=cost["training_seconds"])
-    panels = _panels(results)
+    panels = panels_of(results)
     x, y = "training time of all tasks (s)", "final average accuracy (%)"
     several = results["seed"].nunique() > 1
     note = about(results, None, "bars: sample standard deviation over seeds" if several else "")
@@ -240,7 +233,6 @@ def cost_against_accuracy(
 
 
 _SAME = ["method", "teacher", "teacher_method", "student", "query"]
-_PAIR = ["teacher", "teacher_method", "student"]
 _CIRCLE: dict[str, Any] = {
     "markersize": 2.5,
     "markerfacecolor": "none",
@@ -256,28 +248,6 @@ def _label_ends(axes: Sequence[Axes]) -> None:
             (x, y) = (np.asarray(values, float)[-1] for values in line.get_data())
             ends[str(line.get_label())] = (float(x), float(y))
         label_lines(axis, ends)
-
-
-def _panels(table: pd.DataFrame) -> list[_Panel]:
-    """Split rows into panels, each with its teacher; panels without rows are left out."""
-    distilled = table[table["teacher"] != ""]
-    pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
-    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["student"])]
-    panels = []
-    for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
-        is_teacher = (table["role"] == "teacher") & (table["student"] == teacher)
-        is_teacher &= table["query"].isin([teacher, student])
-        is_teacher &= table["method"] == (other or method)
-        is_student = (table["role"] == "student") & (table["student"] == student)
-        is_student &= table["method"] == method
-        taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
-        is_student &= taught | (table["teacher"] == "")
-        rows = table[is_teacher | is_student]
-        by = f"{teacher} ({other})" if other else teacher
-        title = method if len(pairs) == 1 else f"{method}\n{by} to {student}"
-        if is_student.any() and (not other or (rows["teacher"] != "").any()):
-            panels.append(_Panel(title, rows))
-    return panels
 
 
 def _heat(axis: Axes, matrix: np.ndarray, limits: tuple[float, float], side: float) -> Any:

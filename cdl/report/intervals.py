@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from cdl.report.bootstrap import Answers, accuracies, interval
+from cdl.report.style import names
 from cdl.report.tables import (
     CELL,
     INTERVALS,
     RunFiles,
-    distiller_of,
     read,
     read_predictions,
     write,
@@ -107,26 +107,23 @@ def reading(cells: pd.DataFrame) -> str:
         return "No distilled student stands beside an undistilled one, so nothing is compared."
     first = distilled.iloc[0]
     n = f"{first['n']} seed{'s' if first['n'] != 1 else ''}"
-    if distilled["closed"].notna().all():
-        shares = [f"{row['kd']} closes {_range(row, 'closed')}" for row in _named(distilled)]
-        gap = f"the {first['gap']:.1f} points between undistilled student and teacher"
-        return f"Of {gap}, {', '.join(shares)}; {n}."
-    gains = [f"{row['kd']} {_range(row, 'gain')}" for row in _named(distilled)]
-    told = f"In points over the undistilled student: {', '.join(gains)}; {n}."
+    sure = distilled["closed"].notna().all()
+    numbers = [
+        f"{name} {_range(row, 'closed' if sure else 'gain')}"
+        for name, row in zip(names(distilled), distilled.to_dict("records"), strict=True)
+    ]
+    told = f"{', '.join(numbers)}; 95 % intervals, {n}."
+    if sure:
+        gap = f"{first['gap']:.1f} points between undistilled student and teacher"
+        return f"Closed of the {gap}: {told}"
+    gains = f"points gained over the undistilled student: {told}"
     if pd.isna(first["gap"]):
-        return told
-    gap = f"{_range(first, 'gap')} points, so there is no sure gap to close"
-    return f"{told} The teacher stands above that student by {gap}."
-
-
-def _named(cells: pd.DataFrame) -> list[Any]:
-    """Return the rows, each distiller as tables for people name it."""
-    return [{**row, "kd": distiller_of(row)} for row in cells.to_dict("records")]
+        return gains[0].upper() + gains[1:]
+    return f"The teacher is not surely better than a student alone, {_range(first, 'gap')}; {gains}"
 
 
 def _range(row: Any, name: str) -> str:
-    """Return a number of `intervals` with its interval in words."""
-    number, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    if name == "closed":
-        return f"{number:.0f} % (95 % interval {low:.0f} to {high:.0f} %)".replace("-", "−")
-    return f"{number:+.1f} (95 % interval {low:+.1f} to {high:+.1f})".replace("-", "−")
+    """Return a number of `intervals` with its interval, in words."""
+    form, unit = ("{:.0f}", " %") if name == "closed" else ("{:+.1f}", "")
+    number, low, high = (form.format(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{number}{unit} ({low} to {high})".replace("-", "−")

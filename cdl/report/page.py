@@ -1,7 +1,8 @@
-"""All runs on one self-contained page: a table to sort and filter, and each run in detail.
+"""All runs on one self-contained page: what was compared and how it came out, then every detail.
 
-The table is DataTables (https://datatables.net), whose bundle the package itables carries. It goes
-into the page as a `data:` module, so that nothing is loaded from anywhere when the page is viewed.
+Figures and means are part of the text, which needs no script. The table of single runs is
+DataTables (https://datatables.net), whose bundle the package itables carries. It goes into the page
+as a `data:` module, so that nothing is loaded from anywhere when the page is viewed.
 """
 
 import base64
@@ -10,19 +11,20 @@ import math
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from importlib.resources import files
-from string import Template
 from typing import Any
 
+import jinja2
 import pandas as pd
 import yaml
 
+from cdl.report.overview import compared, cost, count, panels, parameters, warnings
 from cdl.report.tables import COST, METRICS, differences, read
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
 _TEXT += ["teacher_method", "method_options", "kd_options"]
-_NUMBERS = ["seed", "n_tasks", "trainable_parameters", *COST]
+_NUMBERS = ["seed", "n_tasks", "trainable_parameters", "parameters", *COST]
 _DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
 
 
@@ -31,8 +33,7 @@ def write_page(
     *,
     name: str,
     configuration: str,
-    results: pd.DataFrame,
-    cost: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     protocols: Mapping[str, Any],
     shown: Mapping[str, Any],
 ) -> None:
@@ -42,22 +43,31 @@ def write_page(
         path: the HTML file; links to the runs' files are relative to its folder.
         name: the configuration's name.
         configuration: its text, resolved.
-        results: runs from `cdl.report.tables.collect`.
-        cost: the same runs' seconds, load and memory.
+        tables: `results`, `cost` and `classes` of `cdl.report.tables`, and the `intervals`.
         protocols: the protocol behind each hash in the results.
         shown: what it reads and links to: of `runs`, by their folder, the path of the `results`
-            and all `files` with what they are; records of `data` and `backbones` by name.
+            and all `files` with what they are; records of `data` and `backbones` and files of
+            `weights` by name.
 
     Raises:
         CdlError: a run's results cannot be read.
     """
     folder = os.path.dirname(path)
-    table = differences(results)
-    table[list(COST)] = cost[list(COST)]
-    runs = [_run(row, shown["runs"][row["run"]], folder) for row in table.to_dict("records")]
+    table = differences(tables["results"])
+    table[list(COST)] = tables["cost"][list(COST)]
+    frozen = {name: parameters(file) for name, file in shown["weights"].items()}
+    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["student", "query"]].values]
+    table["parameters"] = table["trainable_parameters"] + own
+    contents = {run: read_json(shown["runs"][run]["results"]) for run in table["run"]}
+    runs = [
+        _run(row, contents[row["run"]], shown["runs"][row["run"]]["files"], folder)
+        for row in table.to_dict("records")
+    ]
+    found = panels(table, tables["intervals"], tables["classes"], contents)
     content = {
         "name": name,
         "runs": runs,
+        "panels": [{key: panel[key] for key in ("id", "learners")} for panel in found],
         "protocols": protocols,
         "versions": _distinct(run["versions"] for run in runs),
         "data": {k: os.path.relpath(v, folder) for k, v in shown["data"].items()},
@@ -65,13 +75,14 @@ def write_page(
         "backbones": {k: os.path.relpath(v, folder) for k, v in shown["backbones"].items()},
         "configuration": configuration,
     }
-    library = (files("itables") / "html" / "dt_bundle.js").read_bytes()
-    text = Template((ASSETS / "page.html").read_text()).substitute(
+    text = _filled(
+        content,
         name=name,
-        style=(ASSETS / "page.css").read_text(),
-        script=(ASSETS / "page.js").read_text(),
-        content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
-        library="data:text/javascript;base64," + base64.b64encode(library).decode(),
+        panels=found,
+        compared=compared(table, contents, frozen),
+        warnings=warnings(table, contents),
+        cost=cost(table),
+        n_runs=len(table),
     )
     with replacing(path) as temporary:
         temporary.write_text(text)
@@ -84,7 +95,8 @@ def write_page_and_configuration(
 
     Args:
         outputs: paths of `page`, `configuration` and the `record` that vouches for them.
-        tables: paths of `results` and `cost` and of their records, `protocols` and `cost_record`.
+        tables: paths of `results`, `classes`, `intervals` and `cost`, and of their records,
+            `protocols`, `summary_record` and `cost_record`.
         configuration: resolved.
         shown: see `write_page`.
     """
@@ -95,17 +107,47 @@ def write_page_and_configuration(
         outputs.page,
         name=configuration["name"],
         configuration=text,
-        results=read(tables.results, tables.protocols),
-        cost=read(tables.cost, tables.cost_record),
+        tables={
+            "results": read(tables.results, tables.protocols),
+            "classes": read(tables.classes, tables.protocols),
+            "intervals": read(tables.intervals, tables.summary_record),
+            "cost": read(tables.cost, tables.cost_record),
+        },
         protocols=read_json(tables.protocols),
         shown=shown,
     )
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
 
 
-def _run(row: Mapping[Hashable, Any], shown: Mapping[str, Any], folder: str) -> dict[str, Any]:
+def _filled(content: Mapping[str, Any], **parts: Any) -> str:
+    """Return the page: `parts` are what its text names, `content` is what its script reads."""
+
+    def fixed(number: float, digits: int = 1, sign: str = "") -> str:
+        return f"{number:{sign}.{digits}f}".replace("-", "−")
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"fixed": fixed, "count": count}
+    learners = [cell for panel in parts["panels"] for cell in panel["learners"]]
+    reached = [x for cell in learners for x in cell["accuracy"]]
+    library = (files("itables") / "html" / "dt_bundle.js").read_bytes()
+    return environment.from_string((ASSETS / "page.html").read_text()).render(
+        style=(ASSETS / "page.css").read_text(),
+        script=(ASSETS / "page.js").read_text(),
+        low=10 * math.floor(min(reached) / 10),
+        top=10 * math.ceil(max(reached) / 10),
+        content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
+        library="data:text/javascript;base64," + base64.b64encode(library).decode(),
+        **parts,
+    )
+
+
+def _run(
+    row: Mapping[Hashable, Any],
+    result: Mapping[str, Any],
+    links: Iterable[tuple[str, str]],
+    folder: str,
+) -> dict[str, Any]:
     """Return all that the page shows of a run."""
-    result = read_json(shown["results"])
     named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}
     numbers = {key: row[key] for key in [*METRICS, *_DIFFERENCES]}
     return {
@@ -119,7 +161,7 @@ def _run(row: Mapping[Hashable, Any], shown: Mapping[str, Any], folder: str) -> 
         "fingerprints": {**result["data"], **result["backbones"]},
         "learner": result["learner"],
         "versions": result["versions"],
-        "files": [(what, os.path.relpath(path, folder)) for what, path in shown["files"]],
+        "files": [(what, os.path.relpath(path, folder)) for what, path in links],
     }
 
 

@@ -14,6 +14,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -110,6 +111,38 @@ def names(table: pd.DataFrame) -> pd.Series:
     """Return what a figure calls each row: `teacher`, `kd`, or `kd (hot)`, which is a variant."""
     named = table["kd"] + table["variant"].map(lambda v: f" ({v})" if v else "")
     return named.where(table["role"] == "student", "teacher")
+
+
+_PAIR = ["teacher", "teacher_method", "student"]
+
+
+class Panel(NamedTuple):
+    """A method with one pair of teacher and student, and the rows that belong there."""
+
+    title: str
+    rows: pd.DataFrame
+
+
+def panels_of(table: pd.DataFrame) -> list[Panel]:
+    """Split rows into panels, each with its teacher; panels without rows are left out."""
+    distilled = table[table["teacher"] != ""]
+    pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
+    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["student"])]
+    panels = []
+    for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
+        is_teacher = (table["role"] == "teacher") & (table["student"] == teacher)
+        is_teacher &= table["query"].isin([teacher, student])
+        is_teacher &= table["method"] == (other or method)
+        is_student = (table["role"] == "student") & (table["student"] == student)
+        is_student &= table["method"] == method
+        taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
+        is_student &= taught | (table["teacher"] == "")
+        rows = table[is_teacher | is_student]
+        by = f"{teacher} ({other})" if other else teacher
+        title = method if len(pairs) == 1 else f"{method}\n{by} to {student}"
+        if is_student.any() and (not other or (rows["teacher"] != "").any()):
+            panels.append(Panel(title, rows))
+    return panels
 
 
 @contextmanager

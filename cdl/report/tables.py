@@ -238,7 +238,7 @@ def read(path: str | Path, record: str | Path) -> pd.DataFrame:
         CdlError: it is not the table that the record vouches for.
     """
     check_files(record, path)
-    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol"} - {"seed", "n_tasks"}
+    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol", "class"} - {"seed", "n_tasks"}
     table = pd.read_csv(
         path,
         dtype=dict.fromkeys(text, str),

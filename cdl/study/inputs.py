@@ -269,6 +269,7 @@ class Inputs:
             "runs": described,
             "data": {name: grid.packed(name).manifest for name in grid.datasets},
             "backbones": {name: record_of(grid.backbone(name)) for name in self._used},
+            "weights": {name: grid.backbone(name) for name in self._used},
         }
 
     def completion(self, run: Run) -> dict[str, Any]:

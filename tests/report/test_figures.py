@@ -8,6 +8,7 @@ from study import make_study
 from cdl.report import figures
 from cdl.report.figures import HeldOut
 from cdl.report.intervals import intervals, reading
+from cdl.report.style import panels_of
 from cdl.report.tables import differences
 from cdl.runtime.artifacts import read_json
 
@@ -68,7 +69,7 @@ def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
     foreign = (results["method"] == "l2p") & taught
     others = results[foreign].assign(teacher_method="apt", run=results["run"] + "x")
     both = pd.concat([results, others], ignore_index=True)
-    panels = {panel.title: panel.rows for panel in figures._panels(both)}
+    panels = {panel.title: panel.rows for panel in panels_of(both)}
     assert list(panels) == ["l2p\nbig to small", "apt\nbig to small", "l2p\nbig (apt) to small"]
     rows = panels["l2p\nbig (apt) to small"]
     assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -11,44 +12,18 @@ from browser import open_browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from study import PROTOCOL, make_study
+from study import PROTOCOL, write_study_page
 
-from cdl.report.page import write_page
-from cdl.runtime.artifacts import write_json
-from cdl.study.layout import RunFiles
-
+AXE = files("axe_playwright_python") / "axe.min.js"  # axe-core; its Playwright is not used
 CONFIGURATION = "name: study\ntraining: {lr: 0.005}  # </script><b>\n"
 ACCURACY = "final average accuracy"
-
-
-def files_of(row):
-    """What the page reads of a run and links to."""
-    files = RunFiles(row["run"])
-    described = files.described(row["n_tasks"], "distil" if row["teacher"] else "train")
-    return {"results": files.results, "files": described}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A folder with runs, their page `index.html`, and their results."""
     folder = tmp_path_factory.mktemp("study")
-    results, _, cost, protocols = make_study(folder)
-    for name in ("data/manifest.json", "big.json", "small.json"):
-        write_json(folder / name, {})
-    write_page(
-        f"{folder}/index.html",
-        name="study",
-        configuration=CONFIGURATION,
-        results=results,
-        cost=cost,
-        protocols=protocols,
-        shown={
-            "runs": {row["run"]: files_of(row) for row in results.to_dict("records")},
-            "data": {"digits": f"{folder}/data/manifest.json"},
-            "backbones": {name: f"{folder}/{name}.json" for name in ("big", "small")},
-        },
-    )
-    return folder, results
+    return folder, write_study_page(folder, CONFIGURATION)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +38,11 @@ def page(browser, study):
     """The page, freshly opened; at the end, nothing was fetched and nothing went wrong."""
     browser.get("about:blank")
     emulate(browser)
-    browser.set_window_size(1500, 1000)
+    resize(browser, 1500, 1000)
     for log in ("browser", "performance"):
         browser.get_log(log)  # what the browser does on its own account
     browser.get(f"file://{study[0]}/index.html")
+    browser.execute_script("document.getElementById('every').open = true")
     yield browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -79,6 +55,12 @@ def page(browser, study):
 def emulate(browser, scheme="light", media="screen"):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+def resize(browser, width, height):
+    """Make the inside of the window this large, whatever a window has around it."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def find(browser, selector):
@@ -159,23 +141,20 @@ def test_a_row_opens_curve_matrix_protocol_and_files(page, study):
     run = f"{folder}/apt/dkd/seed1"
     one(page, f"tr[data-run='{run}'] td:nth-child(3)").click()
     wait_for_heading(page, "dkd (alpha=0.9): big → small")
-    assert [row.get_attribute("data-run") for row in find(page, "tr[aria-selected=true]")] == [run]
+    assert [row.get_attribute("data-run") for row in find(page, "tr[aria-current=true]")] == [run]
     matrix = json.loads(Path(run, "results.json").read_text())["matrix"]
     lines = [
         [cell.text for cell in line.find_elements(By.TAG_NAME, "td")]
-        for line in find(page, ".matrix tbody tr")
+        for line in find(page, "#detail .matrix tbody tr")
     ]
     for t, line in enumerate(lines):
         means = sum(matrix[t][: t + 1]) / (t + 1)
         assert line == [f"{x:.1f}" for x in matrix[t][: t + 1]] + [""] * (3 - t) + [f"{means:.1f}"]
     assert len(find(page, "#detail svg .line")) == 3
-    assert {text.text for text in find(page, "#detail svg .line text")} == {
-        "dkd (alpha=0.9)",
-        "none",
-        "teacher",
-    }
+    labels = {text.text for text in find(page, "#detail svg .line text")}
+    assert labels == {"dkd", "none", "teacher"}
     title = one(page, "#detail svg title").get_attribute("textContent")
-    assert f"dkd (alpha=0.9) from {matrix[0][0]:.2f} to" in title
+    assert f"dkd from {matrix[0][0]:.2f} to" in title
     one(page, "#detail summary").click()
     settings = dict(
         zip(
@@ -192,7 +171,7 @@ def test_a_row_opens_curve_matrix_protocol_and_files(page, study):
         Path(run, name)
         for name in ("results.json", "predictions.parquet", "task3/learner.safetensors")
     }
-    assert expected | {folder / "data" / "manifest.json", folder / "big.json"} <= set(targets)
+    assert expected | {folder / "digits" / "manifest.json", folder / "big.json"} <= set(targets)
 
 
 def test_keys_and_addresses_lead_to_a_run_too(page, study):
@@ -254,10 +233,12 @@ def test_paper_shows_what_the_screen_folds_and_hides_what_cannot_be_pressed(page
     assert ground == "rgb(255, 255, 255)"
     assert not any(e.is_displayed() for e in find(page, "#filters :is(select, input, button)"))
     assert one(page, "#count").is_displayed()
+    before = [fold.get_attribute("open") for fold in find(page, "details")]
     page.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert all(fold.get_attribute("open") for fold in find(page, "details"))
     page.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert not any(fold.get_attribute("open") for fold in find(page, "details"))
+    assert [fold.get_attribute("open") for fold in find(page, "details")] == before
+    assert not all(before)
     width = page.execute_script("return document.documentElement.scrollWidth - innerWidth")
     assert width <= 0
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])
@@ -266,8 +247,72 @@ def test_paper_shows_what_the_screen_folds_and_hides_what_cannot_be_pressed(page
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (1100, 800), (1900, 1000)])
 def test_no_width_scrolls_the_whole_page(page, width, height):
-    page.set_window_size(width, height)
+    resize(page, width, height)
     assert page.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+FIRST_SCREEN = ["h1", "#compared", "#warnings", "#main-figure", ".reading", "#cost"]
+
+
+def test_the_first_screen_says_what_was_compared_how_it_came_out_how_sure_and_the_cost(page, study):
+    _, results = study
+    resize(page, 1280, 800)
+    for selector in FIRST_SCREEN:
+        for part in find(page, selector):
+            assert part.is_displayed() and part.rect["y"] + part.rect["height"] <= 800, selector
+    told = one(page, "#compared").text
+    for fact in ("small (1 k", "big (3 k", "digits (8 classes in 4 tasks, 200 test images)", "dkd"):
+        assert fact in told
+    assert "2 seeds: too few" in one(page, "#warnings").text
+    assert "200 test images, so ± 7 points" in one(page, "#warnings").text
+    means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
+    shown = [cell.text.split() for cell in find(page, ".forest tbody .number")]
+    assert [words[0] for words in shown] == [f"{x:.1f}" for x in means]
+    assert all(float(low) < float(x) < float(high) for x, low, _, high in shown)
+    assert "chance 12.5 %" in one(page, ".forest tfoot").text
+    assert "2 seeds." in one(page, ".reading").text
+
+
+def test_a_small_screen_shows_every_mean_with_its_interval(page):
+    resize(page, 400, 800)
+    for selector in (".forest tbody", "#cells tbody"):
+        for row in find(page, f"{selector} tr:not(.group)"):
+            number = row.find_element(By.CLASS_NAME, "number")  # the first one
+            assert re.fullmatch(r"\d+\.\d\s\d+\.\d to \d+\.\d", number.text)
+            assert 0 <= number.rect["x"] and number.rect["x"] + number.rect["width"] <= 400
+
+
+def test_means_stand_in_the_text_and_single_runs_behind_a_click(browser, study):
+    folder, results = study
+    text = (folder / "index.html").read_text().split("<script")[0]  # what needs no JavaScript
+    for mean in results.groupby(["method", "role", "kd"])["final_average_accuracy"].mean():
+        assert text.count(f">{mean:.1f} <small>") >= 2
+    assert ">1,234<" in text  # trained, and in all: the teacher is asked with the student's queries
+    assert ">2 k<" in text and ">5 k<" in text
+    browser.get(f"file://{folder}/index.html")
+    assert not one(browser, "#runs").is_displayed()
+    one(browser, "#every > summary").send_keys(Keys.ENTER)
+    assert one(browser, "#runs").is_displayed()
+    colours = {
+        row.find_element(By.TAG_NAME, "th").text: row.get_attribute("style")
+        for row in find(browser, "#cells tbody tr:not(.group)")
+    }
+    assert "#0072B2".lower() in colours["kd"].lower()  # as in every figure
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
+def test_axe_finds_nothing_against_wcag(page, scheme, width):
+    emulate(page, scheme)
+    resize(page, width, 800)
+    page.execute_script("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
+    page.execute_script(AXE.read_text())
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.execute_async_script(
+        "axe.run(document, {runOnly: arguments[0]}).then(arguments[1])", rules
+    )
+    assert len(found["passes"]) > 20
+    wrong = [(v["id"], [n["html"][:120] for n in v["nodes"]][:3]) for v in found["violations"]]
+    assert wrong == []
 
 
 def test_a_missing_browser_fails_in_ci_and_is_skipped_elsewhere(monkeypatch, tmp_path):

@@ -3,14 +3,10 @@
 import json
 import re
 
-from study import make_study
-
-from cdl.report.page import write_page
-from cdl.runtime.artifacts import write_json
+from study import write_study_page
 
 
 def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
-    results, _, cost, protocols = make_study(tmp_path)
     manifests = {
         "digits": {
             "skipped": {".txt": 3, "hidden": 1},
@@ -20,22 +16,7 @@ def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
         },
         "clean": {"skipped": {}},
     }
-    for name, manifest in manifests.items():
-        write_json(tmp_path / f"{name}.json", manifest)
-    shown = {
-        "runs": {r: {"results": f"{r}/results.json", "files": []} for r in results["run"]},
-        "data": {name: f"{tmp_path}/{name}.json" for name in manifests},
-        "backbones": {},
-    }
-    write_page(
-        f"{tmp_path}/index.html",
-        name="study",
-        configuration="",
-        results=results,
-        cost=cost,
-        protocols=protocols,
-        shown=shown,
-    )
+    write_study_page(tmp_path, manifests=manifests, methods=["l2p"], seeds=[0])
     text = (tmp_path / "index.html").read_text()
     content = json.loads(re.search(r'id="content">(.*?)</script>', text, re.DOTALL)[1])
     assert content["remarks"]["clean"] == ""

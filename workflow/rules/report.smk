@@ -64,6 +64,7 @@ rule page:
     input:
         results=TABLES.results,
         cost=TABLES.cost,
+        classes=TABLES.classes,
         cost_record=TABLES.record("cost"),
         intervals=TABLES.intervals,
         summary_record=TABLES.record("summary"),
