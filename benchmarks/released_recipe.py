@@ -127,14 +127,14 @@ class PillowViews(Dataset):
     """Training images as random views, made one by one by Pillow and torchvision."""
 
     def __init__(self, data: Packed, indices: Tensor, labels: Tensor, views: Views) -> None:
-        """Read the images of a task; `labels` `[N]` are those of the whole split."""
+        """Read the images of a task; `labels` `[n]` are theirs."""
         pixels = data.pixels(indices)
         self.images = [
             Image.fromarray(image[:, :height, :width].permute(1, 2, 0).numpy())
             for images, sizes, _ in pixels.parts(torch.arange(len(pixels)))
             for image, (height, width) in zip(images, sizes.tolist(), strict=True)
         ]
-        self.labels = labels[indices]
+        self.labels = labels
         self.view = transforms.Compose(
             [
                 transforms.RandomResizedCrop(views.size, views.crop_scale, views.crop_ratio),

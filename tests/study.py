@@ -45,6 +45,8 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50)
                         "role": role,
                         "query": "small",
                         "teacher_method": "",
+                        "labels": "all",
+                        "teacher_labels": "all" if teacher else "",
                         "method_options": "",
                         "kd_options": "alpha=0.9" if kd == "dkd" else "",
                         "protocol": PROTOCOL,

@@ -170,7 +170,7 @@ def test_the_recipes_views_come_from_pillow_in_workers(bench):
     data = PillowViews(made.pixels, index, made.batches.labels, Views(8))
     image, label = data[3]
     assert (image.shape, image.dtype) == ((3, 8, 8), torch.float32)
-    assert label == made.batches.labels[index[3]]
+    assert label == made.batches.labels[3]
     found = list(batches(data, 4, 1, torch.device("cpu")))
     assert [len(batch.labels) for batch in found] == [4, 4]
 

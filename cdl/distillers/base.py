@@ -86,10 +86,12 @@ class Distiller(nn.Module):
         Args:
             output: the student's forward.
             teacher_output: the teacher's, None without one.
-            labels: `[B]` positions in the class order.
+            labels: `[L]` positions in the class order, of the first `L` images of the batch; the
+                others have no label.
             classes: columns of the current task.
         """
-        return {"ce": (1 - self.alpha) * local_cross_entropy(output.logits, labels, classes)}
+        known = output.logits[: len(labels)]
+        return {"ce": (1 - self.alpha) * local_cross_entropy(known, labels, classes)}
 
     def heads(self) -> dict[str, tuple[nn.Module, int]]:
         """Return the distiller's own heads that predict, by name, with the token they read."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TypedDict
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ class SoftOptions(TypedDict, total=False):
     temperature: float
     standardize: bool
     soft_weight: float | None
+    confidence: float | None
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -45,6 +47,11 @@ def standardised(logits: Tensor) -> Tensor:
     return centred / (1e-7 + logits.std(1, keepdim=True))
 
 
+def unsure_rows(logits: Tensor, confidence: float) -> Tensor:
+    """Return where no probability of logits `[B, C_t]` exceeds the confidence, `[B, 1]` bool."""
+    return logits.softmax(1).amax(1, keepdim=True) <= confidence
+
+
 class KD(Distiller):
     """The class head learns labels and the teacher's logits."""
 
@@ -56,6 +63,7 @@ class KD(Distiller):
         temperature: float = 2.0,
         standardize: bool = False,
         soft_weight: float | None = None,
+        confidence: float | None = None,
     ) -> None:
         """Set what the soft loss is.
 
@@ -65,8 +73,10 @@ class KD(Distiller):
             temperature: of the soft loss.
             standardize: whether it compares z-scores of both models' logits.
             soft_weight: its weight where that is not `alpha`.
+            confidence: the teacher's largest probability over which an image counts in it.
         """
         super().__init__()
+        self.confidence = confidence
         self.alpha, self.temperature, self.standardize = alpha, temperature, standardize
         self.soft_weight = alpha if soft_weight is None else soft_weight
 
@@ -75,7 +85,11 @@ class KD(Distiller):
         return output.logits
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
-        """Return the soft loss of logits `[B, C_t]`; labels count from the task's first class."""
+        """Return the soft loss of logits `[B, C_t]`.
+
+        Labels `[B]` count from the task's first class; an image without one has the class that
+        the teacher finds likeliest.
+        """
         return kd_loss(student, teacher_output.logits, self.temperature)
 
     def forward(
@@ -83,11 +97,13 @@ class KD(Distiller):
     ) -> dict[str, Tensor]:
         assert teacher_output is not None
         losses = super().forward(output, teacher_output, labels, classes)
-        student = self.soft_logits(output)[:, classes]
+        student, teacher = self.soft_logits(output)[:, classes], teacher_output.logits
+        targets = torch.cat([labels - classes.start, teacher[len(labels) :].argmax(1)])
+        unsure = None if self.confidence is None else unsure_rows(teacher, self.confidence)
         if self.standardize:
-            student = standardised(student)
-            teacher_output = replace(teacher_output, logits=standardised(teacher_output.logits))
-        losses["soft"] = self.soft_weight * self.soft_loss(
-            student, teacher_output, labels - classes.start
-        )
+            student, teacher = standardised(student), standardised(teacher)
+            teacher_output = replace(teacher_output, logits=teacher)
+        if unsure is not None:  # what agrees with the teacher costs nothing, and the shape stays
+            student = torch.where(unsure, teacher, student)
+        losses["soft"] = self.soft_weight * self.soft_loss(student, teacher_output, targets)
         return losses

@@ -21,9 +21,9 @@ def describe(grid: Grid) -> dict[str, Summary]:
         ConfigError: a source is not as it is described, or the tasks, the class order or the
             images per class cannot be had of it.
     """
-    found = {}
-    for name in grid.datasets:
-        block, source = grid.config["datasets"][name], grid.source(name)["source"]
+    found: dict[str, Summary] = {}
+    for name, block in grid.datasets.items():
+        source = grid.source(name)["source"]
         memory = layout.contents_memory("data", grid.packed_name(name))
         known: dict[str, str] = {}
         try:
@@ -35,10 +35,10 @@ def describe(grid: Grid) -> dict[str, Summary]:
         except (CdlError, ConfigError) as error:
             raise ConfigError(f"datasets.{name}: {error}") from error
         order = grid.config["protocol"]["class_order"]
-        validate_classes(name, block, order, found[name].n_classes)
+        validate_classes(name, block.options, order, found[name].n_classes)
         counts = found[name].classes
         if counts is not None:
-            validate_counts(name, block, counts)
+            validate_counts(name, block.options, counts)
     return found
 
 

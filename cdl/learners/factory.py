@@ -16,6 +16,7 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
+from cdl.data.labels import known_labels
 from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
@@ -127,6 +128,12 @@ class TaskContext:
         return self.train.pixels(indices)
 
     @cached_property
+    def labels(self) -> Tensor:
+        """What the learner may know: the images' positions in the class order, or `UNLABELLED`."""
+        labels = self.stream.labels(self.train)[self.pixels.indices]
+        return known_labels(labels, self.spec.get("labels"), self.spec["seed"])
+
+    @cached_property
     def compute(self) -> Compute:
         """The device, which the job has from the first use of this to its end."""
         return compute_of(self.models or self.spec, self.execution)
@@ -140,13 +147,17 @@ class TaskContext:
 
     def batches(self) -> Batches:
         """Return the training batches of the task."""
+        training = self.spec["training"]
+        beside = round(training["batch_size"] * training.get("unlabelled_ratio", 1.0))
         return Batches(
             pixels=self.pixels.on(self.compute.device),
-            labels=self.stream.labels(self.train),
+            labels=self.labels,
             views=Views(**self.spec["view"]),
             seed=self.spec["seed"] + (_FRESH if "student_views" in self.spec else 0),
             task=self.task,
-            batch_size=self.spec["training"]["batch_size"],
+            batch_size=training["batch_size"],
+            beside=max(1, beside),
+            taught=self.spec.get("teacher") is not None,
         )
 
     def checkpoint(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.frozen import Backbone
+from cdl.data.labels import UNLABELLED
 from cdl.learners.factory import TaskContext, keys
 from cdl.learners.learner import Learner
 from cdl.learning.features import read_features
@@ -182,15 +183,20 @@ def align_learner(
     learner: Learner,
     how: Alignment,
     memory: Mapping[str, Tensor],
+    answers: Callable[[], Tensor] | None = None,
     **queries: Backbone | None,
 ) -> dict[str, Tensor]:
     """Remember the classes of a task and align every head that predicts, in place.
+
+    An image without a label has the class that the teacher finds likeliest; without a teacher it
+    does not count.
 
     Args:
         context: of the task just learnt.
         learner: after its last step.
         how: the alignment.
         memory: what this returned after the task before; empty before task 0.
+        answers: the teacher's for the task's images `[n, C_t]`; None without a teacher.
         queries: as in `read_features`.
 
     Returns:
@@ -200,9 +206,13 @@ def align_learner(
     heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
     tokens = sorted({token for _, token in heads.values()})
     features = read_features(context, learner, tokens, **queries)
+    labels, known = features.labels, features.labels != UNLABELLED
+    if answers is not None and not known.all():
+        likeliest = answers().argmax(1) + context.stream.classes(context.task).start
+        labels, known = torch.where(known, labels, likeliest), torch.ones_like(known)
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
-        for part, new in statistics_of(rows, features.labels, how.statistic).items():
+        for part, new in statistics_of(rows[known], labels[known], how.statistic).items():
             key = f"{_TOKENS[token]}.{part}"
             found[key] = torch.cat([memory[key].to(new.device), new]) if context.task else new
     if any(len(rows) != sum(sizes) for rows in found.values()):

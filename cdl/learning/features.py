@@ -1,6 +1,6 @@
 """What a learner makes of its own training images, seen as at test: final tokens, no gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from cdl.backbones.frozen import Backbone
 from cdl.data.views import Views
-from cdl.learners.factory import TaskContext
+from cdl.learners.factory import Query, TaskContext
 from cdl.learners.learner import Learner
+from cdl.learners.teacher import TeacherSource
 from cdl.learning.targets import over_test_images
 
 
@@ -18,7 +19,7 @@ class Features:
     """Final tokens of a task's training images.
 
     tokens: by position among the tokens (0: the pooled feature, -1: the KD token), `[n, D]`.
-    labels: `[n]` positions in the class order.
+    labels: `[n]` positions in the class order, `UNLABELLED` where the learner knows none.
     """
 
     tokens: dict[int, Tensor]
@@ -45,14 +46,35 @@ def read_features(
     """
     learner.eval()
     spec = context.spec
-    indices = context.stream.indices(context.train, context.task, spec["images_per_class"])
 
     def read(images: Tensor, _: Tensor) -> Tensor:
         own, theirs = (None if b is None else b.query(images) for b in (query, teacher_query))
         read: Tensor = learner(images, own, context.task, theirs).tokens[:, list(tokens)]
         return read
 
-    pixels, device = context.train.pixels(indices), context.compute.device
-    found = over_test_images(pixels, Views(**spec["view"]), device, read)
-    labels = context.stream.labels(context.train)[indices].to(device)
-    return Features({token: found[:, i] for i, token in enumerate(tokens)}, labels)
+    device = context.compute.device
+    found = over_test_images(context.pixels, Views(**spec["view"]), device, read)
+    tokens_of = {token: found[:, i] for i, token in enumerate(tokens)}
+    return Features(tokens_of, context.labels.to(device))
+
+
+@torch.no_grad()
+def teachers_answers(
+    context: TaskContext, teacher: TeacherSource, query: Query, softened: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return what a teacher says of each image, the mean over its views of all epochs `[n, C_t]`.
+
+    Args:
+        context: of the task.
+        teacher: of the learner.
+        query: of the learner's prompts.
+        softened: from logits `[B, C_t]` to probabilities.
+    """
+    epochs, batches = context.spec["training"]["epochs"], context.batches()
+    width = context.stream.sizes[context.task]
+    answers = torch.zeros(len(batches.indices), width, device=context.compute.device)
+    for epoch in range(epochs):
+        for batch in batches.every(epoch):
+            logits = teacher.output(batch, query(batch)).logits
+            answers[batch.positions] += softened(logits) / epochs
+    return answers

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cdl.data.labels import UNLABELLED
 from cdl.distillers.kd import KD, standardised
-from cdl.learners.factory import TaskContext
+from cdl.learners.factory import TaskContext, no_query
 from cdl.learners.learner import Learner
 from cdl.learners.teacher import TeacherSource
-from cdl.learning.features import read_features
+from cdl.learning.features import read_features, teachers_answers
 from cdl.prompts.heads import PrototypeHead
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
@@ -84,6 +85,7 @@ def solve_task(
     """Learn a task: set the weights of a learner's `PrototypeHead`.
 
     The ridge is chosen on a fifth of the task's own images and used with the sums of all tasks.
+    Alone it learns from the images that have a label, taught from all.
 
     Args:
         context: of the task.
@@ -103,6 +105,9 @@ def solve_task(
     assert isinstance(head, PrototypeHead)
     features = head.features(read.tokens[0])
     targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
+    if teacher is None:
+        known = read.labels != UNLABELLED
+        features, targets = features[known], targets[known]
     sums = accumulate(memory, features, targets)
     seen, n = targets.shape[1], len(features)
     if head.cosine:
@@ -126,20 +131,20 @@ def _targets(
 ) -> Tensor:
     """Return targets `[n, seen]`: labels, and a teacher's softened answers as `kd` weighs them.
 
-    A teacher's answer to an image is the mean over its views of all epochs.
+    An answer stands in the place of a label that is not known; alone such a row is 0.
     """
-    classes = context.stream.classes(context.task)
-    hard = F.one_hot(labels, classes.stop).float()
+    classes, known = context.stream.classes(context.task), labels != UNLABELLED
+    hard = F.one_hot(labels.clamp_min(0), classes.stop).float() * known[:, None]
     if teacher is None:
         return hard
     kd = learner.distiller
     assert isinstance(kd, KD), "planning lets no other distiller through"
-    epochs, batches = context.spec["training"]["epochs"], context.batches()
+
+    def softened(logits: Tensor) -> Tensor:
+        logits = standardised(logits) if kd.standardize else logits
+        return (logits / kd.temperature).softmax(1)
+
     soft = torch.zeros_like(hard)
-    for epoch in range(epochs):
-        for batch in batches.every(epoch):
-            logits = teacher.output(batch, None).logits
-            logits = standardised(logits) if kd.standardize else logits
-            answer = (logits / kd.temperature).softmax(1)
-            soft[batch.positions, classes] += answer / epochs
+    soft[:, classes] = teachers_answers(context, teacher, no_query, softened)
+    hard = torch.where(known[:, None], hard, soft)
     return (1 - kd.alpha) * hard + kd.soft_weight * soft

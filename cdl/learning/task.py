@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from cdl.distillers import DISTILLERS
@@ -22,6 +24,7 @@ from cdl.learners.learner import MEMORY, Learner
 from cdl.learners.teacher import TeacherSource
 from cdl.learning.alignment import Alignment, align_learner, restore_trained
 from cdl.learning.checkpointing import State
+from cdl.learning.features import teachers_answers
 from cdl.learning.loop import per_epoch, train_task
 from cdl.learning.ranpac import solve_task
 from cdl.prompts import PROMPTS
@@ -160,7 +163,8 @@ def _learn(
     """Run the loop, or solve; return the history, and what later tasks need."""
     if not PROMPTS[context.spec["method"]["name"]].trains:
         return solve_task(context, lesson.learner, lesson.teacher, lesson.memory)
-    training = {k: v for k, v in context.spec["training"].items() if k != "batch_size"}
+    drawing = {"batch_size", "unlabelled_ratio"}  # of batches
+    training = {k: v for k, v in context.spec["training"].items() if k not in drawing}
     history = train_task(
         lesson.learner,
         context.batches(),
@@ -183,8 +187,12 @@ def _align(context: TaskContext, lesson: _Lesson) -> dict[str, Tensor]:
         part: context.backbones[name] if learner.needs_query and name else None
         for part, name in names.items()
     }
+    answers = None
+    if lesson.teacher is not None:
+        softmax = partial(torch.softmax, dim=1)
+        answers = partial(teachers_answers, context, lesson.teacher, lesson.query, softmax)
     how = Alignment(**context.spec["alignment"])
-    return align_learner(context, learner, how, lesson.memory, **queries)
+    return align_learner(context, learner, how, lesson.memory, answers, **queries)
 
 
 def _write(

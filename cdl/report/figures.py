@@ -67,7 +67,7 @@ def write_figures(
     found = [read(path, tables.protocols) for path in (tables.curves, tables.results)]
     found.append(read(tables.intervals, tables.summary_record))
     found.append(read(tables.cost, tables.cost_record))
-    curves, runs, cells, cost = (table[table["dataset"] == dataset] for table in found)
+    curves, runs, cells, cost = (_shown(dataset, found[1], table) for table in found)
     contents = {run: read_json(files(run).results) for run in runs["run"]}
     matrices = {run: np.array(content["matrix"], float) for run, content in contents.items()}
     test = HeldOut.of(contents[runs["run"].iloc[0]])
@@ -76,6 +76,16 @@ def write_figures(
     gain_over_none(cells, differences(runs), test, out["gain"])
     cost_against_accuracy(runs, cost, out["cost"])
     write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
+
+
+def _shown(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a dataset's rows of a table, and those of other variants that it shares with them."""
+    own = runs[runs["dataset"] == dataset]
+    linked = runs[runs["run"].isin([*own["teacher_run"], *own["none_run"]])]
+    beside = set(zip(linked["dataset"], linked["role"], strict=True))
+    pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
+    shared = (table["teacher"] == "") & pairs.isin(beside)
+    return table[(table["dataset"] == dataset) | shared].assign(dataset=dataset)
 
 
 @paper()

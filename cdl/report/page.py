@@ -23,7 +23,7 @@ from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
-_TEXT += ["teacher_method", "method_options", "kd_options"]
+_TEXT += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
 _NUMBERS = ["seed", "n_tasks", "trainable_parameters", "parameters", *COST]
 _DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
 

@@ -51,11 +51,12 @@ COST = {
     "peak_memory_mb": "largest resident memory of one of these jobs",
 }
 IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
-_WHOSE = ["role", "query", "teacher_method", "method_options", "kd_options"]
+_WHOSE = ["role", "query", "labels", "teacher_labels", "teacher_method"]
+_WHOSE += ["method_options", "kd_options"]
 _LINKS = ["run", "none_run", "teacher_run"]
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
 CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
-CELL += ["teacher_method", "method_options", "kd_options"]
+CELL += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
 
 
 class RunFiles(Protocol):
@@ -317,11 +318,13 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
             return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
         return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
-    lines = []
+    lines, few = [], bool((summary["labels"] != "all").any())
     for row in summary.to_dict("records"):
+        taught = f" (teacher: {row['teacher_labels']})" if row["teacher"] else ""
         lines.append(
             {
                 "dataset": row["dataset"],
+                **({"labels a class": f"{row['labels']}{taught}"} if few else {}),
                 "method": method_of(row),
                 "learner": row["student"],
                 "taught by": taught_by(row),

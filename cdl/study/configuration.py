@@ -162,20 +162,20 @@ def editors_schemas() -> dict[Path, str]:
     no YAML merge keys. An overlay needs none of the required fields but those inside its lists.
     """
     whole, folder = _shipped_schema(), HERE / "schema"
-    kinds = {"config": whole, "overlay": _optional(whole)}
+    kinds = {"config": whole, "overlay": optional(whole)}
     return {
         folder / f"{kind}.schema.json": json.dumps(part, indent=1, ensure_ascii=False) + "\n"
         for kind, part in kinds.items()
     }
 
 
-def _optional(part: dict[str, Any]) -> dict[str, Any]:
+def optional(part: dict[str, Any]) -> dict[str, Any]:
     """Return (a part of) the schema in which no field of an object is required."""
     result = {key: value for key, value in part.items() if key != "required"}
     if "properties" in part:
-        result["properties"] = {k: _optional(inner) for k, inner in part["properties"].items()}
+        result["properties"] = {k: optional(inner) for k, inner in part["properties"].items()}
     if isinstance(part.get("additionalProperties"), dict):
-        result["additionalProperties"] = _optional(part["additionalProperties"])
+        result["additionalProperties"] = optional(part["additionalProperties"])
     return result
 
 

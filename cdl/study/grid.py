@@ -13,6 +13,7 @@ from cdl.study.configuration import (
     alignment,
     complete,
     merge,
+    optional,
     schema,
     validate_block,
 )
@@ -26,7 +27,7 @@ class Grid:
     Attributes:
         config: the resolved configuration.
         layout: where its results lie.
-        datasets: names of those that are used.
+        datasets: those that are used, by their label: a name, or `c+few` for a variant.
         methods: prompt methods that are distilled.
         bounds: prompt methods that are not.
         distillers: what they are distilled with.
@@ -40,7 +41,9 @@ class Grid:
         self.config = config
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
-        self.datasets: list[str] = grid["datasets"] or sorted(config["datasets"])
+        blocks = self._blocks("datasets", grid["datasets"] or sorted(config["datasets"]))
+        _unique("grid.datasets", blocks)
+        self.datasets = {block.label: block for block in blocks}
         self.methods = self._blocks("methods", grid["methods"])
         self.bounds = self._blocks("methods", grid["bounds"])
         self.distillers = self._blocks("distillers", grid["distillers"])
@@ -50,17 +53,15 @@ class Grid:
         self.comparisons = self._comparisons()
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
-            validate_run(run, config["datasets"][run.dataset], self.shape)
-            validate_sizes(run, config, self.training(run), self.shape)
+            validate_run(run, self.dataset(run), self.shape)
+            validate_sizes(run, config, self.dataset(run), self.training(run), self.shape)
 
     def _validate(self) -> None:
         config, grid = self.config, self.config["grid"]
         if config["name"] in layout.RESERVED:
             raise ConfigError(f"name: {config['name']!r} is reserved; choose another")
-        _known("grid.datasets", self.datasets, config["datasets"])
-        for dataset in self.datasets:
-            class_order = config["protocol"]["class_order"]
-            validate_dataset(dataset, config["datasets"][dataset], class_order)
+        for dataset, block in self.datasets.items():
+            validate_dataset(dataset, block.options, config["protocol"]["class_order"])
         for pair in grid["pairs"]:
             _known("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             if pair["teacher"] == pair["student"]:
@@ -82,9 +83,10 @@ class Grid:
             _known(f"grid.{kind}", [name], self.config[kind])
             if name == "none" and variant:
                 raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
-            part = schema()["properties"][kind]["properties"][name]
-            validate_block(entry, part, f"grid.{kind}.{variant}")
-            options = told(complete(merge(self.config[kind][name], entry), part), part)
+            section = schema()["properties"][kind]
+            part = section.get("properties", {}).get(name) or section["additionalProperties"]
+            validate_block(entry, optional(part), f"grid.{kind}.{variant}")
+            options = told(complete(merge(self.config[kind][name], entry, part), part), part)
             fields = schema()["properties"]["protocol"]["properties"]
             options |= {
                 f: self.config["protocol"][f]
@@ -106,11 +108,12 @@ class Grid:
             teacher, student = pair["teacher"], pair["student"]
             foreign = None if method in self.bounds else self._teacher_method(method, pair)
             teacher_query = teacher if own_query else student
-            tasks = 1 if method.joint else self.config["datasets"][dataset]["tasks"]
+            tasks = 1 if method.joint else self.datasets[dataset].options["tasks"]
             n_tasks = tasks if isinstance(tasks, int) else len(tasks)
-            learner = partial(Run, dataset=dataset, seed=seed, n_tasks=n_tasks)
+            learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": none, "teacher": None, "teacher_query": None}
             yield learner(
+                dataset=self._home(dataset, "teacher"),
                 method=foreign or method,
                 role="teacher",
                 backbone=teacher,
@@ -122,10 +125,34 @@ class Grid:
                     continue
                 taught = {"teacher": teacher, "teacher_query": teacher_query}
                 taught |= {"distiller": distiller, "teacher_method": foreign}
+                home = self._home(dataset, "student") if distiller.name == "none" else dataset
                 taught = alone if distiller.name == "none" else taught
                 yield learner(
-                    method=method, role="student", backbone=student, query=student, **taught
+                    dataset=home,
+                    method=method,
+                    role="student",
+                    backbone=student,
+                    query=student,
+                    **taught,
                 )
+
+    def _home(self, dataset: str, role: str) -> str:
+        """Return the dataset under whose label a learner without a teacher lies.
+
+        Variants in which it sees the same share it: the first of them has it.
+        """
+        name, seen = self.datasets[dataset].name, _seen(self.datasets[dataset].options, role)
+        return next(
+            label
+            for label, block in self.datasets.items()
+            if block.name == name and _seen(block.options, role) == seen
+        )
+
+    def dataset(self, run: Run) -> dict[str, Any]:
+        """Return the block of a run's dataset, with what of the labels concerns this learner."""
+        block = self.datasets[run.dataset].options
+        taught = run.teacher is not None and "labels" in block
+        return block if taught else _seen(block, run.role)
 
     def _teacher_method(self, method: Block, pair: dict[str, Any]) -> Block | None:
         """Return the method of a pair's teacher, None if it is the student's own."""
@@ -148,8 +175,9 @@ class Grid:
             teacher, student = pair["teacher"], pair["student"]
             if pair["teacher_method"] is not None:  # no paper has one
                 continue
-            named = (self.config["datasets"][dataset], blocks[teacher], blocks[student])
-            if all(block["published"] for block in named):
+            block = self.datasets[dataset].options
+            named = (block, blocks[teacher], blocks[student])
+            if "labels" not in block and all(part["published"] for part in named):
                 short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
                 name = f"{dataset}_{short}"
                 if name in found:
@@ -170,14 +198,22 @@ class Grid:
             return None
         learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
         method = run.teacher_method or run.method
-        return self.run_of(run.dataset, method.label, learner, run.seed)
+        return self.run_of(self._home(run.dataset, "teacher"), method.label, learner, run.seed)
 
     def undistilled(self, run: Run) -> Run | None:
         """Return the run that a student is compared with, if there is one."""
         if run.role != "student":
             return None
         learner = f"student-{run.backbone}-q-{run.query}"
-        return self._by_folder.get(f"{run.dataset}/{run.method.label}/{learner}/seed{run.seed}")
+        home = self._home(run.dataset, "student")
+        return self._by_folder.get(f"{home}/{run.method.label}/{learner}/seed{run.seed}")
+
+    def runs_on(self, dataset: str) -> list[Run]:
+        """Return a dataset's runs, and those of other variants that it shares with them."""
+        own = [run for run in self.runs if run.dataset == dataset]
+        beside = [other for run in own for other in (self.teacher_of(run), self.undistilled(run))]
+        shown = {run.folder for run in (*own, *beside) if run}
+        return [run for run in self.runs if run.folder in shown]
 
     def runs_of(self, dataset: str, teacher: str, student: str) -> list[Run]:
         """Return the runs of one dataset and pair: teachers, undistilled and distilled students."""
@@ -189,9 +225,8 @@ class Grid:
         }
         return [
             run
-            for run in self.runs
-            if run.dataset == dataset
-            and run.teacher_method is None
+            for run in self.runs_on(dataset)
+            if run.teacher_method is None
             and (run.role, run.backbone, run.query, run.teacher) in wanted
         ]
 
@@ -200,7 +235,9 @@ class Grid:
 
         The batch size is what its teacher's backbone asks for, if it does.
         """
-        training = {k: v for k, v in self.config["training"].items() if k != "teacher"}
+        whole = {"unlabelled_ratio"} if "labels" not in self.dataset(run) else set()
+        skipped = {"teacher", *whole}
+        training = {k: v for k, v in self.config["training"].items() if k not in skipped}
         if run.role == "teacher":
             overrides = self.config["training"]["teacher"]
             training |= {k: v for k, v in overrides.items() if v is not None}
@@ -219,12 +256,12 @@ class Grid:
 
     def test_images_per_class(self, dataset: str) -> int | None:
         """Return how many test images of each class count; None for all."""
-        n: int | None = self.config["datasets"][dataset]["test_images_per_class"]
+        n: int | None = self.datasets[dataset].options["test_images_per_class"]
         return n
 
     def source(self, dataset: str) -> dict[str, Any]:
         """Return the arguments of `cdl.data.packing.prepare` for a dataset."""
-        block = self.config["datasets"][dataset]
+        block = self.datasets[dataset].options
         ((name, options),) = block["source"].items()
         fields = schema()["properties"]["datasets"]["additionalProperties"]["properties"]
         options = told(options, fields["source"]["properties"][name])
@@ -236,7 +273,7 @@ class Grid:
 
     def packed_name(self, dataset: str) -> str:
         """Return the name of a dataset's packed data, shared with whoever has the same source."""
-        return layout.packed_name(dataset, self.source(dataset))
+        return layout.packed_name(self.datasets[dataset].name, self.source(dataset))
 
     def packed(self, dataset: str) -> layout.PackedFiles:
         """Return where a dataset's packed data lie."""
@@ -277,6 +314,13 @@ class Grid:
             shape = shape_of(name, **self.backbone_source(name))
             self._shapes[name] = replace(shape, size=self.config["backbones"][name]["size"])
         return self._shapes[name]
+
+
+def _seen(dataset: dict[str, Any], role: str) -> dict[str, Any]:
+    """Return a dataset's block as a learner without a teacher sees it: a teacher may see more."""
+    everything = role == "teacher" and dataset.get("teacher_labels") == "all"
+    hidden = {"teacher_labels", *(("labels",) if everything else ())}
+    return {key: value for key, value in dataset.items() if key not in hidden}
 
 
 def told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -252,7 +252,7 @@ class Inputs:
 
     def evaluations(self, dataset: str) -> list[str]:
         """Return what the runs of a dataset came to."""
-        runs = [self.grid.files(run) for run in self.grid.runs if run.dataset == dataset]
+        runs = [self.grid.files(run) for run in self.grid.runs_on(dataset)]
         return [path for files in runs for path in (files.results, files.predictions)]
 
     def shown(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _PAIR = ("teacher", "student")
 
 def specification(grid: Grid, run: Run) -> dict[str, Any]:
     """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`."""
-    config, dataset = grid.config, grid.config["datasets"][run.dataset]
+    config, dataset = grid.config, grid.dataset(run)
     spec = {
         "numerics": NUMERICS,
         "seed": run.seed,
@@ -41,6 +41,7 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
     external = {name: facts.numerics for name, facts in kinds if facts.options is not None}
     if external:
         spec["external"] = external
+    spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
     if run.method.alignment is not None:
         spec["alignment"] = run.method.alignment
     if run.role == "student" and config["protocol"]["student_views"] == "fresh":
@@ -62,8 +63,8 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     All students of a pair share one: it names the learner's own weights and those of its query,
     whatever else the grid holds.
     """
-    block, training = grid.config["datasets"][run.dataset], grid.config["training"]
-    block = told(block, schema()["properties"]["datasets"]["additionalProperties"])
+    block = told(grid.dataset(run), schema()["properties"]["datasets"]["additionalProperties"])
+    training = told(grid.config["training"], schema()["properties"]["training"])
     return {
         "numerics": NUMERICS,
         "protocol": grid.config["protocol"],
@@ -79,7 +80,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
 
 def row(grid: Grid, run: Run) -> dict[str, Any]:
     """Return the columns that identify a run in tables and link it to what it builds on."""
-    none, teacher = grid.undistilled(run), grid.teacher_of(run)
+    none, teacher, dataset = grid.undistilled(run), grid.teacher_of(run), grid.dataset(run)
     return {
         "dataset": run.dataset,
         "method": run.method.label,
@@ -92,6 +93,8 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "role": run.role,
         "query": run.query,
         "teacher_method": run.teacher_method.label if run.teacher_method else "",
+        "labels": labels_of(dataset.get("labels")),
+        "teacher_labels": labels_of(grid.dataset(teacher).get("labels")) if teacher else "",
         "method_options": chosen("methods", run.method),
         "kd_options": chosen("distillers", run.distiller),
         "protocol": protocol(grid, run),
@@ -100,6 +103,13 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "none_run": grid.files(none).folder if none else "",
         "teacher_run": grid.files(teacher).folder if teacher else "",
     }
+
+
+def labels_of(given: dict[str, Any] | None) -> str:
+    """Return what a dataset's `labels` says, for people: `10` of each class, `10%`, or `all`."""
+    if given is None:
+        return "all"
+    return str(given["per_class"]) if "per_class" in given else f"{100 * given['fraction']:g}%"
 
 
 def chosen(kind: str, block: Block) -> str:
@@ -124,7 +134,7 @@ def published(grid: Grid, dataset: str, teacher: str, student: str) -> dict[str,
     """Return what the papers call a dataset and the backbones of a pair."""
     blocks = grid.config["backbones"]
     return {
-        "dataset": grid.config["datasets"][dataset]["published"],
+        "dataset": grid.datasets[dataset].options["published"],
         "backbones": {name: blocks[name]["published"] for name in (teacher, student)},
     }
 
@@ -136,7 +146,7 @@ def in_use(grid: Grid) -> dict[str, Any]:
     where, how fast and in how much space numbers are computed.
     """
     kept = {
-        "datasets": set(grid.datasets),
+        "datasets": {block.name for block in grid.datasets.values()},
         "backbones": {p[role] for p in grid.config["grid"]["pairs"] for role in _PAIR},
         "methods": {run.method.name for run in grid.runs},
         "distillers": {block.name for block in grid.distillers},

@@ -126,6 +126,8 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list
     _reject(3 * side**2 > MEMORY, f"{field}.short_side", side, right)
     if kind in N_CLASSES:
         validate_classes(name, dataset, class_order, N_CLASSES[kind])
+    if dataset["images_per_class"] is not None:
+        _labels(name, dataset, dataset["images_per_class"], "each class (images_per_class)")
 
 
 def validate_classes(
@@ -156,6 +158,15 @@ def validate_counts(
         least = counts[scarce][i]
         right = f"at most {least}, as class {scarce!r} has"
         _reject(asked is not None and asked > least, f"datasets.{name}.{key}", asked, right)
+    scarce = min(counts, key=lambda c: counts[c][0])
+    _labels(name, dataset, counts[scarce][0], f"class {scarce!r}")
+
+
+def _labels(name: str, dataset: dict[str, Any], n: int, whose: str) -> None:
+    """Refuse more labelled images of a class than there are."""
+    asked = (dataset.get("labels") or {}).get("per_class", 0)
+    right = f"at most {n}, the training images of {whose}"
+    _reject(asked > n, f"datasets.{name}.labels.per_class", asked, right)
 
 
 def _held_out(name: str, dataset: dict[str, Any]) -> None:
@@ -212,6 +223,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
         _reject(run.n_tasks == 1, field, "one task", right)
+        _spread(run.method.alignment["statistic"], field, dataset)
     if run.teacher is not None:
         _soft(run, dataset)
         check = _DISTILLERS.get(run.distiller.name)
@@ -222,6 +234,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
 def validate_sizes(
     run: Run,
     config: dict[str, Any],
+    dataset: dict[str, Any],
     training: dict[str, Any],
     shape: Callable[[str], BackboneShape],
 ) -> None:
@@ -230,12 +243,14 @@ def validate_sizes(
     Args:
         run: what would be run.
         config: the resolved configuration.
+        dataset: the configuration's block of its dataset.
         training: of the run, see `Grid.training`.
         shape: name of a backbone to its shape.
     """
-    dataset, compute = config["datasets"][run.dataset], config["compute"]
-    epochs = training["epochs"]
-    _memory(run, config, training["batch_size"], shape(run.backbone))
+    compute, epochs = config["compute"], training["epochs"]
+    ratio = training.get("unlabelled_ratio", 0.0) if run.teacher is not None else 0.0
+    batch = math.ceil(training["batch_size"] * (1 + ratio))
+    _memory(run, config, dataset, batch, shape(run.backbone))
     ((source, options),) = dataset["source"].items()
     tasks = 1 if run.method.joint else dataset["tasks"]
     known = n_training_images(source, options, dataset["images_per_class"])
@@ -252,9 +267,11 @@ def validate_sizes(
         _disk(run, images, epochs, N_CLASSES.get(source, run.n_tasks), compute, shape)
 
 
-def _memory(run: Run, config: dict[str, Any], batch: int, own: BackboneShape) -> None:
+def _memory(
+    run: Run, config: dict[str, Any], dataset: dict[str, Any], batch: int, own: BackboneShape
+) -> None:
     """Refuse a step that needs more memory than machines have, naming what is least usual."""
-    size = _size(own, config["datasets"][run.dataset])
+    size = _size(own, dataset)
     teacher = run.backbone if run.role == "teacher" else run.teacher
     asked = teacher and config["backbones"][teacher]["batch_size"]
     fields = {
@@ -406,6 +423,13 @@ _METHODS = {
 }
 
 
+def _spread(statistic: str, field: str, dataset: dict[str, Any]) -> None:
+    """Refuse the spread of one image, of which a centroid alone can be kept."""
+    one = (dataset.get("labels") or {}).get("per_class") == 1
+    right = "centroid: of one labelled image a class there is no other"
+    _reject(one and statistic != "centroid", f"{field}.statistic", statistic, right)
+
+
 def _pair(run: Run) -> tuple[str, str]:
     return f"distillers.{run.distiller.label}", f"{run.teacher} to {run.backbone}"
 
@@ -424,6 +448,9 @@ def _soft(run: Run, dataset: dict[str, Any]) -> None:
     few = run.distiller.options.get("standardize") and _smallest_task(run, dataset) < 3
     right = "three classes or more in every task: z-scores of two are constants"
     _reject(few, f"{field}.standardize", f"tasks {dataset['tasks']}", right)
+    unsure = not run.prompts.trains and run.distiller.options.get("confidence") is not None
+    right = f"null: a solve, as that of {run.method.label}, takes all that the teacher says"
+    _reject(unsure, f"{field}.confidence", run.distiller.options.get("confidence"), right)
     foreign = not run.prompts.trains and run.distiller.name != "kd"
     right = "none or kd, whose soft labels its solve can take; list the combination in grid.exclude"
     _reject(foreign, field, f"methods.{run.method.label}", right)

@@ -408,7 +408,7 @@ def batches(digits, n, batch_size):
     stream = Stream.build(10, 1, "natural", 0)
     return Batches(
         pixels=digits.pixels(torch.arange(n)),
-        labels=stream.labels(digits),
+        labels=stream.labels(digits)[:n],
         views=Views(8),
         seed=0,
         task=0,

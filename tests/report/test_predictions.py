@@ -42,6 +42,7 @@ def test_tables_are_made_again_from_predictions(old):
     assert made["matrix"] == run["matrix"]
     whose = ["role", "query", "teacher_method", "method_options", "kd_options"]
     row = dict.fromkeys([*IDENTITY, *whose], "x")
+    row |= {"labels": "all", "teacher_labels": "all"}
     row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
     cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
     results, *_ = tables_of([row], [made], [[cost]])

@@ -1,0 +1,78 @@
+"""Which images have a label, and batches of those that have one and those that have none."""
+
+import pytest
+import torch
+
+from cdl.data.batches import Batches
+from cdl.data.labels import UNLABELLED, known_labels
+from cdl.data.packed import Pixels
+from cdl.data.views import Views
+from cdl.runtime.errors import CdlError
+
+LABELS = torch.tensor([4, 5, 6]).repeat(20)[torch.randperm(60, generator=torch.manual_seed(0))]
+
+
+def known(given, seed=0):
+    return known_labels(LABELS, given, seed)
+
+
+def test_labels_are_few_true_balanced_and_nested():
+    sets = [known({"per_class": n}) != UNLABELLED for n in (1, 5, 10)]
+    for n, has in zip((1, 5, 10), sets, strict=True):
+        assert torch.bincount(LABELS[has]).tolist()[4:] == [n] * 3
+        assert torch.equal(known({"per_class": n})[has], LABELS[has])
+    assert (sets[0] <= sets[1]).all() and (sets[1] <= sets[2]).all()
+    assert torch.equal(known({"fraction": 0.25}) != UNLABELLED, sets[1])
+    assert (known({"fraction": 0.001}) != UNLABELLED).sum() == 3
+    assert not torch.equal(known({"per_class": 5}, seed=1), known({"per_class": 5}))
+    assert torch.equal(known(None), LABELS)
+
+
+def test_more_labels_than_images_are_refused():
+    with pytest.raises(CdlError, match=r"labels\.per_class: 21, but a class has only 20"):
+        known({"per_class": 21})
+
+
+def batches(labels, **options):
+    flat = torch.arange(60 * 192, dtype=torch.int64).remainder(256).to(torch.uint8)
+    sizes = torch.full((60, 2), 8)
+    pixels = Pixels(flat, torch.arange(60) * 192, sizes, torch.arange(60))
+    return Batches(pixels, labels, Views(8), 0, 0, **options)
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_an_epoch_is_one_pass_over_the_larger_kind(taught):
+    labels = known({"per_class": 2})  # 6 images with a label, 54 without
+    made = batches(labels, batch_size=4, beside=8, taught=taught)
+    assert len(made) == 6
+    first, again, next_one = (list(made(epoch)) for epoch in (0, 0, 1))
+    assert len(first) == 6
+    for batch, same in zip(first, again, strict=True):
+        assert len(batch.images) == (12 if taught else 4)
+        assert torch.equal(batch.labels, labels[batch.positions[:4]])
+        assert (labels[batch.positions[4:]] == UNLABELLED).all()
+        assert torch.equal(batch.positions, same.positions)
+    own = torch.cat([batch.positions[:4] for batch in first])
+    assert torch.bincount(own, minlength=60)[labels != UNLABELLED].tolist() == [4] * 6
+    assert not torch.equal(own, torch.cat([batch.positions[:4] for batch in next_one]))
+    if taught:
+        others = torch.cat([batch.positions[4:] for batch in first])
+        assert len(others.unique()) == len(others) == 48
+
+
+def test_the_labelled_kind_may_be_the_larger_one():
+    made = batches(known({"per_class": 16}), batch_size=8, beside=8, taught=True)
+    assert len(made) == 6
+    found = list(made(0))
+    assert len(torch.cat([batch.positions[:8] for batch in found]).unique()) == 48
+    others = torch.cat([batch.positions[8:] for batch in found])
+    others = torch.bincount(others, minlength=60)
+    assert others[known({"per_class": 16}) == UNLABELLED].tolist() == [4] * 12
+
+
+def test_every_image_is_seen_once_whatever_its_label():
+    plain, few = (batches(labels, batch_size=7) for labels in (LABELS, known({"per_class": 1})))
+    for whole, part in zip(plain.every(2), few.every(2), strict=True):
+        assert torch.equal(whole.images, part.images)
+        assert torch.equal(whole.positions, part.positions)
+        assert len(part.labels) == 0
