@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from cdl.data.packing import prepare
 from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
 from cdl.learning.targets import TargetInputs, write_queries, write_targets, write_test_queries
 from cdl.learning.task import TaskInputs, learn_task
@@ -59,6 +60,15 @@ class Lab:
     def backbone(self, name):
         return str(self.inputs / f"{name}.safetensors")
 
+    def further(self, spec, dataset):
+        """Folder of the packed further images that a specification asks for, made once."""
+        folder = self.folder / "further"
+        if "unlabelled" not in spec:
+            return None
+        if not folder.exists():
+            prepare(folder, **self.grid.unlabelled_source(dataset))
+        return str(folder)
+
     def queries(self, cache, task):
         """Path of the cached queries of a task or of the test views, made at the first call."""
         if cache is None:
@@ -69,6 +79,7 @@ class Lab:
             if task == "test":
                 write_test_queries(cache.spec, self.data, backbone, path, **how)
             else:
+                how["unlabelled"] = self.further(cache.spec, cache.dataset)
                 write_queries(cache.spec, task, self.data, backbone, path, **how)
         return path
 
@@ -82,6 +93,7 @@ class Lab:
                 backbone=self.backbone(cache.backbone),
                 teacher=self.checkpoint(cache.teacher, task),
                 queries=self.queries(needs(self.grid, run).target_queries, task),
+                unlabelled=self.further(cache.spec["views"], cache.dataset),
             )
             write_targets(cache.spec, task, inputs, path, execution=self.execution)
         return path
@@ -96,6 +108,7 @@ class Lab:
             teacher=self.checkpoint(teacher, task) if need.teacher else None,
             teacher_queries=self.queries(need.teacher_queries, task),
             targets=self.targets(run, need.targets, task),
+            unlabelled=self.further(self.spec(run), run.dataset),
         )
 
     def learn(self, run, task):

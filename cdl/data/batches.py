@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cdl.data.labels import UNLABELLED
-from cdl.data.packed import Pixels, joined, upload
+from cdl.data.packed import JoinedPixels, Pixels, joined, upload
 from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
@@ -56,7 +56,7 @@ class Batches:
         taught: whether this is one.
     """
 
-    pixels: Pixels
+    pixels: Pixels | JoinedPixels
     labels: Tensor
     views: Views
     seed: int
@@ -73,7 +73,7 @@ class Batches:
     @property
     def device(self) -> torch.device:
         """Where views are made."""
-        return self.pixels.flat.device
+        return self.pixels.device
 
     def __len__(self) -> int:
         """Return the steps per epoch; raise `CdlError` if there is not one whole batch."""
@@ -106,7 +106,7 @@ class Batches:
 
     def _batches(self, epoch: int, steps: Iterable[Tensor], labelled: int) -> Iterator[Batch]:
         """Yield batches of images at positions, of which the first ones come with labels."""
-        for positions in steps:
+        for positions in map(self.pixels.grouped, steps):
             parts = self.pixels.parts(positions)
             views = joined([self.views.train(*part, self.seed, epoch) for part in parts])
             here = upload(positions, self.device)

@@ -41,6 +41,15 @@ class Pixels:
         nbytes = 3 * int(self.sizes[0].prod())
         return one and len(self.flat) % nbytes == 0 and not (self.offsets % nbytes).any()
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.flat.device
+
+    def grouped(self, positions: Tensor) -> Tensor:
+        """Return positions in the order in which `parts` yields them: as they are."""
+        return positions
+
     def on(self, device: torch.device | str) -> "Pixels":
         """Return these images where a device reads them: the CPU from the file, a GPU resident."""
         return self if torch.device(device).type == "cpu" else self.resident(device)
@@ -78,6 +87,42 @@ class Pixels:
             flat = self.flat[start : start + 3 * height * width]
             image[:height, :width] = flat.view(height, width, 3)
         return images
+
+
+@dataclass(frozen=True)
+class JoinedPixels:
+    """Images of one split, and behind them images of another one, which may have other sizes."""
+
+    own: Pixels
+    further: Pixels
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.further)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.own.device
+
+    @property
+    def indices(self) -> Tensor:
+        """Indices `[n]` of all of them, see `Pixels`."""
+        return torch.cat([self.own.indices, self.further.indices])
+
+    def grouped(self, positions: Tensor) -> Tensor:
+        """Return positions `[B]` with those of the own images in front, else in their order."""
+        return positions[torch.argsort((positions >= len(self.own)).byte(), stable=True)]
+
+    def on(self, device: torch.device | str) -> "JoinedPixels":
+        """Return these images where a device reads them, see `Pixels`."""
+        return JoinedPixels(self.own.on(device), self.further.on(device))
+
+    def parts(self, positions: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield images as `Pixels.parts` does; positions are `grouped`."""
+        n = int((positions < len(self.own)).sum())
+        for pixels, some in ((self.own, positions[:n]), (self.further, positions[n:])):
+            if len(some):
+                yield from pixels.parts(some if pixels is self.own else some - len(self.own))
 
 
 class Packed:

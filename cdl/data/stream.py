@@ -10,7 +10,7 @@ from cdl.data.packed import Packed
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 
-_ORDER, _SUBSET = 101, 102  # purposes of the counter-based draws below
+_ORDER, _SUBSET, _CUT = 101, 102, 104  # purposes of the counter-based draws below
 
 
 @dataclass(frozen=True)
@@ -103,3 +103,8 @@ class Stream:
                 found = found[permutation((_SUBSET,), len(found))[:images_per_class]]
             kept.append(found)
         return torch.cat(kept).sort().values
+
+    def cut(self, n: int, task: int, seed: int) -> Tensor:
+        """Return which of `n` images without a class are a task's, ascending: a random share."""
+        shares = permutation((_CUT, seed), n).tensor_split(len(self.sizes))
+        return shares[task].sort().values

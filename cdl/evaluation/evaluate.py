@@ -290,7 +290,11 @@ def _provenance(
         "trainable_parameters": last["trainable_parameters"],
         "learner": spec,
         "backbones": last["inputs"]["backbones"],
-        "data": {"train": last["inputs"]["data"], "test": test.split.fingerprint},
+        "data": {
+            "train": last["inputs"]["data"],
+            "test": test.split.fingerprint,
+            **{k: v for k, v in last["inputs"].items() if k == "unlabelled"},
+        },
         "test_images_per_class": about["images"],
         "checkpoints": [metadata["sha256"] for metadata in evaluated],
         "device": about["device"],

@@ -72,7 +72,8 @@ def jobs_of(inputs: Inputs, run: Run) -> Iterator[Job]:
     grid, need = inputs.grid, inputs.of(run)
     packed, files = grid.packed(run.dataset), grid.files(run)
     rule = "prepare_dataset"
-    yield Job(rule, tuple(packed.outputs()), packed.job(rule))
+    for files_of in filter(None, (packed, grid.unlabelled(run.dataset))):
+        yield Job(rule, tuple(files_of.outputs()), files_of.job(rule))
     for name in run.backbones:
         path = grid.backbone(name)
         fetching = layout.fetching(grid.backbone_name(name))

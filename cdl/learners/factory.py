@@ -2,8 +2,9 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -16,8 +17,8 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
-from cdl.data.labels import known_labels
-from cdl.data.packed import Packed, Pixels
+from cdl.data.labels import UNLABELLED, known_labels
+from cdl.data.packed import JoinedPixels, Packed, Pixels
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
@@ -58,6 +59,13 @@ def compute_of(spec: Mapping[str, Any], execution: Execution) -> Compute:
     return Compute.select(execution.device, precision, execution.capture).apply()
 
 
+def folders_of(inputs: Any) -> dict[str, Any]:
+    """Return the packed folders that a rule's input names: `data`, `unlabelled` or None."""
+    further = inputs.get("unlabelled")
+    folders = {"data": inputs.data[0], "unlabelled": further[0] if further else None}
+    return {name: file and str(Path(file).parent) for name, file in folders.items()}
+
+
 def load_backbones(spec: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Backbone]:
     """Load backbones by name, on the CPU, in the sizes of a specification."""
     sizes = dict.fromkeys(paths, spec["view"]["size"]) | spec.get("sizes", {})
@@ -90,6 +98,7 @@ class TaskContext:
     backbones: the frozen ViTs that the job loads, by name; on the CPU until `place`.
     fingerprints: of all that the job read: `data`, `backbones` by name, and more as it is opened.
     models: specification of the learner whose backbones they are, if `spec` is of views alone.
+    further: packed images without labels, where the specification names `unlabelled`.
     """
 
     spec: Mapping[str, Any]
@@ -100,6 +109,7 @@ class TaskContext:
     backbones: Mapping[str, Backbone]
     fingerprints: dict[str, Any]
     models: Mapping[str, Any] | None = None
+    further: Packed | None = None
 
     @classmethod
     def open(
@@ -110,6 +120,7 @@ class TaskContext:
         backbones: Mapping[str, str],
         execution: Execution,
         models: Mapping[str, Any] | None = None,
+        unlabelled: str | None = None,
     ) -> "TaskContext":
         """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
         train = Packed(data, "train")
@@ -118,20 +129,37 @@ class TaskContext:
             "data": train.fingerprint,
             "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
         }
+        further = None
+        if unlabelled is not None:
+            further = Packed(unlabelled, "train")
+            fingerprints["unlabelled"] = further.fingerprint
         stream = build_stream(spec, train)
-        return cls(spec, task, train, stream, execution, loaded, fingerprints, models)
+        return cls(spec, task, train, stream, execution, loaded, fingerprints, models, further)
+
+    def indices(self, task: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of a task's images in `train`, and of those in `further`."""
+        own = self.stream.indices(self.train, task, self.spec["images_per_class"])
+        n = len(self.further) if self.further is not None else 0
+        cut = n and self.spec["unlabelled"]["tasks"] == "cut"
+        return own, self.stream.cut(n, task, self.spec["seed"]) if cut else torch.arange(n)
 
     @cached_property
-    def pixels(self) -> Pixels:
-        """The task's images, checked, on the CPU."""
-        indices = self.stream.indices(self.train, self.task, self.spec["images_per_class"])
-        return self.train.pixels(indices)
+    def pixels(self) -> Pixels | JoinedPixels:
+        """The task's images, those of `further` last, checked, on the CPU."""
+        own, others = self.indices(self.task)
+        pixels = self.train.pixels(own)
+        if self.further is None:
+            return pixels
+        further = self.further.pixels(others)  # counted on, so that no two views are alike
+        return JoinedPixels(pixels, replace(further, indices=others + len(self.train)))
 
     @cached_property
     def labels(self) -> Tensor:
         """What the learner may know: the images' positions in the class order, or `UNLABELLED`."""
-        labels = self.stream.labels(self.train)[self.pixels.indices]
-        return known_labels(labels, self.spec.get("labels"), self.spec["seed"])
+        own, others = self.indices(self.task)
+        labels = self.stream.labels(self.train)[own]
+        known = known_labels(labels, self.spec.get("labels"), self.spec["seed"])
+        return torch.cat([known, torch.full_like(others, UNLABELLED)])
 
     @cached_property
     def compute(self) -> Compute:
@@ -193,6 +221,8 @@ class TaskContext:
             if name in theirs["backbones"]
         }
         expected = {"data": self.fingerprints["data"], "backbones": shared}
+        if "unlabelled" in theirs:  # a teacher may have seen none
+            expected["unlabelled"] = self.fingerprints.get("unlabelled")
         artifacts.check_provenance(path, theirs, expected)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 _VIEWS = (
     *("numerics", "seed", "student_views"),
-    *("stream", "images_per_class", "view", "normalization"),
+    *("stream", "images_per_class", "unlabelled", "view", "normalization"),
 )
 _TEST_VIEWS = ("numerics", "normalization")
 _ROUNDING = ("cache_dtype",)

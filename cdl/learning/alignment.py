@@ -188,8 +188,8 @@ def align_learner(
 ) -> dict[str, Tensor]:
     """Remember the classes of a task and align every head that predicts, in place.
 
-    An image without a label has the class that the teacher finds likeliest; without a teacher it
-    does not count.
+    An image of the task without a label has the class that the teacher finds likeliest; without a
+    teacher it does not count, and further images, which may show anything, never do.
 
     Args:
         context: of the task just learnt.
@@ -207,9 +207,11 @@ def align_learner(
     tokens = sorted({token for _, token in heads.values()})
     features = read_features(context, learner, tokens, **queries)
     labels, known = features.labels, features.labels != UNLABELLED
-    if answers is not None and not known.all():
+    n = len(context.indices(context.task)[0])
+    if answers is not None and not known[:n].all():
         likeliest = answers().argmax(1) + context.stream.classes(context.task).start
-        labels, known = torch.where(known, labels, likeliest), torch.ones_like(known)
+        labels = torch.where(known, labels, likeliest)
+        known[:n] = True
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
         for part, new in statistics_of(rows[known], labels[known], how.statistic).items():

@@ -8,19 +8,19 @@ the cache equals the computation on the spot, in fp16 up to its rounding.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cdl.data.batches import Batch, Batches
-from cdl.data.packed import Packed, Pixels, joined
+from cdl.data.packed import JoinedPixels, Packed, Pixels, joined
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.learners.factory import (
     TaskContext,
     compute_of,
+    folders_of,
     load_backbones,
     place_backbones,
     versions,
@@ -42,6 +42,7 @@ def write_queries(
     backbone: str,
     output: str,
     *,
+    unlabelled: str | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute and write the queries of all training views of a task.
@@ -52,13 +53,14 @@ def write_queries(
         data: packed folder.
         backbone: path of the query backbone's artifact.
         output: cache to write (.safetensors; .json beside it).
+        unlabelled: packed folder of further images, if the specification has them.
         execution: how to compute.
 
     Raises:
         CdlError: the caches would be too large, or an input is damaged.
     """
     name = spec["backbone"]
-    context = TaskContext.open(spec, task, data, {name: backbone}, execution)
+    context = TaskContext.open(spec, task, data, {name: backbone}, execution, unlabelled=unlabelled)
     vit = context.backbones[name]
     _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
     provenance = {"task": task, "spec": spec, "inputs": context.fingerprints}
@@ -103,18 +105,20 @@ class TargetInputs:
     backbone: the teacher's backbone's artifact.
     teacher: the teacher's artifact of the task.
     queries: cache of what the teacher's prompts read, None if they read nothing.
+    unlabelled: packed folder of further images, None without them.
     """
 
     data: str
     backbone: str
     teacher: str
     queries: str | None = None
+    unlabelled: str | None = None
 
     @classmethod
     def of_job(cls, inputs: Any) -> "TargetInputs":
         """Read a rule's input."""
-        data = str(Path(inputs.data[0]).parent)
-        return cls(data, inputs.backbone, inputs.teacher, inputs.get("queries"))
+        models = {name: inputs.get(name) for name in ("backbone", "teacher", "queries")}
+        return cls(**models, **folders_of(inputs))
 
 
 def write_targets(
@@ -140,7 +144,9 @@ def write_targets(
     views, teacher_spec = spec["views"], spec["teacher"]
     name = teacher_spec["backbone"]
     backbones = {name: inputs.backbone}
-    context = TaskContext.open(views, task, inputs.data, backbones, execution, teacher_spec)
+    context = TaskContext.open(
+        views, task, inputs.data, backbones, execution, teacher_spec, inputs.unlabelled
+    )
     query = context.cached(inputs.queries, views) if inputs.queries else None
     apt_teacher = spec.get("apt_teacher")
     guide, metadata = open_teacher(context, inputs.teacher, teacher_spec, apt_teacher)
@@ -161,7 +167,7 @@ def write_targets(
 
 
 def over_test_images(
-    pixels: Pixels,
+    pixels: Pixels | JoinedPixels,
     views: Views,
     device: torch.device,
     function: Callable[[Tensor, Tensor], Tensor],
@@ -238,12 +244,9 @@ def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:
 def _validate_size(
     context: TaskContext, widths: list[int], execution: Execution, what: str
 ) -> None:
-    spec, stream = context.spec, context.stream
-    size = _dtype(spec).itemsize * spec["training"]["epochs"]
-    numbers = (
-        len(stream.indices(context.train, task, spec["images_per_class"])) * width
-        for task, width in enumerate(widths)
-    )
+    size = _dtype(context.spec).itemsize * context.spec["training"]["epochs"]
+    images = (sum(map(len, context.indices(task))) for task in range(len(widths)))
+    numbers = (n * width for n, width in zip(images, widths, strict=True))
     needed = size * sum(numbers) / 1e9
     log.info("%s of all tasks: %.3g GB", what, needed)
     if needed > execution.limit_gb:

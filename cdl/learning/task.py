@@ -16,6 +16,7 @@ from cdl.learners.factory import (
     Query,
     TaskContext,
     build_learner,
+    folders_of,
     keys,
     no_query,
     versions,
@@ -46,6 +47,7 @@ class TaskInputs:
         targets say all that is needed.
     teacher_queries: cache of the teacher's queries if they are not the learner's, or it reads none.
     targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
+    unlabelled: packed folder of further images; None without them.
     """
 
     data: str
@@ -55,14 +57,15 @@ class TaskInputs:
     teacher: str | None = None
     teacher_queries: str | None = None
     targets: str | None = None
+    unlabelled: str | None = None
 
     @classmethod
     def of_job(cls, inputs: Any, names: Sequence[str]) -> "TaskInputs":
         """Read a rule's input: `data` files, `backbones` in the order of `names`, and the rest."""
         optional = ("previous", "queries", "teacher", "teacher_queries", "targets")
         return cls(
-            str(Path(inputs.data[0]).parent),
-            dict(zip(names, inputs.backbones, strict=True)),
+            **folders_of(inputs),
+            backbones=dict(zip(names, inputs.backbones, strict=True)),
             **{name: inputs.get(name) for name in optional},
         )
 
@@ -110,7 +113,9 @@ def learn_task(
         CdlError: an input is damaged or belongs to another configuration, or a loss is not
             finite; then nothing is written.
     """
-    context = TaskContext.open(spec, task, inputs.data, inputs.backbones, execution)
+    context = TaskContext.open(
+        spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
+    )
     lesson = _prepare(context, inputs, teacher_spec)
     context.place(lesson.learner, lesson.teacher.learner if lesson.teacher else None)
     job = {"task": task, "spec": spec, "inputs": context.fingerprints, "versions": versions()}

@@ -18,6 +18,7 @@ def completed_run(
     teacher: Mapping[str, Any] | None,
     manifest: str,
     images_per_class: int | None,
+    unlabelled: str | None = None,
 ) -> dict[str, Any] | None:
     """Read a run's results if they are there and were made by this very configuration.
 
@@ -30,6 +31,7 @@ def completed_run(
         teacher: the same of its teacher's run.
         manifest: record of the packed data.
         images_per_class: test images per class.
+        unlabelled: record of the packed further images, None without them.
 
     Returns:
         The content of the results; None if a file is missing or was made from something else
@@ -44,7 +46,9 @@ def completed_run(
     try:
         alone = [None] * len(learner["records"])
         teachers = _checkpoints(teacher, alone) if teacher else alone
-        splits = read_json(manifest)["splits"]
+        splits = dict(read_json(manifest)["splits"])
+        if unlabelled is not None:
+            splits["unlabelled"] = read_json(unlabelled)["splits"]["train"]
         now = {
             "learner": dict(learner["spec"]),
             "checkpoints": _checkpoints(learner, teachers),

@@ -151,8 +151,12 @@ class Grid:
     def dataset(self, run: Run) -> dict[str, Any]:
         """Return the block of a run's dataset, with what of the labels concerns this learner."""
         block = self.datasets[run.dataset].options
-        taught = run.teacher is not None and "labels" in block
-        return block if taught else _seen(block, run.role)
+        few = block.keys() & {"labels", "unlabelled"}
+        if run.teacher is not None and few:
+            return block
+        whole = run.role == "teacher" and block.get("teacher_labels") == "all"
+        hidden = {"unlabelled"} if whole else set()
+        return {k: v for k, v in _seen(block, run.role).items() if k not in hidden}
 
     def _teacher_method(self, method: Block, pair: dict[str, Any]) -> Block | None:
         """Return the method of a pair's teacher, None if it is the student's own."""
@@ -177,7 +181,9 @@ class Grid:
                 continue
             block = self.datasets[dataset].options
             named = (block, blocks[teacher], blocks[student])
-            if "labels" not in block and all(part["published"] for part in named):
+            if not block.keys() & {"labels", "unlabelled"} and all(
+                part["published"] for part in named
+            ):
                 short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
                 name = f"{dataset}_{short}"
                 if name in found:
@@ -235,8 +241,8 @@ class Grid:
 
         The batch size is what its teacher's backbone asks for, if it does.
         """
-        whole = {"unlabelled_ratio"} if "labels" not in self.dataset(run) else set()
-        skipped = {"teacher", *whole}
+        few = self.dataset(run).keys() & {"labels", "unlabelled"}
+        skipped = {"teacher"} if few else {"teacher", "unlabelled_ratio"}
         training = {k: v for k, v in self.config["training"].items() if k not in skipped}
         if run.role == "teacher":
             overrides = self.config["training"]["teacher"]
@@ -262,14 +268,23 @@ class Grid:
     def source(self, dataset: str) -> dict[str, Any]:
         """Return the arguments of `cdl.data.packing.prepare` for a dataset."""
         block = self.datasets[dataset].options
-        ((name, options),) = block["source"].items()
-        fields = schema()["properties"]["datasets"]["additionalProperties"]["properties"]
-        options = told(options, fields["source"]["properties"][name])
-        source = {"source": {"name": name, **options}, "short_side": block["short_side"]}
+        source = _packing(block["source"], block["short_side"])
         if (held_out := block.get("validation")) is not None:
             evaluated = block.get("evaluate_on") == "validation"
             source["validation"] = {**held_out, "evaluated": evaluated}
         return source
+
+    def unlabelled_source(self, dataset: str) -> dict[str, Any] | None:
+        """Return the same for a dataset's further images, None without them."""
+        block = self.datasets[dataset].options
+        further = block.get("unlabelled")
+        return further and _packing(further["source"], block["short_side"])
+
+    def unlabelled(self, dataset: str) -> layout.PackedFiles | None:
+        """Return where a dataset's further images lie packed, None without them."""
+        source = self.unlabelled_source(dataset)
+        name = self.datasets[dataset].name
+        return None if source is None else layout.packed(layout.packed_name(name, source))
 
     def packed_name(self, dataset: str) -> str:
         """Return the name of a dataset's packed data, shared with whoever has the same source."""
@@ -314,6 +329,13 @@ class Grid:
             shape = shape_of(name, **self.backbone_source(name))
             self._shapes[name] = replace(shape, size=self.config["backbones"][name]["size"])
         return self._shapes[name]
+
+
+def _packing(source: dict[str, Any], short_side: int | None) -> dict[str, Any]:
+    ((name, options),) = source.items()
+    fields = schema()["properties"]["datasets"]["additionalProperties"]["properties"]
+    options = told(options, fields["source"]["properties"][name])
+    return {"source": {"name": name, **options}, "short_side": short_side}
 
 
 def _seen(dataset: dict[str, Any], role: str) -> dict[str, Any]:

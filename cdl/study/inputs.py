@@ -111,7 +111,9 @@ def _targets(grid: Grid, run: Run) -> CacheSpec:
 
 
 def _shared(grid: Grid, run: Run, backbone: str, spec: dict[str, Any]) -> CacheSpec:
-    sources = grid.source(run.dataset), grid.backbone_source(backbone)
+    sources = [grid.source(run.dataset), grid.backbone_source(backbone)]
+    if "unlabelled" in spec and (further := grid.unlabelled_source(run.dataset)):
+        sources.append(further)
     name = layout.queries_name(backbone, spec, *sources)
     return CacheSpec(layout.queries(name), spec, run.dataset, backbone)
 
@@ -136,6 +138,9 @@ class Inputs:
             cache.folder: (cache, run) for run in grid.runs if (cache := self.of(run).targets)
         }
         self.sources = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
+        for name in grid.datasets:
+            if (further := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
+                self.sources[Path(further.folder).name] = source
         used = {name for run in grid.runs for name in run.backbones}
         self._used = sorted(used)
         self.backbones = {grid.backbone_name(n): grid.backbone_source(n) for n in self._used}
@@ -175,17 +180,21 @@ class Inputs:
     def computing_queries(self, name: str, split: str) -> Paths:
         """Return what the queries of a split are computed from, by the name of their folder."""
         cache = self.queries[name]
-        return track_sidecars(
-            {
-                "data": self.grid.packed(cache.dataset).split(split),
-                "backbone": self.grid.backbone(cache.backbone),
-            }
-        )
+        inputs: Paths = {
+            "data": self.grid.packed(cache.dataset).split(split),
+            "backbone": self.grid.backbone(cache.backbone),
+        }
+        return track_sidecars(inputs | self._further(cache.dataset, cache.spec))
+
+    def _further(self, dataset: str, spec: Mapping[str, Any]) -> Paths:
+        """Return the packed further images that a specification asks for, if it does."""
+        files = self.grid.unlabelled(dataset) if "unlabelled" in spec else None
+        return {} if files is None else {"unlabelled": files.split("train")}
 
     def computing_targets(self, run: Run, task: int) -> Paths:
         """Return what a teacher's targets of a task are computed from."""
         files = self.grid.files(run)
-        _, student = self.targets[files.folder]
+        cache, student = self.targets[files.folder]
         inputs: Paths = {
             "data": self.grid.packed(run.dataset).split("train"),
             "backbone": self.grid.backbone(run.backbone),
@@ -194,7 +203,7 @@ class Inputs:
         queries = self.of(student).target_queries
         if queries:
             inputs["queries"] = layout.cached(queries.folder, task)
-        return track_sidecars(inputs)
+        return track_sidecars(inputs | self._further(student.dataset, cache.spec["views"]))
 
     def learning(self, run: Run, task: int) -> Paths:
         """Return what one task of a run is learnt from; only what is needed is named."""
@@ -212,7 +221,7 @@ class Inputs:
                 inputs[name] = layout.cached(cache.folder, task)
         if need.targets:
             inputs["targets"] = RunFiles(need.targets.folder).task(task).targets
-        return track_sidecars(inputs)
+        return track_sidecars(inputs | self._further(run.dataset, self.grid.dataset(run)))
 
     def evaluation(self, run: Run) -> Paths:
         """Return what a run is evaluated from."""
@@ -274,13 +283,15 @@ class Inputs:
 
     def completion(self, run: Run) -> dict[str, Any]:
         """Return the arguments of `cdl.report.completed_runs.completed_run` for a run."""
-        teacher = self.grid.teacher_of(run)
+        teacher, further = self.grid.teacher_of(run), self.grid.unlabelled(run.dataset)
+        sees = further and "unlabelled" in self.grid.dataset(run)
         return {
             "results": self.grid.files(run).results,
             "learner": self._learner(run),
             "teacher": self._learner(teacher) if teacher else None,
             "manifest": self.grid.packed(run.dataset).manifest,
             "images_per_class": self.grid.test_images_per_class(run.dataset),
+            "unlabelled": further.manifest if further and sees else None,
         }
 
     def _learner(self, run: Run) -> dict[str, Any]:
@@ -297,8 +308,8 @@ class Inputs:
         """All files that must exist: a deleted one is made again even if tables are newer."""
         grid = self.grid
         files = grid.layout.report.outputs(grid.comparisons, grid.datasets)
-        for dataset in grid.datasets:
-            files += grid.packed(dataset).outputs()
+        for prepared in self.sources:
+            files += layout.packed(prepared).outputs()
         for name in self._used:
             files += [grid.backbone(name), record_of(grid.backbone(name))]
         for run in grid.runs:

@@ -42,6 +42,8 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
     if external:
         spec["external"] = external
     spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
+    if "unlabelled" in dataset:
+        spec["unlabelled"] = {"tasks": dataset["unlabelled"]["tasks"]}
     if run.method.alignment is not None:
         spec["alignment"] = run.method.alignment
     if run.role == "student" and config["protocol"]["student_views"] == "fresh":

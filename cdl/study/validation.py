@@ -111,8 +111,10 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list
         class_order: as in the protocol.
     """
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
-    if "path" in source or "root" in source:
-        _source(f"{field}.source.{kind}", source)
+    _source(f"{field}.source.{kind}", source)
+    for further in filter(None, [dataset.get("unlabelled")]):
+        ((name_of, options),) = further["source"].items()
+        _source(f"{field}.unlabelled.source.{name_of}", options)
     _held_out(name, dataset)
     view = dataset["view"]
     for key in ("crop_scale", "crop_ratio"):
@@ -184,6 +186,8 @@ def _held_out(name: str, dataset: dict[str, Any]) -> None:
 
 def _source(field: str, source: dict[str, Any]) -> None:
     """Refuse paths that cannot be read, and patterns that leave their folder."""
+    if not source.keys() & {"path", "root"}:  # it comes with the package
+        return
     for key in sorted(source.keys() & {"path", "root"}):
         validate_path(f"{field}.{key}", source[key])
         ours = Path(source[key]).resolve() in (Path.cwd(), *Path.cwd().parents)

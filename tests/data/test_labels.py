@@ -1,11 +1,13 @@
 """Which images have a label, and batches of those that have one and those that have none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cdl.data.batches import Batches
 from cdl.data.labels import UNLABELLED, known_labels
-from cdl.data.packed import Pixels
+from cdl.data.packed import JoinedPixels, Pixels
 from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
 
@@ -68,6 +70,30 @@ def test_the_labelled_kind_may_be_the_larger_one():
     others = torch.cat([batch.positions[8:] for batch in found])
     others = torch.bincount(others, minlength=60)
     assert others[known({"per_class": 16}) == UNLABELLED].tolist() == [4] * 12
+
+
+def test_images_of_two_sources_are_one_task():
+    """Those of the second are larger and come last in each batch; nobody is lost."""
+    own = batches(LABELS, batch_size=7)
+    flat = torch.randint(0, 256, (10 * 300,), generator=torch.manual_seed(1)).to(torch.uint8)
+    sizes = torch.full((10, 2), 10)
+    further = Pixels(flat, torch.arange(10) * 300, sizes, torch.arange(10) + 60)
+    labels = torch.cat([known({"per_class": 3}), torch.full((10,), UNLABELLED)])
+    both = replace(own, pixels=JoinedPixels(own.pixels, further), labels=labels)
+    seen = list(both.every(0))
+    assert sorted(torch.cat([batch.positions for batch in seen]).tolist()) == list(range(70))
+    alone = {
+        p: view
+        for b in own.every(0)
+        for p, view in zip(b.positions.tolist(), b.images, strict=True)
+    }
+    for batch in seen:
+        for position, view in zip(batch.positions.tolist(), batch.images, strict=True):
+            assert position >= 60 or torch.equal(view, alone[position])
+    for batch in replace(both, beside=6, taught=True)(0):
+        assert torch.equal(batch.labels, labels[batch.positions[:7]])
+        assert (labels[batch.positions[7:]] == UNLABELLED).all()
+        assert batch.positions[7:].ge(60).long().diff().ge(0).all()
 
 
 def test_every_image_is_seen_once_whatever_its_label():

@@ -12,6 +12,7 @@ from cdl.distillers.dkd import dkd_terms
 from cdl.distillers.kd import kd_loss
 from cdl.learners import factory
 from cdl.runtime import artifacts
+from cdl.study.inputs import needs
 
 LABELLED = 2
 
@@ -68,13 +69,15 @@ def few(**options):
     return {"datasets": {"digits": {"labels": {"per_class": 2}, **options}}}
 
 
+FURTHER = {"source": {"digits": {"test_images": 1767}}}  # leaves 30 training images
 ALIGNED = {"coda_prompt": {"alignment": {"preset": "slca"}}}
 RANPAC = {"ranpac": {"projection": 64}}
 CASES = {
     "taught": (few(), "dkd", "coda_prompt"),
+    "further images": (few(unlabelled={**FURTHER, "tasks": "cut"}), "kd", "coda_prompt"),
     "aligned": ({**few(teacher_labels="all"), "methods": ALIGNED}, "kd_prompt", "coda_prompt"),
     "aligned alone": ({**few(), "methods": ALIGNED}, "none", "coda_prompt"),
-    "solved": ({**few(), "methods": RANPAC}, "kd", "ranpac"),
+    "solved": ({**few(unlabelled=FURTHER), "methods": RANPAC}, "kd", "ranpac"),
     "solved alone": ({**few(), "methods": RANPAC}, "none", "ranpac"),
 }
 
@@ -147,3 +150,17 @@ def test_caches_say_what_the_models_say(lab):
         run = learnt(here, "kd_prompt")
         heads.append(artifacts.load(here.checkpoint(run, 0))[0]["head.linear.weight"])
     torch.testing.assert_close(*heads)
+
+
+@pytest.mark.parametrize("tasks", ["every", "cut"])
+def test_further_images_are_seen_by_taught_students_alone(lab, tasks):
+    further = {**FURTHER, "tasks": tasks}
+    changes = {"datasets": {"digits": {"unlabelled": further, "teacher_labels": "all"}}}
+    here = lab(with_grid(changes, "kd", "coda_prompt"))
+    run = learnt(here, "kd")
+    targets = artifacts.load(here.targets(run, needs(here.grid, run).targets, 0))[0]["values"]
+    assert targets.shape == (1, 6 * 16 + (30 if tasks == "every" else 15), 6)
+    teacher = here.grid.teacher_of(run)
+    assert "unlabelled" not in here.spec(teacher)
+    read = artifacts.read_json(here.checkpoint(run, 0).replace(".safetensors", ".json"))["inputs"]
+    assert read["unlabelled"] != read["data"]
