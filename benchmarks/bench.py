@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from case import Case, backbone_file, configuration, random_images
 from meter import Measured, Meter
-from operations import operations
 from torch import Tensor
 
 from cdl.backbones.fetch import fetch
@@ -24,6 +23,7 @@ from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
 from cdl.learners.factory import TaskContext, build_learner, build_stream, compute_of, keys
 from cdl.learners.learner import Learner
+from cdl.learners.operations import operations
 from cdl.learners.teacher import Teacher
 from cdl.learning import targets
 from cdl.learning.checkpointing import State

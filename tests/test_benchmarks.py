@@ -15,7 +15,6 @@ import torch
 from bench import Bench
 from case import Case, backbone_file, configuration
 from meter import Meter
-from operations import operations
 from released_recipe import PillowViews, Unfrozen, batches
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,6 +23,7 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch
 from cdl.data.views import Views
+from cdl.learners.operations import operations
 from cdl.learning.step import Step
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve

@@ -178,6 +178,20 @@ def align(
     return torch.stack(losses).view(how.epochs, steps)
 
 
+def alignment_operations(learner: Learner, sizes: Sequence[int], how: Alignment) -> float:
+    """Return the operations of training every head that predicts on samples of all classes.
+
+    Args:
+        learner: whose heads are aligned.
+        sizes: classes of each task seen; with one there is nothing to align.
+        how: the alignment.
+    """
+    steps = sum(sizes) if how.steps == "seen" else sum(sizes[:-1])
+    rows = how.epochs * steps * how.samples if len(sizes) > 1 else 0
+    heads = [head for head, _ in learner.heads().values()]
+    return 6.0 * rows * sum(p.numel() for head in heads for p in head.parameters())
+
+
 def align_learner(
     context: TaskContext,
     learner: Learner,

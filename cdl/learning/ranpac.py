@@ -125,6 +125,26 @@ def solve_task(
     return pd.DataFrame([row]), sums
 
 
+def solve_operations(images: int, classes: int, width: int, head: PrototypeHead) -> float:
+    """Return the operations of `solve_task` beside those of the backbone.
+
+    Args:
+        images: of the task.
+        classes: seen so far.
+        width: of a token.
+        head: with its weights `[C, M]`. A solve is counted as `2 M^3 / 3 + 2 M^2 C`.
+    """
+    m, fitted = head.weight.shape[1], int(FIT_SHARE * images)
+    drawn = 0.0 if head.projection is None else 2.0 * images * width * m
+    sums = 2.0 * images * m * (m + classes)
+    if head.cosine:
+        return drawn + sums
+    solve = 2 * m**3 / 3 + 2.0 * m**2 * classes
+    judged = 2.0 * (images - fitted) * m * classes
+    fit = 2.0 * fitted * m * (m + classes)
+    return drawn + sums + fit + solve + len(RIDGES) * (solve + judged)
+
+
 @torch.no_grad()
 def _targets(
     context: TaskContext, learner: Learner, teacher: TeacherSource | None, labels: Tensor

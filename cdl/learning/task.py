@@ -22,13 +22,20 @@ from cdl.learners.factory import (
     versions,
 )
 from cdl.learners.learner import MEMORY, Learner
+from cdl.learners.operations import of_learner, of_query
 from cdl.learners.teacher import TeacherSource
-from cdl.learning.alignment import Alignment, align_learner, restore_trained
+from cdl.learning.alignment import (
+    Alignment,
+    align_learner,
+    alignment_operations,
+    restore_trained,
+)
 from cdl.learning.checkpointing import State
 from cdl.learning.features import teachers_answers
 from cdl.learning.loop import per_epoch, train_task
-from cdl.learning.ranpac import solve_task
+from cdl.learning.ranpac import solve_operations, solve_task
 from cdl.prompts import PROMPTS
+from cdl.prompts.heads import PrototypeHead
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 
@@ -124,7 +131,8 @@ def learn_task(
     lesson.learner.end_task(task)
     if "alignment" in spec:
         memory = _align(context, lesson)
-    _write(context, replace(lesson, memory=memory), history, state.key, output, losses)
+    work = _work(context, lesson, inputs, len(history), teacher_spec)
+    _write(context, replace(lesson, memory=memory), history, state.key, work, output, losses)
 
 
 def _prepare(
@@ -184,6 +192,49 @@ def _learn(
     return history, {}
 
 
+def _work(
+    context: TaskContext,
+    lesson: _Lesson,
+    inputs: TaskInputs,
+    steps: int,
+    teacher_spec: Mapping[str, Any] | None,
+) -> dict[str, float]:
+    """Return what the task took, as its record says it.
+
+    `images` learnt from, views of all epochs; `operations`, see `cdl.learners.operations`, of
+    this job alone; `forward`, those of the learner's answer to one image; and `answers`, how many
+    of its teacher's it read from a cache.
+    """
+    spec, learner, teacher = context.spec, lesson.learner, lesson.teacher
+    forward, backward = of_learner(learner, context.task, lesson.widths)
+    n, seen = len(context.pixels), context.stream.classes(context.task).stop
+    images = n
+    if isinstance(learner.head, PrototypeHead):
+        width = learner.backbone.width
+        operations = n * forward + solve_operations(n, seen, width, learner.head)
+        asked = n * spec["training"]["epochs"]
+    else:
+        asked = images = steps * spec["training"]["batch_size"]
+        operations = images * (forward + backward)
+    queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
+    own = learner.needs_query and inputs.queries is None
+    operations += images * queries[spec["query"]] if own else 0.0
+    if teacher is not None and teacher.learner is not None and teacher_spec is not None:
+        answer, _ = of_learner(teacher.learner, context.task, {"query": teacher.query_width})
+        shared = learner.needs_query and teacher_spec["query"] == spec["query"]
+        if teacher.learner.needs_query and inputs.teacher_queries is None and not shared:
+            answer += queries[teacher_spec["query"]]
+        operations += asked * answer
+    if "alignment" in spec:
+        mapped = lesson.mapped_query
+        read = {name for name in (spec["query"], mapped) if name and learner.needs_query}
+        operations += n * (forward + sum(queries[name] for name in read))
+        sizes = context.stream.sizes[: context.task + 1]
+        operations += alignment_operations(learner, sizes, Alignment(**spec["alignment"]))
+    answers = asked if teacher is not None and teacher.learner is None else 0
+    return {"images": images, "operations": operations, "forward": forward, "answers": answers}
+
+
 def _align(context: TaskContext, lesson: _Lesson) -> dict[str, Tensor]:
     """Align the heads; return what later tasks need."""
     learner = lesson.learner
@@ -205,6 +256,7 @@ def _write(
     lesson: _Lesson,
     history: pd.DataFrame,
     state: str,
+    work: dict[str, float],
     output: str,
     losses: str,
 ) -> None:
@@ -219,6 +271,7 @@ def _write(
         "widths": lesson.widths,
         "teacher_shape": None if shape is None else {"width": shape.width, "depth": shape.depth},
         "trainable_parameters": sum(p.numel() for p in lesson.learner.learnables()),
+        "work": work,
         "device": context.compute.name,
         "state": state,
         "versions": versions(),

@@ -216,33 +216,47 @@ def gain_over_none(
 def cost_against_accuracy(
     results: pd.DataFrame, cost: pd.DataFrame, outputs: Sequence[str]
 ) -> None:
-    """Draw final average accuracy against training time, mean and deviation over seeds.
+    """Draw final average accuracy against what it cost, mean and deviation over seeds.
+
+    Every panel is drawn for each of `_COSTS` that is known of all runs. Where a teacher's share is
+    part of it, a line leads there from the student's own.
 
     Args:
         results: runs of one dataset from `cdl.report.tables.collect`.
         cost: the same rows of its table of costs.
         outputs: files to write, the suffix decides the format.
     """
-    results = results.assign(training_seconds=cost["training_seconds"])
-    panels = panels_of(results)
-    x, y = "training time of all tasks (s)", "final average accuracy (%)"
+    known = [name for name in _COSTS if cost[name].notna().all()]
+    own = [_COSTS[name][0] for name in known]
+    results = results.assign(**{name: cost[name] for name in {*known, *own}})
+    shown = [(panel, name) for panel in panels_of(results) for name in known]
     several = results["seed"].nunique() > 1
     note = about(results, None, "bars: sample standard deviation over seeds" if several else "")
-    titles = [panel.title for panel in panels]
-    figure, axes = canvas(titles, x, y, note, sharex=True, sharey=True)
-    for axis, panel in zip(axes, panels, strict=True):
+    titles = [panel.title for panel, _ in shown]
+    figure, axes = canvas(titles, "", "final average accuracy (%)", note, sharey=True)
+    for axis, (panel, measure) in zip(axes, shown, strict=True):
+        alone, label = _COSTS[measure]
+        axis.set_xlabel(label)
         for name, group in panel.rows.groupby(names(panel.rows), sort=False):
-            seconds, accuracy = group["training_seconds"], group["final_average_accuracy"]
+            spent, accuracy = group[measure], group["final_average_accuracy"]
             errors: dict[str, Any] = {"elinewidth": 0.6}
             if len(group) > 1:
-                errors |= {"xerr": seconds.std(), "yerr": accuracy.std()}
-            axis.errorbar(seconds.mean(), accuracy.mean(), label=name, **errors, **look(name).point)
-    axes[0].set_xlim(left=0)
+                errors |= {"xerr": spent.std(), "yerr": accuracy.std()}
+            point = look(name).point
+            axis.errorbar(spent.mean(), accuracy.mean(), label=name, **errors, **point)
+            line = {"color": point["color"], "linewidth": 0.8, "linestyle": ":", "label": "_share"}
+            axis.hlines(accuracy.mean(), group[alone].mean(), spent.mean(), **line)
+        axis.set_xlim(left=0)
     legend(figure, axes)
     save(figure, outputs)
 
 
 _SAME = ["method", "teacher", "teacher_method", "student", "query"]
+_COSTS = {  # a column of costs: the learner's own part of it, and what it is
+    "training_seconds": ("training_seconds", "time of all tasks' jobs (s)"),
+    "total_tflops": ("tflops", "10$^{12}$ operations,\nwith a share of the teacher's"),
+    "total_energy_wh": ("energy_wh", "energy (Wh),\nwith a share of the teacher's"),
+}
 _CIRCLE: dict[str, Any] = {
     "markersize": 2.5,
     "markerfacecolor": "none",

@@ -1,17 +1,33 @@
-"""What Snakemake measured of a job: its benchmark files, which carry no hash and are read strictly.
+"""What was measured of a job: by Snakemake, in its benchmark file, and by the job, in its log.
 
-A damaged one has other columns, no numbers, or seconds that contradict its own clock; a changed
-digit behind the point is not seen.
+Benchmark files carry no hash and are read strictly: a damaged one has other columns, no numbers, or
+seconds that contradict its own clock; a changed digit behind the point is not seen. A job adds to
+its log what Snakemake cannot see: the GPU that it had and the energy that the machine tells.
 """
 
+import contextlib
 import csv
+import json
+import logging
 import math
 import re
-from dataclasses import dataclass
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from cdl.runtime.errors import CdlError
 
+log = logging.getLogger(__name__)
+_MEASURED = re.compile(r"measured (\{.*\})")
+POWERCAP = Path("/sys/class/powercap")  # of Linux: counters of the processors' energy
+_LOOKS = 30.0  # seconds between two looks at counters that start again
+_WH = 3600.0  # joules
 _CLOCK = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 _UNKNOWN = ("NA", "-")  # the job ended before it was looked at
 
@@ -64,3 +80,149 @@ def _clock(text: str) -> int:
         raise ValueError(f"h:m:s is {text}")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return ((24 * days + hours) * 60 + minutes) * 60 + seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job measured of itself; None is what the machine does not tell.
+
+    Attributes:
+        gpu_seconds: that it had a GPU.
+        gpu_wh: energy of that GPU in this time; None if other jobs may have computed there.
+        processor_wh: energy of the processors, by its share of the time that they computed.
+        gpu_memory_mb: most that it allocated on a GPU.
+    """
+
+    gpu_seconds: float | None = None
+    gpu_wh: float | None = None
+    processor_wh: float | None = None
+    gpu_memory_mb: float | None = None
+
+    @property
+    def energy_wh(self) -> float | None:
+        """What is known of it; None if nothing is, or not of the GPU that it had."""
+        known = [wh for wh in (self.gpu_wh, self.processor_wh) if wh is not None]
+        missing = self.gpu_seconds is not None and self.gpu_wh is None
+        return sum(known) if known and not missing else None
+
+
+def read_measured(path: str | Path) -> Measured:
+    """Return the last that a job says in its log; of an older or missing log, nothing is known."""
+    try:
+        found = _MEASURED.findall(Path(path).read_text(encoding="utf-8", errors="replace"))
+        said = json.loads(found[-1]) if found else {}
+    except (OSError, ValueError):
+        return Measured()
+    known = {field.name for field in fields(Measured)}
+    return Measured(**{key: value for key, value in said.items() if key in known})
+
+
+class Meter:
+    """Measures a job from `with` to its end, and says in the log what it found."""
+
+    def __init__(self) -> None:
+        """Look at the processors' counters for the first time."""
+        self._gpu: dict[str, float] = {}
+        self._counters = [Counter(folder) for folder in packages()]
+        self._stop = threading.Event()
+
+    def __enter__(self) -> "Meter":
+        self._began = _processor_seconds()
+        if self._counters:
+            threading.Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            self._gpu["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        found = Measured(processor_wh=self._processor_wh(), **self._gpu)
+        log.info(
+            "measured %s", json.dumps({k: v for k, v in asdict(found).items() if v is not None})
+        )
+
+    @contextlib.contextmanager
+    def on(self, gpu: str | None, alone: bool) -> Iterator[None]:
+        """Measure a GPU as long as the job has it.
+
+        Args:
+            gpu: as `CUDA_VISIBLE_DEVICES` names it, None without one.
+            alone: whether nobody else computes on it.
+        """
+        read = energy_of(gpu) if gpu is not None and alone else None
+        began, joules = time.monotonic(), None if read is None else read()
+        try:
+            yield
+        finally:
+            if gpu is not None:
+                self._gpu["gpu_seconds"] = time.monotonic() - began
+            if read is not None and joules is not None:
+                self._gpu["gpu_wh"] = (read() - joules) / _WH
+
+    def _look(self) -> None:
+        while not self._stop.wait(_LOOKS):
+            for counter in self._counters:
+                counter.look()
+
+    def _processor_wh(self) -> float | None:
+        if not self._counters:
+            return None
+        own, everybody = (b - a for a, b in zip(self._began, _processor_seconds(), strict=True))
+        joules = sum(counter.look() for counter in self._counters)
+        return joules / _WH * min(1.0, own / everybody) if everybody > 0 else None
+
+
+class Counter:
+    """A counter of energy in Linux' powercap, which starts again at its range."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin at what it says now."""
+        self._file = folder / "energy_uj"
+        self._range = int((folder / "max_energy_range_uj").read_text())
+        self._last, self._joules = int(self._file.read_text()), 0.0
+
+    def look(self) -> float:
+        """Return the joules since the beginning; to be called more often than it starts again."""
+        now = int(self._file.read_text())
+        self._joules += (now - self._last) % self._range / 1e6
+        self._last = now
+        return self._joules
+
+
+def packages() -> list[Path]:
+    """Return the folders of the processors' counters that may be read (usually by root alone)."""
+    found = []
+    for folder in sorted(POWERCAP.glob("*:*")):
+        with contextlib.suppress(OSError, ValueError):
+            if (folder / "name").read_text().startswith("package"):
+                Counter(folder)
+                found.append(folder)
+    return found
+
+
+def energy_of(gpu: str) -> Callable[[], float] | None:
+    """Return what reads the joules of a GPU since its driver started, None if nobody tells them.
+
+    It is asked through NVML by the package `nvidia-ml-py`, where that is installed.
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        by_name = gpu.isdigit()
+        find = pynvml.nvmlDeviceGetHandleByIndex if by_name else pynvml.nvmlDeviceGetHandleByUUID
+        handle = find(int(gpu) if by_name else gpu)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception as error:  # NVML's own, of a missing library, an old GPU, a part of one
+        log.info("no energy of GPU %s: %s", gpu, error)
+        return None
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+
+
+def _processor_seconds() -> tuple[float, float]:
+    """Return the seconds that this process and its children, and that all processes, computed."""
+    own, every = psutil.Process().cpu_times(), psutil.cpu_times()
+    idle = every.idle + getattr(every, "iowait", 0.0)
+    busy = sum(every) - idle - getattr(every, "guest", 0.0) - getattr(every, "guest_nice", 0.0)
+    return own.user + own.system + own.children_user + own.children_system, busy

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cdl.runtime.benchmarks import Meter
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.gpus import leased_gpu
 
@@ -71,11 +72,18 @@ def job(snakemake: Any) -> Iterator[Execution]:
             import torch
 
             torch.set_num_threads(snakemake.threads)
-        if learns and resources.gpu:
-            lease = leased_gpu(resources.jobs_per_gpu)
-            once = functools.cache(lambda: held.enter_context(lease))
-            execution = replace(execution, lease=once)
+            meter = held.enter_context(Meter())
+            if resources.gpu:
+                lease = functools.cache(lambda: _leased(held, meter, resources.jobs_per_gpu))
+                execution = replace(execution, lease=lease)
         yield execution
+
+
+def _leased(held: contextlib.ExitStack, meter: Meter, jobs_per_gpu: int) -> str | None:
+    """Take a GPU until the job ends, and measure it."""
+    gpu = held.enter_context(leased_gpu(jobs_per_gpu))
+    held.enter_context(meter.on(gpu, alone=jobs_per_gpu == 1))
+    return gpu
 
 
 @contextlib.contextmanager

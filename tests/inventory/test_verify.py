@@ -22,7 +22,7 @@ from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources.archives import check
 from cdl.study.inputs import Inputs
-from cdl.study.layout import ResultsFolder
+from cdl.study.layout import ResultsFolder, RunFiles
 
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 SMALL = 300_000  # bytes
@@ -45,7 +45,8 @@ def published(inputs):
     collected = inputs.collected
     tables = inputs.grid.layout.report.tables
     try:
-        *frames, protocols = collect(collected["rows"], collected["results"], collected["costs"])
+        found = [collected[name] for name in ("rows", "results", "costs")]
+        *frames, protocols = collect(*found, RunFiles)
         frames += [read(tables.results, tables.protocols), read(tables.curves, tables.protocols)]
         frames.append(read(tables.cost, tables.record("cost")))
         frames += [read_predictions(inputs.grid.files(run)) for run in inputs.grid.runs]

@@ -38,6 +38,8 @@ def test_it_runs_and_then_rests(finished):
     assert "final average accuracy" in (finished / TABLES / "summary.md").read_text()
     cost = pd.read_csv(finished / TABLES / "cost.csv")
     assert (cost["training_seconds"] > 0).all()
+    assert (cost["tflops"] > 0).all() and cost["students"].tolist()[2:] == [2, 2]
+    assert (cost["total_tflops"][2:] > cost["tflops"][2:]).all()
     for figure in ("accuracy", "forgetting", "gain", "cost"):
         for kind in ("svg", "png"):
             path = finished / f"results/tiny/figures/{figure}_digits.{kind}"

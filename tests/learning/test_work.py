@@ -1,0 +1,64 @@
+"""What a task took: operations from the models, as torch counts them in the job itself."""
+
+from pathlib import Path
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdl.learning.ranpac import RIDGES
+from cdl.runtime import artifacts
+
+ALIGNED = {
+    "block": "coda_prompt",
+    "variant": "aligned",
+    "alignment": {"preset": "slca", "epochs": 2, "samples": 8},
+}
+ONLINE = {"compute": {"targets": "online"}}
+CHEAP = {"pairs": [{"teacher": "vit_micro", "student": "vit_nano", "teacher_method": "ranpac"}]}
+
+
+def work(lab, run, task):
+    return artifacts.read_json(Path(lab.checkpoint(run, task)).with_suffix(".json"))["work"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kd", "answers"),
+    [
+        ({}, "kd", 64),
+        (ONLINE | {"protocol": {"query": "self"}}, "cdl_prompt", 0),
+        (ONLINE | {"grid": {"distillers": ["kd_prompt"], **CHEAP}}, "kd_prompt", 0),
+        ({"grid": {"methods": [ALIGNED]}}, "none", 0),
+    ],
+)
+def test_operations_are_what_torch_counts(lab, changes, kd, answers):
+    here = lab({"datasets": {"digits": {"view": {"size": 16}}}, "methods": RANPAC} | changes)
+    run = here.student(kd)
+    teacher = here.grid.teacher_of(run)
+    for learner, task in [(r, t) for r in (teacher, run) if r for t in (0, 1)]:
+        inputs = here.task_inputs(learner, task)  # caches are made outside the count
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            here.learn(learner, task)
+        assert inputs.data
+    found = work(here, run, 1)
+    assert found["images"] == 64 and found["answers"] == answers  # 4 classes of 16, one epoch
+    # prompts, heads and losses are left out of the formula: little, and never counted too much
+    assert 0.9 * counter.get_total_flops() < found["operations"] <= counter.get_total_flops()
+
+
+RANPAC = {"ranpac": {"projection": 128}}
+
+
+def test_operations_of_a_solve_are_what_torch_counts_and_the_solves(lab):
+    here = lab({"methods": RANPAC, "grid": {"methods": ["ranpac"], "distillers": ["none", "kd"]}})
+    run = here.run(role="teacher")
+    here.learn(run, 0)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        here.learn(run, 1)
+    solves = (len(RIDGES) + 1) * (2 * 128**3 / 3 + 2 * 128**2 * 10)  # torch counts none
+    found = work(here, run, 1)
+    assert found["operations"] - solves == pytest.approx(counter.get_total_flops(), rel=0.01)
+    student = here.student("kd")
+    for task in (0, 1):
+        here.learn(student, task)
+    assert work(here, student, 1)["answers"] == 64

@@ -1,0 +1,90 @@
+"""What a job measures of itself: energy where the machine tells it, nothing where it does not."""
+
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from cdl.runtime import benchmarks
+from cdl.runtime.benchmarks import Measured, Meter, energy_of, read_measured
+
+
+def counter(root, name, joules, kind="package-0", top=1000):
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "name").write_text(f"{kind}\n")
+    (folder / "max_energy_range_uj").write_text(f"{int(top * 1e6)}\n")
+    (folder / "energy_uj").write_text(f"{int(joules * 1e6)}\n")
+    return folder / "energy_uj"
+
+
+@pytest.fixture
+def measure(tmp_path, monkeypatch):
+    """Measure a block as a job does; return what its log says afterwards."""
+    monkeypatch.setattr(benchmarks, "POWERCAP", tmp_path / "powercap")
+    seconds = iter([(1.0, 10.0), (4.0, 16.0)])  # of the job, of everybody: it has one half
+    monkeypatch.setattr(benchmarks, "_processor_seconds", lambda: next(seconds))
+
+    def run(block):
+        path = tmp_path / "train.log"
+        handler = logging.FileHandler(path, "w")
+        logger = logging.getLogger("cdl.runtime.benchmarks")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            with Meter() as meter:
+                block(meter)
+        finally:
+            logger.removeHandler(handler)
+        return read_measured(path)
+
+    return run
+
+
+def test_the_processors_energy_is_shared_by_processor_time_and_may_start_again(measure, tmp_path):
+    root = tmp_path / "powercap"
+    one = counter(root, "intel-rapl:0", 900)
+    two = counter(root, "intel-rapl:1", 5, kind="package-1")
+    counter(root, "intel-rapl:0:0", 1, kind="core")  # is in its package
+    whole = counter(root, "intel-rapl:2", 1, kind="psys")  # holds the packages
+
+    def work(meter):
+        one.write_text("80000000")  # 180 J later: it went through 1000
+        two.write_text("545000000")  # 540 J
+        whole.write_text("900000000")
+
+    assert measure(work) == Measured(processor_wh=pytest.approx(0.5 * 720 / 3600))
+
+
+def test_a_machine_that_tells_nothing_leaves_nothing(measure, tmp_path):
+    assert measure(lambda meter: None) == Measured()
+    assert Measured().energy_wh is None
+    assert read_measured(tmp_path / "missing.log") == Measured()
+    (tmp_path / "old.log").write_text("2026 INFO cdl.learning.loop: task 0\n")
+    assert read_measured(tmp_path / "old.log") == Measured()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_gpus_energy_counts_only_for_a_job_that_has_it_alone(measure, monkeypatch, alone):
+    said = iter([5_000, 5_000, 7_205_000])  # mJ: when asked whether it can, before, after
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(said),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+    def work(meter):
+        with meter.on("GPU-1", alone):
+            pass
+
+    found = measure(work)
+    assert found.gpu_seconds >= 0
+    assert found.gpu_wh == (pytest.approx(2.0) if alone else None)
+    assert found.energy_wh == found.gpu_wh  # what is missing of a GPU is not made up for
+
+
+def test_a_gpu_that_does_not_tell_its_energy_is_no_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # importing it is an ImportError
+    assert energy_of("0") is None
