@@ -35,6 +35,12 @@ class Injection:
     additions: Mapping[int, KeyValue] = field(default_factory=dict)
     token: Tensor | None = None
 
+    def first(self, depth: int) -> int:
+        """Return the first of `depth` blocks that something enters, `depth` if nothing does."""
+        if self.token is not None:
+            return 0
+        return min((*self.prefixes, *self.suffixes, *self.additions), default=depth)
+
 
 class Entrance:
     """Stands in a block's attention where timm calls `scaled_dot_product_attention`."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from cdl.backbones import families
 from cdl.backbones.shape import BackboneShape
-from cdl.backbones.vit import Encoded, Injection, encode
+from cdl.backbones.vit import Begun, Encoded, Injection, encode
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
@@ -111,7 +111,12 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def encode(
-        self, images: Tensor, injection: Injection | None = None, keep_blocks: int = 0
+        self,
+        images: Tensor,
+        injection: Injection | None = None,
+        keep_blocks: int = 0,
+        begun: Begun | None = None,
+        begin: bool = False,
     ) -> Encoded:
         """Normalise images `[B, 3, H, W]` in 0..1 and encode them (see `cdl.backbones.vit.encode`).
 
@@ -121,10 +126,11 @@ class Backbone(nn.Module):
         if images.shape[-1] != self.size:
             images = self._resized(images)
         inputs = ((images - self.mean) / self.std).to(self.dtype)
-        encoded = encode(self.vit, inputs, injection, keep_blocks)
+        encoded = encode(self.vit, inputs, injection, keep_blocks, begun, begin)
         given = images.dtype
         blocks = tuple(block.to(given) for block in encoded.blocks)
-        return Encoded(encoded.tokens.to(given), encoded.features.to(given), blocks)
+        tokens, features = encoded.tokens.to(given), encoded.features.to(given)
+        return Encoded(tokens, features, blocks, encoded.begun)
 
     def _resized(self, images: Tensor) -> Tensor:
         mode = "bicubic" if self.interpolation == "bicubic" else "bilinear"

@@ -9,7 +9,19 @@ from torch import Tensor
 from cdl.backbones.attention import Injection, KeyValue, entrance
 from cdl.runtime.errors import CdlError
 
-__all__ = ["Encoded", "Injection", "KeyValue", "encode"]
+__all__ = ["Begun", "Encoded", "Injection", "KeyValue", "encode"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a pass without prompts holds that a second one of the same images need not compute.
+
+    inputs: tokens `[B, N, D]` before each block, and behind the last one.
+    positions: rotations of the tokens, if there are any.
+    """
+
+    inputs: tuple[Tensor, ...]
+    positions: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -24,11 +36,13 @@ class Encoded:
     blocks: outputs `[B, N, D]` of the last blocks before the final norm, if kept: the class token,
         if there is one, and image tokens; registers are left out, so that models with and without
         them can be compared.
+    begun: if asked for.
     """
 
     tokens: Tensor
     features: Tensor
     blocks: tuple[Tensor, ...]
+    begun: Begun | None = None
 
 
 def encode(
@@ -36,6 +50,8 @@ def encode(
     images: Tensor,
     injection: Injection | None = None,
     keep_blocks: int = 0,
+    begun: Begun | None = None,
+    begin: bool = False,
 ) -> Encoded:
     """Run normalised images `[B, 3, H, W]` through timm's own blocks, one after the other.
 
@@ -45,25 +61,32 @@ def encode(
         injection: what enters; rotary positions are for image tokens only, registers are tokens
             like any other.
         keep_blocks: how many of the last blocks' outputs are kept.
+        begun: by a pass of the same images into which nothing was injected; this one goes on from
+            there, with the first block that something enters.
+        begin: whether another one shall go on from here.
     """
     injection = injection or Injection()
     if injection.additions and vit.cls_token is None:
         raise CdlError("additions go to the class token, and this backbone has none")
-    x = vit._pos_embed(vit.patch_embed(images))
-    x, positions = x if isinstance(x, tuple) else (x, None)
-    x = vit.norm_pre(x)
+    done = 0 if begun is None else injection.first(len(vit.blocks))
+    x, positions = _embedded(vit, images) if begun is None else (begun.inputs[0], begun.positions)
     if injection.token is not None:
         x = torch.cat([x, injection.token.expand(x.shape[0], 1, -1).to(x.dtype)], dim=1)
         positions = None if positions is None else _unrotated(positions)
-    outputs = []
+    outputs, inputs = [], [x]
     for layer, block in enumerate(vit.blocks):
-        door = entrance(block)
-        door.open(injection, layer)
-        if positions is None:
-            x = block(x)
+        if begun is not None and layer < done:
+            x = begun.inputs[layer + 1]
         else:
-            x = block(x, rope=positions[layer] if vit.rope_mixed else positions)
-        door.close()
+            door = entrance(block)
+            door.open(injection, layer)
+            if positions is None:
+                x = block(x)
+            else:
+                x = block(x, rope=positions[layer] if vit.rope_mixed else positions)
+            door.close()
+        if begin:
+            inputs.append(x)
         if layer >= len(vit.blocks) - keep_blocks:
             outputs.append(_without_registers(vit, x))
     x = vit.norm(x)
@@ -72,7 +95,14 @@ def encode(
     else:
         pooled = vit.forward_head(x[:, :-1], pre_logits=True)
         read = torch.stack([pooled, vit.fc_norm(x[:, -1])], dim=1)
-    return Encoded(x, read, tuple(outputs))
+    return Encoded(x, read, tuple(outputs), Begun(tuple(inputs), positions) if begin else None)
+
+
+def _embedded(vit: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the tokens before the first block, and their rotations if there are any."""
+    x = vit._pos_embed(vit.patch_embed(images))
+    x, positions = x if isinstance(x, tuple) else (x, None)
+    return vit.norm_pre(x), positions
 
 
 def _without_registers(vit: Any, tokens: Tensor) -> Tensor:

@@ -57,6 +57,34 @@ def test_prefixes_leave_the_number_of_tokens_and_reach_every_token(toy_backbone)
     assert not torch.isclose(plain.blocks[1], prompted.blocks[1]).all(-1).any()
 
 
+PREFIX, SUFFIX, ADDITION = ((torch.ones(n),) * 2 for n in ((2, 3, 12), (3, 12), 12))
+
+
+@pytest.mark.parametrize(
+    ("injection", "first"),
+    [
+        (Injection(prefixes={3: PREFIX}), 3),
+        (Injection(prefixes={4: PREFIX}, additions={1: ADDITION}), 1),
+        (Injection(suffixes={5: SUFFIX}), 5),
+        (Injection(token=torch.ones(1, 12)), 0),
+        (Injection(), 6),
+    ],
+)
+def test_a_second_pass_goes_on_where_something_enters_and_says_the_same(
+    toy_backbone, injection, first
+):
+    backbone, ran = toy_backbone(), []
+    images = torch.rand(2, 3, 8, 8)
+    plain = backbone.encode(images, begin=True)
+    alone = backbone.encode(images, injection, keep_blocks=6)
+    for layer, block in enumerate(backbone.vit.blocks):
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+    second = backbone.encode(images, injection, keep_blocks=6, begun=plain.begun)
+    assert ran == list(range(first, 6))
+    pairs = zip((alone.tokens, *alone.blocks), (second.tokens, *second.blocks), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_softmax_does_not_mind_the_order_of_prefix_and_suffix(toy_backbone):
     vit = toy_backbone().vit
     images, pair = torch.rand(2, 3, 8, 8), (torch.randn(3, 12), torch.randn(3, 12))
