@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
+from cdl.backbones.vit import Begun
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
@@ -49,12 +50,30 @@ class Model(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, as evaluation does."""
-        own = None if self.query is None else self.query.query(views)
-        foreign = own
+        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, as evaluation does.
+
+        Where the query is the own backbone's, its pass and that with prompts share all blocks
+        before the first one that something enters.
+        """
+        own, foreign, begun = self.queries(views)
+        return self.answer(views, own, foreign, begun)
+
+    def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, Begun | None]:
+        """Return the queries `[B, Dq]` that own and mapped prompts read, and what is shared."""
+        if self.query is None:
+            return None, None, None
+        encoded = self.query.encode(views, begin=self.query is self.learner.backbone)
+        own = foreign = encoded.features[:, 0]
         if self.foreign is not None and self.foreign is not self.query:
             foreign = self.foreign.query(views)
-        return self.learner.predict(self.learner(views, own, self.task, foreign), self.n_classes)
+        return own, foreign, encoded.begun
+
+    def answer(
+        self, views: Tensor, own: Tensor | None, foreign: Tensor | None, begun: Begun | None = None
+    ) -> Tensor:
+        """Return logits of views whose queries are known."""
+        output = self.learner(views, own, self.task, foreign, begun=begun)
+        return self.learner.predict(output, self.n_classes)
 
 
 @dataclass(frozen=True)

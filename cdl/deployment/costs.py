@@ -1,0 +1,118 @@
+"""What one prediction takes, counted and not timed: parameters, operations, passes of blocks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdl.deployment.trained import Model
+
+PARTS = ("backbone", "query_backbone", "prompts", "head", "distiller")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one prediction.
+
+    parameters: read by it, by part of `PARTS`; a query that the own backbone makes needs no other.
+    gflops: 10^9 multiplications and additions for one image.
+    gflops_without_query: were its query known.
+    block_passes: how often a block of a ViT runs.
+    shared_blocks: of them, those whose output both the query's pass and that with prompts read.
+    """
+
+    parameters: Mapping[str, int]
+    gflops: float
+    gflops_without_query: float
+    block_passes: int
+    shared_blocks: int
+
+    def text(self) -> str:
+        """Return them as a sentence."""
+        shared = ""
+        if self.gflops > self.gflops_without_query:
+            shared = f", {self.shared_blocks} of them for query and answer together"
+        return f"a prediction runs {self.block_passes} blocks{shared}: {self.gflops:.3g} GFLOPs"
+
+
+@torch.no_grad()
+def costs(model: Model, size: int) -> Costs:
+    """Count what the prediction for a view `[1, 3, size, size]` takes."""
+    views = torch.zeros(1, 3, size, size)
+    backbones = [model.learner.backbone]
+    if model.query is not None and model.query is not model.learner.backbone:
+        backbones.append(model.query)
+    blocks = [block for backbone in backbones for block in backbone.vit.blocks]
+    runs = _Runs(blocks)
+    with _Read() as read:
+        model(views)
+    runs.stop()
+    own, foreign, _ = model.queries(views)
+    alone = model.learner.backbone.depth if model.query is not None else 0
+    return Costs(
+        {part: read.parameters(modules) for part, modules in _parts(model).items()},
+        _flops(lambda: model(views)) / 1e9,
+        _flops(lambda: model.answer(views, own, foreign)) / 1e9,
+        runs.count,
+        len(blocks) + alone - runs.count if len(backbones) == 1 else 0,
+    )
+
+
+def _parts(model: Model) -> dict[str, list[nn.Module]]:
+    """Return what each of `PARTS` consists of."""
+    learner = model.learner
+    queries = [q for q in (model.query, model.foreign) if q and q is not learner.backbone]
+    return {
+        "backbone": [learner.backbone],
+        "query_backbone": [*queries],
+        "prompts": [learner.prompts],
+        "head": [learner.head],
+        "distiller": [learner.distiller],
+    }
+
+
+def _flops(ask: Callable[[], Tensor]) -> int:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        ask()
+    return int(counter.get_total_flops())
+
+
+class _Runs:
+    """Counts how often blocks run."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        self.count = 0
+        self._hooks = [block.register_forward_hook(self._ran) for block in blocks]
+
+    def _ran(self, *_: Any) -> None:
+        self.count += 1
+
+    def stop(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+class _Read(TorchFunctionMode):
+    """Remembers every tensor that a function of torch reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ids: set[int] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
+    ) -> Any:
+        for value in torch.utils._pytree.tree_leaves((args, kwargs)):
+            if isinstance(value, nn.Parameter):
+                self._ids.add(id(value))
+        return func(*args, **(kwargs or {}))
+
+    def parameters(self, modules: Sequence[nn.Module]) -> int:
+        """Return the size of the parameters of modules that were read."""
+        found = {id(p): p.numel() for module in modules for p in module.parameters()}
+        return sum(n for key, n in found.items() if key in self._ids)
