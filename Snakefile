@@ -20,6 +20,13 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/cache.smk"
 include: "workflow/rules/learn.smk"
 include: "workflow/rules/evaluate.smk"
+
+
+if GRID.deployed:
+
+    include: "workflow/rules/deploy.smk"
+
+
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/report.smk"
 

@@ -1,10 +1,14 @@
 """A study that nobody ran: files of finished runs with made-up numbers, for figures and pages."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
+from cdl.report.deployment import on_page
 from cdl.report.intervals import intervals
 from cdl.report.page import write_page
 from cdl.report.tables import CELL, collect, read_predictions
@@ -13,6 +17,9 @@ from cdl.study.layout import RunFiles
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
 LEARNER = {"seed": 0, "training": {"lr": 0.005}}
+SPEEDS = ("latency_p50_ms", "latency_p95_ms", "images_per_second_1", "images_per_second_2")
+SPEEDS += ("peak_memory_mb",)
+MACHINE = {"cpu": "Abacus 1", "cores": 3, "system": "Wood", "onnxruntime": "1", "load_before": 0.5}
 LEARNERS = [
     ("", "big", "none"),
     ("", "small", "none"),
@@ -61,6 +68,29 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50)
                 )
                 costs.append([f"{run}/task{t}/cost.tsv" for t in range(tasks)])
     return collect(rows, results, costs)
+
+
+def make_deployment(folder, results):
+    """Write the table of deployment of some runs; return the paths that the report reads."""
+    rng = np.random.default_rng(1)
+    parts = {f"parameters_{part}": 1000 for part in ("backbone", "prompts", "head")}
+    parts |= {"parameters_query_backbone": 0, "parameters_distiller": 0}
+    costs = {"gflops": 2.5, "gflops_without_query": 1.25, "block_passes": 24, "shared_blocks": 0}
+    rows = [
+        {**row, "weights": weights, "accuracy": row["final_average_accuracy"], "megabytes": 3.9}
+        | {"forgetting": 1.5 if weights == "fp32" else None, **parts, **costs}
+        | {name: rng.uniform(1, 9) for name in SPEEDS}
+        for row in results.to_dict("records")
+        for weights in ("fp32", "int8")
+    ]
+    csv, record = folder / "deployment.csv", folder / "deployment.json"
+    pd.DataFrame(rows).to_csv(csv, index=False)
+    write_json(record, {"machine": MACHINE}, files=[csv])
+    return SimpleNamespace(
+        deployment=str(csv),
+        deployment_record=str(record),
+        deployment_figures=[f"{folder}/deployment.{kind}" for kind in ("svg", "pdf", "png")],
+    )
 
 
 def write_run(folder, teacher, tasks, images, rng):
@@ -121,8 +151,11 @@ def write_study_page(folder, configuration="", manifests=None, **size):
     files = {run: RunFiles(run) for run in results["run"]}
     rules = (results["teacher"] == "").map({True: "train", False: "distil"})
     jobs = zip(results["run"], results["n_tasks"], rules, strict=True)
+    deployment = make_deployment(folder, results)
+    Path(deployment.deployment_figures[0]).write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     write_page(
         f"{folder}/index.html",
+        deployment=on_page(deployment),
         name="study",
         configuration=configuration,
         tables={

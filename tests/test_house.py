@@ -32,7 +32,7 @@ BELOW = {
     "learning": ["runtime", "data", "backbones", "prompts", "distillers", "learners"],
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
-    + ["study.layout"],
+    + ["study.layout", FACTS[0]],
     "report": ["runtime", "evaluation.metrics"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folders"]

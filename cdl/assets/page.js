@@ -299,7 +299,23 @@ function addProvenance() {
     fold(`all values of ${content.name} in use`, make("pre", {}, content.configuration)));
 }
 
+/** What exported students cost: the figure of each dataset, a table, the machine. */
+function addDeployment({ machine, note, rows, figures }) {
+  const heads = Object.keys(rows[0]);
+  const cell = (text) => make("td", { class: /^[\d.,−-]+$/.test(text) ? "number" : "" }, text);
+  byId("deployment").hidden = false;
+  byId("deployment").append(
+    make("p", { class: "note" }, `Machine: ${machine}`),
+    ...figures.map((svg) => make("img",
+      { src: `data:image/svg+xml;base64,${svg}`, alt: "Accuracy against latency; the numbers stand below" })),
+    make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Deployment" }, make("table", {},
+      make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
+      make("tbody", {}, rows.map((row) => make("tr", {}, heads.map((head) => cell(row[head]))))))),
+    make("p", { class: "note" }, note));
+}
+
 addFilters();
+if (content.deployment) addDeployment(content.deployment);
 addProvenance();
 drawPanels();
 follow();

@@ -17,6 +17,13 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
+class Int8(StrEnum):
+    """How weights become eight bits: inputs' ranges computed, or fixed by training images."""
+
+    dynamic = "dynamic"
+    static = "static"
+
+
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as the tables name it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder to make.")],
@@ -24,7 +31,7 @@ def export(
         int | None, typer.Option(help="After which task, counted from 0; else the last.")
     ] = None,
     format: Annotated[Format, typer.Option(help="Of the model.")] = Format.onnx,
-    int8: Annotated[bool, typer.Option("--int8", help="Weights in eight bits.")] = False,
+    int8: Annotated[Int8 | None, typer.Option(help="Weights in eight bits.")] = None,
     check: Annotated[bool, typer.Option(help="Compare all test images' classes.")] = True,
     as_json: AsJson = False,
 ) -> None:

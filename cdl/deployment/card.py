@@ -1,76 +1,136 @@
-"""What goes with an exported student: what it learnt, from what, and how well it knows it."""
+"""What goes with an exported student, in the form that the Hugging Face Hub reads."""
 
-from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-import yaml
+import timm
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+import cdl
 from cdl.data.stream import Stream
+from cdl.deployment.trained import TrainedStudent, find_backbone
+from cdl.runtime import artifacts
+from cdl.sources import LICENCES
+from cdl.study.layout import ResultsFolder, record_of
 
-_LIMITS = """\
-It knows the classes named here and no others: any image gets one of them. It was tested on images
-of the kind that it learnt from, and nowhere else. Its weights contain those of its backbone, whose
-licence goes on, and so may that of the images."""
+_UNKNOWN = "not recorded; whoever passes it on has to find out"
+_EMBEDDED = (
+    "non-commercial research, as ImageNet's images, from which Tiny-ImageNet derives; they ship "
+    "with cdl, whose MIT licence does not cover them"
+)
 
 
-def card(results: Mapping[str, Any], task: int, remarks: list[str]) -> str:
-    """Return a model card in Markdown, with the header that the Hugging Face Hub reads.
+def card(student: TrainedStudent, remarks: list[str]) -> str:
+    """Return a model card in Markdown.
 
     Args:
-        results: of `results.json`.
-        task: after which the student was exported, counted from 0.
-        remarks: on how the graph's answers compare with those evaluated.
+        student: what was exported, after one of its tasks.
+        remarks: on how the graph's answers compare, what they cost and how long they take.
     """
-    spec, matrix = results["learner"], results["matrix"]
+    results, task = student.results, student.model.task
+    spec, matrix = results["learner"], results["matrix"][task]
     stream = Stream.build(len(results["classes"]), **spec["stream"], seed=spec["seed"])
-    method, distiller = spec["method"]["name"], spec["distiller"]["name"]
-    header = {
-        "library_name": "onnx",
-        "pipeline_tag": "image-classification",
-        "tags": ["continual-learning", "distillation", method, distiller],
-    }
-    taught = f", taught by {spec['teacher']} with {distiller}" if spec["teacher"] else ""
-    rows = [
-        f"| {t + 1} | {', '.join(results['classes'][stream.classes(t)])} | {matrix[task][t]:.2f} |"
+    tasks = [
+        {"classes": results["classes"][stream.classes(t)], "accuracy": matrix[t]}
         for t in range(task + 1)
     ]
-    average = sum(matrix[task][: task + 1]) / (task + 1)
-    lines = [
-        "---",
-        yaml.safe_dump(header, sort_keys=False).strip(),
-        "---",
-        f"# {spec['backbone']} with {method}{taught}",
-        "",
-        f"A {spec['role']} that learnt {task + 1} of {len(stream.sizes)} tasks one after the other "
-        f"(seed {spec['seed']}); its backbone stayed frozen.",
-        "",
-        "| task | classes | accuracy in % |",
-        "|---|---|---|",
-        *rows,
-        "",
-        f"On average {average:.2f} %, of all classes seen. Evaluated on "
-        f"{sum(results['test_images'][: task + 1])} test images.",
-        *_forgetting(matrix, task),
-        *(f"The exported graph: {remark}." for remark in remarks),
-        "",
-        "## Use and limits",
-        "",
-        _LIMITS,
-        "",
-        "## Made from",
-        "",
-        *(f"- weights of {name}: {sha}" for name, sha in results["backbones"].items()),
-        *(f"- {split} images: {sha}" for split, sha in results["data"].items()),
-        f"- checkpoint: {results['checkpoints'][task]}",
-        f"- versions: {', '.join(f'{k} {v}' for k, v in results['versions'].items())}",
-        "",
+    average = sum(matrix[: task + 1]) / (task + 1)
+    forgetting = _forgetting(results["matrix"], task)
+    source = _source(student)
+    backbone = _backbone(student)
+    licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
+    embedded = (files("cdl") / "assets" / f"{backbone['model']}.safetensors").is_file()
+    method, distiller = spec["method"]["name"], spec["distiller"]["name"]
+    taught = f", taught by {spec['teacher']} with {distiller}" if spec["teacher"] else ""
+    title = f"{spec['backbone']} with {method}{taught}"
+    named = source.get("id") or source.get("name", "unknown")
+    data = ModelCardData(
+        license=licence or "other",
+        license_name=None if licence else "see-the-card",
+        library_name="onnx",
+        pipeline_tag="image-classification",
+        tags=["continual-learning", "distillation", "onnx", method, distiller],
+        datasets=[source["id"]] if "id" in source else None,
+        base_model=f"timm/{backbone['model']}" if licence else None,
+        metrics=["accuracy"],
+        model_name=title,
+        eval_results=[
+            EvalResult("image-classification", named, named, kind, round(value, 4))
+            for kind, value in (("accuracy", average), ("forgetting", forgetting))
+            if value is not None
+        ],
+    )
+    return str(
+        ModelCard.from_template(
+            data,
+            template_str=(files("cdl") / "assets" / "card.md").read_text(encoding="utf-8"),
+            title=title,
+            role=spec["role"],
+            tasks=tasks,
+            n_tasks=len(stream.sizes),
+            version=cdl.__version__,
+            average=average,
+            forgetting=forgetting,
+            n_classes=len(student.classes),
+            test_images=sum(results["test_images"][: task + 1]),
+            remarks=remarks,
+            protocol=_protocol(student, named),
+            weights_licence=_EMBEDDED if embedded else licence or _UNKNOWN,
+            data_licence=LICENCES.get(source.get("name", ""), _UNKNOWN),
+            provenance=_provenance(student),
+        )
+    )
+
+
+def _source(student: TrainedStudent) -> dict[str, Any]:
+    """Return what the packed training images came from, as far as it lies beside the run."""
+    wanted = student.results["data"]["train"]
+    for packed in ResultsFolder.of_run(Path(student.files.folder)).packed("*"):
+        manifest = artifacts.read_json(packed.manifest)
+        if manifest["splits"]["train"]["sha256"] == wanted:
+            return dict(manifest["source"])
+    return {}
+
+
+def _backbone(student: TrainedStudent) -> dict[str, Any]:
+    """Return what the record of the own backbone says."""
+    name = student.results["learner"]["backbone"]
+    folder = ResultsFolder.of_run(Path(student.files.folder))
+    path = find_backbone(folder, name, student.results["backbones"][name])
+    return artifacts.read_json(record_of(path))
+
+
+def _forgetting(matrix: list[list[float]], task: int) -> float | None:
+    """Return what earlier tasks lost since they were learnt, on average; None after the first."""
+    return sum(matrix[t][t] - matrix[task][t] for t in range(task)) / task if task else None
+
+
+def _protocol(student: TrainedStudent, data: str) -> dict[str, str]:
+    """Return how the student learnt, in words."""
+    spec = student.results["learner"]
+
+    def listed(values: dict[str, Any]) -> str:
+        return ", ".join(f"{k} {v}" for k, v in values.items() if k != "name" and v is not None)
+
+    found = {
+        "data": f"{data}, {spec['images_per_class'] or 'all'} training images of each class",
+        "tasks": f"{spec['stream']['tasks']}, class order {spec['stream']['class_order']}",
+        "views": listed(spec["view"]),
+        "training": listed(spec["training"]),
+        f"method {spec['method']['name']}": listed(spec["method"]),
+        f"distiller {spec['distiller']['name']}": listed(spec["distiller"]),
+        "query": f"of {spec['query']}",
+        "seed": str(spec["seed"]),
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _provenance(student: TrainedStudent) -> list[str]:
+    results = student.results
+    return [
+        *(f"weights of {name}: {sha}" for name, sha in results["backbones"].items()),
+        *(f"{split} images: {sha}" for split, sha in results["data"].items()),
+        f"checkpoint: {results['checkpoints'][student.model.task]}",
+        f"versions: {', '.join(f'{k} {v}' for k, v in results['versions'].items())}",
     ]
-    return "\n".join(lines)
-
-
-def _forgetting(matrix: list[list[float]], task: int) -> list[str]:
-    """Return a sentence on what earlier tasks lost since they were learnt."""
-    if task == 0:
-        return []
-    lost = sum(matrix[t][t] - matrix[task][t] for t in range(task)) / task
-    return [f"Since they were learnt, earlier tasks lost {lost:.2f} points on average."]

@@ -1,90 +1,68 @@
 """A finished run to a folder that needs neither cdl's training code nor torch, and its proof."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 
-from cdl.data.packed import Packed
 from cdl.deployment.card import card
-from cdl.deployment.exported import ExportedStudent
-from cdl.deployment.graph import INPUT, OUTPUT, Graph, write_onnx
-from cdl.deployment.quantised import to_int8
-from cdl.deployment.student import CARD, CLASSES, MODEL, PREPROCESSING, batches
+from cdl.deployment.costs import Costs, costs
+from cdl.deployment.graph import INPUT, OUTPUT, Graph, to_int8, write_onnx
+from cdl.deployment.measure import latency, this_machine
+from cdl.deployment.parity import (
+    Parity,
+    TestImages,
+    accuracy,
+    compare,
+    test_images,
+    training_images,
+)
+from cdl.deployment.student import CARD, CLASSES, MODEL, PREPROCESSING, ExportedStudent
 from cdl.deployment.trained import TrainedStudent
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import ResultsFolder
-
-_AT_A_TIME = 256
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How the graph's answers compare.
-
-    images: test images of the tasks learnt.
-    unlike_torch: for how many the best class is not that of torch.
-    unlike_evaluation: for how many it is not the one in `predictions.parquet`; None after an
-        earlier task, of which nothing stands there.
-    rounded: whether evaluation computed with numbers rounded to fewer bits than fp32.
-    largest: difference of a logit to torch's.
-    """
-
-    images: int
-    unlike_torch: int
-    unlike_evaluation: int | None
-    rounded: bool
-    largest: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the graph says what was evaluated; where that was rounded, what torch says."""
-        exact = self.unlike_evaluation is not None and not self.rounded
-        return not (self.unlike_evaluation if exact else self.unlike_torch)
-
-    def text(self) -> str:
-        """Return it as a sentence."""
-        same = self.images - self.unlike_torch
-        parts = [f"best class as torch's for {same} of {self.images} test images"]
-        if self.unlike_evaluation is not None:
-            rounded = " (which was rounded)" if self.rounded else ""
-            same = self.images - self.unlike_evaluation
-            parts.append(f"as evaluation's{rounded} for {same}")
-        return f"{', '.join(parts)}; largest difference of a logit {self.largest:.1e}"
 
 
 @dataclass(frozen=True)
 class Int8:
-    """What eight bits cost: bytes of the model and percent of test images, before and after.
+    """What eight bits cost: before and after, bytes of the model, accuracy, milliseconds an image.
 
-    Accuracies are None where nothing was compared.
+    kind: `dynamic` or `static`.
+    accuracy: mean over tasks, percent; None where nothing was compared.
+    latency: median of single images, one thread.
     """
 
+    kind: str
     bytes: tuple[int, int]
     accuracy: tuple[float, float] | None
+    latency: tuple[float, float]
 
     def text(self) -> str:
         """Return it as a sentence."""
         before, after = (n / 1e6 for n in self.bytes)
-        size = f"int8: {before:.1f} MB before, {after:.1f} MB after"
-        if self.accuracy is None:
-            return size
-        return "{}; accuracy {:.2f} % before, {:.2f} % after".format(size, *self.accuracy)
+        text = f"int8 ({self.kind}): {before:.1f} MB before, {after:.1f} MB after; "
+        if self.accuracy is not None:
+            text += "accuracy {:.2f} % before, {:.2f} % after; ".format(*self.accuracy)
+        return text + "{:.2f} ms an image before, {:.2f} ms after".format(*self.latency)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: its folder, the size of the model in bytes, and the comparisons."""
+    """What an export wrote: its folder, the size of the model in bytes, and the comparisons.
+
+    latency: milliseconds of one image on the machine, one thread, median.
+    """
 
     folder: str
     classes: int
     bytes: int
+    costs: Costs
+    latency: float
+    machine: str
     parity: Parity | None
     int8: Int8 | None = None
 
@@ -98,13 +76,18 @@ class Exported:
         return "\n".join([size, *self.remarks()])
 
     def remarks(self) -> list[str]:
-        """Return how its answers compare."""
+        """Return how its answers compare and what they cost."""
         parity = self.parity.text() if self.parity else "not compared with what was evaluated"
-        return [parity] + ([self.int8.text()] if self.int8 else [])
+        cost = f"{self.costs.text()}; {self.latency:.2f} ms on one thread of {self.machine}"
+        return [parity, *([self.int8.text()] if self.int8 else []), cost]
 
 
 def export(
-    run: Path, folder: Path, task: int | None = None, check: bool = True, int8: bool = False
+    run: Path,
+    folder: Path,
+    task: int | None = None,
+    check: bool = True,
+    int8: str | None = None,
 ) -> Exported:
     """Write a student as a folder of its own.
 
@@ -113,11 +96,12 @@ def export(
         folder: to make.
         task: after which, counted from 0; None: the last.
         check: whether its answers are compared with torch's and with evaluation's.
-        int8: whether its weights are rounded to eight bits, after the comparison.
+        int8: `dynamic` or `static`: how its weights are rounded to eight bits, after the
+            comparison; None: not at all.
 
     Raises:
         CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, the folder is
-            not empty, or the test images to compare with are not there.
+            not empty, or the images to compare or to calibrate with are not there.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CdlError(f"{folder}: exists and is kept; name another folder")
@@ -134,28 +118,39 @@ def export(
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
     _write(folder / PREPROCESSING, json.dumps(preprocessing(student), indent=2) + "\n")
     parity = None if frame is None else compare(student, ExportedStudent(folder), frame)
-    rounded = _to_int8(folder, frame) if int8 else None
     size = (folder / MODEL).stat().st_size
-    answer = Exported(str(folder), len(student.classes), size, parity, rounded)
-    _write(folder / CARD, card(student.results, model.task, answer.remarks()))
+    counted = costs(model, student.views.size)
+    took, machine = latency(ExportedStudent(folder), _image(student)), this_machine()["cpu"]
+    answer = Exported(str(folder), len(student.classes), size, counted, took, machine, parity)
+    if int8 is not None:
+        answer = _rounded(answer, student, int8, frame)
+    _write(folder / CARD, card(student, answer.remarks()))
     return answer
 
 
-def _to_int8(folder: Path, images: tuple[Packed, pd.DataFrame] | None) -> Int8:
-    """Round the weights of a folder's model; ask it about test images before and after."""
-    sizes, accuracies = [], []
+def _rounded(
+    answer: Exported, student: TrainedStudent, kind: str, images: TestImages | None
+) -> Exported:
+    """Round the weights of an exported folder; ask it about test images before and after."""
+    folder = Path(answer.folder)
+    calibrating = training_images(student) if kind == "static" else None
+    sizes, accuracies, times = [], [], []
     for rounded in (False, True):
         if rounded:
-            to_int8(folder / MODEL)
+            to_int8(folder / MODEL, calibrating)
         sizes.append((folder / MODEL).stat().st_size)
+        asked = ExportedStudent(folder)
+        times.append(latency(asked, _image(student)) if rounded else answer.latency)
         if images is not None:
-            student, (split, frame) = ExportedStudent(folder), images
-            names = [
-                n for p in _pixels(split, frame["image"].to_numpy()) for n in student.predict(p)
-            ]
-            accuracies.append(100 * float((frame["class"].to_numpy() == names).mean()))
-    before, after = sizes
-    return Int8((before, after), (accuracies[0], accuracies[1]) if accuracies else None)
+            accuracies.append(accuracy(asked, images))
+    found = (accuracies[0], accuracies[1]) if accuracies else None
+    int8 = Int8(kind, (sizes[0], sizes[1]), found, (times[0], times[1]))
+    return replace(answer, bytes=sizes[1], latency=times[1], int8=int8)
+
+
+def _image(student: TrainedStudent) -> tuple[int, int]:
+    """Return height and width of the images that are timed: those of the test view."""
+    return (student.views.test_resize or student.views.size,) * 2
 
 
 def preprocessing(student: TrainedStudent) -> dict[str, Any]:
@@ -176,67 +171,40 @@ def preprocessing(student: TrainedStudent) -> dict[str, Any]:
     }
 
 
-def test_images(student: TrainedStudent) -> tuple[Packed, pd.DataFrame]:
-    """Return the test split and the predictions of a run, those of the tasks learnt.
-
-    Raises:
-        CdlError: the split is not there, or something is damaged.
-    """
-    files, needed = student.files, student.results["data"]["test"]
-    artifacts.check_files(files.results, files.predictions)
-    frame = pd.read_parquet(files.predictions)
-    for packed in ResultsFolder.of_run(Path(files.folder)).packed("*"):
-        if artifacts.read_json(packed.manifest)["splits"]["test"]["sha256"] == needed:
-            return Packed(packed.folder, "test"), frame[frame["task"] <= student.model.task]
-    raise CdlError(
-        f"{files.folder}: the test images that it was evaluated on are not below its folder of "
-        "results, so nothing can be compared; export with --no-check"
-    )
-
-
-def compare(
-    student: TrainedStudent, exported: ExportedStudent, images: tuple[Packed, pd.DataFrame]
-) -> Parity:
-    """Ask torch and the graph about every test image."""
-    split, frame = images
-    best, torchs, largest = [], [], 0.0
-    for pixels in _pixels(split, frame["image"].to_numpy()):
-        both = np.zeros((2, len(pixels), len(student.classes)), np.float32)
-        for rows in batches(pixels):
-            some = [pixels[row] for row in rows]
-            for one, logits in zip((student, exported), both, strict=True):
-                logits[rows] = one.logits(one.preprocess(some))
-        largest = max(largest, float(np.abs(both[0] - both[1]).max()))
-        torchs.append(both[0].argmax(1))
-        best.append(both[1].argmax(1))
-    found, spec = np.concatenate(best), student.results["learner"]
-    last = student.model.task == len(student.results["checkpoints"]) - 1
-    names = np.array(student.classes)[found]
-    return Parity(
-        len(frame),
-        int((found != np.concatenate(torchs)).sum()),
-        int((names != frame["predicted"].to_numpy()).sum()) if last else None,
-        _rounded(spec),
-        largest,
-    )
-
-
-def _rounded(spec: Mapping[str, Any]) -> bool:
-    return "precision" in spec or "cache_dtype" in spec
-
-
-def _pixels(split: Packed, indices: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield images `[H, W, 3]` of a split, many at a time."""
-    for some in torch.tensor(indices).split(_AT_A_TIME):
-        chosen = split.pixels(some)
-        found = []
-        places = zip(chosen.offsets.tolist(), chosen.sizes.tolist(), strict=True)
-        for offset, (height, width) in places:
-            flat = chosen.flat[offset : offset + 3 * height * width]
-            found.append(flat.view(height, width, 3).numpy())
-        yield found
-
-
 def _write(path: Path, text: str) -> None:
     with artifacts.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def deploy(run: Path, folders: Mapping[str, Path], record: Path, int8: str) -> None:
+    """Export a finished run with weights of both kinds, and record what is known without a clock.
+
+    Args:
+        run: its folder.
+        folders: to make anew, `fp32` and `int8`.
+        record: JSON to write, which vouches for both graphs.
+        int8: see `export`.
+
+    Raises:
+        CdlError: as `export`, or the graph does not say what was evaluated.
+    """
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
+    answer = export(run, folders["fp32"])
+    if answer.parity is None or not answer.parity.holds:
+        raise CdlError(f"{run}: the graph does not say what was evaluated: {answer.text()}")
+    shutil.copytree(folders["fp32"], folders["int8"])
+    student = TrainedStudent.open(run, threads=torch.get_num_threads())
+    copy = replace(answer, folder=str(folders["int8"]))
+    both = _rounded(copy, student, int8, test_images(student))
+    _write(folders["int8"] / CARD, card(student, both.remarks()))
+    assert both.int8 is not None and both.int8.accuracy is not None
+    facts = {
+        "accuracy": dict(zip(folders, both.int8.accuracy, strict=True)),
+        "forgetting": student.results["metrics"]["forgetting"],
+        "bytes": dict(zip(folders, both.int8.bytes, strict=True)),
+        "costs": asdict(answer.costs),
+        "parity": asdict(answer.parity),
+        "image": _image(student),
+    }
+    artifacts.write_json(record, facts, files=[folder / MODEL for folder in folders.values()])

@@ -1,9 +1,14 @@
-"""A student as one graph, from pixels to logits, written as ONNX."""
+"""A student as one graph, from pixels to logits, written as ONNX, and its weights in eight bits."""
 
+import contextlib
+import io
 import logging
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,3 +72,70 @@ def write_onnx(graph: Graph, path: Path) -> None:
     assert program is not None, "dynamo=True returns a program"
     with artifacts.replacing(path) as temporary:
         program.save(temporary, external_data=False)
+
+
+def to_int8(model: Path, images: Iterable[np.ndarray] | None = None) -> None:
+    """Replace a graph by one whose matrix products with weights are of eight bits.
+
+    The test view, attention and norms stay in fp32.
+
+    Args:
+        model: the file.
+        images: batches `[B, H, W, 3]` of training images from whose values the ranges of the
+            products' inputs are fixed (static); None: each product takes its inputs' own range
+            when it is computed (dynamic).
+    """
+    import onnx
+    from onnxruntime import quantization as q
+
+    products = ["MatMul", "Gemm"]
+    with (
+        _quiet(),
+        artifacts.replacing(model) as rounded,
+        artifacts.replacing(model.with_suffix(".folded")) as folded,
+    ):
+        # without shapes, which it cannot infer where sizes are free: weights are only folded
+        q.quant_pre_process(model, folded, skip_symbolic_shape=True)
+        if images is None:
+            q.quantize_dynamic(folded, rounded, weight_type=q.QuantType.QInt8)
+        else:
+            graph = onnx.load(folded).graph
+            weights = {tensor.name for tensor in graph.initializer}
+            found = [node for node in graph.node if node.op_type in products]
+            free = [node.name for node in found if node.input[1] not in weights]
+            q.quantize_static(
+                folded,
+                rounded,
+                _calibration(images),
+                op_types_to_quantize=products,
+                nodes_to_exclude=free,
+                weight_type=q.QuantType.QInt8,
+            )
+    model.with_suffix(".folded").unlink(missing_ok=True)
+
+
+def _calibration(images: Iterable[np.ndarray]) -> Any:
+    """Return batches in the form that onnxruntime reads."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime's remarks, which go to stdout and to the root of logging, to itself."""
+    before = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.getLogger().setLevel(before)

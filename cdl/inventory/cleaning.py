@@ -67,6 +67,7 @@ def _named(grid: Grid) -> Iterator[str | Path]:
         yield from (files.results, files.predictions)
         yield from (files.evaluation.log, files.evaluation.benchmark)
         yield from (files.task(t).folder for t in range(run.n_tasks))
+    yield from (grid.deployed_files(run).folder for run in grid.deployed)
     yield from (report.tables.folder, f"{report.root}/figures", report.page)
 
 
@@ -86,6 +87,7 @@ def _candidates() -> Iterator[Path]:
         yield from sorted({learner for run in runs for learner in (*run.parents,)[2::-1]})
         yield from runs
         yield from (path for run in runs for path in sorted(run.glob("task*")))
+        yield from sorted(folder.glob(layout.DEPLOYED))
 
 
 def _is_ours(folder: Path) -> bool:

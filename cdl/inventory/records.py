@@ -82,6 +82,13 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
         groups[report.plotting(dataset).record] = [
             report.figure(figure, dataset, image) for figure in FIGURES for image in IMAGES
         ]
+    for run in grid.deployed:
+        record, *students = grid.deployed_files(run).outputs()
+        groups[record] = students
+    if grid.deployed:
+        figures = report.deployment_figures(inputs.deployed_datasets)
+        groups[tables.record("deployment")] = [tables.deployment("csv")]
+        groups[report.deployment.record] = [tables.deployment("md"), *figures]
     for record, files in groups.items():
         yield {"kind": "record", "record": record, "files": tuple(files)}
 

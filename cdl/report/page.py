@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from cdl.report.deployment import on_page
 from cdl.report.overview import compared, cost, count, panels, parameters, warnings
 from cdl.report.tables import COST, METRICS, differences, read
 from cdl.runtime.artifacts import read_json, replacing, write_json
@@ -36,6 +37,7 @@ def write_page(
     tables: Mapping[str, pd.DataFrame],
     protocols: Mapping[str, Any],
     shown: Mapping[str, Any],
+    deployment: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page.
 
@@ -48,6 +50,7 @@ def write_page(
         shown: what it reads and links to: of `runs`, by their folder, the path of the `results`
             and all `files` with what they are; records of `data` and `backbones` and files of
             `weights` by name.
+        deployment: see `cdl.report.deployment.on_page`.
 
     Raises:
         CdlError: a run's results cannot be read.
@@ -74,6 +77,7 @@ def write_page(
         "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()},
         "backbones": {k: os.path.relpath(v, folder) for k, v in shown["backbones"].items()},
         "configuration": configuration,
+        "deployment": deployment,
     }
     text = _filled(
         content,
@@ -97,6 +101,7 @@ def write_page_and_configuration(
         outputs: paths of `page`, `configuration` and the `record` that vouches for them.
         tables: paths of `results`, `classes`, `intervals` and `cost`, and of their records,
             `protocols`, `summary_record` and `cost_record`.
+            Of deployment, if there is one, see `cdl.report.deployment.on_page`.
         configuration: resolved.
         shown: see `write_page`.
     """
@@ -115,6 +120,7 @@ def write_page_and_configuration(
         },
         protocols=read_json(tables.protocols),
         shown=shown,
+        deployment=on_page(tables),
     )
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
 

@@ -20,6 +20,17 @@ N_IMAGES = {  # of training and test images, where they are fixed
     "cifar100": {"train": 50_000, "test": 10_000},
     "imagenet_r": {"train": 24_000, "test": 6_000},
 }
+_CIFAR = (
+    "published without a licence, with the wish that the technical report be cited (Krizhevsky, "
+    "2009); rights in single images may be their owners'"
+)
+LICENCES = {  # of images, as far as their publishers say; others are their owners' to say
+    "digits": "CC BY 4.0 (Alpaydin and Kaynak, 1998, UCI Machine Learning Repository)",
+    "cifar20": _CIFAR,
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "imagenet_r": "images of the web, for research (Hendrycks et al., 2021)",
+}
 DIGITS = 1797  # images of both splits
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import product
 from typing import Any
@@ -34,6 +35,7 @@ class Grid:
         runs: every learner, teachers before their students.
         comparisons: by the name of a table, the dataset, teacher and student that are laid
             beside published numbers: `cifar100_base-small`.
+        deployed: runs that are exported and measured, with the teachers of each.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -55,6 +57,7 @@ class Grid:
         for run in self.runs:
             validate_run(run, self.dataset(run), self.shape)
             validate_sizes(run, config, self.dataset(run), self.training(run), self.shape)
+        self.deployed = self._deployed()
 
     def _validate(self) -> None:
         config, grid = self.config, self.config["grid"]
@@ -194,6 +197,32 @@ class Grid:
                 found[name] = (dataset, teacher, student)
         return found
 
+    def _deployed(self) -> list[Run]:
+        """Return the runs that are exported and measured side by side."""
+        block = self.config["deploy"]
+        if block is None:
+            return []
+        chosen: set[Run] = set()
+        for pattern in block["runs"]:
+            found = {run for run in self.runs if fnmatchcase(run.folder, pattern)}
+            if not found:
+                raise ConfigError(
+                    f"deploy.runs: {pattern!r} is no run of this configuration; they are written "
+                    f"as {self.runs[0].folder}, * stands for anything"
+                )
+            chosen |= found | {teacher for run in found if (teacher := self.teacher_of(run))}
+        for run in self.runs:
+            if (
+                run in chosen
+                and run.mapped_query not in (None, run.query)
+                and run.prompts.needs_query
+            ):
+                raise ConfigError(
+                    f"deploy.runs: {run.folder} reads its teacher's ViT {run.mapped_query!r} at "
+                    "prediction, which no export holds; needed is protocol.query: student"
+                )
+        return [run for run in self.runs if run in chosen]
+
     def run_of(self, dataset: str, method: str, learner: str, seed: str | int) -> Run:
         """Return a run by the parts of its folder."""
         return self._by_folder[f"{dataset}/{method}/{learner}/seed{seed}"]
@@ -254,6 +283,10 @@ class Grid:
     def files(self, run: Run) -> layout.RunFiles:
         """Return where a run lies."""
         return self.layout.run(run.folder)
+
+    def deployed_files(self, run: Run) -> layout.DeployedFiles:
+        """Return where an exported run lies."""
+        return self.layout.deployed(run.folder)
 
     @property
     def cached(self) -> bool:

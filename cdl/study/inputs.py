@@ -235,6 +235,50 @@ class Inputs:
             }
         )
 
+    def deploying(self, run: Run) -> Paths:
+        """Return what a run is exported from, and compared with."""
+        packed, files = self.grid.packed(run.dataset), self.grid.files(run)
+        named = {run.backbone, run.query if run.prompts.needs_query else run.backbone}
+        splits = [packed.manifest, *packed.split("test")[1:], *packed.split("train")[1:]]
+        return track_sidecars(
+            {
+                "results": files.results,
+                "predictions": files.predictions,
+                "learner": files.task(run.n_tasks - 1).learner,
+                "backbones": [self.grid.backbone(name) for name in sorted(named)],
+                "data": splits,
+            }
+        )
+
+    def measuring(self) -> Paths:
+        """Return the exported students that are measured side by side."""
+        found = [self.grid.deployed_files(run) for run in self.grid.deployed]
+        models = [files.model(weights) for files in found for weights in layout.WEIGHTS]
+        return {"records": [files.job.record for files in found], "models": models}
+
+    @property
+    def measured_rows(self) -> list[dict[str, Any]]:
+        """Return the columns that identify these students, and where each lies."""
+        grid = self.grid
+        return [
+            row(grid, run) | {"deployed": grid.deployed_files(run).folder} for run in grid.deployed
+        ]
+
+    @property
+    def deployed_datasets(self) -> list[str]:
+        """Return datasets that have a figure of deployment."""
+        return list(dict.fromkeys(run.dataset for run in self.grid.deployed))
+
+    def deployment(self, figures: bool = False) -> Paths:
+        """Return table, record, perhaps figures of deployment; nothing if nothing is deployed."""
+        if not self.grid.deployed:
+            return {}
+        report = self.grid.layout.report
+        csv, record = report.tables.deployment("csv"), report.tables.record("deployment")
+        found: Paths = {"deployment": csv, "deployment_record": record}
+        drawn = report.deployment_figures(self.deployed_datasets)
+        return found | ({"deployment_figures": drawn} if figures else {})
+
     def costs(self, run: Run) -> list[str]:
         """Return the benchmark files of a run's tasks."""
         files = self.grid.files(run)
@@ -316,6 +360,10 @@ class Inputs:
             own = grid.files(run)
             files += [path for t in range(run.n_tasks) for path in own.task(t).outputs()]
             files += [own.results, own.predictions]
+        for run in grid.deployed:
+            files += grid.deployed_files(run).outputs()
+        if grid.deployed:
+            files += grid.layout.report.deployed(self.deployed_datasets)
         return files
 
 

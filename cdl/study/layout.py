@@ -23,6 +23,8 @@ RESERVED = {  # what lies there beside the folders of configurations
 }
 STATES = f"{RESULTS}/state"  # of unfinished jobs, under fingerprints
 COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
+DEPLOYED = "deployment/*/*/*/seed*"  # below a configuration's folder
+WEIGHTS = ("fp32", "int8")  # of exported students
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
 IMAGES = ("svg", "pdf", "png")
 SUMMARIES = ("csv", "md", "tex")
@@ -146,6 +148,30 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
+class DeployedFiles:
+    """Files of a run exported for the table of deployment."""
+
+    folder: str
+
+    def student(self, weights: str) -> str:
+        """The folder that `cdl predict` reads, with weights as in `WEIGHTS`."""
+        return f"{self.folder}/{weights}"
+
+    def model(self, weights: str) -> str:
+        """Its graph."""
+        return f"{self.student(weights)}/model.onnx"
+
+    @property
+    def job(self) -> JobFiles:
+        """Log and record of the export."""
+        return JobFiles(f"{self.folder}/deploy")
+
+    def outputs(self) -> list[str]:
+        """All files that a rule promises, the record first."""
+        return [self.job.record, *map(self.model, WEIGHTS)]
+
+
+@dataclass(frozen=True)
 class PackedFiles:
     """Files of a packed dataset."""
 
@@ -213,6 +239,10 @@ class TableFiles:
         """One row per run, task and task of the predicted class."""
         return f"{self.folder}/confusion.csv"
 
+    def deployment(self, kind: str) -> str:
+        """One row per exported student and kind of weights, as `csv` or `md`."""
+        return f"{self.folder}/deployment.{kind}"
+
     @property
     def intervals(self) -> str:
         """One row per cell: means over seeds with their intervals."""
@@ -241,7 +271,7 @@ class TableFiles:
         return f"{self.folder}/{job}.log"
 
     def record(self, name: str) -> str:
-        """What vouches for `cost`, `summary` and intervals, or `page`; `protocols` for the rest."""
+        """What vouches: `cost`, `page`, `deployment`, `summary` (and intervals), or `protocols`."""
         return f"{self.folder}/{name}.json"
 
     def outputs(self, comparisons: Iterable[str]) -> dict[str, Any]:
@@ -283,6 +313,21 @@ class ReportFiles:
         """Log of a dataset's figures."""
         return JobFiles(f"{self.root}/figures/plot_{dataset}")
 
+    @property
+    def deployment(self) -> JobFiles:
+        """Log and record of what is drawn and written of deployment."""
+        return JobFiles(f"{self.root}/figures/deployment")
+
+    def deployment_figures(self, datasets: Iterable[str]) -> list[str]:
+        """Return the figures of deployment, of each dataset one in each format."""
+        return [self.figure("deployment", d, image) for d in datasets for image in IMAGES]
+
+    def deployed(self, datasets: Iterable[str]) -> list[str]:
+        """Return table and figures of deployment with their records."""
+        tables = self.tables
+        files = [tables.record("deployment"), *map(tables.deployment, ("csv", "md"))]
+        return [*files, self.deployment.record, *self.deployment_figures(datasets)]
+
     def outputs(self, comparisons: Iterable[str], datasets: Iterable[str]) -> list[str]:
         """Return all files that a finished configuration has."""
         tables = self.tables
@@ -317,6 +362,10 @@ class Layout:
     def run(self, folder: str = "{dataset}/{method}/{learner}/seed{seed}") -> RunFiles:
         """Files of a run, by its path below the root."""
         return RunFiles(f"{self.root}/{folder}")
+
+    def deployed(self, folder: str = "{dataset}/{method}/{learner}/seed{seed}") -> DeployedFiles:
+        """Files of an exported run, by the run's path below the root."""
+        return DeployedFiles(f"{self.root}/deployment/{folder}")
 
 
 def packed(name: str) -> PackedFiles:

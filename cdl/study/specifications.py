@@ -158,7 +158,7 @@ def in_use(grid: Grid) -> dict[str, Any]:
     return {
         key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part
         for key, part in grid.config.items()
-        if key not in ("fetch", "chain")
+        if key not in ("fetch", "chain", "deploy")
     }
 
 

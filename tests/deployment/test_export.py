@@ -5,18 +5,24 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 from test_student import KD, RUNS, pictures
 
 import cdl
 from cdl.deployment import export as room
-from cdl.deployment.export import Parity, export
-from cdl.runtime.artifacts import read_json, write_json
+from cdl.deployment.export import Parity, deploy, export
+from cdl.deployment.graph import to_int8
+from cdl.deployment.measure import measure
+from cdl.deployment.parity import training_images
+from cdl.runtime.artifacts import check_files, read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.study.layout import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 MAPPED = f"{RUNS}/cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
@@ -33,12 +39,7 @@ def test_the_folder_says_what_was_evaluated(finished, tmp_path, run):
     assert student.classes == cdl.load(finished / run).classes
     names = {path.name for path in (tmp_path / "student").iterdir()}
     assert names == {"model.onnx", "classes.txt", "preprocessing.json", "card.md"}
-    card = (tmp_path / "student" / "card.md").read_text()
-    header = yaml.safe_load(card.split("---")[1])
-    assert header["pipeline_tag"] == "image-classification"
-    matrix = read_json(finished / run / "results.json")["matrix"]
-    for task in (0, 1):
-        assert f"| {matrix[1][task]:.2f} |" in card
+    check_card(tmp_path / "student" / "card.md", read_json(finished / run / "results.json"))
     with pytest.raises(CdlError, match="student: exists and is kept"):
         export(finished / run, tmp_path / "student")
 
@@ -72,17 +73,81 @@ def test_the_command_fails_where_the_graph_says_something_else(copied, tmp_path)
     assert answer.returncode == 0 and "not compared" in answer.stdout
 
 
-def test_eight_bits_are_a_third_of_the_size_and_cost_what_is_said(finished, tmp_path):
-    answer = export(finished / KD, tmp_path / "student", int8=True)
-    before, after = answer.int8.bytes
-    assert after == answer.bytes < before / 3 and answer.parity.holds
+def check_card(path, results):
+    """The header is one that the Hub takes, and what the reader is owed stands below it."""
+    card = ModelCard.load(path)
+    data, text = card.data, card.text
+    assert (data.library_name, data.pipeline_tag) == ("onnx", "image-classification")
+    assert (data.license, data.license_name) == ("other", "see-the-card")
+    assert {"continual-learning", "coda_prompt", "onnx"} <= set(data.tags)
+    numbers = {result.metric_type: result.metric_value for result in data.eval_results}
+    for kind, name in (("accuracy", "final_average_accuracy"), ("forgetting", "forgetting")):
+        assert numbers[kind] == pytest.approx(results["metrics"][name], abs=1e-3)
+    assert {result.dataset_name for result in data.eval_results} == {"digits"}
+    for task, classes in enumerate((results["classes"][:6], results["classes"][6:])):
+        assert f"| {task + 1} | {', '.join(classes)} | {results['matrix'][1][task]:.2f} |" in text
+    owed = ["## Intended use", "## Limits", "CC BY 4.0", "non-commercial research"]
+    owed += ["16 training images of each class", "epochs 1", " ms on one thread of ", "seed: 0"]
+    assert [words for words in owed if words not in text] == []
+
+
+@pytest.fixture(scope="module")
+def deployed(finished, tmp_path_factory):
+    """A run as the rule `deploy` leaves it."""
+    folder = tmp_path_factory.mktemp("deployed")
+    folders = {weights: folder / weights for weights in WEIGHTS}
+    deploy(finished / KD, folders, folder / "deploy.json", "dynamic")
+    return folder
+
+
+def test_eight_bits_are_a_third_of_the_size_and_cost_what_is_said(finished, deployed):
+    facts = read_json(deployed / "deploy.json")
+    check_files(deployed / "deploy.json", *(deployed / w / "model.onnx" for w in WEIGHTS))
+    assert facts["bytes"]["int8"] < facts["bytes"]["fp32"] / 3
     images, frame = pictures(finished, KD)
-    found = cdl.load(tmp_path / "student").predict(images)
-    for names, accuracy in zip((frame["predicted"], found), answer.int8.accuracy, strict=True):
-        assert 100 * (frame["class"] == names).mean() == pytest.approx(accuracy)
-    assert abs(answer.int8.accuracy[0] - answer.int8.accuracy[1]) < 5
-    assert answer.int8.text() in (tmp_path / "student" / "card.md").read_text()
-    assert len(list((tmp_path / "student").iterdir())) == 4
+    for weights in WEIGHTS:
+        assert len(list((deployed / weights).iterdir())) == 4
+        right = frame["class"] == cdl.load(deployed / weights).predict(images)
+        means = right.groupby(frame["task"]).mean()
+        assert 100 * means.mean() == pytest.approx(facts["accuracy"][weights])
+    results = read_json(finished / KD / "results.json")["metrics"]
+    assert facts["accuracy"]["fp32"] == pytest.approx(results["final_average_accuracy"])
+    assert facts["forgetting"] == results["forgetting"]
+    assert abs(facts["accuracy"]["fp32"] - facts["accuracy"]["int8"]) < 5
+    card = (deployed / "int8" / "card.md").read_text()
+    assert "int8 (dynamic): " in card and "% after" in card
+
+
+def test_ranges_fixed_by_training_images_change_few_answers(finished, deployed, tmp_path):
+    student = cdl.load(finished / KD)
+    training = training_images(student)
+    assert len(training) == 10 * 12 and training[0].shape == (1, 8, 8, 3)
+    shutil.copytree(deployed / "fp32", tmp_path / "static")
+    to_int8(tmp_path / "static" / "model.onnx", training)
+    size = (tmp_path / "static" / "model.onnx").stat().st_size
+    assert size < (deployed / "fp32" / "model.onnx").stat().st_size / 3
+    images, _ = pictures(finished, KD)
+    folders = (deployed / "fp32", tmp_path / "static")
+    whole, rounded = (cdl.load(folder).predict_proba(images) for folder in folders)
+    assert 0 < np.abs(whole - rounded).max() < 0.1
+    assert (whole.argmax(1) == rounded.argmax(1)).mean() > 0.9
+
+
+def test_students_are_measured_side_by_side(deployed, tmp_path):
+    row = {"dataset": "digits", "run": "r", "protocol": {}, "deployed": str(deployed)}
+    out = SimpleNamespace(csv=tmp_path / "deployment.csv", record=tmp_path / "deployment.json")
+    measure([deployed / "deploy.json"], [row], 1, out)
+    check_files(out.record, out.csv)
+    table = pd.read_csv(out.csv)
+    assert table["weights"].tolist() == list(WEIGHTS) and "protocol" not in table
+    assert table["forgetting"].isna().tolist() == [False, True]
+    assert (table["latency_p50_ms"] <= table["latency_p95_ms"]).all()
+    assert (table[["latency_p50_ms", "images_per_second_1", "images_per_second_2"]] > 0).all(
+        axis=None
+    )
+    assert table["peak_memory_mb"].between(20, 400).all()
+    assert table["gflops"].gt(table["gflops_without_query"]).all()
+    assert read_json(out.record)["machine"]["onnxruntime"] == onnxruntime.__version__
 
 
 def test_a_student_that_reads_its_teachers_vit_is_refused_by_name(finished, tmp_path, monkeypatch):
@@ -98,7 +163,7 @@ def test_a_student_that_reads_its_teachers_vit_is_refused_by_name(finished, tmp_
 
 def test_without_the_test_images_nothing_is_written(copied, tmp_path):
     shutil.rmtree(copied / "results" / "data")
-    with pytest.raises(CdlError, match="test images .*export with --no-check"):
+    with pytest.raises(CdlError, match="test images, .*export with --no-check"):
         export(copied / KD, tmp_path / "student")
     assert not (tmp_path / "student").exists()
 

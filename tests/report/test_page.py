@@ -186,6 +186,13 @@ def test_keys_and_addresses_lead_to_a_run_too(page, study):
     wait_for_heading(page, "(teacher): big")
 
 
+def test_what_was_deployed_is_a_table_with_its_machine_and_figure(page, study):
+    text = one(page, "#deployment").text
+    assert "Machine: Abacus 1" in text and "Latency: single images" in text
+    assert len(find(page, "#deployment tbody tr")) == 2 * len(study[1])
+    assert len(find(page, "#deployment img")) == 1
+
+
 def test_provenance_is_on_the_page(page):
     page.execute_script(
         "document.querySelectorAll('details').forEach((fold) => { fold.open = true; })"

@@ -88,6 +88,15 @@ def test_every_object_refuses_unknown_keys():
         ({"grid": {"bounds": ["l2p"]}}, "grid.methods: 'l2p' is listed twice"),
         ({"grid": {"seeds": [2**40]}}, "grid.seeds.0: .* greater than the maximum"),
         ({"training": {"lr": float("nan")}}, "write finite numbers"),
+        ({"deploy": {"runs": ["*/kd"]}}, r"deploy.runs: '\*/kd' is no run .* written as digits/"),
+        (
+            {
+                "deploy": {"runs": ["*/cdl_prompt-*"]},
+                "protocol": {"query": "self"},
+                "grid": {"methods": ["coda_prompt"], "distillers": ["cdl_prompt"]},
+            },
+            "deploy.runs: .* reads its teacher's ViT 'vit_micro' at prediction",
+        ),
         ({"name": datetime.date(2026, 1, 1)}, "put dates into quotes"),
         ({"trainning": {}}, "unknown key 'trainning'"),
         ({"distillers": {"kd": {"alhpa": 0.3}}}, "distillers.kd: unknown key 'alhpa'.*alpha"),

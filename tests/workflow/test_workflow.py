@@ -79,6 +79,16 @@ def test_a_new_distiller_trains_only_itself(finished):
     }
 
 
+def test_deploying_trains_nothing(finished):
+    overlay = "deploy: {runs: ['digits/*/kd-*']}"
+    assert planned(finished, overlay=overlay) == {
+        "deploy": 2,  # the teacher comes along
+        "measure": 1,
+        "show_deployment": 1,
+        "page": 1,
+    }
+
+
 def test_a_second_configuration_leaves_the_first_idle(finished):
     plan = planned(finished, overlay="name: second")
     assert plan["train"] == 4

@@ -62,6 +62,7 @@ rule plot:
 
 rule page:
     input:
+        **INPUTS.deployment(figures=True),
         results=TABLES.results,
         cost=TABLES.cost,
         classes=TABLES.classes,
