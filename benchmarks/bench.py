@@ -105,9 +105,9 @@ class Bench:
         if self.runs[role].teacher:
             widths["teacher_query"] = shapes[self.specs["teacher"]["query"]].width
             shape = BackboneShape(shapes["teacher"].width, shapes["teacher"].depth)
-        learner = build_learner(spec, self.stream, backbone or shapes[role], widths, shape)
+        learner = build_learner(spec, backbone or shapes[role], widths, shape)
         for task in range(self.task + 1):
-            learner.start_task(task, *keys(spec))
+            learner.start_task(task, self.stream.sizes[task], *keys(spec))
         return learner
 
     @cached_property

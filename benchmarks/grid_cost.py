@@ -73,15 +73,15 @@ def ours(grid: Grid, images: Images) -> tuple[Counter, int]:
     total, caches, jobs = Counter(), {}, 0
     for run in grid.runs:
         need, views = needs(grid, run), images.train(run)
-        online = run.teacher is not None and need.targets is None
+        online = run.teacher is not None and not need.targets
         stage = "students, teacher online" if online else "students"
         total["teachers" if run.role == "teacher" else stage] += views
         total["evaluation"] += images.test(run)
         jobs += run.n_tasks + 1
         if need.targets:
-            caches[need.targets.folder] = "teacher targets", views, run.n_tasks
-        for cache in filter(None, (need.queries, need.teacher_queries, need.target_queries)):
-            caches[cache.folder] = "queries", views, run.n_tasks
+            caches[need.targets[-1].folder] = "teacher targets", views, run.n_tasks
+        for each in filter(None, (need.queries, need.teacher_queries, need.target_queries)):
+            caches[each[-1].folder] = "queries", views, run.n_tasks
         for cache in need.test_queries:
             caches[f"{cache.folder}/test"] = "queries", images.test_split(run), 1
     for stage, n, tasks in caches.values():

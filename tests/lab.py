@@ -71,8 +71,9 @@ class Lab:
 
     def queries(self, cache, task):
         """Path of the cached queries of a task or of the test views, made at the first call."""
-        if cache is None:
+        if not cache:
             return None
+        cache = cache if task == "test" else cache[task]
         path = str(self.folder / Path(cache.folder).name / f"{task}.safetensors")
         if not Path(path).exists():
             backbone, how = self.backbone(cache.backbone), {"execution": self.execution}
@@ -83,9 +84,10 @@ class Lab:
                 write_queries(cache.spec, task, self.data, backbone, path, **how)
         return path
 
-    def targets(self, run, cache, task):
-        if cache is None:
+    def targets(self, run, caches, task):
+        if not caches:
             return None
+        cache = caches[task]
         path = str(self.folder / cache.folder / f"task{task}" / "targets.safetensors")
         if not Path(path).exists():
             inputs = TargetInputs(

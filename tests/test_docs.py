@@ -29,18 +29,23 @@ def stand_in(shape):
     return backbone
 
 
+POOLS = {"coda_prompt": {"pool": 100}, "dual_prompt": {"pool": 10}, "cdl_prompt": {"pool": 100}}
+
+
 def parameters(method, distiller, student, teacher):
     learner = build(
         backbone=stand_in(student),
         query_width=384,
-        method={"name": method},
-        distiller={"name": distiller},
+        method={"name": method, **POOLS.get(method, {})},
+        distiller={"name": distiller, **POOLS.get(distiller, {})},
         n_classes=100,
         n_tasks=10,
         keys=(0,),
         teacher=teacher,
         teacher_query_width=384,
     )
+    for task in range(10):
+        learner.start_task(task, 0)
     return sum(p.numel() for p in learner.learnables())
 
 

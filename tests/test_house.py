@@ -33,12 +33,12 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
     + ["study.layout", FACTS[0]],
-    "report": ["runtime", "evaluation.metrics"],
+    "report": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
-    + ["sources.folders"]
+    + ["sources.folders", "data.order"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
-    "inventory": ["runtime", "sources", "data.__init__", "data.packing", "evaluation.metrics"]
-    + ["study", "report"],
+    "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
+    + ["evaluation.metrics", "study", "report"],
     "commands": ["runtime", "backbones", "deployment"],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them

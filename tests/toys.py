@@ -49,7 +49,7 @@ def learner(backbone, method, distiller="none", teacher=None, query=None, option
         teacher=None if teacher is None else BackboneShape(teacher.width, teacher.depth),
         teacher_query_width=None if teacher is None else (query or backbone).width,
     )
-    made.start_task(0, seed)
+    made.start_task(0, 0, seed)
     return made
 
 

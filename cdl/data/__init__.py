@@ -4,6 +4,7 @@ Nothing is imported here, so that preparing a dataset does not wait for torch: o
 here that others plan with.
 """
 
+FORMAT = 2  # raised when a packed folder holds something else: it is then made again
 MANIFEST = "manifest.json"  # of a packed folder
 
 

@@ -24,12 +24,14 @@ class Pixels:
         offsets: `[n]` where each image begins, on the CPU.
         sizes: `[n, 2]` height and width, on the CPU.
         indices: `[n]` indices in the split, on the CPU.
+        keys: `[n]` of each image alone, on the CPU: what its views are drawn by.
     """
 
     flat: Tensor
     offsets: Tensor
     sizes: Tensor
     indices: Tensor
+    keys: Tensor
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -66,12 +68,12 @@ class Pixels:
 
         Yields:
             On the device: images `[b, 3, H, W]` uint8, padded below and right if they differ in
-            size, sizes `[b, 2]` and indices `[b]` in the split.
+            size, sizes `[b, 2]` and keys `[b]`.
         """
         for some in positions.split(len(positions) if self.uniform else _PART):
             batch = self._uniform(some) if self.uniform else self._padded(some)
-            sizes, indices = (upload(t[some], self.flat.device) for t in (self.sizes, self.indices))
-            yield batch.permute(0, 3, 1, 2), sizes, indices
+            sizes, keys = (upload(t[some], self.flat.device) for t in (self.sizes, self.keys))
+            yield batch.permute(0, 3, 1, 2), sizes, keys
 
     def _uniform(self, positions: Tensor) -> Tensor:
         height, width = self.sizes[0].tolist()
@@ -132,7 +134,9 @@ class Packed:
         labels: `[N]` int64, as in the source.
         names: `[N]` file names.
         classes: names of the classes by label.
+        keys: `[N]` int64, of each image alone: the first 32 bits of its sha256.
         fingerprint: sha256 of everything in the split.
+        by_class: sha256 of the images of each class, by its name.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
@@ -142,10 +146,14 @@ class Packed:
             CdlError: a file is missing, or is not the one that the manifest describes.
         """
         self._folder, self._split = folder, split
-        self._index, self.fingerprint, self.classes = read_index(folder, split)
+        self._index, about, self.classes = read_index(folder, split)
+        self.fingerprint: str = about["sha256"]
+        self.by_class: dict[str, str] = about["classes"]
         self._pixels = map_pixels(folder, split)
         self.labels = torch.from_numpy(self._index["label"].to_numpy(np.int64, copy=True))
         self.names = self._index["name"].to_numpy()
+        first = b"".join(sha256[:4] for sha256 in self._index["sha256"])
+        self.keys = torch.from_numpy(np.frombuffer(first, "<u4").astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -162,7 +170,7 @@ class Packed:
             torch.from_numpy(index[columns].to_numpy(np.int64, copy=True))
             for columns in ("offset", ["height", "width"])
         )
-        return Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices)
+        return Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices, self.keys[indices])
 
 
 def joined(parts: list[Tensor]) -> Tensor:

@@ -4,12 +4,13 @@ A packed folder holds, per split, `SPLIT.pixels` (all images `[H, W, 3]` one aft
 `SPLIT.parquet`, its index (label, height, width, offset, name and sha256 of every image), and one
 `manifest.json` with class names, counts, the source, and a sha256 over the rows of each index. That
 one stands for the split: it says what is in the images, not how a version of pyarrow stores it.
+Another one stands for each class, whatever other classes there are.
 """
 
 import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from cdl.data import MANIFEST, index_name, pixels_name
-from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.runtime.artifacts import fingerprint, read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources import SPLITS
 from cdl.sources.catalogue import SOURCES
@@ -28,7 +29,8 @@ from cdl.sources.items import Item, Source
 
 log = logging.getLogger(__name__)
 _NAMED = 20  # of many images in one sentence
-_NUMBERS, _INDEX = ["label", "height", "width", "offset"], ["name", "sha256"]
+_SIZES, _INDEX = ["height", "width"], ["name", "sha256"]
+_NUMBERS = ["label", *_SIZES, "offset"]
 
 
 def prepare(
@@ -71,7 +73,7 @@ def prepare(
         "short_side": short_side,
         **({"validation": dict(validation)} if validation else {}),
         "classes": list(data.classes),
-        "splits": {s: {"images": len(f), "sha256": _digest(f)} for s, f in frames.items()},
+        "splits": {s: _described(f, data.classes) for s, f in frames.items()},
         "skipped": dict(data.skipped),
         **twins,
     }
@@ -82,8 +84,10 @@ def prepare(
         log.warning("left out, as no images: %s", skipped)
 
 
-def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[str]]:
-    """Return the index of a split, its sha256, and the class names.
+def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """Return the index of a split, what the manifest says of it, and the class names.
+
+    It says how many `images` there are, their `sha256`, and that of each of the `classes` by name.
 
     Raises:
         CdlError: a file is missing, or the index is not the one that the manifest describes.
@@ -91,7 +95,8 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[
     manifest, again = Path(folder, MANIFEST), f"delete {folder} and run again"
     described = read_json(manifest)
     try:
-        expected, classes = described["splits"][split]["sha256"], described["classes"]
+        about, classes = described["splits"][split], described["classes"]
+        expected, _ = about["sha256"], about["classes"]
     except (KeyError, TypeError) as error:
         raise CdlError(f"{manifest} has no {error}; {again}") from error
     path = Path(folder, index_name(split))
@@ -106,7 +111,26 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, str, list[
             f"{path} has sha256 {found[:12]} but {MANIFEST} records {str(expected)[:12]}: it "
             f"was damaged or changed; {again}"
         )
-    return frame, found, classes
+    return frame, about, classes
+
+
+def digest_of(by_class: Mapping[str, str], names: Iterable[str]) -> str:
+    """Return what stands for the images of some classes, whatever others there are.
+
+    Args:
+        by_class: what the manifest says of the `classes` of a split.
+        names: of classes; one that is not there counts as that.
+    """
+    return fingerprint({name: by_class.get(name) for name in names})
+
+
+def digests(splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str]) -> dict[str, str]:
+    """Return what stands for each split of a run, from what manifests say of them.
+
+    Of the training images those of the classes learnt count.
+    """
+    whole = {split: about["sha256"] for split, about in splits.items()}
+    return whole | {"train": digest_of(splits["train"]["classes"], classes)}
 
 
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:
@@ -140,9 +164,16 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
             )
 
 
-def _digest(index: pd.DataFrame) -> str:
+def _described(index: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the manifest says of a split, see `read_index`."""
+    named = index.groupby(np.array(classes, object)[index["label"]], sort=False)
+    by_class = {name: _digest(rows, _SIZES) for name, rows in named}
+    return {"images": len(index), "sha256": _digest(index), "classes": by_class}
+
+
+def _digest(index: pd.DataFrame, numbers: Sequence[str] = _NUMBERS) -> str:
     """Return the sha256 over the rows of an index, however they are stored."""
-    digest = hashlib.sha256(index[_NUMBERS].to_numpy("<i8").tobytes())
+    digest = hashlib.sha256(index[list(numbers)].to_numpy("<i8").tobytes())
     digest.update("\n".join(index["name"]).encode())
     digest.update(b"".join(index["sha256"]))
     return digest.hexdigest()

@@ -40,19 +40,17 @@ class Views:
     flip: float = 0.5
     test_resize: int | None = None
 
-    def train(
-        self, images: Tensor, sizes: Tensor, indices: Tensor, seed: int, epoch: int
-    ) -> Tensor:
+    def train(self, images: Tensor, sizes: Tensor, keys: Tensor, seed: int, epoch: int) -> Tensor:
         """Return the training views of a batch, a pure function of (seed, index, epoch).
 
         Args:
             images: `[B, 3, H, W]` uint8.
             sizes: `[B, 2]` valid height and width of each.
-            indices: `[B]` indices of the images in their dataset.
+            keys: `[B]` integers, of each image alone: the same wherever it stands.
             seed: the run's seed.
             epoch: counted from 0.
         """
-        draws = uniform((_VIEW, seed, epoch), indices, 4 * _ATTEMPTS + 1)
+        draws = uniform((_VIEW, seed, epoch), keys, 4 * _ATTEMPTS + 1)
         boxes = self._crops(sizes, draws[:, :-1].unflatten(1, (_ATTEMPTS, 4)))
         return _sample(images, boxes, boxes, draws[:, -1] < self.flip, self.size)
 

@@ -8,6 +8,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import cdl
+from cdl.data.packing import digests
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.runtime import artifacts
@@ -30,7 +31,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     """
     results, task = student.results, student.model.task
     spec, matrix = results["learner"], results["matrix"][task]
-    stream = Stream.build(len(results["classes"]), **spec["stream"], seed=spec["seed"])
+    stream = Stream.learnt(results["classes"], spec)
     tasks = [
         {"classes": results["classes"][stream.classes(t)], "accuracy": matrix[t]}
         for t in range(task + 1)
@@ -85,10 +86,11 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
 
 def _source(student: TrainedStudent) -> dict[str, Any]:
     """Return what the packed training images came from, as far as it lies beside the run."""
-    wanted = student.results["data"]["train"]
+    results = student.results
     for packed in ResultsFolder.of_run(Path(student.files.folder)).packed("*"):
         manifest = artifacts.read_json(packed.manifest)
-        if manifest["splits"]["train"]["sha256"] == wanted:
+        images = digests(manifest["splits"], results["classes"])
+        if images["train"] == results["data"]["train"]:
             return dict(manifest["source"])
     return {}
 

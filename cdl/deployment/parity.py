@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from cdl.data.packed import Packed
+from cdl.data.packing import digests
 from cdl.data.stream import Stream
 from cdl.deployment.student import ExportedStudent, Student, batches
 from cdl.deployment.trained import TrainedStudent
@@ -73,7 +74,7 @@ def training_images(student: TrainedStudent) -> list[np.ndarray]:
     """
     spec = student.results["learner"]
     split = _packed(student, "train", "static int8 is calibrated with", "take --int8 dynamic")
-    stream = Stream.build(len(split.classes), **spec["stream"], seed=spec["seed"])
+    stream = Stream.build(split.classes, **spec["stream"], seed=spec["seed"])
     known = range(student.model.task + 1)
     indices = torch.cat([stream.indices(split, t, spec["images_per_class"]) for t in known])
     labels = stream.labels(split)[indices]
@@ -99,7 +100,8 @@ def _packed(student: TrainedStudent, split: str, why: str, remedy: str) -> Packe
     """Return the split that a run was made with."""
     folder, needed = student.files.folder, student.results["data"][split]
     for packed in ResultsFolder.of_run(Path(folder)).packed("*"):
-        if artifacts.read_json(packed.manifest)["splits"][split]["sha256"] == needed:
+        splits = artifacts.read_json(packed.manifest)["splits"]
+        if digests(splits, student.results["classes"])[split] == needed:
             return Packed(packed.folder, split)
     raise CdlError(
         f"{folder}: its {split} images, which {why}, are not below its folder of results; {remedy}"

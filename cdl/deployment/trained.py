@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Begun
+from cdl.data.order import until
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
@@ -115,16 +116,16 @@ class TrainedStudent(Student):
         task = n_tasks - 1 if task is None else task
         if not 0 <= task < n_tasks:
             raise CdlError(f"task: {task}, but {run} has the tasks 0 to {n_tasks - 1}")
-        state, made = artifacts.load(files.task(task).learner, task=task, learner=spec)
+        state, made = artifacts.load(files.task(task).learner, task=task, learner=until(spec, task))
         folder = ResultsFolder.of_run(run)
         own, foreign = spec["query"], _mapped_query(files, spec, made)
         names = {name for name in (spec["backbone"], own, foreign) if name}
         wanted = {name: made["inputs"]["backbones"].get(name) for name in names}
         paths = {name: find_backbone(folder, name, sha) for name, sha in wanted.items()}
         loaded = load_backbones(spec, paths)
-        stream = Stream.build(len(results["classes"]), **spec["stream"], seed=spec["seed"])
+        stream = Stream.learnt(results["classes"], spec)
         teacher = made["teacher_shape"] and BackboneShape(**made["teacher_shape"])
-        learner = build_learner(spec, stream, loaded[spec["backbone"]], made["widths"], teacher)
+        learner = build_learner(spec, loaded[spec["backbone"]], made["widths"], teacher)
         learner.load_state(state)
         reads, seen = learner.needs_query, stream.classes(task).stop
         query = loaded[own] if reads else None

@@ -19,6 +19,7 @@ class DistillerFacts:
 
     path: `module:Class`.
     compares: which of both models' last block outputs it compares; `none` reads logits alone.
+    counts_tasks: as in `cdl.prompts.PromptFacts`.
     maps_prompts: whether it reads the teacher's prompts, also at prediction.
     options: fields of its block in the schema, by name; None for those here, whose schema has them.
     description: of the block, with the paper; only beside `options`.
@@ -28,6 +29,7 @@ class DistillerFacts:
     path: str
     compares: Literal["none", "last", "all"] = "none"
     maps_prompts: bool = False
+    counts_tasks: bool = False
     options: Mapping[str, Any] | None = None
     description: str = ""
     numerics: int = 1
@@ -52,6 +54,8 @@ _OWN = {
     "reviewkd": DistillerFacts("cdl.distillers.reviewkd:ReviewKD", compares="all"),
     "kd_token": DistillerFacts("cdl.distillers.kd_token:KDToken"),
     "kd_prompt": DistillerFacts("cdl.distillers.kd_prompt:KDPrompt"),
-    "cdl_prompt": DistillerFacts("cdl.distillers.cdl_prompt:CDLPrompt", maps_prompts=True),
+    "cdl_prompt": DistillerFacts(
+        "cdl.distillers.cdl_prompt:CDLPrompt", maps_prompts=True, counts_tasks=True
+    ),
 }
 DISTILLERS = Registry(_OWN, "cdl.distillers")

@@ -17,13 +17,13 @@ class DistillerContext:
     """What a distiller may know about the two models when it is built.
 
     teacher and teacher_prompts are None for learners without a teacher; `head(generator)` makes
-    another classification head of the student's kind.
+    another classification head of the student's kind; `n_tasks` is as in `PromptContext`.
     """
 
     student: BackboneShape
     teacher: BackboneShape | None
     teacher_prompts: PromptMethod | None
-    n_tasks: int
+    n_tasks: int | None
     head: Callable[[torch.Generator], nn.Module]
     generator: torch.Generator
 

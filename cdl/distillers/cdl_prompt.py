@@ -29,7 +29,8 @@ class CDLPrompt(KD):
         context: DistillerContext,
         *,
         mapping: str = "attention",
-        pool: int = 100,
+        pool: int | None = None,
+        pool_per_task: int | None = None,
         length: int = 8,
         coda_growth: str = "exact",
         **soft: Unpack[SoftOptions],
@@ -39,7 +40,9 @@ class CDLPrompt(KD):
         Args:
             context: the two models and the teacher's prompt method.
             mapping: `attention`, `self_attention` or `linear`.
-            pool: entries `M` of the attention mapping's pool, at most `min(Dt, length D)`.
+            pool: entries of the attention mapping's pool of all tasks together, at most
+                `min(Dt, length D)`; None where `pool_per_task` is given.
+            pool_per_task: entries of each task.
             length: tokens of its mapped prefix, even: half keys, half values.
             coda_growth: how its pool grows, see `ComponentPool`.
             soft: as in `KD`.
@@ -49,7 +52,7 @@ class CDLPrompt(KD):
         assert context.teacher_prompts is not None
         self.teacher_prompts = context.teacher_prompts.requires_grad_(False)
         layers = self.teacher_prompts.layers
-        self.mapping = MAPPINGS[mapping](layers, context, pool, length, coda_growth)
+        self.mapping = MAPPINGS[mapping](layers, context, length, coda_growth, pool, pool_per_task)
 
     def train(self, mode: bool = True) -> "CDLPrompt":
         """Set the mode of the mapping; the teacher's prompts are always read in eval mode."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.vit import KeyValue
 from cdl.distillers.base import DistillerContext
-from cdl.prompts.coda_prompt import ComponentPool
+from cdl.prompts.coda_prompt import ComponentPool, share
 from cdl.prompts.heads import linear
 
 Prefixes = dict[int, KeyValue]
@@ -24,17 +24,17 @@ class AttentionMapping(nn.Module):
         self,
         layers: tuple[int, ...],
         context: DistillerContext,
-        pool: int,
         length: int,
         coda_growth: str,
+        pool: int | None,
+        pool_per_task: int | None,
     ) -> None:
         super().__init__()
         assert context.teacher is not None
         self.layers = layers
         self.pool = ComponentPool(
             n_layers=len(layers),
-            pool=pool,
-            n_tasks=context.n_tasks,
+            per_task=share(pool, pool_per_task, context.n_tasks),
             query_width=context.teacher.width,
             length=length,
             width=context.student.width,
@@ -82,9 +82,10 @@ class TokenMapping(nn.Module):
         self,
         layers: tuple[int, ...],
         context: DistillerContext,
-        pool: int,
         length: int,
         coda_growth: str,
+        pool: int | None,
+        pool_per_task: int | None,
     ) -> None:
         super().__init__()
         assert context.teacher is not None

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
+from cdl.data import MANIFEST
 from cdl.data.cached import HeldOutQueries
+from cdl.data.order import until
 from cdl.data.packed import Packed, Pixels
+from cdl.data.packing import digest_of
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.evaluation.metrics import (
@@ -127,10 +130,11 @@ def evaluate_run(
     """
     test = _TestSet.open(spec, inputs.data, images_per_class)
     loaded = load_backbones(spec, inputs.backbones)
-    learner = _learner(spec, test.stream, loaded, inputs.checkpoints[0])
+    learner = _learner(spec, loaded, inputs.checkpoints[0])
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
+    images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]["classes"]
     known = _known_queries(spec, test, inputs.queries, images_per_class, weights)
-    stages = [_stage(path, t, spec, weights) for t, path in enumerate(inputs.checkpoints)]
+    stages = _stages(spec, test, inputs.checkpoints, images, weights)
     evaluated = [metadata for _, metadata in stages]
     compute = compute_of(spec, execution)  # all is read: now a GPU is waited for
     place_backbones(spec, loaded, compute)
@@ -149,8 +153,10 @@ def evaluate_run(
     frame = _predictions(test, scores[-1], own_task, evaluated[-1])
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
+    content = _results(test, matrices, frame)
     about = {"images": images_per_class, "device": compute.name}
-    content = _results(test, matrices, frame) | _provenance(spec, test, evaluated, about)
+    about["train"] = digest_of(images, content["classes"])
+    content |= _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
     checkpointing.forget(states)
 
@@ -160,26 +166,33 @@ def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
     return [checkpointing.path_of(folder, metadata["state"]) for metadata in evaluated]
 
 
-def _learner(
-    spec: Mapping[str, Any], stream: Stream, loaded: Mapping[str, Backbone], checkpoint: str
-) -> Learner:
+def _learner(spec: Mapping[str, Any], loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
     """Build the run's learner as its first checkpoint records it."""
     record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
     teacher = record["teacher_shape"]
     shape = None if teacher is None else BackboneShape(**teacher)
-    return build_learner(spec, stream, loaded[spec["backbone"]], record["widths"], shape).eval()
+    return build_learner(spec, loaded[spec["backbone"]], record["widths"], shape).eval()
 
 
-def _stage(
-    checkpoint: str, task: int, spec: Mapping[str, Any], weights: Mapping[str, str]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the learner after a task; raise `CdlError` if it is not of these weights.
+def _stages(
+    spec: Mapping[str, Any],
+    test: _TestSet,
+    checkpoints: Sequence[str],
+    images: Mapping[str, str],
+    weights: Mapping[str, str],
+) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Read the learner after each task; raise `CdlError` if one is not of these images and weights.
 
     What it holds for later tasks alone is not kept: it may be larger than all else.
     """
-    state, metadata = artifacts.load(checkpoint, task=task, learner=spec)
-    artifacts.check_provenance(checkpoint, metadata["inputs"]["backbones"], weights)
-    return {k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata
+    stages = []
+    for task, path in enumerate(checkpoints):
+        state, metadata = artifacts.load(path, task=task, learner=until(spec, task))
+        data = digest_of(images, test.stream.names(test.split, task))
+        made = {"data": data, "backbones": dict(weights)}
+        artifacts.check_provenance(path, metadata["inputs"], made)
+        stages.append(({k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata))
+    return stages
 
 
 def _known_queries(
@@ -291,7 +304,7 @@ def _provenance(
         "learner": spec,
         "backbones": last["inputs"]["backbones"],
         "data": {
-            "train": last["inputs"]["data"],
+            "train": about["train"],
             "test": test.split.fingerprint,
             **{k: v for k, v in last["inputs"].items() if k == "unlabelled"},
         },

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from cdl.data.order import labels_of
 from cdl.runtime.errors import CdlError
 from cdl.sources.heldout import remaining
 from cdl.sources.summary import Summary, summarise
@@ -38,8 +39,17 @@ def describe(grid: Grid) -> dict[str, Summary]:
         validate_classes(name, block.options, order, found[name].n_classes)
         counts = found[name].classes
         if counts is not None:
+            _named(name, order, list(counts))
             validate_counts(name, block.options, counts)
     return found
+
+
+def _named(name: str, order: str | list[int | str], classes: list[str]) -> None:
+    """Raise `ConfigError` if a class order names what a dataset does not have."""
+    try:
+        labels_of([] if isinstance(order, str) else order, classes)
+    except CdlError as error:
+        raise ConfigError(f"datasets.{name}: protocol.{error}") from error
 
 
 def _remembered(known: Mapping[str, str], file: Path) -> str:

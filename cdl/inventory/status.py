@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from cdl.data.order import until
 from cdl.runtime.artifacts import first_difference, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
@@ -78,21 +79,25 @@ def jobs_of(inputs: Inputs, run: Run) -> Iterator[Job]:
         path = grid.backbone(name)
         fetching = layout.fetching(grid.backbone_name(name))
         yield Job("fetch_backbone", (layout.record_of(path), path), fetching)
-    spec: dict[str, Any] = {"learner": specification(grid, run)}
+    learner = specification(grid, run)
     alike = (run.dataset, run.role, run.method.label, run.distiller.label)
     for t in range(run.n_tasks):
         for queries in (need.queries, need.teacher_queries, need.target_queries):
             if queries:
-                yield _queries("queries", queries, t)
+                yield _queries("queries", queries[t], t)
         if need.targets:
-            yield _targets(need.targets, t)
+            yield _targets(need.targets[t], t)
         task = files.task(t)
-        yield Job(run.rule, tuple(task.outputs()), task.job(run.rule), canonical(spec), alike)
-    for queries in need.test_queries:
-        yield _queries("test_queries", queries, "test")
-    spec["test_images_per_class"] = grid.test_images_per_class(run.dataset)
+        spec = canonical({"learner": until(learner, t)})
+        yield Job(run.rule, tuple(task.outputs()), task.job(run.rule), spec, alike)
+    for cache in need.test_queries:
+        yield _queries("test_queries", cache, "test")
+    made = {
+        "learner": learner,
+        "test_images_per_class": grid.test_images_per_class(run.dataset),
+    }
     outputs = (files.results, files.predictions)
-    yield Job("evaluate", outputs, files.evaluation, canonical(spec), alike)
+    yield Job("evaluate", outputs, files.evaluation, canonical(made), alike)
 
 
 def _queries(rule: str, cache: CacheSpec, part: int | str) -> Job:

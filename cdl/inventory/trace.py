@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdl.data.packing import check_images, map_pixels, read_index
+from cdl.data.order import until
+from cdl.data.packing import check_images, digests, map_pixels, read_index
 from cdl.evaluation.metrics import metrics
 from cdl.report.tables import METRICS, read, read_predictions
 from cdl.runtime import artifacts
@@ -186,8 +187,10 @@ def _checkpoint(run: RunFiles, task: int, made: Mapping[str, Any], teacher: RunF
     sha256, evaluated = metadata["sha256"], made["checkpoints"]
     if sha256 != evaluated[task]:
         raise CdlError(f"{path} is {sha256[:12]}, but {evaluated[task][:12]} was evaluated")
-    artifacts.check_provenance(path, metadata, {"task": task, "learner": made["learner"]})
-    inputs = {"data": made["data"]["train"]}
+    artifacts.check_provenance(
+        path, metadata, {"task": task, "learner": until(made["learner"], task)}
+    )
+    inputs = {}
     if task:
         inputs["previous"] = evaluated[task - 1]
     if teacher is not None:
@@ -208,7 +211,8 @@ def _backbone(results: ResultsFolder, name: str, made: Mapping[str, Any]) -> str
 def _data(results: ResultsFolder, dataset: str, made: Mapping[str, Any]) -> str:
     for packed in results.packed(dataset):
         splits = read_json(packed.manifest)["splits"]
-        if {split: entry["sha256"] for split, entry in splits.items()} == made["data"]:
+        seen = {k: v for k, v in made["data"].items() if k != "unlabelled"}
+        if digests(splits, made["classes"]) == seen:
             for split in splits:
                 _packed(packed.folder, split)
             return f"{packed.manifest}: every image has its sha256"

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, known_labels
+from cdl.data.order import until
 from cdl.data.packed import JoinedPixels, Packed, Pixels
-from cdl.data.stream import Stream
+from cdl.data.packing import digest_of
+from cdl.data.stream import Stream, cut
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import DistillerContext
@@ -83,7 +85,7 @@ def place_backbones(
 
 def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
     """Return the stream of tasks of a specification."""
-    return Stream.build(len(data.classes), **spec["stream"], seed=spec["seed"])
+    return Stream.build(data.classes, **spec["stream"], seed=spec["seed"])
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class TaskContext:
     stream: tasks and class order.
     execution: how the job computes.
     backbones: the frozen ViTs that the job loads, by name; on the CPU until `place`.
-    fingerprints: of all that the job read: `data`, `backbones` by name, and more as it is opened.
+    fingerprints: of all that the job read: `data` (the task's images), `backbones` by
+        name, and more as it is opened.
     models: specification of the learner whose backbones they are, if `spec` is of views alone.
     further: packed images without labels, where the specification names `unlabelled`.
     """
@@ -123,25 +126,27 @@ class TaskContext:
         unlabelled: str | None = None,
     ) -> "TaskContext":
         """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
+        spec, models = until(spec, task), models and until(models, task)
         train = Packed(data, "train")
+        stream = build_stream(spec, train)
         loaded = load_backbones(models or spec, backbones)
         fingerprints = {
-            "data": train.fingerprint,
+            "data": digest_of(train.by_class, stream.names(train, task)),
             "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
         }
         further = None
         if unlabelled is not None:
             further = Packed(unlabelled, "train")
             fingerprints["unlabelled"] = further.fingerprint
-        stream = build_stream(spec, train)
         return cls(spec, task, train, stream, execution, loaded, fingerprints, models, further)
 
     def indices(self, task: int) -> tuple[Tensor, Tensor]:
         """Return the indices of a task's images in `train`, and of those in `further`."""
         own = self.stream.indices(self.train, task, self.spec["images_per_class"])
-        n = len(self.further) if self.further is not None else 0
-        cut = n and self.spec["unlabelled"]["tasks"] == "cut"
-        return own, self.stream.cut(n, task, self.spec["seed"]) if cut else torch.arange(n)
+        if self.further is None:
+            return own, torch.arange(0)
+        n, cut_of = len(self.further), self.spec["unlabelled"].get("of")
+        return own, cut(n, task, cut_of, self.spec["seed"]) if cut_of else torch.arange(n)
 
     @cached_property
     def pixels(self) -> Pixels | JoinedPixels:
@@ -150,8 +155,7 @@ class TaskContext:
         pixels = self.train.pixels(own)
         if self.further is None:
             return pixels
-        further = self.further.pixels(others)  # counted on, so that no two views are alike
-        return JoinedPixels(pixels, replace(further, indices=others + len(self.train)))
+        return JoinedPixels(pixels, self.further.pixels(others))
 
     @cached_property
     def labels(self) -> Tensor:
@@ -192,14 +196,14 @@ class TaskContext:
         self, path: str, spec: Mapping[str, Any], task: int
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Read a learner's artifact made from the same data and backbones; else `CdlError`."""
-        state, metadata = artifacts.load(path, task=task, learner=dict(spec))
-        self._check_same(path, metadata)
+        state, metadata = artifacts.load(path, task=task, learner=until(spec, task))
+        self._check_same(path, metadata, task)
         return state, metadata
 
     def cached(self, path: str, spec: Mapping[str, Any]) -> CachedOutputs:
         """Read a cache made from the same data and backbones, and remember these."""
         cache = CachedOutputs(path, task=self.task, spec=spec)
-        self._check_same(path, cache.metadata)
+        self._check_same(path, cache.metadata, self.task)
         self.fingerprints["backbones"] |= cache.inputs["backbones"]
         return cache
 
@@ -213,14 +217,15 @@ class TaskContext:
             return backbone.width, lambda batch: backbone.query(batch.images)
         return 0, no_query
 
-    def _check_same(self, path: str, metadata: Mapping[str, Any]) -> None:
+    def _check_same(self, path: str, metadata: Mapping[str, Any], task: int) -> None:
         theirs = metadata["inputs"]
         shared = {
             name: fingerprint
             for name, fingerprint in self.fingerprints["backbones"].items()
             if name in theirs["backbones"]
         }
-        expected = {"data": self.fingerprints["data"], "backbones": shared}
+        data = digest_of(self.train.by_class, self.stream.names(self.train, task))
+        expected: dict[str, Any] = {"data": data, "backbones": shared}
         if "unlabelled" in theirs:  # a teacher may have seen none
             expected["unlabelled"] = self.fingerprints.get("unlabelled")
         artifacts.check_provenance(path, theirs, expected)
@@ -228,16 +233,14 @@ class TaskContext:
 
 def build_learner(
     spec: Mapping[str, Any],
-    stream: Stream,
     backbone: Backbone,
     widths: Mapping[str, int],
     teacher: BackboneShape | None,
 ) -> Learner:
-    """Build a learner at its start.
+    """Build a learner before its first task: what grows with the tasks is empty.
 
     Args:
         spec: specification of the learner.
-        stream: its tasks.
         backbone: its frozen ViT.
         widths: width of its `query` (0 if nothing reads it) and, with a teacher, of the
             `teacher_query`.
@@ -248,8 +251,7 @@ def build_learner(
         query_width=widths["query"],
         method=spec["method"],
         distiller=spec["distiller"],
-        n_classes=len(stream.order),
-        n_tasks=len(stream.sizes),
+        n_tasks=spec.get("n_tasks"),
         keys=keys(spec),
         auxiliary_weight=spec["auxiliary_weight"],
         teacher=teacher,
@@ -268,12 +270,12 @@ def build(
     query_width: int,
     method: Mapping[str, Any],
     distiller: Mapping[str, Any],
-    n_classes: int,
-    n_tasks: int,
+    n_tasks: int | None,
     keys: tuple[str | int, ...],
     auxiliary_weight: float = 1.0,
     teacher: BackboneShape | None = None,
     teacher_query_width: int | None = None,
+    n_classes: int = 0,
 ) -> Learner:
     """Build a learner from configuration blocks.
 
@@ -282,12 +284,12 @@ def build(
         query_width: width of the query that its prompts read.
         method: `name` of a prompt method and its arguments.
         distiller: `name` of a distiller and its arguments.
-        n_classes: classes of the stream.
-        n_tasks: tasks of the stream.
+        n_tasks: tasks of the stream, where something of all tasks is shared by them; else None.
         keys: fix the randomness of the start.
         auxiliary_weight: see `Learner`.
         teacher: shape of the teacher's backbone, None without a teacher.
         teacher_query_width: width of the query that the teacher's prompts read.
+        n_classes: of the heads at first.
     """
     prompt_options, distiller_options = dict(method), dict(distiller)
     prompt_facts = PROMPTS[prompt_options.pop("name")]

@@ -8,6 +8,7 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Begun
 from cdl.distillers.base import Distiller, Output, TeacherOutput
 from cdl.prompts.base import PromptMethod
+from cdl.prompts.heads import Head
 from cdl.runtime.seeds import generator
 
 MEMORY = "memory."  # what only later tasks read of an artifact
@@ -87,8 +88,15 @@ class Learner(nn.Module):
         """Return every head that predicts, by name, with the token that it reads."""
         return {"head": (self.head, 0), **self.distiller.heads()}
 
-    def start_task(self, task: int, *keys: str | int) -> None:
-        """Draw what a new task needs; `keys` fix the randomness."""
+    def start_task(self, task: int, n_classes: int, *keys: str | int) -> None:
+        """Draw what a new task of `n_classes` new classes needs; `keys` fix the randomness.
+
+        Every head gains their columns, drawn by keys of this task alone.
+        """
+        if n_classes:
+            for name, module in self.named_modules():
+                if isinstance(module, Head):
+                    module.grow(n_classes, generator(*keys, name, task))
         self.prompts.start_task(task, generator(*keys, "prompts", task))
         self.distiller.start_task(task, generator(*keys, "distiller", task))
 
@@ -107,6 +115,7 @@ class Learner(nn.Module):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Set what `state` returned; raise `RuntimeError` if a name or shape differs.
 
+        What grows with the tasks becomes as large as it is there.
         What an artifact holds for later tasks alone, under `MEMORY`, is left out.
         """
         frozen = {k: v for k, v in self.state_dict().items() if k.startswith("backbone.")}

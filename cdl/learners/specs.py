@@ -1,6 +1,6 @@
 """What caches are made of, as plain dictionaries: the workflow plans with them, jobs check them.
 
-A learner's specification (see `workflow/grid.py`) goes in. No torch here.
+A learner's specification (see `cdl.study.specifications`) goes in. No torch here.
 """
 
 from collections.abc import Mapping

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch
+from cdl.data.order import until
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import TeacherOutput
 from cdl.learners.factory import Query, TaskContext, build_learner
@@ -58,7 +59,7 @@ def open_teacher(
     """
     state, metadata = context.checkpoint(path, spec, context.task)
     backbone = context.backbones[spec["backbone"]]
-    learner = build_learner(spec, context.stream, backbone, metadata["widths"], None)
+    learner = build_learner(spec, backbone, metadata["widths"], None)
     learner.load_state(state)
     if apt_teacher == "previous":
         learner.prompts.undo_merge()
@@ -104,6 +105,7 @@ class TeacherSource:
         Raises:
             CdlError: one is damaged, or they do not belong together.
         """
+        spec = until(spec, context.task)
         if targets is not None:
             return cls._cached(context, spec, query, path, targets)
         assert path is not None, "a teacher is known by its artifact, its targets, or both"

@@ -63,7 +63,7 @@ def write_queries(
     context = TaskContext.open(spec, task, data, {name: backbone}, execution, unlabelled=unlabelled)
     vit = context.backbones[name]
     _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
-    provenance = {"task": task, "spec": spec, "inputs": context.fingerprints}
+    provenance = {"task": task, "spec": context.spec, "inputs": context.fingerprints}
     context.place()
     _write_over_views(
         context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
@@ -83,8 +83,8 @@ def write_test_queries(
     test = Packed(data, "test")
     backbones = load_backbones(spec, {spec["backbone"]: backbone})
     loaded = backbones[spec["backbone"]]
-    everything = Stream.build(len(test.classes), 1, "natural", 0)
-    indices = everything.indices(test, 0, spec["images_per_class"])
+    everything = Stream.build(test.classes, 1, "natural", 0)
+    indices = everything.indices(test, 0, spec["images_per_class"]).sort().values
     views = Views(**spec["view"])
     pixels = test.pixels(indices)
     compute = compute_of(spec, execution)
@@ -247,11 +247,11 @@ def _validate_size(
     size = _dtype(context.spec).itemsize * context.spec["training"]["epochs"]
     images = (sum(map(len, context.indices(task))) for task in range(len(widths)))
     numbers = (n * width for n, width in zip(images, widths, strict=True))
-    needed = size * sum(numbers) / 1e9
-    log.info("%s of all tasks: %.3g GB", what, needed)
+    needed, tasks = size * sum(numbers) / 1e9, f"tasks 0 to {len(widths) - 1}"
+    log.info("%s of %s: %.3g GB", what, tasks, needed)
     if needed > execution.limit_gb:
         raise CdlError(
-            f"compute.targets_max_gb: {execution.limit_gb:g}, but the {what} of all tasks need "
+            f"compute.targets_max_gb: {execution.limit_gb:g}, but the {what} of {tasks} need "
             f"{needed:.3g} GB on disk; raise it, or set compute.targets to online"
         )
 

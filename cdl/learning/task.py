@@ -151,9 +151,7 @@ def _prepare(
         )
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None
-    learner = build_learner(
-        spec, context.stream, context.backbones[spec["backbone"]], widths, shape
-    )
+    learner = build_learner(spec, context.backbones[spec["backbone"]], widths, shape)
     memory = {}
     if inputs.previous is not None:
         past, metadata = context.checkpoint(inputs.previous, spec, task - 1)
@@ -163,7 +161,7 @@ def _prepare(
         context.fingerprints["previous"] = metadata["sha256"]
     if source is not None:
         learner.distiller.read_teacher(source.prompts)
-    learner.start_task(task, *keys(spec))
+    learner.start_task(task, context.stream.sizes[task], *keys(spec))
     maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
     mapped = teacher_spec["query"] if teacher_spec is not None and maps else None
     reads = query if learner.needs_query else no_query

@@ -23,6 +23,8 @@ class PromptFacts:
     adds_to_class_token: whether it changes the class token's key and value, so that there must be
         one.
     merges: whether a task ends with a merge, so that a teacher can be read before or after it.
+    counts_tasks: whether its option `pool`, where it has a value, is shared by all tasks, so that
+        their number must be known and one more changes all.
     trains: whether it learns by gradient steps; else its head is solved for.
     options: fields of its block in the schema, by name; None for those here, whose schema has them.
     description: of the block, with the paper; only beside `options`.
@@ -34,6 +36,7 @@ class PromptFacts:
     gives_prefixes: bool = True
     adds_to_class_token: bool = False
     merges: bool = False
+    counts_tasks: bool = False
     trains: bool = True
     options: Mapping[str, Any] | None = None
     description: str = ""
@@ -48,7 +51,7 @@ class PromptFacts:
 _OWN = {
     "l2p": PromptFacts("cdl.prompts.l2p:L2P"),
     "dual_prompt": PromptFacts("cdl.prompts.dual_prompt:DualPrompt"),
-    "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt"),
+    "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt", counts_tasks=True),
     "apt": PromptFacts(
         "cdl.prompts.apt:APT",
         needs_query=False,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.vit import KeyValue
-from cdl.prompts.heads import LinearHead
+from cdl.prompts.heads import Head, LinearHead
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ class PromptContext:
     width: width `D` of the backbone that the prompts enter.
     depth: its number of blocks; prompted layers lie below.
     query_width: width `Dq` of the query.
-    n_tasks: tasks of the stream.
+    n_tasks: tasks of the stream, for methods whose facts say `counts_tasks`; else None: what is
+        learnt depends on the tasks so far alone.
     generator: source of the start.
     """
 
     width: int
     depth: int
     query_width: int
-    n_tasks: int
+    n_tasks: int | None
     generator: torch.Generator
 
 
@@ -54,14 +55,14 @@ class PromptMethod(nn.Module):
         layers: blocks that get a prefix.
     """
 
-    head: type[nn.Module] = LinearHead
+    head: type[LinearHead] = LinearHead
     layers: tuple[int, ...] = ()
 
     @abstractmethod
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         """Return the prompts of a batch from its query `[B, Dq]` while `task` is the latest."""
 
-    def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> nn.Module:
+    def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> Head:
         """Return a head of the method's kind, tokens `[B, width]` to logits `[B, n_classes]`."""
         return self.head(width, n_classes, generator)
 

@@ -5,32 +5,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.prompts.base import PromptContext, PromptMethod, Prompts, halves
+from cdl.prompts.growing import Growing
 
 
-class ComponentPool(nn.Module):
+def share(pool: int | None, pool_per_task: int | None, n_tasks: int | None) -> int:
+    """Return the components of a task: `pool_per_task`, or `floor(pool / n_tasks)`."""
+    if pool is None:
+        assert pool_per_task is not None, "planning sees that one of the two is given"
+        return pool_per_task
+    assert n_tasks is not None, "a specification with a pool of all tasks says how many they are"
+    return pool // n_tasks
+
+
+class ComponentPool(Growing):
     """Components with attention and key vectors; a task owns an equal share of them.
 
     For a query `q [B, Dq]` the output is `sum_m cos(q * A_m, K_m) P_m`, per layer. At task `t`
     the components of tasks `0..t` take part; those of earlier tasks are constants in training.
     """
 
+    grows = {"key": 1, "attention": 1, "prompt": 1}
+
     def __init__(
         self,
         *,
         n_layers: int,
-        pool: int,
-        n_tasks: int,
+        per_task: int,
         query_width: int,
         length: int,
         width: int,
         growth: str,
     ) -> None:
-        """Make an empty pool: all rows 0 until `grow`.
+        """Make an empty pool.
 
         Args:
             n_layers: independent pools, one per prompted layer.
-            pool: components `M` of all tasks together.
-            n_tasks: each owns `floor(M / n_tasks)`.
+            per_task: components of each task.
             query_width: width `Dq` of keys and attention vectors.
             length: tokens `L` of a component.
             width: width `D` of a token.
@@ -39,10 +49,10 @@ class ComponentPool(nn.Module):
                 orthogonal to rows that training has turned.
         """
         super().__init__()
-        self.per_task, self.growth = pool // n_tasks, growth
-        self.key = nn.Parameter(torch.zeros(n_layers, pool, query_width))
-        self.attention = nn.Parameter(torch.zeros(n_layers, pool, query_width))
-        self.prompt = nn.Parameter(torch.zeros(n_layers, pool, length, width))
+        self.per_task, self.growth = per_task, growth
+        self.key = nn.Parameter(torch.zeros(n_layers, 0, query_width))
+        self.attention = nn.Parameter(torch.zeros(n_layers, 0, query_width))
+        self.prompt = nn.Parameter(torch.zeros(n_layers, 0, length, width))
 
     def used(self, task: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return keys, attentions and prompts of tasks `0..task`, earlier ones detached."""
@@ -80,12 +90,15 @@ class ComponentPool(nn.Module):
     @torch.no_grad()
     def grow(self, task: int, generator: torch.Generator) -> None:
         """Draw the components of a task, orthogonal to all earlier ones, of unit norm."""
-        for rows in (self.key, self.attention, self.prompt):
-            for layer in rows:
-                flat = layer.flatten(1)
-                start = task * self.per_task
-                new = _GROWTH[self.growth](flat[:start].cpu(), self.per_task, generator)
-                layer[start : start + self.per_task] = new.view(-1, *layer.shape[1:])
+        start, grown = task * self.per_task, {}
+        for name in self.grows:
+            rows = getattr(self, name)
+            new = [
+                _GROWTH[self.growth](layer[:start].flatten(1).cpu(), self.per_task, generator)
+                for layer in rows
+            ]
+            grown[name] = torch.stack(new).view(len(rows), self.per_task, *rows.shape[2:])
+        self.append(start, **grown)
 
 
 def _exact(old: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -118,7 +131,8 @@ class CodaPrompt(PromptMethod):
         self,
         context: PromptContext,
         *,
-        pool: int = 100,
+        pool: int | None = None,
+        pool_per_task: int | None = None,
         length: int = 8,
         ortho_weight: float = 0.0,
         layers: tuple[int, ...] = (0, 1, 2, 3, 4),
@@ -128,7 +142,9 @@ class CodaPrompt(PromptMethod):
 
         Args:
             context: backbone, query and stream that the prompts are for.
-            pool: components `M`, at most `min(Dq, L D)`.
+            pool: components of all tasks together, at most `min(Dq, L D)`; None where
+                `pool_per_task` is given.
+            pool_per_task: components of each task; their number grows with the tasks.
             length: tokens `L` of a component, even: half keys, half values.
             ortho_weight: weight `mu` of the orthogonality penalty.
             layers: prompted blocks.
@@ -138,8 +154,7 @@ class CodaPrompt(PromptMethod):
         self.layers, self.ortho_weight = tuple(layers), ortho_weight
         self.pool = ComponentPool(
             n_layers=len(self.layers),
-            pool=pool,
-            n_tasks=context.n_tasks,
+            per_task=share(pool, pool_per_task, context.n_tasks),
             query_width=context.query_width,
             length=length,
             width=context.width,

@@ -5,16 +5,19 @@ from torch import Tensor, nn
 
 from cdl.backbones.vit import KeyValue
 from cdl.prompts.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.prompts.growing import Growing
 
 
-class DualPrompt(PromptMethod):
+class DualPrompt(Growing, PromptMethod):
     """G-prompts in the first blocks; in later ones the E-prompt of the task, found by key."""
+
+    grows = {"key": 1, "prompt": 1}
 
     def __init__(
         self,
         context: PromptContext,
         *,
-        pool: int = 10,
+        pool: int | None = None,
         length: int = 20,
         g_length: int = 6,
         top_k: int = 1,
@@ -27,7 +30,8 @@ class DualPrompt(PromptMethod):
 
         Args:
             context: backbone, query and stream that the prompts are for.
-            pool: E-prompts `M` of each layer; task `t` trains the one with index `t`.
+            pool: E-prompts `M` of each layer, drawn at the start; None: every task draws its own.
+                Task `t` trains the one with index `t`.
             length: tokens `L` of an E-prompt, even: half keys, half values.
             g_length: tokens `Lg` of a G-prompt, even.
             top_k: E-prompts taken at test.
@@ -45,12 +49,21 @@ class DualPrompt(PromptMethod):
         self.g_prompt = nn.Parameter(
             torch.rand(len(self.g_layers), g_length, context.width, generator=context.generator)
         )
+        self.open_ended, drawn = pool is None, pool or 0
         self.key = nn.Parameter(
-            torch.rand(n, pool, context.query_width, generator=context.generator)
+            torch.rand(n, drawn, context.query_width, generator=context.generator)
         )
         self.prompt = nn.Parameter(
-            torch.rand(n, pool, length, context.width, generator=context.generator)
+            torch.rand(n, drawn, length, context.width, generator=context.generator)
         )
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        if self.open_ended:
+            drawn = {}
+            for name in self.grows:
+                layers, _, *sizes = getattr(self, name).shape
+                drawn[name] = torch.rand(layers, 1, *sizes, generator=generator)
+            self.append(task, **drawn)
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         assert query is not None

@@ -1,10 +1,13 @@
-"""Classification heads on one token, over all classes of the stream from the start."""
+"""Classification heads on one token. They grow: a task brings the columns of its classes."""
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from cdl.prompts.growing import Growing
 
 
 def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
@@ -17,12 +20,40 @@ def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
     return layer
 
 
-class LinearHead(nn.Module):
-    """One linear layer, tokens `[B, D]` to logits `[B, C]`."""
+class Columns(Growing):
+    """A linear map `[B, D]` to `[B, C]` whose outputs grow."""
+
+    grows = {"weight": 0, "bias": 0}
+
+    def __init__(self, width: int, n: int, generator: torch.Generator) -> None:
+        super().__init__()
+        drawn = linear(width, n, generator) if n else None
+        self.weight = nn.Parameter(torch.empty(0, width) if drawn is None else drawn.weight)
+        self.bias = nn.Parameter(torch.empty(0) if drawn is None else drawn.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Head(nn.Module):
+    """Tokens `[B, D]` to logits `[B, C]` of the `C` classes seen so far."""
+
+    @abstractmethod
+    def grow(self, n: int, generator: torch.Generator) -> None:
+        """Add the columns of `n` classes, drawn from a generator."""
+
+
+class LinearHead(Head):
+    """One linear layer."""
 
     def __init__(self, width: int, n_classes: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.linear = linear(width, n_classes, generator)
+        self.linear = Columns(width, n_classes, generator)
+
+    def grow(self, n: int, generator: torch.Generator) -> None:
+        seen, width = self.linear.weight.shape
+        drawn = linear(width, n, generator)
+        self.linear.append(seen, weight=drawn.weight, bias=drawn.bias)
 
     def forward(self, token: Tensor) -> Tensor:
         logits: Tensor = self.linear(token)
@@ -41,12 +72,13 @@ class NormalisedHead(LinearHead):
         return F.linear(self.norm(token), weight, self.linear.bias)
 
 
-class PrototypeHead(nn.Module):
+class PrototypeHead(Growing, Head):
     """RanPAC's head: random features of the token times weights that nobody learns by gradient.
 
     Features are `relu(token W)` with `W` drawn once, standard normal, unscaled; or the token.
     """
 
+    grows = {"weight": 0}
     projection: Tensor | None
     weight: Tensor
 
@@ -62,7 +94,7 @@ class PrototypeHead(nn.Module):
 
         Args:
             width: of the token.
-            n_classes: rows of the weights.
+            n_classes: rows of the weights at first.
             generator: source of the projection.
             projection: width `M` of the features; None: they are the token.
             prototypes: `ridge` (logits are products with the weights) or `mean` (cosines).
@@ -72,6 +104,10 @@ class PrototypeHead(nn.Module):
         drawn = None if projection is None else torch.randn(width, projection, generator=generator)
         self.register_buffer("projection", drawn)
         self.register_buffer("weight", torch.zeros(n_classes, projection or width))
+
+    def grow(self, n: int, generator: torch.Generator) -> None:
+        seen, width = self.weight.shape
+        self.append(seen, weight=self.weight.new_zeros(n, width))
 
     def features(self, token: Tensor) -> Tensor:
         """Return the features `[B, M]` of tokens `[B, D]`."""

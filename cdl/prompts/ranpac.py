@@ -1,10 +1,10 @@
 """RanPAC (McDonnell et al., NeurIPS 2023), its second phase: a ridge on frozen random features."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdl.prompts.base import PromptContext, PromptMethod, Prompts
-from cdl.prompts.heads import PrototypeHead
+from cdl.prompts.heads import Head, PrototypeHead
 
 
 class RanPAC(PromptMethod):
@@ -26,7 +26,7 @@ class RanPAC(PromptMethod):
         super().__init__()
         self.projection, self.prototypes = projection, prototypes
 
-    def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> nn.Module:
+    def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> Head:
         return PrototypeHead(width, n_classes, generator, self.projection, self.prototypes)
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdl.data.order import until
+from cdl.data.packing import digests
 from cdl.report.published import write_comparison
 from cdl.report.tables import results_of, write, write_summary
 from cdl.runtime.artifacts import check_provenance, read_json, write_json
@@ -26,8 +28,8 @@ def completed_run(
 
     Args:
         results: path of the run's JSON.
-        learner: the `records` of its tasks' artifacts, the `spec` of the learner, and the records
-            of the `backbones` it learns with, by name.
+        learner: the `records` of its tasks' artifacts, the `spec` of the learner after the last of
+            them, and the records of the `backbones` it learns with, by name.
         teacher: the same of its teacher's run.
         manifest: record of the packed data.
         images_per_class: test images per class.
@@ -52,7 +54,7 @@ def completed_run(
         now = {
             "learner": dict(learner["spec"]),
             "checkpoints": _checkpoints(learner, teachers),
-            "data": {split: entry["sha256"] for split, entry in splits.items()},
+            "data": digests(splits, found.get("classes", [])),
             "test_images_per_class": images_per_class,
         }
         check_provenance(results, found, now)
@@ -95,7 +97,7 @@ def _checkpoints(learner: Mapping[str, Any], teachers: Sequence[str | None]) -> 
         metadata = read_json(path)
         used = {name: weights.get(name) for name in metadata["inputs"]["backbones"]}
         inputs = {"backbones": used, "previous": shas[-1] if shas else None, "teacher": teacher}
-        now = {"task": task, "learner": dict(learner["spec"]), "inputs": inputs}
+        now = {"task": task, "learner": until(learner["spec"], task), "inputs": inputs}
         check_provenance(path, metadata, now)
         shas.append(metadata["sha256"])
     return shas

@@ -36,7 +36,7 @@ def _hash(keys: tuple[int, ...], counters: Tensor) -> Tensor:
 
 
 def uniform(keys: tuple[int, ...], counters: Tensor, draws: int) -> Tensor:
-    """Return `[B, draws]` float64 numbers in [0, 1) for `B` integer counters (image indices)."""
+    """Return `[B, draws]` float64 numbers in [0, 1) for `B` integer counters (of images)."""
     numbers = torch.arange(draws, device=counters.device)
     bits = _mix(_hash(keys, counters.long())[:, None] + (numbers + 1) * 0x9E3779B9)
     return bits.double() / 2**32

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cdl.data.order import labels_of, sizes_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.sources.folders import images_of, tables_of
+from cdl.sources import SPLITS
+from cdl.sources.folders import drawn, images_of, tables_of
 from cdl.study.configuration import ConfigError
 from cdl.study.layout import digest
 
@@ -38,6 +40,46 @@ def files_of(source: Mapping[str, Any]) -> list[Path]:
 def contents(files: Iterable[Path], memory: Path) -> str:
     """Return a digest of names and contents of files, see `hashes`."""
     return digest(sorted(hashes(files, memory).items()))
+
+
+def images_contents(
+    source: Mapping[str, Any], stream: Mapping[str, Any], task: int, known: Mapping[str, str]
+) -> str:
+    """Return a digest of the training images of a task, whatever other classes lie beside them.
+
+    Only in a folder of images a file has one class; in another source, and where the order of a
+    task's classes depends on how many there are, the digest is of all files.
+
+    Args:
+        source: of a dataset.
+        stream: of a specification.
+        task: counted from 0.
+        known: of `hashes`, for all files of the source.
+
+    Raises:
+        ConfigError: the tasks cannot be made of the classes that are there.
+    """
+    options = {key: value for key, value in source.items() if key != "name"}
+    order = stream["class_order"]
+    if source["name"] != "folder" or order == "seeded":
+        return digest(sorted(known.items()))
+    try:
+        listing = images_of(**options)
+        if options["split"] is not None:
+            listing = drawn(listing, options["split"], lambda file: known[str(file)])
+        classes = listing.classes
+        labels = range(len(classes)) if order == "natural" else labels_of(order, classes)
+        sizes = sizes_of(stream["tasks"], len(labels))
+    except CdlError as error:
+        raise ConfigError(f"{options['path']}: {error}") from error
+    start = sum(sizes[:task])
+    images: dict[str, list[tuple[str, str]]] = {
+        classes[label]: [] for label in labels[start : start + sizes[task]]
+    }
+    for image in listing.images:
+        if image.split == SPLITS[0] and image.label in images:
+            images[image.label].append((str(image.path), known[str(image.path)]))
+    return digest(list(images.items()))
 
 
 def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:

@@ -7,15 +7,16 @@ frozen models themselves.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from cdl.data.order import until
 from cdl.learners.specs import queries_spec, targets_spec, test_queries_spec
 from cdl.study import layout
-from cdl.study.contents import contents, files_of
+from cdl.study.contents import contents, files_of, hashes, images_contents
 from cdl.study.grid import Grid
-from cdl.study.layout import RunFiles, record_of
+from cdl.study.layout import RunFiles, digest, record_of
 from cdl.study.runs import Run
 from cdl.study.specifications import published, row, specification
 
@@ -24,13 +25,16 @@ Paths = dict[str, str | list[str]]
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """A folder of caches, one file per task: what it is made of, and from what."""
+    """The cache of a task or of the test views: its folder, what it is made of, and from what."""
 
     folder: str
     spec: dict[str, Any]
     dataset: str
     backbone: str
     teacher: Run | None = None  # whose targets they are
+
+
+Caches = tuple[CacheSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -40,28 +44,29 @@ class Needs:
     Attributes:
         backbones: names of the frozen ViTs that learning loads.
         teacher: whether learning opens the teacher's artifact.
-        queries: of the learner.
-        teacher_queries: of the teacher if they are not the learner's, or the learner reads none.
-        targets: the teacher's logits.
-        target_queries: what the teacher reads when its targets are made.
+        queries: of the learner, by task; empty if it reads none.
+        teacher_queries: of the teacher if they are not the learner's, or the learner reads none, by
+            task.
+        targets: the teacher's logits, by task.
+        target_queries: what the teacher reads when its targets are made, by task.
         test_backbones: names of the ViTs that evaluation loads.
         test_queries: that evaluation reads.
     """
 
     backbones: list[str]
     teacher: bool
-    queries: CacheSpec | None
-    teacher_queries: CacheSpec | None
-    targets: CacheSpec | None
-    target_queries: CacheSpec | None
+    queries: Caches
+    teacher_queries: Caches
+    targets: Caches
+    target_queries: Caches
     test_backbones: list[str]
     test_queries: list[CacheSpec]
 
     @property
     def all_queries(self) -> list[CacheSpec]:
         """Every cache of queries that a job of the run, or of its targets, reads."""
-        own = (self.queries, self.teacher_queries, self.target_queries, *self.test_queries)
-        return [cache for cache in own if cache]
+        parts = (self.queries, self.teacher_queries, self.target_queries, self.test_queries)
+        return [cache for caches in parts for cache in caches]
 
 
 def needs(grid: Grid, run: Run) -> Needs:
@@ -80,20 +85,24 @@ def needs(grid: Grid, run: Run) -> Needs:
     return Needs(
         backbones=sorted(name for name in loaded if name),
         teacher=teacher is not None and (whole_teacher or run.distils.maps_prompts),
-        queries=_queries(grid, run, run.query) if own else None,
+        queries=_queries(grid, run, run.query) if own else (),
         teacher_queries=_queries(grid, run, foreign)
         if cached and foreign is not None and not (reads and foreign == run.query)
-        else None,
-        targets=_targets(grid, run) if with_targets else None,
-        target_queries=_queries(grid, run, asked) if with_targets and asked else None,
+        else (),
+        targets=_targets(grid, run) if with_targets else (),
+        target_queries=_queries(grid, run, asked) if with_targets and asked else (),
         test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
         test_queries=[_test_queries(grid, run, name) for name in sorted(mapped)] if cached else [],
     )
 
 
-def _queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
-    """Return the cache of a backbone's queries of a run's training views."""
-    return _shared(grid, run, backbone, queries_spec(specification(grid, run), backbone))
+def _queries(grid: Grid, run: Run, backbone: str) -> Caches:
+    """Return the caches of a backbone's queries of a run's training views.
+
+    Each is shared by all streams that are alike up to its task, whatever follows.
+    """
+    spec = queries_spec(specification(grid, run), backbone)
+    return tuple(_shared(grid, run, backbone, until(spec, t)) for t in range(run.n_tasks))
 
 
 def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
@@ -102,12 +111,16 @@ def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
     return _shared(grid, run, backbone, test_queries_spec(specification(grid, run), backbone, n))
 
 
-def _targets(grid: Grid, run: Run) -> CacheSpec:
-    """Return the cache of the logits of a run's teacher for the run's training views."""
+def _targets(grid: Grid, run: Run) -> Caches:
+    """Return the caches of the logits of a run's teacher for the run's training views."""
     teacher = grid.teacher_of(run)
     assert teacher is not None, "only a run with a teacher has targets"
-    spec = targets_spec(specification(grid, run), specification(grid, teacher))
-    return CacheSpec(grid.files(teacher).folder, spec, run.dataset, teacher.backbone, teacher)
+    folder, own, theirs = (
+        grid.files(teacher).folder,
+        *(specification(grid, r) for r in (run, teacher)),
+    )
+    specs = [targets_spec(until(own, t), until(theirs, t)) for t in range(run.n_tasks)]
+    return tuple(CacheSpec(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 
 def _shared(grid: Grid, run: Run, backbone: str, spec: dict[str, Any]) -> CacheSpec:
@@ -123,7 +136,7 @@ class Inputs:
 
     Attributes:
         queries: caches of queries by the name of their folder.
-        targets: caches of targets by their folder, each with a run that reads it.
+        targets: caches of targets by their folder, by task, and a run that reads them.
         sources: of packed data by the name of their folder.
         backbones: sources of backbones by the name of their artifact.
     """
@@ -134,8 +147,8 @@ class Inputs:
         self._needs = {run.folder: needs(grid, run) for run in grid.runs}
         found = list(self._needs.values())
         self.queries = {Path(c.folder).name: c for need in found for c in need.all_queries}
-        self.targets: dict[str, tuple[CacheSpec, Run]] = {
-            cache.folder: (cache, run) for run in grid.runs if (cache := self.of(run).targets)
+        self.targets: dict[str, tuple[Caches, Run]] = {
+            caches[0].folder: (caches, run) for run in grid.runs if (caches := self.of(run).targets)
         }
         self.sources = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
         for name in grid.datasets:
@@ -162,10 +175,27 @@ class Inputs:
             return {}
         return {"files": [str(file) for file in files_of(source)]}
 
+    @cache  # noqa: B019 - as long-lived as the configuration
+    def _files(self, prepared: str) -> dict[str, str]:
+        """Return the sha256 of every file of a user's source by its path."""
+        files = files_of(self.sources[prepared]["source"])
+        return hashes(files, layout.contents_memory("data", prepared)) if files else {}
+
     def source_contents(self, prepared: str) -> str:
         """Return a digest that changes with the contents of a source's files, not their times."""
-        files = files_of(self.sources[prepared]["source"])
-        return contents(files, layout.contents_memory("data", prepared)) if files else ""
+        files = self._files(prepared)
+        return digest(sorted(files.items())) if files else ""
+
+    def images_contents(self, dataset: str, stream: Mapping[str, Any], task: int) -> str:
+        """Return a digest of a task's own training images in a user's source."""
+        prepared = self.grid.packed_name(dataset)
+        source, files = self.sources[prepared]["source"], self._files(prepared)
+        return images_contents(source, stream, task, files) if files else ""
+
+    def queried_contents(self, name: str, task: int) -> str:
+        """Return the same for what the queries of a task are computed of, by their folder."""
+        cache = self.queries[name]
+        return self.images_contents(cache.dataset, cache.spec["stream"], task)
 
     def backbone_files(self, name: str) -> list[str]:
         """Return the user's file of a backbone, if it comes from one."""
@@ -194,7 +224,7 @@ class Inputs:
     def computing_targets(self, run: Run, task: int) -> Paths:
         """Return what a teacher's targets of a task are computed from."""
         files = self.grid.files(run)
-        cache, student = self.targets[files.folder]
+        caches, student = self.targets[files.folder]
         inputs: Paths = {
             "data": self.grid.packed(run.dataset).split("train"),
             "backbone": self.grid.backbone(run.backbone),
@@ -202,8 +232,8 @@ class Inputs:
         }
         queries = self.of(student).target_queries
         if queries:
-            inputs["queries"] = layout.cached(queries.folder, task)
-        return track_sidecars(inputs | self._further(student.dataset, cache.spec["views"]))
+            inputs["queries"] = layout.cached(queries[task].folder, task)
+        return track_sidecars(inputs | self._further(student.dataset, caches[task].spec["views"]))
 
     def learning(self, run: Run, task: int) -> Paths:
         """Return what one task of a run is learnt from; only what is needed is named."""
@@ -216,11 +246,11 @@ class Inputs:
             inputs["previous"] = self.grid.files(run).task(task - 1).learner
         if need.teacher and teacher:
             inputs["teacher"] = self.grid.files(teacher).task(task).learner
-        for name, cache in (("queries", need.queries), ("teacher_queries", need.teacher_queries)):
-            if cache:
-                inputs[name] = layout.cached(cache.folder, task)
+        for name, caches in (("queries", need.queries), ("teacher_queries", need.teacher_queries)):
+            if caches:
+                inputs[name] = layout.cached(caches[task].folder, task)
         if need.targets:
-            inputs["targets"] = RunFiles(need.targets.folder).task(task).targets
+            inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
         return track_sidecars(inputs | self._further(run.dataset, self.grid.dataset(run)))
 
     def evaluation(self, run: Run) -> Paths:

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 from cdl import NUMERICS
+from cdl.data.order import until
 from cdl.distillers import DistillerFacts
-from cdl.prompts import PromptFacts
+from cdl.prompts import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.study.configuration import complete, schema
 from cdl.study.grid import Grid, told
@@ -14,9 +15,15 @@ from cdl.study.runs import Block, Run
 _PAIR = ("teacher", "student")
 
 
-def specification(grid: Grid, run: Run) -> dict[str, Any]:
-    """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`."""
+def specification(grid: Grid, run: Run, task: int | None = None) -> dict[str, Any]:
+    """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`.
+
+    After a task, counted from 0: nothing in it depends on later ones. Without one, after the last.
+    """
     config, dataset = grid.config, grid.dataset(run)
+    tasks = dataset["tasks"]
+    if run.method.joint:
+        tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
     spec = {
         "numerics": NUMERICS,
         "seed": run.seed,
@@ -27,7 +34,7 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         "method": _named(run.method),
         "distiller": _named(run.distiller),
         "stream": {
-            "tasks": 1 if run.method.joint else dataset["tasks"],
+            "tasks": tasks,
             "class_order": config["protocol"]["class_order"],
         },
         "images_per_class": dataset["images_per_class"],
@@ -36,14 +43,19 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
         "auxiliary_weight": config["protocol"]["auxiliary_weight"],
         "training": {**grid.training(run), "schedule": config["protocol"]["schedule"]},
     }
-    kinds: list[tuple[str, PromptFacts | DistillerFacts]]
-    kinds = [(run.method.name, run.prompts), (run.distiller.name, run.distils)]
-    external = {name: facts.numerics for name, facts in kinds if facts.options is not None}
+    kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
+    kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
+    external = {block.name: facts.numerics for block, facts in kinds if facts.options is not None}
     if external:
         spec["external"] = external
     spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
     if "unlabelled" in dataset:
-        spec["unlabelled"] = {"tasks": dataset["unlabelled"]["tasks"]}
+        how = dataset["unlabelled"]["tasks"]
+        spec["unlabelled"] = {"tasks": how} | ({"of": run.n_tasks} if how == "cut" else {})
+    if run.teacher_method is not None:  # whose prompts may be mapped
+        kinds.append((run.teacher_method, PROMPTS[run.teacher_method.name]))
+    if any(facts.counts_tasks and block.options.get("pool") for block, facts in kinds):
+        spec["n_tasks"] = run.n_tasks
     if run.method.alignment is not None:
         spec["alignment"] = run.method.alignment
     if run.role == "student" and config["protocol"]["student_views"] == "fresh":
@@ -56,7 +68,8 @@ def specification(grid: Grid, run: Run) -> dict[str, Any]:
     sizes = grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query})
     if sizes:
         spec["sizes"] = sizes
-    return spec | _rounding(grid, run)
+    last = run.n_tasks - 1 if task is None else task
+    return until(spec | _rounding(grid, run), last)
 
 
 def protocol(grid: Grid, run: Run) -> dict[str, Any]:

@@ -102,7 +102,9 @@ def validate_path(field: str, text: str, folder: str = "") -> None:
         _reject(True, field, text, f"a path that can be read ({error.strerror})")
 
 
-def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list[int]) -> None:
+def validate_dataset(
+    name: str, dataset: dict[str, Any], class_order: str | list[int | str]
+) -> None:
     """Raise `ConfigError` if a dataset's paths, views or tasks could only fail later.
 
     Args:
@@ -133,16 +135,18 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: str | list
 
 
 def validate_classes(
-    name: str, dataset: dict[str, Any], class_order: str | list[int], n: int
+    name: str, dataset: dict[str, Any], class_order: str | list[int | str], n: int
 ) -> None:
     """Raise `ConfigError` if a dataset of `n` classes cannot be cut into its tasks, or ordered."""
     tasks = dataset["tasks"]
-    even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) == n
-    right = f"a divisor of its {n} classes, or sizes that sum to {n}"
+    if not isinstance(class_order, str):
+        unknown = [x for x in class_order if isinstance(x, int) and x >= n]
+        right = f"labels from 0 to {n - 1}, as {name!r} has, or names"
+        _reject(unknown, "protocol.class_order", class_order, right)
+        n = min(n, len(class_order))
+    even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) <= n
+    right = f"a divisor of its {n} classes in order, or sizes that sum to {n} or less"
     _reject(not even, f"datasets.{name}.tasks", tasks, right)
-    whole = isinstance(class_order, str) or sorted(class_order) == list(range(n))
-    right = f"every label from 0 to {n - 1} once, as {name!r} has"
-    _reject(not whole, "protocol.class_order", class_order, right)
 
 
 def validate_counts(
@@ -319,12 +323,20 @@ def _disk(
 
 def _prompt_sizes(run: Run) -> dict[str, tuple[int, int]]:
     """Return the fields that say how many prompt numbers there are: value and usual value."""
-    usual = {"pool": 100, "length": 20, "g_length": 6, "top_k": 5, "kd_length": 6}
+    usual = {
+        "pool": 100,
+        "pool_per_task": 10,
+        "length": 20,
+        "g_length": 6,
+        "top_k": 5,
+        "kd_length": 6,
+    }
     blocks = {"methods": run.method, "distillers": run.distiller}
     return {
         f"{kind}.{block.label}.{key}": (block.options[key], usual[key])
         for kind, block in blocks.items()
         for key in usual.keys() & block.options.keys()
+        if block.options[key] is not None
     }
 
 
@@ -335,9 +347,15 @@ def _prompt_numbers(run: Run, own: BackboneShape) -> tuple[int, int]:
     general = method.get("g_length", 0) * len(method.get("g_layers", ()))
     token = distiller.get("kd_length", 0) * (distiller.get("kd_layers") or own.depth)
     mapped = distiller.get("length", 0)
-    pool, length = method.get("pool", 1), method.get("length", 0) * layers
-    learning = pool * length + general + token + distiller.get("pool", 1) * mapped
+    pool, length = _entries(method, run.n_tasks), method.get("length", 0) * layers
+    learning = pool * length + general + token + _entries(distiller, run.n_tasks) * mapped
     return learning * own.width, method.get("top_k", 1) * length + general + token + mapped
+
+
+def _entries(options: dict[str, Any], n_tasks: int) -> int:
+    """Return how many prompts or components there are after the last task."""
+    entries: int = options.get("pool") or n_tasks * options.get("pool_per_task", 1)
+    return entries
 
 
 def _size(shape: BackboneShape, dataset: dict[str, Any]) -> int:
@@ -363,14 +381,15 @@ def _layers(run: Run, own: BackboneShape, key: str = "layers") -> None:
 
 def _pool(field: str, options: dict[str, Any], query: int, width: int, n_tasks: int) -> None:
     """Refuse a pool of orthogonal components that has none for a task, or more than fit."""
-    pool, flat = options["pool"], options["length"] * width
-    _reject(
-        not n_tasks <= pool <= min(query, flat),
-        f"{field}.pool",
-        pool,
-        f"{n_tasks} (one per task) to {min(query, flat)}, the least of the query's width {query} "
-        f"and length x width {flat}",
+    given = {key: options[key] for key in ("pool", "pool_per_task") if options.get(key) is not None}
+    _reject(len(given) != 1, field, given, "one of pool and pool_per_task, the other null")
+    flat, ((key, value),) = options["length"] * width, given.items()
+    least, most = (n_tasks, min(query, flat)) if key == "pool" else (1, min(query, flat) // n_tasks)
+    right = (
+        f"{least} to {most}: one per task at least, and for {n_tasks} tasks at most "
+        f"{min(query, flat)}, the least of the query's width {query} and length x width {flat}"
     )
+    _reject(not least <= value <= most, f"{field}.{key}", value, right)
 
 
 def _any_method(run: Run, own: BackboneShape, query: BackboneShape) -> None:
@@ -388,10 +407,12 @@ def _l2p(run: Run, own: BackboneShape, query: BackboneShape) -> None:
 def _dual_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
     field, options = f"methods.{run.method.label}", run.method.options
     _one_prompt(run, own, query)
+    pool, right = options.get("pool"), "a pool of prompts drawn at the start, of tasks to come too"
+    _reject(pool is None and options["dual_candidates"] == "all", f"{field}.pool", pool, right)
     one_each = f"one prompt per task, {run.n_tasks}"
-    _reject(options["pool"] < run.n_tasks, f"{field}.pool", options["pool"], one_each)
-    right = f"at most the pool, {options['pool']}"
-    _reject(options["top_k"] > options["pool"], f"{field}.top_k", options["top_k"], right)
+    _reject(pool is not None and pool < run.n_tasks, f"{field}.pool", pool, one_each)
+    right = f"at most the pool, {pool or run.n_tasks}"
+    _reject(options["top_k"] > (pool or run.n_tasks), f"{field}.top_k", options["top_k"], right)
 
 
 def _one_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:

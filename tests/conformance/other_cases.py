@@ -70,7 +70,9 @@ def _task_incremental(config: Config, tensors: Tensors) -> Result:
 def _mapping_attention(config: Config, tensors: Tensors) -> Result:
     layers = tuple(range(config["layers"]))
     context = distiller_context(config["d_student"], 1, BackboneShape(config["d_teacher"], 1))
-    mapping = AttentionMapping(layers, context, config["components"], config["length"], "exact")
+    mapping = AttentionMapping(
+        layers, context, config["length"], "exact", config["components"], None
+    )
     mapping = mapping.double().train()
     names = ("attention", "key", "prompt")
     load(

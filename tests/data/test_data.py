@@ -53,8 +53,11 @@ def rows(split, labels=(0, 1, 1), names=("cat", "dog")):
     ]
 
 
+TEN = tuple("0123456789")
+
+
 def batch(data, *indices):
-    """Some images of a split in one part, with their sizes and indices."""
+    """Some images of a split in one part, with their sizes and keys."""
     (part,) = data.pixels(torch.tensor(indices)).parts(torch.arange(len(indices)))
     return part
 
@@ -64,8 +67,8 @@ def test_digits(tmp_path):
     train, test = Packed(tmp_path, "train"), Packed(tmp_path, "test")
     assert (len(train), len(test)) == (1437, 360)
     assert train.classes == [str(d) for d in range(10)]
-    images, sizes, indices = batch(train, 3, 0)
-    assert indices.tolist() == [3, 0]
+    images, sizes, keys = batch(train, 3, 0)
+    assert keys.tolist() == train.keys[[3, 0]].tolist()
     assert images.shape == (2, 3, 8, 8)
     assert images.dtype == torch.uint8
     assert images.max() > 200  # 16 grey levels are spread over 0 to 255
@@ -174,7 +177,7 @@ def test_images_of_mixed_size_are_padded_a_few_at_a_time(tmp_path):
     positions = torch.arange(len(train)).flip(0)
     parts = list(train.pixels(torch.arange(len(train))).parts(positions))
     assert max(len(images) for images, _, _ in parts) == 8
-    assert torch.equal(torch.cat([indices for _, _, indices in parts]), positions)
+    assert torch.equal(torch.cat([keys for _, _, keys in parts]), train.keys[positions])
     some = torch.tensor([7, 2, 11])
     for ours, theirs in zip(
         train.pixels(some).resident("cpu").parts(torch.arange(3)),
@@ -182,10 +185,11 @@ def test_images_of_mixed_size_are_padded_a_few_at_a_time(tmp_path):
         strict=True,
     ):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    for images, sizes, indices in parts:
+    rows = iter(positions.tolist())
+    for images, sizes, _ in parts:
         assert list(images.shape[2:]) == sizes.amax(0).tolist()
-        for image, size, index in zip(images, sizes, indices.tolist(), strict=True):
-            ((alone, own, _),) = train.pixels(torch.tensor([index])).parts(torch.tensor([0]))
+        for image, size in zip(images, sizes, strict=True):
+            ((alone, own, _),) = train.pixels(torch.tensor([next(rows)])).parts(torch.tensor([0]))
             assert torch.equal(own[0], size)
             assert torch.equal(alone[0], image[:, : size[0], : size[1]])
 
@@ -278,25 +282,51 @@ def digits(tmp_path_factory):
 
 
 def test_tasks_partition_the_data(digits):
-    stream = Stream.build(10, [4, 3, 3], "seeded", seed=1)
+    stream = Stream.build(TEN, [4, 3, 3], "seeded", seed=1)
     parts = [stream.indices(digits, task) for task in range(3)]
     assert sorted(torch.cat(parts).tolist()) == list(range(len(digits)))
     labels = stream.labels(digits)
     for task, part in enumerate(parts):
         classes = stream.classes(task)
         assert set(labels[part].tolist()) == set(range(classes.start, classes.stop))
-    assert stream.order != Stream.build(10, [4, 3, 3], "seeded", seed=2).order
-    assert Stream.build(10, 5, "natural", seed=2).order == tuple(range(10))
+    assert stream.order != Stream.build(TEN, [4, 3, 3], "seeded", seed=2).order
+    assert Stream.build(TEN, 5, "natural", seed=2).order == tuple(range(10))
     given = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
-    assert Stream.build(10, 2, given, seed=0).order == tuple(given)
+    assert Stream.build(TEN, 2, given, seed=0).order == tuple(given)
+
+
+@pytest.mark.parametrize("order", ["natural", "seeded", [7, "3", 5, 0, 1, 2, 4]])
+def test_a_stream_is_the_beginning_of_every_longer_one(digits, order):
+    short, long = (Stream.build(TEN, tasks, order, seed=1) for tasks in ([2, 3], [2, 3, 2]))
+    assert long.order[:5] == short.order
+    assert len(short.order) == 5
+    for task in range(2):
+        assert torch.equal(short.indices(digits, task), long.indices(digits, task))
+    assert short.labels(digits).max() == 4
+    assert (short.labels(digits) == -1).any()
+
+
+def test_a_class_is_told_by_its_images_whatever_others_there_are(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    source = {"name": "folder", "path": str(root)}
+    prepare(tmp_path / "before", source)
+    for split in ("train", "test"):
+        (root / split / "aardvark").mkdir()
+        Image.fromarray(picture(9)).save(root / split / "aardvark" / "new.png")
+    prepare(tmp_path / "after", source)
+    before, after = (Packed(tmp_path / name, "train") for name in ("before", "after"))
+    assert after.classes == ["aardvark", "ant", "bee"]
+    assert {name: after.by_class[name] for name in ("ant", "bee")} == before.by_class
+    assert torch.equal(after.keys[1:], before.keys)
+    assert after.fingerprint != before.fingerprint
 
 
 def test_images_per_class_is_the_same_choice_for_every_seed(digits):
     chosen = [
-        Stream.build(10, 1, order, seed).indices(digits, 0, 5)
+        Stream.build(TEN, 1, order, seed).indices(digits, 0, 5)
         for order, seed in (("natural", 0), ("seeded", 7))
     ]
-    assert torch.equal(*chosen)
+    assert torch.equal(*(indices.sort().values for indices in chosen))
     assert torch.bincount(digits.labels[chosen[0]]).tolist() == [5] * 10
 
 
@@ -304,18 +334,21 @@ def test_images_per_class_is_the_same_choice_for_every_seed(digits):
     ("tasks", "order", "message"),
     [
         (3, "natural", "3 equal tasks cannot be made of 10 classes"),
-        ([4, 4], "natural", "are 8 classes; the dataset has 10"),
-        (2, [0, 1, 2], "is not a permutation"),
+        ([4, 4, 3], "natural", "are 11 classes, but there are 10 in order"),
+        ([2, 2], [0, 1, 2], "are 4 classes, but there are 3 in order"),
+        ([2], [0, 10], "10 names no class"),
+        ([2], ["one", 2], "'one' names no class"),
+        ([2], [1, "1"], "'1' names a class that stands there already"),
     ],
 )
 def test_impossible_streams(tasks, order, message):
     with pytest.raises(CdlError, match=message):
-        Stream.build(10, tasks, order, seed=0)
+        Stream.build(TEN, tasks, order, seed=0)
 
 
 def test_too_many_images_per_class(digits):
     with pytest.raises(CdlError, match="images_per_class: 1000, but class '0' has only"):
-        Stream.build(10, 1, "natural", 0).indices(digits, 0, 1000)
+        Stream.build(TEN, 1, "natural", 0).indices(digits, 0, 1000)
 
 
 def test_a_view_depends_on_seed_image_and_epoch_only(digits):
@@ -405,7 +438,7 @@ def test_random_numbers_are_uniform_and_independent():
 
 
 def batches(digits, n, batch_size):
-    stream = Stream.build(10, 1, "natural", 0)
+    stream = Stream.build(TEN, 1, "natural", 0)
     return Batches(
         pixels=digits.pixels(torch.arange(n)),
         labels=stream.labels(digits)[:n],

@@ -73,8 +73,8 @@ def test_two_tasks_are_learnt_and_saved(toy_backbone, method, distiller):
     student.end_task(0)
     assert len(history) == 4
     assert history.notna().all(axis=None)
-    student.start_task(1, 0)
-    teacher.learner.start_task(1, 1)
+    student.start_task(1, 0, 0)
+    teacher.learner.start_task(1, 0, 1)
     student.distiller.read_teacher(teacher.learner.prompts.state_dict())
     learn(student, teacher, student.backbone.query, task=1)
     student.end_task(1)
@@ -100,7 +100,7 @@ def test_alpha_zero_is_none_bit_by_bit(toy_backbone, distiller):
 
 def test_past_coda_components_are_constant(toy_backbone):
     student = learner(toy_backbone(), "coda_prompt")
-    student.train().start_task(1, 0)
+    student.train().start_task(1, 0, 0)
     before = student.prompts.pool.prompt.detach().clone()
     learn(student, None, student.backbone.query, task=1)
     pool = student.prompts.pool
@@ -116,7 +116,7 @@ def test_new_coda_components_are_orthonormal_to_untrained_ones(toy_backbone, gro
     pool = student.prompts.pool
     pool.growth = growth
     for task in range(2):
-        student.start_task(task, 0)
+        student.start_task(task, 0, 0)
     for rows in (pool.key, pool.attention, pool.prompt):
         flat = rows.detach().flatten(2)[:, : 2 * pool.per_task]
         gram = flat @ flat.mT
@@ -132,7 +132,7 @@ def test_exact_growth_is_orthogonal_to_trained_rows_too(toy_backbone):
         pool.key[:, : pool.per_task] += 0.3 * torch.randn(
             pool.key[:, : pool.per_task].shape, generator=torch.Generator().manual_seed(0)
         )
-    student.start_task(1, 0)
+    student.start_task(1, 0, 0)
     old, new = pool.key.detach()[:, : pool.per_task], pool.key.detach()[:, pool.per_task :]
     torch.testing.assert_close(
         old @ new.mT, torch.zeros(len(old), pool.per_task, pool.per_task), atol=1e-5, rtol=0
@@ -144,8 +144,8 @@ def test_kd_prompts_persist_and_move_across_tasks(toy_backbone):
     learn(student, teacher, student.backbone.query)
     after_first = student.distiller.kd_prompts.detach().clone()
     student.end_task(0)
-    student.start_task(1, 0)
-    teacher.learner.start_task(1, 1)
+    student.start_task(1, 0, 0)
+    teacher.learner.start_task(1, 0, 1)
     assert torch.equal(student.distiller.kd_prompts, after_first)
     learn(student, teacher, student.backbone.query, task=1)
     assert (student.distiller.kd_prompts != after_first).any(dim=-1).all()

@@ -92,23 +92,23 @@ def test_a_job_with_targets_opens_neither_the_teachers_vit_nor_a_query_backbone(
         need = needs(here.grid, here.student(kd))
         assert need.backbones == backbones
         assert need.teacher == teacher
-        assert (need.targets is not None) == (kd in ("kd", "cdl_prompt"))
+        assert bool(need.targets) == (kd in ("kd", "cdl_prompt"))
     assert needs(here.grid, here.run(role="teacher")).backbones == ["vit_micro"]
     online = lab(ALL | {"compute": {"targets": "online"}})
     for run in online.grid.runs:
         need = needs(online.grid, run)
-        assert (need.queries, need.targets, need.test_queries) == (None, None, [])
+        assert (need.queries, need.targets, need.test_queries) == ((), (), [])
 
 
 def test_what_the_same_views_share_is_one_folder(lab):
     grid = lab(ALL | {"grid": {"methods": ["coda_prompt", "l2p"]}}).grid
-    folders = {needs(grid, run).queries.folder for run in grid.runs}
+    folders = {tuple(cache.folder for cache in needs(grid, run).queries) for run in grid.runs}
     assert len(folders) == 1
     other = lab({"training": {"teacher": {"epochs": 3}}}).grid
     student, teacher = (
         next(run for run in other.runs if run.role == role) for role in ("student", "teacher")
     )
-    assert needs(other, student).queries.folder != needs(other, teacher).queries.folder
+    assert needs(other, student).queries[0].folder != needs(other, teacher).queries[0].folder
 
 
 def test_targets_that_do_not_belong_are_refused(lab):
@@ -141,9 +141,11 @@ def test_the_disk_is_bounded_before_any_work(lab, monkeypatch):
 
     here = lab()
     run = here.student("kd")
-    cache = needs(here.grid, run).queries
+    cache = needs(here.grid, run).queries[0]
     monkeypatch.setattr(targets, "over_views", lambda *_: pytest.fail("work began"))
-    with pytest.raises(CdlError, match=r"targets_max_gb: 1e-06, but the queries of all tasks need"):
+    with pytest.raises(
+        CdlError, match=r"targets_max_gb: 1e-06, but the queries of tasks 0 to 0 need"
+    ):
         targets.write_queries(
             cache.spec,
             0,

@@ -103,7 +103,7 @@ def test_checkpoints_of_another_seed_task_or_backbone_are_refused(lab, inputs):
     state["norm.bias"] += 1
     artifacts.save(here.folder / "other.safetensors", state, metadata | {"fingerprint": "changed"})
     here.backbone = lambda _: str(here.folder / "other.safetensors")
-    with pytest.raises(CdlError, match='its vit_nano is .*needed is "changed"'):
+    with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
         here.evaluate(two)
     with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
         here.learn(two, 1)
@@ -127,3 +127,35 @@ def test_apts_teacher_is_read_as_the_protocol_says(lab):
         soft[protocol] = curve[curve["part"] == "soft"]["value"].tolist()
         assert "apt_teacher" not in here.spec(teacher)  # its training does not depend on it
     assert soft["merged"] != soft["previous"]
+
+
+@pytest.mark.parametrize("method", ["coda_prompt", "dual_prompt"])
+def test_the_first_tasks_are_the_same_bytes_whatever_follows(lab, method):
+    found = []
+    for tasks in ([3, 2], [3, 2, 4]):
+        here = lab(
+            {
+                "datasets": {"digits": {"tasks": tasks}},
+                "methods": {"coda_prompt": {"pool_per_task": 4}},
+                "distillers": {"cdl_prompt": {"pool_per_task": 3}},
+                "grid": {"methods": [method], "distillers": ["cdl_prompt"]},
+            }
+        )
+        student = here.student("cdl_prompt")
+        runs = (here.grid.teacher_of(student), student)
+        paths = [here.checkpoint(run, task) for run in runs for task in (0, 1)]
+        for task in (0, 1):
+            for run in runs:
+                here.learn(run, task)
+        found.append([artifacts.load(path) for path in paths])
+    for (one, made), (two, again) in zip(*found, strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in one.keys() | two.keys())
+        assert made | {"state": ""} == again | {"state": ""}
+    seen = [len(state["head.linear.weight"]) for state, _ in found[0]]
+    assert seen == [3, 5, 3, 5]
+    states = [state["distiller.kd_head.linear.bias"] for state, _ in found[0][2:]]
+    assert [len(bias) for bias in states] == [3, 5]
+    name, per_task = {"coda_prompt": ("pool.key", 4), "dual_prompt": ("key", 1)}[method]
+    for i, of in ((0, "prompts"), (2, "distiller.teacher_prompts")):
+        rows = [state[f"{of}.{name}"].shape[1] for state, _ in found[0][i : i + 2]]
+        assert rows == [per_task, 2 * per_task]

@@ -82,6 +82,6 @@ def test_the_disk_is_what_the_job_computes(lab, monkeypatch):
     said = []
     monkeypatch.setattr(targets.log, "info", lambda *words: said.append(words))
     run = next(run for run in bench.grid.runs if run.role == "teacher")
-    bench.queries(needs(bench.grid, run).queries, 0)
-    (needed,) = (words[2] for words in said if "of all tasks" in words[0])
+    bench.queries(needs(bench.grid, run).queries, 1)
+    (needed,) = (words[3] for words in said if "tasks 0 to 1" in words)
     assert needed == pytest.approx(cache_gb(160, 3, bench.grid.shape(run.query).width, 4))

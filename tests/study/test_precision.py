@@ -29,7 +29,7 @@ def without(spec):
 def caches(made, run):
     need = needs(made, run)
     found = (need.queries, need.teacher_queries, need.targets, need.target_queries)
-    return [cache for cache in (*found, *need.test_queries) if cache]
+    return [cache for part in (*found, need.test_queries) for cache in part]
 
 
 @pytest.mark.parametrize("query", ["student", "self"])

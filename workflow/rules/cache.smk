@@ -3,7 +3,7 @@
 
 rule queries:
     input:
-        unpack(lambda w: tracked(INPUTS.computing_queries(w.queried, "train"))),
+        unpack(lambda w: tracked(INPUTS.computing_queries(w.queried, "train"), "data")),
     output:
         queries=layout.cached(QUERIES, "{task}"),
         metadata=layout.record_of(layout.cached(QUERIES, "{task}")),
@@ -21,6 +21,7 @@ rule queries:
     params:
         states=layout.STATES,
         spec=lambda w: INPUTS.queries[w.queried].spec,
+        images=lambda w: told(INPUTS.queried_contents)(w.queried, int(w.task)),
     script:
         "../scripts/queries.py"
 
@@ -50,7 +51,7 @@ rule test_queries:
 
 rule teacher_targets:
     input:
-        unpack(lambda w: tracked(INPUTS.computing_targets(run_of(w), int(w.task)))),
+        unpack(lambda w: tracked(INPUTS.computing_targets(run_of(w), int(w.task)), "data")),
     output:
         targets=TASK.targets,
         metadata=layout.record_of(TASK.targets),
@@ -71,6 +72,7 @@ rule teacher_targets:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=lambda w: INPUTS.targets[GRID.files(run_of(w)).folder][0].spec,
+        spec=lambda w: INPUTS.targets[GRID.files(run_of(w)).folder][0][int(w.task)].spec,
+        images=images_of,
     script:
         "../scripts/teacher_targets.py"

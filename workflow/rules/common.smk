@@ -5,6 +5,7 @@ import re
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from cdl.data import FORMAT
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
 from cdl.study.grid import Grid
@@ -80,7 +81,14 @@ def run_of(w):
 
 
 def spec_of(wildcards):
-    return specification(GRID, run_of(wildcards))
+    task = wildcards.get("task")
+    return specification(GRID, run_of(wildcards), None if task is None else int(task))
+
+
+@told
+def images_of(wildcards):
+    stream = spec_of(wildcards)["stream"]
+    return INPUTS.images_contents(wildcards.dataset, stream, int(wildcards.task))
 
 
 def chain_of(wildcards):
@@ -95,16 +103,16 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def tracked(paths):
-    """Inputs of which the large ones are told by the records among them, not by their times."""
+def tracked(paths, *told):
+    """Inputs, of which no time counts: large ones have records, those named `told` a parameter."""
 
-    def flagged(value):
+    def flagged(value, apart):
         if isinstance(value, list):
-            return [flagged(path) for path in value]
-        return ancient(value) if layout.is_large(value) else value
+            return [flagged(path, apart) for path in value]
+        return ancient(value) if apart or layout.is_large(value) else value
 
-    return {name: flagged(value) for name, value in paths.items()}
+    return {name: flagged(value, name in told) for name, value in paths.items()}
 
 
 def learning(wildcards):
-    return tracked(INPUTS.learning(run_of(wildcards), int(wildcards.task)))
+    return tracked(INPUTS.learning(run_of(wildcards), int(wildcards.task)), "data")

@@ -26,6 +26,7 @@ rule train:
     params:
         states=layout.STATES,
         spec=spec_of,
+        images=images_of,
         names=lambda w: INPUTS.of(run_of(w)).backbones,
     message:
         "learn task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
@@ -58,7 +59,8 @@ rule distil:
     params:
         states=layout.STATES,
         spec=spec_of,
-        teacher_spec=lambda w: specification(GRID, GRID.teacher_of(run_of(w))),
+        images=images_of,
+        teacher_spec=lambda w: specification(GRID, GRID.teacher_of(run_of(w)), int(w.task)),
         names=lambda w: INPUTS.of(run_of(w)).backbones,
     message:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"

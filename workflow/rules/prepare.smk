@@ -43,6 +43,7 @@ rule prepare_dataset:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        format=FORMAT,
         source=lambda w: INPUTS.sources[w.prepared],
         contents=lambda w: told(INPUTS.source_contents)(w.prepared),
     script:

@@ -1,0 +1,66 @@
+"""How classes are put in order and cut into tasks: asked by planning and by learning. No torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdl.runtime.errors import CdlError
+
+
+def sizes_of(tasks: int | Sequence[int], n_classes: int) -> list[int]:
+    """Return the number of classes of each task.
+
+    Args:
+        tasks: number of equal tasks, or the number of classes of each; classes may be left over.
+        n_classes: of the dataset.
+
+    Raises:
+        CdlError: the classes cannot be cut that way.
+    """
+    if isinstance(tasks, int):
+        if n_classes % tasks:
+            raise CdlError(
+                f"tasks: {tasks} equal tasks cannot be made of {n_classes} classes; "
+                "give a divisor or a list of sizes"
+            )
+        return [n_classes // tasks] * tasks
+    if sum(tasks) > n_classes:
+        raise CdlError(
+            f"tasks: {list(tasks)} are {sum(tasks)} classes, but there are {n_classes} in order"
+        )
+    return list(tasks)
+
+
+def labels_of(order: Sequence[int | str], classes: Sequence[str]) -> list[int]:
+    """Return the labels of classes given by label or name.
+
+    Args:
+        order: of the classes to learn, all or the first ones.
+        classes: names of all classes by label.
+
+    Raises:
+        CdlError: one does not exist, or is given twice; or a name belongs to two classes.
+    """
+    labels = []
+    for given in order:
+        found = [i for i, name in enumerate(classes) if given in (i, name)]
+        if len(found) != 1 or found[0] in labels:
+            why = {0: "no class", 1: "a class that stands there already"}
+            raise CdlError(
+                f"class_order: {given!r} names {why.get(len(found), 'several classes')}; needed is "
+                f"each of the {len(classes)} classes at most once, by its label or name"
+            )
+        labels.append(found[0])
+    return labels
+
+
+def until(spec: Mapping[str, Any], task: int) -> dict[str, Any]:
+    """Return the specification of a learner, or of views, after a task: what later ones add is cut.
+
+    A number of equal tasks stays, since they are cut from all classes of the dataset.
+    """
+    tasks, order = spec["stream"]["tasks"], spec["stream"]["class_order"]
+    if isinstance(tasks, int):
+        return dict(spec)
+    tasks = tasks[: task + 1]
+    order = order if isinstance(order, str) else order[: sum(tasks)]
+    return {**spec, "stream": {**spec["stream"], "tasks": tasks, "class_order": order}}

@@ -1,0 +1,71 @@
+"""A stream that goes on: what is learnt already is not learnt again."""
+
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import CONFIGS, planned, snakemake
+
+from cdl.study import layout
+from cdl.study.configuration import merge, read, resolve
+from cdl.study.grid import Grid
+from cdl.study.inputs import Inputs
+
+STREAM = """
+datasets:
+  digits: {{tasks: {digits}}}
+  mine:
+    source: {{folder: {{path: mine}}}}
+    tasks: {mine}
+    view: {{size: 16}}
+protocol: {{class_order: natural}}
+methods: {{coda_prompt: {{pool_per_task: 4}}}}
+distillers: {{cdl_prompt: {{pool_per_task: 4}}}}
+grid: {{methods: [l2p, coda_prompt, dual_prompt]}}
+"""
+
+
+def add_class(folder, name, seed):
+    for split in ("train", "test"):
+        file = folder / "mine" / split / name / "one.png"
+        file.parent.mkdir(parents=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+
+
+def pretend(folder, overlay):
+    """Leave a folder as a whole run would, with empty files and Snakemake's own records."""
+    file = folder / "stream.yaml"
+    file.write_text(overlay)
+    inputs = Inputs(Grid(resolve(reduce(merge, map(read, [*CONFIGS, file])))))
+    paths = [*inputs.everything, *(path for run in inputs.collected["costs"] for path in run)]
+    for run in inputs.grid.runs:
+        need = inputs.of(run)
+        for caches in (need.queries, need.teacher_queries, need.target_queries):
+            paths += [layout.cached(cache.folder, task) for task, cache in enumerate(caches)]
+        paths += [layout.cached(cache.folder, "test") for cache in need.test_queries]
+        for task, cache in enumerate(need.targets):
+            paths.append(layout.RunFiles(cache.folder).task(task).targets)
+    for path in paths + [layout.record_of(path) for path in paths]:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    result = snakemake(folder, "--cores", "2", "--touch", "--forceall", overlay=overlay)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_size_and_a_class_folder_more_plan_the_new_task_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("ant", "bee", "cow")):
+        add_class(tmp_path, name, seed)
+    pretend(tmp_path, STREAM.format(digits=[4, 3], mine=[2, 1]))
+    assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3], mine=[2, 1])) == {}
+    add_class(tmp_path, "dog", 3)
+    # of both datasets, for three methods: a teacher, and students alone and twice taught
+    assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3, 2], mine=[2, 1, 1])) == {
+        **{"prepare_dataset": 1, "test_queries": 1},  # of the folder
+        **{"queries": 2, "teacher_targets": 6, "train": 12, "distil": 12, "evaluate": 24},
+        **{"collect": 1, "tabulate": 1, "plot": 2, "page": 1},
+    }
