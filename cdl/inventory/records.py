@@ -78,6 +78,9 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
     for name in grid.comparisons:
         kinds = [kind for kind in COMPARISON if kind != "json"]
         groups[tables.comparison(name, "json")] = [tables.comparison(name, k) for k in kinds]
+    for dataset in inputs.levels:
+        record, *outputs = report.label_efficiency(dataset).values()
+        groups[record] = outputs
     for dataset in grid.datasets:
         groups[report.plotting(dataset).record] = [
             report.figure(figure, dataset, image) for figure in FIGURES for image in IMAGES

@@ -18,7 +18,7 @@ from cdl.study.contents import contents, files_of, hashes, images_contents
 from cdl.study.grid import Grid
 from cdl.study.layout import RunFiles, digest, record_of
 from cdl.study.runs import Run
-from cdl.study.specifications import published, row, specification
+from cdl.study.specifications import label_levels, published, row, specification
 
 Paths = dict[str, str | list[str]]
 
@@ -139,11 +139,13 @@ class Inputs:
         targets: caches of targets by their folder, by task, and a run that reads them.
         sources: of packed data by the name of their folder.
         backbones: sources of backbones by the name of their artifact.
+        levels: of labels, of every dataset that has several, see `label_levels`.
     """
 
     def __init__(self, grid: Grid) -> None:
         """Find out what the runs of a grid need."""
         self.grid = grid
+        self.levels = label_levels(grid)
         self._needs = {run.folder: needs(grid, run) for run in grid.runs}
         found = list(self._needs.values())
         self.queries = {Path(c.folder).name: c for need in found for c in need.all_queries}
@@ -382,6 +384,8 @@ class Inputs:
         """All files that must exist: a deleted one is made again even if tables are newer."""
         grid = self.grid
         files = grid.layout.report.outputs(grid.comparisons, grid.datasets)
+        for dataset in self.levels:
+            files += grid.layout.report.label_efficiency(dataset).values()
         for prepared in self.sources:
             files += layout.packed(prepared).outputs()
         for name in self._used:

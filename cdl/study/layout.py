@@ -309,6 +309,13 @@ class ReportFiles:
         """A figure of a dataset."""
         return f"{self.root}/figures/{name}_{dataset}.{image}"
 
+    def label_efficiency(self, dataset: str) -> dict[str, str]:
+        """Table, figure and record of a dataset at several levels of labels, by format."""
+        name = "label_efficiency"
+        paths = {kind: f"{self.tables.folder}/{name}_{dataset}.{kind}" for kind in ("csv", "md")}
+        paths |= {image: self.figure(name, dataset, image) for image in IMAGES}
+        return {"record": self.figure(name, dataset, "json"), **paths}
+
     def plotting(self, dataset: str) -> JobFiles:
         """Log of a dataset's figures."""
         return JobFiles(f"{self.root}/figures/plot_{dataset}")

@@ -8,6 +8,7 @@ from cdl.data.order import until
 from cdl.distillers import DistillerFacts
 from cdl.prompts import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
+from cdl.sources import N_CLASSES, n_training_images
 from cdl.study.configuration import complete, schema
 from cdl.study.grid import Grid, told
 from cdl.study.runs import Block, Run
@@ -125,6 +126,37 @@ def labels_of(given: dict[str, Any] | None) -> str:
     if given is None:
         return "all"
     return str(given["per_class"]) if "per_class" in given else f"{100 * given['fraction']:g}%"
+
+
+def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
+    """Return the levels of labels of every dataset that a grid has at two of them or more.
+
+    Returns:
+        By the dataset's name, where each level (see `labels_of`) stands on an axis of labels per
+        class, or of percent where there are shares; the lowest first. Where nothing says how many
+        images a class has, `all` stands at twice the next level, and numbers beside shares nowhere.
+    """
+    found: dict[str, set[str]] = {}
+    for block in grid.datasets.values():
+        found.setdefault(block.name, set()).add(labels_of(block.options.get("labels")))
+    levels = {name: _axis(own, grid.config["datasets"][name]) for name, own in found.items()}
+    return {name: axis for name, axis in levels.items() if len(axis) > 1}
+
+
+def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
+    """Return positions of levels on an axis, in ascending order."""
+    ((source, options),) = dataset["source"].items()
+    n = n_training_images(source, options, None)
+    images = dataset["images_per_class"] or (n / N_CLASSES[source] if n else None)
+    numbers = {level: float(level) for level in levels if level.isdecimal()}
+    shares = {level: float(level[:-1]) for level in levels if level.endswith("%")}
+    if shares:
+        numbers = {level: 100 * x / images for level, x in numbers.items()} if images else {}
+        images = 100.0
+    axis = numbers | shares
+    if "all" in levels:
+        axis["all"] = float(images or 2 * max(axis.values(), default=1.0))
+    return dict(sorted(axis.items(), key=lambda item: item[1]))
 
 
 def chosen(kind: str, block: Block) -> str:

@@ -3,6 +3,7 @@
 
 localrules:
     plot,
+    label_efficiency,
     page,
 
 
@@ -58,6 +59,36 @@ rule plot:
         runtime=10,
     script:
         "../scripts/plot.py"
+
+
+# Of a dataset that the grid has with few labels and with more, over all of its variants.
+rule label_efficiency:
+    input:
+        results=TABLES.results,
+        protocols=TABLES.protocols,
+        intervals=TABLES.intervals,
+        summary_record=TABLES.record("summary"),
+        runs=INPUTS.collected["results"],
+    output:
+        **{k: v for k, v in REPORT.label_efficiency("{dataset}").items() if k != "svg"},
+        svg=report(
+            REPORT.label_efficiency("{dataset}")["svg"],
+            caption="../report/label_efficiency.rst",
+            category="Figures",
+            labels={"figure": "label efficiency", "dataset": "{dataset}"},
+        ),
+    log:
+        REPORT.figure("label_efficiency", "{dataset}", "log"),
+    conda:
+        ENV
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        levels=lambda w: INPUTS.levels[w.dataset],
+    script:
+        "../scripts/label_efficiency.py"
 
 
 rule page:

@@ -1,0 +1,10 @@
+"""Accuracy against labels, as a table and a figure."""
+
+from cdl.runtime.jobs import job
+
+with job(snakemake):
+    from cdl.report.label_efficiency import write_label_efficiency
+    from cdl.study.layout import RunFiles
+
+    given, out, w = snakemake.input, snakemake.output, snakemake.wildcards
+    write_label_efficiency(w.dataset, snakemake.params.levels, given, out, RunFiles)
