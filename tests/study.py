@@ -11,9 +11,9 @@ from cdl.evaluation.metrics import metrics
 from cdl.report.deployment import on_page
 from cdl.report.intervals import intervals
 from cdl.report.page import write_page
-from cdl.report.tables import CELL, collect, read_predictions
 from cdl.runtime.artifacts import fingerprint, write_json
 from cdl.study.layout import RunFiles
+from cdl.tables.runs import CELL, collect, read_predictions
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
 LEARNER = {"seed": 0, "training": {"lr": 0.005}}
@@ -29,7 +29,7 @@ LEARNERS = [
 
 
 def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50):
-    """Write runs below `folder`; return `cdl.report.tables.collect`'s tables."""
+    """Write runs below `folder`; return `cdl.tables.runs.collect`'s tables."""
     rng = np.random.default_rng(0)
     rows, results, costs = [], [], []
     for method in methods:

@@ -33,12 +33,13 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
     + ["study.layout", FACTS[0]],
-    "report": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
+    "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
+    "report": ["runtime", "tables"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folders", "data.order"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
-    + ["evaluation.metrics", "study", "report"],
+    + ["evaluation.metrics", "study", "tables", "report"],
     "commands": ["runtime", "backbones", "deployment"],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
@@ -99,12 +100,12 @@ def test_imports_inside_functions_and_for_types_are_seen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "package", ["cdl.study", "cdl.report", "cdl.inventory", "cdl.prompts", "cdl.cli"]
+    "package", ["cdl.study", "cdl.tables", "cdl.report", "cdl.inventory", "cdl.prompts", "cdl.cli"]
 )
 def test_planning_and_reporting_need_no_torch(package):
     room = CDL / package.split(".")[1]
     names = [package, "cdl.distillers"]
-    if package in ("cdl.study", "cdl.report", "cdl.inventory"):
+    if package in ("cdl.study", "cdl.tables", "cdl.report", "cdl.inventory"):
         names += [f"{package}.{path.stem}" for path in room.glob("*.py")]
     code = f"import sys, {', '.join(names)}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -17,11 +17,11 @@ import numpy as np
 from cdl.data.order import until
 from cdl.data.packing import check_images, digests, map_pixels, read_index
 from cdl.evaluation.metrics import metrics
-from cdl.report.tables import METRICS, read, read_predictions
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
 from cdl.study.layout import ResultsFolder, RunFiles
+from cdl.tables.runs import METRICS, read, read_predictions
 
 
 class Link(NamedTuple):

@@ -1,1 +1,1 @@
-"""Finished runs to tables, figures, a page and answers. No torch, no study."""
+"""Tables to intervals, figures, a page and answers. No torch, no study."""

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from cdl.report.style import about, canvas, legend, look, names, paper, save
-from cdl.report.tables import distiller_of, method_of
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
+from cdl.tables.runs import distiller_of, method_of
 
 _TEXT = (
     "dataset",

@@ -22,8 +22,9 @@ from cdl.report.style import (
     save,
     small_print,
 )
-from cdl.report.tables import RunFiles, differences, read
 from cdl.runtime.artifacts import read_json, write_json
+from cdl.tables.costs import RunFiles
+from cdl.tables.runs import differences, read
 
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
 IMAGES = ("svg", "pdf", "png")
@@ -96,7 +97,7 @@ def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[s
     lowest to the highest seed where there are several.
 
     Args:
-        curves: rows of one dataset from `cdl.report.tables.collect`.
+        curves: rows of one dataset from `cdl.tables.runs.collect`.
         test: what they are measured with.
         outputs: files to write, the suffix decides the format.
     """
@@ -134,7 +135,7 @@ def forgetting(
     task being forgotten; the diagonal is the accuracy on a task just learnt.
 
     Args:
-        results: runs of one dataset from `cdl.report.tables.collect`.
+        results: runs of one dataset from `cdl.tables.runs.collect`.
         matrices: `R`, `[T, T]`, percent, of every run by its folder.
         test: what they are measured with.
         outputs: files to write, the suffix decides the format.
@@ -180,7 +181,7 @@ def gain_over_none(
 
     Args:
         cells: rows of one dataset from `cdl.report.intervals`; without a gain, the figure says so.
-        runs: runs of the dataset from `cdl.report.tables.differences`.
+        runs: runs of the dataset from `cdl.tables.runs.differences`.
         test: what they are measured with.
         outputs: files to write, the suffix decides the format.
     """
@@ -222,7 +223,7 @@ def cost_against_accuracy(
     part of it, a line leads there from the student's own.
 
     Args:
-        results: runs of one dataset from `cdl.report.tables.collect`.
+        results: runs of one dataset from `cdl.tables.runs.collect`.
         cost: the same rows of its table of costs.
         outputs: files to write, the suffix decides the format.
     """

@@ -6,18 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.report.bootstrap import Answers, accuracies, interval
 from cdl.report.style import names
-from cdl.report.tables import (
+from cdl.runtime.artifacts import write_json
+from cdl.tables.bootstrap import Answers, accuracies, interval
+from cdl.tables.costs import RunFiles
+from cdl.tables.runs import (
     CELL,
     INTERVALS,
-    RunFiles,
     read,
     read_predictions,
     write,
     write_summary,
 )
-from cdl.runtime.artifacts import write_json
 
 OVER_IMAGES, OVER_BOTH = "test images", "seeds and test images"
 
@@ -26,13 +26,13 @@ def intervals(results: pd.DataFrame, predictions: Callable[[str], pd.DataFrame])
     """Return the means over seeds that stand for a cell, each with its 95 % interval.
 
     Args:
-        results: finished runs from `cdl.report.tables.collect`.
-        predictions: from a run's folder to its predictions, see `cdl.report.tables`.
+        results: finished runs from `cdl.tables.runs.collect`.
+        predictions: from a run's folder to its predictions, see `cdl.tables.runs`.
 
     Returns:
         One row per cell, in percent and percent points: `n` seeds, `over` what the intervals are
         (`seeds and test images`, or `test images` where there is one seed, see
-        `cdl.report.bootstrap`), and each with `_low` and `_high`: `accuracy` after the last task;
+        `cdl.tables.bootstrap`), and each with `_low` and `_high`: `accuracy` after the last task;
         of distilled students the `gain` over the undistilled one; the `gap` from that one to
         the teacher; the percentage of the gap that is `closed`, NaN unless the gap's interval is
         above zero. NaN is what has nothing to compare with.

@@ -9,8 +9,9 @@ from matplotlib.ticker import NullLocator
 
 from cdl.report.figures import INTERVAL
 from cdl.report.style import about, canvas, legend, look, names, paper, save
-from cdl.report.tables import CELL, RunFiles, method_of, read, write
 from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.tables.costs import RunFiles
+from cdl.tables.runs import CELL, method_of, read, write
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
@@ -23,7 +24,7 @@ def label_efficiency(
     """Return what every learner reaches with how many labels.
 
     Args:
-        runs: of a configuration, from `cdl.report.tables.collect`.
+        runs: of a configuration, from `cdl.tables.runs.collect`.
         cells: of `cdl.report.intervals`.
         protocols: what stands behind each hash in the runs.
         dataset: the name that variants with few labels have in common.

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from cdl.report.intervals import reading
 from cdl.report.style import look, names, panels_of
-from cdl.report.tables import CELL, distiller_of, method_of
+from cdl.tables.runs import CELL, distiller_of, method_of
 
 FEW_SEEDS, FEW_IMAGES = 3, 1000  # below, the page warns
 _FLIP = Affine2D().scale(10, -10)  # down is up in SVG

@@ -19,8 +19,9 @@ import yaml
 
 from cdl.report.deployment import on_page
 from cdl.report.overview import compared, cost, count, panels, parameters, warnings
-from cdl.report.tables import COST, METRICS, differences, read
 from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.tables.costs import COST
+from cdl.tables.runs import METRICS, differences, read
 
 ASSETS = files("cdl") / "assets"
 _TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
@@ -45,11 +46,10 @@ def write_page(
         path: the HTML file; links to the runs' files are relative to its folder.
         name: the configuration's name.
         configuration: its text, resolved.
-        tables: `results`, `cost` and `classes` of `cdl.report.tables`, and the `intervals`.
+        tables: `results`, `cost` and `classes` of `cdl.tables.runs`, and the `intervals`.
         protocols: the protocol behind each hash in the results.
-        shown: what it reads and links to: of `runs`, by their folder, the path of the `results`
-            and all `files` with what they are; records of `data` and `backbones` and files of
-            `weights` by name.
+        shown: of `runs`, by their folder, the path of the `results` and all `files` with what
+            they are; records of `data` and `backbones` and files of `weights` by name.
         deployment: see `cdl.report.deployment.on_page`.
 
     Raises:

@@ -224,7 +224,7 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
     """Return what who sees only the figure has to know: data, pair, n, and what bars mean.
 
     Args:
-        runs: of one dataset, the rows that are drawn; columns of `cdl.report.tables.collect`.
+        runs: of one dataset, the rows that are drawn; columns of `cdl.tables.runs.collect`.
         images: number of test images.
         interval: what bars or bands mean.
     """

@@ -358,7 +358,7 @@ class Inputs:
         }
 
     def completion(self, run: Run) -> dict[str, Any]:
-        """Return the arguments of `cdl.report.completed_runs.completed_run` for a run."""
+        """Return the arguments of `cdl.tables.completed_runs.completed_run` for a run."""
         teacher, further = self.grid.teacher_of(run), self.grid.unlabelled(run.dataset)
         sees = further and "unlabelled" in self.grid.dataset(run)
         return {

@@ -275,7 +275,7 @@ class TableFiles:
         return f"{self.folder}/{name}.json"
 
     def outputs(self, comparisons: Iterable[str]) -> dict[str, Any]:
-        """Return where `cdl.report.completed_runs.tabulate` writes."""
+        """Return where `cdl.tables.completed_runs.tabulate` writes."""
         return {
             "results": self.results,
             "protocols": self.protocols,

@@ -16,13 +16,13 @@ from cdl.inventory.records import records_of, sources_of
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import Vouched, verify
-from cdl.report.completed_runs import completed_run
-from cdl.report.tables import collect, read, read_predictions
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources.archives import check
 from cdl.study.inputs import Inputs
 from cdl.study.layout import ResultsFolder, RunFiles
+from cdl.tables.completed_runs import completed_run
+from cdl.tables.runs import collect, read, read_predictions
 
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 SMALL = 300_000  # bytes

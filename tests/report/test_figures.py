@@ -9,8 +9,8 @@ from cdl.report import figures
 from cdl.report.figures import HeldOut
 from cdl.report.intervals import intervals, reading
 from cdl.report.style import panels_of
-from cdl.report.tables import differences
 from cdl.runtime.artifacts import read_json
+from cdl.tables.runs import differences
 
 TEST = HeldOut(200, 12.5)
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from study import make_study
 
-from cdl.report.bootstrap import Answers, accuracies, interval
 from cdl.report.intervals import intervals, reading
+from cdl.tables.bootstrap import Answers, accuracies, interval
 
 
 def predictions(run):

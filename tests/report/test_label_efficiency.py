@@ -6,8 +6,8 @@ import pytest
 from lab import make_grid
 
 from cdl.report import label_efficiency as efficiency
-from cdl.report.tables import CELL
 from cdl.study.specifications import label_levels, row
+from cdl.tables.runs import CELL
 
 
 def few(variant, labels, **options):

@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.tables import write_collected
+    from cdl.tables.runs import write_collected
     from cdl.study.layout import RunFiles
 
     params, out = snakemake.params, snakemake.output

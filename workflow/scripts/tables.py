@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.completed_runs import tabulate
+    from cdl.tables.completed_runs import tabulate
 
     params = snakemake.params
     tabulate(params.outputs, params.rows, params.runs, params.comparisons)

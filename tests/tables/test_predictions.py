@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from study import make_study
 
-from cdl.report.tables import IDENTITY, METRICS, class_tables, complete, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.layout import RunFiles
+from cdl.tables.runs import IDENTITY, METRICS, class_tables, complete, tables_of
 
 NEW = ("task_incremental_accuracy", "calibration_error")
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from cdl.report.published import METRICS, NOTE, compare, for_people, load, worded, write_comparison
-from cdl.report.tables import METRICS as ALL_METRICS
-from cdl.report.tables import NOT_RUN, results_of
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.specifications import protocol, published, row, specification
+from cdl.tables.published import METRICS, NOTE, compare, for_people, load, worded, write_comparison
+from cdl.tables.runs import METRICS as ALL_METRICS
+from cdl.tables.runs import NOT_RUN, results_of
 
 ROOT = Path(__file__).parents[2]
 PAIR = ("cifar100", "vit_base", "vit_small")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.report.tables import (
+from cdl.runtime.artifacts import replacing, write_json
+from cdl.tables.runs import (
     CELL,
     NOT_RUN,
     distiller_of,
@@ -18,7 +19,6 @@ from cdl.report.tables import (
     summarise,
     write,
 )
-from cdl.runtime.artifacts import replacing, write_json
 
 METRICS = {"accuracy": "final_average_accuracy", "forgetting": "forgetting_published"}
 NOT_PUBLISHED, UNKNOWN = "-", "unknown"
@@ -49,7 +49,7 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
     """Lay our cells beside published ones.
 
     Args:
-        results: one row per run, finished or not, of `cdl.report.tables.results_of`.
+        results: one row per run, finished or not, of `cdl.tables.runs.results_of`.
         dataset: the papers' name of its dataset.
         backbones: the papers' name of each of its backbones.
 

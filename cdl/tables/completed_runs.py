@@ -6,10 +6,10 @@ from typing import Any
 
 from cdl.data.order import until
 from cdl.data.packing import digests
-from cdl.report.published import write_comparison
-from cdl.report.tables import results_of, write, write_summary
 from cdl.runtime.artifacts import check_provenance, read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.tables.published import write_comparison
+from cdl.tables.runs import results_of, write, write_summary
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def tabulate(
     Args:
         outputs: paths of `results` and `protocols`, of the `summary` as CSV and Markdown, and of
             the `comparisons` by name, without suffix.
-        rows: of `cdl.report.tables.results_of`.
+        rows: of `cdl.tables.runs.results_of`.
         runs: arguments of `completed_run`, one per row.
         comparisons: the `rows` of each comparison and what the papers call them (`published`).
     """

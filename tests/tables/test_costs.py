@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from study import make_study
 
-from cdl.report.tables import COST, cost_of, with_teachers
+from cdl.tables.runs import COST, cost_of, with_teachers
 
 
 def task(images, operations, forward=0.0, answers=0):

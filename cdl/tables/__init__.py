@@ -1,0 +1,1 @@
+"""Finished runs to tables, and ours beside the published numbers. No torch, no study."""

@@ -1,0 +1,140 @@
+"""What runs cost: seconds, energy, operations, and a share of what their teacher cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from cdl.runtime.artifacts import read_json
+from cdl.runtime.benchmarks import read_benchmark, read_measured
+
+COST = {
+    "training_seconds": "seconds by the clock on the wall of all its tasks' jobs, waiting included",
+    "processor_seconds": "seconds that processors computed for these jobs",
+    "mean_load": "percent of one core that these jobs used while they ran, as Snakemake sampled",
+    "peak_memory_mb": "largest resident memory of one of these jobs",
+    "gpu_seconds": "seconds that these jobs had a GPU",
+    "peak_gpu_memory_mb": "most that one of these jobs allocated on a GPU",
+    "energy_wh": "Wh of these jobs as the machine tells: of their GPU, where they had it alone, "
+    "and of the processors by their share of processor time; empty where it does not tell",
+    "images": "views that they learnt from, of all epochs",
+    "tflops": "10^12 operations of these jobs, computed from the models",
+    "task_tflops": "of one of its tasks, on average",
+    "teacher_tflops": "of all tasks of its teacher, and of its teacher's answers where these are "
+    "computed once for all students",
+    "teacher_energy_wh": "energy_wh of its teacher",
+    "students": "runs that its teacher's cost is spread over",
+    "total_tflops": "tflops with its share of its teacher's",
+    "total_energy_wh": "energy_wh with its share of its teacher's",
+    "accuracy_per_tflop": "final average accuracy in percent over total_tflops",
+    "accuracy_per_wh": "final average accuracy in percent over total_energy_wh",
+}
+Work = Mapping[str, float]  # of a task, as its record says it
+
+
+class TaskFiles(Protocol):
+    """Files of one task of a learner."""
+
+    @property
+    def learner(self) -> str:
+        """Return the path of its artifact."""
+
+
+class RunFiles(Protocol):
+    """What is asked of whoever knows where the files of a run lie."""
+
+    @property
+    def results(self) -> str:
+        """Return the path of its matrix, metrics and specification."""
+
+    @property
+    def predictions(self) -> str:
+        """Return the path of the prediction for every test image."""
+
+    def task(self, task: int) -> TaskFiles:
+        """Return the files of a task."""
+
+
+def cost_of(files: Sequence[str], work: Sequence[Work] = ()) -> dict[str, float]:
+    """Return the columns of `COST` that are a run's own, NaN if unknown.
+
+    Args:
+        files: benchmark files of its tasks, with the jobs' logs beside them.
+        work: of its tasks, see `work_of`.
+    """
+    jobs = [read_benchmark(file) for file in files]
+    said = [read_measured(Path(file).with_suffix(".log")) for file in files]
+    nan = float("nan")
+    loads = [(job.seconds, job.mean_load) for job in jobs if job.mean_load is not None]
+    computed = [job.processor_seconds for job in jobs if job.processor_seconds is not None]
+    return {
+        "training_seconds": round(sum(job.seconds for job in jobs), 1),
+        "processor_seconds": round(sum(computed), 1) if len(computed) == len(jobs) else nan,
+        "mean_load": round(sum(s * x for s, x in loads) / sum(s for s, _ in loads), 1)
+        if loads
+        else nan,
+        "peak_memory_mb": max((job.memory_mb for job in jobs if job.memory_mb), default=nan),
+        "gpu_seconds": _sum([job.gpu_seconds for job in said]),
+        "peak_gpu_memory_mb": max((m for job in said if (m := job.gpu_memory_mb)), default=nan),
+        "energy_wh": _sum([job.energy_wh for job in said]),
+        "images": _sum([task["images"] for task in work]),
+        "tflops": (tflops := _sum([task["operations"] / 1e12 for task in work])),
+        "task_tflops": tflops / len(files),
+    }
+
+
+def work_of(files: RunFiles, n_tasks: int) -> list[Work]:
+    """Return what the records of a run's tasks say of `work`; nothing if an older one does not."""
+    records = [Path(files.task(t).learner).with_suffix(".json") for t in range(n_tasks)]
+    found = [read_json(record).get("work") for record in records]
+    return [work for work in found if work] if all(found) else []
+
+
+def with_teachers(
+    cost: pd.DataFrame, results: pd.DataFrame, work: Mapping[str, Sequence[Work]]
+) -> pd.DataFrame:
+    """Return costs with the columns of `COST` that concern a run's teacher.
+
+    A learner without a teacher has no share of one, so that its total is its own.
+
+    Args:
+        cost: columns of `cost_of`.
+        results: the same runs.
+        work: of the tasks of every run, by its folder.
+    """
+    cost = cost.copy()
+    by_run = cost.set_index(results["run"])
+    taught = results["teacher_run"] != ""
+    pairs = results.loc[taught, ["run", "teacher_run"]].itertuples(index=False, name=None)
+    answered: dict[str, float] = {}
+    for run, teacher in pairs:
+        tflops = _answers(work.get(run, []), work.get(teacher, []))
+        answered[teacher] = max(answered.get(teacher, 0.0), tflops)
+    own = results["teacher_run"].map(by_run["tflops"])
+    cost["teacher_tflops"] = own + results["teacher_run"].map(answered)
+    cost["teacher_energy_wh"] = results["teacher_run"].map(by_run["energy_wh"])
+    cost["students"] = (
+        results["teacher_run"].map(results["teacher_run"].value_counts()).where(taught)
+    )
+    for name in ("tflops", "energy_wh"):
+        share = (cost[f"teacher_{name}"] / cost["students"]).where(taught, 0.0)
+        cost[f"total_{name}"] = cost[name] + share
+    accuracy = results["final_average_accuracy"]
+    cost["accuracy_per_tflop"] = accuracy / cost["total_tflops"]
+    cost["accuracy_per_wh"] = accuracy / cost["total_energy_wh"]
+    return cost
+
+
+def _answers(
+    student: Sequence[Mapping[str, float]], teacher: Sequence[Mapping[str, float]]
+) -> float:
+    """Return the 10^12 operations of the teacher's answers that a student read from a cache."""
+    tasks = zip(student, teacher, strict=False)
+    return sum(own["answers"] * theirs["forward"] / 1e12 for own, theirs in tasks)
+
+
+def _sum(values: Sequence[float | None]) -> float:
+    """Return a sum, NaN unless all is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else float("nan")
