@@ -11,7 +11,7 @@ from cdl.report.figures import INTERVAL
 from cdl.report.style import about, canvas, legend, look, names, paper, save
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.tables.costs import RunFiles
-from cdl.tables.runs import CELL, method_of, read, write
+from cdl.tables.runs import CELL, method_of, read, taught_by, write
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
@@ -46,7 +46,7 @@ def label_efficiency(
             continue  # it stands beside those that are compared with it
         block = protocols[row["protocol"]]["dataset"].items()
         block = {k: v for k, v in block if k not in ("labels", "teacher_labels")}
-        panel = (method_of(row), row["teacher"], row["student"])
+        panel = (method_of(row), taught_by(row), row["student"])
         for saw in _seen_by_teacher(row):
             values = (*panel, saw, json.dumps(block, sort_keys=True))
             named = dict(zip(PANEL, values, strict=True)) | {"labels": row["labels"]}

@@ -51,6 +51,8 @@ class Grid:
         self.distillers = self._blocks("distillers", grid["distillers"])
         self._validate()
         self.runs = list(dict.fromkeys(self._expand()))
+        if not self.runs:
+            raise ConfigError("grid.exclude: leaves nothing to run; list fewer combinations")
         self._by_folder = {run.folder: run for run in self.runs}
         self.comparisons = self._comparisons()
         self._shapes: dict[str, BackboneShape] = {}
@@ -74,9 +76,14 @@ class Grid:
                 )
         _unique("grid.methods", [*self.methods, *self.bounds])
         _unique("grid.distillers", self.distillers)
-        for pair in grid["exclude"]:
-            _known("grid.exclude", [pair["method"]], {b.label for b in self.methods})
-            _known("grid.exclude", [pair["distiller"]], {b.label for b in self.distillers})
+        known = {
+            "dataset": self.datasets.keys(),
+            "method": {block.label for block in [*self.methods, *self.bounds]},
+            "distiller": {block.label for block in self.distillers},
+        }
+        for named in grid["exclude"]:
+            for part, label in named.items():
+                _known("grid.exclude", [label], known[part])
 
     def _blocks(self, kind: str, entries: list[Any]) -> list[Block]:
         blocks = []
@@ -108,6 +115,9 @@ class Grid:
         for dataset, method, pair, seed in product(
             self.datasets, [*self.methods, *self.bounds], grid["pairs"], grid["seeds"]
         ):
+            distillers = self._combined(dataset, method)
+            if not distillers:
+                continue
             teacher, student = pair["teacher"], pair["student"]
             foreign = None if method in self.bounds else self._teacher_method(method, pair)
             teacher_query = teacher if own_query else student
@@ -123,9 +133,7 @@ class Grid:
                 query=teacher_query,
                 **alone,
             )
-            for distiller in [none] if method in self.bounds else self.distillers:
-                if {"method": method.label, "distiller": distiller.label} in grid["exclude"]:
-                    continue
+            for distiller in distillers:
                 taught = {"teacher": teacher, "teacher_query": teacher_query}
                 taught |= {"distiller": distiller, "teacher_method": foreign}
                 home = self._home(dataset, "student") if distiller.name == "none" else dataset
@@ -138,6 +146,16 @@ class Grid:
                     query=student,
                     **taught,
                 )
+
+    def _combined(self, dataset: str, method: Block) -> list[Block]:
+        """Return the distillers that a dataset and a method are combined with."""
+
+        def excluded(distiller: Block) -> bool:
+            named = {"dataset": dataset, "method": method.label, "distiller": distiller.label}
+            return any(part.items() <= named.items() for part in self.config["grid"]["exclude"])
+
+        every = [Block("none")] if method in self.bounds else self.distillers
+        return [distiller for distiller in every if not excluded(distiller)]
 
     def _home(self, dataset: str, role: str) -> str:
         """Return the dataset under whose label a learner without a teacher lies.

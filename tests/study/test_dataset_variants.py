@@ -113,3 +113,18 @@ def test_figures_show_what_a_variant_shares():
     shown = _shown("digits+l5t", runs, runs)
     assert set(shown["run"]) == {grid.files(run).folder for run in grid.runs_on("digits+l5t")}
     assert len(shown) == 3 and len(_shown("digits", runs, runs)) == 3
+
+
+def test_combinations_are_left_out_by_all_that_an_entry_names():
+    exclude = [{"dataset": "digits+l1"}, {"dataset": "digits+l5", "distiller": "none"}]
+    base = {"datasets": ["digits", *LEVELS], "distillers": ["none", "kd"]}
+    grid = make_grid({"grid": {**base, "exclude": exclude}})
+    whole = make_grid({"grid": base})
+    left = {run.folder for run in whole.runs} - {run.folder for run in grid.runs}
+    assert {run.folder for run in grid.runs} < {run.folder for run in whole.runs}
+    kept = "digits+l5/coda_prompt/student"
+    assert all(path.startswith(("digits+l1/", kept)) for path in left) and len(left) == 4
+    with pytest.raises(ConfigError, match=r"grid\.exclude: leaves nothing to run"):
+        make_grid({"grid": {**base, "exclude": [{"method": "coda_prompt"}]}})
+    with pytest.raises(ConfigError, match=r"grid\.exclude: 'digits\+l9' is not defined"):
+        make_grid({"grid": {**base, "exclude": [{"dataset": "digits+l9"}]}})
