@@ -20,7 +20,8 @@ def known_labels(labels: Tensor, given: Mapping[str, Any] | None, seed: int) -> 
     have a label: those of `per_class: 5` are among those of `per_class: 10`.
 
     Args:
-        labels: `[n]` positions in the class order, of a task's images by ascending index.
+        labels: `[n]` positions in the class order, of a task's images, in each class by ascending
+            index.
         given: `per_class`, how many of each class have a label, or `fraction`, which share of them
             (rounded, at least one); None: all.
         seed: the run's seed.

@@ -38,7 +38,8 @@ def test_more_labels_than_images_are_refused():
 def batches(labels, **options):
     flat = torch.arange(60 * 192, dtype=torch.int64).remainder(256).to(torch.uint8)
     sizes = torch.full((60, 2), 8)
-    pixels = Pixels(flat, torch.arange(60) * 192, sizes, torch.arange(60))
+    which = torch.arange(60)
+    pixels = Pixels(flat, which * 192, sizes, indices=which, keys=which)
     return Batches(pixels, labels, Views(8), 0, 0, **options)
 
 
@@ -77,7 +78,8 @@ def test_images_of_two_sources_are_one_task():
     own = batches(LABELS, batch_size=7)
     flat = torch.randint(0, 256, (10 * 300,), generator=torch.manual_seed(1)).to(torch.uint8)
     sizes = torch.full((10, 2), 10)
-    further = Pixels(flat, torch.arange(10) * 300, sizes, torch.arange(10) + 60)
+    which = torch.arange(10)
+    further = Pixels(flat, which * 300, sizes, indices=which, keys=which + 60)
     labels = torch.cat([known({"per_class": 3}), torch.full((10,), UNLABELLED)])
     both = replace(own, pixels=JoinedPixels(own.pixels, further), labels=labels)
     seen = list(both.every(0))
