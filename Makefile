@@ -7,11 +7,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
 demo: $(VENV)/ready
-	$(BIN)/snakemake --cores $(CORES) --quiet host rules reason
-	@cat results/tables/summary.md
-	@echo "Table:  results/tables/summary.md (all runs: results.csv beside it)"
-	@echo "Figure: results/figures/accuracy_digits.svg (and .png; more beside it)"
-	@echo "Page:   results/index.html (every run: curve, matrix, protocol, files)"
+	$(BIN)/cdl run config/default.yaml --cores $(CORES)
 
 test: style
 	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10
@@ -20,8 +16,8 @@ check: style
 	$(BIN)/pytest -n $(CORES) --dist loadscope -m "not slow" --quiet
 
 style: $(VENV)/ready-test
-	$(BIN)/ruff check cdl workflow tests benchmarks
-	$(BIN)/ruff format --check cdl workflow tests benchmarks
+	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks
+	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy

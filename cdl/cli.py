@@ -5,6 +5,7 @@ Exit codes: 0, 1 (answered, and something is wrong), 2 (the question is wrong; o
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from functools import partial, reduce
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any
 
 import typer
@@ -85,8 +87,11 @@ def preflight(executor: str = "") -> None:
         sys.exit(1)  # as Snakemake does
 
 
-def check_command(arguments: list[str]) -> None:
+def check_command(arguments: list[str]) -> set[str]:
     """Read the configurations and look at the targets among Snakemake's arguments.
+
+    Returns:
+        What the arguments ask for, by Snakemake's names.
 
     Raises:
         ConfigError: a configuration cannot be read.
@@ -94,7 +99,8 @@ def check_command(arguments: list[str]) -> None:
     """
     from snakemake.cli import get_argument_parser
 
-    parsed, _ = get_argument_parser().parse_known_args(arguments)
+    parser = get_argument_parser()
+    parsed, unknown = parser.parse_known_args(arguments)
     for file in parsed.configfile:
         read(file)
     for target in parsed.targets:
@@ -103,6 +109,8 @@ def check_command(arguments: list[str]) -> None:
                 f"{target}: is no target; they are {', '.join(TARGETS)}, or the name of a file, "
                 f"which begins with {RESULTS}/"
             )
+    usual = vars(parser.parse_known_args([])[0])
+    return {name for name, value in vars(parsed).items() if value != usual[name]} | set(unknown)
 
 
 def grid_of(configs: list[Path]) -> Grid:
@@ -123,16 +131,42 @@ def run(
     Further .yaml files directly behind it are overlays. All that follows goes to Snakemake:
     --cores N, -n (what would run), --workflow-profile FOLDER, or the name of a file to make.
     """
+    from cdl.commands.progress import PLAIN, follow
+
     rest = list(context.args)
     configs = [config]
     while rest and rest[0].endswith((".yaml", ".yml")):
         configs.append(Path(rest.pop(0)))
-    grid_of(configs)
+    grid = grid_of(configs)
     arguments = ["--configfile", *map(str, configs), *rest]
-    check_command(arguments)
+    asked = check_command(arguments)
     snakefile = str(program() / "Snakefile")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, *arguments]
-    os.execv(sys.executable, command)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
+    if asked - PLAIN:
+        os.execv(sys.executable, [*command, *arguments])
+    code, stopped = follow([*command, "--logger", "cdl", *arguments])
+    if code:
+        why = "interrupted" if stopped else "stopped, since a job failed"
+        status = f"{called()} status {shlex.join(map(str, configs))}"
+        print(
+            f"{why}; what is finished is kept.\n"
+            f"To go on:                  {called()} {shlex.join(sys.argv[1:])}\n"
+            f"What is done and what not: {status}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(code)
+    if not asked & {"targets", "until"}:
+        from cdl.commands.summary import show
+
+        show(grid.layout.report, f"{called()} init study")
+
+
+def called() -> str:
+    """Return how this program can be called again."""
+    if which("cdl"):
+        return "cdl"
+    started = sys.argv[0]  # `.venv/bin/cdl`, or a file that `python -m cdl` runs
+    return shlex.quote(started) if Path(started).name == "cdl" else "python -m cdl"
 
 
 @app.command(epilog="Example: cdl status config.yaml --cores 2")

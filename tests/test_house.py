@@ -40,7 +40,7 @@ BELOW = {
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
     + ["evaluation.metrics", "study", "tables", "report"],
-    "commands": ["runtime", "backbones", "deployment"],
+    "commands": ["runtime", "backbones", "deployment", "tables", "report", "study.layout"],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
 

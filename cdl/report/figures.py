@@ -194,7 +194,7 @@ def gain_over_none(
     learners = list(dict.fromkeys(names(gains)))
     over = f"{INTERVAL} {' or '.join(dict.fromkeys(gains['over']))}, paired"
     note = about(runs, test.images, over)
-    height = 0.7 + 0.2 * len(learners)
+    height = 0.75 + 0.24 * len(learners)
     titles = [panel.title for panel in panels]
     label = "gain over the undistilled student (points)"
     figure, axes = canvas(titles, label, "", note, height, sharex=True, sharey=True)

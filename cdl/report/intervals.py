@@ -115,7 +115,7 @@ def reading(cells: pd.DataFrame) -> str:
     told = f"{', '.join(numbers)}; 95 % intervals, {n}."
     if sure:
         gap = f"{first['gap']:.1f} points between undistilled student and teacher"
-        return f"Closed of the {gap}: {told}"
+        return f"Of the {gap}, distillation closes: {told}"
     gains = f"points gained over the undistilled student: {told}"
     if pd.isna(first["gap"]):
         return gains[0].upper() + gains[1:]

@@ -204,7 +204,8 @@ def label_lines(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
             push = (line - (at[i + 1] - at[i])) / 2
             if push > 0:
                 at[i], at[i + 1] = at[i] - push, at[i + 1] + push
-    for name, y in zip(ranked, at, strict=True):
+    up = max(0.0, low + line / 2 - at[0]) if at else 0.0  # none beside the names of the ticks
+    for name, y in zip(ranked, (up + place for place in at), strict=True):
         x = ends[name][0]
         style: dict[str, Any] = {"color": _darker(look(name).colour), "va": "center"}
         offset: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
@@ -245,7 +246,7 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
 
 def small_print(figure: Figure, note: str) -> None:
     """Write what `about` says above a figure that `canvas` did not make."""
-    width = int(figure.get_figwidth() * 72 / (6 * 0.56))
+    width = int(figure.get_figwidth() * 72 / (6 * 0.52))
     lines = "\n".join(textwrap.wrap(note, width))
     figure.suptitle(lines, x=0.01, ha="left", fontsize=6, color="#50565c")
 

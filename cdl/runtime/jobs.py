@@ -103,6 +103,9 @@ def _in_one_sentence(log: str) -> Iterator[None]:
         logging.getLogger("cdl").warning("%s", error)
         print(f"cdl: {error}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
+    except KeyboardInterrupt:  # before there is anything to save: nothing to show either
+        logging.getLogger("cdl").warning("interrupted by Ctrl-C")
+        sys.exit(os.EX_TEMPFAIL)
     except CdlError as error:
         logging.getLogger("cdl").error("%s", error)
         sys.exit(f"cdl: {error}")

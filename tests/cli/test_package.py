@@ -49,6 +49,7 @@ def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
     assert "distil                 9" in plan.stdout
     start = ask("run", "x/config.yaml", "--cores", "1", "--until", "fetch_backbone")
     assert start.returncode == 0, start.stderr
+    assert "2/2 jobs" in start.stderr and "rule fetch_backbone" not in start.stderr
     assert list((tmp_path / "results" / "backbones").glob("vit_*.safetensors"))
     state = ask("status", "x/config.yaml")
     assert state.returncode == 0, state.stderr

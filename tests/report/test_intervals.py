@@ -95,7 +95,9 @@ def test_the_reading_says_what_share_of_the_gap_every_distiller_closes(tmp_path)
     assert kd["closed_low"] < kd["closed"] < kd["closed_high"]
     sentence = reading(cells)
     share = f"{kd['closed']:.0f} % ({kd['closed_low']:.0f} to {kd['closed_high']:.0f})"
-    assert f"teacher: kd {share}, dkd −" in sentence  # what does not help stands there too
+    assert (
+        f"distillation closes: kd {share}, dkd −" in sentence
+    )  # what does not help stands there too
     assert sentence.endswith("; 95 % intervals, 1 seed.")
 
 

@@ -35,7 +35,7 @@ GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
 INPUTS = Inputs(GRID)
 if workflow.is_main_process:  # and not once more in every job
     for line in announced(GRID, workflow.configfiles):
-        logger.info(line)
+        logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
 REPORT = GRID.layout.report

@@ -1,0 +1,185 @@
+"""What `cdl run` says: a line while it runs, a summary at its end, and how to go on."""
+
+import io
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+import pytest
+from rich.console import Console
+from runs import CONFIGS
+from snakemake_interface_logger_plugins.common import LogEvent
+from study import write_study_page
+
+from cdl.cli import check_command
+from cdl.commands import progress
+from cdl.commands.progress import PLAIN, LogHandler, Progress, about, described, follow
+from cdl.commands.summary import show
+from cdl.report.intervals import write_summary_and_intervals
+from cdl.tables.runs import read, write
+from cdl.runtime.artifacts import write_json
+from cdl.study.layout import ReportFiles, RunFiles
+
+STUDENT = "kd-vit_nano-from-vit_micro-q-vit_nano"
+
+
+def test_the_line_says_what_is_done_at_work_and_left():
+    run = Progress()
+    run.plan({"train": 4, "distil": 2, "total": 6})
+    assert run.line(0) == "0/6 jobs"
+    run.start(1, "train", "teacher of task 1", 0)
+    run.start(2, "train", "student alone of task 1", 0)
+    assert run.line(5) == "0/6 jobs, teacher of task 1, student alone of task 1"
+    run.finish(1, 20)
+    run.finish(2, 20)
+    run.start(3, "train", "teacher of task 2", 20)
+    # two trainings of 20 s and two distillations, which are guessed alike, two at a time
+    assert run.seconds_left(20) == pytest.approx(40)
+    assert run.line(20) == "2/6 jobs, teacher of task 2, about 40 s left"
+    assert run.seconds_left(30) == pytest.approx((80 - 10) / (50 / 30))
+    assert run.fail(3) == "teacher of task 2"
+    assert run.line(40).startswith("2/6 jobs, about")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2, "5 s"), (68, "70 s"), (700, "12 min"), (9000, "2.5 h")]
+)
+def test_a_guess_is_not_more_precise_than_it_can_be(seconds, text):
+    assert about(seconds) == f"about {text}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "text"),
+    [
+        ("train", {"learner": "teacher-vit_micro-q-vit_nano", "task": "2"}, "teacher of task 3"),
+        (
+            "train",
+            {"learner": "student-vit_nano-q-vit_nano", "task": "0"},
+            "student alone of task 1",
+        ),
+        ("distil", {"learner": STUDENT, "task": "1"}, "kd of task 2"),
+        (
+            "teacher_targets",
+            {"learner": "teacher-a-q-b", "task": "1"},
+            "what the teacher of task 2 says",
+        ),
+        ("evaluate", {"learner": STUDENT}, "test of kd"),
+        ("test_queries", {"queried": "vit_nano-1a2b"}, "test queries"),
+        ("prepare_dataset", {}, "prepare dataset"),
+    ],
+)
+def test_jobs_have_names_for_people(rule, wildcards, text):
+    assert described(rule, wildcards) == text
+
+
+def record(level=logging.INFO, message="", **told):
+    made = logging.LogRecord("snakemake", level, "", 0, message, (), None)
+    made.__dict__ |= told
+    return made
+
+
+@pytest.fixture
+def handler(monkeypatch):
+    """The logger where nothing can be overwritten; `clock` is what it takes for the time."""
+    made = LogHandler(None, None)
+    made.console = Console(file=io.StringIO(), width=80)
+    made.clock = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: made.clock)
+    return made
+
+
+def test_outside_a_terminal_lines_follow_each_other_seldom(handler):
+    handler.emit(record(event=LogEvent.RUN_INFO, stats={"train": 30, "total": 30}))
+    for job in range(30):
+        wildcards = {"learner": "teacher-a-q-a", "task": "0"}
+        began = {"event": LogEvent.JOB_INFO, "rule_name": "train", "wildcards": wildcards}
+        handler.emit(record(jobid=job, **began))
+        handler.clock += 1
+        handler.emit(record(event=LogEvent.JOB_FINISHED, job_id=job))
+    handler.close()
+    lines = handler.console.file.getvalue().splitlines()
+    assert len(lines) == 7 and lines[0] == "0/30 jobs" and lines[-1] == "30/30 jobs"
+    assert lines[2] == "9/30 jobs, teacher of task 1, about 20 s left" or "left" in lines[2]
+
+
+def test_failures_and_what_cdl_says_are_shown_and_snakemakes_chatter_is_not(handler):
+    began = {"event": LogEvent.JOB_INFO, "rule_name": "prepare_dataset", "wildcards": None}
+    handler.emit(record(jobid=3, **began))
+    for _ in range(2):  # Snakemake says it twice
+        handler.emit(record(logging.ERROR, event=LogEvent.JOB_ERROR, jobid=3, log=["a/b[0].log"]))
+    handler.emit(record(message="Select jobs to execute..."))
+    handler.emit(record(message="finished runs will be overwritten, 2:", cdl=True))
+    handler.emit(record(logging.ERROR, "Directory cannot be locked", event=LogEvent.ERROR))
+    handler.emit(record(message="Terminating processes on user request, this might take long."))
+    handler.emit(record(logging.ERROR, "Signals.SIGINT", event=LogEvent.ERROR))  # of course
+    assert handler.console.file.getvalue().splitlines() == [
+        "failed: prepare dataset; see a/b[0].log",
+        "finished runs will be overwritten, 2:",
+        "Directory cannot be locked",
+        "Terminating processes on user request, this might take long.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "plain"),
+    [
+        (["--cores", "2"], True),
+        (["-c", "2", "--keep-going", "page"], True),
+        (["--cores", "2", "--workflow-profile", "none"], True),
+        (["-n"], False),
+        (["--cores", "2", "--verbose"], False),
+        (["--cores", "2", "--quiet"], False),
+        (["--unlock"], False),
+        (["--report", "x.html"], False),
+        (["--cores", "2", "--no-such-option"], False),
+    ],
+)
+def test_only_a_plain_run_is_told_in_one_line(more, plain):
+    asked = check_command(["--configfile", *map(str, CONFIGS), *more])
+    assert (asked <= PLAIN) == plain
+
+
+def test_exit_codes_and_signals_are_handed_on():
+    assert follow([sys.executable, "-c", "import sys; sys.exit(3)"]) == (3, False)
+    stop = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    assert follow([sys.executable, "-c", stop]) == (128 + signal.SIGTERM, True)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@dataclass
+class Tables:
+    results: str
+    protocols: str
+
+
+def test_the_summary_shows_every_mean_its_interval_and_where_to_go_on(tmp_path):
+    results = write_study_page(tmp_path, methods=["l2p"])
+    report = ReportFiles(f"{tmp_path}/made")
+    write(results, report.tables.results)
+    write_json(report.tables.protocols, {}, files=[report.tables.results])
+
+    class Outputs:
+        csv, md, tex = (report.tables.summary(kind) for kind in ("csv", "md", "tex"))
+        intervals, record = report.tables.intervals, report.tables.record("summary")
+
+    made = Tables(report.tables.results, report.tables.protocols)
+    write_summary_and_intervals(made, Outputs, RunFiles)
+    colours = {"color_system": "truecolor", "force_terminal": True, "highlight": False}
+    console = Console(file=io.StringIO(), width=100, **colours)
+    show(report, "cdl init study", console)
+    told = console.file.getvalue()
+    cells = read(report.tables.intervals, report.tables.record("summary"))
+    for row in cells.to_dict("records"):
+        assert f"{row['accuracy']:.1f}" in told
+        assert f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}" in told
+    assert "█" in told and "38;2;0;114;178" in told  # kd's own colour, as in every figure
+    for path in (
+        report.page,
+        report.tables.summary("md"),
+        report.figure("accuracy", "digits", "svg"),
+    ):
+        assert path in told
+    assert told.rstrip().endswith("cdl init study\x1b[0m")
+    assert os.path.exists(report.tables.summary("tex"))
