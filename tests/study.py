@@ -28,12 +28,15 @@ LEARNERS = [
 ]
 
 
-def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50):
-    """Write runs below `folder`; return `cdl.tables.runs.collect`'s tables."""
+def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50, alone=()):
+    """Write runs below `folder`; return `cdl.tables.runs.collect`'s tables.
+
+    Nothing is distilled with the methods in `alone`.
+    """
     rng = np.random.default_rng(0)
     rows, results, costs = [], [], []
     for method in methods:
-        for teacher, student, kd in LEARNERS:
+        for teacher, student, kd in LEARNERS[: 2 if method in alone else None]:
             for seed in seeds:
                 role = "teacher" if student == "big" else "student"
                 at = {name: f"{folder}/{method}/{name}/seed{seed}" for name in ("big", "none")}

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from cdl.report.intervals import reading
 from cdl.report.style import look, names, panels_of
-from cdl.tables.runs import read
 from cdl.study.layout import ReportFiles
+from cdl.tables.runs import read
 
 WIDTH = 24  # of a bar, in characters
 

@@ -68,7 +68,7 @@ def write_figures(
     found = [read(path, tables.protocols) for path in (tables.curves, tables.results)]
     found.append(read(tables.intervals, tables.summary_record))
     found.append(read(tables.cost, tables.cost_record))
-    curves, runs, cells, cost = (_shown(dataset, found[1], table) for table in found)
+    curves, runs, cells, cost = (of_dataset(dataset, found[1], table) for table in found)
     contents = {run: read_json(files(run).results) for run in runs["run"]}
     matrices = {run: np.array(content["matrix"], float) for run, content in contents.items()}
     test = HeldOut.of(contents[runs["run"].iloc[0]])
@@ -79,7 +79,7 @@ def write_figures(
     write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
 
 
-def _shown(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return a dataset's rows of a table, and those of other variants that it shares with them."""
     own = runs[runs["dataset"] == dataset]
     linked = runs[runs["run"].isin([*own["teacher_run"], *own["none_run"]])]

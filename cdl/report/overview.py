@@ -10,6 +10,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
+from cdl.report.figures import of_dataset
 from cdl.report.intervals import reading
 from cdl.report.style import look, names, panels_of
 from cdl.tables.runs import CELL, distiller_of, method_of
@@ -28,9 +29,9 @@ def panels(
     runs = dict(iter(table.groupby(CELL, sort=False)))
     of_class = dict(iter(classes.groupby(CELL, sort=False)))
     found: list[dict[str, Any]] = []
-    for dataset, rows in cells.groupby("dataset", sort=False):
-        for panel in panels_of(rows):
-            keys = [tuple(row) for row in panel.rows[CELL].to_numpy()]
+    for dataset in dict.fromkeys(cells["dataset"]):
+        for panel in panels_of(of_dataset(dataset, table, cells)):
+            keys = [tuple(row) for row in cells.loc[panel.rows.index, CELL].to_numpy()]
             first = contents[runs[keys[0]]["run"].iloc[0]]
             taught = panel.rows[panel.rows["teacher"] != ""]
             learners = [
@@ -52,10 +53,25 @@ def panels(
                     "over": " or ".join(dict.fromkeys(panel.rows["over"])),
                     "learners": learners,
                     "reading": reading(panel.rows),
-                    "classes": {c: [found[c] for found in by_class] for c in by_class[0]},
+                    "classes": {c: [reached[c] for reached in by_class] for c in by_class[0]},
                 }
             )
+    for own in found:
+        beside = [other for other in found if other["dataset"] == own["dataset"]]
+        own["bounds"] = _bounds(own, beside)
+        own["main"] = bool(own["pair"]) or not any(other["pair"] for other in beside)
     return found
+
+
+def _bounds(panel: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return students that the panel's are compared with: those of methods that distil nothing."""
+    return [
+        {**learner, "name": f"{other['method']} alone"}
+        for other in beside
+        if panel["pair"] and not other["pair"]
+        for learner in other["learners"]
+        if learner["name"] == "none" and learner["backbone"] == panel["pair"][1]
+    ]
 
 
 def _by_class(classes: pd.DataFrame) -> dict[str, tuple[float, float, float]]:

@@ -18,9 +18,9 @@ from cdl.commands import progress
 from cdl.commands.progress import PLAIN, LogHandler, Progress, about, described, follow
 from cdl.commands.summary import show
 from cdl.report.intervals import write_summary_and_intervals
-from cdl.tables.runs import read, write
 from cdl.runtime.artifacts import write_json
 from cdl.study.layout import ReportFiles, RunFiles
+from cdl.tables.runs import read, write
 
 STUDENT = "kd-vit_nano-from-vit_micro-q-vit_nano"
 

@@ -280,6 +280,17 @@ def test_the_first_screen_says_what_was_compared_how_it_came_out_how_sure_and_th
     assert "2 seeds." in one(page, ".reading").text
 
 
+def test_methods_that_distil_nothing_are_bounds_beside_those_that_do(tmp_path):
+    results = write_study_page(tmp_path, alone=["apt"], seeds=[0])
+    text = (tmp_path / "index.html").read_text()
+    forests = re.findall(r'<table class="forest">.*?</table>', text, re.DOTALL)
+    assert len(forests) == 1  # of l2p, whose students learn from a teacher
+    learners = re.findall(r'<th scope="row">(.*?)</th>', forests[0])
+    assert learners == ["teacher", "none", "kd", "dkd", "apt alone"]
+    apt = results[(results["method"] == "apt") & (results["role"] == "student")]
+    assert f">{apt['final_average_accuracy'].item():.1f} <small>" in forests[0]
+
+
 def test_a_small_screen_shows_every_mean_with_its_interval(page):
     resize(page, 400, 800)
     for selector in (".forest tbody", "#cells tbody"):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from lab import make_grid
 
-from cdl.report.figures import _shown
+from cdl.report.figures import of_dataset
 from cdl.study.configuration import ConfigError
 from cdl.study.inputs import Inputs
 from cdl.study.specifications import in_use, row, specification
@@ -110,9 +110,9 @@ def test_what_cannot_work_is_refused(changes, message):
 def test_figures_show_what_a_variant_shares():
     grid = grid_of("digits", *LEVELS, *FULL)
     runs = pd.DataFrame([row(grid, run) for run in grid.runs])
-    shown = _shown("digits+l5t", runs, runs)
+    shown = of_dataset("digits+l5t", runs, runs)
     assert set(shown["run"]) == {grid.files(run).folder for run in grid.runs_on("digits+l5t")}
-    assert len(shown) == 3 and len(_shown("digits", runs, runs)) == 3
+    assert len(shown) == 3 and len(of_dataset("digits", runs, runs)) == 3
 
 
 def test_combinations_are_left_out_by_all_that_an_entry_names():
