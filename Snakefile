@@ -1,6 +1,7 @@
 # Continual distillation learning. Everything that exists follows from one configuration:
 #   snakemake --cores 2                                      the default run
 #   snakemake --cores 2 --configfile config/other.yaml       another one
+#   snakemake --cores 2 --configfile FILE tuned              what its `tune` asks for
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -29,6 +30,7 @@ if GRID.deployed:
 
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/tune.smk"
 
 
 rule all:

@@ -26,6 +26,7 @@ from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
 from cdl.study.layout import RESULTS, ResultsFolder
+from cdl.tuning.trials import TrialGrid
 
 app = typer.Typer(
     help="Continual distillation learning: a configuration in, tables out.",
@@ -59,6 +60,8 @@ TARGETS = {  # of `snakemake NAME`; any file below results/ is one too
     "collect": "tables of all runs",
     "tabulate": "means over seeds",
     "page": "the page with every run",
+    "halve": "which trials of `tune` go on after their first tasks",
+    "tuned": "best values of what `tune` asks for, on validation images",
 }
 PLUGIN = "snakemake_executor_plugin_slurm"
 
@@ -113,9 +116,9 @@ def check_command(arguments: list[str]) -> set[str]:
     return {name for name, value in vars(parsed).items() if value != usual[name]} | set(unknown)
 
 
-def grid_of(configs: list[Path]) -> Grid:
+def grid_of(configs: list[Path], kind: type[Grid] = Grid) -> Grid:
     """Return the grid of a configuration and its overlays; raise `ConfigError` if it is wrong."""
-    return Grid(resolve(reduce(merge, map(read, configs))))
+    return kind(resolve(reduce(merge, map(read, configs))))
 
 
 @app.command(
@@ -137,7 +140,7 @@ def run(
     configs = [config]
     while rest and rest[0].endswith((".yaml", ".yml")):
         configs.append(Path(rest.pop(0)))
-    grid = grid_of(configs)
+    grid = grid_of(configs, TrialGrid)
     arguments = ["--configfile", *map(str, configs), *rest]
     asked = check_command(arguments)
     snakefile = str(program() / "Snakefile")
@@ -288,7 +291,8 @@ def clean(
     """
     from cdl.inventory.cleaning import drop, leftovers
 
-    grids = [grid_of([Path(file) for file in config.split("+")]) for config in configs]
+    files = [[Path(file) for file in config.split("+")] for config in configs]
+    grids = [grid_of(each, TrialGrid) for each in files]
     os.chdir(directory)
     found = leftovers(grids)
     if yes:

@@ -38,6 +38,7 @@ BELOW = {
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folders", "data.order"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
+    "tuning": ["runtime", "study", "tables", "report.style"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
     + ["evaluation.metrics", "study", "tables", "report"],
     "commands": ["runtime", "backbones", "deployment", "tables", "report", "study.layout"],

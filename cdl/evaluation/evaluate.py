@@ -77,7 +77,7 @@ class EvaluationInputs:
 
 @dataclass(frozen=True)
 class _TestSet:
-    """The test images of all tasks, in task order."""
+    """The test images of the tasks learnt, in task order."""
 
     split: Packed
     stream: Stream
@@ -89,10 +89,12 @@ class _TestSet:
     counts: list[int]  # by task
 
     @classmethod
-    def open(cls, spec: Mapping[str, Any], data: str, images_per_class: int | None) -> "_TestSet":
+    def open(
+        cls, spec: Mapping[str, Any], data: str, images_per_class: int | None, n_tasks: int
+    ) -> "_TestSet":
         split = Packed(data, "test")
         stream = build_stream(spec, split)
-        tasks = [stream.indices(split, t, images_per_class) for t in range(len(stream.sizes))]
+        tasks = [stream.indices(split, t, images_per_class) for t in range(n_tasks)]
         indices, counts = torch.cat(tasks), [len(part) for part in tasks]
         owner = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(counts))
         labels = stream.labels(split)[indices]
@@ -111,7 +113,7 @@ def evaluate_run(
     images_per_class: int | None,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Evaluate every stage of a run.
+    """Evaluate every stage of a run, or its first ones: as many as there are checkpoints.
 
     Args:
         spec: specification of the learner.
@@ -128,7 +130,7 @@ def evaluate_run(
         CdlError: a checkpoint is damaged or belongs to another configuration, or says of a test
             image what is not finite; then nothing is written.
     """
-    test = _TestSet.open(spec, inputs.data, images_per_class)
+    test = _TestSet.open(spec, inputs.data, images_per_class, len(inputs.checkpoints))
     loaded = load_backbones(spec, inputs.backbones)
     learner = _learner(spec, loaded, inputs.checkpoints[0])
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
@@ -278,8 +280,9 @@ def _results(
     predictions: pd.DataFrame,
 ) -> dict[str, Any]:
     """Return the numbers in `results.json`."""
-    classes = [test.split.classes[label] for label in test.stream.order]
-    found = prediction_metrics(predictions, classes, test.stream.sizes)
+    sizes = test.stream.sizes[: len(test.counts)]
+    classes = [test.split.classes[label] for label in test.stream.order[: sum(sizes)]]
+    found = prediction_metrics(predictions, classes, sizes)
     numbers = metrics(matrices["matrix"], test.counts) | found.pop("metrics")
     shown = {name: [[_number(x) for x in row] for row in m] for name, m in matrices.items()}
     return {

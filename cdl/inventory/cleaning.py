@@ -62,7 +62,7 @@ def _named(grid: Grid) -> Iterator[str | Path]:
         yield from (path, layout.record_of(path), layout.fetching(name).log)
         yield layout.contents_memory("backbones", name)
     yield from (cache.folder for cache in inputs.queries.values())
-    for run in grid.runs:
+    for run in grid.every:
         files = grid.files(run)
         yield from (files.results, files.predictions)
         yield from (files.evaluation.log, files.evaluation.benchmark)

@@ -91,7 +91,10 @@ class Grid:
             entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
             name, variant = entry.pop("block"), entry.pop("variant")
             _known(f"grid.{kind}", [name], self.config[kind])
-            if name == "none" and variant:
+            training = entry.pop("training", {}) if kind == "distillers" else {}
+            validate_block(training, _overrides(), f"grid.{kind}.{variant}.training")
+            training = complete(training, _overrides())
+            if name == "none" and variant and not training:
                 raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
             section = schema()["properties"][kind]
             part = section.get("properties", {}).get(name) or section["additionalProperties"]
@@ -104,7 +107,8 @@ class Grid:
                 if name in fields[f].get(kind, ())
             }
             joint, given = options.pop("joint", False), options.pop("alignment", None)
-            blocks.append(Block(name, variant, options, joint, given and alignment(given)))
+            aligned = given and alignment(given)
+            blocks.append(Block(name, variant, options, joint, aligned, training))
         return blocks
 
     def _expand(self) -> Iterator[Run]:
@@ -137,7 +141,7 @@ class Grid:
                 taught = {"teacher": teacher, "teacher_query": teacher_query}
                 taught |= {"distiller": distiller, "teacher_method": foreign}
                 home = self._home(dataset, "student") if distiller.name == "none" else dataset
-                taught = alone if distiller.name == "none" else taught
+                taught = alone | {"distiller": distiller} if distiller.name == "none" else taught
                 yield learner(
                     dataset=home,
                     method=method,
@@ -257,9 +261,12 @@ class Grid:
         """Return the run that a student is compared with, if there is one."""
         if run.role != "student":
             return None
-        learner = f"student-{run.backbone}-q-{run.query}"
         home = self._home(run.dataset, "student")
-        return self._by_folder.get(f"{home}/{run.method.label}/{learner}/seed{run.seed}")
+        where, learner = f"{home}/{run.method.label}", f"{run.backbone}-q-{run.query}"
+        variant = run.distiller.variant.rpartition(".")[2]
+        roles = (f"student+{variant}", "student")  # of the same name if there is one
+        folders = (f"{where}/{role}-{learner}/seed{run.seed}" for role in roles)
+        return next((self._by_folder[f] for f in folders if f in self._by_folder), None)
 
     def runs_on(self, dataset: str) -> list[Run]:
         """Return a dataset's runs, and those of other variants that it shares with them."""
@@ -296,7 +303,8 @@ class Grid:
             training |= {k: v for k, v in overrides.items() if v is not None}
         teacher = run.backbone if run.role == "teacher" else run.teacher
         asked = self.config["backbones"][teacher]["batch_size"] if teacher else None
-        return training | {"batch_size": asked or self.config["training"]["batch_size"]}
+        batch_size = asked or self.config["training"]["batch_size"]
+        return training | run.distiller.training | {"batch_size": batch_size}
 
     def files(self, run: Run) -> layout.RunFiles:
         """Return where a run lies."""
@@ -305,6 +313,11 @@ class Grid:
     def deployed_files(self, run: Run) -> layout.DeployedFiles:
         """Return where an exported run lies."""
         return self.layout.deployed(run.folder)
+
+    @property
+    def every(self) -> list[Run]:
+        """All runs of which a job may ask: those of the tables, and trials where it has some."""
+        return self.runs
 
     @property
     def cached(self) -> bool:
@@ -394,6 +407,13 @@ def _seen(dataset: dict[str, Any], role: str) -> dict[str, Any]:
     everything = role == "teacher" and dataset.get("teacher_labels") == "all"
     hidden = {"teacher_labels", *(("labels",) if everything else ())}
     return {key: value for key, value in dataset.items() if key not in hidden}
+
+
+def _overrides() -> dict[str, Any]:
+    """Return the schema of what a variant may train otherwise: nothing that a cache depends on."""
+    fields = schema()["properties"]["training"]["properties"]
+    own = {k: {n: v for n, v in fields[k].items() if n != "default"} for k in ("lr", "betas")}
+    return {"type": "object", "additionalProperties": False, "properties": own}
 
 
 def told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -146,17 +146,20 @@ class Inputs:
         """Find out what the runs of a grid need."""
         self.grid = grid
         self.levels = label_levels(grid)
-        self._needs = {run.folder: needs(grid, run) for run in grid.runs}
+        self._needs = {run.folder: needs(grid, run) for run in grid.every}
         found = list(self._needs.values())
         self.queries = {Path(c.folder).name: c for need in found for c in need.all_queries}
         self.targets: dict[str, tuple[Caches, Run]] = {
-            caches[0].folder: (caches, run) for run in grid.runs if (caches := self.of(run).targets)
+            caches[0].folder: (caches, run)
+            for run in grid.every
+            if (caches := self.of(run).targets)
         }
-        self.sources = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
-        for name in grid.datasets:
+        datasets = dict.fromkeys([*grid.datasets, *(run.dataset for run in grid.every)])
+        self.sources = {grid.packed_name(name): grid.source(name) for name in datasets}
+        for name in datasets:
             if (further := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
                 self.sources[Path(further.folder).name] = source
-        used = {name for run in grid.runs for name in run.backbones}
+        used = {name for run in grid.every for name in run.backbones}
         self._used = sorted(used)
         self.backbones = {grid.backbone_name(n): grid.backbone_source(n) for n in self._used}
 
@@ -255,15 +258,15 @@ class Inputs:
             inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
         return track_sidecars(inputs | self._further(run.dataset, self.grid.dataset(run)))
 
-    def evaluation(self, run: Run) -> Paths:
-        """Return what a run is evaluated from."""
+    def evaluation(self, run: Run, tasks: int | None = None) -> Paths:
+        """Return what a run is evaluated from, after all tasks or the first ones."""
         need, files = self.of(run), self.grid.files(run)
         return track_sidecars(
             {
                 "data": self.grid.packed(run.dataset).split("test"),
                 "backbones": [self.grid.backbone(name) for name in need.test_backbones],
                 "queries": [layout.cached(cache.folder, "test") for cache in need.test_queries],
-                "checkpoints": [files.task(t).learner for t in range(run.n_tasks)],
+                "checkpoints": [files.task(t).learner for t in range(tasks or run.n_tasks)],
             }
         )
 
@@ -386,7 +389,9 @@ class Inputs:
         files = grid.layout.report.outputs(grid.comparisons, grid.datasets)
         for dataset in self.levels:
             files += grid.layout.report.label_efficiency(dataset).values()
-        for prepared in self.sources:
+        tried = {grid.packed_name(run.dataset) for run in grid.every}
+        tried -= {grid.packed_name(name) for name in grid.datasets}
+        for prepared in (name for name in self.sources if name not in tried):
             files += layout.packed(prepared).outputs()
         for name in self._used:
             files += [grid.backbone(name), record_of(grid.backbone(name))]

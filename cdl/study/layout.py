@@ -119,6 +119,16 @@ class RunFiles:
         """Log and benchmark of its evaluation."""
         return JobFiles(f"{self.folder}/evaluate")
 
+    @property
+    def first(self) -> JobFiles:
+        """A trial after its first tasks: `record` is what it came to."""
+        return JobFiles(f"{self.folder}/first")
+
+    @property
+    def first_predictions(self) -> str:
+        """The prediction for every validation image then."""
+        return f"{self.folder}/first.parquet"
+
     def task(self, task: int | str) -> TaskFiles:
         """Files of a task."""
         return TaskFiles(f"{self.folder}/task{task}")
@@ -351,6 +361,42 @@ class ReportFiles:
 
 
 @dataclass(frozen=True)
+class TuningFiles:
+    """What tuning a configuration came to."""
+
+    root: str
+
+    @property
+    def overlay(self) -> str:
+        """The best values, an overlay of the configuration."""
+        return f"{self.root}/tuned.yaml"
+
+    @property
+    def kept(self) -> JobFiles:
+        """Which trials went on after their first tasks: `record`."""
+        return JobFiles(f"{self.root}/tuned/kept")
+
+    @property
+    def trials(self) -> str:
+        """One row per trial."""
+        return f"{self.root}/tuned/trials.csv"
+
+    @property
+    def text(self) -> str:
+        """Best values and flat ranges, for people."""
+        return f"{self.root}/tuned/tuned.md"
+
+    @property
+    def log(self) -> str:
+        """Log of the job that writes these."""
+        return f"{self.root}/tuned/tuned.log"
+
+    def figure(self, distiller: str) -> str:
+        """The trials of a distiller."""
+        return f"{self.root}/tuned/{distiller}.svg"
+
+
+@dataclass(frozen=True)
 class Layout:
     """Paths of one configuration."""
 
@@ -365,6 +411,11 @@ class Layout:
     def report(self) -> ReportFiles:
         """Its tables and figures; those of `default` lie where a newcomer looks first."""
         return ReportFiles(RESULTS if self.name == "default" else self.root)
+
+    @property
+    def tuning(self) -> TuningFiles:
+        """What tuning it came to."""
+        return TuningFiles(self.root)
 
     def run(self, folder: str = "{dataset}/{method}/{learner}/seed{seed}") -> RunFiles:
         """Files of a run, by its path below the root."""

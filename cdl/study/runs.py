@@ -16,6 +16,7 @@ class Block:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     joint: bool = False  # all tasks at once
     alignment: dict[str, Any] | None = field(default=None, hash=False)  # of heads after a task
+    training: dict[str, Any] = field(default_factory=dict, hash=False)  # that it does otherwise
 
     @property
     def label(self) -> str:
@@ -43,7 +44,8 @@ class Run:
     def learner(self) -> str:
         """The folder name of the learner."""
         if self.teacher is None:
-            return f"{self.role}-{self.backbone}-q-{self.query}"
+            variant = f"+{self.distiller.variant}" if self.distiller.variant else ""
+            return f"{self.role}{variant}-{self.backbone}-q-{self.query}"
         other = f"+{self.teacher_method.label}" if self.teacher_method else ""
         return f"{self.distiller.label}-{self.backbone}-from-{self.teacher}{other}-q-{self.query}"
 

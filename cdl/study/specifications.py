@@ -170,11 +170,9 @@ def chosen(kind: str, block: Block) -> str:
         `alpha=0.9, temperature=4.0`, empty where all are the defaults.
     """
     defaults = complete({}, schema()["properties"][kind]["properties"][block.name])
-    return ", ".join(
-        f"{name}={json.dumps(value)}"
-        for name, value in sorted(block.options.items())
-        if name in defaults and value != defaults[name]
-    )
+    options = {k: v for k, v in block.options.items() if k in defaults and v != defaults[k]}
+    options |= {f"training.{name}": value for name, value in block.training.items()}
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(options.items()))
 
 
 def published(grid: Grid, dataset: str, teacher: str, student: str) -> dict[str, Any]:
@@ -203,7 +201,7 @@ def in_use(grid: Grid) -> dict[str, Any]:
     return {
         key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part
         for key, part in grid.config.items()
-        if key not in ("fetch", "chain", "deploy")
+        if key not in ("fetch", "chain", "deploy", "tune")
     }
 
 

@@ -94,8 +94,8 @@ def test_a_wrong_configfile_is_told(tmp_path):
 
 def test_a_target_that_is_none_names_those_that_are(tmp_path):
     sentence = (
-        "cdl: train: is no target; they are all, tables, collect, tabulate, page, or the name of "
-        "a file, which begins with results/"
+        "cdl: train: is no target; they are all, tables, collect, tabulate, page, halve, tuned, or "
+        "the name of a file, which begins with results/"
     )
     assert said(snakemake(tmp_path, "-n", "train")) == sentence
     assert said(ask(tmp_path, "cdl", "run", DEFAULT, "-n", "train")) == sentence

@@ -8,10 +8,10 @@ from snakemake.logging import logger
 from cdl.data import FORMAT
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
-from cdl.study.grid import Grid
 from cdl.study.inputs import Inputs
 from cdl.inventory.overwriting import announced
 from cdl.study.specifications import in_use, specification
+from cdl.tuning.trials import TrialGrid
 
 
 def told(function):
@@ -28,7 +28,7 @@ def told(function):
 
 @told
 def grid_of(files, given, config):
-    return Grid(resolve(overlay(files, given, config)))
+    return TrialGrid(resolve(overlay(files, given, config)))
 
 
 GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
@@ -60,7 +60,7 @@ COMPUTING = {
     "limit_gb": str(COMPUTE["targets_max_gb"]),
 }
 # a learner without a teacher of its own, and one distilled from a teacher
-ALONE = r"(teacher|student)-[^/-]+-q-[^/-]+"
+ALONE = r"(teacher|student(\+[^/-]+)?)-[^/-]+-q-[^/-]+"
 DISTILLED = r"[^/-]+-[^/-]+-from-[^/-]+-q-[^/-]+"
 
 

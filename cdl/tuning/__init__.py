@@ -1,0 +1,1 @@
+"""Trials of hyperparameters on validation images, and what they came to. No torch."""

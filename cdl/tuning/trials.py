@@ -1,0 +1,290 @@
+"""Trials: points of a Sobol sequence, each a variant of a distiller in a grid of its own.
+
+What is tried is known when the graph is built, so trials are cached, run side by side and go on
+after an interruption like any other runs. They see validation images alone, see `_validated`.
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cdl.runtime.artifacts import read_json
+from cdl.study.configuration import ConfigError, schema, validate_block
+from cdl.study.grid import Grid
+from cdl.study.runs import Block, Run
+
+VARIANT = "tune"  # of a dataset, of which trials see the validation images
+_DIGITS = 4  # that a value keeps
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a distiller.
+
+    Attributes:
+        distiller: label of the distiller, as in the study.
+        index: of the point.
+        values: by field, those that concern this distiller.
+        entry: the variant that learns with it, as the grid's distillers list it.
+    """
+
+    distiller: str
+    index: int
+    values: dict[str, Any]
+    entry: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return the label of the variant."""
+        return f"{self.entry['block']}+{self.entry['variant']}"
+
+
+class _Datasets(dict[str, Block]):
+    """Datasets of a study; asked by name, also those of its trials, which are in no table."""
+
+    def __init__(self, own: Mapping[str, Block], tried: Grid) -> None:
+        super().__init__(own)
+        self.tried = tried
+
+    def __missing__(self, label: str) -> Block:
+        return self.tried.datasets[label]
+
+
+class TrialGrid(Grid):
+    """A study and the trials that its `tune` asks for.
+
+    Attributes:
+        trials: of all distillers, in their order; empty without `tune`.
+        trial_runs: every run of a trial, and their teachers.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Expand study and trials; raise `ConfigError` if one cannot work."""
+        self.trials: list[Trial] = []
+        self.trial_runs: list[Run] = []
+        super().__init__(config)
+        if config["tune"] is None:
+            return
+        self.trials = _trials(config, self.distillers)
+        inner = Grid(_configuration(config, self))
+        self.trial_runs = inner.runs
+        self.datasets = _Datasets(self.datasets, inner)
+        self._by_folder |= {run.folder: run for run in inner.runs}
+
+    def _home(self, dataset: str, role: str) -> str:
+        if isinstance(self.datasets, _Datasets) and dataset in self.datasets.tried.datasets:
+            return self.datasets.tried._home(dataset, role)
+        return super()._home(dataset, role)
+
+    @property
+    def every(self) -> list[Run]:
+        return self.runs + self.trial_runs
+
+    @property
+    def tuned_distillers(self) -> list[str]:
+        """Labels of the distillers that have trials."""
+        return list(dict.fromkeys(trial.distiller for trial in self.trials))
+
+    @property
+    def first_tasks(self) -> int:
+        """How many tasks all trials learn."""
+        n: int = self.config["tune"]["first_tasks"]
+        return n
+
+    def runs_of_trial(self, trial: Trial) -> list[Run]:
+        """Return the students that learn with a trial's values."""
+        return [
+            run
+            for run in self.trial_runs
+            if run.role == "student" and run.distiller.label == trial.label
+        ]
+
+    def asked(self) -> list[dict[str, Any]]:
+        """Return every trial as a report needs it: names, values, and where its results lie.
+
+        Raises:
+            ConfigError: nothing is to be tuned.
+        """
+        if not self.trials:
+            raise ConfigError("tune: is missing; name at least one field with its low and high")
+        found, given = [], _given(self.config["grid"]["distillers"])
+        for trial in self.trials:
+            files = [self.files(run) for run in self.runs_of_trial(trial)]
+            entry = {"distiller": trial.distiller, "index": trial.index, "values": trial.values}
+            entry["tuned"] = _entry(given[trial.distiller], trial.values, "tuned")
+            entry |= {"first": [f.first.record for f in files], "all": [f.results for f in files]}
+            found.append(entry)
+        return found
+
+    def budget(self) -> dict[str, Any]:
+        """Return what each distiller gets, the same for all, and how the fields are tried."""
+        tune = self.config["tune"]
+        return {
+            "trials": tune["trials"],
+            "kept": kept(tune["trials"], tune["keep"]),
+            "first_tasks": tune["first_tasks"],
+            "tasks": max(run.n_tasks for run in self.trial_runs),
+            "seeds": tune["seeds"],
+            "fields": tune["fields"],
+        }
+
+
+def results_of_kept(record: str, asked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the results of the trials that went on, by the record that says which.
+
+    Args:
+        record: written by `cdl.tuning.report.write_kept`.
+        asked: of `TrialGrid.asked`.
+    """
+    went_on = read_json(record)["kept"]
+    return [path for t in asked if t["index"] in went_on[t["distiller"]] for path in t["all"]]
+
+
+def kept(trials: int, share: float) -> int:
+    """Return how many trials go on after their first tasks."""
+    return max(1, math.ceil(round(trials * share, 9)))
+
+
+def _trials(config: Mapping[str, Any], distillers: list[Block]) -> list[Trial]:
+    """Return the trials of all distillers that a field concerns."""
+    from scipy.stats import qmc  # takes a second, and every job of every study reads this file
+
+    tune, given = config["tune"], _given(config["grid"]["distillers"])
+    fields = sorted(tune["fields"])
+    for field in fields:
+        _check(field, tune["fields"][field], distillers)
+    n = tune["trials"]
+    sobol = qmc.Sobol(len(fields), scramble=True, seed=tune["seed"])
+    points = sobol.random_base2(math.ceil(math.log2(n)))[:n].tolist()
+    found = []
+    for block in distillers:
+        own = [(k, f, name) for k, f in enumerate(fields) if (name := _field_of(f, block))]
+        for i, point in enumerate(points if own else []):
+            values = {name: _value(name, tune["fields"][f], point[k]) for k, f, name in own}
+            entry = _entry(given[block.label], values, f"t{i:0{len(str(n - 1))}}")
+            found.append(Trial(block.label, i, values, entry))
+    return found
+
+
+def _field_of(field: str, block: Block) -> str | None:
+    """Return a field as it concerns a distiller, None if it does not."""
+    if field == "training.lr":
+        return field
+    _, name, option = field.split(".")
+    known = option in _part(block.name)["properties"]
+    return f"distillers.{block.name}.{option}" if name in (block.name, "*") and known else None
+
+
+def _part(distiller: str) -> dict[str, Any]:
+    part: dict[str, Any] = schema()["properties"]["distillers"]["properties"][distiller]
+    return part
+
+
+def _kind(field: str) -> dict[str, Any]:
+    """Return the schema of a field."""
+    if field == "training.lr":
+        kind: dict[str, Any] = schema()["properties"]["training"]["properties"]["lr"]
+        return kind
+    _, name, option = field.split(".")
+    found: dict[str, Any] = _part(name)["properties"][option]
+    return found
+
+
+def _check(field: str, span: Mapping[str, Any], distillers: list[Block]) -> None:
+    """Refuse a field that no distiller has, and values that are none of its."""
+    where, low, high = f"tune.fields.{field}", span["low"], span["high"]
+    concerned = [name for block in distillers if (name := _field_of(field, block))]
+    if not concerned:
+        names = ", ".join(block.label for block in distillers)
+        raise ConfigError(f"{where}: none of the grid's distillers ({names}) has this option")
+    if not low < high or (span["log"] and low <= 0):
+        right = "0 < low < high" if span["log"] else "low < high"
+        raise ConfigError(f"{where}: {low:g} to {high:g} cannot work; needed is {right}")
+    for name in concerned:
+        if not {"integer", "number"} & {*_as_list(_kind(name)["type"])}:
+            raise ConfigError(f"{where}: is no number; only numbers are tuned")
+        for end in (0.0, 1.0):
+            validate_block(_value(name, span, end), _kind(name), where)
+
+
+def _as_list(kinds: str | list[str]) -> list[str]:
+    return [kinds] if isinstance(kinds, str) else kinds
+
+
+def _value(field: str, span: Mapping[str, Any], u: float) -> int | float:
+    """Return the value at `u` in 0..1 of a range, of few digits; whole where the field is."""
+    low, high = span["low"], span["high"]
+    value = low * (high / low) ** u if span["log"] else low + (high - low) * u
+    if "number" in _as_list(_kind(field)["type"]):
+        return float(f"{value:.{_DIGITS}g}")
+    step = _kind(field).get("multipleOf", 1)
+    return int(step * round(value / step))
+
+
+def _given(listed: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Return entries of a list of the grid, by label."""
+    entries = [
+        {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
+        for entry in listed
+    ]
+    return {e["block"] + (f"+{e['variant']}" if e["variant"] else ""): e for e in entries}
+
+
+def _entry(given: dict[str, Any], values: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """Return a distiller of the grid with other values, as an entry of the grid."""
+    variant = f"{given['variant']}.{variant}" if given["variant"] else variant
+    options = {f.split(".")[2]: v for f, v in values.items() if f != "training.lr"}
+    entry = {**given, "variant": variant, **options}
+    if "training.lr" in values:
+        entry["training"] = given.get("training", {}) | {"lr": values["training.lr"]}
+    return entry
+
+
+def _configuration(config: dict[str, Any], grid: TrialGrid) -> dict[str, Any]:
+    """Return the configuration of all trials."""
+    tune, made = config["tune"], copy.deepcopy(config)
+    both = sorted({*tune["seeds"]} & {*config["grid"]["seeds"]})
+    if both:
+        raise ConfigError(
+            f"tune.seeds: {both[0]} is a seed of the grid too; settings are chosen on seeds of "
+            "their own"
+        )
+    most = min(run.n_tasks for run in grid.runs)
+    if tune["first_tasks"] > most:
+        raise ConfigError(f"tune.first_tasks: {tune['first_tasks']}, but there are {most} tasks")
+    made["grid"] |= {
+        "datasets": [
+            _validated(entry, config["datasets"])
+            for entry in _given(config["grid"]["datasets"] or sorted(config["datasets"])).values()
+        ],
+        "bounds": [],
+        "seeds": tune["seeds"],
+        "distillers": [trial.entry for trial in grid.trials],
+        "exclude": [
+            {"method": pair["method"], "distiller": trial.label}
+            for pair in config["grid"]["exclude"]
+            for trial in grid.trials
+            if trial.distiller == pair["distiller"]
+        ],
+    }
+    return made
+
+
+def _validated(entry: dict[str, Any], blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dataset of the grid of which validation images are evaluated, no test image read.
+
+    Raises:
+        ConfigError: it holds none out.
+    """
+    variant = f"{entry['variant']}.{VARIANT}" if entry["variant"] else VARIANT
+    seen = {**entry, "variant": variant, "test_images_per_class": None, "published": None}
+    if (entry.get("validation") or blocks[entry["block"]]["validation"]) is not None:
+        return seen | {"evaluate_on": "validation"}
+    if "cifar20" in (entry.get("source") or blocks[entry["block"]]["source"]):
+        return seen | {"source": {"cifar20": {"test": "validation"}}}
+    raise ConfigError(
+        f"datasets.{entry['block']}.validation: is missing; settings are tuned on images that "
+        "nobody trains on, {per_class: N}"
+    )

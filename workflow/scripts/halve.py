@@ -1,0 +1,8 @@
+"""Which trials go on after their first tasks."""
+
+from cdl.runtime.jobs import job
+
+with job(snakemake):
+    from cdl.tuning.report import write_kept
+
+    write_kept(snakemake.params.trials, snakemake.params.budget, snakemake.output.kept)
