@@ -1,4 +1,4 @@
-# make demo: environment, default run, summary. make test: environment, style, types, all tests.
+# make demo: environment, default run, summary, an exported student and what it says of an image. make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
@@ -6,8 +6,16 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
-demo: $(VENV)/ready
+STUDENT := results/default/digits/l2p/kd_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0
+DIGIT := from PIL import Image; from sklearn.datasets import load_digits as d; \
+	Image.fromarray((d().images[0] * 15.9).astype('uint8')).save('results/zero.png')
+
+demo: $(VENV)/ready-export
 	$(BIN)/cdl run config/default.yaml --cores $(CORES)
+	@rm -rf results/student
+	$(BIN)/cdl export $(STUDENT) -o results/student
+	@$(BIN)/python -c "$(DIGIT)"
+	$(BIN)/cdl predict results/student results/zero.png --top 3
 
 test: style
 	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10
@@ -28,6 +36,10 @@ gpu-proof: $(VENV)/ready-test
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/ready-export: $(VENV)/ready
+	$(BIN)/pip install --quiet --editable '.[export]'
 	touch $@
 
 $(VENV)/ready-test: $(VENV)/ready

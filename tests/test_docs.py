@@ -17,6 +17,8 @@ from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
 from cdl.learners.factory import build
 from cdl.prompts import PROMPTS
+from cdl.study.configuration import read, resolve
+from cdl.study.grid import Grid
 
 ROOT = Path(__file__).parent.parent
 METHODS = (ROOT / "docs" / "methods.md").read_text()
@@ -118,6 +120,12 @@ def test_the_page_on_using_a_student_runs_and_predicts_what_was_evaluated(
         subprocess.run(program, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     exec(of_the_folder, {})
     assert capsys.readouterr().out == f"{[str(first)]}\n"
+
+
+def test_make_demo_exports_a_student_of_the_default_run():
+    grid = Grid(resolve(read(ROOT / "config" / "default.yaml")))
+    exported = re.search(r"^STUDENT := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert exported in {grid.files(run).folder for run in grid.runs if run.role == "student"}
 
 
 def test_the_table_of_promises_names_tests_that_exist():
