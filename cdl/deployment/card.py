@@ -8,7 +8,6 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import cdl
-from cdl.data.packing import digests
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.runtime import artifacts
@@ -85,14 +84,9 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
 
 
 def _source(student: TrainedStudent) -> dict[str, Any]:
-    """Return what the packed training images came from, as far as it lies beside the run."""
-    results = student.results
-    for packed in ResultsFolder.of_run(Path(student.files.folder)).packed("*"):
-        manifest = artifacts.read_json(packed.manifest)
-        images = digests(manifest["splits"], results["classes"])
-        if images["train"] == results["data"]["train"]:
-            return dict(manifest["source"])
-    return {}
+    """Return what the packed images came from, as far as it lies beside the run."""
+    packed = student.packed()
+    return {} if packed is None else dict(artifacts.read_json(packed.manifest)["source"])
 
 
 def _backbone(student: TrainedStudent) -> dict[str, Any]:

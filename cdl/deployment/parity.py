@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,11 @@ import pandas as pd
 import torch
 
 from cdl.data.packed import Packed
-from cdl.data.packing import digests
-from cdl.data.stream import Stream
 from cdl.deployment.student import ExportedStudent, Student, batches
 from cdl.deployment.trained import TrainedStudent
+from cdl.learners.factory import build_stream
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import ResultsFolder
 
 TestImages = tuple[Packed, pd.DataFrame]  # a split, and predictions of those learnt
 _AT_A_TIME = 256
@@ -67,19 +64,20 @@ def accuracy(student: Student, images: TestImages) -> float:
 
 
 def training_images(student: TrainedStudent) -> list[np.ndarray]:
-    """Return training images `[1, H, W, 3]` of all classes learnt, the same number of each.
+    """Return training images `[1, H, W, 3]` of the classes learnt, equally many if they are there.
+
+    After `cdl learn` only those of the last task may be there.
 
     Raises:
         CdlError: the training split that it learnt is not below the folder of results.
     """
     spec = student.results["learner"]
     split = _packed(student, "train", "static int8 is calibrated with", "take --int8 dynamic")
-    stream = Stream.build(split.classes, **spec["stream"], seed=spec["seed"])
-    known = range(student.model.task + 1)
-    indices = torch.cat([stream.indices(split, t, spec["images_per_class"]) for t in known])
-    labels = stream.labels(split)[indices]
+    stream = build_stream(spec, split)
     each = max(1, _CALIBRATING // len(student.classes))
-    chosen = torch.cat([indices[labels == c][:each] for c in range(len(student.classes))])
+    labels = stream.labels(split)
+    found = [torch.nonzero(labels == c)[:each, 0] for c in range(len(student.classes))]
+    chosen = torch.cat(found)
     return [image[None] for pixels in _pixels(split, chosen.numpy()) for image in pixels]
 
 
@@ -97,15 +95,14 @@ def test_images(student: TrainedStudent) -> TestImages:
 
 
 def _packed(student: TrainedStudent, split: str, why: str, remedy: str) -> Packed:
-    """Return the split that a run was made with."""
-    folder, needed = student.files.folder, student.results["data"][split]
-    for packed in ResultsFolder.of_run(Path(folder)).packed("*"):
-        splits = artifacts.read_json(packed.manifest)["splits"]
-        if digests(splits, student.results["classes"])[split] == needed:
-            return Packed(packed.folder, split)
-    raise CdlError(
-        f"{folder}: its {split} images, which {why}, are not below its folder of results; {remedy}"
-    )
+    """Return a split of what a run was made with."""
+    packed = student.packed()
+    if packed is None:
+        raise CdlError(
+            f"{student.files.folder}: its {split} images, which {why}, are not below its folder of "
+            f"results; {remedy}"
+        )
+    return Packed(packed.folder, split)
 
 
 def compare(student: TrainedStudent, exported: ExportedStudent, images: TestImages) -> Parity:

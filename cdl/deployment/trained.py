@@ -14,6 +14,7 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Begun
 from cdl.data.order import until
+from cdl.data.packing import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
@@ -22,7 +23,7 @@ from cdl.learners.factory import build_learner, load_backbones
 from cdl.learners.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import ResultsFolder, RunFiles, record_of
+from cdl.study.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 
 
 class Model(nn.Module):
@@ -132,6 +133,17 @@ class TrainedStudent(Student):
         model = Model(learner, task, seen, query, loaded[foreign] if foreign and reads else None)
         classes = tuple(results["classes"][:seen])
         return cls(classes, model, Views(**spec["view"]), threads, results, files)
+
+    def packed(self) -> PackedFiles | None:
+        """Return the packed data that it learnt from and was tested on, if they lie beside it."""
+        for packed in ResultsFolder.of_run(Path(self.files.folder)).packed("*"):
+            splits = artifacts.read_json(packed.manifest)["splits"]
+            if "classes" not in splits["train"]:  # packed by an earlier version
+                continue
+            found = digests(splits, self.results["classes"])
+            if all(self.results["data"][split] == digest for split, digest in found.items()):
+                return packed
+        return None
 
     def preprocess(self, images: Pictures) -> Tensor:
         """Return test views `[n, 3, size, size]` in 0..1."""
