@@ -33,6 +33,8 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
     + ["study.layout", FACTS[0]],
+    "continuation": ["runtime", "sources", "data", "distillers.__init__", "prompts.__init__"]
+    + ["learning", "evaluation", "deployment", "study.layout"],
     "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
     "report": ["runtime", "tables"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
@@ -41,7 +43,15 @@ BELOW = {
     "tuning": ["runtime", "study", "tables", "report.style"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
     + ["evaluation.metrics", "study", "tables", "report"],
-    "commands": ["runtime", "backbones", "deployment", "tables", "report", "study.layout"],
+    "commands": [
+        "runtime",
+        "backbones",
+        "deployment",
+        "continuation",
+        "tables",
+        "report",
+        "study.layout",
+    ],
 }
 ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
 

@@ -1,4 +1,4 @@
-"""`cdl export` and `cdl predict`. Torch is imported only by what needs it."""
+"""`cdl export`, `cdl learn` and `cdl predict`. Torch is imported only by what needs it."""
 
 import json
 import sys
@@ -47,6 +47,25 @@ def export(
     if answer.parity is not None and not answer.parity.holds:
         print(f"cdl: {output}: the graph does not say what was evaluated", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def learn(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    task: Annotated[Path, typer.Option("--task", help="One folder of images per new class.")],
+    name: Annotated[str, typer.Option("--output", "-o", help="A name beside configurations'.")],
+    test: Annotated[Path | None, typer.Option(help="Test images, likewise; else a fifth.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Its teacher's run after this task.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the learner of RUN learn one more task, without images of earlier ones.
+
+    The new run lies below the folder of results under the name of --output: a run like any other,
+    to be exported, asked, and taught again. Accuracies on all tasks are printed, before and after.
+    """
+    from cdl.continuation.learn import learn as go_on
+
+    answer = go_on(run, task, name, test=test, teacher=teacher)
+    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
 
 
 def predict(

@@ -84,6 +84,41 @@ def prepare(
         log.warning("left out, as no images: %s", skipped)
 
 
+def extend(output: Path, old: Path, new: Path) -> None:
+    """Write packed data of the classes of two packed folders, without a training image of the old.
+
+    What stands for the training images of old classes is kept, so that what was learnt from them
+    can be told apart from others.
+
+    Args:
+        output: the folder to write.
+        old: its test images are taken, its classes come first.
+        new: all its images are taken.
+    """
+    first, second = (read_json(folder / MANIFEST) for folder in (old, new))
+    classes = (*first["classes"], *second["classes"])
+    splits = {}
+    for split in SPLITS:
+        frames = []
+        with replacing(output / pixels_name(split)) as temporary, open(temporary, "wb") as file:
+            for folder in (old, new) if split == "test" else (new,):
+                frame, *_ = read_index(folder, split)
+                pixels = map_pixels(folder, split)
+                check_images(folder, split, frame, pixels)
+                frame["offset"] += file.tell()
+                frame["label"] += len(first["classes"]) if folder == new else 0
+                file.write(pixels.data)
+                frames.append(frame)
+        index = pd.concat(frames, ignore_index=True)
+        with replacing(output / index_name(split)) as temporary:
+            index.to_parquet(temporary, index=False)
+        splits[split] = _described(index, classes)
+    splits["train"]["classes"] = first["splits"]["train"]["classes"] | splits["train"]["classes"]
+    source = {"name": "continued", "old": first["source"], "new": list(second["classes"])}
+    about = {"source": source, "classes": list(classes), "splits": splits}
+    write_json(output / MANIFEST, second | about)
+
+
 def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """Return the index of a split, what the manifest says of it, and the class names.
 

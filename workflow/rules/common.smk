@@ -40,7 +40,6 @@ RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
 REPORT = GRID.layout.report
 TABLES = REPORT.tables
-DEPLOYED = GRID.layout.deployed()
 PACKED = layout.packed("{prepared}")
 BACKBONE = layout.backbone("{fetched}")
 QUERIES = layout.queries("{queried}")

@@ -1,6 +1,9 @@
 # Only with `deploy` in the configuration: finished students leave as graphs, timed side by side.
 
 
+DEPLOYED = GRID.layout.deployed()
+
+
 localrules:
     show_deployment,
 

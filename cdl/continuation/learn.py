@@ -1,0 +1,234 @@
+"""A finished run learns one more task: the result is a run like any other."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cdl.continuation.new_classes import NewClasses
+from cdl.data.order import until
+from cdl.data.packing import extend
+from cdl.data.stream import Stream
+from cdl.deployment.trained import TrainedStudent, find_backbone
+from cdl.distillers import DISTILLERS
+from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.learning.task import TaskInputs, learn_task
+from cdl.prompts import PROMPTS
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.study.layout import RESERVED, PackedFiles, ResultsFolder, RunFiles, packed_name
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,49}")
+# of a study, and without meaning for images that a user brings
+_LEFT_BEHIND = ("cache_dtype", "labels", "teacher_labels", "unlabelled")
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one more task did.
+
+    run: folder of the new run.
+    classes: new ones.
+    before: accuracy on every old task before it, percent.
+    after: on every task after it.
+    """
+
+    run: str
+    classes: tuple[str, ...]
+    before: list[float]
+    after: list[float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return it for people."""
+        lines = [f"{self.run}: learnt {', '.join(self.classes)}"]
+        for task, accuracy in enumerate(self.after):
+            before = f"{self.before[task]:.2f} % before, " if task < len(self.before) else ""
+            lines.append(f"  task {task + 1}: {before}{accuracy:.2f} % now")
+        return "\n".join(lines)
+
+
+def learn(
+    run: Path,
+    folder: Path,
+    name: str,
+    *,
+    test: Path | None = None,
+    teacher: Path | None = None,
+    execution: Execution = DEFAULT,
+) -> Learnt:
+    """Learn the classes of a folder as one more task; no image of an earlier task is read again.
+
+    Args:
+        run: of a finished run, below its folder of results.
+        folder: one folder of images for each new class.
+        name: of what is made, beside the names of configurations: its run has the run's place
+            below it.
+        test: folders of test images; see `NewClasses.read`.
+        teacher: run of its teacher, which has learnt the same task; a run that was taught needs
+            one, and no other can have one.
+        execution: how to compute.
+
+    Raises:
+        CdlError: something does not fit; said before anything is learnt or written.
+    """
+    student = TrainedStudent.open(run)
+    results, task = student.results, student.model.task + 1
+    target = _target(run, name)
+    tutor = _teacher(results, teacher, task)
+    new = NewClasses.read(folder, test, results["classes"])
+    old = student.packed()
+    if old is None:
+        raise CdlError(
+            f"{run}: the test images of its tasks are not below its folder of results, so nothing "
+            "could be said of what it keeps; copy its packed data there"
+        )
+    data = _pack(ResultsFolder.of_run(run), old, new, name)
+    files = RunFiles(str(target))
+    try:
+        _copy(student.files, files, (spec := _specification(results, new)), task)
+        _learn(run, files, spec, task, data, tutor, teacher, execution)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(data.folder, ignore_errors=True)
+        raise
+    matrix = artifacts.read_json(files.results)["matrix"]
+    return Learnt(files.folder, new.names, matrix[task - 1][:task], matrix[task])
+
+
+def _learn(
+    run: Path,
+    files: RunFiles,
+    spec: dict[str, Any],
+    task: int,
+    data: PackedFiles,
+    tutor: Mapping[str, Any] | None,
+    teacher: Path | None,
+    execution: Execution,
+) -> None:
+    """Learn the task and evaluate all, as the workflow's jobs do."""
+    theirs = None if tutor is None else dict(tutor["learner"])
+    maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
+    mapped = theirs["query"] if theirs is not None and maps else None
+    needs = {spec["backbone"], *_queries(spec), *({mapped} if mapped else set())}
+    known = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
+    taught = set() if theirs is None else {theirs["backbone"], *_queries(theirs)}
+    known |= {} if tutor is None else tutor["backbones"]
+    folder = ResultsFolder.of_run(run)
+    paths = {name: find_backbone(folder, name, known.get(name)) for name in needs | taught}
+    inputs = TaskInputs(
+        data=data.folder,
+        backbones=paths,
+        previous=files.task(task - 1).learner,
+        teacher=None if teacher is None else RunFiles(str(teacher)).task(task).learner,
+    )
+    mine, how = files.task(task), {"execution": execution}
+    learn_task(spec, task, inputs, mine.learner, mine.losses, teacher_spec=theirs, **how)
+    checkpoints = [files.task(t).learner for t in range(task + 1)]
+    evaluated = EvaluationInputs(data.folder, checkpoints, {n: paths[n] for n in needs}, {})
+    evaluate_run(
+        spec,
+        evaluated,
+        files.results,
+        files.predictions,
+        teacher_query=mapped,
+        images_per_class=None,
+        execution=execution,
+    )
+
+
+def _queries(spec: Mapping[str, Any]) -> set[str]:
+    """Return the backbone whose query a learner reads, if it reads one."""
+    return {spec["query"]} if PROMPTS[spec["method"]["name"]].needs_query else set()
+
+
+def _target(run: Path, name: str) -> Path:
+    """Return the folder of the new run, which must not exist."""
+    root = ResultsFolder.of_run(run).path
+    if not _NAME.fullmatch(name) or name in RESERVED:
+        raise CdlError(
+            f"--output: {name!r} cannot be a name in {root}; needed are up to 50 letters, digits, "
+            "_ and ., and no name that is reserved"
+        )
+    target = Path(root, name, *run.resolve().relative_to(root.resolve()).parts[1:])
+    if target.exists():
+        raise CdlError(f"{target}: exists and is kept; take another name")
+    return target
+
+
+def _teacher(results: Mapping[str, Any], teacher: Path | None, task: int) -> dict[str, Any] | None:
+    """Return the results of a teacher that fits, None for a learner that has none."""
+    spec = results["learner"]
+    if "n_tasks" in spec:
+        raise CdlError(
+            f"methods.{spec['method']['name']}.pool: {spec['n_tasks']} tasks, known beforehand, "
+            "share it; only what was learnt with pool_per_task learns more"
+        )
+    if spec["teacher"] is None:
+        if teacher is not None:
+            raise CdlError(f"--teacher: {teacher}, but this run was not taught; leave it out")
+        return None
+    if teacher is None:
+        raise CdlError(
+            f"--teacher: is missing; {spec['teacher']} taught this run with "
+            f"{spec['distiller']['name']}: let its run learn the task first, and name that"
+        )
+    found = artifacts.read_json(RunFiles(str(teacher)).results)
+    theirs = found["learner"]
+    if (theirs["role"], theirs["backbone"]) != ("teacher", spec["teacher"]):
+        raise CdlError(f"--teacher: {teacher} is no teacher {spec['teacher']}, which taught before")
+    if len(found["checkpoints"]) <= task:
+        raise CdlError(
+            f"--teacher: {teacher} has not learnt the new task; let it learn the same folder first"
+        )
+    return found
+
+
+def _specification(results: Mapping[str, Any], new: NewClasses) -> dict[str, Any]:
+    """Return what fixes the new run: that of the old one with one more task.
+
+    Classes are named in the order in which they were learnt, all images of a class count, and a
+    step takes no more images than there are.
+    """
+    spec = {k: v for k, v in results["learner"].items() if k not in _LEFT_BEHIND}
+    sizes = Stream.learnt(results["classes"], spec).sizes
+    training = {k: v for k, v in spec["training"].items() if k != "unlabelled_ratio"}
+    training["batch_size"] = min(training["batch_size"], len(new.train))
+    stream = {
+        "tasks": [*sizes, len(new.names)],
+        "class_order": [*results["classes"], *new.names],
+    }
+    return {**spec, "stream": stream, "training": training, "images_per_class": None}
+
+
+def _pack(results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str) -> PackedFiles:
+    """Write the data of the new run: test images of all classes, training images of new ones."""
+    manifest = artifacts.read_json(old.manifest)
+    made_of = {"old": manifest["splits"], "new": [str(i.path) for i in (*new.train, *new.test)]}
+    folder = results.path / "data" / packed_name(name, made_of)
+    alone = folder.with_name(f"{folder.name}.new")
+    try:
+        new.pack(alone, manifest["short_side"])
+        extend(folder, Path(old.folder), alone)
+    finally:
+        shutil.rmtree(alone, ignore_errors=True)
+    return PackedFiles(str(folder))
+
+
+def _copy(old: RunFiles, new: RunFiles, spec: Mapping[str, Any], task: int) -> None:
+    """Copy what was learnt: each artifact says what it is part of now, and what it was."""
+    for t in range(task):
+        mine, theirs = new.task(t), old.task(t)
+        state, metadata = artifacts.load(theirs.learner)
+        metadata.pop("sha256")
+        was = metadata.get("learnt_as", metadata["learner"])
+        Path(mine.folder).mkdir(parents=True)
+        shutil.copyfile(theirs.losses, mine.losses)
+        about = {**metadata, "learner": until(spec, t), "learnt_as": was}
+        artifacts.save(mine.learner, state, about, files=[mine.losses])
