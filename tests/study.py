@@ -158,7 +158,6 @@ def write_study_page(folder, configuration="", manifests=None, **size):
     Path(deployment.deployment_figures[0]).write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     write_page(
         f"{folder}/index.html",
-        deployment=on_page(deployment),
         name="study",
         configuration=configuration,
         tables={
@@ -169,6 +168,7 @@ def write_study_page(folder, configuration="", manifests=None, **size):
         },
         protocols=protocols,
         shown={
+            "deployment": on_page(deployment),
             "runs": {
                 run: {"results": files[run].results, "files": files[run].described(tasks, rule)}
                 for run, tasks, rule in jobs

@@ -38,7 +38,6 @@ def write_page(
     tables: Mapping[str, pd.DataFrame],
     protocols: Mapping[str, Any],
     shown: Mapping[str, Any],
-    deployment: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page.
 
@@ -49,8 +48,8 @@ def write_page(
         tables: `results`, `cost` and `classes` of `cdl.tables.runs`, and the `intervals`.
         protocols: the protocol behind each hash in the results.
         shown: of `runs`, by their folder, the path of the `results` and all `files` with what
-            they are; records of `data` and `backbones` and files of `weights` by name.
-        deployment: see `cdl.report.deployment.on_page`.
+            they are; records of `data` and `backbones` and files of `weights` by name;
+            what `cdl.report.deployment.on_page` returns as `deployment`.
 
     Raises:
         CdlError: a run's results cannot be read.
@@ -77,7 +76,7 @@ def write_page(
         "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()},
         "backbones": {k: os.path.relpath(v, folder) for k, v in shown["backbones"].items()},
         "configuration": configuration,
-        "deployment": deployment,
+        "deployment": shown.get("deployment"),
     }
     text = _filled(
         content,
@@ -119,8 +118,7 @@ def write_page_and_configuration(
             "cost": read(tables.cost, tables.cost_record),
         },
         protocols=read_json(tables.protocols),
-        shown=shown,
-        deployment=on_page(tables),
+        shown={**shown, "deployment": on_page(tables)},
     )
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
 
