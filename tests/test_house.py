@@ -40,7 +40,7 @@ BELOW = {
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folders", "data.order"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
-    "tuning": ["runtime", "study", "tables", "report.style"],
+    "tuning": ["runtime", "study", "tables", "report.style", "distillers.__init__"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
     + ["evaluation.metrics", "study", "tables", "report"],
     "commands": [

@@ -94,7 +94,8 @@ class Grid:
             training = entry.pop("training", {}) if kind == "distillers" else {}
             validate_block(training, _overrides(), f"grid.{kind}.{variant}.training")
             training = complete(training, _overrides())
-            if name == "none" and variant and not training:
+            methods = _methods(entry.pop("methods", {})) if kind == "distillers" else {}
+            if name == "none" and variant and not training and not methods:
                 raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
             section = schema()["properties"][kind]
             part = section.get("properties", {}).get(name) or section["additionalProperties"]
@@ -108,7 +109,7 @@ class Grid:
             }
             joint, given = options.pop("joint", False), options.pop("alignment", None)
             aligned = given and alignment(given)
-            blocks.append(Block(name, variant, options, joint, aligned, training))
+            blocks.append(Block(name, variant, options, joint, aligned, training, methods))
         return blocks
 
     def _expand(self) -> Iterator[Run]:
@@ -142,9 +143,10 @@ class Grid:
                 taught |= {"distiller": distiller, "teacher_method": foreign}
                 home = self._home(dataset, "student") if distiller.name == "none" else dataset
                 taught = alone | {"distiller": distiller} if distiller.name == "none" else taught
+                options = method.options | distiller.methods.get(method.name, {})
                 yield learner(
                     dataset=home,
-                    method=method,
+                    method=replace(method, options=options),
                     role="student",
                     backbone=student,
                     query=student,
@@ -407,6 +409,21 @@ def _seen(dataset: dict[str, Any], role: str) -> dict[str, Any]:
     everything = role == "teacher" and dataset.get("teacher_labels") == "all"
     hidden = {"teacher_labels", *(("labels",) if everything else ())}
     return {key: value for key, value in dataset.items() if key not in hidden}
+
+
+def _methods(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what a distiller's variant sets of its students' methods, by their names, checked."""
+    known = schema()["properties"]["methods"]["properties"]
+    _known("grid.distillers.methods", given, known)
+    made = {}
+    for name, options in given.items():
+        part = {"type": "object", "additionalProperties": False, "properties": {}}
+        fields = known[name]["properties"]
+        part["properties"] = {k: v for k, v in fields.items() if k not in ("joint", "alignment")}
+        validate_block(options, optional(part), f"grid.distillers.methods.{name}")
+        kept = {k: v for k, v in complete(options, part).items() if k in options}
+        made[name] = kept
+    return made
 
 
 def _overrides() -> dict[str, Any]:

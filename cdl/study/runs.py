@@ -17,6 +17,7 @@ class Block:
     joint: bool = False  # all tasks at once
     alignment: dict[str, Any] | None = field(default=None, hash=False)  # of heads after a task
     training: dict[str, Any] = field(default_factory=dict, hash=False)  # that it does otherwise
+    methods: dict[str, Any] = field(default_factory=dict, hash=False)  # options of its students
 
     @property
     def label(self) -> str:

@@ -482,6 +482,9 @@ def _soft(run: Run, dataset: dict[str, Any]) -> None:
     other = run.teacher_method.label if run.teacher_method else ""
     right = f"{run.method.label}, the student's: it maps the prompts of a teacher of its own method"
     _reject(other and run.distils.maps_prompts, field, f"teacher_method: {other}", right)
+    own = run.distiller.methods.get(run.method.name)
+    right = "none: it maps the prompts of a teacher that has its own method's options"
+    _reject(own and run.distils.maps_prompts, f"{field}.methods", own, right)
 
 
 def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.ticker import LogLocator, NullLocator
 
 from cdl.report.style import canvas, look, paper, save
 from cdl.runtime.artifacts import read_json, replacing, write_json
@@ -121,9 +122,9 @@ def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], out
     name = own["distiller"].iloc[0]
     point = look(str(name).partition("+")[0]).point
     note = (
-        f"{name}: {len(own)} trials, hollow after {budget['first_tasks']} tasks, filled after all "
-        f"{budget['tasks']}, the best ringed; shaded: within one standard error of the best after "
-        f"{budget['first_tasks']}"
+        f"{name}: {len(own)} trials, hollow after {budget['first_tasks']} of {budget['tasks']} "
+        "tasks, filled after all, the best ringed; shaded: within one standard error of the best "
+        "hollow one"
     )
     fields = ranges["field"].tolist()
     figure, axes = canvas(fields, "", "accuracy on validation images (%)", note, sharey=True)
@@ -137,6 +138,9 @@ def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], out
         axis.plot(best[row["field"]], best["accuracy"], markerfacecolor="none", **ring)
         if _is_log(row["field"], budget["fields"]):
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_locator(NullLocator())
     save(figure, [output])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cdl.distillers import DISTILLERS
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import ConfigError, schema, validate_block
 from cdl.study.grid import Grid
@@ -67,7 +68,7 @@ class TrialGrid(Grid):
         super().__init__(config)
         if config["tune"] is None:
             return
-        self.trials = _trials(config, self.distillers)
+        self.trials = _trials(config, self.methods, self.distillers)
         inner = Grid(_configuration(config, self))
         self.trial_runs = inner.runs
         self.datasets = _Datasets(self.datasets, inner)
@@ -147,14 +148,16 @@ def kept(trials: int, share: float) -> int:
     return max(1, math.ceil(round(trials * share, 9)))
 
 
-def _trials(config: Mapping[str, Any], distillers: list[Block]) -> list[Trial]:
+def _trials(
+    config: Mapping[str, Any], methods: list[Block], distillers: list[Block]
+) -> list[Trial]:
     """Return the trials of all distillers that a field concerns."""
     from scipy.stats import qmc  # takes a second, and every job of every study reads this file
 
     tune, given = config["tune"], _given(config["grid"]["distillers"])
     fields = sorted(tune["fields"])
     for field in fields:
-        _check(field, tune["fields"][field], distillers)
+        _check(field, tune["fields"][field], methods, distillers)
     n = tune["trials"]
     sobol = qmc.Sobol(len(fields), scramble=True, seed=tune["seed"])
     points = sobol.random_base2(math.ceil(math.log2(n)))[:n].tolist()
@@ -169,33 +172,43 @@ def _trials(config: Mapping[str, Any], distillers: list[Block]) -> list[Trial]:
 
 
 def _field_of(field: str, block: Block) -> str | None:
-    """Return a field as it concerns a distiller, None if it does not."""
+    """Return a field as it concerns a distiller, None if it does not.
+
+    A distiller that maps its teacher's prompts has its teacher's options of the method.
+    """
     if field == "training.lr":
         return field
-    _, name, option = field.split(".")
-    known = option in _part(block.name)["properties"]
+    kind, name, option = field.split(".")
+    if kind == "methods":
+        return None if DISTILLERS[block.name].maps_prompts else field
+    known = option in schema()["properties"][kind]["properties"][block.name]["properties"]
     return f"distillers.{block.name}.{option}" if name in (block.name, "*") and known else None
 
 
-def _part(distiller: str) -> dict[str, Any]:
-    part: dict[str, Any] = schema()["properties"]["distillers"]["properties"][distiller]
+def _kind(field: str) -> dict[str, Any]:
+    """Return the schema of a field.
+
+    Raises:
+        ConfigError: a method has no such option.
+    """
+    part = schema()
+    for key in field.split("."):
+        if key not in part["properties"]:
+            known = ", ".join(sorted(part["properties"]))
+            raise ConfigError(f"tune.fields.{field}: {key!r} is unknown; known are {known}")
+        part = part["properties"][key]
     return part
 
 
-def _kind(field: str) -> dict[str, Any]:
-    """Return the schema of a field."""
-    if field == "training.lr":
-        kind: dict[str, Any] = schema()["properties"]["training"]["properties"]["lr"]
-        return kind
-    _, name, option = field.split(".")
-    found: dict[str, Any] = _part(name)["properties"][option]
-    return found
-
-
-def _check(field: str, span: Mapping[str, Any], distillers: list[Block]) -> None:
-    """Refuse a field that no distiller has, and values that are none of its."""
+def _check(
+    field: str, span: Mapping[str, Any], methods: list[Block], distillers: list[Block]
+) -> None:
+    """Refuse a field that nothing in the grid has, and values that are none of its."""
     where, low, high = f"tune.fields.{field}", span["low"], span["high"]
     concerned = [name for block in distillers if (name := _field_of(field, block))]
+    absent = field.startswith("methods.") and field.split(".")[1] not in {b.name for b in methods}
+    if absent:
+        raise ConfigError(f"{where}: {field.split('.')[1]!r} is none of grid.methods")
     if not concerned:
         names = ", ".join(block.label for block in distillers)
         raise ConfigError(f"{where}: none of the grid's distillers ({names}) has this option")
@@ -235,10 +248,15 @@ def _given(listed: Sequence[Any]) -> dict[str, dict[str, Any]]:
 def _entry(given: dict[str, Any], values: Mapping[str, Any], variant: str) -> dict[str, Any]:
     """Return a distiller of the grid with other values, as an entry of the grid."""
     variant = f"{given['variant']}.{variant}" if given["variant"] else variant
-    options = {f.split(".")[2]: v for f, v in values.items() if f != "training.lr"}
-    entry = {**given, "variant": variant, **options}
-    if "training.lr" in values:
-        entry["training"] = given.get("training", {}) | {"lr": values["training.lr"]}
+    entry = copy.deepcopy({**given, "variant": variant})
+    for field, value in values.items():
+        kind, *path = field.split(".")
+        if kind == "training":
+            entry.setdefault("training", {})[path[0]] = value
+        elif kind == "methods":
+            entry.setdefault("methods", {}).setdefault(path[0], {})[path[1]] = value
+        else:
+            entry[path[1]] = value
     return entry
 
 

@@ -70,6 +70,25 @@ def test_a_trial_is_a_student_with_its_values_and_the_studys_teacher():
     assert alone.learner == "student+t0-vit_nano-q-vit_nano"
 
 
+def test_options_of_a_method_are_those_of_students_and_not_of_their_teacher():
+    fields = {"training.lr": FIELDS["training.lr"]}
+    fields["methods.coda_prompt.length"] = {"low": 2, "high": 8}
+    tune = {"fields": fields, "trials": 4, "first_tasks": 1}
+    pool = {"distillers": ["none", "kd", "cdl_prompt"]}
+    made = TrialGrid(make_grid(STUDY | {"tune": tune, "grid": pool}).config)
+    lengths = {}
+    for trial in made.trials:
+        (run,) = made.runs_of_trial(trial)
+        spec = specification(made, run)
+        assert run.method.label == "coda_prompt"
+        lengths.setdefault(trial.distiller, set()).add(spec["method"]["length"])
+        assert spec["method"]["length"] == trial.values.get("methods.coda_prompt.length", 8)
+        if run.teacher:
+            assert specification(made, made.teacher_of(run))["method"]["length"] == 8
+    assert lengths["none"] == lengths["kd"] and len(lengths["kd"]) > 2
+    assert lengths["cdl_prompt"] == {8}  # it maps the prompts of its teacher
+
+
 def test_no_job_of_a_trial_reads_where_test_images_lie():
     made = study()
     inputs, trials = Inputs(made), SimpleNamespace(runs=made.trial_runs)
@@ -160,7 +179,9 @@ def test_trials_without_seeds_images_or_tasks_of_their_own_are_refused(changes, 
     ("field", "low", "high", "sentence"),
     [
         ("distillers.dkd.alpha", 0, 1, "none of the grid's distillers"),
-        ("training.epochs", 1, 9, "training.lr, or distillers.NAME.OPTION"),
+        ("training.epochs", 1, 9, "training.lr, methods.NAME.OPTION, or distillers.NAME"),
+        ("methods.l2p.pool", 5, 9, "'l2p' is none of grid.methods"),
+        ("methods.coda_prompt.pol", 5, 9, "'pol' is unknown; known are"),
         ("distillers.kd.alpha", 0, 2, "greater than the maximum"),
         ("distillers.kd.alpha", 1, 1, "needed is low < high"),
         ("distillers.kd.temperature", 1, 0.5, "needed is low < high"),
