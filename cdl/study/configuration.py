@@ -273,9 +273,15 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError("the configuration: is nested without end; write it out") from error
     validate_block(config, schema(), "")
     name = config.get("protocol", {}).get("preset", "clean")
-    preset = yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())
-    completed: dict[str, Any] = complete(merge(preset, config), schema())
+    completed: dict[str, Any] = complete(merge(preset(name), config), schema())
     return completed
+
+
+@cache
+def preset(name: str) -> dict[str, Any]:
+    """Return what a protocol's preset sets, in every block."""
+    values: dict[str, Any] = yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())
+    return values
 
 
 def alignment(given: dict[str, Any]) -> dict[str, Any]:

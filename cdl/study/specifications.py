@@ -9,7 +9,7 @@ from cdl.distillers import DistillerFacts
 from cdl.prompts import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.sources import N_CLASSES, n_training_images
-from cdl.study.configuration import complete, schema
+from cdl.study.configuration import complete, preset, schema
 from cdl.study.grid import Grid, told
 from cdl.study.runs import Block, Run
 
@@ -111,8 +111,8 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "teacher_method": run.teacher_method.label if run.teacher_method else "",
         "labels": labels_of(dataset.get("labels")),
         "teacher_labels": labels_of(grid.dataset(teacher).get("labels")) if teacher else "",
-        "method_options": chosen("methods", run.method),
-        "kd_options": chosen("distillers", run.distiller),
+        "method_options": chosen(grid, "methods", run.method),
+        "kd_options": chosen(grid, "distillers", run.distiller),
         "protocol": protocol(grid, run),
         "provenance": fingerprint(specification(grid, run)),
         "run": grid.files(run).folder,
@@ -159,17 +159,19 @@ def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
     return dict(sorted(axis.items(), key=lambda item: item[1]))
 
 
-def chosen(kind: str, block: Block) -> str:
-    """Return the options of a block that differ from the schema's defaults, for people.
+def chosen(grid: Grid, kind: str, block: Block) -> str:
+    """Return the options of a block that differ from the preset's and the schema's, for people.
 
     Args:
+        grid: of the block.
         kind: `methods` or `distillers`.
-        block: of the grid.
+        block: a method or distiller.
 
     Returns:
         `alpha=0.9, temperature=4.0`, empty where all are the defaults.
     """
-    defaults = complete({}, schema()["properties"][kind]["properties"][block.name])
+    own = preset(grid.config["protocol"]["preset"]).get(kind, {}).get(block.name, {})
+    defaults = complete(own, schema()["properties"][kind]["properties"][block.name])
     options = {k: v for k, v in block.options.items() if k in defaults and v != defaults[k]}
     options |= {f"training.{name}": value for name, value in block.training.items()}
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(options.items()))

@@ -54,10 +54,10 @@ def test_snakemake_says_it_even_in_a_dry_run_and_how_to_verify_with_nothing_to_d
 def test_rows_say_what_differs_from_the_defaults():
     grid = make_grid({"distillers": {"kd": {"alpha": 0.9, "temperature": 2}}})
     kd = next(block for block in grid.distillers if block.name == "kd")
-    assert chosen("distillers", kd) == "alpha=0.9"
-    assert chosen("methods", grid.methods[0]) == "pool=8"
+    assert chosen(grid, "distillers", kd) == "alpha=0.9"
+    assert chosen(grid, "methods", grid.methods[0]) == "pool_per_task=4"
     plain = make_grid({})
-    assert chosen("distillers", next(b for b in plain.distillers if b.name == "kd")) == ""
+    assert chosen(plain, "distillers", next(b for b in plain.distillers if b.name == "kd")) == ""
 
 
 def test_nothing_that_a_configuration_names_is_left_over(here):
