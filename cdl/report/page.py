@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from cdl.report import label_efficiency
 from cdl.report.deployment import on_page
 from cdl.report.overview import compared, cost, count, panels, parameters, warnings
 from cdl.runtime.artifacts import read_json, replacing, write_json
@@ -49,22 +50,17 @@ def write_page(
         protocols: the protocol behind each hash in the results.
         shown: of `runs`, by their folder, the path of the `results` and all `files` with what
             they are; records of `data` and `backbones` and files of `weights` by name;
-            what `cdl.report.deployment.on_page` returns as `deployment`.
+            what `on_page` of `cdl.report.deployment` and of `cdl.report.label_efficiency` return as
+            `deployment` and `efficiency`.
 
     Raises:
         CdlError: a run's results cannot be read.
     """
     folder = os.path.dirname(path)
-    table = differences(tables["results"])
-    table[list(COST)] = tables["cost"][list(COST)]
     frozen = {name: parameters(file) for name, file in shown["weights"].items()}
-    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["student", "query"]].values]
-    table["parameters"] = table["trainable_parameters"] + own
+    table = _joined(tables, frozen)
     contents = {run: read_json(shown["runs"][run]["results"]) for run in table["run"]}
-    runs = [
-        _run(row, contents[row["run"]], shown["runs"][row["run"]]["files"], folder)
-        for row in table.to_dict("records")
-    ]
+    runs = [_run(row, contents[row["run"]], shown, folder) for row in table.to_dict("records")]
     found = panels(table, tables["intervals"], tables["classes"], contents)
     content = {
         "name": name,
@@ -86,6 +82,7 @@ def write_page(
         warnings=warnings(table, contents),
         cost=cost(table),
         n_runs=len(table),
+        efficiency=shown.get("efficiency", ()),
     )
     with replacing(path) as temporary:
         temporary.write_text(text)
@@ -100,7 +97,7 @@ def write_page_and_configuration(
         outputs: paths of `page`, `configuration` and the `record` that vouches for them.
         tables: paths of `results`, `classes`, `intervals` and `cost`, and of their records,
             `protocols`, `summary_record` and `cost_record`.
-            Of deployment, if there is one, see `cdl.report.deployment.on_page`.
+            Of deployment and label efficiency, where there are such, see their `on_page`.
         configuration: resolved.
         shown: see `write_page`.
     """
@@ -118,9 +115,22 @@ def write_page_and_configuration(
             "cost": read(tables.cost, tables.cost_record),
         },
         protocols=read_json(tables.protocols),
-        shown={**shown, "deployment": on_page(tables)},
+        shown={
+            **shown,
+            "deployment": on_page(tables),
+            "efficiency": label_efficiency.on_page(tables),
+        },
     )
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
+
+
+def _joined(tables: Mapping[str, pd.DataFrame], frozen: Mapping[str, int]) -> pd.DataFrame:
+    """Return the runs with differences, cost, and the parameters of everything that answers."""
+    table = differences(tables["results"])
+    table[list(COST)] = tables["cost"][list(COST)]
+    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["student", "query"]].values]
+    table["parameters"] = table["trainable_parameters"] + own
+    return table
 
 
 def _filled(content: Mapping[str, Any], **parts: Any) -> str:
@@ -148,10 +158,11 @@ def _filled(content: Mapping[str, Any], **parts: Any) -> str:
 def _run(
     row: Mapping[Hashable, Any],
     result: Mapping[str, Any],
-    links: Iterable[tuple[str, str]],
+    shown: Mapping[str, Any],
     folder: str,
 ) -> dict[str, Any]:
     """Return all that the page shows of a run."""
+    links = shown["runs"][row["run"]]["files"]
     named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}
     numbers = {key: row[key] for key in [*METRICS, *_DIFFERENCES]}
     return {

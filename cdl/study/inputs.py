@@ -382,6 +382,13 @@ class Inputs:
             "backbones": {name: record_of(self.grid.backbone(name)) for name in run.backbones},
         }
 
+    def label_efficiency(self) -> Paths:
+        """Return what the page shows of datasets at several levels of labels; nothing without."""
+        found = [self.grid.layout.report.label_efficiency(dataset) for dataset in self.levels]
+        kinds = {"tables": "csv", "figures": "svg", "records": "record"}
+        named = {f"efficiency_{k}": [f[kind] for f in found] for k, kind in kinds.items()}
+        return dict(named) if found else {}
+
     @cached_property
     def everything(self) -> list[str]:
         """All files that must exist: a deleted one is made again even if tables are newer."""

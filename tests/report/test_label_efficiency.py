@@ -1,13 +1,18 @@
 """Accuracy against labels: which learners stand together, from rows of a planned grid."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from lab import make_grid
 
 from cdl.report import label_efficiency as efficiency
+from cdl.runtime.artifacts import write_json
+from cdl.runtime.errors import CdlError
 from cdl.study.specifications import label_levels, row
-from cdl.tables.runs import CELL
+from cdl.tables.runs import CELL, write
 
 
 def few(variant, labels, **options):
@@ -34,9 +39,16 @@ def study():
     return grid, runs.assign(accuracy=cells["accuracy"]), cells, protocols
 
 
+def table_of(grid, runs, cells, protocols):
+    (levels,) = label_levels(grid).values()
+    assert levels == {"1": 1, "4": 4, "all": 16}
+    runs = runs.drop(columns="accuracy")
+    return efficiency.label_efficiency(runs, cells, protocols, "digits", levels)
+
+
 def test_every_student_stands_beside_its_teacher_and_the_undistilled_one(study):
     grid, runs, cells, protocols = study
-    table = efficiency.label_efficiency(runs.drop(columns="accuracy"), cells, protocols, "digits")
+    table = table_of(grid, runs, cells, protocols)
     assert not table.duplicated([*efficiency.PANEL, "learner", "labels"]).any()
     by_level = table.pivot(index=["teacher_saw", "labels"], columns="learner", values="accuracy")
     assert set(by_level.index) == {
@@ -58,19 +70,35 @@ def test_the_figure_shows_every_level_at_its_place(study, monkeypatch):
     grid, runs, cells, protocols = study
     drawn = []
     monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
-    table = efficiency.label_efficiency(runs.drop(columns="accuracy"), cells, protocols, "digits")
-    (levels,) = label_levels(grid).values()
-    assert levels == {"1": 1, "4": 4, "all": 16}
-    efficiency.draw(table, levels, "note", [])
+    table = table_of(grid, runs, cells, protocols)
+    efficiency.draw(table, "note", [])
     all_labels, same = drawn[0].axes
     assert {line.get_label() for line in same.lines} == {"teacher", "none", "kd"}
     assert [list(line.get_xdata()) for line in same.lines] == [[1, 4, 16]] * 3
     (teacher,) = (line for line in all_labels.lines if line.get_label() == "teacher")
     assert teacher.get_linestyle() == "--" and len(set(teacher.get_ydata())) == 1
     assert [text.get_text() for text in same.get_xticklabels()] == ["1", "4", "all"]
-    assert len(same.collections) == 3  # bands
-    text = efficiency.markdown(table, levels)
+    assert len(same.collections) == 2 * 3  # bands, and bars where they end
+    text = efficiency.markdown(table)
     assert "| 1 label " in text and "10.0 (9.0 to 12.0)" in text
+
+
+def test_the_page_shows_the_table_that_its_record_vouches_for(study, tmp_path):
+    table = table_of(*study)
+    path, figure, record = (
+        str(tmp_path / f"label_efficiency_d.{k}") for k in ("csv", "svg", "json")
+    )
+    write(table, path)
+    Path(figure).write_text("<svg/>")
+    write_json(record, {}, files=[path, figure])
+    given = {"tables": [path], "figures": [figure], "records": [record]}
+    tables = SimpleNamespace(**{f"efficiency_{name}": paths for name, paths in given.items()})
+    (part,) = efficiency.on_page(tables)
+    assert part["dataset"] == "d" and part["rows"] == efficiency.shown(table)
+    assert efficiency.on_page(SimpleNamespace()) == []
+    Path(figure).write_text("<svg> </svg>")
+    with pytest.raises(CdlError):
+        efficiency.on_page(tables)
 
 
 @pytest.mark.parametrize(

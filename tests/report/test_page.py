@@ -193,6 +193,12 @@ def test_what_was_deployed_is_a_table_with_its_machine_and_figure(page, study):
     assert len(find(page, "#deployment img")) == 1
 
 
+def test_few_labels_are_a_figure_and_a_table(page):
+    few = one(page, "section.efficiency")
+    assert len(find(page, "section.efficiency img")) == 1
+    assert "Few labels: digits" in few.text and "1.0 (0.5 to 2.0)" in few.text
+
+
 def test_provenance_is_on_the_page(page):
     page.execute_script(
         "document.querySelectorAll('details').forEach((fold) => { fold.open = true; })"

@@ -94,6 +94,7 @@ rule label_efficiency:
 rule page:
     input:
         **INPUTS.deployment(figures=True),
+        **INPUTS.label_efficiency(),
         results=TABLES.results,
         cost=TABLES.cost,
         classes=TABLES.classes,
