@@ -88,6 +88,11 @@ class Batches:
             )
         return steps
 
+    @property
+    def images_per_step(self) -> int:
+        """Images of a step, with a label and without."""
+        return self.batch_size + (self.beside if self.taught and len(self._kinds[1]) else 0)
+
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         steps, (labelled, unlabelled) = len(self), self._kinds

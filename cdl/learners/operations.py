@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from cdl.backbones.attention import attentions
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.frozen import Backbone, PackedLinear
 from cdl.backbones.vit import Injection
 from cdl.learners.learner import Learner
 
@@ -88,9 +88,8 @@ def of_query(backbone: Backbone) -> float:
 
 def _matrices(module: nn.Module) -> int:
     """Return how many weights multiply each token."""
-    return sum(
-        part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)
-    )
+    kinds = (nn.Linear, nn.Conv2d, PackedLinear)
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))
 
 
 def _projections(block: nn.Module) -> int:

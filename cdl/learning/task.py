@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cdl.data.labels import UNLABELLED
 from cdl.distillers import DISTILLERS
 from cdl.learners.factory import (
     Query,
@@ -127,11 +128,11 @@ def learn_task(
     context.place(lesson.learner, lesson.teacher.learner if lesson.teacher else None)
     job = {"task": task, "spec": spec, "inputs": context.fingerprints, "versions": versions()}
     with State(execution.states, job, execution.save_minutes) as state:
-        history, memory = _learn(context, lesson, state)
+        history, memory, images = _learn(context, lesson, state)
     lesson.learner.end_task(task)
     if "alignment" in spec:
         memory = _align(context, lesson)
-    work = _work(context, lesson, inputs, len(history), teacher_spec)
+    work = _work(context, lesson, inputs, images, teacher_spec)
     _write(context, replace(lesson, memory=memory), history, state.key, work, output, losses)
 
 
@@ -170,15 +171,17 @@ def _prepare(
 
 def _learn(
     context: TaskContext, lesson: _Lesson, state: State
-) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """Run the loop, or solve; return the history, and what later tasks need."""
+) -> tuple[pd.DataFrame, dict[str, Tensor], int]:
+    """Run the loop, or solve; return the history, what later tasks need, and how many views."""
     if not PROMPTS[context.spec["method"]["name"]].trains:
-        return solve_task(context, lesson.learner, lesson.teacher, lesson.memory)
+        solved = solve_task(context, lesson.learner, lesson.teacher, lesson.memory)
+        return *solved, len(context.pixels)
     drawing = {"batch_size", "unlabelled_ratio"}  # of batches
     training = {k: v for k, v in context.spec["training"].items() if k not in drawing}
+    batches = context.batches()
     history = train_task(
         lesson.learner,
-        context.batches(),
+        batches,
         query=lesson.query,
         teacher=lesson.teacher.output if lesson.teacher else None,
         task=context.task,
@@ -187,14 +190,14 @@ def _learn(
         state=state,
         **training,
     )
-    return history, {}
+    return history, {}, len(history) * batches.images_per_step
 
 
 def _work(
     context: TaskContext,
     lesson: _Lesson,
     inputs: TaskInputs,
-    steps: int,
+    images: int,
     teacher_spec: Mapping[str, Any] | None,
 ) -> dict[str, float]:
     """Return what the task took, as its record says it.
@@ -206,14 +209,13 @@ def _work(
     spec, learner, teacher = context.spec, lesson.learner, lesson.teacher
     forward, backward = of_learner(learner, context.task, lesson.widths)
     n, seen = len(context.pixels), context.stream.classes(context.task).stop
-    images = n
     if isinstance(learner.head, PrototypeHead):
-        width = learner.backbone.width
-        operations = n * forward + solve_operations(n, seen, width, learner.head)
+        width, known = learner.backbone.width, int((context.labels != UNLABELLED).sum())
+        solved = known if teacher is None else n
+        operations = n * forward + solve_operations(solved, seen, width, learner.head)
         asked = n * spec["training"]["epochs"]
     else:
-        asked = images = steps * spec["training"]["batch_size"]
-        operations = images * (forward + backward)
+        asked, operations = images, images * (forward + backward)
     queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
     own = learner.needs_query and inputs.queries is None
     operations += images * queries[spec["query"]] if own else 0.0

@@ -73,6 +73,7 @@ class TrialGrid(Grid):
         self.trial_runs = inner.runs
         self.datasets = _Datasets(self.datasets, inner)
         self._by_folder |= {run.folder: run for run in inner.runs}
+        self.trials = [trial for trial in self.trials if self.runs_of_trial(trial)]
 
     def _home(self, dataset: str, role: str) -> str:
         if isinstance(self.datasets, _Datasets) and dataset in self.datasets.tried.datasets:
@@ -281,13 +282,25 @@ def _configuration(config: dict[str, Any], grid: TrialGrid) -> dict[str, Any]:
         "seeds": tune["seeds"],
         "distillers": [trial.entry for trial in grid.trials],
         "exclude": [
-            {"method": pair["method"], "distiller": trial.label}
+            _renamed(pair, trial)
             for pair in config["grid"]["exclude"]
             for trial in grid.trials
-            if trial.distiller == pair["distiller"]
+            if trial.distiller == pair.get("distiller", trial.distiller)
+            and pair.get("method") in (None, *(block.label for block in grid.methods))
         ],
     }
     return made
+
+
+def _renamed(pair: Mapping[str, str], trial: Trial) -> dict[str, str]:
+    """Return what is not combined, as it is called for a trial."""
+    dataset = {"dataset": _variant(pair["dataset"])} if "dataset" in pair else {}
+    return {**pair, **dataset, "distiller": trial.label}
+
+
+def _variant(dataset: str) -> str:
+    """Return the label of a dataset's variant for trials."""
+    return f"{dataset}{'.' if '+' in dataset else '+'}{VARIANT}"
 
 
 def _validated(entry: dict[str, Any], blocks: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cdl.backbones import frozen
 from cdl.learning.ranpac import RIDGES
 from cdl.runtime import artifacts
 
@@ -16,6 +17,11 @@ ALIGNED = {
 }
 ONLINE = {"compute": {"targets": "online"}}
 CHEAP = {"pairs": [{"teacher": "vit_micro", "student": "vit_nano", "teacher_method": "ranpac"}]}
+
+
+@pytest.fixture
+def products_that_torch_counts(monkeypatch):
+    monkeypatch.setattr(frozen, "available", lambda: False)  # of packed weights it counts none
 
 
 def work(lab, run, task):
@@ -31,7 +37,7 @@ def work(lab, run, task):
         ({"grid": {"methods": [ALIGNED]}}, "none", 0),
     ],
 )
-def test_operations_are_what_torch_counts(lab, changes, kd, answers):
+def test_operations_are_what_torch_counts(products_that_torch_counts, lab, changes, kd, answers):
     here = lab({"datasets": {"digits": {"view": {"size": 16}}}, "methods": RANPAC} | changes)
     run = here.student(kd)
     teacher = here.grid.teacher_of(run)
@@ -49,7 +55,9 @@ def test_operations_are_what_torch_counts(lab, changes, kd, answers):
 RANPAC = {"ranpac": {"projection": 128}}
 
 
-def test_operations_of_a_solve_are_what_torch_counts_and_the_solves(lab):
+def test_operations_of_a_solve_are_what_torch_counts_and_the_solves(
+    products_that_torch_counts, lab
+):
     here = lab({"methods": RANPAC, "grid": {"methods": ["ranpac"], "distillers": ["none", "kd"]}})
     run = here.run(role="teacher")
     here.learn(run, 0)
@@ -62,3 +70,15 @@ def test_operations_of_a_solve_are_what_torch_counts_and_the_solves(lab):
     for task in (0, 1):
         here.learn(student, task)
     assert work(here, student, 1)["answers"] == 64
+
+
+def test_packed_weights_are_counted_too(lab, monkeypatch):
+    found = []
+    for packed in (True, False):
+        here = lab({"name": f"packed{packed}"})
+        if not packed:
+            monkeypatch.setattr(frozen, "available", lambda: False)
+        run = here.run(role="student", teacher=None)
+        here.learn(run, 0)
+        found.append(work(here, run, 0)["operations"])
+    assert found[0] == found[1] > 6e8  # 96 images, six blocks of width 96, both ways

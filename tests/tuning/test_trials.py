@@ -107,6 +107,18 @@ def test_no_job_of_a_trial_reads_where_test_images_lie():
     assert own_images["source"] == {"name": "cifar20", "test": "validation"}
 
 
+def test_what_the_study_does_not_combine_is_not_tried():
+    exclude = [{"method": "l2p", "distiller": "kd"}, {"distiller": "kd_prompt"}]
+    exclude += [{"dataset": "digits+few", "method": "coda_prompt"}]
+    few = {"block": "digits", "variant": "few", "images_per_class": 3}
+    grid = STUDY["grid"] | {"methods": ["coda_prompt", "l2p"], "datasets": ["digits", few]}
+    made = TrialGrid(make_grid(STUDY | {"grid": grid | {"exclude": exclude}}).config)
+    assert made.tuned_distillers == ["none", "kd"]
+    tried = {(r.dataset, r.method.label, r.distiller.name) for r in made.trial_runs}
+    assert ("digits+tune", "l2p", "none") in tried and ("digits+few.tune", "l2p", "none") in tried
+    assert not {("digits+tune", "l2p", "kd"), ("digits+few.tune", "coda_prompt", "kd")} & tried
+
+
 def test_the_study_is_the_same_with_and_without_trials():
     made, plain = study(), study({"tune": None})
     assert made.runs == plain.runs and plain.trials == []
