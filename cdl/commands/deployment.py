@@ -15,6 +15,7 @@ class Format(StrEnum):
     """What a student can be written as."""
 
     onnx = "onnx"
+    executorch = "executorch"
 
 
 class Int8(StrEnum):
@@ -42,7 +43,7 @@ def export(
     """
     from cdl.deployment.export import export as write
 
-    answer = write(run, output, task, check, int8)
+    answer = write(run, output, task, check, int8, executorch=format is Format.executorch)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
     if answer.parity is not None and not answer.parity.holds:
         print(f"cdl: {output}: the graph does not say what was evaluated", file=sys.stderr)

@@ -11,7 +11,7 @@ import torch
 
 from cdl.deployment.card import card
 from cdl.deployment.costs import Costs, costs
-from cdl.deployment.graph import INPUT, OUTPUT, Graph, to_int8, write_onnx
+from cdl.deployment.graph import INPUT, MOST, OUTPUT, Graph, to_int8, write_executorch, write_onnx
 from cdl.deployment.measure import latency, this_machine
 from cdl.deployment.parity import (
     Parity,
@@ -21,7 +21,14 @@ from cdl.deployment.parity import (
     test_images,
     training_images,
 )
-from cdl.deployment.student import CARD, CLASSES, MODEL, PREPROCESSING, ExportedStudent
+from cdl.deployment.student import (
+    CARD,
+    CLASSES,
+    MODEL,
+    PREPROCESSING,
+    PROGRAM,
+    ExportedStudent,
+)
 from cdl.deployment.trained import TrainedStudent
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -88,6 +95,7 @@ def export(
     task: int | None = None,
     check: bool = True,
     int8: str | None = None,
+    executorch: bool = False,
 ) -> Exported:
     """Write a student as a folder of its own.
 
@@ -98,6 +106,7 @@ def export(
         check: whether its answers are compared with torch's and with evaluation's.
         int8: `dynamic` or `static`: how its weights are rounded to eight bits, after the
             comparison; None: not at all.
+        executorch: whether a program of ExecuTorch is written instead of a graph of ONNX.
 
     Raises:
         CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, the folder is
@@ -105,6 +114,8 @@ def export(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CdlError(f"{folder}: exists and is kept; name another folder")
+    if executorch and int8 is not None:
+        raise CdlError(f"--int8 {int8}: is for onnx alone; leave it out, or --format executorch")
     student = TrainedStudent.open(run, task, torch.get_num_threads())
     model, spec = student.model, student.results["learner"]
     if model.foreign is not None and model.foreign is not model.query:
@@ -114,11 +125,12 @@ def export(
             "is protocol.query: student"
         )
     frame = test_images(student) if check else None
-    write_onnx(Graph(model, student.views), folder / MODEL)
+    file = folder / (PROGRAM if executorch else MODEL)
+    (write_executorch if executorch else write_onnx)(Graph(model, student.views), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
-    _write(folder / PREPROCESSING, json.dumps(preprocessing(student), indent=2) + "\n")
+    _write(folder / PREPROCESSING, json.dumps(preprocessing(student, executorch), indent=2) + "\n")
     parity = None if frame is None else compare(student, ExportedStudent(folder), frame)
-    size = (folder / MODEL).stat().st_size
+    size = file.stat().st_size
     counted = costs(model, student.views.size)
     took, machine = latency(ExportedStudent(folder), _image(student)), this_machine()["cpu"]
     answer = Exported(str(folder), len(student.classes), size, counted, took, machine, parity)
@@ -153,11 +165,13 @@ def _image(student: TrainedStudent) -> tuple[int, int]:
     return (student.views.test_resize or student.views.size,) * 2
 
 
-def preprocessing(student: TrainedStudent) -> dict[str, Any]:
+def preprocessing(student: TrainedStudent, executorch: bool = False) -> dict[str, Any]:
     """Return what the graph does to pixels, and what it expects of them."""
     views, backbone = student.views, student.model.learner.backbone
+    axes = ["batch", "height", "width", "RGB"]
+    most = {"most": list(MOST.values())} if executorch else {}
     return {
-        "input": {"name": INPUT, "type": "uint8", "axes": ["batch", "height", "width", "RGB"]},
+        "input": {"name": INPUT, "type": "uint8", "axes": axes, **most},
         "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
         "before": "upright as EXIF says, RGB, transparency on white; one size in a batch",
         "in_the_graph": {

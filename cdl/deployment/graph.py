@@ -1,4 +1,4 @@
-"""A student as one graph, from pixels to logits, written as ONNX, and its weights in eight bits."""
+"""A student as one graph, from pixels to logits, as ONNX or for ExecuTorch, and in eight bits."""
 
 import contextlib
 import io
@@ -18,6 +18,7 @@ from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
 INPUT, OUTPUT = "images", "logits"
+MOST = {"batch": 32, "height": 512, "width": 512}  # ExecuTorch lays out its memory beforehand
 _EXAMPLE = (2, 37, 41, 3)  # all sizes differ, and none is one, which torch would take for fixed
 
 
@@ -72,6 +73,35 @@ def write_onnx(graph: Graph, path: Path) -> None:
     assert program is not None, "dynamo=True returns a program"
     with artifacts.replacing(path) as temporary:
         program.save(temporary, external_data=False)
+
+
+def write_executorch(graph: Graph, path: Path) -> None:
+    """Write a program of ExecuTorch for XNNPACK, in which sizes are free up to `MOST`.
+
+    Raises:
+        CdlError: what translates is not installed.
+    """
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+    except ImportError as error:
+        raise CdlError(
+            "programs of ExecuTorch are written by the package executorch, which is not installed: "
+            "pip install 'cdl-workbench[executorch]'"
+        ) from error
+    images = torch.zeros(_EXAMPLE, dtype=torch.uint8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph(images)
+        free = {
+            axis: torch.export.Dim(name, min=1, max=most)
+            for axis, (name, most) in enumerate(MOST.items())
+        }
+        program = torch.export.export(graph, (images,), dynamic_shapes={INPUT: free})
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        made = lowered.to_executorch()
+    with artifacts.replacing(path) as temporary:
+        temporary.write_bytes(made.buffer)
 
 
 def to_int8(model: Path, images: Iterable[np.ndarray] | None = None) -> None:

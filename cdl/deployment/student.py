@@ -5,7 +5,7 @@ An exported one is asked with onnxruntime, Pillow and numpy alone.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from cdl.sources.decoding import decode, upright
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
 _BATCH = 32
-MODEL, CLASSES, PREPROCESSING, CARD = (
-    "model.onnx", "classes.txt", "preprocessing.json", "card.md",
-)  # fmt: skip
+MODEL, PROGRAM = "model.onnx", "model.pte"  # of ONNX, of ExecuTorch
+CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
+Ask = Callable[[np.ndarray], np.ndarray]
 
 
 class Student(ABC):
@@ -70,41 +70,25 @@ class ExportedStudent(Student):
         """Open the graph.
 
         Args:
-            folder: it holds `model.onnx` and `classes.txt`.
-            threads: that compute.
+            folder: it holds `model.onnx` or `model.pte`, and `classes.txt`.
+            threads: that compute; ExecuTorch decides itself.
 
         Raises:
-            CdlError: onnxruntime is not installed, or a file is missing or damaged.
+            CdlError: what runs it is not installed, or a file is missing or damaged.
         """
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise CdlError(
-                "exported students are run by the package onnxruntime, which is not installed: "
-                "pip install 'cdl-workbench[predict]'"
-            ) from error
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         again = "export it again"
         try:
             self.classes = tuple((folder / CLASSES).read_text(encoding="utf-8").splitlines())
             self.about = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CdlError(f"{folder} is no exported student ({error}); {again}") from error
-        try:
-            self._session = ort.InferenceSession(
-                folder / MODEL, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # whatever onnxruntime says of damaged bytes
-            raise CdlError(f"{folder / MODEL} cannot be read ({error}); {again}") from error
-        (images,), (logits,) = self._session.get_inputs(), self._session.get_outputs()
-        if logits.shape[-1] != len(self.classes):
+        open_graph = _open_executorch if (folder / PROGRAM).exists() else _open_onnx
+        self._ask, known = open_graph(folder, threads)
+        if known not in (None, len(self.classes)):
             raise CdlError(
                 f"{folder / CLASSES} names {len(self.classes)} classes, but {MODEL} knows "
-                f"{logits.shape[-1]}; {again}"
+                f"{known}; {again}"
             )
-        self._input = images.name
 
     def preprocess(self, images: Pictures) -> np.ndarray:
         """Return pixels `[n, H, W, 3]` uint8 of images of one size; resizing is in the graph.
@@ -116,11 +100,55 @@ class ExportedStudent(Student):
         sizes = {image.shape[:2] for image in pixels}
         if len(sizes) > 1:
             raise CdlError(f"images: those of a batch have one size, these {len(sizes)}")
+        found, most = (len(pixels), *max(sizes)), self.about["input"].get("most", ())
+        if any(n > limit for n, limit in zip(found, most, strict=False)):
+            raise CdlError(f"images: {found} of number, height, width; {PROGRAM} takes {most}")
         return np.stack(pixels)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Return logits `[n, C]` of pixels."""
-        return np.asarray(self._session.run(None, {self._input: batch})[0])
+        return self._ask(batch)
+
+
+def _open_onnx(folder: Path, threads: int) -> tuple[Ask, int | None]:
+    """Return what asks a graph of ONNX, and how many classes it knows."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise CdlError(
+            "exported students are run by the package onnxruntime, which is not installed: "
+            "pip install 'cdl-workbench[predict]'"
+        ) from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever onnxruntime says of damaged bytes
+        raise CdlError(f"{folder / MODEL} cannot be read ({error}); export it again") from error
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    return lambda batch: np.asarray(session.run(None, {images.name: batch})[0]), logits.shape[-1]
+
+
+def _open_executorch(folder: Path, threads: int) -> tuple[Ask, int | None]:
+    """Return what asks a program of ExecuTorch; how many classes it knows, only answers say."""
+    try:
+        import torch
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        raise CdlError(
+            f"{PROGRAM} is run by the package executorch, which is not installed: "
+            "pip install 'cdl-workbench[executorch]'"
+        ) from error
+    program = Runtime.get().load_program(folder / PROGRAM)
+    method = program.load_method("forward")
+
+    def ask(batch: np.ndarray) -> np.ndarray:
+        assert program, "the method reads its memory"
+        (logits,) = method.execute([torch.from_numpy(batch)])
+        return np.array(logits.numpy())
+
+    return ask, None
 
 
 def read(image: Picture) -> np.ndarray:
@@ -162,7 +190,7 @@ def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -
     path = Path(path)
     if not path.is_dir():
         raise CdlError(f"{path} is no folder; needed is that of a finished run or of an export")
-    if (path / MODEL).exists():
+    if (path / MODEL).exists() or (path / PROGRAM).exists():
         if task is not None:
             raise CdlError(f"task: {task}, but {path} was exported after one task; load its run")
         return ExportedStudent(path, threads)
