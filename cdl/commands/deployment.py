@@ -56,6 +56,9 @@ def learn(
     name: Annotated[str, typer.Option("--output", "-o", help="A name beside configurations'.")],
     test: Annotated[Path | None, typer.Option(help="Test images, likewise; else a fifth.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Its teacher's run after this task.")] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Images without labels, for a taught run.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let the learner of RUN learn one more task, without images of earlier ones.
@@ -65,7 +68,7 @@ def learn(
     """
     from cdl.continuation.learn import learn as go_on
 
-    answer = go_on(run, task, name, test=test, teacher=teacher)
+    answer = go_on(run, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
 
 

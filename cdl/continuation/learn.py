@@ -2,12 +2,12 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cdl.continuation.new_classes import NewClasses
+from cdl.continuation.new_classes import NewClasses, images_below, pack_unlabelled
 from cdl.data.order import until
 from cdl.data.packing import extend
 from cdl.data.stream import Stream
@@ -17,6 +17,7 @@ from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
 from cdl.learning.task import TaskInputs, learn_task
 from cdl.prompts import PROMPTS
 from cdl.runtime import artifacts
+from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.study.layout import RESERVED, PackedFiles, ResultsFolder, RunFiles, packed_name
@@ -61,6 +62,7 @@ def learn(
     *,
     test: Path | None = None,
     teacher: Path | None = None,
+    unlabelled: Path | None = None,
     execution: Execution = DEFAULT,
 ) -> Learnt:
     """Learn the classes of a folder as one more task; no image of an earlier task is read again.
@@ -73,6 +75,7 @@ def learn(
         test: folders of test images; see `NewClasses.read`.
         teacher: run of its teacher, which has learnt the same task; a run that was taught needs
             one, and no other can have one.
+        unlabelled: further images, at any depth, of which the teacher alone says something.
         execution: how to compute.
 
     Raises:
@@ -83,20 +86,25 @@ def learn(
     target = _target(run, name)
     tutor = _teacher(results, teacher, task)
     new = NewClasses.read(folder, test, results["classes"])
+    _tell_apart(results["learner"], new, folder)
     old = student.packed()
     if old is None:
         raise CdlError(
             f"{run}: the test images of its tasks are not below its folder of results, so nothing "
             "could be said of what it keeps; copy its packed data there"
         )
+    if unlabelled is not None and tutor is None:
+        raise CdlError("--unlabelled: a teacher alone says something of them; leave them out")
+    further = [] if unlabelled is None else images_below(unlabelled)
+    spec, files = _specification(results, new, bool(further)), RunFiles(str(target))
     data = _pack(ResultsFolder.of_run(run), old, new, name)
-    files = RunFiles(str(target))
+    beside = _pack_further(data, further) if further else None
     try:
-        _copy(student.files, files, (spec := _specification(results, new)), task)
-        _learn(run, files, spec, task, data, tutor, teacher, execution)
+        _copy(student.files, files, spec, task)
+        teachers = None if teacher is None else RunFiles(str(teacher)).task(task).learner
+        _learn(run, files, spec, task, (data.folder, beside), (tutor, teachers), execution)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
-        shutil.rmtree(data.folder, ignore_errors=True)
         raise
     matrix = artifacts.read_json(files.results)["matrix"]
     return Learnt(files.folder, new.names, matrix[task - 1][:task], matrix[task])
@@ -107,12 +115,22 @@ def _learn(
     files: RunFiles,
     spec: dict[str, Any],
     task: int,
-    data: PackedFiles,
-    tutor: Mapping[str, Any] | None,
-    teacher: Path | None,
+    data: tuple[str, str | None],
+    teacher: tuple[Mapping[str, Any] | None, str | None],
     execution: Execution,
 ) -> None:
-    """Learn the task and evaluate all, as the workflow's jobs do."""
+    """Learn the task and evaluate all, as the workflow's jobs do.
+
+    Args:
+        run: the old one.
+        files: of the new one.
+        spec: its specification.
+        task: counted from 0.
+        data: packed folders, with labels and without.
+        teacher: its results and its artifact of the task.
+        execution: how to compute.
+    """
+    tutor, artifact = teacher
     theirs = None if tutor is None else dict(tutor["learner"])
     maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
     mapped = theirs["query"] if theirs is not None and maps else None
@@ -123,15 +141,16 @@ def _learn(
     folder = ResultsFolder.of_run(run)
     paths = {name: find_backbone(folder, name, known.get(name)) for name in needs | taught}
     inputs = TaskInputs(
-        data=data.folder,
+        data=data[0],
         backbones=paths,
         previous=files.task(task - 1).learner,
-        teacher=None if teacher is None else RunFiles(str(teacher)).task(task).learner,
+        teacher=artifact,
+        unlabelled=data[1],
     )
     mine, how = files.task(task), {"execution": execution}
     learn_task(spec, task, inputs, mine.learner, mine.losses, teacher_spec=theirs, **how)
     checkpoints = [files.task(t).learner for t in range(task + 1)]
-    evaluated = EvaluationInputs(data.folder, checkpoints, {n: paths[n] for n in needs}, {})
+    evaluated = EvaluationInputs(data[0], checkpoints, {n: paths[n] for n in needs}, {})
     evaluate_run(
         spec,
         evaluated,
@@ -190,7 +209,16 @@ def _teacher(results: Mapping[str, Any], teacher: Path | None, task: int) -> dic
     return found
 
 
-def _specification(results: Mapping[str, Any], new: NewClasses) -> dict[str, Any]:
+def _tell_apart(spec: Mapping[str, Any], new: NewClasses, folder: Path) -> None:
+    """Raise `CdlError` for a single class where telling apart those of the task is all there is."""
+    if len(new.names) == 1 and PROMPTS[spec["method"]["name"]].trains and "alignment" not in spec:
+        raise CdlError(
+            f"{folder} holds one class, {new.names[0]}: a task learns to tell its classes apart; "
+            "needed are two or more, or a run whose method has alignment, or ranpac"
+        )
+
+
+def _specification(results: Mapping[str, Any], new: NewClasses, further: bool) -> dict[str, Any]:
     """Return what fixes the new run: that of the old one with one more task.
 
     Classes are named in the order in which they were learnt, all images of a class count, and a
@@ -204,21 +232,33 @@ def _specification(results: Mapping[str, Any], new: NewClasses) -> dict[str, Any
         "tasks": [*sizes, len(new.names)],
         "class_order": [*results["classes"], *new.names],
     }
-    return {**spec, "stream": stream, "training": training, "images_per_class": None}
+    made = {**spec, "stream": stream, "training": training, "images_per_class": None}
+    return made | ({"unlabelled": {"tasks": "every"}} if further else {})
 
 
 def _pack(results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str) -> PackedFiles:
     """Write the data of the new run: test images of all classes, training images of new ones."""
     manifest = artifacts.read_json(old.manifest)
-    made_of = {"old": manifest["splits"], "new": [str(i.path) for i in (*new.train, *new.test)]}
-    folder = results.path / "data" / packed_name(name, made_of)
+    images = [(i.split, i.label, fingerprint_file(i.path)) for i in (*new.train, *new.test)]
+    folder = results.path / "data" / packed_name(name, {"old": manifest["splits"], "new": images})
+    packed = PackedFiles(str(folder))
+    if Path(packed.manifest).exists():
+        return packed
     alone = folder.with_name(f"{folder.name}.new")
     try:
         new.pack(alone, manifest["short_side"])
         extend(folder, Path(old.folder), alone)
     finally:
         shutil.rmtree(alone, ignore_errors=True)
-    return PackedFiles(str(folder))
+    return packed
+
+
+def _pack_further(data: PackedFiles, images: Sequence[Path]) -> str:
+    """Write images without labels beside packed data; return their folder."""
+    made_of = {"unlabelled": [fingerprint_file(image) for image in images]}
+    folder = Path(packed_name(data.folder, made_of))
+    pack_unlabelled(images, folder, artifacts.read_json(data.manifest)["short_side"])
+    return str(folder)
 
 
 def _copy(old: RunFiles, new: RunFiles, spec: Mapping[str, Any], task: int) -> None:
@@ -227,8 +267,10 @@ def _copy(old: RunFiles, new: RunFiles, spec: Mapping[str, Any], task: int) -> N
         mine, theirs = new.task(t), old.task(t)
         state, metadata = artifacts.load(theirs.learner)
         metadata.pop("sha256")
-        was = metadata.get("learnt_as", metadata["learner"])
+        was = metadata.get("learnt_as", {k: metadata[k] for k in ("learner", "inputs")})
+        inputs = {k: v for k, v in metadata["inputs"].items() if k != "unlabelled"}
         Path(mine.folder).mkdir(parents=True)
         shutil.copyfile(theirs.losses, mine.losses)
-        about = {**metadata, "learner": until(spec, t), "learnt_as": was}
+        now = {"learner": until(spec, t), "inputs": inputs}
+        about = {**metadata, **now, "learnt_as": was}
         artifacts.save(mine.learner, state, about, files=[mine.losses])

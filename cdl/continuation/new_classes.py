@@ -1,7 +1,7 @@
 """New classes as a user gives them, one folder of images each: checked, and cut for a test."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +11,7 @@ from cdl.data.packing import prepare
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.sources.decoding import UnreadableImage, decode
-from cdl.sources.folders import Image, images_of
+from cdl.sources.folders import SUFFIXES, Image, images_of
 
 _TESTED = 0.2  # of a class's images, where no folder of test images is given
 
@@ -73,13 +73,38 @@ class NewClasses:
 
     def pack(self, output: Path, short_side: int | None) -> None:
         """Write them as packed data of these classes alone."""
-        with TemporaryDirectory() as temporary:
-            for split, images in (("train", self.train), ("test", self.test)):
-                for image in images:
-                    link = Path(temporary, split, image.label, image.path.name)
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(image.path.resolve())
-            prepare(output, {"name": "folder", "path": temporary}, short_side)
+        splits = (("train", self.train), ("test", self.test))
+        links = {
+            f"{split}/{image.label}/{image.path.name}": image.path
+            for split, images in splits
+            for image in images
+        }
+        _pack(links, output, short_side)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return all images of a folder, at any depth; raise `CdlError` as `NewClasses.read`."""
+    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
+    if not found:
+        raise CdlError(f"{folder} holds no image; needed are some without labels, at any depth")
+    _try(found)
+    return found
+
+
+def pack_unlabelled(images: Sequence[Path], output: Path, short_side: int | None) -> None:
+    """Write images without labels as packed data, of which only the training split is read."""
+    links = {f"train/any/{i}{path.suffix}": path for i, path in enumerate(images)}
+    _pack({**links, f"test/any/copy{images[0].suffix}": images[0]}, output, short_side)
+
+
+def _pack(links: Mapping[str, Path], output: Path, short_side: int | None) -> None:
+    """Write files as packed data, by what they are called as SPLIT/CLASS/IMAGE."""
+    with TemporaryDirectory() as temporary:
+        for name, path in links.items():
+            link = Path(temporary, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+        prepare(output, {"name": "folder", "path": temporary}, short_side)
 
 
 def _cut(images: Iterable[Image]) -> list[Image]:

@@ -39,11 +39,11 @@ def test_two_more_tasks_in_a_row(copied, tmp_path):
     assert f"task 1: {first.before[0]:.2f} % before, {first.after[0]:.2f} % now" in first.text()
     run = Path(first.run)
     assert run == copied / "results/more/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
-    second = learn(run, photos(tmp_path / "b", "violet"), "yet_more", execution=CPU)
+    second = learn(run, photos(tmp_path / "b", "violet", "orange"), "yet_more", execution=CPU)
     assert (len(second.before), len(second.after)) == (3, 4)
     assert second.before == pytest.approx(first.after)  # nothing of the past is asked otherwise
     old, new = cdl.load(copied / ALONE), cdl.load(second.run)
-    assert new.classes == (*old.classes, "green", "red", "violet")
+    assert new.classes == (*old.classes, "green", "red", "orange", "violet")
     assert cdl.load(second.run, task=1).classes == old.classes
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     before = cdl.load(second.run, task=1).predict_proba(images)
@@ -53,10 +53,10 @@ def test_two_more_tasks_in_a_row(copied, tmp_path):
         was, now = (Path(folder, file) for folder in (copied / ALONE, second.run))
         tensors, record = load(now)
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in load(was)[0].items())
-        assert record["learnt_as"] == read_json(was.with_suffix(".json"))["learner"]
+        assert record["learnt_as"]["learner"] == read_json(was.with_suffix(".json"))["learner"]
     (test,) = (copied / "results" / "data").glob("yet_more-*")
     manifest = read_json(test / "manifest.json")
-    assert manifest["splits"]["train"]["images"] == 8  # of the new class alone
+    assert manifest["splits"]["train"]["images"] == 16  # of the new classes alone
     assert new.predict(tmp_path / "b/violet/0.png")[0] in new.classes
 
 
@@ -71,18 +71,28 @@ def test_a_taught_run_goes_on_with_its_teacher(copied, tmp_path):
         learn(copied / ALONE, folder, "more", teacher=Path(tutor))
     with pytest.raises(CdlError, match="is no teacher vit_micro"):
         learn(copied / KD, folder, "more", teacher=copied / ALONE)
-    learnt = learn(copied / KD, folder, "more", teacher=Path(tutor), execution=CPU)
+    further = photos(tmp_path / "further", "whatever", n=5)
+    with pytest.raises(CdlError, match="--unlabelled: a teacher alone says something of them"):
+        learn(copied / ALONE, folder, "more", unlabelled=further)
+    how = {"teacher": Path(tutor), "execution": CPU}
+    learnt = learn(copied / KD, folder, "more", unlabelled=further, **how)
     record = read_json(Path(learnt.run, "task2/learner.json"))
     assert record["teacher_shape"] == {"width": 192, "depth": 6}
-    assert len(learnt.after) == 3
+    assert len(learnt.after) == 3 and "unlabelled" in record["inputs"]
+    other = photos(tmp_path / "b", "violet", "orange")
+    tutor = learn(Path(tutor), other, "yet_more", execution=CPU).run
+    again = learn(Path(learnt.run), other, "yet_more", teacher=Path(tutor), execution=CPU)
+    assert again.before == pytest.approx(learnt.after)
+    was = read_json(Path(again.run, "task2/learner.json"))["learnt_as"]
+    assert was["inputs"]["unlabelled"] == record["inputs"]["unlabelled"]
 
 
 def test_images_for_the_test_may_be_given(copied, tmp_path):
-    train, test = (photos(tmp_path / name, "red", n=6) for name in ("train", "test"))
+    train, test = (photos(tmp_path / name, "red", "green", n=6) for name in ("train", "test"))
     learnt = learn(copied / ALONE, train, "more", test=test, execution=CPU)
-    assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 6
+    assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 12
     (test / "red").rename(test / "blue")
-    with pytest.raises(CdlError, match="test: class blue is not in both folders"):
+    with pytest.raises(CdlError, match="test: class (blue|red) is not in both folders"):
         learn(copied / ALONE, train, "other", test=test)
 
 
@@ -107,6 +117,7 @@ def spoil_files(folder):
         (spoil_single, "new/one holds one image; needed are at least two"),
         (spoil_files, "2 of the images cannot be used: .*new/new/0.png.*new/new/3.png"),
         (lambda folder: folder.mkdir(), "holds no class"),
+        (lambda folder: photos(folder, "one"), "holds one class, one: a task learns to tell"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused_before_any_work(finished, tmp_path, spoil, message):
@@ -135,6 +146,5 @@ def test_nothing_is_left_of_a_task_that_failed(copied, tmp_path, monkeypatch):
 
     monkeypatch.setattr("cdl.continuation.learn.learn_task", fail)
     with pytest.raises(CdlError, match="not finite"):
-        learn(copied / ALONE, photos(tmp_path / "a", "red"), "more")
-    assert not list((copied / "results" / "data").glob("more-*"))
+        learn(copied / ALONE, photos(tmp_path / "a", "red", "green"), "more")
     assert not list((copied / "results").glob("more/**/seed0"))
