@@ -47,6 +47,7 @@ def panels(
                     "dataset": dataset,
                     "method": panel.rows["method"].iloc[0],
                     "label": method_of(panel.rows.iloc[0]),
+                    "labels": _labels(panel.rows),
                     "pair": list(taught.iloc[0][["teacher", "student"]]) if len(taught) else [],
                     "chance": 100 / len(first["classes"]),
                     "images": sum(first["test_images"]),
@@ -61,6 +62,19 @@ def panels(
         own["bounds"] = _bounds(own, beside)
         own["main"] = bool(own["pair"]) or not any(other["pair"] for other in beside)
     return found
+
+
+def _labels(rows: pd.DataFrame) -> str:
+    """Return how many labels the students of a panel see, and their teachers; nothing if all."""
+    students = rows[rows["role"] == "student"]
+    levels = dict.fromkeys(students["labels"])
+    if set(levels) <= {"all"}:
+        return ""
+    told = [
+        f"{level} labels a class" if level.isdecimal() else f"{level} labels" for level in levels
+    ]
+    saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
+    return " or ".join(told) + (f", teacher {' or '.join(saw)}" if set(saw) != set(levels) else "")
 
 
 def _bounds(panel: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,11 @@
 import json
 import re
 
+import pandas as pd
+import pytest
 from study import write_study_page
+
+from cdl.report.overview import _labels
 
 
 def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
@@ -25,3 +29,22 @@ def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
         "images with copies in the other split: 2; images with copies with another label: 4"
     )
     assert "content.remarks" in text
+
+
+@pytest.mark.parametrize(
+    ("level", "teacher", "text"),
+    [
+        ("all", "all", ""),
+        ("10", "10", "10 labels a class"),
+        ("10", "all", "10 labels a class, teacher all"),
+        ("5%", "all", "5% labels, teacher all"),
+    ],
+)
+def test_the_page_says_how_few_labels_students_and_their_teachers_saw(level, teacher, text):
+    columns = ["role", "teacher", "labels", "teacher_labels"]
+    rows = [
+        ("teacher", "", teacher, ""),
+        ("student", "", level, ""),
+        ("student", "big", level, teacher),
+    ]
+    assert _labels(pd.DataFrame(rows, columns=columns)) == text
