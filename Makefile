@@ -1,4 +1,5 @@
-# make demo: environment, default run, summary, an exported student and what it says of an image. make test: environment, style, types, all tests.
+# make demo: environment, default run, summary, an exported student and what it says of an image.
+# make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
@@ -6,16 +7,16 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
-STUDENT := results/default/digits/l2p/kd_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0
-DIGIT := from PIL import Image; from sklearn.datasets import load_digits as d; \
-	Image.fromarray((d().images[0] * 15.9).astype('uint8')).save('results/zero.png')
+STUDENT := results/default/cifar20+l10/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0
+IMAGE := import io, pandas as p; from PIL import Image; d = p.read_parquet('cdl/assets/cifar20.parquet'); \
+	Image.open(io.BytesIO(d[d.split == 'test'].image.iloc[0])).save('results/apple.png')
 
 demo: $(VENV)/ready-export
 	$(BIN)/cdl run config/default.yaml --cores $(CORES)
 	@rm -rf results/student
 	$(BIN)/cdl export $(STUDENT) -o results/student
-	@$(BIN)/python -c "$(DIGIT)"
-	$(BIN)/cdl predict results/student results/zero.png --top 3
+	@$(BIN)/python -c "$(IMAGE)"
+	$(BIN)/cdl predict results/student results/apple.png --top 3
 
 test: style
 	$(BIN)/pytest -n $(CORES) --dist loadscope --durations 10

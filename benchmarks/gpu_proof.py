@@ -192,7 +192,7 @@ def _study(proof: Proof) -> tuple[list[Path], Row]:
     """Return configuration files and changes: real CIFAR-100, or the tests' digits."""
     config = ROOT / "config"
     if proof.small:
-        files = [config / "default.yaml", config / "test" / "tiny.yaml"]
+        files = [config / "digits.yaml", config / "test" / "tiny.yaml"]
         few: Row = {"datasets": {"digits": {"tasks": 1}}, "grid": {"distillers": ["none"]}}
         return files, few | {"compute": {"targets": "online"}}
     if not list(CIFAR100.glob("train*.parquet")):

@@ -27,7 +27,7 @@ from cdl.study.inputs import needs
 from cdl.study.specifications import row
 
 ROOT = Path(__file__).parent.parent
-BELOW = [ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml"]
+BELOW = [ROOT / "config" / "digits.yaml", ROOT / "config" / "test" / "tiny.yaml"]
 PER_SEED, SHARED = 16, 9  # jobs
 
 

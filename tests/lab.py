@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def make_grid(changes):
-    files = (ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml")
+    files = (ROOT / "config" / "digits.yaml", ROOT / "config" / "test" / "tiny.yaml")
     config, tiny = (yaml.safe_load(file.read_text()) for file in files)
     cpu = {"compute": {"device": "cpu"}}  # what is identical bit by bit is so there
     return Grid(resolve(reduce(merge, (config, tiny, cpu, changes))))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = [ROOT / "config" / "default.yaml", ROOT / "config" / "test" / "tiny.yaml"]
+CONFIGS = [ROOT / "config" / "digits.yaml", ROOT / "config" / "test" / "tiny.yaml"]
 
 
 # no GPU: what is identical byte by byte is so on the CPU

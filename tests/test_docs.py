@@ -98,7 +98,7 @@ def test_the_page_on_using_a_student_runs_and_predicts_what_was_evaluated(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(finished / "results")
     page = (ROOT / "docs/use_a_student.md").read_text()
-    page = page.replace("results/default", "results/tiny").replace("/l2p/", "/coda_prompt/")
+    page = page.replace("results/default/cifar20+l10", "results/tiny/digits")
     run = re.search(r"results/tiny/\S+seed0", page)[0]
     predictions = pd.read_parquet(f"{run}/predictions.parquet")
     (data,) = Path("results/data").iterdir()

@@ -14,7 +14,7 @@ from cdl.cli import TARGETS
 
 pytestmark = pytest.mark.slow  # each starts Snakemake
 
-DEFAULT = ROOT / "config" / "default.yaml"
+DEFAULT = ROOT / "config" / "digits.yaml"
 HIDDEN = """
 import pkgutil
 from importlib.machinery import PathFinder

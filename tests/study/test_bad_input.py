@@ -26,7 +26,7 @@ FIELDS = sorted(schema()["properties"])
 
 
 def shipped():
-    default = read(ROOT / "config" / "default.yaml")
+    default = read(ROOT / "config" / "digits.yaml")
     yield merge(default, read(ROOT / "config" / "test" / "tiny.yaml"))
     yield read(ROOT / "config" / "methods_digits.yaml")
     parquet = read(ROOT / "config" / "cifar100_micro.yaml")
@@ -278,7 +278,7 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
 )
 def test_a_hostile_file_is_one_sentence_of_snakemake(text, message, tmp_path):
     (tmp_path / "bad.yaml").write_text(text)
-    configs = [ROOT / "config" / "default.yaml", "bad.yaml"]
+    configs = [ROOT / "config" / "digits.yaml", "bad.yaml"]
     result = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "--snakefile", ROOT / "Snakefile"]
         + ["--configfile", *configs],

@@ -17,13 +17,13 @@ SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
 
 OVERLAYS = {  # a file or folder of overlays, and what they are laid over here
     "larger_pairs.yaml": "proxy/cifar100.yaml",
-    "ablations": "default.yaml",
-    "test": "default.yaml",
+    "ablations": "digits.yaml",
+    "test": "digits.yaml",
 }
 
 
 def default():
-    return yaml.safe_load((ROOT / "config" / "default.yaml").read_text())
+    return yaml.safe_load((ROOT / "config" / "digits.yaml").read_text())
 
 
 def grid(changes=None):
@@ -309,7 +309,7 @@ def test_protocol_fields_reach_only_the_methods_they_concern():
 
 
 def test_outputs_of_two_configurations_do_not_collide():
-    a, b = grid(), grid({"name": "other"})
+    a, b = grid({"name": "default"}), grid({"name": "other"})
     assert a.layout.report.root == "results"
     assert b.layout.report.root == "results/other"
     assert a.layout.root != b.layout.root

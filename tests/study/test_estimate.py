@@ -13,7 +13,7 @@ from cdl.study.grid import Grid
 from cdl.study.inputs import needs
 
 ROOT = Path(__file__).parents[2]
-DEFAULT = read(ROOT / "config" / "default.yaml")
+DEFAULT = read(ROOT / "config" / "digits.yaml")
 ONLINE = {"compute": {"targets": "online"}}
 OWN = {"datasets": {"digits": {"source": {"folder": {"path": "pictures"}}}}}
 

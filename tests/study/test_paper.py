@@ -110,7 +110,7 @@ ABLATIONS = sorted((ROOT / "config" / "ablations").glob("*.yaml"), key=lambda p:
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("below", ["default.yaml", "paper/cifar100.yaml"])
+@pytest.mark.parametrize("below", ["digits.yaml", "paper/cifar100.yaml"])
 def test_an_ablation_fits_a_small_and_a_large_configuration(path, below):
     config = yaml.safe_load((ROOT / "config" / below).read_text())
     grid = Grid(resolve(merge(config, yaml.safe_load(path.read_text()))))
@@ -122,5 +122,5 @@ def test_an_ablation_fits_a_small_and_a_large_configuration(path, below):
 
 
 def test_an_ablation_can_be_planned(tmp_path):
-    layers = [ROOT / "config" / "default.yaml", ROOT / "config" / "ablations" / "kd_layers.yaml"]
+    layers = [ROOT / "config" / "digits.yaml", ROOT / "config" / "ablations" / "kd_layers.yaml"]
     assert dry_run(tmp_path, layers)["distil"] == 4 * 3

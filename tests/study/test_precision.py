@@ -13,7 +13,7 @@ from cdl.study.inputs import needs
 from cdl.study.specifications import protocol, specification
 
 ROOT = Path(__file__).parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config" / "default.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "config" / "digits.yaml").read_text())
 MIXED = {"teacher": "bf16", "student": "fp32"}
 
 

@@ -84,7 +84,7 @@ def test_a_missing_file_is_told_with_its_neighbour(tmp_path):
         read(tmp_path / "other.yaml")
 
 
-WHOLE = read(Path(__file__).parents[2] / "config" / "default.yaml")
+WHOLE = read(Path(__file__).parents[2] / "config" / "digits.yaml")
 
 
 @pytest.mark.parametrize(
