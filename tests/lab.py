@@ -132,13 +132,13 @@ class Lab:
             for task in range(run.n_tasks):
                 self.learn(learner, task)
 
-    def evaluate(self, run):
+    def evaluate(self, run, tasks=None):
         need, folder = needs(self.grid, run), self.folder / run.folder
         evaluate_run(
             self.spec(run),
             EvaluationInputs(
                 data=self.data,
-                checkpoints=[self.checkpoint(run, task) for task in range(run.n_tasks)],
+                checkpoints=[self.checkpoint(run, task) for task in range(tasks or run.n_tasks)],
                 backbones={name: self.backbone(name) for name in need.test_backbones},
                 queries={c.backbone: self.queries(c, "test") for c in need.test_queries},
             ),

@@ -43,3 +43,16 @@ def test_logits_that_are_not_finite_reach_no_table(learnt):
         here.evaluate(student)
     assert not list((here.folder / student.folder).glob("results.json"))
     assert not list((here.folder / student.folder).glob("predictions.parquet"))
+
+
+def test_the_first_tasks_alone_come_to_what_they_come_to_among_all(learnt):
+    here, student = learnt
+    first, predictions = here.evaluate(student, tasks=1)
+    whole, everything = here.evaluate(student)
+    assert first["matrix"] == [whole["matrix"][0][:1]]
+    assert first["metrics"]["final_average_accuracy"] == whole["matrix"][0][0]
+    assert first["classes"] == whole["classes"][:6] and len(first["per_class"]) == 6
+    own = everything[everything["task"] == 0]
+    assert predictions["image"].tolist() == own["image"].tolist()
+    assert set(predictions["predicted"]) <= set(first["classes"])
+    assert len(first["checkpoints"]) == 1 and first["test_images"] == whole["test_images"][:1]
