@@ -210,7 +210,15 @@ def _teacher(results: Mapping[str, Any], teacher: Path | None, task: int) -> dic
 
 
 def _tell_apart(spec: Mapping[str, Any], new: NewClasses, folder: Path) -> None:
-    """Raise `CdlError` for a single class where telling apart those of the task is all there is."""
+    """Raise `CdlError` for a single class where telling apart those of the task is all there is.
+
+    And for a learner whose tasks are domains, which bring no classes.
+    """
+    if isinstance(spec["stream"]["tasks"], Mapping):
+        raise CdlError(
+            f"{folder}: its classes cannot be learnt by a run whose tasks are domains, which have "
+            "the same classes; append a domain to its configuration, or name another run"
+        )
     if len(new.names) == 1 and PROMPTS[spec["method"]["name"]].trains and "alignment" not in spec:
         raise CdlError(
             f"{folder} holds one class, {new.names[0]}: a task learns to tell its classes apart; "

@@ -5,12 +5,27 @@ from typing import Any
 
 from cdl.runtime.errors import CdlError
 
+Tasks = int | Sequence[int] | Mapping[str, Any]
 
-def sizes_of(tasks: int | Sequence[int], n_classes: int) -> list[int]:
-    """Return the number of classes of each task.
+
+def domains_of(tasks: Tasks) -> list[str]:
+    """Return the domains that are the tasks, see `sizes_of`; none where classes make tasks."""
+    return list(tasks["domains"]) if isinstance(tasks, Mapping) else []
+
+
+def count_of(tasks: Tasks) -> int:
+    """Return how many tasks there are, see `sizes_of`."""
+    if isinstance(tasks, int):
+        return tasks
+    return len(domains_of(tasks) or tasks)
+
+
+def sizes_of(tasks: Tasks, n_classes: int) -> list[int]:
+    """Return the number of classes that each task brings.
 
     Args:
-        tasks: number of equal tasks, or the number of classes of each; classes may be left over.
+        tasks: number of equal tasks, or the number of classes of each; classes may be left over;
+            or the `domains`, all of which have the same classes.
         n_classes: of the dataset.
 
     Raises:
@@ -23,6 +38,8 @@ def sizes_of(tasks: int | Sequence[int], n_classes: int) -> list[int]:
                 "give a divisor or a list of sizes"
             )
         return [n_classes // tasks] * tasks
+    if isinstance(tasks, Mapping):
+        return [n_classes] + [0] * (count_of(tasks) - 1)
     if sum(tasks) > n_classes:
         raise CdlError(
             f"tasks: {list(tasks)} are {sum(tasks)} classes, but there are {n_classes} in order"
@@ -61,6 +78,9 @@ def until(spec: Mapping[str, Any], task: int) -> dict[str, Any]:
     tasks, order = spec["stream"]["tasks"], spec["stream"]["class_order"]
     if isinstance(tasks, int):
         return dict(spec)
+    if isinstance(tasks, Mapping):
+        tasks = {**tasks, "domains": tasks["domains"][: task + 1]}
+        return {**spec, "stream": {**spec["stream"], "tasks": tasks}}
     tasks = tasks[: task + 1]
     order = order if isinstance(order, str) else order[: sum(tasks)]
     return {**spec, "stream": {**spec["stream"], "tasks": tasks, "class_order": order}}

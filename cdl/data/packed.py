@@ -136,7 +136,7 @@ class Packed:
         classes: names of the classes by label.
         keys: `[N]` int64, of each image alone: the first 32 bits of its sha256.
         fingerprint: sha256 of everything in the split.
-        by_class: sha256 of the images of each class, by its name.
+        about: what the manifest says of the split, see `read_index`.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
@@ -148,7 +148,7 @@ class Packed:
         self._folder, self._split = folder, split
         self._index, about, self.classes = read_index(folder, split)
         self.fingerprint: str = about["sha256"]
-        self.by_class: dict[str, str] = about["classes"]
+        self.about = about
         self._pixels = map_pixels(folder, split)
         self.labels = torch.from_numpy(self._index["label"].to_numpy(np.int64, copy=True))
         self.names = self._index["name"].to_numpy()

@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from cdl.data import MANIFEST, index_name, pixels_name
+from cdl.data.order import domains_of
 from cdl.runtime.artifacts import fingerprint, read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources import SPLITS
@@ -73,7 +74,9 @@ def prepare(
         "short_side": short_side,
         **({"validation": dict(validation)} if validation else {}),
         "classes": list(data.classes),
-        "splits": {s: _described(f, data.classes) for s, f in frames.items()},
+        "splits": {
+            s: _described(f, data.classes, bool(source.get("domains"))) for s, f in frames.items()
+        },
         "skipped": dict(data.skipped),
         **twins,
     }
@@ -122,7 +125,8 @@ def extend(output: Path, old: Path, new: Path) -> None:
 def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """Return the index of a split, what the manifest says of it, and the class names.
 
-    It says how many `images` there are, their `sha256`, and that of each of the `classes` by name.
+    It says how many `images` there are, their `sha256`, and that of each of the `classes` by name;
+    of the `domains` as well, where the source has some.
 
     Raises:
         CdlError: a file is missing, or the index is not the one that the manifest describes.
@@ -149,23 +153,29 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, 
     return frame, about, classes
 
 
-def digest_of(by_class: Mapping[str, str], names: Iterable[str]) -> str:
-    """Return what stands for the images of some classes, whatever others there are.
+def digest_of(about: Mapping[str, Any], classes: Iterable[str], domains: Iterable[str] = ()) -> str:
+    """Return what stands for some of the images of a split, whatever others there are.
 
     Args:
-        by_class: what the manifest says of the `classes` of a split.
-        names: of classes; one that is not there counts as that.
+        about: what the manifest says of the split.
+        classes: their classes; one that is not there counts as that.
+        domains: their domains, all of whose images count.
     """
-    return fingerprint({name: by_class.get(name) for name in names})
+    if domains:  # whose heads have columns for all classes
+        images = {name: about.get("domains", {}).get(name) for name in domains}
+        return fingerprint([images, sorted(about["classes"])])
+    return fingerprint({name: about["classes"].get(name) for name in classes})
 
 
-def digests(splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str]) -> dict[str, str]:
+def digests(
+    splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str], stream: Mapping[str, Any]
+) -> dict[str, str]:
     """Return what stands for each split of a run, from what manifests say of them.
 
-    Of the training images those of the classes learnt count.
+    Of the training images those of the classes, or of the domains, that were learnt count.
     """
     whole = {split: about["sha256"] for split, about in splits.items()}
-    return whole | {"train": digest_of(splits["train"]["classes"], classes)}
+    return whole | {"train": digest_of(splits["train"], classes, domains_of(stream["tasks"]))}
 
 
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:
@@ -199,11 +209,23 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
             )
 
 
-def _described(index: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+def domain_of(name: str) -> str:
+    """Return the domain of an image that lies in `DOMAIN/CLASS/`; nothing if it lies higher."""
+    folders = name.split("/")[:-1]
+    return folders[-2] if len(folders) > 1 else ""
+
+
+def _described(
+    index: pd.DataFrame, classes: tuple[str, ...], by_domain: bool = False
+) -> dict[str, Any]:
     """Return what the manifest says of a split, see `read_index`."""
     named = index.groupby(np.array(classes, object)[index["label"]], sort=False)
     by_class = {name: _digest(rows, _SIZES) for name, rows in named}
-    return {"images": len(index), "sha256": _digest(index), "classes": by_class}
+    about = {"images": len(index), "sha256": _digest(index), "classes": by_class}
+    if by_domain:
+        domains = index.groupby(index["name"].map(domain_of), sort=True)
+        about["domains"] = {name: _digest(rows, ["label", *_SIZES]) for name, rows in domains}
+    return about
 
 
 def _digest(index: pd.DataFrame, numbers: Sequence[str] = _NUMBERS) -> str:

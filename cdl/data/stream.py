@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cdl.data.order import labels_of, sizes_of
+from cdl.data.order import Tasks, domains_of, labels_of, sizes_of
 from cdl.data.packed import Packed
+from cdl.data.packing import digest_of, domain_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 
@@ -25,17 +26,20 @@ class Stream:
 
     Attributes:
         order: `order[p]` is the dataset's label at position `p`, for every class of the tasks.
-        sizes: number of classes of each task.
+        sizes: number of classes that each task brings.
+        domains: of a domain-incremental stream, in which the first task brings all classes, and
+            all have them: where the images of each task lie.
     """
 
     order: tuple[int, ...]
     sizes: tuple[int, ...]
+    domains: tuple[str, ...] = ()
 
     @classmethod
     def build(
         cls,
         classes: Sequence[str],
-        tasks: int | list[int],
+        tasks: Tasks,
         class_order: Literal["natural", "seeded"] | list[int | str],
         seed: int,
     ) -> "Stream":
@@ -43,7 +47,7 @@ class Stream:
 
         Args:
             classes: of the dataset, their names by label.
-            tasks: number of equal tasks, or the number of classes of each task.
+            tasks: see `cdl.data.order.sizes_of`.
             class_order: `natural`, `seeded` (by the run's seed), or labels or names in order.
             seed: the run's seed.
 
@@ -57,7 +61,7 @@ class Stream:
         else:
             order = labels_of(class_order, classes)
         sizes = sizes_of(tasks, len(order))
-        return cls(tuple(order[: sum(sizes)]), tuple(sizes))
+        return cls(tuple(order[: sum(sizes)]), tuple(sizes), tuple(domains_of(tasks)))
 
     @classmethod
     def learnt(cls, classes: Sequence[str], spec: Mapping[str, Any]) -> "Stream":
@@ -66,8 +70,14 @@ class Stream:
 
     def classes(self, task: int) -> slice:
         """Return the positions (head columns) of a task's classes."""
+        if self.domains:
+            return slice(0, len(self.order))
         start = sum(self.sizes[:task])
         return slice(start, start + self.sizes[task])
+
+    def width(self, task: int) -> int:
+        """Return how many classes a task has."""
+        return len(self.order[self.classes(task)])
 
     def labels(self, data: Packed) -> Tensor:
         """Return every image's label as its position in the order, `[N]` int64; -1: in no task."""
@@ -88,6 +98,9 @@ class Stream:
             CdlError: a class has fewer images than asked for.
         """
         labels = self.labels(data)
+        if self.domains:
+            inside = [domain_of(name) == self.domains[task] for name in data.names]
+            labels[~torch.tensor(inside)] = -1
         kept = []
         for position in range(len(self.order))[self.classes(task)]:
             found = torch.nonzero(labels == position)[:, 0]
@@ -100,11 +113,21 @@ class Stream:
                     )
                 found = found[permutation((_SUBSET,), len(found))[:images_per_class].sort().values]
             kept.append(found)
+        if not any(map(len, kept)):
+            there = sorted({domain_of(name) for name in data.names})
+            raise CdlError(f"tasks.domains: {self.domains[task]!r} has no image; there are {there}")
         return torch.cat(kept)
 
-    def names(self, data: Packed, task: int) -> list[str]:
-        """Return the names of a task's classes."""
-        return [data.classes[label] for label in self.order[self.classes(task)]]
+    def digest(self, about: Mapping[str, Any], classes: Sequence[str], task: int) -> str:
+        """Return what stands for a task's images, whatever others there are.
+
+        Args:
+            about: what the manifest says of the split.
+            classes: names of the dataset's classes by label.
+            task: counted from 0.
+        """
+        names = [classes[label] for label in self.order[self.classes(task)]]
+        return digest_of(about, names, self.domains[task : task + 1])
 
 
 def cut(n: int, task: int, n_tasks: int, seed: int) -> Tensor:

@@ -140,7 +140,7 @@ class TrainedStudent(Student):
             splits = artifacts.read_json(packed.manifest)["splits"]
             if "classes" not in splits["train"]:  # packed by an earlier version
                 continue
-            found = digests(splits, self.results["classes"])
+            found = digests(splits, self.results["classes"], self.results["learner"]["stream"])
             if all(self.results["data"][split] == digest for split, digest in found.items()):
                 return packed
         return None

@@ -134,7 +134,7 @@ def evaluate_run(
     loaded = load_backbones(spec, inputs.backbones)
     learner = _learner(spec, loaded, inputs.checkpoints[0])
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
-    images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]["classes"]
+    images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]
     known = _known_queries(spec, test, inputs.queries, images_per_class, weights)
     stages = _stages(spec, test, inputs.checkpoints, images, weights)
     evaluated = [metadata for _, metadata in stages]
@@ -157,7 +157,7 @@ def evaluate_run(
         frame.to_parquet(temporary, index=False)
     content = _results(test, matrices, frame)
     about = {"images": images_per_class, "device": compute.name}
-    about["train"] = digest_of(images, content["classes"])
+    about["train"] = digest_of(images, content["classes"], test.stream.domains)
     content |= _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
     checkpointing.forget(states)
@@ -180,7 +180,7 @@ def _stages(
     spec: Mapping[str, Any],
     test: _TestSet,
     checkpoints: Sequence[str],
-    images: Mapping[str, str],
+    images: Mapping[str, Any],
     weights: Mapping[str, str],
 ) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
     """Read the learner after each task; raise `CdlError` if one is not of these images and weights.
@@ -190,7 +190,7 @@ def _stages(
     stages = []
     for task, path in enumerate(checkpoints):
         state, metadata = artifacts.load(path, task=task, learner=until(spec, task))
-        data = digest_of(images, test.stream.names(test.split, task))
+        data = test.stream.digest(images, test.split.classes, task)
         made = {"data": data, "backbones": dict(weights)}
         artifacts.check_provenance(path, metadata["inputs"], made)
         stages.append(({k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata))

@@ -62,7 +62,7 @@ def prediction_metrics(
     Args:
         table: columns of `predictions.parquet`, by name; `predicted_in_task` may be missing.
         classes: their names in learning order.
-        tasks: number of equal tasks, or the classes of each.
+        tasks: number of equal tasks, or the classes that each brings, see `own_task_predictions`.
 
     Returns:
         `metrics`: `task_incremental_accuracy` (mean over tasks; None without its column) and
@@ -70,7 +70,7 @@ def prediction_metrics(
         `task_confusion`, see `task_confusion`.
     """
     sizes = [len(classes) // tasks] * tasks if isinstance(tasks, int) else list(tasks)
-    task_of = np.repeat(np.arange(len(sizes)), sizes)
+    brought_by = np.repeat(np.arange(len(sizes)), sizes)
     position = {name: i for i, name in enumerate(classes)}
 
     def positions(column: str) -> np.ndarray:
@@ -81,6 +81,9 @@ def prediction_metrics(
     if "predicted_in_task" in table:
         by_task = accuracy_by(owner, positions("predicted_in_task") == true, len(sizes))
         within = _mean(by_task)
+    first, stop = _columns(sizes)
+    inside = (first[owner] <= predicted) & (predicted < stop[owner])
+    task_of = np.where(inside, owner, brought_by[predicted])
     by_class = zip(classes, accuracy_by(true, correct, len(classes)), strict=True)
     return {
         "metrics": {
@@ -88,7 +91,7 @@ def prediction_metrics(
             "calibration_error": calibration_error(np.asarray(table["probability"]), correct),
         },
         "per_class": {name: None if np.isnan(x) else x for name, x in by_class},
-        "task_confusion": task_confusion(owner, task_of[predicted], len(sizes)),
+        "task_confusion": task_confusion(owner, task_of, len(sizes)),
     }
 
 
@@ -98,11 +101,12 @@ def own_task_predictions(scores: np.ndarray, owner: np.ndarray, sizes: Sequence[
     Args:
         scores: logits `[n, C]`, classes in learning order; columns of later tasks may be missing.
         owner: `[n]` the images' tasks.
-        sizes: number of classes of each task.
+        sizes: number of classes that each task brings; one that brings none, as a domain does, has
+            those of all tasks before it.
     """
-    starts = np.cumsum([0, *sizes])
+    first, stop = _columns(sizes)
     column = np.arange(scores.shape[1])
-    inside = (column >= starts[owner, None]) & (column < starts[owner + 1, None])
+    inside = (column >= first[owner, None]) & (column < stop[owner, None])
     chosen: np.ndarray = np.where(inside, scores, -np.inf).argmax(1)
     return chosen
 
@@ -133,6 +137,12 @@ def task_confusion(owner: np.ndarray, predicted: np.ndarray, n: int) -> list[lis
     """Count images `[n, n]` by their task (row) and the task of the predicted class (column)."""
     counts = np.bincount(owner * n + predicted, minlength=n * n)
     return [[int(x) for x in row] for row in counts.reshape(n, n)]
+
+
+def _columns(sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first column of each task and the one behind its last."""
+    stop = np.cumsum(sizes)
+    return np.where(np.array(sizes) > 0, stop - np.array(sizes), 0), stop
 
 
 def _mean(values: np.ndarray | list[float]) -> float:

@@ -212,7 +212,7 @@ def _data(results: ResultsFolder, dataset: str, made: Mapping[str, Any]) -> str:
     for packed in results.packed(dataset):
         splits = read_json(packed.manifest)["splits"]
         seen = {k: v for k, v in made["data"].items() if k != "unlabelled"}
-        if digests(splits, made["classes"]) == seen:
+        if digests(splits, made["classes"], made["learner"]["stream"]) == seen:
             for split in splits:
                 _packed(packed.folder, split)
             return f"{packed.manifest}: every image has its sha256"

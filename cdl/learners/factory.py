@@ -20,7 +20,6 @@ from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, known_labels
 from cdl.data.order import until
 from cdl.data.packed import JoinedPixels, Packed, Pixels
-from cdl.data.packing import digest_of
 from cdl.data.stream import Stream, cut
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
@@ -131,7 +130,7 @@ class TaskContext:
         stream = build_stream(spec, train)
         loaded = load_backbones(models or spec, backbones)
         fingerprints = {
-            "data": digest_of(train.by_class, stream.names(train, task)),
+            "data": stream.digest(train.about, train.classes, task),
             "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
         }
         further = None
@@ -224,7 +223,7 @@ class TaskContext:
             for name, fingerprint in self.fingerprints["backbones"].items()
             if name in theirs["backbones"]
         }
-        data = digest_of(self.train.by_class, self.stream.names(self.train, task))
+        data = self.stream.digest(self.train.about, self.train.classes, task)
         expected: dict[str, Any] = {"data": data, "backbones": shared}
         if "unlabelled" in theirs:  # a teacher may have seen none
             expected["unlabelled"] = self.fingerprints.get("unlabelled")

@@ -71,7 +71,7 @@ def teachers_answers(
         softened: from logits `[B, C_t]` to probabilities.
     """
     epochs, batches = context.spec["training"]["epochs"], context.batches()
-    width = context.stream.sizes[context.task]
+    width = context.stream.width(context.task)
     answers = torch.zeros(len(batches.indices), width, device=context.compute.device)
     for epoch in range(epochs):
         for batch in batches.every(epoch):

@@ -155,13 +155,14 @@ def write_targets(
     def logits(batch: Batch) -> Tensor:
         return guide(batch.images, query(batch) if query else None, task, classes).logits
 
-    _validate_size(context, list(context.stream.sizes), execution, "teacher targets")
+    widths = [context.stream.width(t) for t in range(len(context.stream.sizes))]
+    _validate_size(context, widths, execution, "teacher targets")
     vit = context.backbones[name]
     read = context.fingerprints | {"teacher": metadata["sha256"]}
     provenance = {"task": task, "spec": spec, "inputs": read}
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
-    width = context.stream.sizes[task]
+    width = context.stream.width(task)
     context.place(guide.learner)
     _write_over_views(context, width, logits, output, provenance, about, execution)
 

@@ -128,7 +128,11 @@ def _rows(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) -> 
 
 
 def folder(
-    path: str, train: str = "train", test: str = "test", split: Mapping[str, Any] | None = None
+    path: str,
+    train: str = "train",
+    test: str = "test",
+    split: Mapping[str, Any] | None = None,
+    domains: bool = False,
 ) -> Source:
     """Images in `path/SPLIT/CLASS/IMAGE`, or in `path/CLASS/IMAGE`.
 
@@ -138,8 +142,9 @@ def folder(
             line, written `class/name.jpg`.
         test: the same for the test images.
         split: instead of both, the share of `test` images and a `seed`: see `folders.drawn`.
+        domains: whether there are folders of domains, `DOMAIN/CLASS/IMAGE`, with the same classes.
     """
-    listing = folders.images_of(path, train, test, split)
+    listing = folders.images_of(path, train, test, split, domains)
     if split is not None:
         listing = folders.drawn(listing, split)
     label = {name: i for i, name in enumerate(listing.classes)}

@@ -1,7 +1,7 @@
 """Which files a user's source consists of: asked by who reads them and by who watches them.
 
-Nothing is opened here but split files. A folder is entered through links, two levels deep and no
-deeper; names that begin with a dot are nobody's images.
+Nothing is opened here but split files. A folder is entered through links, as deep as classes lie
+and no deeper; names that begin with a dot are nobody's images.
 """
 
 import os
@@ -31,6 +31,11 @@ class Image:
     label: str
     path: Path
 
+    @property
+    def domain(self) -> str:
+        """The folder above its class's."""
+        return self.path.parts[-3]
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -58,7 +63,11 @@ class Listing:
 
 
 def images_of(
-    path: str, train: str = "train", test: str = "test", split: Mapping[str, Any] | None = None
+    path: str,
+    train: str = "train",
+    test: str = "test",
+    split: Mapping[str, Any] | None = None,
+    domains: bool = False,
 ) -> Listing:
     """List a folder of images, see `cdl.sources.catalogue.folder`; `split` is not drawn yet.
 
@@ -67,12 +76,12 @@ def images_of(
             class or in a folder below one; a class without images; pipes, devices and links that
             lead nowhere; names that are not UTF-8; lines of a split file given twice.
     """
-    root = Path(path)
+    root, inside = Path(path), _domains if domains else _classes
     images: list[Image] = []
     lists: list[Path] = []
     skipped: Counter[str] = Counter()
     if split is not None:
-        images += [Image("", *found) for found in _classes(root, skipped)]
+        images += [Image("", *found) for found in inside(root, skipped)]
         return Listing(tuple(images), (), dict(sorted(skipped.items())))
     for name, entry in zip(SPLITS, (train, test), strict=True):
         place = root / entry
@@ -80,7 +89,7 @@ def images_of(
             lists.append(place)
             images += [Image(name, *found) for found in _listed(root, place)]
         elif place.is_dir():
-            images += [Image(name, *found) for found in _classes(place, skipped)]
+            images += [Image(name, *found) for found in inside(place, skipped)]
         else:
             raise CdlError(
                 f"{place} is neither a folder of classes nor a split file; where {root} holds "
@@ -137,6 +146,15 @@ def tables_of(path: str, train: str, test: str) -> dict[str, list[Path]]:
         for file in found[split]:
             _validate(file)
     return found
+
+
+def _domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
+    """Yield class and path of each image in `place/DOMAIN/CLASS/`; count what is skipped."""
+    for folder in _visible(place, skipped):
+        if folder.is_dir():
+            yield from _classes(folder, skipped)
+        elif _is_image(folder, skipped):
+            raise CdlError(f"{folder} is in no domain: put it into DOMAIN/CLASS/")
 
 
 def _classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:

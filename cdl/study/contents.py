@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cdl.data.order import labels_of, sizes_of
+from cdl.data.order import domains_of, labels_of, sizes_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources import SPLITS
@@ -47,8 +47,8 @@ def images_contents(
 ) -> str:
     """Return a digest of the training images of a task, whatever other classes lie beside them.
 
-    Only in a folder of images a file has one class; in another source, and where the order of a
-    task's classes depends on how many there are, the digest is of all files.
+    Only in a folder of images a file has one class; in another source, and where what a task
+    learns depends on how many classes there are, the digest is of all files.
 
     Args:
         source: of a dataset.
@@ -61,25 +61,38 @@ def images_contents(
     """
     options = {key: value for key, value in source.items() if key != "name"}
     order = stream["class_order"]
-    if source["name"] != "folder" or order == "seeded":
+    domain = domains_of(stream["tasks"])[task : task + 1]
+    if source["name"] != "folder" or (order == "seeded" and not domain):
         return digest(sorted(known.items()))
     try:
         listing = images_of(**options)
         if options["split"] is not None:
             listing = drawn(listing, options["split"], lambda file: known[str(file)])
-        classes = listing.classes
+        classes, images = listing.classes, [i for i in listing.images if i.split == SPLITS[0]]
+        if domain:
+            own = [i for i in images if i.domain in domain]
+            return digest([classes, [[str(i.path), known[str(i.path)]] for i in own]])
         labels = range(len(classes)) if order == "natural" else labels_of(order, classes)
         sizes = sizes_of(stream["tasks"], len(labels))
     except CdlError as error:
         raise ConfigError(f"{options['path']}: {error}") from error
     start = sum(sizes[:task])
-    images: dict[str, list[tuple[str, str]]] = {
+    found: dict[str, list[tuple[str, str]]] = {
         classes[label]: [] for label in labels[start : start + sizes[task]]
     }
-    for image in listing.images:
-        if image.split == SPLITS[0] and image.label in images:
-            images[image.label].append((str(image.path), known[str(image.path)]))
-    return digest(list(images.items()))
+    for image in images:
+        if image.label in found:
+            found[image.label].append((str(image.path), known[str(image.path)]))
+    return digest(list(found.items()))
+
+
+def domains_in(source: Mapping[str, Any]) -> list[str]:
+    """Return the domains of a folder, in the order of the alphabet; `ConfigError` as `files_of`."""
+    try:
+        listing = images_of(**{key: value for key, value in source.items() if key != "name"})
+    except CdlError as error:
+        raise ConfigError(str(error)) from error
+    return sorted({image.domain for image in listing.images})
 
 
 def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from cdl.backbones.shape import BackboneShape
+from cdl.data.order import count_of
 from cdl.study import layout
 from cdl.study.configuration import (
     ConfigError,
@@ -18,6 +19,7 @@ from cdl.study.configuration import (
     schema,
     validate_block,
 )
+from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
 from cdl.study.validation import shape_of, validate_dataset, validate_run, validate_sizes
 
@@ -46,6 +48,8 @@ class Grid:
         blocks = self._blocks("datasets", grid["datasets"] or sorted(config["datasets"]))
         _unique("grid.datasets", blocks)
         self.datasets = {block.label: block for block in blocks}
+        for block in blocks:
+            self._name_domains(block)
         self.methods = self._blocks("methods", grid["methods"])
         self.bounds = self._blocks("methods", grid["bounds"])
         self.distillers = self._blocks("distillers", grid["distillers"])
@@ -60,6 +64,18 @@ class Grid:
             validate_run(run, self.dataset(run), self.shape)
             validate_sizes(run, config, self.dataset(run), self.training(run), self.shape)
         self.deployed = self._deployed()
+
+    def _name_domains(self, block: Block) -> None:
+        """Put the domains of a folder in the place of `domains: null`."""
+        tasks, ((kind, source),) = block.options["tasks"], block.options["source"].items()
+        if isinstance(tasks, dict):
+            if not source.get("domains"):
+                raise ConfigError(
+                    f"datasets.{block.label}.tasks: by domain cannot work with the source "
+                    f"{kind!r}; needed is a folder with domains: true"
+                )
+            found = tasks["domains"] or domains_in({"name": kind, **source})
+            block.options["tasks"] = {**tasks, "domains": found}
 
     def _validate(self) -> None:
         config, grid = self.config, self.config["grid"]
@@ -126,8 +142,7 @@ class Grid:
             teacher, student = pair["teacher"], pair["student"]
             foreign = None if method in self.bounds else self._teacher_method(method, pair)
             teacher_query = teacher if own_query else student
-            tasks = 1 if method.joint else self.datasets[dataset].options["tasks"]
-            n_tasks = tasks if isinstance(tasks, int) else len(tasks)
+            n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": none, "teacher": None, "teacher_query": None}
             yield learner(

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
+from cdl.data.order import count_of
 from cdl.prompts import PROMPTS
 from cdl.runtime.errors import CdlError
 from cdl.sources import N_CLASSES, n_training_images
@@ -144,6 +145,8 @@ def validate_classes(
         right = f"labels from 0 to {n - 1}, as {name!r} has, or names"
         _reject(unknown, "protocol.class_order", class_order, right)
         n = min(n, len(class_order))
+    if isinstance(tasks, dict):
+        return
     even = n % tasks == 0 if isinstance(tasks, int) else sum(tasks) <= n
     right = f"a divisor of its {n} classes in order, or sizes that sum to {n} or less"
     _reject(not even, f"datasets.{name}.tasks", tasks, right)
@@ -231,7 +234,13 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
         _reject(run.n_tasks == 1, field, "one task", right)
+        right = "tasks with classes of their own: it remembers a class by the task that brought it"
+        _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
         _spread(run.method.alignment["statistic"], field, dataset)
+    if run.method.joint:
+        right = "one task, tasks: 1, for all domains at once"
+        field = f"methods.{run.method.label}.joint"
+        _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
     if run.teacher is not None:
         _soft(run, dataset)
         check = _DISTILLERS.get(run.distiller.name)
@@ -263,7 +272,9 @@ def validate_sizes(
     tasks = 1 if run.method.joint else dataset["tasks"]
     known = n_training_images(source, options, dataset["images_per_class"])
     images = known or training["batch_size"] * run.n_tasks  # of which there is a batch at least
-    largest = images * max(tasks) / sum(tasks) if isinstance(tasks, list) else images / tasks
+    largest = images / count_of(tasks)
+    if isinstance(tasks, list):
+        largest = images * max(tasks) / sum(tasks)
     days = task_days(largest, epochs, training["batch_size"])
     own = run.role == "teacher" and config["training"]["teacher"]["epochs"] is not None
     right = (
@@ -464,7 +475,7 @@ def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
     sizes, n = dataset["tasks"], N_CLASSES.get(next(iter(dataset["source"])))
     if isinstance(sizes, list):
         return sum(sizes) if run.method.joint else min(sizes)
-    return math.inf if n is None else n // run.n_tasks
+    return math.inf if n is None or isinstance(sizes, dict) else n // run.n_tasks
 
 
 def _soft(run: Run, dataset: dict[str, Any]) -> None:

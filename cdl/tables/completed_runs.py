@@ -54,7 +54,7 @@ def completed_run(
         now = {
             "learner": dict(learner["spec"]),
             "checkpoints": _checkpoints(learner, teachers),
-            "data": digests(splits, found.get("classes", [])),
+            "data": digests(splits, found.get("classes", []), learner["spec"]["stream"]),
             "test_images_per_class": images_per_class,
         }
         check_provenance(results, found, now)

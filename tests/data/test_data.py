@@ -316,7 +316,9 @@ def test_a_class_is_told_by_its_images_whatever_others_there_are(tmp_path):
     prepare(tmp_path / "after", source)
     before, after = (Packed(tmp_path / name, "train") for name in ("before", "after"))
     assert after.classes == ["aardvark", "ant", "bee"]
-    assert {name: after.by_class[name] for name in ("ant", "bee")} == before.by_class
+    assert {name: after.about["classes"][name] for name in ("ant", "bee")} == before.about[
+        "classes"
+    ]
     assert torch.equal(after.keys[1:], before.keys)
     assert after.fingerprint != before.fingerprint
 
