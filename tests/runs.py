@@ -50,7 +50,7 @@ def planned(folder, **options):
 
 # what tells seconds and memory, which no two runs share
 SECONDS = (  # and the records that hold their hashes
-    *("tables/cost.csv", "tables/cost.json", "figures/cost_*.svg", "figures/cost_*.png"),
+    *("tables/cost.*", "figures/cost_*.svg", "figures/cost_*.png"),
     *("figures/plot_*.json", "index.html", "tables/page.json"),
 )
 

@@ -71,7 +71,7 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
     tables = report.tables
     groups = {
         tables.protocols: [tables.results, tables.curves, tables.classes, tables.confusion],
-        tables.record("cost"): [tables.cost],
+        tables.record("cost"): [tables.cost, tables.cost_text],
         tables.record("summary"): [*map(tables.summary, SUMMARIES), tables.intervals],
         tables.record("page"): [report.page, tables.configuration],
     }

@@ -240,6 +240,11 @@ class TableFiles:
         return f"{self.folder}/cost.csv"
 
     @property
+    def cost_text(self) -> str:
+        """Costs for people, means over seeds."""
+        return f"{self.folder}/cost.md"
+
+    @property
     def classes(self) -> str:
         """One row per run and class."""
         return f"{self.folder}/classes.csv"
@@ -348,7 +353,7 @@ class ReportFiles:
     def outputs(self, comparisons: Iterable[str], datasets: Iterable[str]) -> list[str]:
         """Return all files that a finished configuration has."""
         tables = self.tables
-        files = [tables.results, tables.curves, tables.protocols, tables.cost]
+        files = [tables.results, tables.curves, tables.protocols, tables.cost, tables.cost_text]
         files += [tables.classes, tables.confusion, tables.intervals]
         files += [tables.summary(kind) for kind in SUMMARIES]
         files += [tables.configuration, self.page]

@@ -30,6 +30,19 @@ COST = {
     "accuracy_per_tflop": "final average accuracy in percent over total_tflops",
     "accuracy_per_wh": "final average accuracy in percent over total_energy_wh",
 }
+_SHOWN = {  # in the table for people
+    "processor_seconds": "seconds",
+    "tflops": "T, all tasks",
+    "task_tflops": "T, a task",
+    "teacher_tflops": "T, its teacher",
+    "students": "students of it",
+    "total_tflops": "T, with its share",
+    "accuracy_per_tflop": "accuracy per T",
+    "energy_wh": "Wh, all tasks",
+    "teacher_energy_wh": "Wh, its teacher",
+    "total_energy_wh": "Wh, with its share",
+    "accuracy_per_wh": "accuracy per Wh",
+}
 Work = Mapping[str, float]  # of a task, as its record says it
 
 
@@ -124,6 +137,33 @@ def with_teachers(
     cost["accuracy_per_tflop"] = accuracy / cost["total_tflops"]
     cost["accuracy_per_wh"] = accuracy / cost["total_energy_wh"]
     return cost
+
+
+def markdown(named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series) -> str:
+    """Return costs for people, means over seeds, with what is known of all runs.
+
+    Args:
+        named: what the same runs are called, columns of text; equal ones are one row.
+        cost: of `with_teachers`.
+        accuracy: final average accuracy, percent.
+    """
+    known = {column: name for column, name in _SHOWN.items() if cost[column].notna().any()}
+    values = cost[list(known)].assign(accuracy=accuracy.to_numpy())
+    means = values.groupby([named[column].to_numpy() for column in named], sort=False).mean()
+    rows = [
+        dict(zip(named.columns, key, strict=True))
+        | {"accuracy (%)": f"{row['accuracy']:.2f}"}
+        | {name: "-" if pd.isna(row[k]) else f"{row[k]:.4g}" for k, name in known.items()}
+        for key, row in zip(means.index, means.to_dict("records"), strict=True)
+    ]
+    absent = "" if "energy_wh" in known else " No machine told the energy of all its jobs."
+    note = (
+        "Means over seeds. T: 10^12 operations, computed from the models; a share of the teacher's "
+        "is that of its own tasks and of its answers, which are computed once, over all students "
+        "that it has here. A learner without a teacher has no share of one. Seconds are of "
+        f"processors, of all tasks' jobs.{absent}"
+    )
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
 
 
 def _answers(

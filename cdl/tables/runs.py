@@ -16,6 +16,7 @@ from cdl.runtime.artifacts import (
     write_json,
 )
 from cdl.tables.costs import COST, RunFiles, cost_of, with_teachers, work_of
+from cdl.tables.costs import markdown as costs_for_people
 
 NOT_RUN = "not run"
 METRICS = [
@@ -146,7 +147,18 @@ def write_collected(
     write(confusion, outputs.confusion)
     vouched = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
     write_json(outputs.protocols, protocols, files=vouched)
-    write_json(outputs.cost_record, COST, files=[outputs.cost])
+    named = pd.DataFrame(
+        {
+            "dataset": table["dataset"],
+            "method": table.apply(method_of, axis=1),
+            "learner": table["student"],
+            "taught by": table.apply(taught_by, axis=1),
+            "distiller": table.apply(distiller_of, axis=1),
+        }
+    )
+    with replacing(outputs.cost_text) as temporary:
+        temporary.write_text(costs_for_people(named, cost, table["final_average_accuracy"]))
+    write_json(outputs.cost_record, COST, files=[outputs.cost, outputs.cost_text])
 
 
 def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:

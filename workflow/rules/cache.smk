@@ -51,7 +51,9 @@ rule test_queries:
 
 rule teacher_targets:
     input:
-        unpack(lambda w: tracked(INPUTS.computing_targets(run_of(w), int(w.task)), "data")),
+        unpack(
+            lambda w: tracked(INPUTS.computing_targets(run_of(w), int(w.task)), "data")
+        ),
     output:
         targets=TASK.targets,
         metadata=layout.record_of(TASK.targets),

@@ -41,6 +41,12 @@ rule collect:
         results=TABLES.results,
         curves=TABLES.curves,
         cost=TABLES.cost,
+        cost_text=report(
+            TABLES.cost_text,
+            caption="../report/cost_table.rst",
+            category="Tables",
+            labels={"table": "cost"},
+        ),
         cost_record=TABLES.record("cost"),
         classes=TABLES.classes,
         confusion=TABLES.confusion,

@@ -60,7 +60,9 @@ rule distil:
         states=layout.STATES,
         spec=spec_of,
         images=images_of,
-        teacher_spec=lambda w: specification(GRID, GRID.teacher_of(run_of(w)), int(w.task)),
+        teacher_spec=lambda w: specification(
+            GRID, GRID.teacher_of(run_of(w)), int(w.task)
+        ),
         names=lambda w: INPUTS.of(run_of(w)).backbones,
     message:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
