@@ -247,7 +247,8 @@ def cost_against_accuracy(
             axis.errorbar(spent.mean(), accuracy.mean(), label=name, **errors, **point)
             line = {"color": point["color"], "linewidth": 0.8, "linestyle": ":", "label": "_share"}
             axis.hlines(accuracy.mean(), group[alone].mean(), spent.mean(), **line)
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.12 * (panel.rows[measure].max() or 1.0))
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
     legend(figure, axes)
     save(figure, outputs)
 

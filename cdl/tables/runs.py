@@ -142,7 +142,7 @@ def write_collected(
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
     write(curves, outputs.curves)
-    write(cost, outputs.cost)
+    write(cost, outputs.cost, "%.9g")
     write(classes, outputs.classes)
     write(confusion, outputs.confusion)
     vouched = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
@@ -211,10 +211,10 @@ def results_of(
     return pd.DataFrame(records), protocols
 
 
-def write(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a CSV atomically, six decimals."""
+def write(table: pd.DataFrame, path: str | Path, float_format: str = "%.6f") -> None:
+    """Write a CSV atomically, numbers with six decimals if nothing else is asked for."""
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f")
+        table.to_csv(temporary, index=False, float_format=float_format)
 
 
 def read(path: str | Path, record: str | Path) -> pd.DataFrame:
