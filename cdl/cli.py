@@ -44,6 +44,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 app.add_typer(backbones, name="backbones")
 app.command(epilog=f"Example: cdl export {RESULTS}/.../seed0 -o student")(deployment.export)
 app.command(epilog="Example: cdl predict student photos/ --csv")(deployment.predict)
+app.command(epilog="Example: cdl demo student")(deployment.demo)
 app.command(epilog=f"Example: cdl learn {RESULTS}/.../seed0 --task new/ -o more")(deployment.learn)
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 

@@ -35,6 +35,7 @@ BELOW = {
     + ["study.layout", FACTS[0]],
     "continuation": ["runtime", "sources", "data", "distillers.__init__", "prompts.__init__"]
     + ["learning", "evaluation", "deployment", "study.layout"],
+    "demo": ["runtime", "sources.decoding", "deployment", "continuation", "study.layout"],
     "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
     "report": ["runtime", "tables"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
@@ -48,6 +49,7 @@ BELOW = {
         "backbones",
         "deployment",
         "continuation",
+        "demo",
         "tables",
         "report",
         "study.layout",

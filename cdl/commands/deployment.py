@@ -1,5 +1,6 @@
-"""`cdl export`, `cdl learn` and `cdl predict`. Torch is imported only by what needs it."""
+"""`cdl export`, `learn`, `demo` and `predict`. Torch is imported only by what needs it."""
 
+import contextlib
 import json
 import sys
 from enum import StrEnum
@@ -70,6 +71,22 @@ def learn(
 
     answer = go_on(run, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+
+
+def demo(
+    model: Annotated[Path, typer.Argument(help="An exported folder, or that of a run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: any.")] = 0,
+) -> None:
+    """Ask MODEL in a browser on this machine, and let the student of a run learn new classes.
+
+    Until it is interrupted. What it learns are new runs beside MODEL's configuration.
+    """
+    from cdl.demo.page import Demo, Server
+
+    with Server(Demo(model), port) as server:
+        print(f"{server.address} (Ctrl-C ends it)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def predict(

@@ -1,0 +1,1 @@
+"""A student in the browser. Nothing is imported here."""
