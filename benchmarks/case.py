@@ -18,7 +18,7 @@ from cdl.runtime.errors import CdlError
 from cdl.study.configuration import merge
 from cdl.study.validation import shape_of
 
-WIDE = 100  # the published pool needs a query of at least as many numbers
+WIDE = 100  # ten components for each of ten tasks need a query of at least as many numbers
 NARROW = {"methods": {"coda_prompt": {"pool": 50}}, "distillers": {"cdl_prompt": {"pool": 50}}}
 
 
@@ -93,8 +93,8 @@ def case_of(given: argparse.Namespace) -> Case:
 def configuration(case: Case, folder: Path, paths: dict[str, str]) -> dict[str, Any]:
     """Return the configuration of a case; `paths` are its backbones by role.
 
-    Everything is at its default; pools are 50, as in `config/proxy/`, where the published 100 do
-    not fit the student's width.
+    Everything is at its default; pools are 50, as in `config/proxy/`, where 10 per task do not
+    fit the student's width.
     """
     config: dict[str, Any] = {
         "name": "benchmark",

@@ -14,6 +14,7 @@ torch's default, which this project turns off for itself.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.vit import Encoded, Injection
+from cdl.backbones.vit import Encoded
 from cdl.data.batches import Batch
 from cdl.data.packed import Packed
 from cdl.data.views import Views
@@ -53,12 +54,10 @@ class Unfrozen(Backbone):
         """Move to the device; the weights stay fp32."""
         return self.to(compute.device)
 
-    def encode(
-        self, images: Tensor, injection: Injection | None = None, keep_blocks: int = 0
-    ) -> Encoded:
+    def encode(self, *given: Any, **options: Any) -> Encoded:
         """Encode as a backbone does, by plain matrix products and a softmax."""
         with sdpa_kernel(SDPBackend.MATH), default_tf32():
-            return super().encode(images, injection, keep_blocks)
+            return super().encode(*given, **options)
 
 
 class Recipe:

@@ -102,14 +102,14 @@ def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys,
     assert "4 rows of a table" in capsys.readouterr().out
 
 
-def test_without_options_the_pool_fits_the_narrow_student_and_is_the_published_one_else(tmp_path):
+def test_without_options_the_pool_fits_the_narrow_student_and_grows_by_task_else(tmp_path):
     paths = {"teacher": backbone_file(Case().teacher, 32, tmp_path)}
-    for name, pool in ((Case().student, 50), (Case().teacher, 100)):
+    for name, pool in ((Case().student, {"pool": 50}), (Case().teacher, {"pool_per_task": 10})):
         here = paths | {"student": backbone_file(name, 32, tmp_path)}
         for distiller in ("kd_prompt", "cdl_prompt"):
             case = Case(distiller=distiller)
             grid = Grid(resolve(configuration(case, tmp_path, here)))
-            assert {run.method.options["pool"] for run in grid.runs} == {pool}
+            assert all(pool.items() <= run.method.options.items() for run in grid.runs)
     case = Case(options=("methods.coda_prompt.pool=20",))
     assert configuration(case, tmp_path, here)["methods"]["coda_prompt"]["pool"] == 20
 

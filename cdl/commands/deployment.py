@@ -62,7 +62,7 @@ def learn(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the learner of RUN learn one more task, without images of earlier ones.
+    """Let the learner of RUN learn one more task.
 
     The new run lies below the folder of results under the name of --output: a run like any other,
     to be exported, asked, and taught again. Accuracies on all tasks are printed, before and after.
@@ -77,7 +77,7 @@ def demo(
     model: Annotated[Path, typer.Argument(help="An exported folder, or that of a run.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: any.")] = 0,
 ) -> None:
-    """Ask MODEL in a browser on this machine, and let the student of a run learn new classes.
+    """Ask MODEL in a browser; there a run learns new classes.
 
     Until it is interrupted. What it learns are new runs beside MODEL's configuration.
     """

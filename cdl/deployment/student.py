@@ -100,7 +100,7 @@ class ExportedStudent(Student):
         sizes = {image.shape[:2] for image in pixels}
         if len(sizes) > 1:
             raise CdlError(f"images: those of a batch have one size, these {len(sizes)}")
-        found, most = (len(pixels), *max(sizes)), self.about["input"].get("most", ())
+        found, most = (len(pixels), *max(sizes)), self.about.get("input", {}).get("most", ())
         if any(n > limit for n, limit in zip(found, most, strict=False)):
             raise CdlError(f"images: {found} of number, height, width; {PROGRAM} takes {most}")
         return np.stack(pixels)

@@ -133,6 +133,8 @@ class TaskContext:
             "data": stream.digest(train.about, train.classes, task),
             "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
         }
+        if execution.images:
+            fingerprints["images"] = execution.images
         further = None
         if unlabelled is not None:
             further = Packed(unlabelled, "train")

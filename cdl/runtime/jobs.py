@@ -27,6 +27,7 @@ class Execution:
     limit_gb: most that the caches of all tasks together may take on disk.
     states: folder for unfinished work, see `cdl.learning.checkpointing`; None keeps none.
     save_minutes: between two saves of it.
+    images: digest of the user's files that the task's images come from, for the record.
     lease: waits for a GPU of the job's own; to be called before CUDA is asked anything.
     """
 
@@ -35,6 +36,7 @@ class Execution:
     limit_gb: float = float("inf")
     states: str | None = None
     save_minutes: float = 1.0
+    images: str = ""
     lease: Callable[[], object] = no_lease
 
 
@@ -66,6 +68,7 @@ def job(snakemake: Any) -> Iterator[Execution]:
             limit_gb=float(resources.limit_gb),
             states=snakemake.params.get("states"),
             save_minutes=float(resources.save_minutes),
+            images=snakemake.params.get("images", ""),
         )
     with _in_one_sentence(snakemake.log[0]), contextlib.ExitStack() as held:
         if learns:

@@ -16,7 +16,7 @@ from cdl.runtime.errors import CdlError
 from cdl.sources import SPLITS
 from cdl.sources.folders import drawn, images_of, tables_of
 from cdl.study.configuration import ConfigError
-from cdl.study.layout import digest
+from cdl.study.layout import digest, record_of
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:
@@ -84,6 +84,21 @@ def images_contents(
         if image.label in found:
             found[image.label].append((str(image.path), known[str(image.path)]))
     return digest(list(found.items()))
+
+
+def made_of_images(output: str, images: str) -> bool:
+    """Whether an output's record names a digest of images, or cannot say or need not.
+
+    Args:
+        output: of a job whose task has images of its own.
+        images: of `images_contents`, empty for a published source.
+    """
+    if images:
+        with contextlib.suppress(
+            CdlError
+        ):  # nothing is there yet, or its reader tells what is wrong
+            return bool(read_json(record_of(output))["inputs"].get("images") == images)
+    return True
 
 
 def domains_in(source: Mapping[str, Any]) -> list[str]:

@@ -101,11 +101,11 @@ def test_a_published_source_says_what_will_be_fetched(ask):
     ("tasks", "more", "message"),
     [
         ("3", "", "datasets.pets.tasks: 3 cannot work; needed is a divisor of its 4 classes"),
-        ("[2, 1]", "", "datasets.pets.tasks: [2, 1] cannot work"),
+        ("[3, 2]", "", "datasets.pets.tasks: [3, 2] cannot work; needed is a divisor"),
         (
             "2",
-            "protocol: {class_order: [0, 1, 2]}\n",
-            "protocol.class_order: [0, 1, 2] cannot work; needed is every label from 0 to 3 once",
+            "protocol: {class_order: [0, 1, 4]}\n",
+            "protocol.class_order: [0, 1, 4] cannot work; needed is labels from 0 to 3",
         ),
     ],
 )

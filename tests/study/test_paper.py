@@ -42,7 +42,7 @@ def expected(config, pairs):
         "fetch_dataset": 1,
         "prepare_dataset": 1,
         "fetch_backbone": len(used),
-        "queries": (len(students) + len(own_batch)) * seeds * tasks,
+        "queries": (2 * len(students) + len(own_batch)) * seeds * tasks,  # views of both roles
         "test_queries": len(students),
         "train": 2 * methods * n * seeds * tasks,
         "teacher_targets": methods * n * seeds * tasks,

@@ -13,9 +13,10 @@ SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
 def own_files(config):
     """Files and patterns that a user has to put somewhere, with their folders."""
     for dataset in config.get("datasets", {}).values():
-        for source in dataset.get("source", {}).values():
+        for name, source in dataset.get("source", {}).items():
             if "path" in source:
                 yield source["path"]
+            if name == "parquet":
                 yield source.get("train", "train*.parquet")
                 yield source.get("test", "test*.parquet")
     for backbone in config.get("backbones", {}).values():

@@ -21,9 +21,9 @@ def read_by(made):
         yield from inputs.evaluation(run).items()
         for task in range(run.n_tasks):
             yield from inputs.learning(run, task).items()
-    for folder, _ in inputs.targets.values():
-        for task in range(folder.teacher.n_tasks):
-            yield from inputs.computing_targets(folder.teacher, task).items()
+    for caches, _ in inputs.targets.values():
+        for task, cache in enumerate(caches):
+            yield from inputs.computing_targets(cache.teacher, task).items()
     for name in inputs.queries:
         for split in ("train", "test"):
             yield from inputs.computing_queries(name, split).items()

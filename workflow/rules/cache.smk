@@ -1,9 +1,26 @@
 # What frozen models say of every view, computed once and read by every learner.
 
 
+@told
+def queried_images(wildcards):
+    return INPUTS.queried_contents(wildcards.queried, int(wildcards.task))
+
+
+def querying(wildcards):
+    paths = INPUTS.computing_queries(wildcards.queried, "train")
+    output = layout.cached(layout.queries(wildcards.queried), wildcards.task)
+    return of_images(paths, output, queried_images(wildcards))
+
+
+def targeting(wildcards):
+    run, task = run_of(wildcards), int(wildcards.task)
+    output = GRID.files(run).task(task).targets
+    return of_images(INPUTS.computing_targets(run, task), output, images_of(wildcards))
+
+
 rule queries:
     input:
-        unpack(lambda w: tracked(INPUTS.computing_queries(w.queried, "train"), "data")),
+        unpack(querying),
     output:
         queries=layout.cached(QUERIES, "{task}"),
         metadata=layout.record_of(layout.cached(QUERIES, "{task}")),
@@ -21,7 +38,7 @@ rule queries:
     params:
         states=layout.STATES,
         spec=lambda w: INPUTS.queries[w.queried].spec,
-        images=lambda w: told(INPUTS.queried_contents)(w.queried, int(w.task)),
+        images=queried_images,
     script:
         "../scripts/queries.py"
 
@@ -51,9 +68,7 @@ rule test_queries:
 
 rule teacher_targets:
     input:
-        unpack(
-            lambda w: tracked(INPUTS.computing_targets(run_of(w), int(w.task)), "data")
-        ),
+        unpack(targeting),
     output:
         targets=TASK.targets,
         metadata=layout.record_of(TASK.targets),

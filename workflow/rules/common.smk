@@ -8,6 +8,7 @@ from snakemake.logging import logger
 from cdl.data import FORMAT
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
+from cdl.study.contents import made_of_images
 from cdl.study.inputs import Inputs
 from cdl.inventory.overwriting import announced
 from cdl.study.specifications import in_use, specification
@@ -103,7 +104,7 @@ def growing(amount):
 
 
 def tracked(paths, *told):
-    """Inputs, of which no time counts: large ones have records, those named `told` a parameter."""
+    """Inputs, of which no time counts: large ones have records, those `told` a parameter."""
 
     def flagged(value, apart):
         if isinstance(value, list):
@@ -113,5 +114,7 @@ def tracked(paths, *told):
     return {name: flagged(value, name in told) for name, value in paths.items()}
 
 
-def learning(wildcards):
-    return tracked(INPUTS.learning(run_of(wildcards), int(wildcards.task)), "data")
+def of_images(paths, output, images):
+    """Inputs whose data count by the task's own images, a parameter, where these are the same."""
+    # and by time elsewhere: behind `prepare_dataset` Snakemake compares no parameters
+    return tracked(paths, *(["data"] if made_of_images(output, images) else []))
