@@ -22,7 +22,8 @@ torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over
 
 
 def pytest_collection_modifyitems(items):
-    """Mark as slow what starts programs; skip `gpu` where torch sees none."""
+    """Mark as slow what starts programs; skip `gpu` where torch sees none; long files first."""
+    items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] != "workflow")
     for item in items:
         programs = item.path.relative_to(HERE).parts[0] in ("cli", "workflow")
         if programs or {"finished", "browser"} & set(getattr(item, "fixturenames", ())):

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -230,12 +231,12 @@ def _specification(results: Mapping[str, Any], new: NewClasses, further: bool) -
     """Return what fixes the new run: that of the old one with one more task.
 
     Classes are named in the order in which they were learnt, all images of a class count, and a
-    step takes no more images than there are.
+    step takes an eighth of them at most, so that few images are learnt in several steps, too.
     """
     spec = {k: v for k, v in results["learner"].items() if k not in _LEFT_BEHIND}
     sizes = Stream.learnt(results["classes"], spec).sizes
     training = {k: v for k, v in spec["training"].items() if k != "unlabelled_ratio"}
-    training["batch_size"] = min(training["batch_size"], len(new.train))
+    training["batch_size"] = min(training["batch_size"], ceil(len(new.train) / 8))
     stream = {
         "tasks": [*sizes, len(new.names)],
         "class_order": [*results["classes"], *new.names],

@@ -57,6 +57,7 @@ def test_two_more_tasks_in_a_row(copied, tmp_path):
     (test,) = (copied / "results" / "data").glob("yet_more-*")
     manifest = read_json(test / "manifest.json")
     assert manifest["splits"]["train"]["images"] == 16  # of the new classes alone
+    assert read_json(f"{second.run}/results.json")["learner"]["training"]["batch_size"] == 2
     assert new.predict(tmp_path / "b/violet/0.png")[0] in new.classes
 
 
