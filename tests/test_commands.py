@@ -1,0 +1,175 @@
+"""Every command that a page shows can be typed: its program, options, targets and files exist.
+
+Nothing is started. What needs a cluster is named below; the tutorial's commands are run by
+`test_tutorial.py`, those of the page on using a student by `test_docs.py`.
+"""
+
+import re
+import shlex
+import tomllib
+from functools import reduce
+from pathlib import Path
+
+import pytest
+import typer
+from snakemake.cli import get_argument_parser
+
+from cdl.cli import TARGETS, app
+from cdl.study.configuration import merge, read, resolve
+from cdl.study.grid import Grid
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("docs/*.md")]
+FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = {"cd", "done", "do", "echo", "export", "git", "while"}
+CLUSTER = {"scancel", "squeue", "RUN=$(sed"}  # of SLURM, in docs/cluster.md
+MADE = {"study/config.yaml", "mine.yaml", "config/mine.yaml", "one.yaml"}  # by who reads the page
+SEPARATORS = {"&&", ";", "|", "||"}
+
+
+def commands():
+    """Pages and the words of every command on them, without comments."""
+    for page in PAGES:
+        for block in FENCED.findall(page.read_text()):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = []
+                for word in [*spaced(line), ";"]:
+                    if word not in SEPARATORS:
+                        words.append(word)
+                    elif words:
+                        yield pytest.param(words, id=f"{page.stem}: {' '.join(words)}")
+                        words = []
+
+
+def spaced(line):
+    """The words of a line; a semicolon is one."""
+    return shlex.split(re.sub(r";(?=\s)", " ;", line), comments=True)
+
+
+def is_placeholder(word):
+    return any(part.isupper() for part in word.split("/"))
+
+
+def file_exists(word):
+    assert word in MADE or is_placeholder(word) or (ROOT / word).is_file(), word
+
+
+def check_cdl(words):
+    command = typer.main.get_command(app)
+    args = words
+    context = None
+    while hasattr(command, "commands"):
+        name, *args = args
+        assert name in command.commands, name
+        context = command.make_context(name, [], context, resilient_parsing=True)
+        command = command.commands[name]
+    known = {option for p in command.params for option in getattr(p, "opts", ())}
+    known |= {option for p in command.params for option in getattr(p, "secondary_opts", ())}
+    given = {word.partition("=")[0] for word in args if word.startswith("-")}
+    if words[0] == "run":  # the rest is Snakemake's
+        snakemake_options([word for word in args if word not in known])
+    else:
+        assert given <= known, given - known
+    for word in args:
+        if word.endswith(".yaml"):
+            file_exists(word)
+        if word.startswith("results/default/"):
+            assert word in folders(["config/default.yaml"]), word
+
+
+def snakemake_options(words):
+    try:
+        return get_argument_parser().parse_args(words)
+    except SystemExit:
+        pytest.fail(f"snakemake does not take {words}")
+
+
+def folders(files):
+    """The folders of all runs of a configuration."""
+    grid = Grid(resolve(reduce(merge, (read(ROOT / name) for name in files))))
+    return {grid.files(run).folder for run in grid.runs}
+
+
+def check_snakemake(words):
+    args = snakemake_options(words)
+    files = [str(path) for path in args.configfile or ()]
+    for name in files:
+        file_exists(name)
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    for rule in args.until or ():
+        assert re.search(rf"^ *(rule|checkpoint) {rule}:", rules, re.MULTILINE), rule
+    profile = args.workflow_profile
+    assert profile is None or (ROOT / profile / "config.yaml").is_file(), profile
+    for target in args.targets:
+        assert target in TARGETS or target.startswith("results/"), target
+        if target.endswith("/results.json"):
+            assert str(Path(target).parent) in folders(files), target
+
+
+def check_make(words):
+    makefile = (ROOT / "Makefile").read_text()
+    assert set(words) <= set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
+
+
+def check_pip(words):
+    assert words[0] == "install"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"\[(.*)\]", " ".join(words)):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"]), extras
+    if "-c" in words:
+        file_exists(words[words.index("-c") + 1])
+
+
+def check_python(words):
+    file_exists(words[0])
+    source = "".join(path.read_text() for path in (ROOT / words[0]).parent.glob("*.py"))
+    for word in words[1:]:
+        if word.startswith("-"):
+            field = word.removeprefix("--").replace("-", "_")  # of a case, which makes options
+            assert re.search(rf'"{word}"|^    {field}: ', source, re.MULTILINE), word
+        elif word.endswith(".yaml"):
+            file_exists(word)
+
+
+PROGRAMS = {
+    "cdl": check_cdl,
+    "snakemake": check_snakemake,
+    "make": check_make,
+    "pip": check_pip,
+    "python": check_python,
+}
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_a_command_on_a_page_can_be_typed(words):
+    program = re.sub(r"^\.venv/bin/", "", words[0])
+    assert program in {*PROGRAMS, *SHELL, *CLUSTER}, program
+    if program in PROGRAMS:
+        PROGRAMS[program](words[1:])
+
+
+def test_there_are_commands():
+    programs = {param.values[0][0] for param in commands()}
+    assert set(PROGRAMS) <= programs
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cdl exprot run",
+        "cdl export run --fast",
+        "cdl status config/none.yaml",
+        "cdl run config/default.yaml --fast",
+        "snakemake --fast",
+        "snakemake everything",
+        "snakemake --until nothing",
+        "snakemake --configfile config/none.yaml",
+        "make coffee",
+        "pip install '.[coffee]'",
+        "python benchmarks/steps.py --coffee",
+        "coffee",
+    ],
+)
+def test_a_wrong_command_is_found(line):
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test_a_command_on_a_page_can_be_typed(shlex.split(line))
