@@ -1,6 +1,7 @@
 # make demo: environment, default run, summary, an exported student and what it says of an image.
 # make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit.
+# make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,18 +20,24 @@ demo: $(VENV)/ready-export
 	@$(BIN)/python -c "$(IMAGE)"
 	$(BIN)/cdl predict results/student results/apple.png --top 3
 
-test: style
+test: style docs
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations 10
 
 check: style
 	$(BIN)/pytest -n $(CORES) --dist loadscope --no-loadscope-reorder -m "not slow" --quiet
 
 style: $(VENV)/ready-test
-	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks
-	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks
+	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks docs/*.py
+	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks docs/*.py
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
+
+docs: $(VENV)/ready-docs
+	$(BIN)/mkdocs --quiet build --strict
+
+tutorial: $(VENV)/ready-test
+	$(BIN)/python docs/tutorial.py
 
 gpu-proof: $(VENV)/ready-test
 	$(BIN)/python benchmarks/gpu_proof.py
@@ -48,8 +55,12 @@ $(VENV)/ready-test: $(VENV)/ready
 	$(BIN)/pip install --quiet --editable '.[test,slurm]'
 	touch $@
 
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
 # the schema for editors, after a change of config.schema.yaml
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study.configuration import editors_schemas as e; [p.write_text(t) for p, t in e().items()]"
 
-.PHONY: demo test check style gpu-proof schema
+.PHONY: demo test check style docs tutorial gpu-proof schema
