@@ -34,7 +34,7 @@ style: $(VENV)/ready-test
 	$(BIN)/mypy
 
 docs: $(VENV)/ready-docs
-	$(BIN)/mkdocs --quiet build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tutorial: $(VENV)/ready-test
 	$(BIN)/python docs/tutorial.py
