@@ -71,7 +71,7 @@ def _labels(rows: pd.DataFrame) -> str:
     if set(levels) <= {"all"}:
         return ""
     told = [
-        f"{level} labels a class" if level.isdecimal() else f"{level} labels" for level in levels
+        f"{level} label{'s' * (level != '1')}" + " a class" * level.isdecimal() for level in levels
     ]
     saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
     return " or ".join(told) + (f", teacher {' or '.join(saw)}" if set(saw) != set(levels) else "")
@@ -156,16 +156,17 @@ def compared(
 ) -> str:
     """Return in one sentence what was compared; `frozen` are the parameters of backbones."""
 
-    def data(row: Any) -> str:
-        run = contents[row["run"]]
-        told = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
-        return f"{row['dataset']} ({told}, {sum(run['test_images']):,} test images)"
-
     def backbone(name: str) -> str:
         return f"{name} ({count(frozen[name])} frozen parameters)"
 
     distilled = table[table["teacher"] != ""]
-    datasets = _and(map(data, table.drop_duplicates("dataset").to_dict("records")))
+    told: dict[str, list[str]] = {}  # variants of a dataset are told of together
+    for row in table.drop_duplicates("dataset").to_dict("records"):
+        run = contents[row["run"]]
+        fact = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
+        fact += f", {sum(run['test_images']):,} test images"
+        told.setdefault(fact, []).append(row["dataset"])
+    datasets = _and(f"{_and(them)} ({fact})" for fact, them in told.items())
     methods = _and(table["method"])
     if distilled.empty:
         return f"{_and(map(backbone, table['student']))} on {datasets} with {methods}."

@@ -89,6 +89,9 @@ def images_contents(
 def made_of_images(output: str, images: str) -> bool:
     """Whether an output's record names a digest of images, or cannot say or need not.
 
+    Then a rule need not look at the data's times. It has to otherwise: Snakemake compares no
+    parameters of a job behind one that runs again, as `prepare_dataset` does for other images.
+
     Args:
         output: of a job whose task has images of its own.
         images: of `images_contents`, empty for a published source.

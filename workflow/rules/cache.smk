@@ -1,26 +1,15 @@
 # What frozen models say of every view, computed once and read by every learner.
 
 
-@told
-def queried_images(wildcards):
-    return INPUTS.queried_contents(wildcards.queried, int(wildcards.task))
-
-
-def querying(wildcards):
-    paths = INPUTS.computing_queries(wildcards.queried, "train")
-    output = layout.cached(layout.queries(wildcards.queried), wildcards.task)
-    return of_images(paths, output, queried_images(wildcards))
-
-
-def targeting(wildcards):
-    run, task = run_of(wildcards), int(wildcards.task)
-    output = GRID.files(run).task(task).targets
-    return of_images(INPUTS.computing_targets(run, task), output, images_of(wildcards))
-
-
 rule queries:
     input:
-        unpack(querying),
+        unpack(
+            lambda w: of_images(
+                INPUTS.computing_queries(w.queried, "train"),
+                layout.cached(layout.queries(w.queried), w.task),
+                told(INPUTS.queried_contents)(w.queried, int(w.task)),
+            )
+        ),
     output:
         queries=layout.cached(QUERIES, "{task}"),
         metadata=layout.record_of(layout.cached(QUERIES, "{task}")),
@@ -38,7 +27,7 @@ rule queries:
     params:
         states=layout.STATES,
         spec=lambda w: INPUTS.queries[w.queried].spec,
-        images=queried_images,
+        images=lambda w: told(INPUTS.queried_contents)(w.queried, int(w.task)),
     script:
         "../scripts/queries.py"
 
@@ -68,7 +57,13 @@ rule test_queries:
 
 rule teacher_targets:
     input:
-        unpack(targeting),
+        unpack(
+            lambda w: of_images(
+                INPUTS.computing_targets(run_of(w), int(w.task)),
+                GRID.files(run_of(w)).task(w.task).targets,
+                images_of(w),
+            )
+        ),
     output:
         targets=TASK.targets,
         metadata=layout.record_of(TASK.targets),

@@ -116,5 +116,10 @@ def tracked(paths, *told):
 
 def of_images(paths, output, images):
     """Inputs whose data count by the task's own images, a parameter, where these are the same."""
-    # and by time elsewhere: behind `prepare_dataset` Snakemake compares no parameters
     return tracked(paths, *(["data"] if made_of_images(output, images) else []))
+
+
+def learning(w):
+    run, task = run_of(w), int(w.task)
+    output = GRID.files(run).task(task).learner
+    return of_images(INPUTS.learning(run, task), output, images_of(w))

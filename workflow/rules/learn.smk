@@ -1,12 +1,6 @@
 # One task of one learner is one artifact, made from the artifact of the task before.
 
 
-def learning(wildcards):
-    run, task = run_of(wildcards), int(wildcards.task)
-    output = GRID.files(run).task(task).learner
-    return of_images(INPUTS.learning(run, task), output, images_of(wildcards))
-
-
 rule train:
     input:
         unpack(learning),
