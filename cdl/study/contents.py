@@ -96,12 +96,13 @@ def made_of_images(output: str, images: str) -> bool:
         output: of a job whose task has images of its own.
         images: of `images_contents`, empty for a published source.
     """
-    if images:
-        with contextlib.suppress(
-            CdlError
-        ):  # nothing is there yet, or its reader tells what is wrong
-            return bool(read_json(record_of(output))["inputs"].get("images") == images)
-    return True
+    if not images:
+        return True
+    try:
+        made_of: Mapping[str, Any] = read_json(record_of(output))["inputs"]
+    except CdlError:  # nothing is there yet, or its reader tells what is wrong
+        return True
+    return made_of.get("images") == images
 
 
 def domains_in(source: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ configurations that see the same views, and so are a teacher's logits; without, 
 frozen models themselves.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -159,6 +160,7 @@ class Inputs:
         for name in datasets:
             if (further := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
                 self.sources[Path(further.folder).name] = source
+        self._images: dict[tuple[str, str, int], str] = {}  # digests of tasks' images
         used = {name for run in grid.every for name in run.backbones}
         self._used = sorted(used)
         self.backbones = {grid.backbone_name(n): grid.backbone_source(n) for n in self._used}
@@ -194,8 +196,13 @@ class Inputs:
     def images_contents(self, dataset: str, stream: Mapping[str, Any], task: int) -> str:
         """Return a digest of a task's own training images in a user's source."""
         prepared = self.grid.packed_name(dataset)
-        source, files = self.sources[prepared]["source"], self._files(prepared)
-        return images_contents(source, stream, task, files) if files else ""
+        if not (files := self._files(prepared)):
+            return ""
+        key = (prepared, json.dumps(stream, sort_keys=True), task)
+        if key not in self._images:  # the folder is listed once for all learners
+            source = self.sources[prepared]["source"]
+            self._images[key] = images_contents(source, stream, task, files)
+        return self._images[key]
 
     def queried_contents(self, name: str, task: int) -> str:
         """Return the same for what the queries of a task are computed of, by their folder."""

@@ -148,13 +148,7 @@ def write_collected(
     vouched = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
     write_json(outputs.protocols, protocols, files=vouched)
     named = pd.DataFrame(
-        {
-            "dataset": table["dataset"],
-            "method": table.apply(method_of, axis=1),
-            "learner": table["student"],
-            "taught by": table.apply(taught_by, axis=1),
-            "distiller": table.apply(distiller_of, axis=1),
-        }
+        [{"dataset": row["dataset"], **names_of(row)} for row in table.to_dict("records")]
     )
     with replacing(outputs.cost_text) as temporary:
         temporary.write_text(costs_for_people(named, cost, table["final_average_accuracy"]))
@@ -292,6 +286,16 @@ def taught_by(row: Mapping[Hashable, Any] | pd.Series) -> str:
     return f"{row['teacher']}{other}" if row["teacher"] else "-"
 
 
+def names_of(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    """Return how tables for people name a row's learner: method, backbone, teacher, distiller."""
+    return {
+        "method": method_of(row),
+        "learner": row["student"],
+        "taught by": taught_by(row),
+        "distiller": distiller_of(row),
+    }
+
+
 def for_people(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the summary as text for people, two decimals."""
 
@@ -310,10 +314,7 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
             {
                 "dataset": row["dataset"],
                 **({"labels a class": f"{row['labels']}{taught}"} if few else {}),
-                "method": method_of(row),
-                "learner": row["student"],
-                "taught by": taught_by(row),
-                "distiller": distiller_of(row),
+                **names_of(row),
                 "final average accuracy": shown(row, "final_average_accuracy"),
                 "forgetting": shown(row, "forgetting"),
                 "task-incremental accuracy": shown(row, "task_incremental_accuracy"),

@@ -4,10 +4,12 @@
 rule queries:
     input:
         unpack(
-            lambda w: of_images(
+            lambda w: tracked(
                 INPUTS.computing_queries(w.queried, "train"),
-                layout.cached(layout.queries(w.queried), w.task),
-                told(INPUTS.queried_contents)(w.queried, int(w.task)),
+                made_of_images(
+                    layout.cached(layout.queries(w.queried), w.task),
+                    told(INPUTS.queried_contents)(w.queried, int(w.task)),
+                ),
             )
         ),
     output:
@@ -58,10 +60,11 @@ rule test_queries:
 rule teacher_targets:
     input:
         unpack(
-            lambda w: of_images(
+            lambda w: tracked(
                 INPUTS.computing_targets(run_of(w), int(w.task)),
-                GRID.files(run_of(w)).task(w.task).targets,
-                images_of(w),
+                made_of_images(
+                    GRID.files(run_of(w)).task(w.task).targets, images_of(w)
+                ),
             )
         ),
     output:

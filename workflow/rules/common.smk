@@ -103,23 +103,22 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def tracked(paths, *told):
-    """Inputs, of which no time counts: large ones have records, those `told` a parameter."""
+def tracked(paths, data_told=False):
+    """Inputs, of which no time counts: large ones have records, the data maybe a parameter.
 
-    def flagged(value, apart):
+    See `made_of_images` for when the data have.
+    """
+
+    def flagged(name, value):
         if isinstance(value, list):
-            return [flagged(path, apart) for path in value]
-        return ancient(value) if apart or layout.is_large(value) else value
+            return [flagged(name, path) for path in value]
+        told = layout.is_large(value) or (data_told and name == "data")
+        return ancient(value) if told else value
 
-    return {name: flagged(value, name in told) for name, value in paths.items()}
-
-
-def of_images(paths, output, images):
-    """Inputs whose data count by the task's own images, a parameter, where these are the same."""
-    return tracked(paths, *(["data"] if made_of_images(output, images) else []))
+    return {name: flagged(name, value) for name, value in paths.items()}
 
 
 def learning(w):
     run, task = run_of(w), int(w.task)
-    output = GRID.files(run).task(task).learner
-    return of_images(INPUTS.learning(run, task), output, images_of(w))
+    as_before = made_of_images(GRID.files(run).task(task).learner, images_of(w))
+    return tracked(INPUTS.learning(run, task), as_before)
