@@ -1,7 +1,7 @@
 # Continual distillation learning. Everything that exists follows from one configuration:
 #   snakemake --cores 2                                      the default run
-#   snakemake --cores 2 --configfile config/other.yaml       another one
-#   snakemake --cores 2 --configfile FILE tuned              what its `tune` asks for
+#   snakemake --cores 2 --configfile FILE                    another one
+#   snakemake --cores 2 tuned --configfile FILE              what its `tune` asks for
 from pathlib import Path
 
 from snakemake.utils import min_version

@@ -1,4 +1,4 @@
-"""Every command that a page shows can be typed: its program, options, targets and files exist.
+"""Every command that a page or a comment shows can be typed: its options, targets and files exist.
 
 Nothing is started. What needs a cluster is named below; the tutorial's commands are run by
 `test_tutorial.py`, those of the page on using a student by `test_docs.py`.
@@ -19,18 +19,35 @@ from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
 
 ROOT = Path(__file__).parents[1]
+COMMENTED = [
+    ROOT / "Snakefile",
+    *(
+        path
+        for folder in ("config", "workflow", "cdl")
+        for path in ROOT.glob(f"{folder}/**/*.yaml")
+    ),
+]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("docs/*.md")]
 FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:cdl|snakemake) [^`]+)`")
+COMMENT = re.compile(r"^#   ((?:cdl|snakemake|make|python) .*?)(?:  .*)?$", re.MULTILINE)
 SHELL = {"cd", "done", "do", "echo", "export", "git", "while"}
 CLUSTER = {"scancel", "squeue", "RUN=$(sed"}  # of SLURM, in docs/cluster.md
-MADE = {"study/config.yaml", "mine.yaml", "config/mine.yaml", "one.yaml"}  # by who reads the page
+MADE = {  # by who reads the page, or by a command before
+    "study/config.yaml",
+    "config.yaml",
+    "mine.yaml",
+    "config/mine.yaml",
+    "one.yaml",
+    "results/proxy_tuned/tuned.yaml",
+}
 SEPARATORS = {"&&", ";", "|", "||"}
 
 
 def commands():
     """Pages and the words of every command on them, without comments."""
-    for page in PAGES:
-        for block in FENCED.findall(page.read_text()):
+    for page in [*PAGES, *COMMENTED]:
+        for block in shown(page):
             for line in block.replace("\\\n", " ").splitlines():
                 words = []
                 for word in [*spaced(line), ";"]:
@@ -39,6 +56,16 @@ def commands():
                     elif words:
                         yield pytest.param(words, id=f"{page.stem}: {' '.join(words)}")
                         words = []
+
+
+def shown(page):
+    """The blocks of commands of a page; a line each of inline code and of comments."""
+    text = page.read_text()
+    if page in COMMENTED:
+        return COMMENT.findall(text)
+    return FENCED.findall(text) + [
+        one.replace(" N", " 2") for one in INLINE.findall(text) if "..." not in one
+    ]
 
 
 def spaced(line):
@@ -162,6 +189,7 @@ def test_there_are_commands():
         "cdl run config/default.yaml --fast",
         "snakemake --fast",
         "snakemake everything",
+        "snakemake --configfile config/default.yaml tuned",
         "snakemake --until nothing",
         "snakemake --configfile config/none.yaml",
         "make coffee",
