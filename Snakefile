@@ -4,7 +4,10 @@
 #   snakemake --cores 2 tuned --configfile FILE              what its `tune` asks for
 from pathlib import Path
 
+from snakemake.shell import shell
 from snakemake.utils import min_version
+
+from cdl.warm import server
 
 min_version("9.3")
 
@@ -31,6 +34,11 @@ if GRID.deployed:
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/tune.smk"
+
+
+onstart:
+    if COMPUTE["warm"]:
+        shell.prefix(server.prefix_of(workflow, Path(workflow.basedir, "workflow", "scripts")))
 
 
 rule all:

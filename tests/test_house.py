@@ -22,6 +22,7 @@ FILES = sorted(CDL.rglob("*.py"))
 # what a room may import besides itself: whole rooms, or single files of them
 FACTS = ["sources.__init__", "data.__init__", "prompts.__init__", "distillers.__init__"]
 BELOW = {
+    "warm": [],
     "runtime": [],
     "sources": ["runtime"],
     "data": ["runtime", "sources"],

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.runtime import artifacts
+from cdl.runtime.benchmarks import peak_memory
 
 WEIGHTS = ("fp32", "int8")
 BATCH = 32
@@ -143,12 +143,7 @@ def main() -> None:
     """Print the peak memory of this process after it has asked a student about an image."""
     folder, *size = sys.argv[1:]
     _singles(ExportedStudent(Path(folder)), (int(size[0]), int(size[1])))
-    status = Path("/proc/self/status")
-    if status.exists():  # what the system says of children includes those that made them
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        print(int(lines["VmHWM"].split()[0]) / 1024)
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)  # macOS: bytes
+    print(peak_memory())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What was measured of a job: by Snakemake, in its benchmark file, and by the job, in its log.
 
 Benchmark files carry no hash and are read strictly: a damaged one has other columns, no numbers, or
-seconds that contradict its own clock; a changed digit behind the point is not seen. A job adds to
-its log what Snakemake cannot see: the GPU that it had and the energy that the machine tells.
+seconds that contradict its own clock; a changed digit behind the point is not seen. What a job says
+of itself in its log goes before what Snakemake samples: it is exact, and of the job also where
+that was forked by a server (`cdl.warm`).
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import json
 import logging
 import math
 import re
+import resource
 import sys
 import threading
 import time
@@ -38,14 +40,12 @@ class Benchmark:
 
     Attributes:
         seconds: from start to end, by the clock on the wall.
-        processor_seconds: that its processes computed.
-        mean_load: share of one core that they used, percent, as sampled.
-        memory_mb: largest resident memory.
+        processor_seconds: that its processes computed, as sampled.
+        memory_mb: largest resident memory, MiB, as sampled.
     """
 
     seconds: float
     processor_seconds: float | None
-    mean_load: float | None
     memory_mb: float | None
 
 
@@ -58,7 +58,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
         seconds = _number(row["s"])
         if not seconds or abs(seconds - _clock(row["h:m:s"])) > 1:
             raise ValueError(f"s is {row['s']}, h:m:s is {row['h:m:s']}")
-        others = (_number(row[name]) for name in ("cpu_time", "mean_load", "max_rss"))
+        others = (_number(row[name]) for name in ("cpu_time", "max_rss"))
         return Benchmark(seconds, *others)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise CdlError(
@@ -87,12 +87,16 @@ class Measured:
     """What a job measured of itself; None is what the machine does not tell.
 
     Attributes:
+        processor_seconds: that it and its children computed.
+        memory_mb: largest resident memory, MiB.
         gpu_seconds: that it had a GPU.
         gpu_wh: energy of that GPU in this time; None if other jobs may have computed there.
         processor_wh: energy of the processors, by its share of the time that they computed.
         gpu_memory_mb: most that it allocated on a GPU.
     """
 
+    processor_seconds: float | None = None
+    memory_mb: float | None = None
     gpu_seconds: float | None = None
     gpu_wh: float | None = None
     processor_wh: float | None = None
@@ -118,7 +122,10 @@ def read_measured(path: str | Path) -> Measured:
 
 
 class Meter:
-    """Measures a job from `with` to its end, and says in the log what it found."""
+    """Measures a job to the end of `with`, and says in the log what it found.
+
+    Processor time and memory are those of the process from its start, energy is from `with` on.
+    """
 
     def __init__(self) -> None:
         """Look at the processors' counters for the first time."""
@@ -137,7 +144,12 @@ class Meter:
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             self._gpu["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-        found = Measured(processor_wh=self._processor_wh(), **self._gpu)
+        found = Measured(
+            processor_seconds=round(_processor_seconds()[0], 2),
+            memory_mb=peak_memory(),
+            processor_wh=self._processor_wh(),
+            **self._gpu,
+        )
         log.info(
             "measured %s", json.dumps({k: v for k, v in asdict(found).items() if v is not None})
         )
@@ -218,6 +230,15 @@ def energy_of(gpu: str) -> Callable[[], float] | None:
         log.info("no energy of GPU %s: %s", gpu, error)
         return None
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+
+
+def peak_memory() -> float:
+    """Return the most MiB that this process had in memory."""
+    status = Path("/proc/self/status")
+    if status.exists():  # `getrusage` counts in what started this process
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes
 
 
 def _processor_seconds() -> tuple[float, float]:

@@ -198,7 +198,7 @@ def in_use(grid: Grid) -> dict[str, Any]:
         "methods": {run.method.name for run in grid.runs},
         "distillers": {block.name for block in grid.distillers},
         "compute": grid.config["compute"].keys()
-        - {"device", "jobs_per_gpu", "save_minutes", "targets_max_gb"},
+        - {"device", "jobs_per_gpu", "save_minutes", "targets_max_gb", "warm"},
     }
     return {
         key: {k: v for k, v in part.items() if k in kept[key]} if key in kept else part

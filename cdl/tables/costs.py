@@ -12,7 +12,7 @@ from cdl.runtime.benchmarks import read_benchmark, read_measured
 COST = {
     "training_seconds": "seconds by the clock on the wall of all its tasks' jobs, waiting included",
     "processor_seconds": "seconds that processors computed for these jobs",
-    "mean_load": "percent of one core that these jobs used while they ran, as Snakemake sampled",
+    "mean_load": "percent of one core that these jobs used while they ran",
     "peak_memory_mb": "largest resident memory of one of these jobs",
     "gpu_seconds": "seconds that these jobs had a GPU",
     "peak_gpu_memory_mb": "most that one of these jobs allocated on a GPU",
@@ -79,15 +79,15 @@ def cost_of(files: Sequence[str], work: Sequence[Work] = ()) -> dict[str, float]
     jobs = [read_benchmark(file) for file in files]
     said = [read_measured(Path(file).with_suffix(".log")) for file in files]
     nan = float("nan")
-    loads = [(job.seconds, job.mean_load) for job in jobs if job.mean_load is not None]
-    computed = [job.processor_seconds for job in jobs if job.processor_seconds is not None]
+    seconds = sum(job.seconds for job in jobs)
+    both = list(zip(said, jobs, strict=True))
+    computed = _sum([own.processor_seconds or job.processor_seconds for own, job in both])
+    memory = [own.memory_mb or job.memory_mb for own, job in both]
     return {
-        "training_seconds": round(sum(job.seconds for job in jobs), 1),
-        "processor_seconds": round(sum(computed), 1) if len(computed) == len(jobs) else nan,
-        "mean_load": round(sum(s * x for s, x in loads) / sum(s for s, _ in loads), 1)
-        if loads
-        else nan,
-        "peak_memory_mb": max((job.memory_mb for job in jobs if job.memory_mb), default=nan),
+        "training_seconds": round(seconds, 1),
+        "processor_seconds": round(computed, 1),
+        "mean_load": round(100 * computed / seconds, 1),
+        "peak_memory_mb": max((mb for mb in memory if mb), default=nan),
         "gpu_seconds": _sum([job.gpu_seconds for job in said]),
         "peak_gpu_memory_mb": max((m for job in said if (m := job.gpu_memory_mb)), default=nan),
         "energy_wh": _sum([job.energy_wh for job in said]),

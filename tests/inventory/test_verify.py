@@ -101,7 +101,7 @@ def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(inputs_of):
         "inf\t0:00:08\t1\t1\t1",
         "9.9e9\t0:00:08\t1\t1\t1",
         "38.1\t0:00:08\t1\t1\t1",
-        "8.1\t0:00:08\t1\t-1\t1",
+        "8.1\t0:00:08\t1\t1\t-1",
         "8.1\t0:00:08\t1\t1",
         "8.1\t0:00:08\t1\t1\t1\n8.1\t0:00:08\t1\t1\t1",
         "",

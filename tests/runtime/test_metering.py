@@ -23,8 +23,11 @@ def counter(root, name, joules, kind="package-0", top=1000):
 def measure(tmp_path, monkeypatch):
     """Measure a block as a job does; return what its log says afterwards."""
     monkeypatch.setattr(benchmarks, "POWERCAP", tmp_path / "powercap")
-    seconds = iter([(1.0, 10.0), (4.0, 16.0)])  # of the job, of everybody: it has one half
+    seconds = iter(
+        [(1.0, 10.0), (4.0, 16.0), (4.0, 16.0)]
+    )  # of the job, of everybody: it has one half
     monkeypatch.setattr(benchmarks, "_processor_seconds", lambda: next(seconds))
+    monkeypatch.setattr(benchmarks, "peak_memory", lambda: 300.0)
 
     def run(block):
         path = tmp_path / "train.log"
@@ -54,11 +57,11 @@ def test_the_processors_energy_is_shared_by_processor_time_and_may_start_again(m
         two.write_text("545000000")  # 540 J
         whole.write_text("900000000")
 
-    assert measure(work) == Measured(processor_wh=pytest.approx(0.5 * 720 / 3600))
+    assert measure(work) == Measured(4.0, 300.0, processor_wh=pytest.approx(0.5 * 720 / 3600))
 
 
 def test_a_machine_that_tells_nothing_leaves_nothing(measure, tmp_path):
-    assert measure(lambda meter: None) == Measured()
+    assert measure(lambda meter: None) == Measured(4.0, 300.0)
     assert Measured().energy_wh is None
     assert read_measured(tmp_path / "missing.log") == Measured()
     (tmp_path / "old.log").write_text("2026 INFO cdl.learning.loop: task 0\n")

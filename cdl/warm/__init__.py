@@ -1,0 +1,1 @@
+"""Jobs that start in no time: forked from a process that has imported everything."""
