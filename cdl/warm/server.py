@@ -179,7 +179,35 @@ def received(caller: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return json.loads(text), files
 
 
+class QuickEnd:
+    """Runs a script; at the end it leaves out the freeing of memory alone, half a second."""
+
+    def __init__(self) -> None:
+        """Be first in `atexit`, whose functions run backwards: before anything is imported."""
+        self._code: int | None = None
+        atexit.register(self._leave)
+
+    def run(self, script: str) -> None:
+        """Run a script as `python script` does."""
+        try:
+            runpy.run_path(script, run_name="__main__")
+            self._code = 0
+        except SystemExit as error:
+            self._code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            raise
+        except Exception:
+            self._code = 1
+            raise
+
+    def _leave(self) -> None:
+        if self._code is not None:  # in a child, and nothing that is Python's own to end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._code & 0xFF)
+
+
 if __name__ == "__main__":
+    end = QuickEnd()
     given, *names = sys.argv[1:]
     for name in names:
         importlib.import_module(name)
@@ -188,6 +216,6 @@ if __name__ == "__main__":
         address = asked.getsockname()
         command = Server(asked).serve()
     if command:
-        runpy.run_path(command[1], run_name="__main__")
+        end.run(command[1])
     else:
         shutil.rmtree(Path(address).parent)

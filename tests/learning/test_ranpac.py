@@ -5,7 +5,13 @@ import torch
 from lab import make_grid
 from torch.nn import functional as F
 
-from cdl.learning.ranpac import accumulate, mean_weights, ridge_weights, validation_losses
+from cdl.learning.ranpac import (
+    RIDGES,
+    accumulate,
+    mean_weights,
+    ridge_weights,
+    validation_losses,
+)
 from cdl.prompts.heads import PrototypeHead
 from cdl.runtime import artifacts
 from cdl.study.configuration import ConfigError
@@ -42,6 +48,19 @@ def test_the_weights_are_those_of_a_ridge_regression():
     (gradient,) = torch.autograd.grad(error, weight)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-3, rtol=0)
     assert validation_losses(features, targets.float()).shape == (17,)
+
+
+@pytest.mark.parametrize("width", [5, 50])  # fewer and more than the 32 images that are fitted
+def test_a_ridge_is_judged_alike_by_either_system(width):
+    source = torch.Generator().manual_seed(0)
+    features = torch.randn(40, width, generator=source, dtype=torch.float64)
+    targets = torch.rand(40, 3, generator=source, dtype=torch.float64)
+    fit, rest = features[:32], features[32:]
+    for loss, ridge in zip(validation_losses(features, targets), RIDGES, strict=True):
+        if ridge > 1e-4:  # below, the sums of few images have no inverse worth the name
+            weight = ridge_weights(fit.mT @ fit, fit.mT @ targets[:32], ridge)
+            expected = (rest @ weight.mT - targets[32:]).square().mean()
+            torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
 
 
 def test_class_means_and_their_cosines():

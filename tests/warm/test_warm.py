@@ -95,7 +95,7 @@ def test_a_script_sees_and_shows_what_it_would_in_a_process_of_its_own(parent, t
         with popen([*limited, *how, *command], **options) as process:
             out, error = process.communicate("its input")
         # the way to the script is in the traceback, too
-        error = re.sub(r'  File "(<frozen runpy>|.*server\.py)", .*\n(    runpy.*\n)?', "", error)
+        error = re.sub(r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?', "", error)
         ends.append((process.returncode, out, error))
     assert ends[0] == ends[1]
 
