@@ -84,6 +84,17 @@ class Demo:
         return answer.as_dict()
 
 
+def _images(body: bytes) -> dict[str, list[str]]:
+    """Return what a request gives to learn; raise `CdlError` if it is something else."""
+    try:
+        images = json.loads(body)
+        if all(isinstance(one, str) for given in images.values() for one in list(given)):
+            return {name: list(given) for name, given in images.items()}
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise CdlError("the request is no JSON of images in base64 by the name of their class")
+
+
 def _write(folder: Path, name: str, images: Sequence[str]) -> None:
     """Write the images of a class; raise `CdlError` if it cannot be called that."""
     if not name.strip() or Path(name).name != name or name.startswith(".") or len(name) > 100:
@@ -152,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body, demo = self.rfile.read(length), self.server.demo
         try:
-            answer = demo.predict(body) if self.path == "/predict" else demo.learn(json.loads(body))
+            answer = demo.predict(body) if self.path == "/predict" else demo.learn(_images(body))
         except CdlError as error:
             self._json(400, {"error": str(error)})
             return

@@ -9,12 +9,13 @@ import pandas as pd
 
 from cdl.report.style import about, canvas, legend, look, names, paper, save
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
-from cdl.tables.runs import distiller_of, method_of
+from cdl.tables.runs import method_of, names_of
 
 _TEXT = (
     "dataset",
     "method",
     "teacher",
+    "teacher_method",
     "student",
     "kd",
     "variant",
@@ -104,10 +105,7 @@ def _row(row: Mapping[Hashable, Any]) -> dict[str, str]:
     sizes = {part: row[f"parameters_{part}"] for part in parts}
     return {
         "dataset": row["dataset"],
-        "method": method_of(row),
-        "learner": row["student"],
-        "taught by": row["teacher"] or "-",
-        "distiller": distiller_of(row),
+        **names_of(row),
         "seed": f"{row['seed']:.0f}",
         "weights": row["weights"],
         "accuracy": number("accuracy"),

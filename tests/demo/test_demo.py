@@ -52,6 +52,12 @@ def test_it_answers_about_an_image_and_refuses_what_is_none(served, copied, tmp_
     }
 
 
+@pytest.mark.parametrize("body", [b"no JSON", b"[1]", b'{"red": 1}', b'{"red": [1]}'])
+def test_what_is_no_request_to_learn_is_a_sentence(served, body):
+    status, answer = ask(served, "POST", "/learn", body)
+    assert status == 400 and "by the name of their class" in json.loads(answer)["error"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers"),
     [

@@ -15,6 +15,7 @@ import pytest
 
 from cdl.warm import client, server
 
+WAY = r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?'
 ONE = os.environ | dict.fromkeys(client.THREADS, "1") | {"OF": "the job"}
 PARENT = """
 import json, sys
@@ -95,7 +96,9 @@ def test_a_script_sees_and_shows_what_it_would_in_a_process_of_its_own(parent, t
         with popen([*limited, *how, *command], **options) as process:
             out, error = process.communicate("its input")
         # the way to the script is in the traceback, too
-        error = re.sub(r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?', "", error)
+        error = re.sub(
+            r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?', "", error
+        )
         ends.append((process.returncode, out, error))
     assert ends[0] == ends[1]
 
