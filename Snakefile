@@ -38,7 +38,7 @@ include: "workflow/rules/tune.smk"
 
 onstart:
     if COMPUTE["warm"]:
-        shell.prefix(server.prefix_of(workflow, Path(workflow.basedir, "workflow", "scripts")))
+        shell.prefix(server.prefix_of(workflow))
 
 
 rule all:

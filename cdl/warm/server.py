@@ -37,12 +37,11 @@ Command = list[str]  # python and a script
 _IMPORTED = re.compile(r"^ *from (cdl[\w.]*) import ", re.MULTILINE)
 
 
-def prefix_of(workflow: Any, scripts: str | Path) -> str:
+def prefix_of(workflow: Any) -> str:
     """Start a server for a run, and return what makes the commands of its jobs ask it.
 
     Args:
-        workflow: Snakemake's, about to run jobs.
-        scripts: folder of the rules' scripts; what these import is imported once.
+        workflow: Snakemake's, about to run jobs; what its scripts import is imported once.
 
     Returns:
         For Snakemake's `shell.prefix`. Nothing, and no server, where jobs run on other machines or
@@ -52,7 +51,8 @@ def prefix_of(workflow: Any, scripts: str | Path) -> str:
     jobs = sum("gpu" in job.rule.resources for job in workflow.dag.needrun_jobs())
     if elsewhere or jobs < _WORTH or not hasattr(os, "pidfd_open"):
         return ""
-    texts = (path.read_text() for path in Path(scripts).glob("*.py"))
+    scripts = Path(workflow.basedir, "workflow", "scripts").glob("*.py")
+    texts = (path.read_text() for path in scripts)
     modules = sorted({name for text in texts for name in _IMPORTED.findall(text)})
     command = start([*modules, "torch._dynamo"])  # which a first step of torch's optimizers imports
     return shlex.join(command).replace("{", "{{").replace("}", "}}") + " "

@@ -216,6 +216,7 @@ def workflow(jobs, local=True, deployed=()):
     learns, shows = ({"gpu": 1}, {"mem_mb": 1})
     rules = [SimpleNamespace(rule=SimpleNamespace(resources=r)) for r in [shows] + jobs * [learns]]
     return SimpleNamespace(
+        basedir=Path(__file__).parents[2],
         local_exec=local,
         deployment_settings=SimpleNamespace(deployment_method=set(deployed)),
         dag=SimpleNamespace(needrun_jobs=lambda: iter(rules)),
@@ -225,9 +226,9 @@ def workflow(jobs, local=True, deployed=()):
 @pytest.mark.parametrize(
     "asked", [workflow(1), workflow(9, local=False), workflow(9, deployed=["conda"])]
 )
-def test_no_server_where_it_is_of_no_use(monkeypatch, tmp_path, asked):
+def test_no_server_where_it_is_of_no_use(monkeypatch, asked):
     monkeypatch.delattr(server, "start")
-    assert server.prefix_of(asked, tmp_path) == ""
+    assert server.prefix_of(asked) == ""
 
 
 def test_the_server_imports_what_scripts_import(monkeypatch):
@@ -236,5 +237,4 @@ def test_the_server_imports_what_scripts_import(monkeypatch):
         return ["a {python}"]
 
     monkeypatch.setattr(server, "start", told)
-    scripts = Path(__file__).parents[2] / "workflow" / "scripts"
-    assert server.prefix_of(workflow(2), scripts) == "'a {{python}}' "
+    assert server.prefix_of(workflow(2)) == "'a {{python}}' "

@@ -4,6 +4,7 @@ import os
 import re
 
 import pandas as pd
+import psutil
 import pytest
 from runs import ROOT, contents, planned, run, snakemake
 
@@ -123,6 +124,12 @@ def test_other_deleted_files_are_noticed_too(copied, name):
     assert planned(copied)
 
 
+def test_a_finished_run_leaves_no_process(finished):
+    """The server of warm starts ends with Snakemake."""
+    every = psutil.process_iter(["cmdline", "cwd"])  # None where one ends meanwhile
+    assert [p for p in every if p.info["cwd"] == str(finished) and p.info["cmdline"]] == []
+
+
 def test_a_touched_script_retrains_nothing(finished):
     script = ROOT / "workflow" / "scripts" / "train.py"
     times = script.stat()
@@ -133,9 +140,10 @@ def test_a_touched_script_retrains_nothing(finished):
         os.utime(script, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_the_same_seed_twice_is_identical(finished, tmp_path):
+def test_the_same_seed_twice_is_identical_and_a_warm_start_changes_nothing(finished, tmp_path):
     """One student; that whole runs are is seen by the faults' and the cluster's tests."""
-    run(tmp_path, "results/tiny/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0/results.json")
+    target = "results/tiny/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0/results.json"
+    run(tmp_path, target, overlay="compute: {warm: false}")
     first, second = contents(finished), contents(tmp_path)
     assert len(second) >= 12 and second.keys() <= first.keys()
     assert [name for name in second if first[name] != second[name]] == []
