@@ -59,6 +59,19 @@ def test_a_killed_job_fails_and_the_next_run_ends_identical(finished, copied):
     assert contents(copied) == contents(finished)
 
 
+def test_a_killed_server_of_warm_starts_costs_no_job(finished, copied):
+    forget(copied)
+    started = popen(copied)
+    job_of(started, "distil")
+    (server,) = (
+        p for p in psutil.Process(started.pid).children() if "cdl.warm.server" in p.cmdline()
+    )
+    server.kill()
+    started.communicate()
+    assert started.returncode == 0
+    assert contents(copied) == contents(finished)
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_killed_snakemake_needs_unlock_and_then_goes_on(finished, copied, alone):
     forget(copied)
