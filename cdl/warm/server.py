@@ -31,6 +31,7 @@ from typing import Any
 from cdl.warm import client
 
 _WORTH = 2  # learning jobs, from which on a server is started
+_LONGEST = 80  # characters of a folder: a socket's whole path may have 107
 _PATIENCE = 5.0  # seconds for a client to say what it wants
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 Command = list[str]  # python and a script
@@ -63,7 +64,9 @@ def start(modules: Sequence[str]) -> list[str]:
 
     Clients may ask it at once: they wait until it has imported `modules`.
     """
-    address = tempfile.mkdtemp(prefix="cdl-warm-") + "/socket"  # for this user alone
+    usual = tempfile.gettempdir()
+    folder = usual if len(usual) < _LONGEST else "/tmp"
+    address = tempfile.mkdtemp(prefix="cdl-warm-", dir=folder) + "/socket"  # for this user alone
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(128)

@@ -204,6 +204,18 @@ def test_the_server_ends_with_its_parent_after_the_last_job(parent, tmp_path, ho
         assert process.communicate("go\n")[0] == "began\ndone\n"
 
 
+def test_a_folder_too_long_for_a_socket_is_not_taken(monkeypatch, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(server.tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(server.subprocess, "Popen", lambda *_, **__: None)
+    address = Path(server.start([])[-1])
+    assert address.is_socket() and address.parent.parent == Path("/tmp")
+    assert address.parent.stat().st_mode & 0o777 == 0o700
+    address.unlink()
+    address.parent.rmdir()
+
+
 def test_who_asks_for_nothing_stops_nobody(parent, tmp_path):
     with server.socket.socket(server.socket.AF_UNIX) as mute:
         mute.connect(parent.command[-1])
