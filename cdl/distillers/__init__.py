@@ -23,7 +23,7 @@ class DistillerFacts:
     maps_prompts: whether it reads the teacher's prompts, also at prediction.
     options: fields of its block in the schema, by name; None for those here, whose schema has them.
     description: of the block, with the paper; only beside `options`.
-    numerics: raised by its package whenever its numbers change; only beside `options`.
+    numerics: raised whenever its numbers change and nobody else's; by its package, if it has one.
     """
 
     path: str

@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -191,10 +192,14 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
     known = [guess for guess in guesses if guess is not None]
     if not known:
         return f"time left: not known yet for {len(left)} jobs; nothing like them has finished"
-    minutes, least = sum(known) / 60, "at least " if unknown else ""
-    text = f"time left: {least}{minutes:.1f} min for {len(left)} jobs, "
-    text += f"{least}{minutes / cores:.1f} min if always {cores} are at work"
+    seconds, least = sum(known), "at least " if unknown else ""
+    text = f"time left: {least}{_duration(seconds)} for {len(left)} jobs, "
+    text += f"{least}{_duration(seconds / cores)} if always {cores} are at work"
     return f"{text}; not known yet for {', '.join(sorted(unknown))}" if unknown else text
+
+
+def _duration(seconds: float) -> str:
+    return f"{ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class PromptFacts:
     trains: whether it learns by gradient steps; else its head is solved for.
     options: fields of its block in the schema, by name; None for those here, whose schema has them.
     description: of the block, with the paper; only beside `options`.
-    numerics: raised by its package whenever its numbers change; only beside `options`.
+    numerics: raised whenever its numbers change and nobody else's; by its package, if it has one.
     """
 
     path: str
@@ -62,7 +62,11 @@ _OWN = {
     "one_prompt": PromptFacts("cdl.prompts.one_prompt:OnePrompt", needs_query=False),
     "vq_prompt": PromptFacts("cdl.prompts.vq_prompt:VQPrompt"),
     "ranpac": PromptFacts(
-        "cdl.prompts.ranpac:RanPAC", needs_query=False, gives_prefixes=False, trains=False
+        "cdl.prompts.ranpac:RanPAC",
+        needs_query=False,
+        gives_prefixes=False,
+        trains=False,
+        numerics=2,  # 1: ridges judged by the larger of two equal systems
     ),
     "head_only": PromptFacts(
         "cdl.prompts.head_only:HeadOnly", needs_query=False, gives_prefixes=False

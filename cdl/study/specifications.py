@@ -49,6 +49,9 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> dict[str, An
     external = {block.name: facts.numerics for block, facts in kinds if facts.options is not None}
     if external:
         spec["external"] = external
+    own = ((block.name, facts) for block, facts in kinds if facts.options is None)
+    if revised := {name: facts.numerics for name, facts in own if facts.numerics > 1}:
+        spec["revised"] = revised
     spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
     if "unlabelled" in dataset:
         how = dataset["unlabelled"]["tasks"]

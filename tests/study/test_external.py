@@ -13,6 +13,9 @@ from safetensors.numpy import load_file
 from cdl.distillers import DISTILLERS
 from cdl.prompts import _OWN, PROMPTS, PromptFacts
 from cdl.runtime.registry import Registry
+from cdl.study.configuration import read, resolve
+from cdl.study.grid import Grid
+from cdl.study.specifications import specification
 
 ROOT = Path(__file__).parents[2]
 BLOCKER = "import sys\nsys.modules['torch'] = None  # importing it is an ImportError\n"
@@ -222,3 +225,9 @@ def test_a_method_and_a_distiller_of_another_package_learn_a_task(site):
     parts = {row.split(",")[3] for row in (folder / "losses.csv").read_text().splitlines()[1:]}
     assert {"ce", "match"} <= parts
     assert load_file(folder / "learner.safetensors")["prompts.prompts"].shape == (1, 1, 6, 96)
+
+
+def test_a_method_of_ours_is_revised_alone():
+    grid = Grid(resolve(read(ROOT / "config" / "default.yaml")))
+    revised = {run.method.name: specification(grid, run).get("revised") for run in grid.runs}
+    assert revised == {"coda_prompt": None, "ranpac": {"ranpac": PROMPTS["ranpac"].numerics}}
