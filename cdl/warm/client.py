@@ -43,11 +43,24 @@ def ask(address: str, command: list[str]) -> bytes:
             text = json.dumps(request).encode()
             socket.send_fds(server, [len(text).to_bytes(4, "big")], [0, 1, 2])
             server.sendall(text)
-            for number in FORWARDED:
-                signal.signal(number, lambda heard, _: server.sendall(bytes([heard])))
+            forward(server)
             return server.recv(4)
         except OSError:
             return b""
+
+
+def forward(server: socket.socket) -> None:
+    """Send a byte for every signal from now on, but those that were ignored before."""
+
+    def send(heard: int, _: object) -> None:
+        try:
+            server.sendall(bytes([heard]))
+        except OSError:  # the child has just ended
+            pass
+
+    for number in FORWARDED:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, send)
 
 
 def main(address: str, *command: str) -> None:
@@ -55,9 +68,7 @@ def main(address: str, *command: str) -> None:
     is_script = len(command) == 2 and command[0] == sys.executable
     is_alone = all(os.environ.get(name) == "1" for name in THREADS)
     answer = ask(address, list(command)) if is_script and is_alone else b""
-    if not answer:
-        for number in FORWARDED:
-            signal.signal(number, signal.SIG_DFL)
+    if not answer:  # what is handled here is handled by default there, what is ignored stays so
         os.execvp(command[0], command)
     code = int.from_bytes(answer, "big", signed=True)
     if code < 0:  # by a signal

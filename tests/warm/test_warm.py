@@ -159,6 +159,17 @@ print('done')
 """
 
 
+def test_a_signal_that_is_ignored_is_not_passed_on(parent, tmp_path):
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as by nohup
+    command = [*parent.command, *written(tmp_path, SLOW)]
+    with popen(command, process_group=0, **options) as process:
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+        assert process.communicate("go\n")[0] == "done\n"
+    assert process.returncode == 0
+
+
 def test_a_killed_child_is_a_killed_job(parent, tmp_path):
     with popen([*parent.command, *written(tmp_path, SLOW)]) as process:
         child_of(parent).kill()
