@@ -48,7 +48,8 @@ def written(folder, text):
 
 def popen(command, **options):
     options = {"stdin": -1, "stdout": -1, "stderr": -1, "text": True, "env": ONE} | options
-    return subprocess.Popen(command, **options)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, **heard | options)  # whoever runs tests may ignore Ctrl-C
 
 
 def until(condition):
