@@ -23,9 +23,8 @@ def counter(root, name, joules, kind="package-0", top=1000):
 def measure(tmp_path, monkeypatch):
     """Measure a block as a job does; return what its log says afterwards."""
     monkeypatch.setattr(benchmarks, "POWERCAP", tmp_path / "powercap")
-    seconds = iter(
-        [(1.0, 10.0), (4.0, 16.0), (4.0, 16.0)]
-    )  # of the job, of everybody: it has one half
+    # of the job, of everybody: it has one half
+    seconds = iter([(1.0, 10.0), (4.0, 16.0), (4.0, 16.0)])
     monkeypatch.setattr(benchmarks, "_processor_seconds", lambda: next(seconds))
     monkeypatch.setattr(benchmarks, "peak_memory", lambda: 300.0)
 

@@ -15,6 +15,7 @@ import pytest
 
 from cdl.warm import client, server
 
+# to the script, which a traceback shows too
 WAY = r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?'
 ONE = os.environ | dict.fromkeys(client.THREADS, "1") | {"OF": "the job"}
 PARENT = """
@@ -96,11 +97,7 @@ def test_a_script_sees_and_shows_what_it_would_in_a_process_of_its_own(parent, t
         options = {"cwd": tmp_path, "env": ONE | {"TMPDIR": str(tmp_path)}}
         with popen([*limited, *how, *command], **options) as process:
             out, error = process.communicate("its input")
-        # the way to the script is in the traceback, too
-        error = re.sub(
-            r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?', "", error
-        )
-        ends.append((process.returncode, out, error))
+        ends.append((process.returncode, out, re.sub(WAY, "", error)))
     assert ends[0] == ends[1]
 
 
