@@ -8,6 +8,7 @@ from snakemake.shell import shell
 from snakemake.utils import min_version
 
 from cdl.warm import server
+from cdl.warm.scheduler import look_rarely
 
 min_version("9.3")
 
@@ -37,6 +38,7 @@ include: "workflow/rules/tune.smk"
 
 
 onstart:
+    look_rarely(workflow.scheduler)
     if COMPUTE["warm"]:
         shell.prefix(server.prefix_of(workflow))
 

@@ -31,7 +31,7 @@ BELOW = {
     "distillers": ["runtime", "data", "backbones", "prompts"],
     "learners": ["runtime", "data", "backbones", "prompts", "distillers"],
     "learning": ["runtime", "data", "backbones", "prompts", "distillers", "learners"],
-    "evaluation": ["runtime", "data", "backbones", "learners", "learning"],
+    "evaluation": ["runtime", "data", "backbones", "prompts.__init__", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
     + ["study.layout", FACTS[0]],
     "continuation": ["runtime", "sources", "data", "distillers.__init__", "prompts.__init__"]

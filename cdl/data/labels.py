@@ -42,3 +42,13 @@ def known_labels(labels: Tensor, given: Mapping[str, Any] | None, seed: int) -> 
         chosen = own[permutation((_DRAW, seed, label), len(own))[:n]]
         known[chosen] = label
     return known
+
+
+def learnt_from(labels: Tensor, taught: bool) -> Tensor:
+    """Return the positions of the images that tell a learner something.
+
+    Args:
+        labels: `[n]`, `UNLABELLED` where the learner knows none.
+        taught: whether a teacher answers for those without a label, so that all count.
+    """
+    return torch.arange(len(labels)) if taught else torch.nonzero(labels != UNLABELLED)[:, 0]

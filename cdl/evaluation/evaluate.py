@@ -38,7 +38,8 @@ from cdl.learners.factory import (
 from cdl.learners.learner import MEMORY, Learner
 from cdl.learners.specs import test_queries_spec
 from cdl.learning import checkpointing
-from cdl.learning.targets import over_test_images
+from cdl.learning.targets import TEST_BATCH, over_test_images
+from cdl.prompts import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
@@ -146,9 +147,10 @@ def evaluate_run(
     same = teacher_query == spec["query"] or not learner.needs_query
     foreign = own if same else queries(teacher_query)
     scores: list[Tensor] = []
+    tokens = _tokens(spec, learner, test, compute)
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
-        scores.append(_scores(learner, test, compute, t, own, foreign))
+        scores.append(_scores(learner, test, compute, t, own, foreign, tokens))
         _check_finite(scores[t], f"logits of {inputs.checkpoints[t]}", metadata)
     states = [] if execution.states is None else _states(execution.states, evaluated)
     matrices, own_task = _matrices(test, scores)
@@ -239,16 +241,36 @@ def _scores(
     stage: int,
     own: Tensor | None,
     foreign: Tensor | None,
+    tokens: Tensor | None,
 ) -> Tensor:
     """Return logits `[n, seen]` of all test images of the tasks seen at a stage."""
-    seen = test.stream.classes(stage).stop
+    seen, n = test.stream.classes(stage).stop, sum(test.counts[: stage + 1])
+    if tokens is not None:
+        parts = tokens[:n].split(TEST_BATCH)
+        return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
 
     def logits(images: Tensor, rows: Tensor) -> Tensor:
         query, teachers = (None if q is None else q[rows] for q in (own, foreign))
         return learner.predict(learner(images, query, stage, teachers), seen).cpu()
 
-    n = sum(test.counts[: stage + 1])
-    return over_test_images(test.pixels, test.views, compute.device, logits, n)
+    return over_test_images(test.pixels, test.views, compute.device, logits, torch.arange(n))
+
+
+def _tokens(
+    spec: Mapping[str, Any], learner: Learner, test: _TestSet, compute: Compute
+) -> Tensor | None:
+    """Return final tokens `[n, 1, D]` of the test images where all stages have the same.
+
+    So it is where a method solves for its head and learns nothing before it; else None.
+    """
+    if PROMPTS[spec["method"]["name"]].trains:
+        return None
+
+    def tokens(images: Tensor, _: Tensor) -> Tensor:
+        read: Tensor = learner(images, None, 0).tokens
+        return read
+
+    return over_test_images(test.pixels, test.views, compute.device, tokens)
 
 
 def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:

@@ -67,8 +67,16 @@ class Learner(nn.Module):
         prompts = self.prompts(query, task)
         injection = self.distiller.inject(prompts, teacher_query, task)
         encoded = self.backbone.encode(images, injection, keep_blocks, begun)
-        logits = self.head(encoded.features[:, 0])
-        return Output(logits, encoded.features, encoded.blocks, prompts.losses)
+        return self.read(encoded.features, encoded.blocks, prompts.losses)
+
+    def read(
+        self,
+        tokens: Tensor,
+        blocks: tuple[Tensor, ...] = (),
+        prompt_losses: dict[int, Tensor] | None = None,
+    ) -> Output:
+        """Return the output of final tokens `[B, 1 or 2, D]`, see `Output`."""
+        return Output(self.head(tokens[:, 0]), tokens, blocks, prompt_losses or {})
 
     def losses(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice

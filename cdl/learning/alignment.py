@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.frozen import Backbone
-from cdl.data.labels import UNLABELLED
+from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.learners.factory import TaskContext, keys
 from cdl.learners.learner import Learner
 from cdl.learning.features import read_features
@@ -219,16 +219,15 @@ def align_learner(
     """
     heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
     tokens = sorted({token for _, token in heads.values()})
-    features = read_features(context, learner, tokens, **queries)
+    images = remembered(context, taught=answers is not None)
+    features = read_features(context, learner, images, tokens, **queries)
     labels, known = features.labels, features.labels != UNLABELLED
-    n = len(context.indices(context.task)[0])
-    if answers is not None and not known[:n].all():
-        likeliest = answers().argmax(1) + context.stream.classes(context.task).start
+    if answers is not None and not known.all():
+        likeliest = answers()[images].argmax(1) + context.stream.classes(context.task).start
         labels = torch.where(known, labels, likeliest)
-        known[:n] = True
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
-        for part, new in statistics_of(rows[known], labels[known], how.statistic).items():
+        for part, new in statistics_of(rows, labels, how.statistic).items():
             key = f"{_TOKENS[token]}.{part}"
             found[key] = torch.cat([memory[key].to(new.device), new]) if context.task else new
     if any(len(rows) != sum(sizes) for rows in found.values()):
@@ -243,6 +242,17 @@ def align_learner(
             losses = align(head, own, sizes, how, draws).mean(1)
             log.info("%s aligned: loss %.4f to %.4f", name, losses[0], losses[-1])
     return found
+
+
+def remembered(context: TaskContext, taught: bool) -> Tensor:
+    """Return the positions of the images that a task's classes are remembered by.
+
+    Args:
+        context: of the task.
+        taught: whether a teacher says which class an image without a label has.
+    """
+    own = len(context.indices(context.task)[0])
+    return learnt_from(context.labels[:own], taught)
 
 
 def restore_trained(learner: Learner, memory: Mapping[str, Tensor]) -> None:

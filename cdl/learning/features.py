@@ -16,7 +16,7 @@ from cdl.learning.targets import over_test_images
 
 @dataclass(frozen=True)
 class Features:
-    """Final tokens of a task's training images.
+    """Final tokens of training images of a task.
 
     tokens: by position among the tokens (0: the pooled feature, -1: the KD token), `[n, D]`.
     labels: `[n]` positions in the class order, `UNLABELLED` where the learner knows none.
@@ -30,16 +30,18 @@ class Features:
 def read_features(
     context: TaskContext,
     learner: Learner,
+    positions: Tensor,
     tokens: Sequence[int] = (0,),
     *,
     query: Backbone | None = None,
     teacher_query: Backbone | None = None,
 ) -> Features:
-    """Run all training images of a task through a learner in eval mode, at the test view.
+    """Run training images of a task through a learner in eval mode, at the test view.
 
     Args:
         context: of the task.
         learner: after its last step of the task.
+        positions: `[n]` of the images among the task's.
         tokens: positions of the tokens to read.
         query: backbone of its prompts' queries; None if they read none.
         teacher_query: backbone of the queries of a teacher whose prompts it maps.
@@ -48,14 +50,17 @@ def read_features(
     spec = context.spec
 
     def read(images: Tensor, _: Tensor) -> Tensor:
-        own, theirs = (None if b is None else b.query(images) for b in (query, teacher_query))
+        own = None if query is None else query.query(images)
+        theirs = own
+        if teacher_query is not query:
+            theirs = None if teacher_query is None else teacher_query.query(images)
         read: Tensor = learner(images, own, context.task, theirs).tokens[:, list(tokens)]
         return read
 
     device = context.compute.device
-    found = over_test_images(context.pixels, Views(**spec["view"]), device, read)
+    found = over_test_images(context.pixels, Views(**spec["view"]), device, read, positions)
     tokens_of = {token: found[:, i] for i, token in enumerate(tokens)}
-    return Features(tokens_of, context.labels.to(device))
+    return Features(tokens_of, context.labels[positions].to(device))
 
 
 @torch.no_grad()

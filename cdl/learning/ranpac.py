@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdl.data.labels import UNLABELLED
+from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.distillers.kd import KD, standardised
 from cdl.learners.factory import TaskContext, no_query
 from cdl.learners.learner import Learner
@@ -101,14 +101,12 @@ def solve_task(
     Raises:
         CdlError: the task has fewer than two images, so that none can be held out.
     """
-    read = read_features(context, learner)
+    images = learnt_from(context.labels, taught=teacher is not None)
+    read = read_features(context, learner, images)
     head = learner.head
     assert isinstance(head, PrototypeHead)
     features = head.features(read.tokens[0])
     targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
-    if teacher is None:
-        known = read.labels != UNLABELLED
-        features, targets = features[known], targets[known]
     sums = accumulate(memory, features, targets)
     seen, n = targets.shape[1], len(features)
     if head.cosine:

@@ -172,14 +172,15 @@ def over_test_images(
     views: Views,
     device: torch.device,
     function: Callable[[Tensor, Tensor], Tensor],
-    n: int | None = None,
+    positions: Tensor | None = None,
 ) -> Tensor:
-    """Concatenate `function(test views [B, 3, H, W], positions [B])` over the first `n` images."""
+    """Concatenate `function(test views [B, 3, H, W], positions [B])` over images, or all."""
     results = []
-    for positions in torch.arange(len(pixels) if n is None else n).split(TEST_BATCH):
-        parts = pixels.parts(positions)
+    positions = torch.arange(len(pixels)) if positions is None else positions
+    for some in positions.split(TEST_BATCH):
+        parts = pixels.parts(some)
         images = joined([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
-        results.append(function(images, positions.to(device)))
+        results.append(function(images, some.to(device)))
     return torch.cat(results)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cdl.data.labels import UNLABELLED
+from cdl.data.labels import learnt_from
 from cdl.distillers import DISTILLERS
 from cdl.learners.factory import (
     Query,
@@ -29,6 +29,7 @@ from cdl.learning.alignment import (
     Alignment,
     align_learner,
     alignment_operations,
+    remembered,
     restore_trained,
 )
 from cdl.learning.checkpointing import State
@@ -175,7 +176,7 @@ def _learn(
     """Run the loop, or solve; return the history, what later tasks need, and how many views."""
     if not PROMPTS[context.spec["method"]["name"]].trains:
         solved = solve_task(context, lesson.learner, lesson.teacher, lesson.memory)
-        return *solved, len(context.pixels)
+        return *solved, len(learnt_from(context.labels, lesson.teacher is not None))
     drawing = {"batch_size", "unlabelled_ratio"}  # of batches
     training = {k: v for k, v in context.spec["training"].items() if k not in drawing}
     batches = context.batches()
@@ -208,12 +209,11 @@ def _work(
     """
     spec, learner, teacher = context.spec, lesson.learner, lesson.teacher
     forward, backward = of_learner(learner, context.task, lesson.widths)
-    n, seen = len(context.pixels), context.stream.classes(context.task).stop
     if isinstance(learner.head, PrototypeHead):
-        width, known = learner.backbone.width, int((context.labels != UNLABELLED).sum())
-        solved = known if teacher is None else n
-        operations = n * forward + solve_operations(solved, seen, width, learner.head)
-        asked = n * spec["training"]["epochs"]
+        seen = context.stream.classes(context.task).stop
+        width = learner.backbone.width
+        operations = images * forward + solve_operations(images, seen, width, learner.head)
+        asked = len(context.pixels) * spec["training"]["epochs"]
     else:
         asked, operations = images, images * (forward + backward)
     queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
@@ -228,6 +228,7 @@ def _work(
     if "alignment" in spec:
         mapped = lesson.mapped_query
         read = {name for name in (spec["query"], mapped) if name and learner.needs_query}
+        n = len(remembered(context, taught=teacher is not None))
         operations += n * (forward + sum(queries[name] for name in read))
         sizes = context.stream.sizes[: context.task + 1]
         operations += alignment_operations(learner, sizes, Alignment(**spec["alignment"]))

@@ -1,1 +1,1 @@
-"""Jobs that start in no time: forked from a process that has imported everything."""
+"""What Snakemake takes between its jobs, kept short: their start, and its looks at them."""
