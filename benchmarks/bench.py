@@ -219,7 +219,9 @@ class Bench:
         frozen = {name: self.backbones[name].query for name in self.backbones}
         frozen["student"] = learner.backbone.query
 
-        targets.TEST_BATCH = self.case.test_batch
+        device = self.compute.device.type
+        batch = self.case.test_batch or targets.TEST_BATCH[device]
+        targets.TEST_BATCH[device] = batch
 
         def over(function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
             return over_test_images(self.test.pixels(indices), views, self.compute.device, function)
@@ -244,7 +246,7 @@ class Bench:
         with torch.no_grad():
             for _ in meter.watch(Batch(indices, indices, 0, indices) for _ in range(2)):
                 over(logits)
-        return replace(meter.result, steps=-(-len(indices) // self.case.test_batch))
+        return replace(meter.result, steps=-(-len(indices) // batch))
 
     def views(self) -> Measured:
         """Time the making of training views alone."""

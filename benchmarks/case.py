@@ -13,7 +13,6 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from cdl.learning import targets
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import merge
 from cdl.study.validation import shape_of
@@ -39,7 +38,7 @@ class Case:
     steps: int = 20
     warm_up: int = 5
     test_images: int = 1000
-    test_batch: int = targets.TEST_BATCH
+    test_batch: int | None = None
     device: str = "auto"
     precision: str = "fp32"
     capture: bool = False
@@ -56,7 +55,7 @@ _HELP = {
     "task": "the task learnt; negative counts from the last, which has the largest pool",
     "steps": "timed steps",
     "warm_up": "steps before the clock starts",
-    "test_batch": "images per batch of the evaluation",
+    "test_batch": "images per batch of the evaluation; if not given, those of a run",
     "threads": "of torch on the CPU",
     "clock": "wall, or cpu: CPU seconds of this process, for one thread on a busy machine",
 }

@@ -111,6 +111,7 @@ class Lab:
             teacher_queries=self.queries(need.teacher_queries, task),
             targets=self.targets(run, need.targets, task),
             unlabelled=self.further(self.spec(run), run.dataset),
+            aligning=[self.queries(caches, task) for caches in need.aligning],
         )
 
     def learn(self, run, task):

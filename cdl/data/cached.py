@@ -28,9 +28,13 @@ class CachedOutputs:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return a batch's values `[B, W]` in fp32."""
-        if self.values.device != batch.positions.device:  # once; reading needed no device
-            self.values = self.values.to(batch.positions.device)
-        return self.values[batch.epoch, batch.positions].float()
+        return self.at(batch.epoch, batch.positions)
+
+    def at(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the values `[B, W]` of images at positions `[B]` in fp32."""
+        if self.values.device != positions.device:  # once; reading needed no device
+            self.values = self.values.to(positions.device)
+        return self.values[epoch, positions].float()
 
 
 class HeldOutQueries:

@@ -246,7 +246,7 @@ def _scores(
     """Return logits `[n, seen]` of all test images of the tasks seen at a stage."""
     seen, n = test.stream.classes(stage).stop, sum(test.counts[: stage + 1])
     if tokens is not None:
-        parts = tokens[:n].split(TEST_BATCH)
+        parts = tokens[:n].split(TEST_BATCH[compute.device.type])
         return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
 
     def logits(images: Tensor, rows: Tensor) -> Tensor:

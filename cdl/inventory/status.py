@@ -83,7 +83,7 @@ def jobs_of(inputs: Inputs, run: Run) -> Iterator[Job]:
     learner = specification(grid, run)
     alike = (run.dataset, run.role, run.method.label, run.distiller.label)
     for t in range(run.n_tasks):
-        for queries in (need.queries, need.teacher_queries, need.target_queries):
+        for queries in need.by_task:
             if queries:
                 yield _queries("queries", queries[t], t)
         if need.targets:

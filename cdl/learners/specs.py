@@ -11,6 +11,7 @@ _VIEWS = (
     *("stream", "images_per_class", "unlabelled", "view", "normalization"),
 )
 _TEST_VIEWS = ("numerics", "normalization")
+_ALIGNED = ("seed", "stream", "images_per_class")  # which images a task has
 _ROUNDING = ("cache_dtype",)
 
 
@@ -34,9 +35,16 @@ def test_queries_spec(
     spec: Mapping[str, Any], backbone: str, images_per_class: int | None
 ) -> dict[str, Any]:
     """Return what fixes the queries of the test views."""
-    view = {key: spec["view"][key] for key in ("size", "test_resize")}  # no crop, no flip
-    own = {"backbone": backbone, "images_per_class": images_per_class, "view": view}
-    return _part(spec, _TEST_VIEWS + _ROUNDING) | _of(spec, backbone) | own
+    own = _seen_as_at_test(spec, backbone) | {"images_per_class": images_per_class}
+    return own | _part(spec, _ROUNDING)
+
+
+def aligning_queries_spec(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Return what fixes the queries that alignment reads: of training images, seen as at test.
+
+    They are not rounded. Unlike the others they are no matter of epochs and batches.
+    """
+    return _seen_as_at_test(spec, backbone) | _part(spec, _ALIGNED)
 
 
 def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +54,11 @@ def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> di
         "views": queries_spec(spec, teacher_spec["query"]),
         **_part(spec, ("apt_teacher",)),
     }
+
+
+def _seen_as_at_test(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    view = {key: spec["view"][key] for key in ("size", "test_resize")}  # no crop, no flip
+    return _part(spec, _TEST_VIEWS) | _of(spec, backbone) | {"backbone": backbone, "view": view}
 
 
 def _of(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.backbones.frozen import Backbone
 from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.learners.factory import TaskContext, keys
 from cdl.learners.learner import Learner
-from cdl.learning.features import read_features
+from cdl.learning.features import TestQuery, read_features
 from cdl.learning.schedules import lagged_warm_cosine
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
@@ -198,7 +197,7 @@ def align_learner(
     how: Alignment,
     memory: Mapping[str, Tensor],
     answers: Callable[[], Tensor] | None = None,
-    **queries: Backbone | None,
+    **queries: TestQuery | None,
 ) -> dict[str, Tensor]:
     """Remember the classes of a task and align every head that predicts, in place.
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cdl.backbones.frozen import Backbone
 from cdl.data.views import Views
 from cdl.learners.factory import Query, TaskContext
 from cdl.learners.learner import Learner
 from cdl.learners.teacher import TeacherSource
 from cdl.learning.targets import over_test_images
+
+TestQuery = Callable[[Tensor, Tensor], Tensor]  # of test views `[B, 3, H, W]` and their positions
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def read_features(
     positions: Tensor,
     tokens: Sequence[int] = (0,),
     *,
-    query: Backbone | None = None,
-    teacher_query: Backbone | None = None,
+    query: TestQuery | None = None,
+    teacher_query: TestQuery | None = None,
 ) -> Features:
     """Run training images of a task through a learner in eval mode, at the test view.
 
@@ -43,17 +44,17 @@ def read_features(
         learner: after its last step of the task.
         positions: `[n]` of the images among the task's.
         tokens: positions of the tokens to read.
-        query: backbone of its prompts' queries; None if they read none.
-        teacher_query: backbone of the queries of a teacher whose prompts it maps.
+        query: of its prompts; None if they read none.
+        teacher_query: of a teacher whose prompts it maps.
     """
     learner.eval()
     spec = context.spec
 
-    def read(images: Tensor, _: Tensor) -> Tensor:
-        own = None if query is None else query.query(images)
+    def read(images: Tensor, rows: Tensor) -> Tensor:
+        own = None if query is None else query(images, rows)
         theirs = own
         if teacher_query is not query:
-            theirs = None if teacher_query is None else teacher_query.query(images)
+            theirs = None if teacher_query is None else teacher_query(images, rows)
         read: Tensor = learner(images, own, context.task, theirs).tokens[:, list(tokens)]
         return read
 

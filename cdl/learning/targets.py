@@ -32,7 +32,7 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 
 log = logging.getLogger(__name__)
-TEST_BATCH = 200
+TEST_BATCH = {"cpu": 50, "cuda": 200}  # images at a time: more leave a CPU's caches
 
 
 def write_queries(
@@ -45,10 +45,10 @@ def write_queries(
     unlabelled: str | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Compute and write the queries of all training views of a task.
+    """Compute and write the queries of a task's images: of all training views, or of test views.
 
     Args:
-        spec: see `cdl.learners.specs.queries_spec`.
+        spec: see `cdl.learners.specs.queries_spec`, or `aligning_queries_spec`.
         task: counted from 0.
         data: packed folder.
         backbone: path of the query backbone's artifact.
@@ -65,9 +65,14 @@ def write_queries(
     _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
     provenance = {"task": task, "spec": context.spec, "inputs": context.fingerprints}
     context.place()
-    _write_over_views(
-        context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
-    )
+    if "training" in spec:
+        _write_over_views(
+            context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
+        )
+        return
+    views, device = Views(**spec["view"]), context.compute.device
+    values = over_test_images(context.pixels, views, device, lambda images, _: vit.query(images))
+    _save(output, {"values": values[None].cpu()}, provenance)
 
 
 @torch.no_grad()
@@ -177,7 +182,7 @@ def over_test_images(
     """Concatenate `function(test views [B, 3, H, W], positions [B])` over images, or all."""
     results = []
     positions = torch.arange(len(pixels)) if positions is None else positions
-    for some in positions.split(TEST_BATCH):
+    for some in positions.split(TEST_BATCH[device.type]):
         parts = pixels.parts(some)
         images = joined([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
         results.append(function(images, some.to(device)))
@@ -246,7 +251,7 @@ def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:
 def _validate_size(
     context: TaskContext, widths: list[int], execution: Execution, what: str
 ) -> None:
-    size = _dtype(context.spec).itemsize * context.spec["training"]["epochs"]
+    size = _dtype(context.spec).itemsize * context.spec.get("training", {"epochs": 1})["epochs"]
     images = (sum(map(len, context.indices(task))) for task in range(len(widths)))
     numbers = (n * width for n, width in zip(images, widths, strict=True))
     needed, tasks = size * sum(numbers) / 1e9, f"tasks 0 to {len(widths) - 1}"

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cdl.data.cached import CachedOutputs
 from cdl.data.labels import learnt_from
 from cdl.distillers import DISTILLERS
 from cdl.learners.factory import (
@@ -24,6 +25,7 @@ from cdl.learners.factory import (
 )
 from cdl.learners.learner import MEMORY, Learner
 from cdl.learners.operations import of_learner, of_query
+from cdl.learners.specs import aligning_queries_spec
 from cdl.learners.teacher import TeacherSource
 from cdl.learning.alignment import (
     Alignment,
@@ -33,7 +35,7 @@ from cdl.learning.alignment import (
     restore_trained,
 )
 from cdl.learning.checkpointing import State
-from cdl.learning.features import teachers_answers
+from cdl.learning.features import TestQuery, teachers_answers
 from cdl.learning.loop import per_epoch, train_task
 from cdl.learning.ranpac import solve_operations, solve_task
 from cdl.prompts import PROMPTS
@@ -57,6 +59,8 @@ class TaskInputs:
     teacher_queries: cache of the teacher's queries if they are not the learner's, or it reads none.
     targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
     unlabelled: packed folder of further images; None without them.
+    aligning: caches of the queries that alignment reads, in the order of their backbones' names;
+        without any they are computed.
     """
 
     data: str
@@ -67,6 +71,7 @@ class TaskInputs:
     teacher_queries: str | None = None
     targets: str | None = None
     unlabelled: str | None = None
+    aligning: Sequence[str] = ()
 
     @classmethod
     def of_job(cls, inputs: Any, names: Sequence[str]) -> "TaskInputs":
@@ -75,6 +80,7 @@ class TaskInputs:
         return cls(
             **folders_of(inputs),
             backbones=dict(zip(names, inputs.backbones, strict=True)),
+            aligning=inputs.get("aligning", ()),
             **{name: inputs.get(name) for name in optional},
         )
 
@@ -84,7 +90,8 @@ class _Lesson:
     """A learner ready for its task, with what it reads of a batch.
 
     `memory` is what earlier tasks left for later ones, see `Learner.load_state`;
-    `mapped_query` names the backbone whose query a distiller reads that maps prompts.
+    `aligning` names the backbones whose queries alignment reads, of the learner's prompts and of
+    the teacher's if a distiller maps these; `known` are those of them that are cached, by name.
     """
 
     learner: Learner
@@ -92,7 +99,8 @@ class _Lesson:
     teacher: TeacherSource | None
     widths: dict[str, int]
     memory: dict[str, Tensor]
-    mapped_query: str | None
+    aligning: dict[str, str]
+    known: dict[str, CachedOutputs]
 
 
 def learn_task(
@@ -164,10 +172,17 @@ def _prepare(
     if source is not None:
         learner.distiller.read_teacher(source.prompts)
     learner.start_task(task, context.stream.sizes[task], *keys(spec))
-    maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
-    mapped = teacher_spec["query"] if teacher_spec is not None and maps else None
+    aligned = learner.needs_query and "alignment" in spec
+    aligning = {"query": spec["query"]} if aligned else {}
+    if teacher_spec is not None and aligning and DISTILLERS[spec["distiller"]["name"]].maps_prompts:
+        aligning["teacher_query"] = teacher_spec["query"]
+    names = sorted(set(aligning.values())) if inputs.aligning else []
+    known = {
+        name: context.cached(path, aligning_queries_spec(spec, name))
+        for name, path in zip(names, inputs.aligning, strict=True)
+    }
     reads = query if learner.needs_query else no_query
-    return _Lesson(learner, reads, source, widths, memory, mapped)
+    return _Lesson(learner, reads, source, widths, memory, aligning, known)
 
 
 def _learn(
@@ -226,10 +241,9 @@ def _work(
             answer += queries[teacher_spec["query"]]
         operations += asked * answer
     if "alignment" in spec:
-        mapped = lesson.mapped_query
-        read = {name for name in (spec["query"], mapped) if name and learner.needs_query}
+        computed = set(lesson.aligning.values()) - lesson.known.keys()
         n = len(remembered(context, taught=teacher is not None))
-        operations += n * (forward + sum(queries[name] for name in read))
+        operations += n * (forward + sum(queries[name] for name in computed))
         sizes = context.stream.sizes[: context.task + 1]
         operations += alignment_operations(learner, sizes, Alignment(**spec["alignment"]))
     answers = asked if teacher is not None and teacher.learner is None else 0
@@ -238,12 +252,15 @@ def _work(
 
 def _align(context: TaskContext, lesson: _Lesson) -> dict[str, Tensor]:
     """Align the heads; return what later tasks need."""
-    learner = lesson.learner
-    names = {"query": context.spec["query"], "teacher_query": lesson.mapped_query}
-    queries = {
-        part: context.backbones[name] if learner.needs_query and name else None
-        for part, name in names.items()
-    }
+    learner, known = lesson.learner, lesson.known
+
+    def query(name: str) -> TestQuery:
+        if name in known:
+            return lambda _, positions: known[name].at(0, positions)
+        return lambda images, _: context.backbones[name].query(images)
+
+    by_name = {name: query(name) for name in lesson.aligning.values()}
+    queries = {part: by_name[name] for part, name in lesson.aligning.items()}
     answers = None
     if lesson.teacher is not None:
         softmax = partial(torch.softmax, dim=1)

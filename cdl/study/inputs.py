@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cdl.data.order import until
-from cdl.learners.specs import queries_spec, targets_spec, test_queries_spec
+from cdl.learners.specs import (
+    aligning_queries_spec,
+    queries_spec,
+    targets_spec,
+    test_queries_spec,
+)
 from cdl.study import layout
 from cdl.study.contents import contents, files_of, hashes, images_contents
 from cdl.study.grid import Grid
@@ -50,6 +55,7 @@ class Needs:
             task.
         targets: the teacher's logits, by task.
         target_queries: what the teacher reads when its targets are made, by task.
+        aligning: what alignment reads, of each backbone in the order of names, by task.
         test_backbones: names of the ViTs that evaluation loads.
         test_queries: that evaluation reads.
     """
@@ -60,14 +66,19 @@ class Needs:
     teacher_queries: Caches
     targets: Caches
     target_queries: Caches
+    aligning: list[Caches]
     test_backbones: list[str]
     test_queries: list[CacheSpec]
 
     @property
     def all_queries(self) -> list[CacheSpec]:
         """Every cache of queries that a job of the run, or of its targets, reads."""
-        parts = (self.queries, self.teacher_queries, self.target_queries, self.test_queries)
-        return [cache for caches in parts for cache in caches]
+        return [cache for caches in (*self.by_task, self.test_queries) for cache in caches]
+
+    @property
+    def by_task(self) -> list[Caches]:
+        """Caches of queries of training images, each by task; those that are not read are empty."""
+        return [self.queries, self.teacher_queries, self.target_queries, *self.aligning]
 
 
 def needs(grid: Grid, run: Run) -> Needs:
@@ -76,9 +87,7 @@ def needs(grid: Grid, run: Run) -> Needs:
     asked = run.teacher_query if teacher is not None and teacher.prompts.needs_query else None
     whole_teacher = teacher is not None and (run.reads_blocks or not cached)
     mapped = {name for name in (run.query, run.mapped_query) if name and reads}
-    others = set() if cached else {run.query if reads else None, asked}
-    if run.method.alignment is not None:  # reads views that no cache holds
-        others |= mapped
+    others = set() if cached else {run.query if reads else None, asked} | mapped
     own = reads and cached
     foreign = asked if run.distils.maps_prompts or whole_teacher else None
     loaded = {run.backbone, *others} | ({run.teacher} if whole_teacher else set())
@@ -92,6 +101,9 @@ def needs(grid: Grid, run: Run) -> Needs:
         else (),
         targets=_targets(grid, run) if with_targets else (),
         target_queries=_queries(grid, run, asked) if with_targets and asked else (),
+        aligning=[_aligning(grid, run, name) for name in sorted(mapped)]
+        if cached and run.method.alignment is not None
+        else [],
         test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
         test_queries=[_test_queries(grid, run, name) for name in sorted(mapped)] if cached else [],
     )
@@ -103,6 +115,12 @@ def _queries(grid: Grid, run: Run, backbone: str) -> Caches:
     Each is shared by all streams that are alike up to its task, whatever follows.
     """
     spec = queries_spec(specification(grid, run), backbone)
+    return tuple(_shared(grid, run, backbone, until(spec, t)) for t in range(run.n_tasks))
+
+
+def _aligning(grid: Grid, run: Run, backbone: str) -> Caches:
+    """Return the caches of a backbone's queries of a run's training images, seen as at test."""
+    spec = aligning_queries_spec(specification(grid, run), backbone)
     return tuple(_shared(grid, run, backbone, until(spec, t)) for t in range(run.n_tasks))
 
 
@@ -261,6 +279,8 @@ class Inputs:
         for name, caches in (("queries", need.queries), ("teacher_queries", need.teacher_queries)):
             if caches:
                 inputs[name] = layout.cached(caches[task].folder, task)
+        if need.aligning:
+            inputs["aligning"] = [layout.cached(c[task].folder, task) for c in need.aligning]
         if need.targets:
             inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
         return track_sidecars(inputs | self._further(run.dataset, self.grid.dataset(run)))

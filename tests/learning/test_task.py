@@ -32,7 +32,7 @@ def test_every_image_counts_whatever_the_batch(lab, monkeypatch):
     here.learn_all(run)
     found = []
     for batch in (200, 7):  # 360 images: both leave a partial batch
-        monkeypatch.setattr(targets, "TEST_BATCH", batch)
+        monkeypatch.setitem(targets.TEST_BATCH, "cpu", batch)
         found.append(here.evaluate(run))
     (results, predictions), (again, same) = found
     assert len(predictions) == 360

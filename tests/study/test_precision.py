@@ -28,8 +28,7 @@ def without(spec):
 
 def caches(made, run):
     need = needs(made, run)
-    found = (need.queries, need.teacher_queries, need.targets, need.target_queries)
-    return [cache for part in (*found, need.test_queries) for cache in part]
+    return [*need.all_queries, *need.targets]
 
 
 @pytest.mark.parametrize("query", ["student", "self"])

@@ -43,7 +43,7 @@ def pretend(folder, overlay):
     paths = [*inputs.everything, *(path for run in inputs.collected["costs"] for path in run)]
     for run in inputs.grid.runs:
         need = inputs.of(run)
-        for caches in (need.queries, need.teacher_queries, need.target_queries):
+        for caches in need.by_task:
             paths += [layout.cached(cache.folder, task) for task, cache in enumerate(caches)]
         paths += [layout.cached(cache.folder, "test") for cache in need.test_queries]
         for task, cache in enumerate(need.targets):

@@ -19,6 +19,7 @@ rule queries:
         layout.caching(QUERIES, "{task}").log,
     benchmark:
         layout.caching(QUERIES, "{task}").benchmark
+    priority: 1
     conda:
         ENV
     threads: 1
@@ -76,6 +77,7 @@ rule teacher_targets:
         TASK.job("teacher_targets").benchmark
     wildcard_constraints:
         learner=ALONE,
+    priority: 1
     group:
         chain_of
     conda:

@@ -14,6 +14,7 @@ rule train:
         TASK.job("train").benchmark
     wildcard_constraints:
         learner=ALONE,
+    priority: 1  # chains of tasks first: evaluations fill what is left of the cores
     group:
         chain_of
     conda:
@@ -47,6 +48,7 @@ rule distil:
         TASK.job("distil").benchmark
     wildcard_constraints:
         learner=DISTILLED,
+    priority: 1
     group:
         chain_of
     conda:
