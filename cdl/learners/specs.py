@@ -44,7 +44,7 @@ def aligning_queries_spec(spec: Mapping[str, Any], backbone: str) -> dict[str, A
 
     They are not rounded. Unlike the others they are no matter of epochs and batches.
     """
-    return _seen_as_at_test(spec, backbone) | _part(spec, _ALIGNED)
+    return _seen_as_at_test(spec, backbone) | _part(spec, _ALIGNED) | {"views": "test"}
 
 
 def targets_spec(spec: Mapping[str, Any], teacher_spec: Mapping[str, Any]) -> dict[str, Any]:

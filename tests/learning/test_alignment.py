@@ -1,14 +1,18 @@
 """Alignment of heads: what is kept, what is trained, what the next task starts from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toys import learner
 
 from cdl.learning.alignment import Alignment, align, drawing, restore_trained, statistics_of
+from cdl.learning.task import learn_task
 from cdl.prompts.heads import LinearHead
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, alignment
+from cdl.study.inputs import needs
 
 PRESETS = ("slca", "hide", "vq_prompt")
 
@@ -114,6 +118,36 @@ def test_aligned_with_caches_equals_aligned_online(lab, kd):
         states.append(artifacts.load(here.checkpoint(run, 1))[0])
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_alignment_reads_queries_from_caches_that_all_aligned_learners_share(lab):
+    own = {**aligned(), "protocol": {"query": "self"}}
+    here = lab(own)
+    teacher, none, mapping = (
+        needs(here.grid, run)
+        for run in (here.run(role="teacher"), here.student("none"), here.student("cdl_prompt"))
+    )
+    assert none.backbones == mapping.backbones == ["vit_nano"]
+    assert mapping.aligning == [*teacher.aligning, *none.aligning]
+    assert none.aligning[0] != none.queries
+    longer = lab({**own, "training": {"epochs": 3}})  # other views, the same test views
+    again = needs(longer.grid, longer.student("none"))
+    assert again.aligning == none.aligning and again.queries != none.queries
+    online = lab({**own, "compute": {"targets": "online"}})
+    need = needs(online.grid, online.student("cdl_prompt"))
+    assert (need.backbones, need.aligning) == (["vit_micro", "vit_nano"], [])
+    plain = lab()
+    assert needs(plain.grid, plain.student("cdl_prompt")).aligning == []
+
+
+def test_queries_of_other_images_are_refused(lab):
+    here = lab(aligned())
+    run = here.student("none")
+    inputs = here.task_inputs(run, 0)
+    record = here.checkpoint(run, 0)
+    others = replace(inputs, aligning=[inputs.queries])
+    with pytest.raises(CdlError, match="does not fit: its spec.views is null"):
+        learn_task(here.spec(run), 0, others, record, record + ".csv")
 
 
 def test_without_alignment_nothing_is_kept(lab):

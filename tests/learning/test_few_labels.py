@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 from toys import TASKS, batch, pair
 
+from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.data.packed import Packed
 from cdl.data.stream import Stream
 from cdl.distillers.base import TeacherOutput
@@ -121,6 +122,12 @@ def test_wrong_labels_of_unlabelled_images_change_nothing(lab, case, monkeypatch
         states.append(artifacts.load(here.checkpoint(run, 0))[0])
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_without_a_teacher_no_image_without_a_label_is_read():
+    labels = torch.tensor([3, UNLABELLED, 0, UNLABELLED])
+    assert learnt_from(labels, taught=False).tolist() == [0, 2]
+    assert learnt_from(labels, taught=True).tolist() == [0, 1, 2, 3]
 
 
 def test_a_teacher_may_have_seen_all_labels(lab):

@@ -5,6 +5,7 @@ import torch
 from lab import make_grid
 from torch.nn import functional as F
 
+from cdl.evaluation import evaluate
 from cdl.learning.ranpac import (
     RIDGES,
     accumulate,
@@ -122,3 +123,20 @@ def test_a_solve_that_no_machine_could_do_is_refused():
 def test_other_distillers_are_refused_by_name(kd):
     with pytest.raises(ConfigError, match=rf"distillers\.{kd}: 'methods\.ranpac' cannot work"):
         make_grid(ranpac(["none", kd]))
+
+
+def test_one_reading_of_the_test_images_serves_all_stages(lab, monkeypatch):
+    here = lab(ranpac())
+    run = here.student("kd")
+    here.learn_all(run)
+    (once, predictions), asked = here.evaluate(run), []
+
+    def by_stage(*given):
+        asked.append(given)
+
+    monkeypatch.setattr(evaluate, "_tokens", by_stage)
+    again, same = here.evaluate(run)
+    assert asked
+    assert once["matrix"] == again["matrix"]
+    assert once["metrics"] == pytest.approx(again["metrics"])
+    assert predictions["predicted"].equals(same["predicted"])

@@ -1,9 +1,12 @@
 """Where and how precisely a job computes."""
 
+import ctypes
+import sys
+
 import pytest
 import torch
 
-from cdl.runtime.compute import Compute
+from cdl.runtime.compute import _KEEP_MEMORY, Compute
 from cdl.runtime.errors import CdlError
 
 UNITS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -30,3 +33,21 @@ def test_a_cpu_without_bf16_units_refuses_bf16_in_one_sentence(monkeypatch, old_
         Compute.select("cpu", "bf16")
     with pytest.raises(CdlError, match="write fp32"):
         Compute.select("cpu").rounding("bf16")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_a_job_on_the_cpu_keeps_what_it_frees():
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        pytest.skip("this C library has no mallopt")
+    assert all(mallopt(parameter, value) == 1 for parameter, value in _KEEP_MEMORY.items())
+    Compute.select("cpu").apply()
+    large = 256 << 20
+    del_me = torch.ones(large, dtype=torch.uint8)
+    del del_me
+    assert resident() > large  # given back, it would be gone
+
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
