@@ -198,15 +198,20 @@ def _study(proof: Proof) -> tuple[list[Path], Row]:
     if not list(CIFAR100.glob("train*.parquet")):
         raise Skipped(f"no train*.parquet in {CIFAR100}; see config/README.md, Data")
     source = {"parquet": {"path": str(CIFAR100.resolve())}}
+    whole = {"images_per_class": None, "test_images_per_class": None}
     changes: Row = {
-        "datasets": {"cifar100": {"source": source, "tasks": 5, "images_per_class": None}},
-        "compute": {"targets": "cached"},
-        "grid": {"distillers": ["none", "kd_prompt"]},
+        "datasets": {"cifar100": {"source": source, "tasks": 5, **whole}},
+        "grid": {
+            "methods": ["coda_prompt"],
+            "distillers": ["none", "kd_prompt"],
+            "exclude": [],
+            "seeds": [0],
+        },
     }
     if all(path.exists() for path in PAIR.values()):
         changes["backbones"] = {name: {"file": str(p.resolve())} for name, p in PAIR.items()}
         changes["grid"]["pairs"] = [dict(zip(("teacher", "student"), PAIR, strict=True))]
-    return [config / "cifar100_micro.yaml"], changes
+    return [config / "cifar100_methods.yaml"], changes
 
 
 def _run(

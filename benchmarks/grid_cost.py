@@ -7,7 +7,7 @@ One measured case stands for all: methods and distillers cost about the same (se
 except those that compare block outputs, which run the teacher online. The recipe's steps take the
 longer one of computing and of its input pipeline, which works beside.
 
-    python benchmarks/grid_cost.py config/cifar100_micro.yaml --steps steps.json
+    python benchmarks/grid_cost.py config/cifar100_methods.yaml --steps steps.json
 """
 
 import argparse

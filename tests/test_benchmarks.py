@@ -40,7 +40,7 @@ TINY = {
     "device": "cpu",
 }
 OPTIONS = ("methods.coda_prompt.pool=4", "distillers.cdl_prompt.pool=4")
-MICRO = Path(__file__).parent.parent / "config" / "cifar100_micro.yaml"
+METHODS = Path(__file__).parent.parent / "config" / "cifar100_methods.yaml"
 ARGUMENTS = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
 ARGUMENTS += [f"--set={option}" for option in OPTIONS]
 RATES = {
@@ -98,7 +98,7 @@ def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys,
         reached = ours["TFLOP/s"] / theirs["TFLOP/s"]  # equal where only fewer products help
         assert ours["of limit"] == pytest.approx(reached)
     assert found["input", "ours, cached"]["limit"] is None
-    grid_cost.main([str(MICRO), f"--steps={output}"])
+    grid_cost.main([str(METHODS), f"--steps={output}"])
     assert "4 rows of a table" in capsys.readouterr().out
 
 

@@ -13,6 +13,7 @@ _VIEWS = (
 _TEST_VIEWS = ("numerics", "normalization")
 _ALIGNED = ("seed", "stream", "images_per_class")  # which images a task has
 _ROUNDING = ("cache_dtype",)
+BF16 = 2  # raised when numbers in bf16 change and no others; 1: attention by torch's fused kernel
 
 
 def precision_of(spec: Mapping[str, Any], backbone: str) -> str:
@@ -64,7 +65,7 @@ def _seen_as_at_test(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
 def _of(spec: Mapping[str, Any], backbone: str) -> dict[str, Any]:
     """Return what a backbone has of its own: precision, size of its input."""
     precision, size = precision_of(spec, backbone), spec.get("sizes", {}).get(backbone)
-    own: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    own: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "bf16": BF16}
     return own | ({} if size is None else {"sizes": {backbone: size}})
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from cdl import NUMERICS
 from cdl.data.order import until
 from cdl.distillers import DistillerFacts
+from cdl.learners.specs import BF16
 from cdl.prompts import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.sources import N_CLASSES, n_training_images
@@ -224,7 +225,7 @@ def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:
         rounding["cache_dtype"] = compute["targets_dtype"]
     precision = _precision(compute["precision"], run)
     if precision != "fp32":
-        rounding["precision"] = precision
+        rounding |= {"precision": precision, "bf16": BF16}
     return rounding
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional as F
 
+from cdl.backbones.attention import Entrance, by_products
 from cdl.backbones.fetch import fetch
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, encode
@@ -37,6 +39,23 @@ def test_packed_products_are_torchs_up_to_rounding_and_so_are_their_gradients(to
         gradients.append(torch.autograd.grad(features.square().sum(), learnt))
     torch.testing.assert_close(gradients[0], gradients[1])
     assert all(map(torch.equal, gradients[1], gradients[2]))
+
+
+def test_attention_by_products_is_torchs_and_masks_are_left_to_torch():
+    source = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, 3, n, 8, generator=source, dtype=torch.float64) for n in (5, 7, 7)
+    )
+    expected = F.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(by_products(query, key, value), expected)
+    half = [tensor.bfloat16() for tensor in (query, key, value)]
+    torch.testing.assert_close(Entrance()(*half), by_products(*half), rtol=0, atol=0)
+    mask = torch.arange(7) < 4
+    masked = F.scaled_dot_product_attention(*half, attn_mask=mask)
+    torch.testing.assert_close(Entrance()(*half, attn_mask=mask), masked, rtol=0, atol=0)
+    exact = [tensor.float() for tensor in (query, key, value)]
+    fused = F.scaled_dot_product_attention(*exact)
+    torch.testing.assert_close(Entrance()(*exact), fused, rtol=0, atol=0)
 
 
 def test_a_weight_that_learns_is_not_packed(toy_backbone):

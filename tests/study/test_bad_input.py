@@ -29,7 +29,7 @@ def shipped():
     default = read(ROOT / "config" / "digits.yaml")
     yield merge(default, read(ROOT / "config" / "test" / "tiny.yaml"))
     yield read(ROOT / "config" / "methods_digits.yaml")
-    parquet = read(ROOT / "config" / "cifar100_micro.yaml")
+    parquet = read(ROOT / "config" / "cifar100_methods.yaml")
     yield parquet
     folder = {"folder": {"path": "data/pictures", "train": "train.txt", "test": "test.txt"}}
     yield parquet | {

@@ -23,7 +23,7 @@ def grid(precision, *changes):
 
 
 def without(spec):
-    return {key: value for key, value in spec.items() if key != "precision"}
+    return {key: value for key, value in spec.items() if key not in ("precision", "bf16")}
 
 
 def caches(made, run):
