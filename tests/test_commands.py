@@ -1,8 +1,8 @@
 """Every command that a page or a comment shows can be typed: its options, targets and files exist.
 
 Nothing is started here. What needs a cluster is named below; configurations are planned as shown
-by `cli/test_documented_plans.py`, the tutorial's commands are run by `test_tutorial.py`, those of the
-page on using a student by `test_docs.py`, and each `cdl` command by the tests of its room.
+by `cli/test_documented_plans.py`, the tutorial's commands are run by `test_tutorial.py`, those of
+the page on using a student by `test_docs.py`, and each `cdl` command by the tests of its room.
 """
 
 import re

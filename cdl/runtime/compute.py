@@ -74,8 +74,9 @@ class Compute:
     def apply(self) -> "Compute":
         """Set this process up for the device.
 
-        On the CPU torch is deterministic, without filling memory that nobody reads, and freed memory is kept for the next tensors: to give
-        it back and get it anew, zeroed, takes up to a third of an evaluation. On a GPU no TF32.
+        On the CPU torch is deterministic, without filling memory that nobody reads, and freed
+        memory is kept for the next tensors: to give it back and get it anew, zeroed, takes up to
+        a third of an evaluation. On a GPU no TF32.
         """
         torch.use_deterministic_algorithms(self.device.type == "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

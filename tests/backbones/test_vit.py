@@ -50,7 +50,7 @@ def test_attention_by_products_is_torchs_and_masks_are_left_to_torch():
     torch.testing.assert_close(by_products(query, key, value), expected)
     half = [tensor.bfloat16() for tensor in (query, key, value)]
     torch.testing.assert_close(Entrance()(*half), by_products(*half), rtol=0, atol=0)
-    mask = torch.arange(7) < 4
+    mask = (torch.arange(7) < 4).expand(5, 7)
     masked = F.scaled_dot_product_attention(*half, attn_mask=mask)
     torch.testing.assert_close(Entrance()(*half, attn_mask=mask), masked, rtol=0, atol=0)
     exact = [tensor.float() for tensor in (query, key, value)]
