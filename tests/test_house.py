@@ -67,23 +67,26 @@ def name_of(path):
 MODULES = {name_of(path) for path in FILES}
 
 
-def imports(path):
-    """The files of cdl that a file imports, anywhere in it."""
+def imported(path):
+    """The names that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: line {node.lineno} imports relatively"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            top, *parts = name.split(".")
-            while top == "cdl" and parts:
-                found = {".".join(parts), ".".join([*parts, "__init__"])} & MODULES
-                if found:
-                    yield found.pop()
-                    break
-                parts.pop()
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(path):
+    """The files of cdl that a file imports, anywhere in it."""
+    for name in imported(path):
+        top, *parts = name.split(".")
+        while top == "cdl" and parts:
+            found = {".".join(parts), ".".join([*parts, "__init__"])} & MODULES
+            if found:
+                yield found.pop()
+                break
+            parts.pop()
 
 
 def test_the_rooms_are_those_of_the_table():
@@ -123,6 +126,41 @@ def test_planning_and_reporting_need_no_torch(package):
         names += [f"{package}.{path.stem}" for path in room.glob("*.py")]
     code = f"import sys, {', '.join(names)}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
+    network = ("requests", "urllib", "http.", "socket", "pooch")
+    listens = ("http.server.BaseHTTPRequestHandler", "http.server.ThreadingHTTPServer")
+    users = {
+        path.name
+        for path in FILES
+        if path.parent.name != "warm"  # its sockets are files
+        if any(name.startswith(network) for name in imported(path) if name not in listens)
+    }
+    assert users == {"fetching.py"}
+    warm = "".join(path.read_text() for path in (CDL / "warm").glob("*.py"))
+    assert set(re.findall(r"AF_\w+", warm)) == {"AF_UNIX"}
+    callers = {
+        path.stem
+        for path in (ROOT / "workflow" / "scripts").glob("*.py")
+        if {"cdl.backbones.fetch.fetch", "cdl.sources.archives.fetch"} & set(imported(path))
+    }
+    assert callers == {"fetch_backbone", "fetch_dataset"}
+    rules = (ROOT / "workflow" / "rules" / "prepare.smk").read_text()
+    local = re.search(r"localrules:\n((?:    \w+,\n)+)", rules)[1]
+    assert callers == set(re.findall(r"\w+", local))
+
+
+def test_nothing_that_is_read_runs_code():
+    pickles = ("pickle", "dill", "cloudpickle", "joblib", "torch.load")
+    for path in FILES:
+        found = [name for name in imported(path) if name.startswith(pickles)]
+        loads = re.findall(r"torch\.load\(.*", path.read_text())
+        if path == CDL / "backbones" / "weights.py":  # a .pth that a user imports
+            assert found == ["pickle.UnpicklingError"]
+            assert len(loads) == 1 and "weights_only=True" in loads[0]
+        else:
+            assert not found and not loads, path
 
 
 # what only study/layout.py may write: how a path below results/ begins, and names of files there

@@ -1,6 +1,5 @@
 """What comes over the network: checked, continued, from a mirror, or named for doing by hand."""
 
-import ast
 import hashlib
 import io
 import json
@@ -36,7 +35,6 @@ from cdl.runtime.fetching import Published, obtain
 from cdl.sources import archives
 
 ROOT = Path(__file__).parents[2]
-PREPARE = "workflow/rules/prepare.smk"
 TAG = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
 
@@ -564,46 +562,6 @@ def test_compute_jobs_open_no_connection(imagenet_r, cifar100, monkeypatch):
         prepare("packed", source)
         Packed("packed", "train")
     Backbone.load("b.safetensors", 16, "backbone")
-
-
-def imports(path):
-    """The modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
-    network = ("requests", "urllib", "http.", "socket", "pooch")
-    listens = ("http.server.BaseHTTPRequestHandler", "http.server.ThreadingHTTPServer")
-    users = {
-        path.name
-        for path in (ROOT / "cdl").rglob("*.py")
-        if path.parent.name != "warm"  # its sockets are files
-        if any(name.startswith(network) for name in imports(path) if name not in listens)
-    }
-    assert users == {"fetching.py"}
-    warm = "".join(path.read_text() for path in (ROOT / "cdl" / "warm").glob("*.py"))
-    assert set(re.findall(r"AF_\w+", warm)) == {"AF_UNIX"}
-    callers = {
-        path.stem
-        for path in (ROOT / "workflow" / "scripts").glob("*.py")
-        if {"cdl.backbones.fetch.fetch", "cdl.sources.archives.fetch"} & set(imports(path))
-    }
-    assert callers == {"fetch_backbone", "fetch_dataset"}
-    local = re.search(r"localrules:\n((?:    \w+,\n)+)", (ROOT / PREPARE).read_text())[1]
-    assert callers == set(re.findall(r"\w+", local))
-    pickles = ("pickle", "dill", "cloudpickle", "joblib", "torch.load")
-    for path in (ROOT / "cdl").rglob("*.py"):
-        found = [name for name in imports(path) if name.startswith(pickles)]
-        loads = re.findall(r"torch\.load\(.*", path.read_text())
-        if path == ROOT / "cdl" / "backbones" / "weights.py":  # a .pth that a user imports
-            assert found == ["pickle.UnpicklingError"]
-            assert len(loads) == 1 and "weights_only=True" in loads[0]
-        else:
-            assert not found and not loads, path
 
 
 # ---- in the workflow
