@@ -72,6 +72,17 @@ def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([error.square().mean() for error in errors])
 
 
+def best_ridge(losses: Tensor, gram: Tensor) -> int:
+    """Return which of `RIDGES` has the least loss `[17]` of those that a Gram matrix can bear.
+
+    What a matrix `[M, M]` was summed up to is rounded, its eigenvalues are off by about its trace
+    times the unit of its type: a system with a smaller ridge is not the one that was judged.
+    """
+    smallest = torch.finfo(gram.dtype).eps * float(gram.trace())
+    borne = [i for i, ridge in enumerate(RIDGES) if ridge >= smallest] or [len(RIDGES) - 1]
+    return borne[int(losses[borne].argmin())]
+
+
 def mean_weights(sums: Mapping[str, Tensor]) -> Tensor:
     """Return the mean feature of every class, `[C, M]`; 0 for a class without images."""
     return (sums["prototypes"] / sums["counts"].clamp_min(1e-12)).mT
@@ -85,7 +96,8 @@ def solve_task(
 ) -> tuple[pd.DataFrame, Sums]:
     """Learn a task: set the weights of a learner's `PrototypeHead`.
 
-    The ridge is chosen on a fifth of the task's own images and used with the sums of all tasks.
+    The ridge is chosen on a fifth of the task's own images and used with the sums of all tasks,
+    see `best_ridge`.
     Alone it learns from the images that have a label, taught from all.
 
     Args:
@@ -116,7 +128,7 @@ def solve_task(
             raise CdlError(f"ranpac: task {context.task} has {n} training images; needed are two")
         order = permutation((_ORDER, context.spec["seed"], context.task), n).to(features.device)
         losses = validation_losses(features[order], targets[order])
-        best = int(losses.argmin())
+        best = best_ridge(losses, sums["gram"])
         weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
         error = float(losses[best])
     head.weight[:seen].copy_(weight)

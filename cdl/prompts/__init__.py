@@ -66,7 +66,7 @@ _OWN = {
         needs_query=False,
         gives_prefixes=False,
         trains=False,
-        numerics=2,  # 1: ridges judged by the larger of two equal systems
+        numerics=3,  # 1: ridges judged by the larger of two equal systems; 2: of any size
     ),
     "head_only": PromptFacts(
         "cdl.prompts.head_only:HeadOnly", needs_query=False, gives_prefixes=False

@@ -9,6 +9,7 @@ from cdl.evaluation import evaluate
 from cdl.learning.ranpac import (
     RIDGES,
     accumulate,
+    best_ridge,
     mean_weights,
     ridge_weights,
     validation_losses,
@@ -140,3 +141,24 @@ def test_one_reading_of_the_test_images_serves_all_stages(lab, monkeypatch):
     assert once["matrix"] == again["matrix"]
     assert once["metrics"] == pytest.approx(again["metrics"])
     assert predictions["predicted"].equals(same["predicted"])
+
+
+def test_a_ridge_below_the_rounding_of_the_sums_is_not_taken():
+    source = torch.Generator().manual_seed(0)
+    features = 100 * torch.rand(20, 400, generator=source)  # few images: the sums have no inverse
+    labels = torch.arange(20) % 4
+    targets = F.one_hot(labels, 4).float()
+    sums = accumulate({}, features, targets)
+    losses = torch.ones(len(RIDGES))
+    losses[0] = 0.5  # the least ridge is the best by a hair, as the small system sees it
+    chosen = best_ridge(losses, sums["gram"])
+    assert RIDGES[chosen] >= torch.finfo(torch.float32).eps * float(sums["gram"].trace())
+    shaken = sums["gram"] * (1 + 1e-7 * torch.randn(400, 400, generator=source))
+    weights = [
+        ridge_weights(gram, sums["prototypes"], RIDGES[chosen]) for gram in (sums["gram"], shaken)
+    ]
+    torch.testing.assert_close(*weights, rtol=0.1, atol=0.1 * float(weights[0].abs().max()))
+    assert (features @ weights[1].mT).argmax(1).equal(labels)
+    losses[12] = 0.1  # a large one is taken whenever it is the best
+    assert best_ridge(losses, sums["gram"]) == 12
+    assert best_ridge(losses, 1e30 * sums["gram"]) == len(RIDGES) - 1
