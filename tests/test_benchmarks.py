@@ -99,7 +99,7 @@ def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys,
         assert ours["of limit"] == pytest.approx(reached)
     assert found["input", "ours, cached"]["limit"] is None
     grid_cost.main([str(METHODS), f"--steps={output}"])
-    assert "4 rows of a table" in capsys.readouterr().out
+    assert "45 rows of a table" in capsys.readouterr().out
 
 
 def test_without_options_the_pool_fits_the_narrow_student_and_grows_by_task_else(tmp_path):
