@@ -265,12 +265,9 @@ def _tokens(
     """
     if PROMPTS[spec["method"]["name"]].trains:
         return None
-
-    def tokens(images: Tensor, _: Tensor) -> Tensor:
-        read: Tensor = learner(images, None, 0).tokens
-        return read
-
-    return over_test_images(test.pixels, test.views, compute.device, tokens)
+    frozen = learner.backbone.query
+    pooled = over_test_images(test.pixels, test.views, compute.device, lambda x, _: frozen(x))
+    return pooled[:, None]
 
 
 def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:

@@ -6,7 +6,7 @@ frozen models themselves.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -101,7 +101,7 @@ def needs(grid: Grid, run: Run) -> Needs:
         else (),
         targets=_targets(grid, run) if with_targets else (),
         target_queries=_queries(grid, run, asked) if with_targets and asked else (),
-        aligning=[_aligning(grid, run, name) for name in sorted(mapped)]
+        aligning=[_queries(grid, run, name, aligning_queries_spec) for name in sorted(mapped)]
         if cached and run.method.alignment is not None
         else [],
         test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
@@ -109,18 +109,17 @@ def needs(grid: Grid, run: Run) -> Needs:
     )
 
 
-def _queries(grid: Grid, run: Run, backbone: str) -> Caches:
-    """Return the caches of a backbone's queries of a run's training views.
+def _queries(
+    grid: Grid,
+    run: Run,
+    backbone: str,
+    spec_of: Callable[[dict[str, Any], str], dict[str, Any]] = queries_spec,
+) -> Caches:
+    """Return the caches of a backbone's queries of a run's training images, by task.
 
     Each is shared by all streams that are alike up to its task, whatever follows.
     """
-    spec = queries_spec(specification(grid, run), backbone)
-    return tuple(_shared(grid, run, backbone, until(spec, t)) for t in range(run.n_tasks))
-
-
-def _aligning(grid: Grid, run: Run, backbone: str) -> Caches:
-    """Return the caches of a backbone's queries of a run's training images, seen as at test."""
-    spec = aligning_queries_spec(specification(grid, run), backbone)
+    spec = spec_of(specification(grid, run), backbone)
     return tuple(_shared(grid, run, backbone, until(spec, t)) for t in range(run.n_tasks))
 
 
