@@ -12,6 +12,9 @@ __version__ = "0.2.0"
 # training rule carries it as a parameter, so raising it is what makes finished tasks run again.
 NUMERICS = 3
 
+# The same for evaluation: raising it evaluates finished runs once more and trains nothing again.
+EVALUATION = 2
+
 
 def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> "Student":
     """Load a student that has finished learning.

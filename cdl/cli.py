@@ -238,6 +238,23 @@ def trace(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: cdl compare cifar20/coda_prompt/kd cifar20/coda_prompt/none")
+def compare(
+    first: Annotated[str, typer.Argument(help="DATASET/METHOD/LEARNER, or as tables name it.")],
+    second: Annotated[str, typer.Argument(help="The cell that is subtracted.")],
+    results: Annotated[Path, typer.Option(help="Folder of all results.")] = Path(RESULTS),
+    as_json: AsJson = False,
+) -> None:
+    """Compare two cells of finished runs, paired by seed and test image.
+
+    Prints the difference in points, its 95 % interval and p value, in all and by task or class.
+    """
+    from cdl.inventory.compare import compare as contrast
+
+    answer = contrast(first, second, ResultsFolder(results))
+    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+
+
 @app.command(epilog="Example: cdl verify config.yaml --data")
 def verify(
     config: Annotated[

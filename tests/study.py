@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
 from cdl.report.deployment import on_page
-from cdl.report.intervals import intervals
+from cdl.report.intervals import answers_of, contrasts, intervals
 from cdl.report.page import write_page
 from cdl.runtime.artifacts import fingerprint, write_json
 from cdl.study.layout import RunFiles
@@ -82,7 +82,7 @@ def make_deployment(folder, results):
     costs = {"gflops": 2.5, "gflops_without_query": 1.25, "block_passes": 24, "shared_blocks": 0}
     rows = [
         {**row, "weights": weights, "accuracy": row["final_average_accuracy"], "megabytes": 3.9}
-        | {"forgetting": 1.5 if weights == "fp32" else None, **parts, **costs}
+        | {"forgetting_max": 1.5 if weights == "fp32" else None, **parts, **costs}
         | {name: rng.uniform(1, 9) for name in SPEEDS}
         for row in results.to_dict("records")
         for weights in ("fp32", "int8")
@@ -147,11 +147,11 @@ EFFICIENCY = {
 def write_study_page(folder, configuration="", manifests=None, **size):
     """Write runs below `folder` and their page `index.html`; return the table of results."""
     results, _, cost, protocols = make_study(folder, **size)
-    answers = [pd.read_parquet(f"{run}/predictions.parquet") for run in results["run"]]
+    tables = [pd.read_parquet(f"{run}/predictions.parquet") for run in results["run"]]
     whose = results[[*CELL, "seed"]]
     classes = [
         row.assign(**{"class": str(task)}, accuracy=100 * own["correct"].mean())
-        for (_, row), table in zip(whose.groupby(whose.index), answers, strict=True)
+        for (_, row), table in zip(whose.groupby(whose.index), tables, strict=True)
         for task, own in table.groupby("task")
     ]
     manifests = manifests or {"digits": {}}
@@ -163,6 +163,7 @@ def write_study_page(folder, configuration="", manifests=None, **size):
     files = {run: RunFiles(run) for run in results["run"]}
     rules = (results["teacher"] == "").map({True: "train", False: "distil"})
     jobs = zip(results["run"], results["n_tasks"], rules, strict=True)
+    answers = answers_of(lambda run: read_predictions(files[run]))
     deployment = make_deployment(folder, results)
     Path(deployment.deployment_figures[0]).write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     write_page(
@@ -173,7 +174,8 @@ def write_study_page(folder, configuration="", manifests=None, **size):
             "results": results,
             "cost": cost,
             "classes": pd.concat(classes),
-            "intervals": intervals(results, lambda run: read_predictions(files[run])),
+            "intervals": intervals(results, answers),
+            "contrasts": contrasts(results, answers, dict.fromkeys(results["run"], "b" * 64)),
         },
         protocols=protocols,
         shown={

@@ -166,7 +166,7 @@ def test_nothing_that_is_read_runs_code():
 # what only study/layout.py may write: how a path below results/ begins, and names of files there
 BELOW_RESULTS = re.compile(
     r"results/|results\.json|predictions\.parquet|learner\.(safetensors|json)|losses\.csv"
-    r"|targets\.safetensors|(results|curves|cost)\.csv|protocols\.json|index\.html|summary\.(csv|md|tex)|intervals\.csv"
+    r"|targets\.safetensors|(results|curves|cost)\.csv|protocols\.json|index\.html|summary\.(csv|md|tex)|(intervals|contrasts)\.csv"
 )
 
 

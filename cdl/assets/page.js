@@ -41,7 +41,7 @@ const COLUMNS = [
   { title: "query", of: (run) => run.query, text: true },
   { title: "seed", of: (run) => run.seed, filter: true },
   { title: "final average accuracy", of: (run) => run.final_average_accuracy, show: fixed, always: true },
-  { title: "forgetting", of: (run) => run.forgetting, show: fixed, always: true },
+  { title: "forgetting", of: (run) => run.forgetting_max, show: fixed, always: true },
   { title: "gain over none", of: (run) => run.gain_over_none, show: signed, always: true },
   { title: "gap to teacher", of: (run) => run.gap_to_teacher, show: signed, always: true },
   { title: "training (s)", of: (run) => run.training_seconds, show: (x) => fixed(x, 0), always: true },
@@ -117,15 +117,20 @@ function numbers(run) {
     ["final average accuracy (%)", fixed(run.final_average_accuracy), "main"],
     ["gain over none (points)", signed(run.gain_over_none), "main"],
     ["gap to teacher (points)", signed(run.gap_to_teacher), "main"],
-    ["forgetting", fixed(run.forgetting), "main"],
+    ["forgetting (points)", fixed(run.forgetting_max), "main"],
   ];
   if (cell.length > 1) rows.push([`over ${cell.length} seeds`, `${fixed(average)} ± ${fixed(deviation)}`]);
   rows.push(
     ["last accuracy, by image", fixed(run.last_accuracy)],
     ["average incremental", fixed(run.average_incremental_accuracy)],
     ["learning accuracy", fixed(run.learning_accuracy)],
-    ["forgetting, maximum", fixed(run.forgetting_max)],
+    ["backward transfer (points)", signed(run.backward_transfer)],
     ["forgetting, as published", fixed(run.forgetting_published)],
+    ["calibration error (%)", fixed(run.calibration_error)],
+    ["negative log-likelihood (nats)", fixed(run.negative_log_likelihood, 3)],
+    ["Brier score", fixed(run.brier_score, 3)],
+    ["agreement with the teacher (%)", fixed(run.teacher_agreement)],
+    ["the undistilled student's (%)", fixed(run.none_teacher_agreement)],
     ["parameters trained", run.trainable_parameters.toLocaleString("en")],
     ["parameters in all, frozen ones too", run.parameters.toLocaleString("en")],
     ["training time on the wall (s)", fixed(run.training_seconds, 0)],
@@ -314,7 +319,54 @@ function addDeployment({ machine, note, rows, figures }) {
     make("p", { class: "note" }, note));
 }
 
+// ---- any two rows ------------------------------------------------------------------------------
+
+/** What differs between two cells, from the rows of `contrasts.csv`. */
+function contrastOf(first, second) {
+  const [one, other] = [first, second].map((cell) => content.contrasts.cells.indexOf(cell));
+  for (const [i, j, difference, low, high, p, seeds, images] of content.contrasts.rows) {
+    if (i === one && j === other) return { difference, low, high, p, seeds, images };
+    if (i === other && j === one) return { difference: -difference, low: -high, high: -low, p, seeds, images };
+  }
+  return null;
+}
+
+function addComparison() {
+  const named = new Map(content.panels.flatMap((panel) => panel.learners.map((learner) => {
+    const run = runs.get(Object.values(learner.runs)[0]);
+    const by = run.teacher ? `, ${teacher(run)} → ${run.student}` : `, ${run.student}`;
+    return [learner.cell, `${run.dataset}, ${method(run)}, ${learner.label}${by}`];
+  })));
+  const cells = [...named].filter(([cell]) => content.contrasts.cells.includes(cell));
+  if (cells.length < 2) return;
+  const select = (label, chosen) => {
+    const options = cells.map(([cell, name]) => make("option", { value: cell }, name));
+    options[chosen].setAttribute("selected", "");
+    return make("label", {}, label, make("select", { name: label }, options));
+  };
+  const form = byId("compared-rows");
+  const distilled = cells.findIndex(([cell]) => runs.get(`${cell}/seed${content.runs[0].seed}`)?.gain_over_none != null);
+  const undistilled = cells.findIndex(([cell]) => distilled >= 0
+    && runs.get(`${cells[distilled][0]}/seed${content.runs[0].seed}`)?.none.startsWith(`${cell}/`));
+  const first = Math.max(distilled, 0);
+  form.append(select("first", first), select("second", undistilled >= 0 ? undistilled : (first + 1) % cells.length));
+  const write = () => {
+    const [first, second] = [...form.elements].map((element) => element.value);
+    const found = contrastOf(first, second);
+    byId("contrast").textContent = found === null
+      ? (first === second ? "Choose two different rows." : "These two have no seed or no test images in common.")
+      : `First minus second: ${signed(found.difference)} points (${signed(found.low)} to ${signed(found.high)}), `
+        + `p ${found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}; `
+        + `${found.seeds} seed${found.seeds > 1 ? "s" : ""}, ${found.images.toLocaleString("en")} test images.`;
+  };
+  form.addEventListener("change", write);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  byId("comparison").hidden = false;
+  write();
+}
+
 addFilters();
+addComparison();
 if (content.deployment) addDeployment(content.deployment);
 addProvenance();
 drawPanels();

@@ -51,7 +51,7 @@ def _table(title: str, rows: pd.DataFrame) -> Table:
     table.add_column("%", justify="right")
     table.add_column("95 % interval", justify="right", style="dim")
     table.add_column("gain", justify="right")
-    top = max(10.0, rows["accuracy_high"].max())
+    top = min(100.0, max(10.0, rows["accuracy_high"].max()))
     for name, row in zip(names(rows), rows.to_dict("records"), strict=True):
         colour = "default" if name == "teacher" else look(name).colour
         bar: Any = Bar(top, 0, row["accuracy"], width=WIDTH, color=colour)

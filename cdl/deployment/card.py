@@ -98,8 +98,14 @@ def _backbone(student: TrainedStudent) -> dict[str, Any]:
 
 
 def _forgetting(matrix: list[list[float]], task: int) -> float | None:
-    """Return what earlier tasks lost since they were learnt, on average; None after the first."""
-    return sum(matrix[t][t] - matrix[task][t] for t in range(task)) / task if task else None
+    """Return the mean drop of earlier tasks from their best accuracy (Chaudhry et al., 2018).
+
+    None after the first task.
+    """
+    if not task:
+        return None
+    best = [max(matrix[stage][t] for stage in range(t, task)) for t in range(task)]
+    return sum(b - matrix[task][t] for t, b in enumerate(best)) / task
 
 
 def _protocol(student: TrainedStudent, data: str) -> dict[str, str]:

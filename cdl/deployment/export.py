@@ -215,7 +215,7 @@ def deploy(run: Path, folders: Mapping[str, Path], record: Path, int8: str) -> N
     assert both.int8 is not None and both.int8.accuracy is not None
     facts = {
         "accuracy": dict(zip(folders, both.int8.accuracy, strict=True)),
-        "forgetting": student.results["metrics"]["forgetting"],
+        "forgetting_max": student.results["metrics"]["forgetting_max"],
         "bytes": dict(zip(folders, both.int8.bytes, strict=True)),
         "costs": asdict(answer.costs),
         "parity": asdict(answer.parity),

@@ -58,7 +58,7 @@ def measure(
                 **{name: row[name] for name in named},
                 "weights": weights,
                 "accuracy": fact["accuracy"][weights],
-                "forgetting": fact["forgetting"] if weights == "fp32" else None,
+                "forgetting_max": fact["forgetting_max"] if weights == "fp32" else None,
                 "megabytes": fact["bytes"][weights] / 1e6,
                 **{f"parameters_{k}": n for k, n in fact["costs"]["parameters"].items()},
                 **{k: v for k, v in fact["costs"].items() if k != "parameters"},

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cdl import EVALUATION
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.data import MANIFEST
@@ -157,7 +158,7 @@ def evaluate_run(
     frame = _predictions(test, scores[-1], own_task, evaluated[-1])
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
-    content = _results(test, matrices, frame)
+    content = _results(test, matrices, frame, PROMPTS[spec["method"]["name"]].trains)
     about = {"images": images_per_class, "device": compute.name}
     about["train"] = digest_of(images, content["classes"], test.stream.domains)
     content |= _provenance(spec, test, evaluated, about)
@@ -297,11 +298,12 @@ def _results(
     test: _TestSet,
     matrices: Mapping[str, np.ndarray],
     predictions: pd.DataFrame,
+    probabilistic: bool,
 ) -> dict[str, Any]:
-    """Return the numbers in `results.json`."""
+    """Return the numbers in `results.json`; a method that solves for its head has no logits."""
     sizes = test.stream.sizes[: len(test.counts)]
     classes = [test.split.classes[label] for label in test.stream.order[: sum(sizes)]]
-    found = prediction_metrics(predictions, classes, sizes)
+    found = prediction_metrics(predictions, classes, sizes, probabilistic)
     numbers = metrics(matrices["matrix"], test.counts) | found.pop("metrics")
     shown = {name: [[_number(x) for x in row] for row in m] for name, m in matrices.items()}
     return {
@@ -322,6 +324,7 @@ def _provenance(
     """Return what `results.json` says of how its numbers were made."""
     last = evaluated[-1]
     return {
+        "evaluation": EVALUATION,
         "trainable_parameters": last["trainable_parameters"],
         "learner": spec,
         "backbones": last["inputs"]["backbones"],
@@ -352,8 +355,11 @@ def _predictions(
     test: _TestSet, scores: Tensor, own_task: np.ndarray, last: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Return the last stage's prediction for every test image, also among its own task's."""
+    probabilities = scores.double().softmax(1)
     probability, predicted = scores.float().softmax(1).max(1)
     _check_finite(probability, "probabilities", last)
+    true = probabilities.gather(1, test.labels[:, None])[:, 0]
+    brier = probabilities.square().sum(1) - 2 * true + 1  # squared distance to the true class's one
     names = np.array(test.split.classes)[list(test.stream.order)]
     return pd.DataFrame(
         {
@@ -363,11 +369,13 @@ def _predictions(
             "class": names[test.labels.numpy()],
             "predicted": names[predicted.numpy()],
             "probability": probability.numpy(),
+            "probability_true": true.numpy(),
+            "brier": brier.numpy(),
             "correct": (test.labels == predicted).numpy(),
             "predicted_in_task": names[own_task],
         }
     )
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

@@ -4,7 +4,7 @@
 classes seen so far; entries with `i > t` are ignored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,12 +18,13 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
         counts: test images of each task, `[T]`, for the sample-weighted accuracy.
 
     Returns:
-        The metrics of the tables and, last, three forms found elsewhere. `forgetting` is first
-        minus last (= -BWT), `forgetting_max` that of Chaudhry et al. (ECCV 2018),
-        `forgetting_published` that of the released trainer, which divides by T;
-        `forgetting_max_including_final` lets the last stage take part in the maximum,
-        `forgetting_stepwise` averages the drop from each stage to the next (CODA-Prompt's).
-        With one task all forgetting but the published one is NaN.
+        The metrics of the tables and, last, three forms found elsewhere. `backward_transfer` is
+        the mean of last minus first accuracy over all tasks but the last (Lopez-Paz and Ranzato,
+        NeurIPS 2017), negative where tasks are forgotten; `forgetting_max` the mean drop from the
+        best earlier accuracy (Chaudhry et al., ECCV 2018); `forgetting_published` that of the
+        released trainer, first minus last divided by T; `forgetting_max_including_final` lets the
+        last stage take part in the maximum, `forgetting_stepwise` averages the drop from each
+        stage to the next (CODA-Prompt's). With one task all but the published one are NaN.
     """
     r, counts = np.asarray(matrix, dtype=float), np.asarray(counts, dtype=float)
     n = len(r)
@@ -38,12 +39,24 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
         "average_incremental_accuracy": float(np.mean([r[t, : t + 1].mean() for t in range(n)])),
         "learning_accuracy": float(learnt.mean()),
         "forgetting_published": float(drops.sum() / n),
-        "forgetting": _mean(drops),
+        "backward_transfer": _mean(-drops),
         "forgetting_max": _mean(best - last[:-1]),
         "average_incremental_accuracy_sample_weighted": float(np.mean(weighted)),
         "forgetting_max_including_final": _mean(np.maximum(best, last[:-1]) - last[:-1]),
         "forgetting_stepwise": _mean(steps),
     }
+
+
+def current(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded metrics by their present names.
+
+    Until version 0.2, `forgetting` was the name of the negative backward transfer.
+    """
+    found = dict(recorded)
+    if "forgetting" in found:
+        dropped = found.pop("forgetting")
+        found["backward_transfer"] = None if dropped is None else -dropped
+    return found
 
 
 class Columns(Protocol):
@@ -55,19 +68,26 @@ class Columns(Protocol):
 
 
 def prediction_metrics(
-    table: Columns, classes: Sequence[str], tasks: int | Sequence[int]
+    table: Columns,
+    classes: Sequence[str],
+    tasks: int | Sequence[int],
+    probabilistic: bool = True,
 ) -> dict[str, Any]:
     """Return what follows from one stage's predictions.
 
     Args:
-        table: columns of `predictions.parquet`, by name; `predicted_in_task` may be missing.
+        table: columns of `predictions.parquet`, by name; `predicted_in_task`, `probability_true`
+            and `brier` may be missing.
         classes: their names in learning order.
         tasks: number of equal tasks, or the classes that each brings, see `own_task_predictions`.
+        probabilistic: whether the learner's outputs are logits of probabilities; those of a ridge
+            are not.
 
     Returns:
-        `metrics`: `task_incremental_accuracy` (mean over tasks; None without its column) and
-        `calibration_error`, in percent; `per_class`: accuracy by class, in percent; and
-        `task_confusion`, see `task_confusion`.
+        `metrics`: `task_incremental_accuracy` (mean over tasks) and `calibration_error`, in
+        percent; `negative_log_likelihood` in nats and `brier_score` between 0 and 2, means over
+        images; None without their columns, and the last three also where outputs are no
+        probabilities. `per_class`: accuracy by class, in percent; `task_confusion`: see there.
     """
     sizes = [len(classes) // tasks] * tasks if isinstance(tasks, int) else list(tasks)
     brought_by = np.repeat(np.arange(len(sizes)), sizes)
@@ -88,7 +108,7 @@ def prediction_metrics(
     return {
         "metrics": {
             "task_incremental_accuracy": within,
-            "calibration_error": calibration_error(np.asarray(table["probability"]), correct),
+            **_of_probabilities(table, correct, probabilistic),
         },
         "per_class": {name: None if np.isnan(x) else x for name, x in by_class},
         "task_confusion": task_confusion(owner, task_of, len(sizes)),
@@ -131,6 +151,36 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 
     which = np.clip(np.ceil(probability * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(which, correct - probability.astype(float), bins)
     return float(100 * np.abs(gaps).sum() / len(probability))
+
+
+def agreement(predicted: np.ndarray, other: np.ndarray) -> float:
+    """Return the percentage of images with one prediction by both (Stanton et al., NeurIPS 2021).
+
+    Args:
+        predicted: `[n]` classes predicted by a student.
+        other: `[n]` classes predicted for the same images by its teacher.
+    """
+    return float(100 * (predicted == other).mean())
+
+
+def _of_probabilities(
+    table: Columns, correct: np.ndarray, probabilistic: bool
+) -> dict[str, float | None]:
+    """Return the scores of predicted probabilities; None where there are none."""
+
+    def column(name: str) -> np.ndarray | None:
+        given = probabilistic and name in table
+        return np.asarray(table[name], dtype=float) if given else None
+
+    best, true, brier = map(column, ("probability", "probability_true", "brier"))
+    least = np.finfo(float).tiny
+    return {
+        "calibration_error": None if best is None else calibration_error(best, correct),
+        "negative_log_likelihood": None
+        if true is None
+        else float(-np.log(np.maximum(true, least)).mean()),
+        "brier_score": None if brier is None else float(brier.mean()),
+    }
 
 
 def task_confusion(owner: np.ndarray, predicted: np.ndarray, n: int) -> list[list[int]]:

@@ -72,7 +72,11 @@ def _report(inputs: Inputs) -> Iterator[dict[str, Any]]:
     groups = {
         tables.protocols: [tables.results, tables.curves, tables.classes, tables.confusion],
         tables.record("cost"): [tables.cost, tables.cost_text],
-        tables.record("summary"): [*map(tables.summary, SUMMARIES), tables.intervals],
+        tables.record("summary"): [
+            *map(tables.summary, SUMMARIES),
+            tables.intervals,
+            tables.contrasts,
+        ],
         tables.record("page"): [report.page, tables.configuration],
     }
     for name in grid.comparisons:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cdl.data.order import until
 from cdl.data.packing import check_images, digests, map_pixels, read_index
-from cdl.evaluation.metrics import metrics
+from cdl.evaluation.metrics import current, metrics
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
@@ -126,8 +126,8 @@ def _protocol(path: Path, row: Mapping[str, Any]) -> str:
 
 def _metrics(path: str, row: Mapping[str, Any]) -> str:
     made = read_json(path)
-    recorded = {k: np.nan if v is None else v for k, v in made["metrics"].items()}
-    for name in recorded.keys() & set(METRICS):
+    recorded = {k: np.nan if v is None else v for k, v in current(made["metrics"]).items()}
+    for name in recorded.keys() & row.keys() & set(METRICS):
         if not np.isclose(recorded[name], row[name], rtol=0, atol=1e-6, equal_nan=True):
             raise CdlError(f"{path}: {name} is {recorded[name]}, in the table {row[name]}")
     for name, value in metrics(np.array(made["matrix"], float), made["test_images"]).items():

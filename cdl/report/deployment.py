@@ -62,7 +62,7 @@ def read(path: str, record: str) -> tuple[pd.DataFrame, str]:
     """
     check_files(record, path)
     text = dict.fromkeys(_TEXT, str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"forgetting": ""})
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"forgetting_max": ""})
     return table, machine_of(read_json(record)["machine"])
 
 
@@ -109,7 +109,7 @@ def _row(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "seed": f"{row['seed']:.0f}",
         "weights": row["weights"],
         "accuracy": number("accuracy"),
-        "forgetting": number("forgetting"),
+        "forgetting": number("forgetting_max"),
         "MB": number("megabytes", 1),
         "parameters": ", ".join(
             f"{part.replace('_', ' ')} {n:,.0f}" for part, n in sizes.items() if n

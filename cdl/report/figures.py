@@ -28,7 +28,7 @@ from cdl.tables.runs import differences, read
 
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
 IMAGES = ("svg", "pdf", "png")
-INTERVAL = "95 % bootstrap interval over"
+INTERVAL = "95 % interval over"
 
 
 class HeldOut(NamedTuple):
@@ -188,7 +188,7 @@ def gain_over_none(
     gains = cells[cells["gain"].notna()]
     if gains.empty:
         figure = Figure(figsize=(5, 1))
-        figure.text(0.5, 0.5, "no distilled student has an undistilled one beside it", ha="center")
+        figure.text(0.5, 0.5, "no undistilled baseline: nothing to compare", ha="center")
         return save(figure, outputs)
     panels = panels_of(gains)
     learners = list(dict.fromkeys(names(gains)))

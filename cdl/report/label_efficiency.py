@@ -155,7 +155,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def _note(table: pd.DataFrame) -> str:
     return (
-        "Final average accuracy in percent, mean over seeds, with its 95 % bootstrap interval over "
+        "Final average accuracy in percent, mean over seeds, with its 95 % interval over "
         f"{' or '.join(dict.fromkeys(table['over']))}, by how many training images of each class "
         "have a label for the student. The teacher saw all labels, or the same as its student."
     )

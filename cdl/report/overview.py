@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from cdl.report.figures import of_dataset
 from cdl.report.intervals import reading
 from cdl.report.style import look, names, panels_of
+from cdl.tables.crossed import estimate
 from cdl.tables.runs import CELL, distiller_of, method_of
 
 FEW_SEEDS, FEW_IMAGES = 3, 1000  # below, the page warns
@@ -101,13 +103,18 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
         ends = [float(row[f"{key}{end}"]) for end in ("", "_low", "_high")]
         return None if math.isnan(ends[0]) else [round(x, 6) for x in ends]
 
+    def over_seeds(key: str) -> list[float]:
+        found = estimate(runs[[key]].to_numpy(float))
+        return list(found.interval) if len(runs) > 1 else [found.value] * 3
+
     def spread(key: str) -> list[float]:
         return [float(runs[key].mean()), float(runs[key].min()), float(runs[key].max())]
 
     style = look(name)
-    forgotten = spread("forgetting")
+    forgotten = over_seeds("forgetting_max")
     return {
         "name": name,
+        "cell": str(Path(runs["run"].iloc[0]).parent),
         "label": name if row["role"] == "teacher" else distiller_of(row),
         "backbone": row["student"],
         "colour": style.colour,
@@ -115,6 +122,8 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
         "marker": _outline(style.marker),
         "n": row["n"],
         **{key: numbers(key) for key in ("accuracy", "gain", "gap", "closed")},
+        "p": None if math.isnan(row["gain_p_holm"]) else float(row["gain_p_holm"]),
+        "not_closed": row["not_closed"],
         "forgetting": None if math.isnan(forgotten[0]) else forgotten,
         "seconds": spread("training_seconds"),
         "trainable": int(runs["trainable_parameters"].iloc[0]),

@@ -19,6 +19,7 @@ import yaml
 
 from cdl.report import label_efficiency
 from cdl.report.deployment import on_page
+from cdl.report.intervals import CONTRASTS
 from cdl.report.overview import compared, cost, count, panels, parameters, warnings
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.tables.costs import COST
@@ -46,7 +47,8 @@ def write_page(
         path: the HTML file; links to the runs' files are relative to its folder.
         name: the configuration's name.
         configuration: its text, resolved.
-        tables: `results`, `cost` and `classes` of `cdl.tables.runs`, and the `intervals`.
+        tables: `results`, `cost` and `classes` of `cdl.tables.runs`, and the `intervals` and
+            `contrasts` of `cdl.report.intervals`.
         protocols: the protocol behind each hash in the results.
         shown: of `runs`, by their folder, the path of the `results` and all `files` with what
             they are; records of `data` and `backbones` and files of `weights` by name;
@@ -66,6 +68,7 @@ def write_page(
         "name": name,
         "runs": runs,
         "panels": [{key: panel[key] for key in ("id", "learners")} for panel in found],
+        "contrasts": contrasts_of(tables["contrasts"]),
         "protocols": protocols,
         "versions": _distinct(run["versions"] for run in runs),
         "data": {k: os.path.relpath(v, folder) for k, v in shown["data"].items()},
@@ -95,8 +98,8 @@ def write_page_and_configuration(
 
     Args:
         outputs: paths of `page`, `configuration` and the `record` that vouches for them.
-        tables: paths of `results`, `classes`, `intervals` and `cost`, and of their records,
-            `protocols`, `summary_record` and `cost_record`.
+        tables: paths of `results`, `classes`, `intervals`, `contrasts` and `cost`, and of their
+            records, `protocols`, `summary_record` and `cost_record`.
             Of deployment and label efficiency, where there are such, see their `on_page`.
         configuration: resolved.
         shown: see `write_page`.
@@ -112,6 +115,7 @@ def write_page_and_configuration(
             "results": read(tables.results, tables.protocols),
             "classes": read(tables.classes, tables.protocols),
             "intervals": read(tables.intervals, tables.summary_record),
+            "contrasts": read(tables.contrasts, tables.summary_record),
             "cost": read(tables.cost, tables.cost_record),
         },
         protocols=read_json(tables.protocols),
@@ -147,8 +151,8 @@ def _filled(content: Mapping[str, Any], **parts: Any) -> str:
     return environment.from_string((ASSETS / "page.html").read_text()).render(
         style=(ASSETS / "page.css").read_text(),
         script=(ASSETS / "page.js").read_text(),
-        low=10 * math.floor(min(reached) / 10),
-        top=10 * math.ceil(max(reached) / 10),
+        low=max(0, 10 * math.floor(min(reached) / 10)),
+        top=min(100, 10 * math.ceil(max(reached) / 10)),
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
         library="data:text/javascript;base64," + base64.b64encode(library).decode(),
         **parts,
@@ -178,6 +182,22 @@ def _run(
         "versions": result["versions"],
         "files": [(what, os.path.relpath(path, folder)) for what, path in links],
     }
+
+
+def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the differences between cells for the page's script.
+
+    Returns:
+        `cells`: their folders; `rows`: for each pair the positions of both among the cells, and
+        difference, low, high, p, number of seeds and of images.
+    """
+    cells = list(dict.fromkeys([*table["first"], *table["second"]]))
+    position = {cell: i for i, cell in enumerate(cells)}
+    rows = [
+        [position[row[0]], position[row[1]], *(float(f"{x:.4g}") for x in row[2:6]), *row[6:]]
+        for row in table[CONTRASTS].itertuples(index=False, name=None)
+    ]
+    return {"cells": cells, "rows": rows}
 
 
 def _remarks(manifest: Mapping[str, Any]) -> str:

@@ -352,6 +352,7 @@ class Inputs:
         return {
             "rows": [row(self.grid, run) for run in runs],
             "results": [self.grid.files(run).results for run in runs],
+            "predictions": [self.grid.files(run).predictions for run in runs],
             "costs": [self.costs(run) for run in runs],
         }
 

@@ -264,6 +264,11 @@ class TableFiles:
         return f"{self.folder}/intervals.csv"
 
     @property
+    def contrasts(self) -> str:
+        """One row per pair of cells: their paired difference with its interval."""
+        return f"{self.folder}/contrasts.csv"
+
+    @property
     def protocols(self) -> str:
         """What stands behind each protocol hash."""
         return f"{self.folder}/protocols.json"
@@ -354,7 +359,7 @@ class ReportFiles:
         """Return all files that a finished configuration has."""
         tables = self.tables
         files = [tables.results, tables.curves, tables.protocols, tables.cost, tables.cost_text]
-        files += [tables.classes, tables.confusion, tables.intervals]
+        files += [tables.classes, tables.confusion, tables.intervals, tables.contrasts]
         files += [tables.summary(kind) for kind in SUMMARIES]
         files += [tables.configuration, self.page]
         files += [tables.record(name) for name in ("cost", "summary", "page")]
@@ -500,6 +505,17 @@ class ResultsFolder:
                     stem = table.name.removesuffix(".runs.csv")
                     whole = stem == table.name
                     yield table, table.with_name("protocols.json" if whole else f"{stem}.json")
+
+    def finished(self) -> dict[str, dict[int, RunFiles]]:
+        """Return the evaluated runs of every cell by seed; cells by their folder below this one."""
+        pattern = Layout("*").run("*/*/*/seed*").results.removeprefix(f"{RESULTS}/")
+        found: dict[str, dict[int, RunFiles]] = {}
+        for results in sorted(self.path.glob(pattern)):
+            run = results.parent
+            cell, seed = str(run.parent.relative_to(self.path)), run.name.removeprefix("seed")
+            if Path(cell).parts[0] not in RESERVED and seed.isdecimal():
+                found.setdefault(cell, {})[int(seed)] = RunFiles(str(run))
+        return found
 
     def run(self, folder: str) -> RunFiles:
         """Files of a run, by the folder that a table names."""

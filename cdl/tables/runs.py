@@ -1,12 +1,13 @@
 """From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cdl.evaluation.metrics import prediction_metrics
+from cdl.evaluation.metrics import agreement, current, prediction_metrics
 from cdl.runtime.artifacts import (
     check_files,
     check_provenance,
@@ -19,23 +20,28 @@ from cdl.tables.costs import COST, RunFiles, cost_of, with_teachers, work_of
 from cdl.tables.costs import markdown as costs_for_people
 
 NOT_RUN = "not run"
+AGREEMENT = {"teacher_agreement": "run", "none_teacher_agreement": "none_run"}
 METRICS = [
     "final_average_accuracy",
     "last_accuracy",
     "average_incremental_accuracy",
     "learning_accuracy",
-    "forgetting_published",
-    "forgetting",
+    "backward_transfer",
     "forgetting_max",
+    "forgetting_published",
     "task_incremental_accuracy",
     "calibration_error",
+    "negative_log_likelihood",
+    "brier_score",
+    *AGREEMENT,
 ]
 NOTE = (
     "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
     "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
-    "tasks since they were learnt, task-incremental accuracy that among the classes of an "
-    "image's own task, calibration error the mean distance of accuracy and probability "
-    "(15 bins), both after the last task. The protocol is a hash of data, classes, views, "
+    "tasks from their best accuracy (Chaudhry et al., 2018), task-incremental accuracy that among "
+    "the classes of an image's own task, calibration error the mean distance of accuracy and "
+    "probability (15 bins), empty for a ridge, whose outputs are no probabilities. The protocol "
+    "is a hash of data, classes, views, "
     "normalisation, schedule and the learner's own weights: numbers with the same one can be "
     "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
     "variant, or what differs from the defaults."
@@ -44,7 +50,7 @@ INTERVALS = [  # of `cdl.report.intervals`
     f"{name}{end}"
     for name in ("accuracy", "gain", "gap", "closed")
     for end in ("", "_low", "_high")
-]
+] + ["gain_p", "gain_p_holm"]
 IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
 _WHOSE = ["role", "query", "labels", "teacher_labels", "teacher_method"]
 _WHOSE += ["method_options", "kd_options"]
@@ -138,6 +144,8 @@ def write_collected(
     """
     found = read_results(rows, results)
     runs = [complete(run, files(row["run"])) for row, run in zip(rows, found, strict=True)]
+    predicted = cache(lambda run: read_predictions(files(run)))
+    runs = [_with_agreement(run, row, predicted) for row, run in zip(rows, runs, strict=True)]
     table, curves, cost, protocols = tables_of(rows, runs, costs, files)
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
@@ -180,11 +188,34 @@ def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
     Raises:
         CdlError: the predictions are needed and are not those of its results.
     """
+    run = {**run, "metrics": current(run["metrics"])}
     if "per_class" in run:
-        return dict(run)
+        return run
     tasks = run["learner"]["stream"]["tasks"]
     found = prediction_metrics(read_predictions(files), run["classes"], tasks)
     return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
+
+
+def _with_agreement(
+    run: Mapping[str, Any], row: Mapping[str, Any], predicted: Callable[[str], pd.DataFrame]
+) -> dict[str, Any]:
+    """Return a run's results with its agreement with its teacher, and the undistilled student's.
+
+    Args:
+        run: content of its `results.json`.
+        row: columns that identify it, and the folders of the runs it builds on.
+        predicted: from a run's folder to its predictions.
+    """
+    if not row["teacher_run"]:
+        return dict(run)
+    teacher = predicted(row["teacher_run"]).set_index("image")["predicted"]
+    found = dict(run["metrics"])
+    for name, link in AGREEMENT.items():
+        if row[link]:
+            own = predicted(row[link]).set_index("image")["predicted"]
+            images = own.index.intersection(teacher.index)
+            found[name] = agreement(own[images].to_numpy(), teacher[images].to_numpy())
+    return {**run, "metrics": found}
 
 
 def results_of(
@@ -198,7 +229,8 @@ def results_of(
             protocol = {**row["protocol"], "data": run["data"]}
             short = fingerprint(protocol)[:8]
             protocols[short] = protocol
-            numbers = {name: run["metrics"].get(name, float("nan")) for name in METRICS}
+            known = current(run["metrics"])
+            numbers = {name: known.get(name, float("nan")) for name in METRICS}
             numbers["trainable_parameters"] = run["trainable_parameters"]
         identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
         records.append({**identity, **numbers, **whose, "protocol": short, **links})
@@ -223,8 +255,10 @@ def read(path: str | Path, record: str | Path) -> pd.DataFrame:
         path,
         dtype=dict.fromkeys(text, str),
         keep_default_na=False,
-        na_values=dict.fromkeys([*METRICS, *COST, *INTERVALS], ""),
+        na_values=dict.fromkeys([*METRICS, "forgetting", *COST, *INTERVALS], ""),
     )
+    if "forgetting" in table:  # until version 0.2, the negative backward transfer
+        table["backward_transfer"] = -table.pop("forgetting")
     return table
 
 
@@ -316,7 +350,7 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
                 **({"labels a class": f"{row['labels']}{taught}"} if few else {}),
                 **names_of(row),
                 "final average accuracy": shown(row, "final_average_accuracy"),
-                "forgetting": shown(row, "forgetting"),
+                "forgetting": shown(row, "forgetting_max"),
                 "task-incremental accuracy": shown(row, "task_incremental_accuracy"),
                 "calibration error": shown(row, "calibration_error"),
                 "gain over none": shown(row, "gain_over_none"),

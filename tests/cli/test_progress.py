@@ -162,7 +162,8 @@ def test_the_summary_shows_every_mean_its_interval_and_where_to_go_on(tmp_path):
 
     class Outputs:
         csv, md, tex = (report.tables.summary(kind) for kind in ("csv", "md", "tex"))
-        intervals, record = report.tables.intervals, report.tables.record("summary")
+        intervals, contrasts = report.tables.intervals, report.tables.contrasts
+        record = report.tables.record("summary")
 
     made = Tables(report.tables.results, report.tables.protocols)
     write_summary_and_intervals(made, Outputs, RunFiles)

@@ -80,8 +80,8 @@ def test_every_domain_is_a_task_of_all_classes(root, tmp_path, inputs):
         assert row == pytest.approx(own)
     numbers = results["metrics"]
     assert numbers["task_incremental_accuracy"] == pytest.approx(numbers["final_average_accuracy"])
-    assert numbers["forgetting"] == pytest.approx(
-        np.mean([matrix[t][t] - matrix[2][t] for t in range(2)])
+    assert numbers["backward_transfer"] == pytest.approx(
+        np.mean([matrix[2][t] - matrix[t][t] for t in range(2)])
     )
     assert results["task_confusion"] == [[6, 0, 0], [0, 6, 0], [0, 0, 6]]
     in_domain = predictions.groupby("task")["file"].agg(

@@ -63,7 +63,7 @@ def test_a_joint_run_is_one_task(lab):
     here.learn_all(run)
     results, _ = here.evaluate(run)
     assert len(results["matrix"]) == 1
-    assert results["metrics"]["forgetting"] is None
+    assert results["metrics"]["backward_transfer"] is None
 
 
 def test_a_student_starts_like_the_undistilled_one_but_not_like_its_teacher(lab):

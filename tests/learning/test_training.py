@@ -89,14 +89,14 @@ def test_metrics_on_the_documented_matrix():
     assert found["learning_accuracy"] == 86.75
     assert found["forgetting_published"] == 6.5
     assert found["last_accuracy"] == pytest.approx((80 + 78 + 79 + 3 * 84) / 6)
-    assert found["forgetting"] == pytest.approx(8.667, abs=1e-3)
+    assert found["backward_transfer"] == pytest.approx(-8.667, abs=1e-3)
     assert found["forgetting_max"] == pytest.approx(9.333, abs=1e-3)
 
 
 def test_metrics_of_one_task():
     found = metrics(np.array([[70.0]]), [5])
     assert found["final_average_accuracy"] == 70
-    assert math.isnan(found["forgetting"])
+    assert math.isnan(found["backward_transfer"])
     assert math.isnan(found["forgetting_max"])
 
 

@@ -7,7 +7,7 @@ from study import make_study
 
 from cdl.report import figures
 from cdl.report.figures import HeldOut
-from cdl.report.intervals import intervals, reading
+from cdl.report.intervals import answers_of, intervals, reading
 from cdl.report.style import panels_of
 from cdl.runtime.artifacts import read_json
 from cdl.tables.runs import differences
@@ -17,6 +17,9 @@ TEST = HeldOut(200, 12.5)
 
 def predictions(run):
     return pd.read_parquet(f"{run}/predictions.parquet")
+
+
+ANSWERS = answers_of(predictions)
 
 
 @pytest.fixture
@@ -30,17 +33,17 @@ def drawn(monkeypatch):
 def test_nothing_to_compare_with_is_said(tmp_path, drawn):
     results, *_ = make_study(tmp_path, methods=["l2p"])
     alone = results[results["kd"] != "none"]
-    cells = intervals(alone, predictions)
+    cells = intervals(alone, ANSWERS)
     assert cells["gain"].isna().all()
-    assert "nothing is compared" in reading(cells)
+    assert "nothing to compare" in reading(cells)
     figures.gain_over_none(cells, differences(alone), TEST, [])
-    assert "no distilled student" in drawn[0].texts[0].get_text()
+    assert "no undistilled baseline" in drawn[0].texts[0].get_text()
 
 
 def test_who_sees_only_the_figure_knows_data_pair_n_and_interval(tmp_path, drawn):
     results, curves, *_ = make_study(tmp_path)
     figures.accuracy_over_tasks(curves, TEST, [])
-    figures.gain_over_none(intervals(results, predictions), differences(results), TEST, [])
+    figures.gain_over_none(intervals(results, ANSWERS), differences(results), TEST, [])
     for figure, interval in zip(drawn, ["band from lowest to highest seed", "95 %"], strict=True):
         note = figure.get_suptitle().replace("\n", " ")
         assert note.startswith("digits, 4 tasks; 200 test images; big to small; n = 2 seeds; ")
@@ -75,13 +78,14 @@ def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
     assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}
     assert set(rows[rows["kd"] != "none"]["teacher_method"]) == {"apt"}
     assert len(rows) == 2 + 2 + 4  # teacher, none, two distillers; of two seeds
-    gains = intervals(both, lambda run: predictions(run.removesuffix("x"))).dropna(subset="gain")
+    answers = answers_of(lambda run: predictions(run.removesuffix("x")))
+    gains = intervals(both, answers).dropna(subset="gain")
     assert gains.groupby("teacher_method").size().to_dict() == {"": 4, "apt": 2}
 
 
 def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
     results, _, cost, _ = make_study(tmp_path)
-    table = intervals(results, predictions).dropna(subset="gain")
+    table = intervals(results, ANSWERS).dropna(subset="gain")
     figures.gain_over_none(table, differences(results), TEST, [])
     figures.cost_against_accuracy(results, cost, [])
     gain, costs = drawn

@@ -3,25 +3,23 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from study import make_study
 
-from cdl.report.intervals import intervals, reading
-from cdl.tables.bootstrap import Answers, accuracies, interval
+from cdl.report.intervals import answers_of, contrasts, intervals, reading
+from cdl.tables.crossed import holm
 
 
 def predictions(run):
     return pd.read_parquet(f"{run}/predictions.parquet")
 
 
-def answers(*tasks):
-    """Answers of a run, given for each task which of its images are right."""
-    owner = np.repeat(np.arange(len(tasks)), list(map(len, tasks)))
-    return Answers(np.arange(owner.size), owner, np.concatenate(tasks))
+ANSWERS = answers_of(predictions)
 
 
 def test_every_mean_has_an_interval_around_it(tmp_path):
     results, *_ = make_study(tmp_path)
-    table = intervals(results, predictions)
+    table = intervals(results, ANSWERS)
     means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
     assert table["accuracy"].to_numpy() == pytest.approx(means.to_numpy())
     assert (table["accuracy_low"] < table["accuracy"]).all()
@@ -32,45 +30,45 @@ def test_every_mean_has_an_interval_around_it(tmp_path):
     by_cell = table.set_index(["method", "kd", "role"])["accuracy"]
     gain = by_cell["apt", "dkd", "student"] - by_cell["apt", "none", "student"]
     assert table["gain"].iloc[-1] == pytest.approx(gain)
-    assert table.equals(intervals(results, predictions))  # drawn with a seed
 
 
 def test_one_seed_has_an_interval_over_test_images(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=3, images=40)
-    row = intervals(results, predictions).dropna(subset="gain").iloc[0]
+    row = intervals(results, ANSWERS).dropna(subset="gain").iloc[0]
     assert row["over"] == "test images"
     own, none = (predictions(f"{tmp_path}/l2p/{name}/seed0") for name in ("kd", "none"))
     difference = (own["correct"].astype(int) - none["correct"].astype(int)).to_numpy()
     assert row["gain"] == pytest.approx(100 * difference.mean())
-    rng = np.random.default_rng(0)  # a stratified bootstrap over images, paired
-    draws = rng.integers(0, 40, (4000, 3, 40)) + 40 * np.arange(3)[:, None]
-    spread = 100 * difference[draws].mean(axis=(1, 2)).std()
-    assert (row["gain_high"] - row["gain_low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.06)
+    standard_error = 100 * difference.std(ddof=1) / len(difference) ** 0.5
+    half = stats.t.ppf(0.975, len(difference) - 1) * standard_error
+    assert row["gain_high"] - row["gain"] == pytest.approx(half)
+    assert row["gain"] - row["gain_low"] == pytest.approx(half)
 
 
-def test_pairing_leaves_only_what_differs():
-    right = np.arange(400) % 2 == 0
-    better = right | (np.arange(400) % 10 == 1)
-    drawn = accuracies([{"own": answers(better), "none": answers(right)}])
-    alone = np.std(drawn["own"][1:])
-    assert (drawn["own"] - drawn["none"])[0] == pytest.approx(10)
-    assert np.std((drawn["own"] - drawn["none"])[1:]) < 0.7 * alone
+def test_gains_are_corrected_within_a_dataset(tmp_path):
+    results, *_ = make_study(tmp_path)
+    table = intervals(results, ANSWERS).dropna(subset="gain_p")
+    assert len(table) == 4  # two methods with two distillers each: one family
+    assert table["gain_p_holm"].to_list() == pytest.approx(holm(table["gain_p"].to_list()))
+    elsewhere = results.assign(labels=np.where(results["method"] == "apt", "10", "all"))
+    alone = intervals(elsewhere, ANSWERS).dropna(subset="gain_p")
+    for _, family in alone.groupby("labels"):
+        assert family["gain_p_holm"].to_list() == pytest.approx(holm(family["gain_p"].to_list()))
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
-def test_seeds_spread_the_mean_as_their_variance_says(n):
-    """Without differences between images, what is left is the variance of a mean of n seeds."""
-    reached = [float(s % 2 == 0) for s in range(n)]
-    drawn = accuracies([{"own": answers(np.full(5, r))} for r in reached])["own"]
-    assert drawn[0] == pytest.approx(100 * np.mean(reached))
-    assert np.var(drawn[1:]) == pytest.approx(1e4 * np.var(reached, ddof=1) / n, rel=0.1)
-
-
-def test_seeds_may_be_tested_on_different_images():
-    first = answers(np.ones(4, bool), np.zeros(4, bool))
-    second = first._replace(image=first.image + 2)
-    value, low, high = interval(accuracies([{"own": first}, {"own": second}])["own"])
-    assert (value, low, high) == pytest.approx((50, 50, 50))
+def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
+    results, *_ = make_study(tmp_path, methods=["l2p"])
+    tested = dict.fromkeys(results["run"], "b" * 64)
+    table = contrasts(results, ANSWERS, tested).set_index(["first", "second"])
+    assert len(table) == 6
+    row = table.loc[(f"{tmp_path}/l2p/none", f"{tmp_path}/l2p/kd")]
+    gain = intervals(results, ANSWERS).set_index(["kd", "role"]).loc[("kd", "student")]
+    assert -row["difference"] == pytest.approx(gain["gain"])
+    assert (-row["high"], -row["low"]) == pytest.approx((gain["gain_low"], gain["gain_high"]))
+    assert row["p"] == pytest.approx(gain["gain_p"])
+    assert (row["seeds"], row["images"]) == (2, 200)
+    other = {run: "c" * 64 if "/big/" in run else "b" * 64 for run in tested}
+    assert len(contrasts(results, ANSWERS, other)) == 3
 
 
 def study_of(tmp_path, shares):
@@ -85,24 +83,42 @@ def study_of(tmp_path, shares):
         name = run.split("/")[-2]
         return predictions(run).assign(correct=orders[name == "big"] < 400 * shares[name])
 
-    return intervals(results, made)
+    return intervals(results, answers_of(made))
 
 
-def test_the_reading_says_what_share_of_the_gap_every_distiller_closes(tmp_path):
+def test_the_reading_names_who_is_better_and_by_how_much(tmp_path):
     cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38})
     kd = cells[cells["kd"] == "kd"].iloc[0]
     assert kd["closed"] == pytest.approx(25, abs=1)
     assert kd["closed_low"] < kd["closed"] < kd["closed_high"]
-    sentence = reading(cells)
+    text = reading(cells)
+    gain = f"({kd['gain_low']:.1f} to {kd['gain_high']:.1f}), p < 0.001"
+    assert text.startswith(f"kd is 10.0 points better than the undistilled student {gain}")
     share = f"{kd['closed']:.0f} % ({kd['closed_low']:.0f} to {kd['closed_high']:.0f})"
-    assert (
-        f"distillation closes: kd {share}, dkd −" in sentence
-    )  # what does not help stands there too
-    assert sentence.endswith("; 95 % intervals, 1 seed.")
+    assert f"closes {share} of the gap to the teacher" in text
+    assert "dkd is 2.0 points worse (" in text
+    assert "over test images, 1 seed" in text
+
+
+def test_the_reading_never_claims_a_share_for_a_distiller_that_does_not_help(tmp_path):
+    cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.401, "dkd": 0.3})
+    text = reading(cells)
+    assert text.startswith("No distiller beats the undistilled student here; dkd is 10.0 points")
+    assert "not significantly different from it: kd +0.2 (" in text
+    assert "closes" not in text and "%" not in text.replace("95 %", "")
 
 
 def test_a_teacher_that_is_not_surely_better_leaves_no_gap_to_close(tmp_path):
     cells = study_of(tmp_path, {"big": 0.41, "none": 0.4, "kd": 0.5, "dkd": 0.38})
     assert cells["closed"].isna().all() and cells["gap"].notna().any()
-    assert reading(cells).startswith("The teacher is not surely better")
-    assert ": kd +10.0 (+" in reading(cells)
+    reasons = set(cells.loc[cells["gap"].notna(), "not_closed"])
+    assert reasons == {"the gap to the teacher is under 4 of its standard errors"}
+    assert "not significantly better than the undistilled student" in reading(cells)
+    assert "closes" not in reading(cells)
+
+
+def test_a_student_with_few_labels_is_said_to_see_more_than_the_undistilled_one(tmp_path):
+    shares = {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38}
+    cells = study_of(tmp_path, shares)
+    assert "without a label" not in reading(cells)
+    assert "not that of the distillation loss alone" in reading(cells.assign(labels="10"))

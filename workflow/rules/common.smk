@@ -5,6 +5,7 @@ import re
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from cdl import EVALUATION
 from cdl.data import FORMAT
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, overlay, resolve

@@ -29,6 +29,7 @@ rule evaluate:
         query_names=lambda w: [c.backbone for c in INPUTS.of(run_of(w)).test_queries],
         teacher_query=lambda w: run_of(w).mapped_query,
         images_per_class=lambda w: GRID.test_images_per_class(w.dataset),
+        revision=EVALUATION,
     script:
         "../scripts/evaluate.py"
 
@@ -36,6 +37,7 @@ rule evaluate:
 rule collect:
     input:
         results=INPUTS.collected["results"],
+        predictions=INPUTS.collected["predictions"],
         costs=[file for files in INPUTS.collected["costs"] for file in files],
     output:
         results=TABLES.results,

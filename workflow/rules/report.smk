@@ -100,6 +100,7 @@ rule page:
         classes=TABLES.classes,
         cost_record=TABLES.record("cost"),
         intervals=TABLES.intervals,
+        contrasts=TABLES.contrasts,
         summary_record=TABLES.record("summary"),
         protocols=TABLES.protocols,
         runs=INPUTS.collected["results"],

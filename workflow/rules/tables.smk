@@ -12,9 +12,11 @@ rule tabulate:
         results=TABLES.results,
         protocols=TABLES.protocols,
         runs=INPUTS.collected["results"],
+        predictions=INPUTS.collected["predictions"],
     output:
         **{kind: TABLES.summary(kind) for kind in layout.SUMMARIES},
         intervals=TABLES.intervals,
+        contrasts=TABLES.contrasts,
         record=TABLES.record("summary"),
     log:
         TABLES.log("tabulate"),

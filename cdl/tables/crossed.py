@@ -1,0 +1,234 @@
+"""Intervals of means over seeds and test images, two crossed random effects.
+
+All runs of a cell are tested on the same images, so that their outcomes are a matrix `X` of n seeds
+times N images. The variance of its mean is estimated from the variance components of a two-way
+layout (Searle, Casella and McCulloch, *Variance Components*, 1992)::
+
+    a = var(means of seeds) / n          b = var(means of images) / N
+    r = interaction mean square / (n N), with (n - 1)(N - 1) degrees of freedom
+    V = max(a + b - r, b)                df = max(1, V^2 / (a^2 / (n - 1) + b^2 / (N - 1)))
+
+and the interval is the mean -+ t(0.975, df) sqrt(V), with the degrees of freedom of Satterthwaite
+(1946). `a` and `b` both contain the interaction once, hence `- r`; the floor `b` keeps an interval
+from being narrower than that of the test images alone. With one seed only the images vary.
+A difference of two learners is the same computation on the difference of their matrices.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import t as student_t
+
+LEVEL = 0.95
+SURE_GAP = 4.0  # standard errors that a gap needs before shares of it are given
+OVER_BOTH, OVER_IMAGES, OVER_SEEDS = "seeds and test images", "test images", "seeds"
+
+Matrix = NDArray[np.float64]
+
+
+class Answers(NamedTuple):
+    """Predictions of one run.
+
+    Attributes:
+        image: `[N]`, indices of the images in the test split.
+        task: `[N]`, the task of each image.
+        correct: `[N]`, whether its class was predicted.
+    """
+
+    image: NDArray[Any]
+    task: NDArray[Any]
+    correct: NDArray[Any]
+
+    def of(self, images: NDArray[Any]) -> "Answers":
+        """Return the answers for some images, in the order of their indices."""
+        if np.array_equal(self.image, images):
+            return self
+        order = np.argsort(self.image)
+        rows = order[np.isin(self.image[order], images)]
+        return Answers(self.image[rows], self.task[rows], self.correct[rows])
+
+
+class Interval(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """A mean with its uncertainty.
+
+    Attributes:
+        value: the mean.
+        variance: of the mean; NaN if it cannot be estimated.
+        df: degrees of freedom of the variance.
+    """
+
+    value: float
+    variance: float
+    df: float
+
+    @property
+    def interval(self) -> Interval:
+        """Return the 95 % interval."""
+        half = _quantile(self.df) * np.sqrt(self.variance)
+        return Interval(self.value, float(self.value - half), float(self.value + half))
+
+    @property
+    def p(self) -> float:
+        """Return the two-sided p value of the hypothesis that the mean is zero."""
+        if self.variance == 0:
+            return float(self.value == 0)
+        return float(2 * student_t.sf(abs(self.value) / np.sqrt(self.variance), self.df))
+
+
+def outcomes(runs: Sequence[Answers]) -> Matrix:
+    """Return the outcomes of one cell, a run per seed.
+
+    Returns:
+        `[n, N]`, in percent: 0 or 1 for each image, weighted so that the mean of a row is the mean
+        over tasks of that run's accuracies, also where tasks differ in size. Columns are images in
+        the order of their indices. Runs that were tested on different images cannot be crossed:
+        they give `[n, 1]`, their accuracies.
+    """
+    ordered = [run.of(np.sort(run.image)) for run in runs]
+    rows = [_weighted(run) for run in ordered]
+    if any(not np.array_equal(run.image, ordered[0].image) for run in ordered):
+        return np.array([[row.mean()] for row in rows])
+    return np.stack(rows)
+
+
+def paired(first: Sequence[Answers], second: Sequence[Answers]) -> Matrix:
+    """Return the outcomes of one cell minus those of another, seed by seed.
+
+    Args:
+        first: runs of a cell.
+        second: runs of another with the same seeds, in the same order.
+
+    Returns:
+        As `outcomes`, over the images that both were tested on.
+    """
+    common = [
+        np.intersect1d(one.image, other.image) for one, other in zip(first, second, strict=True)
+    ]
+    mine, others = (
+        outcomes([run.of(images) for run, images in zip(runs, common, strict=True)])
+        for runs in (first, second)
+    )
+    return mine - others
+
+
+def over(values: Matrix) -> str:
+    """Return what the interval of some outcomes is taken over."""
+    if values.shape[0] == 1:
+        return OVER_IMAGES
+    return OVER_BOTH if values.shape[1] > 1 else OVER_SEEDS
+
+
+def estimate(values: Matrix) -> Estimate:
+    """Return the mean of outcomes `[n, N]` with its variance.
+
+    One seed varies over the images alone, one column over the seeds alone.
+    """
+    return _estimate(float(values.mean()), _components(values, values), values.shape)
+
+
+def share(gain: Matrix, gap: Matrix) -> Interval | str:
+    """Return which percentage of a gap a gain closes, with its interval (Fieller, 1954).
+
+    The interval holds every share `s` for which the mean of `gain - s gap` does not differ
+    significantly from zero.
+
+    Args:
+        gain: outcomes of a distilled student minus those of the undistilled one.
+        gap: outcomes of the teacher minus those of the undistilled student.
+
+    Returns:
+        The share, or why none is given: its gap is under `SURE_GAP` standard errors, or the
+        interval has no end.
+    """
+    whole = estimate(gap)
+    error = float(np.sqrt(whole.variance))
+    if not whole.value > 0:
+        return "the teacher is not better than the undistilled student"
+    if not whole.value >= SURE_GAP * error:
+        return f"the gap to the teacher is under {SURE_GAP:g} of its standard errors"
+    parts = [_components(x, y) for x, y in ((gain, gain), (gain, gap), (gap, gap))]
+
+    def excess(s: float) -> float:
+        """Return how far the mean of `gain - s gap` is outside of its interval, squared."""
+        mixed = parts[0] - 2 * s * parts[1] + s * s * parts[2]
+        found = _estimate(float(gain.mean() - s * gap.mean()), mixed, gain.shape)
+        return float(found.value**2 - _quantile(found.df) ** 2 * found.variance)
+
+    if not whole.value**2 > _quantile(whole.df) ** 2 * whole.variance:
+        return "the interval of the share has no end with so few seeds"
+    value = float(gain.mean() / gap.mean())
+    ends = [_root(excess, value, step) for step in (-0.05, 0.05)]
+    return Interval(100 * value, 100 * ends[0], 100 * ends[1])
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm, 1979); NaN stays NaN and does not count."""
+    given = np.asarray(p, dtype=float)
+    order = np.argsort(given)[: int(np.isfinite(given).sum())]
+    corrected, least = np.full(len(given), np.nan), 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * given[index]))
+        corrected[index] = least
+    return [float(x) for x in corrected]
+
+
+def _weighted(run: Answers) -> Matrix:
+    tasks, which, sizes = np.unique(run.task, return_inverse=True, return_counts=True)
+    weights = 100 * len(run.task) / (len(tasks) * sizes[which])
+    return np.asarray(weights * run.correct, dtype=float)
+
+
+def _components(x: Matrix, y: Matrix) -> NDArray[np.float64]:
+    """Return `a`, `b` and `r` of the covariance of two means; what cannot vary is 0."""
+    n, images = x.shape
+    a = _covariance(x.mean(1), y.mean(1)) / n
+    b = _covariance(x.mean(0), y.mean(0)) / images
+    if n == 1 or images == 1:
+        return np.array([a, b, 0.0])
+    left, right = (z - z.mean(1, keepdims=True) - z.mean(0) + z.mean() for z in (x, y))
+    r = float((left * right).sum()) / ((n - 1) * (images - 1)) / (n * images)
+    return np.array([a, b, r])
+
+
+def _covariance(x: Matrix, y: Matrix) -> float:
+    if len(x) < 2:
+        return 0.0
+    return float((x - x.mean()) @ (y - y.mean()) / (len(x) - 1))
+
+
+def _estimate(value: float, components: NDArray[np.float64], shape: tuple[int, ...]) -> Estimate:
+    n, images = shape
+    a, b, r = (float(part) for part in components)
+    if n == 1 and images == 1:
+        return Estimate(value, float("nan"), float("nan"))
+    if n == 1:
+        return Estimate(value, b, images - 1)
+    if images == 1:
+        return Estimate(value, a, n - 1)
+    variance = max(a + b - r, b)
+    spread = a**2 / (n - 1) + b**2 / (images - 1)
+    return Estimate(value, variance, max(1.0, variance**2 / spread) if spread > 0 else 1.0)
+
+
+def _quantile(df: float) -> float:
+    return float(student_t.ppf((1 + LEVEL) / 2, df))
+
+
+def _root(excess: Any, start: float, step: float) -> float:
+    """Return where `excess`, negative at the start, becomes positive in the direction of a step."""
+    end = start + step
+    while excess(end) <= 0:
+        step *= 2
+        end = start + step
+    return float(brentq(excess, start, end, xtol=1e-9))
