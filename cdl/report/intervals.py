@@ -121,7 +121,8 @@ def write_summary_and_intervals(
 
 def _numbers(runs: Mapping[str, list[Answers]]) -> dict[str, Any]:
     """Return the columns of a cell from its runs and those it is compared with, by seed."""
-    found: dict[str, Interval] = {"accuracy": estimate(outcomes(runs["own"])).interval}
+    value, low, high = estimate(outcomes(runs["own"])).interval
+    found = {"accuracy": Interval(value, max(0.0, low), min(100.0, high))}  # no accuracy is outside
     more: dict[str, Any] = {}
     if "none" in runs:
         gain = paired(runs["own"], runs["none"])

@@ -194,7 +194,7 @@ def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
     cells = list(dict.fromkeys([*table["first"], *table["second"]]))
     position = {cell: i for i, cell in enumerate(cells)}
     rows = [
-        [position[row[0]], position[row[1]], *(float(f"{x:.4g}") for x in row[2:6]), *row[6:]]
+        [position[row[0]], position[row[1]], *(float(f"{x:.6g}") for x in row[2:6]), *row[6:]]
         for row in table[CONTRASTS].itertuples(index=False, name=None)
     ]
     return {"cells": cells, "rows": rows}

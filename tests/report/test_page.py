@@ -7,12 +7,15 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import open_browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from study import PROTOCOL, write_study_page
+
+from cdl.report.intervals import answers_of, contrasts
 
 AXE = files("axe_playwright_python") / "axe.min.js"  # axe-core; its Playwright is not used
 CONFIGURATION = "name: study\ntraining: {lr: 0.005}  # </script><b>\n"
@@ -134,6 +137,24 @@ def test_filters_narrow_and_clear(page):
     one(page, "button[type=reset]").click()
     assert one(page, "#count").text == "16 of 16 runs"
     assert len(find(page, "#runs tbody tr")) == 16
+
+
+def test_any_two_rows_are_compared(page, study):
+    folder, results = study
+    answers = answers_of(lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
+    table = contrasts(results, answers, dict.fromkeys(results["run"], "b"))
+    pair = table.set_index(["first", "second"]).loc[(f"{folder}/l2p/none", f"{folder}/apt/dkd")]
+    choose(page, "first", "digits, l2p, none, small")
+    choose(page, "second", "digits, apt, dkd (alpha=0.9), big → small")
+    text = one(page, "#contrast").text.replace("−", "-")
+    assert f"First minus second: {pair['difference']:+.2f} points" in text
+    assert f"({pair['low']:+.2f} to {pair['high']:+.2f})" in text
+    assert text.endswith("2 seeds, 200 test images.")
+    choose(page, "first", "digits, apt, dkd (alpha=0.9), big → small")
+    assert one(page, "#contrast").text == "Choose two different rows."
+    choose(page, "second", "digits, l2p, none, small")
+    text = one(page, "#contrast").text.replace("−", "-")
+    assert f"First minus second: {-pair['difference']:+.2f} points" in text
 
 
 def test_a_row_opens_curve_matrix_protocol_and_files(page, study):
@@ -283,7 +304,7 @@ def test_the_first_screen_says_what_was_compared_how_it_came_out_how_sure_and_th
     assert [words[0] for words in shown] == [f"{x:.1f}" for x in means]
     assert all(float(low) < float(x) < float(high) for x, low, _, high in shown)
     assert "chance 12.5 %" in one(page, ".forest tfoot").text
-    assert "2 seeds." in one(page, ".reading").text
+    assert "over seeds and test images, 2 seeds" in one(page, ".reading").text
 
 
 def test_methods_that_distil_nothing_are_bounds_beside_those_that_do(tmp_path):
