@@ -169,7 +169,7 @@ def reading(cells: pd.DataFrame) -> str:
 def _better(name: str, row: Mapping[Any, Any]) -> str:
     text = f"{name} is {row['gain']:.1f} points better than the undistilled student "
     text += f"({row['gain_low']:.1f} to {row['gain_high']:.1f}), {_p(row)}"
-    if pd.notna(row["closed"]):
+    if pd.notna(row["closed"]) and row["labels"] == "all":  # else not by the loss alone
         text += f", and closes {_range(row, 'closed')} of the gap to the teacher"
     return text
 
