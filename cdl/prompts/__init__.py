@@ -1,12 +1,15 @@
-"""Prompt methods: one file each, found in this table. Those of other packages stand behind it.
+"""Prompt methods, found in this table. Those of other packages stand behind it.
 
-No torch is imported.
+A method is two files: `NAME.py` with its module, and `NAME_facts.py` with all that planning knows
+of it. No torch is imported here or there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cdl.backbones.shape import BackboneShape
+from cdl.runtime.facts import Facts, refuse
 from cdl.runtime.registry import Registry, load
 
 if TYPE_CHECKING:
@@ -14,10 +17,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PromptFacts:
-    """What planning knows of a method, stated once.
+class Prompting:
+    """A run, as the `check` of a method sees it.
 
-    path: `module:Class`.
+    options: of the method, all of them.
+    n_tasks: tasks of the stream.
+    backbone: name of the backbone that the prompts enter.
+    shape: its shape.
+    query_shape: shape of the backbone of the query.
+    memory: bytes that a job may take.
+    """
+
+    options: Mapping[str, Any]
+    n_tasks: int
+    backbone: str
+    shape: BackboneShape
+    query_shape: BackboneShape
+    memory: float
+
+
+def check_layers(run: Prompting, option: str = "layers") -> None:
+    """Refuse an option that lists blocks of which the backbone does not have all."""
+    last, depth = max(run.options.get(option, []), default=0), run.shape.depth
+    refuse(last >= depth, option, last, f"blocks 0 to {depth - 1} of {run.backbone!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFacts(Facts):
+    """What planning knows of a method, besides what all `Facts` hold.
+
     needs_query: whether its prompts depend on the query.
     gives_prefixes: whether blocks get prefixes, which a distiller may map.
     adds_to_class_token: whether it changes the class token's key and value, so that there must be
@@ -26,21 +54,16 @@ class PromptFacts:
     counts_tasks: whether its option `pool`, where it has a value, is shared by all tasks, so that
         their number must be known and one more changes all.
     trains: whether it learns by gradient steps; else its head is solved for.
-    options: fields of its block in the schema, by name; None for those here, whose schema has them.
-    description: of the block, with the paper; only beside `options`.
-    numerics: raised whenever its numbers change and nobody else's; by its package, if it has one.
+    check: calls `cdl.runtime.facts.refuse` on a run that cannot work.
     """
 
-    path: str
     needs_query: bool = True
     gives_prefixes: bool = True
     adds_to_class_token: bool = False
     merges: bool = False
     counts_tasks: bool = False
     trains: bool = True
-    options: Mapping[str, Any] | None = None
-    description: str = ""
-    numerics: int = 1
+    check: Callable[[Prompting], None] = check_layers
 
     def load(self) -> "type[PromptMethod]":
         """Import and return the class."""
@@ -48,28 +71,17 @@ class PromptFacts:
         return kind
 
 
-_OWN = {
-    "l2p": PromptFacts("cdl.prompts.l2p:L2P"),
-    "dual_prompt": PromptFacts("cdl.prompts.dual_prompt:DualPrompt"),
-    "coda_prompt": PromptFacts("cdl.prompts.coda_prompt:CodaPrompt", counts_tasks=True),
-    "apt": PromptFacts(
-        "cdl.prompts.apt:APT",
-        needs_query=False,
-        gives_prefixes=False,
-        adds_to_class_token=True,
-        merges=True,
-    ),
-    "one_prompt": PromptFacts("cdl.prompts.one_prompt:OnePrompt", needs_query=False),
-    "vq_prompt": PromptFacts("cdl.prompts.vq_prompt:VQPrompt"),
-    "ranpac": PromptFacts(
-        "cdl.prompts.ranpac:RanPAC",
-        needs_query=False,
-        gives_prefixes=False,
-        trains=False,
-        numerics=3,  # 1: ridges judged by the larger of two equal systems; 2: of any size
-    ),
-    "head_only": PromptFacts(
-        "cdl.prompts.head_only:HeadOnly", needs_query=False, gives_prefixes=False
-    ),
-}
-PROMPTS = Registry(_OWN, "cdl.prompts")
+PROMPTS = Registry(
+    PromptFacts,
+    {
+        "l2p": "cdl.prompts.l2p_facts:L2P",
+        "dual_prompt": "cdl.prompts.dual_prompt_facts:DUAL_PROMPT",
+        "coda_prompt": "cdl.prompts.coda_prompt_facts:CODA_PROMPT",
+        "apt": "cdl.prompts.apt_facts:APT",
+        "one_prompt": "cdl.prompts.one_prompt_facts:ONE_PROMPT",
+        "vq_prompt": "cdl.prompts.vq_prompt_facts:VQ_PROMPT",
+        "ranpac": "cdl.prompts.ranpac_facts:RANPAC",
+        "head_only": "cdl.prompts.head_only_facts:HEAD_ONLY",
+    },
+    "cdl.prompts",
+)

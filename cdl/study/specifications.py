@@ -47,10 +47,10 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> dict[str, An
     }
     kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
     kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
-    external = {block.name: facts.numerics for block, facts in kinds if facts.options is not None}
+    external = {block.name: facts.numerics for block, facts in kinds if not facts.built_in}
     if external:
         spec["external"] = external
-    own = ((block.name, facts) for block, facts in kinds if facts.options is None)
+    own = ((block.name, facts) for block, facts in kinds if facts.built_in)
     if revised := {name: facts.numerics for name, facts in own if facts.numerics > 1}:
         spec["revised"] = revised
     spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
