@@ -11,7 +11,7 @@ import pytest
 
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.sources.catalogue import SOURCES
 from cdl.study.configuration import schema
 
@@ -20,7 +20,7 @@ CDL = ROOT / "cdl"
 FILES = sorted(CDL.rglob("*.py"))
 
 # what a room may import besides itself: whole rooms, or single files of them
-FACTS = ["sources.__init__", "data.__init__", "prompts.__init__", "distillers.__init__"]
+FACTS = ["sources.__init__", "data.__init__", "methods.__init__", "distillers.__init__"]
 FACTS += ["runtime.facts"]
 BELOW = {
     "warm": [],
@@ -28,14 +28,15 @@ BELOW = {
     "sources": ["runtime"],
     "data": ["runtime", "sources"],
     "backbones": ["runtime"],
-    "prompts": ["runtime", "data", "backbones"],
-    "distillers": ["runtime", "data", "backbones", "prompts"],
-    "learners": ["runtime", "data", "backbones", "prompts", "distillers"],
-    "learning": ["runtime", "data", "backbones", "prompts", "distillers", "learners"],
-    "evaluation": ["runtime", "data", "backbones", "prompts.__init__", "learners", "learning"],
+    "methods": ["runtime", "data", "backbones"],
+    "prompts": ["methods"],  # its former name
+    "distillers": ["runtime", "data", "backbones", "methods"],
+    "learners": ["runtime", "data", "backbones", "methods", "distillers"],
+    "learning": ["runtime", "data", "backbones", "methods", "distillers", "learners"],
+    "evaluation": ["runtime", "data", "backbones", "methods.__init__", "learners", "learning"],
     "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
     + ["study.layout", FACTS[0]],
-    "continuation": ["runtime", "sources", "data", "distillers.__init__", "prompts.__init__"]
+    "continuation": ["runtime", "sources", "data", "distillers.__init__", "methods.__init__"]
     + ["learning", "evaluation", "deployment", "study.layout"],
     "demo": ["runtime", "sources.decoding", "deployment", "continuation", "study.layout"],
     "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
@@ -61,7 +62,7 @@ ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing im
 
 
 def name_of(path):
-    """`prompts.base` of `cdl/prompts/base.py`, `prompts.__init__` of the room's own file."""
+    """`methods.base` of `cdl/methods/base.py`, `methods.__init__` of the room's own file."""
     return ".".join(path.relative_to(CDL).with_suffix("").parts)
 
 
@@ -111,14 +112,14 @@ def test_a_room_imports_only_what_lies_below_it(room):
 def test_imports_inside_functions_and_for_types_are_seen(tmp_path):
     path = tmp_path / "x.py"
     path.write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cdl.prompts.base\n"
-        "def f():\n    from cdl.study import layout, runs\n    from cdl import prompts, nothing\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cdl.methods.base\n"
+        "def f():\n    from cdl.study import layout, runs\n    from cdl import methods, nothing\n"
     )
-    assert set(imports(path)) == {"prompts.base", "study.layout", "study.runs", "prompts.__init__"}
+    assert set(imports(path)) == {"methods.base", "study.layout", "study.runs", "methods.__init__"}
 
 
 @pytest.mark.parametrize(
-    "package", ["cdl.study", "cdl.tables", "cdl.report", "cdl.inventory", "cdl.prompts", "cdl.cli"]
+    "package", ["cdl.study", "cdl.tables", "cdl.report", "cdl.inventory", "cdl.methods", "cdl.cli"]
 )
 def test_planning_and_reporting_need_no_torch(package):
     room = CDL / package.split(".")[1]
@@ -126,7 +127,7 @@ def test_planning_and_reporting_need_no_torch(package):
     if package in ("cdl.study", "cdl.tables", "cdl.report", "cdl.inventory"):
         names += [f"{package}.{path.stem}" for path in room.glob("*.py")]
     code = f"import sys, {', '.join(names)}\n"
-    code += "from cdl.distillers import DISTILLERS\nfrom cdl.prompts import PROMPTS\n"
+    code += "from cdl.distillers import DISTILLERS\nfrom cdl.methods import PROMPTS\n"
     code += "assert len([*DISTILLERS.values(), *PROMPTS.values()]) >= 18  # loads all facts\n"
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -56,7 +56,7 @@ class DistillerFacts(Facts):
     """What planning, tables and figures know of a distiller, besides what all `Facts` hold.
 
     compares: which of both models' last block outputs it compares; `none` reads logits alone.
-    counts_tasks: as in `cdl.prompts.PromptFacts`.
+    counts_tasks: as in `cdl.methods.PromptFacts`.
     maps_prompts: whether it reads the teacher's prompts, also at prediction.
     suits_solve: whether its soft labels are logits that a method without gradient steps can take.
     check: calls `cdl.runtime.facts.refuse` on a run that cannot work.

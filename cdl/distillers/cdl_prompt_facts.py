@@ -2,7 +2,7 @@
 
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.kd_facts import SOFT
-from cdl.prompts.coda_prompt_facts import check_pool
+from cdl.methods.coda_prompt_facts import check_pool
 from cdl.runtime.facts import Look
 from cdl.runtime.options import choice, integer, tokens
 

@@ -21,7 +21,7 @@ import jsonschema
 import yaml
 
 from cdl.distillers import DISTILLERS, DistillerFacts
-from cdl.prompts import PROMPTS, PromptFacts
+from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.facts import Facts
 
 HERE = Path(__file__).parent

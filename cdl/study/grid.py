@@ -10,7 +10,7 @@ from typing import Any
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
 from cdl.distillers import DISTILLERS
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.runtime.facts import Facts
 from cdl.study import layout
 from cdl.study.configuration import (

@@ -7,7 +7,7 @@ from cdl import NUMERICS
 from cdl.data.order import until
 from cdl.distillers import DistillerFacts
 from cdl.learners.specs import BF16
-from cdl.prompts import PROMPTS, PromptFacts
+from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.sources import N_CLASSES, n_training_images
 from cdl.study.configuration import complete, preset, schema

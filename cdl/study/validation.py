@@ -13,7 +13,7 @@ from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
 from cdl.distillers import DISTILLERS, Distillation
-from cdl.prompts import PROMPTS, Prompting
+from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable
 from cdl.sources import N_CLASSES, n_training_images

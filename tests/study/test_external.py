@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from safetensors.numpy import load_file
 
-from cdl.prompts import PROMPTS, PromptFacts
+from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.registry import Registry
 from cdl.study.configuration import read, resolve, schema
 from cdl.study.grid import Grid
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKER = "import sys\nsys.modules['torch'] = None  # importing it is an ImportError\n"
 FACTS = """
 from cdl.distillers import DistillerFacts
-from cdl.prompts import PromptFacts
+from cdl.methods import PromptFacts
 from cdl.runtime.facts import Look, refuse
 
 def check(run):
@@ -49,7 +49,7 @@ MATCH = DistillerFacts(
 SHIFT = """
 import torch
 from torch import nn
-from cdl.prompts.base import PromptMethod, Prompts, halves
+from cdl.methods.base import PromptMethod, Prompts, halves
 
 class Shift(PromptMethod):
     layers = (0,)
@@ -76,7 +76,7 @@ class Match(Distiller):
         soft = F.mse_loss(output.logits[:, classes], teacher_output.logits)
         return losses | {"match": self.alpha * soft}
 """
-POINTS = "[cdl.prompts]\nshift = toy.facts:SHIFT\n[cdl.distillers]\nmatch = toy.facts:MATCH\n"
+POINTS = "[cdl.methods]\nshift = toy.facts:SHIFT\n[cdl.distillers]\nmatch = toy.facts:MATCH\n"
 CONFIG = """
 name: toy
 datasets:
@@ -149,6 +149,19 @@ print(json.dumps([specification(grid, run) for run in grid.runs]))
     ]
 
 
+def test_the_former_name_of_the_room_and_of_the_group_goes_on_working(site):
+    for file in [*(site / "toy").glob("*.py"), site / "toy_cdl-0.1.dist-info/entry_points.txt"]:
+        file.write_text(file.read_text().replace("cdl.methods", "cdl.prompts"))
+    answer = python(site, "-W", "default", "-m", "cdl", "list", "methods")
+    assert "shift        Toy (Nobody, 2026).\n" in answer.stdout
+    warning = "facts.py:3: DeprecationWarning: cdl.prompts is now cdl.methods: import it from there"
+    assert answer.stderr.count("DeprecationWarning") == 1 and warning in answer.stderr
+    code = "import cdl.methods.base as b; from cdl.methods import PROMPTS; " + (
+        "assert issubclass(PROMPTS['shift'].load(), b.PromptMethod)"
+    )
+    assert python(site, "-c", code).returncode == 0
+
+
 def test_an_option_of_another_package_is_checked_as_ours_are(site):
     (site.parent / "config.yaml").write_text(CONFIG.replace("length: 6", "length: 1"))
     answer = python(site, "-m", "cdl", "data", "config.yaml")
@@ -160,8 +173,8 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
     ("text", "sentence"),
     [
         (
-            "[cdl.prompts]\nl2p = toy.facts:SHIFT\n",
-            "cdl.prompts: the entry point 'l2p' of the package toy-cdl has the name of another one "
+            "[cdl.methods]\nl2p = toy.facts:SHIFT\n",
+            "cdl.methods: the entry point 'l2p' of the package toy-cdl has the name of another one "
             "that exists already: give it another name",
         ),
         (
@@ -175,8 +188,8 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
             "DistillerFacts: see CONTRIBUTING.md",
         ),
         (
-            "[cdl.prompts]\nshift = toy.nothing:SHIFT\n",
-            "cdl.prompts: the entry point 'shift' of the package toy-cdl cannot be loaded "
+            "[cdl.methods]\nshift = toy.nothing:SHIFT\n",
+            "cdl.methods: the entry point 'shift' of the package toy-cdl cannot be loaded "
             "(ModuleNotFoundError(\"No module named 'toy.nothing'\")): repair or remove it",
         ),
     ],
@@ -213,7 +226,7 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
         importlib.metadata.EntryPoint(name, "toy_facts:FACTS", "g") for name in ("x", "x", "apt")
     ]
     monkeypatch.setattr("cdl.runtime.registry.entry_points", lambda group_=None, **_: group)
-    registry = Registry(PromptFacts, {"apt": "cdl.prompts.apt_facts:APT"}, "g")
+    registry = Registry(PromptFacts, {"apt": "cdl.methods.apt_facts:APT"}, "g")
     assert registry["x"] is facts
     assert list(registry) == ["apt", "x"]
     assert registry["apt"] is PROMPTS["apt"]

@@ -1,9 +1,9 @@
 """No prompts: what planning knows of it."""
 
-from cdl.prompts import PromptFacts
+from cdl.methods import PromptFacts
 
 HEAD_ONLY = PromptFacts(
-    "cdl.prompts.head_only:HeadOnly",
+    "cdl.methods.head_only:HeadOnly",
     description="No prompts, only the head learns: a lower bound.",
     needs_query=False,
     gives_prefixes=False,

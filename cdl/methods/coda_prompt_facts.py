@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cdl.prompts import PromptFacts, Prompting, check_layers
+from cdl.methods import PromptFacts, Prompting, check_layers
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import blocks, integer, number, tokens
 
@@ -35,7 +35,7 @@ def check(run: Prompting) -> None:
 
 
 CODA_PROMPT = PromptFacts(
-    "cdl.prompts.coda_prompt:CodaPrompt",
+    "cdl.methods.coda_prompt:CodaPrompt",
     description="CODA-Prompt (Smith et al., CVPR 2023).",
     counts_tasks=True,
     options={

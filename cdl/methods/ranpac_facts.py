@@ -1,6 +1,6 @@
 """RanPAC: what planning knows of it."""
 
-from cdl.prompts import PromptFacts, Prompting
+from cdl.methods import PromptFacts, Prompting
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import choice, integer
 
@@ -17,7 +17,7 @@ def check(run: Prompting) -> None:
 
 
 RANPAC = PromptFacts(
-    "cdl.prompts.ranpac:RanPAC",
+    "cdl.methods.ranpac:RanPAC",
     description="RanPAC (McDonnell et al., NeurIPS 2023): a ridge on frozen random features, no "
     "gradient step; a bound.",
     needs_query=False,

@@ -1,6 +1,6 @@
 """L2P: what planning knows of it."""
 
-from cdl.prompts import PromptFacts, Prompting, check_layers
+from cdl.methods import PromptFacts, Prompting, check_layers
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import blocks, integer, tokens
 
@@ -13,7 +13,7 @@ def check(run: Prompting) -> None:
 
 
 L2P = PromptFacts(
-    "cdl.prompts.l2p:L2P",
+    "cdl.methods.l2p:L2P",
     description="Learning to Prompt (Wang et al., CVPR 2022).",
     options={
         "pool": integer(30, "Prompts in the pool.", minimum=1),

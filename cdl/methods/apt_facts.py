@@ -1,10 +1,10 @@
 """APT: what planning knows of it."""
 
-from cdl.prompts import PromptFacts
+from cdl.methods import PromptFacts
 from cdl.runtime.options import number
 
 APT = PromptFacts(
-    "cdl.prompts.apt:APT",
+    "cdl.methods.apt:APT",
     description="APT (Chen et al., ICCV 2025).",
     needs_query=False,
     gives_prefixes=False,

@@ -1,7 +1,7 @@
 """DualPrompt: what planning knows of it."""
 
-from cdl.prompts import PromptFacts, Prompting
-from cdl.prompts.one_prompt_facts import check_two_lists
+from cdl.methods import PromptFacts, Prompting
+from cdl.methods.one_prompt_facts import check_two_lists
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import blocks, integer, tokens
 
@@ -20,7 +20,7 @@ def check(run: Prompting) -> None:
 
 
 DUAL_PROMPT = PromptFacts(
-    "cdl.prompts.dual_prompt:DualPrompt",
+    "cdl.methods.dual_prompt:DualPrompt",
     description="DualPrompt (Wang et al., ECCV 2022).",
     options={
         "pool": integer(

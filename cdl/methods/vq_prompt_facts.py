@@ -1,10 +1,10 @@
 """VQ-Prompt: what planning knows of it."""
 
-from cdl.prompts import PromptFacts
+from cdl.methods import PromptFacts
 from cdl.runtime.options import blocks, integer, number, tokens
 
 VQ_PROMPT = PromptFacts(
-    "cdl.prompts.vq_prompt:VQPrompt",
+    "cdl.methods.vq_prompt:VQPrompt",
     description="VQ-Prompt (Jiao et al., NeurIPS 2024).",
     options={
         "pool": integer(10, "Prompts of each block.", minimum=1),

@@ -1,6 +1,6 @@
 """OnePrompt: what planning knows of it."""
 
-from cdl.prompts import PromptFacts, Prompting, check_layers
+from cdl.methods import PromptFacts, Prompting, check_layers
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import blocks, tokens
 
@@ -14,7 +14,7 @@ def check_two_lists(run: Prompting) -> None:
 
 
 ONE_PROMPT = PromptFacts(
-    "cdl.prompts.one_prompt:OnePrompt",
+    "cdl.methods.one_prompt:OnePrompt",
     description="OnePrompt (Huang et al., ICLR 2024), one prompt per block for all tasks.",
     needs_query=False,
     options={
