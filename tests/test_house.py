@@ -12,7 +12,7 @@ import pytest
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
-from cdl.sources.catalogue import SOURCES
+from cdl.sources import SOURCES
 from cdl.study.configuration import schema
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ BELOW = {
     "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
     "report": ["runtime", "tables", "distillers.__init__"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
-    + ["sources.folders", "data.order"]
+    + ["sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures", "learners.specs"],
     "tuning": ["runtime", "study", "tables", "report.style", "distillers.__init__"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
@@ -128,7 +128,9 @@ def test_planning_and_reporting_need_no_torch(package):
         names += [f"{package}.{path.stem}" for path in room.glob("*.py")]
     code = f"import sys, {', '.join(names)}\n"
     code += "from cdl.distillers import DISTILLERS\nfrom cdl.methods import PROMPTS\n"
-    code += "assert len([*DISTILLERS.values(), *PROMPTS.values()]) >= 18  # loads all facts\n"
+    code += "from cdl.sources import SOURCES\nbefore = set(sys.modules)\n"
+    code += "assert len([*DISTILLERS.values(), *PROMPTS.values(), *SOURCES.values()]) >= 26\n"
+    code += "assert not {'numpy', 'PIL', 'pyarrow', 'requests'} & (set(sys.modules) - before)\n"
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
@@ -247,7 +249,7 @@ def blocks():
     known = fields["distillers"]["properties"]
     yield from ((f"distillers.{k}", f, known[k]) for k, f in kinds.items())
     known = dataset["source"]["properties"]
-    yield from ((f"source.{k}", f, known[k]) for k, f in SOURCES.items())
+    yield from ((f"source.{k}", f.read, known[k]) for k, f in SOURCES.items())
     yield "view", Views, dataset["view"]
 
 

@@ -23,6 +23,7 @@ import yaml
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.facts import Facts
+from cdl.sources import SOURCES, SourceFacts
 
 HERE = Path(__file__).parent
 LARGEST = 10**15
@@ -131,6 +132,11 @@ def _assembled(
         blocks["methods"][name] = _block(f"methods.{name}", facts, common)
     for name, distils in distillers.items():
         blocks["distillers"][name] = _block(f"distillers.{name}", distils, {})
+    dataset = whole["properties"]["datasets"]["additionalProperties"]
+    dataset["properties"]["source"] |= {  # an overlay's replaces another
+        "alternatives": [*SOURCES],
+        "properties": {name: _source_block(facts) for name, facts in SOURCES.items()},
+    }
     return whole
 
 
@@ -158,6 +164,18 @@ def _block(field: str, facts: Facts, planned: Mapping[str, Any]) -> dict[str, An
             f"{field}: the options that its package names are no JSON schema ({error.message})"
         ) from None
     return block
+
+
+def _source_block(facts: SourceFacts) -> dict[str, Any]:
+    """Return the schema's block of a source; options without a default are required."""
+    required = [name for name, option in facts.options.items() if "default" not in option]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+        "description": facts.description,
+        "properties": dict(facts.options),
+    }
 
 
 def _yaml(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from cdl.distillers import DistillerFacts
 from cdl.learners.specs import BF16
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
-from cdl.sources import N_CLASSES, n_training_images
+from cdl.sources import images_per_class
 from cdl.study.configuration import complete, preset, schema
 from cdl.study.grid import Grid, told
 from cdl.study.runs import Block, Run
@@ -150,8 +150,7 @@ def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
 def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
     """Return positions of levels on an axis, in ascending order."""
     ((source, options),) = dataset["source"].items()
-    n = n_training_images(source, options, None)
-    images = dataset["images_per_class"] or (n / N_CLASSES[source] if n else None)
+    images = dataset["images_per_class"] or images_per_class(source, options)
     numbers = {level: float(level) for level in levels if level.isdecimal()}
     shares = {level: float(level[:-1]) for level in levels if level.endswith("%")}
     if shares:

@@ -16,7 +16,7 @@ from cdl.distillers import DISTILLERS, Distillation
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable
-from cdl.sources import N_CLASSES, n_training_images
+from cdl.sources import SOURCES, images_per_class, n_training_images
 from cdl.study.configuration import ConfigError
 from cdl.study.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.study.runs import Run
@@ -133,8 +133,8 @@ def validate_dataset(
     side = dataset["short_side"] or 0
     right = f"a smaller number: an image would take about {3 * side**2 / 1e9:,.0f} GB of memory"
     _reject(3 * side**2 > MEMORY, f"{field}.short_side", side, right)
-    if kind in N_CLASSES:
-        validate_classes(name, dataset, class_order, N_CLASSES[kind])
+    if (n_classes := SOURCES[kind].n_classes) is not None:
+        validate_classes(name, dataset, class_order, n_classes)
     if dataset["images_per_class"] is not None:
         _labels(name, dataset, dataset["images_per_class"], "each class (images_per_class)")
 
@@ -188,9 +188,9 @@ def _held_out(name: str, dataset: dict[str, Any]) -> None:
     held, on = dataset.get("validation"), dataset.get("evaluate_on", "test")
     right = "validation: {per_class: N} beside it, which holds images out of training"
     _reject(held is None and on == "validation", f"{field}.evaluate_on", on, right)
-    known = n_training_images(kind, source, None)
+    known = images_per_class(kind, source)
     if held is not None and known is not None:
-        most = known // N_CLASSES[kind] - 1
+        most = int(known) - 1
         whole, right = held["per_class"] > most, f"at most {most}, which leave one to train on"
         _reject(whole, f"{field}.validation.per_class", held["per_class"], right)
 
@@ -325,7 +325,7 @@ def validate_sizes(
     )
     _reject(days > DAYS, f"training.{'teacher.' if own else ''}epochs", epochs, right)
     if compute["targets"] == "cached":
-        _disk(run, images, epochs, N_CLASSES.get(source, run.n_tasks), compute, shape)
+        _disk(run, images, epochs, SOURCES[source].n_classes or run.n_tasks, compute, shape)
 
 
 def _memory(
@@ -435,7 +435,7 @@ def _spread(statistic: str, field: str, dataset: dict[str, Any]) -> None:
 
 def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
     """Return the classes of the smallest task, infinity where they are not known yet."""
-    sizes, n = dataset["tasks"], N_CLASSES.get(next(iter(dataset["source"])))
+    sizes, n = dataset["tasks"], SOURCES[next(iter(dataset["source"]))].n_classes
     if isinstance(sizes, list):
         return sum(sizes) if run.method.joint else min(sizes)
     return math.inf if n is None or isinstance(sizes, dict) else n // run.n_tasks
