@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cdl.sources.catalogue import cifar100, parquet
+from cdl.sources import SOURCES
 from cdl.sources.items import Source
 
 OUT = Path(__file__).parents[1] / "cdl" / "assets" / "cifar20.parquet"
@@ -32,8 +32,8 @@ PARTS = {"train": {"train": 100, "validation": 20}, "test": {"test": 100}}  # of
 def read(folder: Path) -> Source:
     """Return CIFAR-100 as it lies in a folder."""
     if (folder / "cifar-100-binary.tar.gz").exists():
-        return cifar100(str(folder))
-    return parquet(str(folder), class_name="fine_label")
+        return SOURCES["cifar100"].read(str(folder))
+    return SOURCES["parquet"].read(str(folder), class_name="fine_label")
 
 
 def place(pixels: np.ndarray) -> bytes:

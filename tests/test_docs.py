@@ -16,7 +16,7 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
 from cdl.learners.factory import build
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.study.configuration import read, resolve
 from cdl.study.grid import Grid
 

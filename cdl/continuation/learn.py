@@ -16,7 +16,7 @@ from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.distillers import DISTILLERS
 from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
 from cdl.learning.task import TaskInputs, learn_task
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError

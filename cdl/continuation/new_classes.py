@@ -11,7 +11,7 @@ from cdl.data.packing import prepare
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.sources.decoding import UnreadableImage, decode
-from cdl.sources.folders import SUFFIXES, Image, images_of
+from cdl.sources.folder import SUFFIXES, Image, images_of
 
 _TESTED = 0.2  # of a class's images, where no folder of test images is given
 

@@ -22,8 +22,7 @@ from cdl.data import MANIFEST, index_name, pixels_name
 from cdl.data.order import domains_of
 from cdl.runtime.artifacts import fingerprint, read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
-from cdl.sources import SPLITS
-from cdl.sources.catalogue import SOURCES
+from cdl.sources import SOURCES, SPLITS
 from cdl.sources.decoding import UnreadableImage
 from cdl.sources.heldout import hold_out
 from cdl.sources.items import Item, Source
@@ -54,7 +53,7 @@ def prepare(
             range, a class without images, an empty split, one file in both splits.
     """
     output, arguments = Path(output), dict(source)
-    data: Source = SOURCES[arguments.pop("name")](**arguments)
+    data: Source = SOURCES[arguments.pop("name")].read(**arguments)
     if validation is not None:
         data = hold_out(data, **validation)
     with contextlib.ExitStack() as pixels:  # they appear together, when everything is right

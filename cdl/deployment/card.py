@@ -11,7 +11,7 @@ import cdl
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.runtime import artifacts
-from cdl.sources import LICENCES
+from cdl.sources import licence_of
 from cdl.study.layout import ResultsFolder, record_of
 
 _UNKNOWN = "not recorded; whoever passes it on has to find out"
@@ -77,7 +77,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             remarks=remarks,
             protocol=_protocol(student, named),
             weights_licence=_EMBEDDED if embedded else licence or _UNKNOWN,
-            data_licence=LICENCES.get(source.get("name", ""), _UNKNOWN),
+            data_licence=licence_of(source.get("name", "")) or _UNKNOWN,
             provenance=_provenance(student),
         )
     )

@@ -1,12 +1,15 @@
-"""Distillers: one file each, found in this table. Those of other packages stand behind it.
+"""Distillers, found in this table. Those of other packages stand behind it.
 
-No torch is imported.
+A distiller is two files: `NAME.py` with its loss and module, and `NAME_facts.py` with all that
+planning, tables and figures know of it. No torch is imported here or there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from cdl.backbones.shape import BackboneShape
+from cdl.runtime.facts import Facts, Look
 from cdl.runtime.registry import Registry, load
 
 if TYPE_CHECKING:
@@ -14,25 +17,58 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DistillerFacts:
-    """What planning knows of a distiller, stated once.
+class Distillation:
+    """A run with a teacher, as the `check` of a distiller sees it.
 
-    path: `module:Class`.
-    compares: which of both models' last block outputs it compares; `none` reads logits alone.
-    counts_tasks: as in `cdl.prompts.PromptFacts`.
-    maps_prompts: whether it reads the teacher's prompts, also at prediction.
-    options: fields of its block in the schema, by name; None for those here, whose schema has them.
-    description: of the block, with the paper; only beside `options`.
-    numerics: raised whenever its numbers change and nobody else's; by its package, if it has one.
+    options: of the distiller, all of them.
+    method: name of the student's method.
+    tasks: of the dataset, as in the configuration.
+    n_tasks: how many they are.
+    smallest_task: classes of the smallest task; infinity where only the files say.
+    student: name of the student's backbone.
+    student_shape: its shape; `size` always is the side of its input in pixels.
+    teacher: name of the teacher's backbone.
+    teacher_shape: its shape, the same.
     """
 
-    path: str
+    options: Mapping[str, Any]
+    method: str
+    tasks: Any
+    n_tasks: int
+    smallest_task: float
+    student: str
+    student_shape: BackboneShape
+    teacher: str
+    teacher_shape: BackboneShape
+
+    @property
+    def pair(self) -> str:
+        """Both backbones in words."""
+        return f"{self.teacher} to {self.student}"
+
+
+def _accept(run: Distillation) -> None:
+    """Accept every run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillerFacts(Facts):
+    """What planning, tables and figures know of a distiller, besides what all `Facts` hold.
+
+    compares: which of both models' last block outputs it compares; `none` reads logits alone.
+    counts_tasks: as in `cdl.methods.PromptFacts`.
+    maps_prompts: whether it reads the teacher's prompts, also at prediction.
+    suits_solve: whether its soft labels are logits that a method without gradient steps can take.
+    check: calls `cdl.runtime.facts.refuse` on a run that cannot work.
+    look: colour, marker and dash in figures; None: one of a few for all that have none.
+    """
+
     compares: Literal["none", "last", "all"] = "none"
     maps_prompts: bool = False
     counts_tasks: bool = False
-    options: Mapping[str, Any] | None = None
-    description: str = ""
-    numerics: int = 1
+    suits_solve: bool = False
+    check: Callable[[Distillation], None] = _accept
+    look: Look | None = None
 
     def blocks(self, depth: int) -> int:
         """Return how many last blocks of both models it compares, for a student of `depth`."""
@@ -44,18 +80,19 @@ class DistillerFacts:
         return kind
 
 
-_OWN = {
-    "none": DistillerFacts("cdl.distillers.none:NoDistillation"),
-    "kd": DistillerFacts("cdl.distillers.kd:KD"),
-    "dkd": DistillerFacts("cdl.distillers.dkd:DKD"),
-    "dist": DistillerFacts("cdl.distillers.dist:DIST"),
-    "fitnets": DistillerFacts("cdl.distillers.fitnets:FitNets", compares="last"),
-    "cls_feature": DistillerFacts("cdl.distillers.cls_feature:ClsFeature", compares="last"),
-    "reviewkd": DistillerFacts("cdl.distillers.reviewkd:ReviewKD", compares="all"),
-    "kd_token": DistillerFacts("cdl.distillers.kd_token:KDToken"),
-    "kd_prompt": DistillerFacts("cdl.distillers.kd_prompt:KDPrompt"),
-    "cdl_prompt": DistillerFacts(
-        "cdl.distillers.cdl_prompt:CDLPrompt", maps_prompts=True, counts_tasks=True
-    ),
-}
-DISTILLERS = Registry(_OWN, "cdl.distillers")
+DISTILLERS = Registry(
+    DistillerFacts,
+    {
+        "none": "cdl.distillers.none_facts:NONE",
+        "kd": "cdl.distillers.kd_facts:KD",
+        "dkd": "cdl.distillers.dkd_facts:DKD",
+        "dist": "cdl.distillers.dist_facts:DIST",
+        "fitnets": "cdl.distillers.fitnets_facts:FITNETS",
+        "cls_feature": "cdl.distillers.cls_feature_facts:CLS_FEATURE",
+        "reviewkd": "cdl.distillers.reviewkd_facts:REVIEWKD",
+        "kd_token": "cdl.distillers.kd_token_facts:KD_TOKEN",
+        "kd_prompt": "cdl.distillers.kd_prompt_facts:KD_PROMPT",
+        "cdl_prompt": "cdl.distillers.cdl_prompt_facts:CDL_PROMPT",
+    },
+    "cdl.distillers",
+)

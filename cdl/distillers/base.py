@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Injection
-from cdl.prompts.base import PromptMethod, Prompts
+from cdl.methods.base import PromptMethod, Prompts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext, Output
 from cdl.distillers.kd import KD, SoftOptions
 from cdl.distillers.mappings import MAPPINGS
-from cdl.prompts.base import Prompts
+from cdl.methods.base import Prompts
 
 
 class CDLPrompt(KD):

@@ -1,11 +1,9 @@
 """DIST (Huang et al., NeurIPS 2022): the teacher's correlations instead of its probabilities."""
 
-from typing import Unpack
-
 from torch import Tensor
 
 from cdl.distillers.base import DistillerContext, TeacherOutput
-from cdl.distillers.kd import KD, SoftOptions
+from cdl.distillers.kd import KD
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
@@ -29,21 +27,30 @@ def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Te
 class DIST(KD):
     """`beta inter + gamma intra` in the place of the softened KL."""
 
-    soft_defaults = SoftOptions(alpha=0.0, temperature=1.0, soft_weight=2.0)
-
     def __init__(
         self,
         context: DistillerContext,
         *,
+        alpha: float = 0.0,
+        temperature: float = 1.0,
+        soft_weight: float | None = 2.0,
         inter_weight: float = 1.0,
         intra_weight: float = 1.0,
-        **soft: Unpack[SoftOptions],
+        standardize: bool = False,
+        confidence: float | None = None,
     ) -> None:
-        """Set the weights of the terms and the rest of the soft loss.
+        """Set the weights of the terms; the other options as in `KD`.
 
         As released, cross-entropy weighs 1, the soft loss 2, and the temperature is 1.
         """
-        super().__init__(context, **(self.soft_defaults | soft))
+        super().__init__(
+            context,
+            alpha=alpha,
+            temperature=temperature,
+            soft_weight=soft_weight,
+            standardize=standardize,
+            confidence=confidence,
+        )
         self.inter_weight, self.intra_weight = inter_weight, intra_weight
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:

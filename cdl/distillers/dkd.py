@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.distillers.base import DistillerContext, TeacherOutput
-from cdl.distillers.kd import KD, SoftOptions
+from cdl.distillers.kd import KD, SoftWeights
 from cdl.runtime.errors import CdlError
 
 
@@ -38,18 +38,17 @@ def dkd_terms(
 class DKD(KD):
     """`TCKD + beta NCKD` in the place of the softened KL, at a temperature of its own."""
 
-    soft_defaults = SoftOptions(temperature=4.0)
-
     def __init__(
         self,
         context: DistillerContext,
         *,
+        temperature: float = 4.0,
         target_weight: float = 1.0,
         non_target_weight: float = 4.0,
-        **soft: Unpack[SoftOptions],
+        **soft: Unpack[SoftWeights],
     ) -> None:
-        """Set the weights of the terms and the rest of the soft loss, whose temperature is 4."""
-        super().__init__(context, **(self.soft_defaults | soft))
+        """Set the weights of the terms; `temperature` and `soft` as in `KD`."""
+        super().__init__(context, temperature=temperature, **soft)
         self.target_weight, self.non_target_weight = target_weight, non_target_weight
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:

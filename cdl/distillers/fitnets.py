@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cdl.distillers.base import DistillerContext, Output, TeacherOutput
 from cdl.distillers.kd import KD, SoftOptions
-from cdl.prompts.heads import linear
+from cdl.methods.heads import linear
 
 
 class FeatureDistiller(KD):

@@ -11,14 +11,19 @@ from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutp
 from cdl.runtime.errors import CdlError
 
 
-class SoftOptions(TypedDict, total=False):
-    """What every distiller with a soft loss can be told, see `KD`."""
+class SoftWeights(TypedDict, total=False):
+    """Options of every distiller with a soft loss but its temperature, see `KD`."""
 
     alpha: float
-    temperature: float
     standardize: bool
     soft_weight: float | None
     confidence: float | None
+
+
+class SoftOptions(SoftWeights, total=False):
+    """Options of every distiller with a soft loss, see `KD`."""
+
+    temperature: float
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext
 from cdl.distillers.kd import SoftOptions
 from cdl.distillers.kd_token import KDToken
-from cdl.prompts.base import Prompts
+from cdl.methods.base import Prompts
 
 
 class KDPrompt(KDToken):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext, Output
 from cdl.distillers.kd import KD, SoftOptions
-from cdl.prompts.base import Prompts
+from cdl.methods.base import Prompts
 
 
 class KDToken(KD):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from cdl.backbones.vit import KeyValue
 from cdl.distillers.base import DistillerContext
-from cdl.prompts.coda_prompt import ComponentPool, share
-from cdl.prompts.heads import linear
+from cdl.methods.coda_prompt import ComponentPool, share
+from cdl.methods.heads import linear
 
 Prefixes = dict[int, KeyValue]
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cdl.distillers.base import DistillerContext
 from cdl.distillers.fitnets import FeatureDistiller
 from cdl.distillers.kd import SoftOptions
-from cdl.prompts.heads import linear
+from cdl.methods.heads import linear
 
 
 class ReviewUnit(nn.Module):

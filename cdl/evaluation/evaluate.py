@@ -40,7 +40,7 @@ from cdl.learners.learner import MEMORY, Learner
 from cdl.learners.specs import test_queries_spec
 from cdl.learning import checkpointing
 from cdl.learning.targets import TEST_BATCH, over_test_images
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError

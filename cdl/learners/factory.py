@@ -26,8 +26,8 @@ from cdl.distillers import DISTILLERS
 from cdl.distillers.base import DistillerContext
 from cdl.learners.learner import Learner
 from cdl.learners.specs import precision_of, queries_spec
-from cdl.prompts import PROMPTS
-from cdl.prompts.base import PromptContext, PromptMethod
+from cdl.methods import PROMPTS
+from cdl.methods.base import PromptContext, PromptMethod
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution

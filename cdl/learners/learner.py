@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Begun
 from cdl.distillers.base import Distiller, Output, TeacherOutput
-from cdl.prompts.base import PromptMethod
-from cdl.prompts.heads import Head
+from cdl.methods.base import PromptMethod
+from cdl.methods.heads import Head
 from cdl.runtime.seeds import generator
 
 MEMORY = "memory."  # what only later tasks read of an artifact

@@ -15,7 +15,7 @@ from cdl.distillers.base import TeacherOutput
 from cdl.learners.factory import Query, TaskContext, build_learner
 from cdl.learners.learner import Learner
 from cdl.learners.specs import targets_spec
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.runtime.artifacts import check_provenance
 
 
@@ -49,7 +49,7 @@ def open_teacher(
         context: it holds the teacher's backbone.
         path: the artifact.
         spec: specification of the teacher.
-        apt_teacher: `previous` undoes APT's last merge, see `cdl.prompts.apt`.
+        apt_teacher: `previous` undoes APT's last merge, see `cdl.methods.apt`.
 
     Returns:
         The teacher, and the metadata of its artifact.

@@ -17,7 +17,7 @@ from cdl.learners.factory import TaskContext, no_query
 from cdl.learners.learner import Learner
 from cdl.learners.teacher import TeacherSource
 from cdl.learning.features import read_features, teachers_answers
-from cdl.prompts.heads import PrototypeHead
+from cdl.methods.heads import PrototypeHead
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 

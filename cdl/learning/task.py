@@ -38,8 +38,8 @@ from cdl.learning.checkpointing import State
 from cdl.learning.features import TestQuery, teachers_answers
 from cdl.learning.loop import per_epoch, train_task
 from cdl.learning.ranpac import solve_operations, solve_task
-from cdl.prompts import PROMPTS
-from cdl.prompts.heads import PrototypeHead
+from cdl.methods import PROMPTS
+from cdl.methods.heads import PrototypeHead
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 

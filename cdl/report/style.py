@@ -14,6 +14,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -24,7 +25,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cdl.distillers import DISTILLERS
 from cdl.runtime.artifacts import replacing
+from cdl.runtime.facts import Look
 
 COLUMN, PAGE = 3.35, 6.9  # inches: one column of a paper, and both
 INK = "#1b2026"
@@ -45,53 +48,8 @@ _PAPER: dict[Any, Any] = {
 }
 
 
-class Look(NamedTuple):
-    """How a learner looks in every figure and on the page.
-
-    Attributes:
-        colour: at least 3 to 1 against white.
-        marker: of matplotlib.
-        dash: of matplotlib; with the marker it tells lines apart without colour.
-    """
-
-    colour: str
-    marker: str
-    dash: str = "-"
-
-    @property
-    def line(self) -> dict[str, Any]:
-        """Return it as arguments of `Axes.plot`."""
-        return {**self.point, "linestyle": self.dash, "linewidth": 1.3}
-
-    @property
-    def point(self) -> dict[str, Any]:
-        """Return it as arguments of `Axes.plot` and `Axes.errorbar`, without a line."""
-        edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "markersize": 5,
-            "linestyle": "none",
-            **edge,
-        }
-
-
-# Okabe and Ito's colours, safe for colour-blind readers, for whoever stands together most often;
-# the others differ from these in lightness, and all in marker and dash.
-PALETTE = {
-    "teacher": Look(INK, "s", "--"),
-    "none": Look("#5E6670", "o"),
-    "kd": Look("#0072B2", "D"),
-    "kd_prompt": Look("#D55E00", "^", "-."),
-    "cdl_prompt": Look("#009E73", "v"),
-    "dkd": Look("#B8578F", "P", "--"),
-    "kd_token": Look("#A87B00", "X", "-."),
-    "fitnets": Look("#332288", "<", ":"),
-    "reviewkd": Look("#882255", ">", "--"),
-    "dist": Look("#0B5D2A", "p", ":"),
-    "cls_feature": Look("#2A8FBD", "h", "-."),
-}
-_OTHERS = ("#7A4E2D", "#5B5BD6", "#A3333D", "#4F6D00")  # distillers of other packages
+TEACHER = Look(INK, "s", "--")  # a distiller's look stands with its facts
+_OTHERS = ("#7A4E2D", "#5B5BD6", "#A3333D", "#4F6D00")  # distillers that have no look of their own
 _VARIANTS = "dH*8"
 
 
@@ -101,10 +59,13 @@ def look(name: str) -> Look:
     A variant, which stands in brackets, has its distiller's colour and a marker of its own.
     """
     base, _, variant = name.partition(" (")
-    known = PALETTE.get(base) or Look(_OTHERS[crc32(base.encode()) % len(_OTHERS)], "*", ":")
+    known = TEACHER if base == "teacher" else None
+    if base in DISTILLERS:
+        known = DISTILLERS[base].look
+    known = known or Look(_OTHERS[crc32(base.encode()) % len(_OTHERS)], "*", ":")
     if not variant:
         return known
-    return known._replace(marker=_VARIANTS[crc32(variant.encode()) % len(_VARIANTS)], dash=":")
+    return replace(known, marker=_VARIANTS[crc32(variant.encode()) % len(_VARIANTS)], dash=":")
 
 
 def names(table: pd.DataFrame) -> pd.Series:

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from cdl.runtime.artifacts import fingerprint_file, replacing
 from cdl.runtime.errors import CdlError
 
@@ -215,6 +213,8 @@ def _unavailable(file: Published, target: Path, place: str, error: OSError) -> C
 def _download(url: str, part: Path, resume: bool) -> None:
     start = part.stat().st_size if resume and part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    import requests  # here, since planning reads what is published and waits for no network
+
     with requests.get(url, headers=headers, stream=True, timeout=60) as response:
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # all of it had come before; the checksum decides

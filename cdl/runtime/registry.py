@@ -1,22 +1,13 @@
-"""Classes by name, other packages' too, found without importing torch until one is needed."""
+"""Facts by name, other packages' too; no torch is imported until a class is needed."""
 
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-
-class Facts(Protocol):
-    """What a registry holds: `options` is None but for methods of other packages."""
-
-    @property
-    def options(self) -> Mapping[str, Any] | None:
-        """Its fields in the schema, by name."""
-
-
-F = TypeVar("F", bound=Facts)
+F = TypeVar("F")
 
 
 def load(path: str) -> Any:
@@ -28,17 +19,19 @@ def load(path: str) -> Any:
 class Registry(Mapping[str, F]):
     """Facts by name: our own, and behind them those that other packages offer as entry points.
 
-    Entry points are loaded when a name is first asked for, since their modules import ours.
+    Both are named as `module:NAME` and loaded when a name is first needed, since their modules
+    import the class of the facts.
     """
 
-    def __init__(self, own: Mapping[str, F], group: str) -> None:
+    def __init__(self, kind: type[F], own: Mapping[str, str], *groups: str) -> None:
         """Set what is known.
 
         Args:
-            own: facts by name.
-            group: of entry points, each of which names facts of the same kind.
+            kind: class of the facts.
+            own: where our own facts are, by name.
+            groups: of entry points, each of which names facts of the same kind.
         """
-        self._own, self._group = own, group
+        self._kind, self._own, self._groups = kind, own, groups
 
     def __getitem__(self, name: str) -> F:
         return self._merged[0][name]
@@ -56,15 +49,16 @@ class Registry(Mapping[str, F]):
 
     @cached_property
     def _merged(self) -> tuple[dict[str, F], list[str]]:
-        found, refused = dict(self._own), []
-        kind = type(next(iter(found.values())))
-        for point in sorted(entry_points(group=self._group), key=lambda p: (p.name, p.value)):
+        found: dict[str, F] = {name: load(path) for name, path in self._own.items()}
+        refused: list[str] = []
+        points = [point for group in self._groups for point in entry_points(group=group)]
+        for point in sorted(points, key=lambda p: (p.name, p.value)):
             try:
                 facts = point.load()
             except Exception as error:  # whatever another package raises while it is imported
                 refused.append(f"{_named(point)} cannot be loaded ({error!r}): repair or remove it")
                 continue
-            if why := _fault(point.name, facts, found, kind):
+            if why := _fault(point.name, facts, found, self._kind):
                 refused.append(f"{_named(point)} {why}")
             else:
                 found[point.name] = facts
@@ -76,8 +70,8 @@ def _fault(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -> 
         return "has the name of another one that exists already: give it another name"
     if not re.fullmatch("[a-z][a-z0-9_]{0,49}", name):
         return "needs a name of small letters, digits and _, which begins with a letter"
-    if not isinstance(facts, kind) or facts.options is None:
-        return f"names no {kind.__name__} with options: see CONTRIBUTING.md"
+    if not isinstance(facts, kind):
+        return f"names no {kind.__name__}: see CONTRIBUTING.md"
     return ""
 
 

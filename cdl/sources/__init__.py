@@ -1,37 +1,89 @@
 """Where images come from: published archives, folders and tables, as named items.
 
-Nothing is imported here: only facts stand here that others plan with.
+A source is one file: how it is read, and all that planning knows of it. Planning imports these
+files, so what takes long to import (numpy, Pillow, pyarrow) is imported in functions.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdl.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from cdl.runtime.fetching import Published
+    from cdl.sources.folder import Listing
+    from cdl.sources.items import Source
+    from cdl.sources.summary import Summary
 
 SPLITS = ("train", "test")
-N_CLASSES = {  # of sources that have them fixed
-    "digits": 10,
-    "cifar20": 20,
-    "cifar10": 10,
-    "cifar100": 100,
-    "imagenet_r": 200,
-}
-N_IMAGES = {  # of training and test images, where they are fixed
-    "cifar20": {"train": 2_000, "test": 2_000},
-    "cifar10": {"train": 50_000, "test": 10_000},
-    "cifar100": {"train": 50_000, "test": 10_000},
-    "imagenet_r": {"train": 24_000, "test": 6_000},
-}
-_CIFAR = (
-    "published without a licence, with the wish that the technical report be cited (Krizhevsky, "
-    "2009); rights in single images may be their owners'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """A source.
+
+    read: from its options, as keyword arguments, to class names and items of both splits.
+    description: one sentence.
+    options: arguments of `read` by name, as JSON schema with the defaults of its signature;
+        `cdl.runtime.options` writes them in short.
+    n_classes: where it is fixed.
+    n_images: of each split where they are fixed, or a function from the options to them.
+    licence: of the images, as far as their publishers say.
+    published: files that are fetched into the option `root`.
+    fetch: in the place of `published`, where the options decide which files; as
+        `cdl.sources.archives.fetch` without a name.
+    check: of what `fetch` has brought; as `cdl.sources.archives.check` without a name.
+    files: of a user's own source, from its options to all files that decide what it holds.
+    listing: the same with the class of each file, where a file has one.
+    summarise: in the place of reading it; as `cdl.sources.summary.summarise`.
+    """
+
+    read: "Callable[..., Source]"
+    description: str
+    options: Mapping[str, Any]
+    n_classes: int | None = None
+    n_images: Mapping[str, int] | Callable[[Mapping[str, Any]], Mapping[str, int]] | None = None
+    licence: str | None = None
+    published: "tuple[Published, ...]" = ()
+    fetch: Callable[..., None] | None = None
+    check: Callable[..., None] | None = None
+    files: Callable[..., list[Path]] | None = None
+    listing: "Callable[..., Listing] | None" = None
+    summarise: "Callable[[dict[str, Any], Callable[[Path], str]], Summary] | None" = None
+
+
+SOURCES = Registry(
+    SourceFacts,
+    {
+        "digits": "cdl.sources.digits:DIGITS",
+        "cifar20": "cdl.sources.cifar20:CIFAR20",
+        "cifar10": "cdl.sources.cifar10:CIFAR10",
+        "cifar100": "cdl.sources.cifar100:CIFAR100",
+        "imagenet_r": "cdl.sources.imagenet_r:IMAGENET_R",
+        "parquet": "cdl.sources.parquet:PARQUET",
+        "hub": "cdl.sources.hub:HUB",
+        "folder": "cdl.sources.folder:FOLDER",
+    },
 )
-LICENCES = {  # of images, as far as their publishers say; others are their owners' to say
-    "digits": "CC BY 4.0 (Alpaydin and Kaynak, 1998, UCI Machine Learning Repository)",
-    "cifar20": _CIFAR,
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
-    "imagenet_r": "images of the web, for research (Hendrycks et al., 2021)",
-}
-DIGITS = 1797  # images of both splits
+
+
+def licence_of(source: str) -> str | None:
+    """Return the licence of a source's images, None if it is not known."""
+    return SOURCES[source].licence if source in SOURCES else None
+
+
+def n_images(source: str, options: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """Return the images of each split of a source, None if only its files say."""
+    fixed = SOURCES[source].n_images
+    return fixed(options) if callable(fixed) else fixed
+
+
+def images_per_class(source: str, options: Mapping[str, Any]) -> float | None:
+    """Return the mean number of training images of a class, None if only its files say."""
+    n, classes = n_training_images(source, options, None), SOURCES[source].n_classes
+    return n / classes if n and classes else None
 
 
 def n_training_images(source: str, options: Mapping[str, Any], per_class: int | None) -> int | None:
@@ -42,10 +94,7 @@ def n_training_images(source: str, options: Mapping[str, Any], per_class: int | 
         options: its block of the configuration.
         per_class: most of each class; None for all.
     """
-    if source == "digits":
-        n = DIGITS - int(options.get("test_images", 0))
-    elif source in N_IMAGES:
-        n = N_IMAGES[source]["train"]
-    else:
+    images, classes = n_images(source, options), SOURCES[source].n_classes
+    if images is None or classes is None:
         return None
-    return n if per_class is None else min(n, per_class * N_CLASSES[source])
+    return images["train"] if per_class is None else min(images["train"], per_class * classes)

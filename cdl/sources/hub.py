@@ -7,14 +7,18 @@ there. The sha256 of each is recorded when it first comes and verified whenever 
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cdl.runtime.artifacts import fingerprint_file, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import RECORDS, snapshot
-from cdl.sources.folders import tables_of
-from cdl.sources.tables import Columns, read_classes
+from cdl.runtime.options import REQUIRED, text
+from cdl.sources import SourceFacts
+from cdl.sources.items import Source
+from cdl.sources.summary import Summary, summary_of
+from cdl.sources.tables import Columns, items_of, read_classes, tables_of
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,33 @@ TRAIN, TEST = "data/train-*.parquet", "data/test-*.parquet"
 def folder_of(root: str, id: str, revision: str) -> Path:
     """Return where the files of a dataset lie."""
     return Path(root, id, revision)
+
+
+def read(
+    id: str,
+    revision: str,
+    root: str = "data/hub",
+    train: str = TRAIN,
+    test: str = TEST,
+    image: str = "image",
+    label: str = "label",
+) -> Source:
+    """Read an image dataset in Parquet on the Hugging Face Hub, as `fetch_dataset` has brought it.
+
+    Args:
+        id: of the repository, OWNER/NAME.
+        revision: its commit.
+        root: folder of all such datasets; this one lies in ROOT/ID/REVISION.
+        train: glob of the training files in the repository.
+        test: glob of the test files.
+        image: column of encoded bytes (or of structs with a field `bytes`).
+        label: column of integers from 0; classes have the names that the files give them, if any.
+    """
+    path, columns = str(folder_of(root, id, revision)), Columns(image, label, None, None)
+    tables = tables_of(path, train, test)
+    classes = read_classes(path, tables, columns)
+    names = class_names(tables["train"][0], label, classes)
+    return Source(names, items_of(path, tables, columns))
 
 
 def fetch(
@@ -44,7 +75,7 @@ def fetch(
 
     Args:
         record: says that all files were there and right.
-        root: and the others: see `cdl.sources.catalogue.hub`.
+        root: and the others: see `read`.
         id: of the repository, OWNER/NAME.
         revision: the commit.
         train: glob of the training files in the repository.
@@ -187,3 +218,44 @@ def _download(id: str, revision: str, folder: Path, patterns: tuple[str, ...]) -
             f"{id} at {revision} could not be fetched from the Hub ({error}); run again, or put "
             f"{' and '.join(patterns)} by hand into {folder}"
         ) from error
+
+
+def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
+    folder = folder_of(options["root"], options["id"], options["revision"])
+    if not folder.is_dir():
+        raise CdlError(
+            f"{folder} is not there yet, and only its files say what classes it has: fetch it by "
+            "`cdl run CONFIG --until fetch_dataset`"
+        )
+    return summary_of(read(**options))
+
+
+HUB = SourceFacts(
+    read=read,
+    description="An image dataset in Parquet on the Hugging Face Hub, fetched at one commit, "
+    "recorded and checked.",
+    options={
+        "id": text(
+            REQUIRED,
+            "The repository, OWNER/NAME.",
+            pattern="^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+        ),
+        "revision": text(
+            REQUIRED,
+            "The commit, 40 hexadecimal digits: a branch would be another dataset tomorrow.",
+            pattern="^[0-9a-f]{40}$",
+        ),
+        "root": text(
+            "data/hub",
+            "Folder of such datasets; this one lies in ROOT/ID/REVISION.",
+            minLength=1,
+        ),
+        "train": text(TRAIN, "Glob of the training files in the repository."),
+        "test": text(TEST, "Glob of the test files in the repository."),
+        "image": text("image", "Column of encoded images."),
+        "label": text("label", "Column of integer labels from 0."),
+    },
+    fetch=fetch,
+    check=check,
+    summarise=_summarise,
+)

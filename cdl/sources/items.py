@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cdl.runtime.errors import CdlError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Item:
     split: str
     label: int
     name: str
-    read: Callable[[], np.ndarray]  # [H, W, 3] uint8
+    read: "Callable[[], np.ndarray]"  # [H, W, 3] uint8
 
 
 @dataclass(frozen=True)

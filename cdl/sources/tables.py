@@ -1,11 +1,14 @@
 """Encoded images in Parquet files: classes and rows, checked."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdl.runtime.errors import CdlError
-from cdl.sources.items import class_names
+from cdl.sources import SPLITS
+from cdl.sources.files import validate_file
+from cdl.sources.items import Item, class_names
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -26,6 +29,18 @@ class Row(NamedTuple):
     image: Any
     label: int
     file: str | None
+
+
+def tables_of(path: str, train: str, test: str) -> dict[str, list[Path]]:
+    """Return the Parquet files of each split; raise `CdlError` if a split has none."""
+    found = {}
+    for split, pattern in zip(SPLITS, (train, test), strict=True):
+        found[split] = sorted(Path(path).glob(pattern))
+        if not found[split]:
+            raise CdlError(f"no {split} file matches {pattern!r} in the folder {path!r}")
+        for file in found[split]:
+            validate_file(file)
+    return found
 
 
 def read_classes(
@@ -71,6 +86,17 @@ def read_rows(part: Path, columns: Columns) -> Iterator[Row]:
         if columns.file and not isinstance(name, str):
             raise CdlError(f"{part}: column {columns.file!r} holds {name!r} in row {i}, no path")
         yield Row(image["bytes"] if isinstance(image, dict) else image, row[columns.label], name)
+
+
+def items_of(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) -> Iterator[Item]:
+    """Yield the items of the files of each split in the folder `path`."""
+    from cdl.sources.decoding import decode
+
+    for split, parts in tables.items():
+        for part in parts:
+            for i, row in enumerate(read_rows(part, columns)):
+                name = row.file or f"{part.relative_to(path)}[{i}]"
+                yield Item(split, row.label, name, partial(decode, row.image, name))
 
 
 def _labels(part: Path, columns: Columns) -> tuple[list[Any], list[Any]]:

@@ -20,8 +20,10 @@ from typing import Any
 import jsonschema
 import yaml
 
-from cdl.distillers import DISTILLERS
-from cdl.prompts import PROMPTS
+from cdl.distillers import DISTILLERS, DistillerFacts
+from cdl.methods import PROMPTS, PromptFacts
+from cdl.runtime.facts import Facts
+from cdl.sources import SOURCES, SourceFacts
 
 HERE = Path(__file__).parent
 LARGEST = 10**15
@@ -109,40 +111,54 @@ def _place(mark: yaml.Mark) -> str:
 
 @cache
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a configuration, with the blocks of other packages' methods.
+    """Return the JSON schema of a configuration, with the blocks of all methods and distillers.
 
     Raises:
         ConfigError: another package offers what cannot be taken.
     """
-    whole = _shipped_schema()
     for sentence in PROMPTS.refused + DISTILLERS.refused:
         raise ConfigError(sentence)
-    methods, distillers = (whole["properties"][k]["properties"] for k in ("methods", "distillers"))
-    common = methods["head_only"]["properties"]  # what the planning reads of every method
-    for name, facts in PROMPTS.items():
-        if facts.options is not None:
-            planned = {k: v for k, v in common.items() if k == "joint" or facts.trains}
-            methods[name] = _block(f"methods.{name}", facts.description, planned, facts.options)
-    for name, distils in DISTILLERS.items():
-        if distils.options is not None:
-            field = f"distillers.{name}"
-            distillers[name] = _block(field, distils.description, {}, distils.options)
+    return _assembled(PROMPTS, DISTILLERS)
+
+
+def _assembled(
+    methods: Mapping[str, PromptFacts], distillers: Mapping[str, DistillerFacts]
+) -> dict[str, Any]:
+    """Return the schema with the blocks of some methods and distillers."""
+    whole, planned = _yaml("config.schema.yaml"), _yaml("method.schema.yaml")
+    blocks = {key: whole["properties"][key]["properties"] for key in ("methods", "distillers")}
+    for name, facts in methods.items():
+        common = {k: v for k, v in planned.items() if k == "joint" or facts.trains}
+        blocks["methods"][name] = _block(f"methods.{name}", facts, common)
+    for name, distils in distillers.items():
+        blocks["distillers"][name] = _block(f"distillers.{name}", distils, {})
+    dataset = whole["properties"]["datasets"]["additionalProperties"]
+    dataset["properties"]["source"] |= {  # an overlay's replaces another
+        "alternatives": [*SOURCES],
+        "properties": {name: _source_block(facts) for name, facts in SOURCES.items()},
+    }
     return whole
 
 
-def _block(
-    field: str, description: str, planned: dict[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the schema's block of another package's method."""
+def _block(field: str, facts: Facts, planned: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema's block of a method or distiller.
+
+    Args:
+        field: of the configuration.
+        facts: its options and their meaning.
+        planned: options that planning reads and its class does not get.
+    """
     block = {
         "type": "object",
         "additionalProperties": False,
         "default": {},
-        "description": description,
-        "properties": {**planned, **options},
+        "description": facts.description,
+        **({"alternatives": [*facts.alternatives]} if facts.alternatives else {}),
+        "properties": {**facts.options, **planned},
     }
     try:
-        jsonschema.Draft202012Validator.check_schema(block)
+        if not facts.built_in:  # ours are checked by a test
+            jsonschema.Draft202012Validator.check_schema(block)
     except jsonschema.SchemaError as error:
         raise ConfigError(
             f"{field}: the options that its package names are no JSON schema ({error.message})"
@@ -150,8 +166,20 @@ def _block(
     return block
 
 
-def _shipped_schema() -> dict[str, Any]:
-    read: dict[str, Any] = yaml.safe_load((HERE / "schema" / "config.schema.yaml").read_text())
+def _source_block(facts: SourceFacts) -> dict[str, Any]:
+    """Return the schema's block of a source; options without a default are required."""
+    required = [name for name, option in facts.options.items() if "default" not in option]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+        "description": facts.description,
+        "properties": dict(facts.options),
+    }
+
+
+def _yaml(name: str) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((HERE / "schema" / name).read_text())
     return read
 
 
@@ -161,7 +189,9 @@ def editors_schemas() -> dict[Path, str]:
     Language servers complete and check by them what a configuration's first line names; they know
     no YAML merge keys. An overlay needs none of the required fields but those inside its lists.
     """
-    whole, folder = _shipped_schema(), HERE / "schema"
+    methods = {name: facts for name, facts in PROMPTS.items() if facts.built_in}
+    distillers = {name: facts for name, facts in DISTILLERS.items() if facts.built_in}
+    whole, folder = _assembled(methods, distillers), HERE / "schema"
     kinds = {"config": whole, "overlay": optional(whole)}
     return {
         folder / f"{kind}.schema.json": json.dumps(part, indent=1, ensure_ascii=False) + "\n"

@@ -13,8 +13,8 @@ from typing import Any
 from cdl.data.order import domains_of, labels_of, sizes_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.sources import SPLITS
-from cdl.sources.folders import drawn, images_of, tables_of
+from cdl.sources import SOURCES, SPLITS
+from cdl.sources.folder import drawn, images_of
 from cdl.study.configuration import ConfigError
 from cdl.study.layout import digest, record_of
 
@@ -26,15 +26,11 @@ def files_of(source: Mapping[str, Any]) -> list[Path]:
         ConfigError: they are not as the source describes them.
     """
     options = {key: value for key, value in source.items() if key != "name"}
+    files = SOURCES[source["name"]].files
     try:
-        if source["name"] == "folder":
-            return images_of(**options).files
-        if source["name"] == "parquet":
-            tables = tables_of(options["path"], options["train"], options["test"])
-            return [file for files in tables.values() for file in files]
+        return files(**options) if files else []
     except CdlError as error:
         raise ConfigError(str(error)) from error
-    return []
 
 
 def contents(files: Iterable[Path], memory: Path) -> str:
@@ -62,10 +58,11 @@ def images_contents(
     options = {key: value for key, value in source.items() if key != "name"}
     order = stream["class_order"]
     domain = domains_of(stream["tasks"])[task : task + 1]
-    if source["name"] != "folder" or (order == "seeded" and not domain):
+    listed = SOURCES[source["name"]].listing
+    if listed is None or (order == "seeded" and not domain):
         return digest(sorted(known.items()))
     try:
-        listing = images_of(**options)
+        listing = listed(**options)
         if options["split"] is not None:
             listing = drawn(listing, options["split"], lambda file: known[str(file)])
         classes, images = listing.classes, [i for i in listing.images if i.split == SPLITS[0]]

@@ -1,6 +1,6 @@
 """The grid: which runs a configuration asks for, and where they lie."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -9,6 +9,9 @@ from typing import Any
 
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
+from cdl.distillers import DISTILLERS
+from cdl.methods import PROMPTS
+from cdl.runtime.facts import Facts
 from cdl.study import layout
 from cdl.study.configuration import (
     ConfigError,
@@ -22,6 +25,8 @@ from cdl.study.configuration import (
 from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
 from cdl.study.validation import shape_of, validate_dataset, validate_run, validate_sizes
+
+UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
 
 
 class Grid:
@@ -117,12 +122,8 @@ class Grid:
             part = section.get("properties", {}).get(name) or section["additionalProperties"]
             validate_block(entry, optional(part), f"grid.{kind}.{variant}")
             options = told(complete(merge(self.config[kind][name], entry, part), part), part)
-            fields = schema()["properties"]["protocol"]["properties"]
-            options |= {
-                f: self.config["protocol"][f]
-                for f in sorted(fields)
-                if name in fields[f].get(kind, ())
-            }
+            fields = UNITS[kind][name].protocol if kind in UNITS else ()
+            options |= {field: self.config["protocol"][field] for field in sorted(fields)}
             joint, given = options.pop("joint", False), options.pop("alignment", None)
             aligned = given and alignment(given)
             blocks.append(Block(name, variant, options, joint, aligned, training, methods))

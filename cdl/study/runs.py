@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdl.distillers import DISTILLERS, DistillerFacts
-from cdl.prompts import PROMPTS, PromptFacts
+from cdl.methods import PROMPTS, PromptFacts
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from cdl import NUMERICS
 from cdl.data.order import until
 from cdl.distillers import DistillerFacts
 from cdl.learners.specs import BF16
-from cdl.prompts import PROMPTS, PromptFacts
+from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
-from cdl.sources import N_CLASSES, n_training_images
+from cdl.sources import images_per_class
 from cdl.study.configuration import complete, preset, schema
 from cdl.study.grid import Grid, told
 from cdl.study.runs import Block, Run
@@ -47,10 +47,10 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> dict[str, An
     }
     kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
     kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
-    external = {block.name: facts.numerics for block, facts in kinds if facts.options is not None}
+    external = {block.name: facts.numerics for block, facts in kinds if not facts.built_in}
     if external:
         spec["external"] = external
-    own = ((block.name, facts) for block, facts in kinds if facts.options is None)
+    own = ((block.name, facts) for block, facts in kinds if facts.built_in)
     if revised := {name: facts.numerics for name, facts in own if facts.numerics > 1}:
         spec["revised"] = revised
     spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
@@ -150,8 +150,7 @@ def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
 def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
     """Return positions of levels on an axis, in ascending order."""
     ((source, options),) = dataset["source"].items()
-    n = n_training_images(source, options, None)
-    images = dataset["images_per_class"] or (n / N_CLASSES[source] if n else None)
+    images = dataset["images_per_class"] or images_per_class(source, options)
     numbers = {level: float(level) for level in levels if level.isdecimal()}
     shares = {level: float(level[:-1]) for level in levels if level.endswith("%")}
     if shares:

@@ -3,21 +3,25 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
-from cdl.prompts import PROMPTS
+from cdl.distillers import DISTILLERS, Distillation
+from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
-from cdl.sources import N_CLASSES, n_training_images
+from cdl.runtime.facts import Unsuitable
+from cdl.sources import SOURCES, images_per_class, n_training_images
 from cdl.study.configuration import ConfigError
 from cdl.study.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.study.runs import Run
 
+T = TypeVar("T")
 EMBEDDED = Path(__file__).parent.parent / "assets"
 
 
@@ -129,8 +133,8 @@ def validate_dataset(
     side = dataset["short_side"] or 0
     right = f"a smaller number: an image would take about {3 * side**2 / 1e9:,.0f} GB of memory"
     _reject(3 * side**2 > MEMORY, f"{field}.short_side", side, right)
-    if kind in N_CLASSES:
-        validate_classes(name, dataset, class_order, N_CLASSES[kind])
+    if (n_classes := SOURCES[kind].n_classes) is not None:
+        validate_classes(name, dataset, class_order, n_classes)
     if dataset["images_per_class"] is not None:
         _labels(name, dataset, dataset["images_per_class"], "each class (images_per_class)")
 
@@ -184,9 +188,9 @@ def _held_out(name: str, dataset: dict[str, Any]) -> None:
     held, on = dataset.get("validation"), dataset.get("evaluate_on", "test")
     right = "validation: {per_class: N} beside it, which holds images out of training"
     _reject(held is None and on == "validation", f"{field}.evaluate_on", on, right)
-    known = n_training_images(kind, source, None)
+    known = images_per_class(kind, source)
     if held is not None and known is not None:
-        most = known // N_CLASSES[kind] - 1
+        most = int(known) - 1
         whole, right = held["per_class"] > most, f"at most {most}, which leave one to train on"
         _reject(whole, f"{field}.validation.per_class", held["per_class"], right)
 
@@ -230,7 +234,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         run.backbone,
         "a backbone with a class token, to which it adds",
     )
-    _METHODS.get(run.method.name, _any_method)(run, own, shape(run.query))
+    _checked(f"methods.{run.method.label}", run.prompts.check, _prompting(run, shape))
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
         _reject(run.n_tasks == 1, field, "one task", right)
@@ -243,9 +247,47 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
     if run.teacher is not None:
         _soft(run, dataset)
-        check = _DISTILLERS.get(run.distiller.name)
-        if check is not None:
-            check(run, own, shape(run.teacher), dataset)
+        facts = _distillation(run, run.teacher, dataset, shape)
+        _checked(f"distillers.{run.distiller.label}", run.distils.check, facts)
+
+
+def _checked(block: str, check: Callable[[T], None], facts: T) -> None:
+    """Call the check of a method or distiller; raise `ConfigError` on what it refuses."""
+    try:
+        check(facts)
+    except Unsuitable as error:
+        field = f"{block}.{error.field}" if error.field else block
+        _reject(True, field, error.value, error.expected)
+
+
+def _prompting(run: Run, shape: Callable[[str], BackboneShape]) -> Prompting:
+    return Prompting(
+        options=run.method.options,
+        n_tasks=run.n_tasks,
+        backbone=run.backbone,
+        shape=shape(run.backbone),
+        query_shape=shape(run.query),
+        memory=MEMORY,
+    )
+
+
+def _distillation(
+    run: Run, teacher: str, dataset: dict[str, Any], shape: Callable[[str], BackboneShape]
+) -> Distillation:
+    own, theirs = (
+        replace(found, size=_size(found, dataset)) for found in map(shape, (run.backbone, teacher))
+    )
+    return Distillation(
+        options=run.distiller.options,
+        method=run.method.name,
+        tasks=dataset["tasks"],
+        n_tasks=run.n_tasks,
+        smallest_task=_smallest_task(run, dataset),
+        student=run.backbone,
+        student_shape=own,
+        teacher=teacher,
+        teacher_shape=theirs,
+    )
 
 
 def validate_sizes(
@@ -283,7 +325,7 @@ def validate_sizes(
     )
     _reject(days > DAYS, f"training.{'teacher.' if own else ''}epochs", epochs, right)
     if compute["targets"] == "cached":
-        _disk(run, images, epochs, N_CLASSES.get(source, run.n_tasks), compute, shape)
+        _disk(run, images, epochs, SOURCES[source].n_classes or run.n_tasks, compute, shape)
 
 
 def _memory(
@@ -384,81 +426,6 @@ def _reject(wrong: Any, field: str, value: Any, right: str) -> None:
         raise ConfigError(f"{field}: {value!r} cannot work; needed is {right}")
 
 
-def _layers(run: Run, own: BackboneShape, key: str = "layers") -> None:
-    last = max(run.method.options.get(key, []), default=0)
-    blocks = f"blocks 0 to {own.depth - 1} of {run.backbone!r}"
-    _reject(last >= own.depth, f"methods.{run.method.label}.{key}", last, blocks)
-
-
-def _pool(field: str, options: dict[str, Any], query: int, width: int, n_tasks: int) -> None:
-    """Refuse a pool of orthogonal components that has none for a task, or more than fit."""
-    given = {key: options[key] for key in ("pool", "pool_per_task") if options.get(key) is not None}
-    _reject(len(given) != 1, field, given, "one of pool and pool_per_task, the other null")
-    flat, ((key, value),) = options["length"] * width, given.items()
-    least, most = (n_tasks, min(query, flat)) if key == "pool" else (1, min(query, flat) // n_tasks)
-    right = (
-        f"{least} to {most}: one per task at least, and for {n_tasks} tasks at most "
-        f"{min(query, flat)}, the least of the query's width {query} and length x width {flat}"
-    )
-    _reject(not least <= value <= most, f"{field}.{key}", value, right)
-
-
-def _any_method(run: Run, own: BackboneShape, query: BackboneShape) -> None:
-    _layers(run, own)
-
-
-def _l2p(run: Run, own: BackboneShape, query: BackboneShape) -> None:
-    _layers(run, own)
-    options = run.method.options
-    too_many = options["top_k"] > options["pool"]
-    right = f"at most the pool, {options['pool']}"
-    _reject(too_many, f"methods.{run.method.label}.top_k", options["top_k"], right)
-
-
-def _dual_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
-    field, options = f"methods.{run.method.label}", run.method.options
-    _one_prompt(run, own, query)
-    pool, right = options.get("pool"), "a pool of prompts drawn at the start, of tasks to come too"
-    _reject(pool is None and options["dual_candidates"] == "all", f"{field}.pool", pool, right)
-    one_each = f"one prompt per task, {run.n_tasks}"
-    _reject(pool is not None and pool < run.n_tasks, f"{field}.pool", pool, one_each)
-    right = f"at most the pool, {pool or run.n_tasks}"
-    _reject(options["top_k"] > (pool or run.n_tasks), f"{field}.top_k", options["top_k"], right)
-
-
-def _one_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
-    field, options = f"methods.{run.method.label}", run.method.options
-    _layers(run, own, "g_layers")
-    _layers(run, own, "e_layers")
-    shared = sorted(set(options["g_layers"]) & set(options["e_layers"]))
-    _reject(shared, f"{field}.e_layers", shared, "blocks that are not in g_layers too")
-
-
-def _ranpac(run: Run, own: BackboneShape, query: BackboneShape) -> None:
-    width = run.method.options["projection"] or own.width
-    needed = 24 * width**2  # the Gram matrix, in float64, and what solving it copies
-    right = (
-        f"a smaller number: its solve would take about {needed / 1e9:,.0f} GB of memory, and at "
-        f"most {MEMORY / 1e9:,.0f} are planned for"
-    )
-    _reject(needed > MEMORY, f"methods.{run.method.label}.projection", width, right)
-
-
-def _coda_prompt(run: Run, own: BackboneShape, query: BackboneShape) -> None:
-    _layers(run, own)
-    field = f"methods.{run.method.label}"
-    _pool(field, run.method.options, query.width, own.width, run.n_tasks)
-
-
-_METHODS = {
-    "l2p": _l2p,
-    "dual_prompt": _dual_prompt,
-    "coda_prompt": _coda_prompt,
-    "one_prompt": _one_prompt,
-    "ranpac": _ranpac,
-}
-
-
 def _spread(statistic: str, field: str, dataset: dict[str, Any]) -> None:
     """Refuse the spread of one image, of which a centroid alone can be kept."""
     one = (dataset.get("labels") or {}).get("per_class") == 1
@@ -466,13 +433,9 @@ def _spread(statistic: str, field: str, dataset: dict[str, Any]) -> None:
     _reject(one and statistic != "centroid", f"{field}.statistic", statistic, right)
 
 
-def _pair(run: Run) -> tuple[str, str]:
-    return f"distillers.{run.distiller.label}", f"{run.teacher} to {run.backbone}"
-
-
 def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
     """Return the classes of the smallest task, infinity where they are not known yet."""
-    sizes, n = dataset["tasks"], N_CLASSES.get(next(iter(dataset["source"])))
+    sizes, n = dataset["tasks"], SOURCES[next(iter(dataset["source"]))].n_classes
     if isinstance(sizes, list):
         return sum(sizes) if run.method.joint else min(sizes)
     return math.inf if n is None or isinstance(sizes, dict) else n // run.n_tasks
@@ -480,15 +443,18 @@ def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
 
 def _soft(run: Run, dataset: dict[str, Any]) -> None:
     """Refuse what no distiller's soft loss could learn from."""
-    field = _pair(run)[0]
+    field = f"distillers.{run.distiller.label}"
     few = run.distiller.options.get("standardize") and _smallest_task(run, dataset) < 3
     right = "three classes or more in every task: z-scores of two are constants"
     _reject(few, f"{field}.standardize", f"tasks {dataset['tasks']}", right)
     unsure = not run.prompts.trains and run.distiller.options.get("confidence") is not None
     right = f"null: a solve, as that of {run.method.label}, takes all that the teacher says"
     _reject(unsure, f"{field}.confidence", run.distiller.options.get("confidence"), right)
-    foreign = not run.prompts.trains and run.distiller.name != "kd"
-    right = "none or kd, whose soft labels its solve can take; list the combination in grid.exclude"
+    foreign = not run.prompts.trains and not run.distils.suits_solve
+    names = " or ".join(
+        ["none", *(name for name, facts in DISTILLERS.items() if facts.suits_solve)]
+    )
+    right = f"{names}, whose soft labels its solve can take; list the combination in grid.exclude"
     _reject(foreign, field, f"methods.{run.method.label}", right)
     other = run.teacher_method.label if run.teacher_method else ""
     right = f"{run.method.label}, the student's: it maps the prompts of a teacher of its own method"
@@ -496,68 +462,7 @@ def _soft(run: Run, dataset: dict[str, Any]) -> None:
     own = run.distiller.methods.get(run.method.name)
     right = "none: it maps the prompts of a teacher that has its own method's options"
     _reject(own and run.distils.maps_prompts, f"{field}.methods", own, right)
-
-
-def _dkd(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
-    alone = _smallest_task(run, dataset) < 2
-    right = "two classes or more in every task"
-    _reject(alone, _pair(run)[0], f"tasks {dataset['tasks']}", right)
-
-
-def _fitnets(run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]) -> None:
-    grids = [_size(shape, dataset) // (shape.patch or 1) for shape in (teacher, own)]
-    right = (
-        "equally many patches, not {0} x {0} and {1} x {1}: it compares token by token; set size"
-    )
-    _reject(grids[0] != grids[1], *_pair(run), right.format(*grids))
-    right = "two backbones with a class token, or two without: it compares token by token"
-    _reject(own.class_token != teacher.class_token, *_pair(run), right)
-
-
-def _cls_feature(
-    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
-) -> None:
-    right = "two backbones with a class token, which it compares"
-    _reject(not own.class_token or not teacher.class_token, *_pair(run), right)
-
-
-def _reviewkd(
-    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
-) -> None:
-    _fitnets(run, own, teacher, dataset)
-    right = f"a teacher with at least {own.depth} blocks, not {teacher.depth}"
-    _reject(teacher.depth < own.depth, *_pair(run), right)
-
-
-def _kd_prompt(
-    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
-) -> None:
-    layers = run.distiller.options["kd_layers"]
-    right = f"at most the {own.depth} blocks of {run.backbone!r}"
-    _reject((layers or 1) > own.depth, f"{_pair(run)[0]}.kd_layers", layers, right)
-
-
-def _cdl_prompt(
-    run: Run, own: BackboneShape, teacher: BackboneShape, dataset: dict[str, Any]
-) -> None:
-    field, options = _pair(run)[0], run.distiller.options
-    mappable = [name for name, facts in PROMPTS.items() if facts.gives_prefixes]
-    _reject(
-        not run.prompts.gives_prefixes,
-        field,
-        f"methods.{run.method.label}",
-        f"a method with prefixes to map ({', '.join(mappable)}); list the combination in "
-        "grid.exclude",
-    )
-    if options["mapping"] == "attention":
-        _pool(field, options, teacher.width, own.width, run.n_tasks)
-
-
-_DISTILLERS = {
-    "dkd": _dkd,
-    "fitnets": _fitnets,
-    "cls_feature": _cls_feature,
-    "reviewkd": _reviewkd,
-    "kd_prompt": _kd_prompt,
-    "cdl_prompt": _cdl_prompt,
-}
+    mappable = ", ".join(name for name, facts in PROMPTS.items() if facts.gives_prefixes)
+    unmapped = run.distils.maps_prompts and not run.prompts.gives_prefixes
+    right = f"a method with prefixes to map ({mappable}); list the combination in grid.exclude"
+    _reject(unmapped, field, f"methods.{run.method.label}", right)

@@ -13,7 +13,7 @@ from cdl.learning.ranpac import (
     ridge_weights,
     validation_losses,
 )
-from cdl.prompts.heads import LinearHead, PrototypeHead
+from cdl.methods.heads import LinearHead, PrototypeHead
 
 
 def _head(tensors: Tensors) -> nn.Module:

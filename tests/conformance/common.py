@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cdl.backbones.shape import BackboneShape
 from cdl.distillers.base import DistillerContext, Output
 from cdl.learners.learner import Learner
-from cdl.prompts.base import PromptContext
+from cdl.methods.base import PromptContext
 
 Config = dict[str, Any]
 Tensors = dict[str, Tensor]

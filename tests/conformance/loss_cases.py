@@ -23,7 +23,7 @@ from cdl.distillers.fitnets import FeatureDistiller, FitNets
 from cdl.distillers.kd import KD
 from cdl.distillers.kd_token import KDToken
 from cdl.distillers.reviewkd import ReviewKD
-from cdl.prompts.heads import LinearHead, NormalisedHead
+from cdl.methods.heads import LinearHead, NormalisedHead
 
 
 def _loss_kd(config: Config, tensors: Tensors) -> Result:

@@ -6,13 +6,13 @@ from torch import nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, encode
-from cdl.prompts.apt import APT
-from cdl.prompts.base import PromptMethod
-from cdl.prompts.coda_prompt import CodaPrompt
-from cdl.prompts.dual_prompt import DualPrompt
-from cdl.prompts.l2p import L2P
-from cdl.prompts.one_prompt import OnePrompt
-from cdl.prompts.vq_prompt import VQPrompt
+from cdl.methods.apt import APT
+from cdl.methods.base import PromptMethod
+from cdl.methods.coda_prompt import CodaPrompt
+from cdl.methods.dual_prompt import DualPrompt
+from cdl.methods.l2p import L2P
+from cdl.methods.one_prompt import OnePrompt
+from cdl.methods.vq_prompt import VQPrompt
 
 
 def _l2p(config: Config) -> L2P:

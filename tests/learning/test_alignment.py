@@ -8,7 +8,7 @@ from toys import learner
 
 from cdl.learning.alignment import Alignment, align, drawing, restore_trained, statistics_of
 from cdl.learning.task import learn_task
-from cdl.prompts.heads import LinearHead
+from cdl.methods.heads import LinearHead
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, alignment

@@ -6,8 +6,8 @@ from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, batch, learner
 
 from cdl.data.batches import Batch
 from cdl.learning.loop import train_task
-from cdl.prompts import PROMPTS
-from cdl.prompts.base import PromptContext
+from cdl.methods import PROMPTS
+from cdl.methods.base import PromptContext
 
 COMBINATIONS = [(m, d) for m in METHODS for d in DISTILLERS if possible(m, d)]
 TRAINING = {"epochs": 2, "lr": 0.01, "betas": (0.9, 0.999), "schedule": "cosine"}

@@ -14,7 +14,7 @@ from cdl.learning.ranpac import (
     ridge_weights,
     validation_losses,
 )
-from cdl.prompts.heads import PrototypeHead
+from cdl.methods.heads import PrototypeHead
 from cdl.runtime import artifacts
 from cdl.study.configuration import ConfigError
 

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 from cdl.distillers import DISTILLERS
 from cdl.report import style
+from cdl.runtime.facts import Look
 
 # Machado, Oliveira and Fernandes (2009), full severity, on linear RGB
 BLIND = {
@@ -17,6 +18,7 @@ BLIND = {
 }
 LAB = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
 OKLAB = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+NAMES = ["teacher", *DISTILLERS]
 
 
 def linear(colour):
@@ -30,8 +32,8 @@ def seen(colour, blindness):
 
 
 def test_every_distiller_has_a_look_of_its_own_in_every_configuration():
-    assert style.PALETTE.keys() == {"teacher", *DISTILLERS}
-    looks = list(style.PALETTE.values())
+    looks = [style.look(name) for name in NAMES]
+    assert all(facts.look for facts in DISTILLERS.values())
     assert len({one.colour for one in looks}) == len(looks)
     assert len({(one.marker, one.dash) for one in looks}) == len(looks)  # without colour
     assert style.look("kd (hot)").colour == style.look("kd").colour
@@ -39,7 +41,13 @@ def test_every_distiller_has_a_look_of_its_own_in_every_configuration():
     assert style.look("of another package") == style.look("of another package")
 
 
-@pytest.mark.parametrize("colour", [one.colour for one in style.PALETTE.values()])
+def test_a_look_that_cannot_be_drawn_is_refused():
+    for wrong in [("red", "o"), ("#5E6670", "oo"), ("#5E6670", "o", "dashed")]:
+        with pytest.raises(ValueError, match="of a look: expected"):
+            Look(*wrong)
+
+
+@pytest.mark.parametrize("colour", [style.look(name).colour for name in NAMES])
 def test_lines_can_be_seen_on_white_and_letters_read(colour):
     weights = [0.2126, 0.7152, 0.0722]
     assert 1.05 / (weights @ linear(colour) + 0.05) >= 3

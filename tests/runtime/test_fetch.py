@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
@@ -32,7 +33,7 @@ from cdl.data.packing import prepare
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
-from cdl.sources import archives
+from cdl.sources import SOURCES, archives
 
 ROOT = Path(__file__).parents[2]
 TAG = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -305,6 +306,11 @@ def add(tar, name, content=b"", **fields):
     tar.addfile(member, io.BytesIO(content))
 
 
+def publish(monkeypatch, name, files):
+    """Let a source have other published files."""
+    monkeypatch.setitem(SOURCES._merged[0], name, replace(SOURCES[name], published=files))
+
+
 def jpeg(seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -335,8 +341,8 @@ def imagenet_r(server, monkeypatch):
             "targets": [LABELS[name.split("/")[-2]] for name in listed],
         }
         server.files[f"imagenet-r_{split}.yaml"] = yaml.dump(lists).encode()
-    files = [server.published(f.name) for f in archives.PUBLISHED["imagenet_r"]]
-    monkeypatch.setitem(archives.PUBLISHED, "imagenet_r", tuple(files))
+    files = [server.published(f.name) for f in SOURCES["imagenet_r"].published]
+    publish(monkeypatch, "imagenet_r", tuple(files))
     return server
 
 
@@ -403,7 +409,7 @@ def test_the_real_files_offline():
         ("imagenet-r_test.yaml", "https://raw.githubusercontent.com/GT-RIPL/CODA-Prompt/"),
     ):
         assert f"data/imagenet-r/{name} (from {origin}" in str(error.value)
-    checksums = [file.checksum for file in archives.PUBLISHED["imagenet_r"]]
+    checksums = [file.checksum for file in SOURCES["imagenet_r"].published]
     assert checksums == [
         "md5:a61312130a589d0ca1a8fca1f2bd3337",
         "md5:b90d9c763369c87dbd9becb80abd83b3",
@@ -477,7 +483,7 @@ def cifar100(server, monkeypatch):
             add(tar, f"cifar-100-binary/{split}.bin", b"".join(rows))
     server.files["cifar-100-binary.tar.gz"] = buffer.getvalue()
     file = server.published("cifar-100-binary.tar.gz")
-    monkeypatch.setitem(archives.PUBLISHED, "cifar100", (file,))
+    publish(monkeypatch, "cifar100", (file,))
     return pixels
 
 
@@ -508,7 +514,7 @@ def cifar10(server, monkeypatch):
             add(tar, f"cifar-10-batches-bin/{file}.bin", b"".join(rows))
     server.files["cifar-10-binary.tar.gz"] = buffer.getvalue()
     file = server.published("cifar-10-binary.tar.gz")
-    monkeypatch.setitem(archives.PUBLISHED, "cifar10", (file,))
+    publish(monkeypatch, "cifar10", (file,))
     return pixels
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cdl.sources import N_CLASSES, N_IMAGES
-from cdl.sources.catalogue import cifar20
+from cdl.sources.cifar20 import CIFAR20
 from cdl.sources.decoding import decode
 from cdl.sources.items import Item, Source
 from cdl.sources.summary import summarise
@@ -22,14 +21,14 @@ WHOLE = Path(os.environ.get("CDL_CIFAR100", ROOT / "data" / "cifar100"))  # CIFA
 
 
 def test_it_has_twenty_classes_with_a_hundred_images_of_each_split():
-    source = cifar20()
+    source = CIFAR20.read()
     items = list(source.items)
-    assert len(source.classes) == N_CLASSES["cifar20"] == 20
+    assert len(source.classes) == CIFAR20.n_classes == 20
     assert source.classes == tuple(sorted(source.classes))
     assert source.classes[:3] == ("apple", "bed", "bowl")
     counts = Counter((item.split, item.label) for item in items)
     assert counts == {(split, label): 100 for split in ("train", "test") for label in range(20)}
-    assert summarise({"name": "cifar20"}, str).images == N_IMAGES["cifar20"]
+    assert summarise({"name": "cifar20"}, str).images == CIFAR20.n_images
     pixels = items[-1].read()
     assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cdl.data.packing import prepare
 from cdl.runtime.errors import CdlError
-from cdl.sources.folders import drawn, images_of
+from cdl.sources.folder import drawn, images_of
 
 SPLIT = {"test": 0.25, "seed": 0}
 

@@ -10,7 +10,7 @@ import pytest
 
 from cdl.data.packing import prepare
 from cdl.runtime.errors import CdlError
-from cdl.sources.catalogue import cifar20
+from cdl.sources.cifar20 import read as cifar20
 from cdl.sources.decoding import UnreadableImage
 from cdl.sources.heldout import hold_out, remaining
 from cdl.sources.items import Item, Source

@@ -4,7 +4,7 @@ import pytest
 from lab import make_grid
 
 from cdl.distillers import DISTILLERS
-from cdl.prompts import PROMPTS
+from cdl.methods import PROMPTS
 from cdl.study.configuration import ConfigError, schema
 from cdl.study.specifications import specification
 

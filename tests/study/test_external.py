@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from safetensors.numpy import load_file
 
-from cdl.distillers import DISTILLERS
-from cdl.prompts import _OWN, PROMPTS, PromptFacts
+from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.registry import Registry
-from cdl.study.configuration import read, resolve
+from cdl.study.configuration import read, resolve, schema
 from cdl.study.grid import Grid
 from cdl.study.specifications import specification
 
@@ -21,25 +21,35 @@ ROOT = Path(__file__).parents[2]
 BLOCKER = "import sys\nsys.modules['torch'] = None  # importing it is an ImportError\n"
 FACTS = """
 from cdl.distillers import DistillerFacts
-from cdl.prompts import PromptFacts
+from cdl.methods import PromptFacts
+from cdl.runtime.facts import Look, refuse
+
+def check(run):
+    refuse(run.options["length"] > 8, "length", run.options["length"], "at most 8")
+
+def check_classes(run):
+    refuse(run.smallest_task < 5, "", f"tasks {run.tasks}", "five classes in every task")
 
 SHIFT = PromptFacts(
     "toy.shift:Shift",
     needs_query=False,
     description="Toy (Nobody, 2026).",
     numerics=3,
+    check=check,
     options={"length": {"type": "integer", "minimum": 2, "default": 4, "description": "Tokens."}},
 )
 MATCH = DistillerFacts(
     "toy.match:Match",
     description="Toy distiller.",
+    check=check_classes,
+    look=Look("#123456", "s"),
     options={"alpha": {"type": "number", "default": 0.5, "description": "Share."}},
 )
 """
 SHIFT = """
 import torch
 from torch import nn
-from cdl.prompts.base import PromptMethod, Prompts, halves
+from cdl.methods.base import PromptMethod, Prompts, halves
 
 class Shift(PromptMethod):
     layers = (0,)
@@ -66,7 +76,7 @@ class Match(Distiller):
         soft = F.mse_loss(output.logits[:, classes], teacher_output.logits)
         return losses | {"match": self.alpha * soft}
 """
-POINTS = "[cdl.prompts]\nshift = toy.facts:SHIFT\n[cdl.distillers]\nmatch = toy.facts:MATCH\n"
+POINTS = "[cdl.methods]\nshift = toy.facts:SHIFT\n[cdl.distillers]\nmatch = toy.facts:MATCH\n"
 CONFIG = """
 name: toy
 datasets:
@@ -139,6 +149,19 @@ print(json.dumps([specification(grid, run) for run in grid.runs]))
     ]
 
 
+def test_the_former_name_of_the_room_and_of_the_group_goes_on_working(site):
+    for file in [*(site / "toy").glob("*.py"), site / "toy_cdl-0.1.dist-info/entry_points.txt"]:
+        file.write_text(file.read_text().replace("cdl.methods", "cdl.prompts"))
+    answer = python(site, "-W", "default", "-m", "cdl", "list", "methods")
+    assert "shift        Toy (Nobody, 2026).\n" in answer.stdout
+    warning = "facts.py:3: DeprecationWarning: cdl.prompts is now cdl.methods: import it from there"
+    assert answer.stderr.count("DeprecationWarning") == 1 and warning in answer.stderr
+    code = "import cdl.methods.base as b; from cdl.methods import PROMPTS; " + (
+        "assert issubclass(PROMPTS['shift'].load(), b.PromptMethod)"
+    )
+    assert python(site, "-c", code).returncode == 0
+
+
 def test_an_option_of_another_package_is_checked_as_ours_are(site):
     (site.parent / "config.yaml").write_text(CONFIG.replace("length: 6", "length: 1"))
     answer = python(site, "-m", "cdl", "data", "config.yaml")
@@ -150,8 +173,8 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
     ("text", "sentence"),
     [
         (
-            "[cdl.prompts]\nl2p = toy.facts:SHIFT\n",
-            "cdl.prompts: the entry point 'l2p' of the package toy-cdl has the name of another one "
+            "[cdl.methods]\nl2p = toy.facts:SHIFT\n",
+            "cdl.methods: the entry point 'l2p' of the package toy-cdl has the name of another one "
             "that exists already: give it another name",
         ),
         (
@@ -162,11 +185,11 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
         (
             "[cdl.distillers]\nshift = toy.facts:SHIFT\n",
             "cdl.distillers: the entry point 'shift' of the package toy-cdl names no "
-            "DistillerFacts with options: see CONTRIBUTING.md",
+            "DistillerFacts: see CONTRIBUTING.md",
         ),
         (
-            "[cdl.prompts]\nshift = toy.nothing:SHIFT\n",
-            "cdl.prompts: the entry point 'shift' of the package toy-cdl cannot be loaded "
+            "[cdl.methods]\nshift = toy.nothing:SHIFT\n",
+            "cdl.methods: the entry point 'shift' of the package toy-cdl cannot be loaded "
             "(ModuleNotFoundError(\"No module named 'toy.nothing'\")): repair or remove it",
         ),
     ],
@@ -203,16 +226,43 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
         importlib.metadata.EntryPoint(name, "toy_facts:FACTS", "g") for name in ("x", "x", "apt")
     ]
     monkeypatch.setattr("cdl.runtime.registry.entry_points", lambda group_=None, **_: group)
-    registry = Registry(_OWN, "g")
+    registry = Registry(PromptFacts, {"apt": "cdl.methods.apt_facts:APT"}, "g")
     assert registry["x"] is facts
-    assert list(registry) == [*_OWN, "x"]
-    assert registry["apt"] is _OWN["apt"]
+    assert list(registry) == ["apt", "x"]
+    assert registry["apt"] is PROMPTS["apt"]
     assert [sentence.split("'")[1] for sentence in registry.refused] == ["apt", "x"]
 
 
-def test_nothing_of_ours_has_options_in_its_facts():
-    for facts in [*PROMPTS.values(), *DISTILLERS.values()]:
-        assert facts.options is None
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("length: 6", "length: 10", "methods.shift.length: 10 cannot work; needed is at most 8"),
+        (
+            "tasks: 2",
+            "tasks: 5",
+            "distillers.match: 'tasks 5' cannot work; needed is five classes in every task",
+        ),
+    ],
+)
+def test_what_its_own_check_refuses_is_refused(site, right, wrong, sentence):
+    (site.parent / "config.yaml").write_text(CONFIG.replace(right, wrong))
+    answer = python(site, "-m", "cdl", "status", "config.yaml")
+    assert answer.returncode != 0
+    assert f"cdl: {sentence}\n" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_its_distiller_has_its_own_look_in_figures(site):
+    code = "from cdl.report.style import look; print(look('match').colour, look('match').marker)"
+    assert python(site, "-c", code).stdout == "#123456 s\n"
+
+
+@pytest.mark.parametrize("kind", ["methods", "distillers"])
+def test_the_options_of_our_own_are_json_schema(kind):
+    for block in schema()["properties"][kind]["properties"].values():
+        jsonschema.Draft202012Validator.check_schema(block)
+        for option in block["properties"].values():
+            assert option["description"].endswith((".", ":"))
 
 
 @pytest.mark.slow

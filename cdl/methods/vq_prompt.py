@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts, halves
+from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
 
 
 class VQPrompt(PromptMethod):

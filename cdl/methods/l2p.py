@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.methods.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
 
 
 class L2P(PromptMethod):

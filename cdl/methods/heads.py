@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.prompts.growing import Growing
+from cdl.methods.growing import Growing
 
 
 def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:

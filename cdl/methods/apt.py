@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts
-from cdl.prompts.heads import NormalisedHead
+from cdl.methods.base import PromptContext, PromptMethod, Prompts
+from cdl.methods.heads import NormalisedHead
 
 
 class APT(PromptMethod):

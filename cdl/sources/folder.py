@@ -1,19 +1,27 @@
-"""Which files a user's source consists of: asked by who reads them and by who watches them.
+"""Images in folders of the user's own: which files they are, and how they are read.
 
-Nothing is opened here but split files. A folder is entered through links, as deep as classes lie
-and no deeper; names that begin with a dot are nobody's images.
+Nothing is opened but split files until an image is read. A folder is entered through links, as
+deep as classes lie and no deeper; names that begin with a dot are nobody's images.
 """
 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdl.runtime.artifacts import fingerprint, fingerprint_file
 from cdl.runtime.errors import CdlError
-from cdl.sources import SPLITS
+from cdl.runtime.options import REQUIRED, flag, integer, number, text
+from cdl.sources import SPLITS, SourceFacts
+from cdl.sources.files import validate_file, validate_name
+from cdl.sources.items import Item, Source
+from cdl.sources.summary import Summary, counted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = frozenset(".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff".split())
 FOREIGN = frozenset(  # of images that no decoder reads: never left out without a word
@@ -62,6 +70,46 @@ class Listing:
         return tuple(sorted({image.label for image in self.images}))
 
 
+def read(
+    path: str,
+    train: str = "train",
+    test: str = "test",
+    split: Mapping[str, Any] | None = None,
+    domains: bool = False,
+) -> Source:
+    """Read images in `path/SPLIT/CLASS/IMAGE`, or in `path/CLASS/IMAGE`.
+
+    Args:
+        path: the folder.
+        train: sub-folder of the training images, or a text file in `path` with one image a
+            line, written `class/name.jpg`.
+        test: the same for the test images.
+        split: instead of both, the share of `test` images and a `seed`: see `drawn`.
+        domains: whether there are folders of domains, `DOMAIN/CLASS/IMAGE`, with the same classes.
+    """
+    listing = images_of(path, train, test, split, domains)
+    if split is not None:
+        listing = drawn(listing, split)
+    label = {name: i for i, name in enumerate(listing.classes)}
+    items = [
+        Item(i.split, label[i.label], str(i.path.relative_to(path)), partial(_open, i.path))
+        for i in listing.images
+    ]
+    return Source(listing.classes, items, listing.skipped)
+
+
+def _open(file: Path) -> "np.ndarray":
+    from cdl.sources.decoding import UnreadableImage, decode
+
+    try:
+        if file.exists() and not file.is_file():  # a pipe or a device might never end
+            raise UnreadableImage(f"{file} is no file")
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"{file} cannot be read: {error.strerror}") from error
+    return decode(raw, str(file))
+
+
 def images_of(
     path: str,
     train: str = "train",
@@ -69,7 +117,7 @@ def images_of(
     split: Mapping[str, Any] | None = None,
     domains: bool = False,
 ) -> Listing:
-    """List a folder of images, see `cdl.sources.catalogue.folder`; `split` is not drawn yet.
+    """List a folder of images, see `read`; `split` is not drawn yet.
 
     Raises:
         CdlError: files among which something would be lost: images that no decoder reads, in no
@@ -136,18 +184,6 @@ def drawn(
     return replace(listing, images=tuple(sorted(images, key=lambda i: SPLITS.index(i.split))))
 
 
-def tables_of(path: str, train: str, test: str) -> dict[str, list[Path]]:
-    """Return the Parquet files of each split; raise `CdlError` if a split has none."""
-    found = {}
-    for split, pattern in zip(SPLITS, (train, test), strict=True):
-        found[split] = sorted(Path(path).glob(pattern))
-        if not found[split]:
-            raise CdlError(f"no {split} file matches {pattern!r} in the folder {path!r}")
-        for file in found[split]:
-            _validate(file)
-    return found
-
-
 def _domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
     """Yield class and path of each image in `place/DOMAIN/CLASS/`; count what is skipped."""
     for folder in _visible(place, skipped):
@@ -173,7 +209,7 @@ def _classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
                     "up, or let its name begin with a dot"
                 )
             if _is_image(file, skipped):
-                _validate(file)
+                validate_file(file)
                 found.append((folder.name, file))
         if len(found) == before:
             raise CdlError(f"the class {folder} holds no image: remove it, or put some into it")
@@ -187,7 +223,7 @@ def _visible(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
     except OSError as error:
         raise CdlError(f"{folder} cannot be read: {error.strerror}") from error
     for name in names:
-        _validate_name(folder / name)
+        validate_name(folder / name)
         if name.startswith("."):
             skipped[HIDDEN] += 1
         else:
@@ -208,37 +244,67 @@ def _is_image(file: Path, skipped: Counter[str]) -> bool:
 
 def _listed(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
     """Yield class and path of each line of a split file."""
-    _validate(place)
+    validate_file(place)
     try:
         lines = place.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CdlError(f"{place} cannot be read as text in UTF-8 ({error})") from error
     seen: dict[PurePosixPath, int] = {}
-    for number, line in enumerate(map(str.strip, lines), 1):
+    for i, line in enumerate(map(str.strip, lines), 1):
         if not line:
             continue
         inside = PurePosixPath(line)
         if inside.is_absolute() or ".." in inside.parts or len(inside.parts) < 2:
             raise CdlError(f"{place}: the line {line!r} is not of the form class/name.jpg")
-        if seen.setdefault(inside, number) != number:
-            raise CdlError(f"{place}: {line!r} stands in the lines {seen[inside]} and {number}")
+        if seen.setdefault(inside, i) != i:
+            raise CdlError(f"{place}: {line!r} stands in the lines {seen[inside]} and {i}")
         if (root / inside).exists():  # a missing one is named with all others by who reads it
-            _validate(root / inside)
+            validate_file(root / inside)
         yield inside.parts[-2], root / inside
 
 
-def _validate(file: Path) -> None:
-    """Raise `CdlError` if a file can never be read to its end, or its name is no text."""
-    _validate_name(file)
-    if not file.is_file():
-        raise CdlError(
-            f"{file} is no file (but a pipe, a device, a folder or a link that leads nowhere): "
-            "remove it"
-        )
+def _files(**options: Any) -> list[Path]:
+    return images_of(**options).files
 
 
-def _validate_name(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise CdlError(f"the name {str(path)!a} is not UTF-8: rename it") from error
+def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
+    listing = images_of(**options)
+    if options["split"] is not None:
+        listing = drawn(listing, options["split"], sha256_of)
+    label = {name: i for i, name in enumerate(listing.classes)}
+    pairs = [(image.split, label[image.label]) for image in listing.images]
+    return counted(listing.classes, pairs, listing.files, listing.skipped)
+
+
+FOLDER = SourceFacts(
+    read=read,
+    description="Folder split/class/image.jpg, or one folder class/image.jpg with split files or a "
+    "split.",
+    options={
+        "path": text(REQUIRED, "The folder."),
+        "train": text("train", "Sub-folder or split file of the training images."),
+        "test": text("test", "Sub-folder or split file of the test images."),
+        "domains": flag(
+            False,
+            "Whether domains lie above the classes, DOMAIN/CLASS/*.jpg; they may be the tasks.",
+            omit_default=True,
+        ),
+        "split": {
+            "type": ["object", "null"],
+            "additionalProperties": False,
+            "required": ["test"],
+            "default": None,
+            "description": "Where there is no split: {test: 0.2, seed: 0} draws one by the "
+            "contents of each file.",
+            "properties": {
+                "test": number(
+                    REQUIRED, "Share of the test images.", exclusiveMinimum=0, exclusiveMaximum=1
+                ),
+                "seed": integer(0, "Of the draw, independent of the seeds of the runs.", minimum=0),
+            },
+        },
+    },
+    files=_files,
+    listing=images_of,
+    summarise=_summarise,
+)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts, halves
-from cdl.prompts.growing import Growing
+from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
+from cdl.methods.growing import Growing
 
 
 def share(pool: int | None, pool_per_task: int | None, n_tasks: int | None) -> int:

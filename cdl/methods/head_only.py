@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts
+from cdl.methods.base import PromptContext, PromptMethod, Prompts
 
 
 class HeadOnly(PromptMethod):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts
-from cdl.prompts.heads import Head, PrototypeHead
+from cdl.methods.base import PromptContext, PromptMethod, Prompts
+from cdl.methods.heads import Head, PrototypeHead
 
 
 class RanPAC(PromptMethod):

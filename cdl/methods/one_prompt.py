@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts, halves
+from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
 
 
 class OnePrompt(PromptMethod):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.vit import KeyValue
-from cdl.prompts.heads import Head, LinearHead
+from cdl.methods.heads import Head, LinearHead
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cdl.backbones.vit import KeyValue
-from cdl.prompts.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
-from cdl.prompts.growing import Growing
+from cdl.methods.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.methods.growing import Growing
 
 
 class DualPrompt(Growing, PromptMethod):

@@ -1,0 +1,48 @@
+"""Mapping of the teacher's prompts: what planning and figures know of it."""
+
+from cdl.distillers import Distillation, DistillerFacts
+from cdl.distillers.kd_facts import SOFT
+from cdl.methods.coda_prompt_facts import check_pool
+from cdl.runtime.facts import Look
+from cdl.runtime.options import choice, integer, tokens
+
+
+def check(run: Distillation) -> None:
+    """Refuse a pool of the attention mapping that has too few or too many entries."""
+    if run.options["mapping"] == "attention":
+        widths = run.teacher_shape.width, run.student_shape.width
+        check_pool(run.options, *widths, run.n_tasks)
+
+
+CDL_PROMPT = DistillerFacts(
+    "cdl.distillers.cdl_prompt:CDLPrompt",
+    description="Mapping of the teacher's prompts, the first form of the method.",
+    maps_prompts=True,
+    counts_tasks=True,
+    options={
+        **SOFT,
+        "mapping": choice(
+            "attention",
+            ["attention", "self_attention", "linear"],
+            "How a teacher's prompt becomes a student's prefix.",
+        ),
+        "pool": integer(
+            None,
+            "Entries of the attention mapping's pool of all tasks together; one task more then "
+            "changes all. Or:",
+            minimum=1,
+            omit_default=True,
+        ),
+        "pool_per_task": integer(
+            None,
+            "Entries of each task. The preset clean has 10, released a pool of 100.",
+            minimum=1,
+            omit_default=True,
+        ),
+        "length": tokens(8, "Tokens of its mapped prefix"),
+    },
+    alternatives=("pool", "pool_per_task"),
+    protocol=("coda_growth",),
+    check=check,
+    look=Look("#009E73", "v"),
+)

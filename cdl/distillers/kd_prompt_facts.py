@@ -1,0 +1,31 @@
+"""KD prompts: what planning and figures know of them."""
+
+from cdl.distillers import Distillation, DistillerFacts
+from cdl.distillers.kd_token_facts import KD_TOKEN
+from cdl.runtime.facts import Look, refuse
+from cdl.runtime.options import integer, tokens
+
+
+def check(run: Distillation) -> None:
+    """Refuse KD prefixes in blocks that the student does not have."""
+    layers, depth = run.options["kd_layers"], run.student_shape.depth
+    expected = f"at most the {depth} blocks of {run.student!r}"
+    refuse((layers or 1) > depth, "kd_layers", layers, expected)
+
+
+KD_PROMPT = DistillerFacts(
+    "cdl.distillers.kd_prompt:KDPrompt",
+    description="KD token, KD prefixes and KD head (KDP, D-CDL).",
+    options={
+        **KD_TOKEN.options,
+        "kd_layers": integer(
+            None,
+            "Blocks 1 to kd_layers-1 get a KD prefix; null: the student's depth; 1: none, as "
+            "kd_token.",
+            minimum=1,
+        ),
+        "kd_length": tokens(6, "Tokens of a KD prefix"),
+    },
+    check=check,
+    look=Look("#D55E00", "^", "-."),
+)

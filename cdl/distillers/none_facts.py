@@ -1,0 +1,10 @@
+"""No teacher: what planning and figures know of it."""
+
+from cdl.distillers import DistillerFacts
+from cdl.runtime.facts import Look
+
+NONE = DistillerFacts(
+    "cdl.distillers.none:NoDistillation",
+    description="No teacher.",
+    look=Look("#5E6670", "o"),
+)

@@ -1,0 +1,62 @@
+"""CODA-Prompt: what planning knows of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cdl.methods import PromptFacts, Prompting, check_layers
+from cdl.runtime.facts import refuse
+from cdl.runtime.options import blocks, integer, number, tokens
+
+
+def check_pool(options: Mapping[str, Any], query: int, width: int, n_tasks: int) -> None:
+    """Refuse a pool of orthogonal components that has none for a task, or more than fit.
+
+    Args:
+        options: `length`, and one of `pool` and `pool_per_task`.
+        query: width of the query.
+        width: width of a token.
+        n_tasks: tasks of the stream.
+    """
+    given = {key: options[key] for key in ("pool", "pool_per_task") if options.get(key) is not None}
+    refuse(len(given) != 1, "", given, "one of pool and pool_per_task, the other null")
+    flat, ((key, value),) = options["length"] * width, given.items()
+    least, most = (n_tasks, min(query, flat)) if key == "pool" else (1, min(query, flat) // n_tasks)
+    expected = (
+        f"{least} to {most}: one per task at least, and for {n_tasks} tasks at most "
+        f"{min(query, flat)}, the least of the query's width {query} and length x width {flat}"
+    )
+    refuse(not least <= value <= most, key, value, expected)
+
+
+def check(run: Prompting) -> None:
+    """Refuse blocks that do not exist, and a pool of the wrong size."""
+    check_layers(run)
+    check_pool(run.options, run.query_shape.width, run.shape.width, run.n_tasks)
+
+
+CODA_PROMPT = PromptFacts(
+    "cdl.methods.coda_prompt:CodaPrompt",
+    description="CODA-Prompt (Smith et al., CVPR 2023).",
+    counts_tasks=True,
+    options={
+        "pool": integer(
+            None,
+            "Components of all tasks together, as released; one task more then changes all. Or:",
+            minimum=1,
+            omit_default=True,
+        ),
+        "pool_per_task": integer(
+            None,
+            "Components of each task; the stream stays open. The preset clean has 10, released a "
+            "pool of 100.",
+            minimum=1,
+            omit_default=True,
+        ),
+        "length": tokens(8, "Tokens of a component"),
+        "ortho_weight": number(0.0, "Weight of the orthogonality penalty.", minimum=0),
+        "layers": blocks([0, 1, 2, 3, 4], "Prompted blocks.", minItems=1),
+    },
+    alternatives=("pool", "pool_per_task"),
+    protocol=("coda_growth",),
+    check=check,
+)

@@ -1,0 +1,85 @@
+"""What CONTRIBUTING.md shows is what has to be done."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdl.methods import PromptFacts, Prompting
+from cdl.runtime.facts import Unsuitable
+
+ROOT = Path(__file__).parents[1]
+SHAPE = type("Shape", (), {"width": 8})
+NEEDED = ["cdl", "tests", "docs", "config", "benchmarks", "pyproject.toml", "CONTRIBUTING.md"]
+
+
+def section(title):
+    return (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def diffs(title):
+    """Lines of the files that a section's diff shows, each with its mark, by the file."""
+    (diff,) = re.findall(r"```diff\n(.*?)```", section(title), re.DOTALL)
+    for part in diff.split("+++ ")[1:]:
+        name, *lines = part.splitlines()
+        yield name, lines
+
+
+def apply(title, folder):
+    """Write new files, and add lines behind the line that the diff shows before them."""
+    for name, lines in diffs(title):
+        file = folder / name
+        added = [line[1:] for line in lines if line.startswith("+")]
+        if len(added) == len(lines):
+            assert not file.exists(), name
+            file.write_text("\n".join(added) + "\n")
+            continue
+        before = lines[0][1:]
+        text = file.read_text().splitlines()
+        (at,) = (i for i, line in enumerate(text) if line.startswith(before))
+        file.write_text("\n".join([*text[: at + 1], *added, *text[at + 1 :]]) + "\n")
+
+
+@pytest.mark.parametrize("title", ["Add a prompt method", "Add a dataset"])
+def test_what_is_shown_of_a_method_and_of_a_source_is_there(title):
+    for name, lines in diffs(title):
+        text = (ROOT / name).read_text()
+        for line in lines:
+            assert line[1:] in text or line.strip("+ ") == "...", (name, line)
+
+
+def test_the_facts_of_a_package_of_ones_own():
+    (code,) = re.findall(r"```python\n(.*?)```", section("A method in a package of your own"), re.S)
+    exec(code, names := {})
+    assert isinstance(names["SHIFT"], PromptFacts)
+    run = Prompting({"length": 9}, 2, "nano", SHAPE, SHAPE, 1e9)
+    with pytest.raises(Unsuitable, match="length: 9 cannot work; needed is at most the width, 8"):
+        names["SHIFT"].check(run)
+
+
+@pytest.mark.slow
+def test_the_distiller_that_is_shown_is_planned_trained_drawn_and_documented(tmp_path):
+    for name in NEEDED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    apply("Add a distiller", tmp_path)
+
+    def python(*arguments):
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    listed = python("-m", "cdl", "list", "distillers").stdout
+    assert "logits       Regression of the teacher's logits (Ba and Caruana" in listed
+    (schema,) = re.findall(r'-c "(.*editors_schemas.*)"', (ROOT / "Makefile").read_text())
+    assert python("-c", schema).returncode == 0
+    tests = ["learning/test_methods", "study/test_combinations", "study/test_editors"]
+    tests += ["distillers/test_losses", "report/test_style", "test_house", "test_docs"]
+    files = [f"tests/{name}.py" for name in tests]
+    chosen = "logits or look or row or json or seen_on_white or counterpart or torch"
+    result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen)
+    assert result.returncode == 0, result.stdout[-3000:]
+    passed = int(re.search(r"(\d+) passed", result.stdout)[1])
+    assert passed > 30
