@@ -350,14 +350,16 @@ function addComparison() {
     && runs.get(`${cells[distilled][0]}/seed${content.runs[0].seed}`)?.none.startsWith(`${cell}/`));
   const first = Math.max(distilled, 0);
   form.append(select("first", first), select("second", undistilled >= 0 ? undistilled : (first + 1) % cells.length));
+  const protocolOf = (cell) => content.panels.flatMap((panel) => panel.learners).find((learner) => learner.cell === cell).protocol;
   const write = () => {
     const [first, second] = [...form.elements].map((element) => element.value);
     const found = contrastOf(first, second);
     byId("contrast").textContent = found === null
       ? (first === second ? "Choose two different rows." : "These two have no seed or no test images in common.")
       : `First minus second: ${signed(found.difference)} points (${signed(found.low)} to ${signed(found.high)}), `
-        + `p ${found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}; `
-        + `${found.seeds} seed${found.seeds > 1 ? "s" : ""}, ${found.images.toLocaleString("en")} test images.`;
+        + `p ${found.p === null ? "not defined" : found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}; `
+        + `${found.seeds} seed${found.seeds > 1 ? "s" : ""}, ${found.images.toLocaleString("en")} test images.`
+        + (protocolOf(first) === protocolOf(second) ? "" : ` Protocols differ: ${protocolOf(first)}, ${protocolOf(second)}.`);
   };
   form.addEventListener("change", write);
   form.addEventListener("submit", (event) => event.preventDefault());

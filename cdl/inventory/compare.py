@@ -1,18 +1,21 @@
 """The paired difference of any two cells or runs below a folder of results. No torch."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cdl.report.style import names
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import ResultsFolder, RunFiles
-from cdl.tables.crossed import Answers, estimate, over, paired
-from cdl.tables.runs import distiller_of, names_of, read, read_predictions
+from cdl.study.layout import RESULTS, ResultsFolder, RunFiles
+from cdl.tables.crossed import Answers, estimate, on_common_images, over, paired
+from cdl.tables.runs import distiller_of, labels_shown, names_of, read, read_predictions
 
 USUAL = "default"  # the study that a name without one means, where several have such a cell
 
@@ -25,11 +28,13 @@ class Cell:
         folder: `NAME/DATASET/METHOD/LEARNER`, below the folder of results.
         runs: files of each run by its seed.
         called: names of its columns in the tables, in their order; none without a table.
+        protocol: its hash in the tables.
     """
 
     folder: str
     runs: Mapping[int, RunFiles]
     called: tuple[frozenset[str], ...] = ()
+    protocol: str = ""
 
 
 class Part(NamedTuple):
@@ -59,7 +64,8 @@ class Comparison:
         over: what the interval is taken over.
         common_seeds: the seeds.
         by: `task`, or `class` where seeds have class orders of their own.
-        parts: the same of every task or class.
+        protocols: hashes of the protocols of both, where a table names them.
+        parts: the same of every task, counted from 1, or class.
     """
 
     first: str
@@ -73,11 +79,13 @@ class Comparison:
     over: str
     common_seeds: list[int]
     by: str
+    protocols: list[str]
     parts: list[Part]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self) | {"parts": [part._asdict() for part in self.parts]}
+        """Return it for JSON; a p value that is not defined is None."""
+        parts = [part._asdict() | {"p": _defined(part.p)} for part in self.parts]
+        return asdict(self) | {"p": _defined(self.p), "parts": parts}
 
     def text(self) -> str:
         """Return it for people."""
@@ -87,8 +95,10 @@ class Comparison:
             f"minus {self.second}:",
             f"{_points(self)}, p {_p(self.p)}; 95 % interval over {self.over}, {n}, "
             f"{self.images:,} test images",
-            f"by {self.by}, each on its own images:",
         ]
+        if len({*self.protocols}) > 1:
+            lines.append(f"their protocols differ: {', '.join(self.protocols)}")
+        lines.append(f"by {self.by}, each on its own images, p values not corrected:")
         width = max(len(part.name) for part in self.parts)
         lines += [
             f"  {part.name:<{width}}  {_points(part)}, p {_p(part.p)}, {part.images} images"
@@ -114,7 +124,9 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     cells = list(_cells(results))
     if not cells:
         raise CdlError(f"{results.path}: no finished run below it; run `cdl run CONFIG` first")
-    one, other = (_find(name, cells) for name in (first, second))
+    one, other = (_find(name, cells, results.path) for name in (first, second))
+    if one == other:
+        raise CdlError(f"both names mean {one.folder}; expected two different cells or runs")
     seeds = sorted(one.runs.keys() & other.runs.keys())
     if not seeds:
         raise CdlError(
@@ -129,22 +141,24 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     by_task = len({(*run["classes"], *run["test_images"]) for pair in made for run in pair}) == 1
     by = "task" if by_task else "class"
     sides = [[_answers(frame) for frame in side] for side in zip(*frames, strict=True)]
-    values = paired(*sides)
-    if not values.size:
+    common = on_common_images(*sides)
+    if not all(len(run.image) for run in common[0]):
         raise CdlError(f"{one.folder} and {other.folder} have no test image in common")
+    values = paired(*common)
     found = estimate(values)
-    labels = frames[0][0].set_index("image")[by].sort_values()
+    groups = pd.concat(frame for pair in frames for frame in pair).groupby(by)["image"]
     return Comparison(
         one.folder,
         other.folder,
         *found.interval,
         found.p,
         len(seeds),
-        values.shape[1],
+        min(len(run.image) for run in common[0]),
         over(values),
         seeds,
         by,
-        [_part(name, labels.index[labels == name].to_numpy(), sides) for name in labels.unique()],
+        [cell.protocol for cell in (one, other) if cell.protocol],
+        [_part(name, images.unique(), common) for name, images in groups],
     )
 
 
@@ -153,7 +167,9 @@ def _cells(results: ResultsFolder) -> Iterator[Cell]:
     known = {str(row["run"]): row for row in _rows(results)}
     for folder, runs in results.finished().items():
         row = next((known[r.folder] for r in runs.values() if r.folder in known), None)
-        yield Cell(folder, runs, () if row is None else _called(row))
+        study = frozenset({Path(folder).parts[0]})
+        called = () if row is None else (study, *_called(row))
+        yield Cell(folder, runs, called, "" if row is None else row["protocol"])
 
 
 def _rows(results: ResultsFolder) -> Iterator[dict[Hashable, Any]]:
@@ -172,6 +188,7 @@ def _called(row: Mapping[Hashable, Any]) -> tuple[frozenset[str], ...]:
     shown = names_of(row)
     return (
         frozenset({row["dataset"]}),
+        frozenset({labels_shown(row)}),
         frozenset({shown["method"], row["method"]}),
         frozenset({shown["learner"]}),
         frozenset({shown["taught by"]}),
@@ -179,35 +196,43 @@ def _called(row: Mapping[Hashable, Any]) -> tuple[frozenset[str], ...]:
     )
 
 
-def _find(name: str, cells: Sequence[Cell]) -> Cell:
+def _find(name: str, cells: Sequence[Cell], results: Path) -> Cell:
     """Return the cell or run of a name; raise `CdlError` unless there is exactly one."""
-    parts = [part.strip() for part in name.replace("|", "/").split("/") if part.strip(" .")]
-    seed = parts.pop() if parts and _is_seed(parts[-1]) else None
-    by_folder = [cell for cell in cells if _ends(parts, Path(cell.folder).parts)]
+    words = _below(name, results).replace("|", "/").split("/")
+    parts = [word.strip() for word in words if word.strip(" .")]
+    seed = next((part for part in parts if _is_seed(part)), None)
+    parts = parts if seed is None else parts[: parts.index(seed)]
+    by_folder = [
+        c for c in cells if tuple(parts) in (Path(c.folder).parts, Path(c.folder).parts[1:])
+    ]
     found = by_folder or [cell for cell in cells if _in_order(parts, cell.called)]
     usual = [cell for cell in found if Path(cell.folder).parts[0] == USUAL]
     if len(found) > 1 and len(usual) == 1:
         found = usual
     if len(found) != 1:
-        some = ", ".join(cell.folder for cell in (found or cells)[:4])
+        known = [cell.folder for cell in found or cells]
+        some = get_close_matches("/".join(parts), known, cutoff=0) if not found else known[:4]
         why = f"names {len(found)} cells" if found else "names no cell with finished runs"
-        raise CdlError(f"{name!r} {why}; expected one such as {some}")
+        raise CdlError(f"{name!r} {why}; expected one such as {', '.join(some)}")
     if seed is None:
         return found[0]
     number = int(seed.removeprefix("seed"))
     if number not in found[0].runs:
         raise CdlError(f"{name!r}: finished seeds of this cell are {_listed(found[0].runs)}")
-    return Cell(found[0].folder, {number: found[0].runs[number]})
+    return replace(found[0], runs={number: found[0].runs[number]})
 
 
 def _is_seed(part: str) -> bool:
     return part.startswith("seed") and part.removeprefix("seed").isdecimal()
 
 
-def _ends(wanted: Sequence[str], folder: Sequence[str]) -> bool:
-    """Whether a name ends with a cell's folder, with or without its study; more may precede it."""
-    shorter = folder[1:]
-    return tuple(wanted[-len(folder) :]) == folder or tuple(wanted) == shorter
+def _below(name: str, results: Path) -> str:
+    """Return the path of a cell below the folder of results, if a name is one; else the name."""
+    path = Path(name)
+    if path.is_absolute() or path.exists():
+        with suppress(ValueError):
+            return str(path.resolve().relative_to(results.resolve()))
+    return name.removeprefix("./").removeprefix(f"{RESULTS}/")
 
 
 def _in_order(wanted: Sequence[str], called: Sequence[frozenset[str]]) -> bool:
@@ -226,7 +251,7 @@ def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:
     alike = [[run._replace(task=np.zeros_like(run.task)) for run in side] for side in some]
     values = paired(*alike)
     found = estimate(values)
-    label = name if isinstance(name, str) else f"task {name}"
+    label = name if isinstance(name, str) else f"task {name + 1}"
     return Part(label, *found.interval, found.p, values.shape[1])
 
 
@@ -239,4 +264,10 @@ def _points(part: Comparison | Part) -> str:
 
 
 def _p(value: float) -> str:
+    if np.isnan(value):
+        return "not defined"
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -157,7 +157,10 @@ def _note(table: pd.DataFrame) -> str:
     return (
         "Final average accuracy in percent, mean over seeds, with its 95 % interval over "
         f"{' or '.join(dict.fromkeys(table['over']))}, by how many training images of each class "
-        "have a label for the student. The teacher saw all labels, or the same as its student."
+        "have a label for the student. The teacher saw all labels, or the same as its student. A "
+        "student with a teacher also trains on the images without a label, and its heads are "
+        "aligned with the teacher's labels of these: its difference from none is the effect of "
+        "all of this."
     )
 
 

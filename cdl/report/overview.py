@@ -17,7 +17,7 @@ from cdl.report.style import look, names, panels_of
 from cdl.tables.crossed import estimate
 from cdl.tables.runs import CELL, distiller_of, method_of
 
-FEW_SEEDS, FEW_IMAGES = 3, 1000  # below, the page warns
+FEW_SEEDS, FEW_IMAGES = 5, 1000  # below, the page warns
 _FLIP = Affine2D().scale(10, -10)  # down is up in SVG
 
 
@@ -76,7 +76,9 @@ def _labels(rows: pd.DataFrame) -> str:
         f"{level} label{'s' * (level != '1')}" + " a class" * level.isdecimal() for level in levels
     ]
     saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
-    return " or ".join(told) + (f", teacher {' or '.join(saw)}" if set(saw) != set(levels) else "")
+    if not saw or set(saw) == set(levels):
+        return " or ".join(told)
+    return f"{' or '.join(told)}; the teacher saw {' or '.join(saw)}"
 
 
 def _bounds(panel: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -188,7 +190,7 @@ def compared(
 def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what makes numbers on this page less sure than they look."""
     seeds = table.groupby(CELL)["seed"].nunique().min()
-    few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few to know how results vary with the seed"
+    few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few; a claim should rest on at least five"
     found = [few] if seeds < FEW_SEEDS else []
     for dataset, runs in table.groupby("dataset", sort=False):
         images = sum(contents[runs["run"].iloc[0]]["test_images"])

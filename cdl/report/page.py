@@ -19,7 +19,6 @@ import yaml
 
 from cdl.report import label_efficiency
 from cdl.report.deployment import on_page
-from cdl.report.intervals import CONTRASTS
 from cdl.report.overview import compared, cost, count, panels, parameters, warnings
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.tables.costs import COST
@@ -194,8 +193,14 @@ def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
     cells = list(dict.fromkeys([*table["first"], *table["second"]]))
     position = {cell: i for i, cell in enumerate(cells)}
     rows = [
-        [position[row[0]], position[row[1]], *(float(f"{x:.6g}") for x in row[2:6]), *row[6:]]
-        for row in table[CONTRASTS].itertuples(index=False, name=None)
+        [
+            position[row["first"]],
+            position[row["second"]],
+            *(_number(row[name]) for name in ("difference", "low", "high", "p")),
+            row["seeds"],
+            row["images"],
+        ]
+        for row in table.to_dict("records")
     ]
     return {"cells": cells, "rows": rows}
 

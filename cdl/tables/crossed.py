@@ -15,6 +15,7 @@ A difference of two learners is the same computation on the difference of their 
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,9 +81,12 @@ class Estimate(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Return the two-sided p value of the hypothesis that the mean is zero."""
+        """Return the two-sided p value of the hypothesis that the mean is zero.
+
+        NaN for another mean without any variance, which then says nothing of the population.
+        """
         if self.variance == 0:
-            return float(self.value == 0)
+            return 1.0 if self.value == 0 else float("nan")
         return float(2 * student_t.sf(abs(self.value) / np.sqrt(self.variance), self.df))
 
 
@@ -112,14 +116,16 @@ def paired(first: Sequence[Answers], second: Sequence[Answers]) -> Matrix:
     Returns:
         As `outcomes`, over the images that both were tested on.
     """
-    common = [
-        np.intersect1d(one.image, other.image) for one, other in zip(first, second, strict=True)
-    ]
-    mine, others = (
-        outcomes([run.of(images) for run, images in zip(runs, common, strict=True)])
-        for runs in (first, second)
-    )
+    mine, others = map(outcomes, on_common_images(first, second))
     return mine - others
+
+
+def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
+    """Return the runs of cells, seed by seed on the images that all of the cells were tested on."""
+    common = [
+        reduce(np.intersect1d, (run.image for run in runs)) for runs in zip(*cells, strict=True)
+    ]
+    return [[run.of(i) for run, i in zip(cell, common, strict=True)] for cell in cells]
 
 
 def over(values: Matrix) -> str:
@@ -145,7 +151,7 @@ def share(gain: Matrix, gap: Matrix) -> Interval | str:
 
     Args:
         gain: outcomes of a distilled student minus those of the undistilled one.
-        gap: outcomes of the teacher minus those of the undistilled student.
+        gap: outcomes of the teacher minus those of the undistilled student, on the same images.
 
     Returns:
         The share, or why none is given: its gap is under `SURE_GAP` standard errors, or the

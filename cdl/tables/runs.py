@@ -320,6 +320,12 @@ def taught_by(row: Mapping[Hashable, Any] | pd.Series) -> str:
     return f"{row['teacher']}{other}" if row["teacher"] else "-"
 
 
+def labels_shown(row: Mapping[Hashable, Any]) -> str:
+    """Return how tables for people name the labels of a row's learner and of its teacher."""
+    taught = f" (teacher: {row['teacher_labels']})" if row["teacher"] else ""
+    return f"{row['labels']}{taught}"
+
+
 def names_of(row: Mapping[Hashable, Any]) -> dict[str, str]:
     """Return how tables for people name a row's learner: method, backbone, teacher, distiller."""
     return {
@@ -343,11 +349,10 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
 
     lines, few = [], bool((summary["labels"] != "all").any())
     for row in summary.to_dict("records"):
-        taught = f" (teacher: {row['teacher_labels']})" if row["teacher"] else ""
         lines.append(
             {
                 "dataset": row["dataset"],
-                **({"labels a class": f"{row['labels']}{taught}"} if few else {}),
+                **({"labels a class": labels_shown(row)} if few else {}),
                 **names_of(row),
                 "final average accuracy": shown(row, "final_average_accuracy"),
                 "forgetting": shown(row, "forgetting_max"),

@@ -84,6 +84,7 @@ def test_a_comparison_is_the_paired_difference_of_the_two(results):
     assert (found.difference, found.low, found.high) == pytest.approx(expected.interval)
     assert found.p == pytest.approx(expected.p)
     assert (found.seeds, found.common_seeds, found.images) == (2, [0, 1], 200)
+    assert [part.name for part in found.parts] == ["task 1", "task 2", "task 3", "task 4"]
     assert found.by == "task" and [part.images for part in found.parts] == [50] * 4
     assert np.mean([part.difference for part in found.parts]) == pytest.approx(found.difference)
     other = compare(NONE, KD, results)
@@ -99,6 +100,8 @@ def test_a_comparison_is_the_paired_difference_of_the_two(results):
         "digits/l2p/kd",
         "digits / l2p / small / big / kd",
         "| digits | l2p | small | big | kd |",
+        "| digits | all (teacher: all) | l2p | small | big | kd |",
+        "default/digits/l2p/kd",
     ],
 )
 def test_a_cell_has_many_names(results, name):
@@ -112,6 +115,7 @@ def test_the_default_study_is_meant_where_several_have_the_cell(results):
 
 
 def test_a_row_is_one_seed(results):
+    assert compare(f"{KD}/seed1/results.json", NONE, results).seeds == 1
     found = compare(f"{KD}/seed1", NONE, results)
     assert (found.seeds, found.common_seeds, found.over) == (1, [1], "test images")
 
@@ -132,6 +136,8 @@ def test_seeds_with_class_orders_of_their_own_are_compared_by_class(results):
         ("digits/l2p", NONE, "names 4 cells"),
         (f"{KD}/seed7", NONE, "finished seeds of this cell are 0, 1"),
         (f"{KD}/seed0", f"{NONE}/seed1", "there is no common seed"),
+        (f"wrong/default/{KD}", NONE, "names no cell"),
+        (NONE, "digits/l2p/none", "both names mean default/digits"),
     ],
 )
 def test_a_wrong_name_is_one_sentence(results, first, second, message):
@@ -166,4 +172,9 @@ def test_the_command_prints_one_json_object(results):
     wanted = {"difference", "low", "high", "p", "seeds", "images"}
     assert wanted <= answer.keys() and answer["seeds"] == 2
     text = CliRunner().invoke(app, command).stdout
-    assert f"{answer['difference']:+.1f} points" in text and "task 3" in text
+    assert f"{answer['difference']:+.1f} points" in text and "task 4" in text
+    assert "protocols differ" not in text
+
+
+def test_an_absolute_path_is_a_name_too(results):
+    assert compare(str(results.path / "default" / KD), NONE, results).first == f"default/{KD}"

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from study import make_study
 
-from cdl.report.intervals import answers_of, contrasts, intervals, reading
+from cdl.report.intervals import CONFOUNDED, answers_of, contrasts, intervals, reading
 from cdl.tables.crossed import holm
 
 
@@ -66,12 +66,13 @@ def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     assert -row["difference"] == pytest.approx(gain["gain"])
     assert (-row["high"], -row["low"]) == pytest.approx((gain["gain_low"], gain["gain_high"]))
     assert row["p"] == pytest.approx(gain["gain_p"])
+    assert table["p_holm"].to_list() == pytest.approx(holm(table["p"].to_list()))
     assert (row["seeds"], row["images"]) == (2, 200)
     other = {run: "c" * 64 if "/big/" in run else "b" * 64 for run in tested}
     assert len(contrasts(results, ANSWERS, other)) == 3
 
 
-def study_of(tmp_path, shares):
+def study_of(tmp_path, shares, labels="all"):
     """Intervals of one method whose learners answer these shares of 400 images.
 
     Students answer one within the other, the teacher independently of them.
@@ -83,7 +84,7 @@ def study_of(tmp_path, shares):
         name = run.split("/")[-2]
         return predictions(run).assign(correct=orders[name == "big"] < 400 * shares[name])
 
-    return intervals(results, answers_of(made))
+    return intervals(results.assign(labels=labels), answers_of(made))
 
 
 def test_the_reading_names_who_is_better_and_by_how_much(tmp_path):
@@ -104,7 +105,7 @@ def test_the_reading_never_claims_a_share_for_a_distiller_that_does_not_help(tmp
     cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.401, "dkd": 0.3})
     text = reading(cells)
     assert text.startswith("No distiller beats the undistilled student here; dkd is 10.0 points")
-    assert "not significantly different from it: kd +0.2 (" in text
+    assert "not significantly different from the undistilled student: kd +0.2 (" in text
     assert "closes" not in text and "%" not in text.replace("95 %", "")
 
 
@@ -121,4 +122,7 @@ def test_a_student_with_few_labels_is_said_to_see_more_than_the_undistilled_one(
     shares = {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38}
     cells = study_of(tmp_path, shares)
     assert "without a label" not in reading(cells)
-    assert "not that of the distillation loss alone" in reading(cells.assign(labels="10"))
+    few = study_of(tmp_path / "few", shares, labels="10")
+    assert reading(few).startswith("Students with a teacher also see the images without a label")
+    assert few["closed"].isna().all() and "closes" not in reading(few)
+    assert set(few.loc[few["gap"].notna(), "not_closed"]) == {CONFOUNDED}

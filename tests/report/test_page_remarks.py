@@ -36,8 +36,8 @@ def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
     [
         ("all", "all", ""),
         ("10", "10", "10 labels a class"),
-        ("10", "all", "10 labels a class, teacher all"),
-        ("5%", "all", "5% labels, teacher all"),
+        ("10", "all", "10 labels a class; the teacher saw all"),
+        ("5%", "all", "5% labels; the teacher saw all"),
     ],
 )
 def test_the_page_says_how_few_labels_students_and_their_teachers_saw(level, teacher, text):

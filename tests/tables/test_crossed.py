@@ -82,6 +82,7 @@ def test_equal_learners_differ_by_nothing():
     run = answers(np.arange(10) % 2 == 0)
     assert estimate(paired([run, run], [run, run])).interval == (0, 0, 0)
     assert estimate(paired([run, run], [run, run])).p == 1
+    assert np.isnan(estimate(np.ones((3, 5))).p)  # no variance: nothing is known of other seeds
 
 
 def normal(n, images, mean, seed):
@@ -149,6 +150,32 @@ def coverage(n, spread, interval_of, cells=400):
 def test_coverage(n, spread):
     least = 88 if n == 2 and spread else 90
     assert coverage(n, spread, lambda x: estimate(x).interval[1:]) >= least
+
+
+@pytest.mark.parametrize(("n", "spread"), [(2, 0.0), (2, 3.5), (5, 0.0), (5, 3.5)])
+def test_false_alarms_of_paired_gains(n, spread):
+    """How often two learners that are equally good differ significantly, of 400 pairs."""
+    rng, alarms = np.random.default_rng(3), 0
+    for _ in range(400):
+        seeds = rng.normal(size=(2, n, 1)) * spread / 100 / stats.norm.pdf(0)
+        shared = 0.8 * rng.normal(size=1000)
+        first, second = seeds + shared + 0.6 * rng.normal(size=(2, n, 1000)) > 0
+        alarms += estimate(100.0 * first - 100.0 * second).p < 0.05
+    assert 100 * alarms / 400 <= (12 if n == 2 and spread else 10)
+
+
+def test_coverage_of_shares():
+    """How often Fieller's interval holds the true share, 40 %, of 200 cells of five seeds."""
+    rng, held, given = np.random.default_rng(4), 0, 0
+    for _ in range(200):
+        shared, seeds = 0.8 * rng.normal(size=1000), 0.02 * rng.normal(size=(3, 5, 1))
+        levels = stats.norm.ppf([[[0.4]], [[0.48]], [[0.6]]])  # none, distilled, teacher
+        none, own, teacher = levels + seeds + shared + 0.6 * rng.normal(size=(3, 5, 1000)) > 0
+        found = share(100.0 * own - 100.0 * none, 100.0 * teacher - 100.0 * none)
+        if not isinstance(found, str):
+            given += 1
+            held += found.low <= 40 <= found.high
+    assert given > 150 and 100 * held / given >= 90
 
 
 def test_the_former_bootstrap_misses_that_coverage():
