@@ -21,6 +21,7 @@ FILES = sorted(CDL.rglob("*.py"))
 
 # what a room may import besides itself: whole rooms, or single files of them
 FACTS = ["sources.__init__", "data.__init__", "prompts.__init__", "distillers.__init__"]
+SHARED = ["spec"]  # what every room may import, which imports only what has no torch
 BELOW = {
     "warm": [],
     "runtime": [],
@@ -40,8 +41,7 @@ BELOW = {
     "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
     "report": ["runtime", "tables"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
-    + ["sources.folders", "data.order"]
-    + ["backbones.shape", "backbones.architectures", "learners.specs"],
+    + ["sources.folders", "data.order", "backbones.shape", "backbones.architectures"],
     "tuning": ["runtime", "study", "tables", "report.style", "distillers.__init__"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
     + ["evaluation.metrics", "study", "tables", "report"],
@@ -92,12 +92,13 @@ def imports(path):
 def test_the_rooms_are_those_of_the_table():
     rooms = {path.parent.name for path in FILES if path.parent != CDL}
     assert rooms == set(BELOW)
-    assert {path.name for path in FILES if path.parent == CDL} == {"__init__.py"} | ABOVE
+    top = {"__init__.py", *(f"{name}.py" for name in SHARED)} | ABOVE
+    assert {path.name for path in FILES if path.parent == CDL} == top
 
 
 @pytest.mark.parametrize("room", BELOW)
 def test_a_room_imports_only_what_lies_below_it(room):
-    allowed = tuple(BELOW[room]) + (room,)
+    allowed = (*BELOW[room], *SHARED, room)
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in (CDL / room).glob("*.py")
@@ -105,6 +106,11 @@ def test_a_room_imports_only_what_lies_below_it(room):
         if not any(name == place or name.startswith(f"{place}.") for place in allowed)
     ]
     assert wrong == []
+
+
+def test_what_every_room_may_import_imports_facts_alone():
+    allowed = {"runtime.errors", "prompts.__init__", "distillers.__init__"}
+    assert {name for shared in SHARED for name in imports(CDL / f"{shared}.py")} <= allowed
 
 
 def test_imports_inside_functions_and_for_types_are_seen(tmp_path):

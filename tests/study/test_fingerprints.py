@@ -78,24 +78,21 @@ def inputs_of(name):
     return Inputs(TrialGrid(resolve(config)))
 
 
-def plain(spec):
-    """What rules pass on as a parameter of a job."""
-    return spec if isinstance(spec, dict) else spec.to_json()
-
-
 def specifications(inputs):
     """Specifications of every run, whole and after each task, by its folder."""
     grid = inputs.grid
     for run in grid.every:
         for task in (None, *range(run.n_tasks)):
-            yield f"{run.folder} {task}", plain(specification(grid, run, task))
+            yield f"{run.folder} {task}", specification(grid, run, task).to_json()
 
 
 def caches(inputs):
     """Specifications of every cache, by its folder."""
-    yield from ((cache.folder, plain(cache.spec)) for cache in inputs.queries.values())
+    yield from ((cache.folder, cache.spec.to_json()) for cache in inputs.queries.values())
     for folder, (targets, _) in inputs.targets.items():
-        yield from ((f"{folder} {task}", plain(cache.spec)) for task, cache in enumerate(targets))
+        yield from (
+            (f"{folder} {task}", cache.spec.to_json()) for task, cache in enumerate(targets)
+        )
 
 
 def others(inputs):
