@@ -26,8 +26,12 @@ class Part:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        values = {name: (getattr(self, name), optional) for name, _, optional in _keys(type(self))}
-        return {k: _plain(v) for k, (v, optional) in values.items() if not (optional and v is None)}
+        found = {}
+        for name, _, optional in _keys(type(self)):
+            value = getattr(self, name)
+            if value is not None or not optional:
+                found[name] = _plain(value)
+        return found
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec") -> Self:
@@ -60,34 +64,40 @@ _keys: Callable[[Any], list[tuple[str, Any, bool]]] = cache(_fields)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Part):
-        return value.to_json()
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(value)
+    if type(value) in _WORDS:
+        return value
+    return value.to_json() if isinstance(value, Part) else dict(value)
+
+
+@cache
+def _alternatives(kind: Any) -> list[tuple[Any, Any]]:
+    """Return the types that a field may have, each with what it is made of."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return [(get_origin(one) or one, get_args(one)) for one in kinds]
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
     """Return a JSON value as a type that a field may have; numbers stay integers or floats."""
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    for one in kinds:
-        outer, inner = get_origin(one) or one, get_args(one)
-        if issubclass(outer, Part) and isinstance(value, Mapping):
-            return outer.from_json(value, where)
-        if outer is Mapping and isinstance(value, Mapping):
-            return {k: _read(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+    given = type(value)
+    for outer, inner in _alternatives(kind):
         if outer is tuple and isinstance(value, list | tuple):
             if ... not in inner and len(value) != len(inner):
                 raise CdlError(f"{where}: invalid value {value!r}; expected {len(inner)} values")
             return tuple(_read(inner[0], v, f"{where}.{i}") for i, v in enumerate(value))
-        if type(value) is outer or (outer is float and type(value) is int):
+        if isinstance(value, dict) and outer is Mapping:
+            return {k: _read(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+        if isinstance(value, dict) and issubclass(outer, Part):
+            return outer.from_json(value, where)
+        if given is outer or (outer is float and given is int):
             return value
-    words = {_WORDS.get(get_origin(one) or one, "a mapping"): None for one in kinds}
+    words = {_WORDS.get(outer, "a mapping"): None for outer, _ in _alternatives(kind)}
     raise CdlError(f"{where}: invalid value {value!r}; expected {' or '.join(words)}")
 
 
 def _check_mapping(value: Any, where: str) -> None:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise CdlError(f"{where}: invalid value {value!r}; expected a mapping")
 
 
@@ -398,7 +408,8 @@ class LearnerSpec(Part):
 
     def until(self, task: int) -> "LearnerSpec":
         """Return the specification after a task, counted from 0."""
-        return replace(self, stream=self.stream.until(task))
+        stream = self.stream.until(task)
+        return self if stream is self.stream else replace(self, stream=stream)
 
     def taught_by(self, teacher: "LearnerSpec | None") -> "LearnerSpec":
         """Return it with the `teacher_query` that follows from its teacher."""

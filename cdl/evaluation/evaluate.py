@@ -335,7 +335,7 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
     """Raise `CdlError` naming the task and the epoch after which values are not finite."""
     bad = int((~values.isfinite().reshape(len(values), -1).all(1)).sum())
     if bad:
-        epoch = metadata["learner"]["training"]["epochs"] - 1
+        epoch = LearnerSpec.from_json(metadata["learner"]).training.epochs - 1
         raise CdlError(
             f"{what}, learnt in task {metadata['task']} up to epoch {epoch}, are not finite for "
             f"{bad} of {len(values)} test images; lower training.lr, nothing was written"

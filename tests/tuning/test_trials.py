@@ -1,6 +1,8 @@
 """Trials: which there are, what they may see, and what they come to."""
 
 import math
+from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pandas as pd
@@ -128,9 +130,16 @@ def test_the_study_is_the_same_with_and_without_trials():
         plain.asked()
 
 
+@cache
+def learner():
+    grid = study()
+    return specification(grid, grid.runs[0])
+
+
 def results(path, accuracy, seed=1000):
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"metrics": {"final_average_accuracy": accuracy}, "learner": {"seed": seed}}
+    made = replace(learner(), seed=seed).to_json()
+    content = {"metrics": {"final_average_accuracy": accuracy}, "learner": made}
     write_json(path, content | {"matrix": [[accuracy]], "test_images": [100]})
 
 
