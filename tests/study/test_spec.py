@@ -10,7 +10,7 @@ from cdl.runtime.errors import CdlError
 from cdl.spec import Labels, LearnerSpec, Method, Training, precision_of, queries_from_json
 from cdl.study.specifications import specification
 
-NAMES = ["default.yaml", "methods_digits.yaml", "paper/domainnet.yaml", "rare"]
+NAMES = ["default.yaml", "methods_digits.yaml", "paper/domainnet.yaml", "rare", "classes"]
 
 
 @pytest.fixture
