@@ -21,7 +21,7 @@ from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
-from cdl.learners.factory import TaskContext, build_learner, build_stream, compute_of, keys
+from cdl.learners.factory import TaskContext, build_learner, build_stream, compute_of
 from cdl.learners.learner import Learner
 from cdl.learners.operations import operations
 from cdl.learners.teacher import Teacher
@@ -94,20 +94,20 @@ class Bench:
     def backbone(self, role: str, kind: type[Backbone]) -> Backbone:
         """Load a backbone on the device as a class of backbones."""
         spec = self.specs["student"]
-        loaded = kind.load(self.fetched[role], spec["view"]["size"], spec["normalization"])
+        loaded = kind.load(self.fetched[role], spec.view.size, spec.normalization)
         return loaded.place(self.compute)
 
     def learner(self, role: str, backbone: Backbone | None = None) -> Learner:
         """Build a learner at the start of the task, all earlier ones begun too."""
         spec, shapes = self.specs[role], self.backbones
-        widths = {"query": shapes[spec["query"]].width}
+        widths = {"query": shapes[spec.query].width}
         shape = None
         if self.runs[role].teacher:
-            widths["teacher_query"] = shapes[self.specs["teacher"]["query"]].width
+            widths["teacher_query"] = shapes[self.specs["teacher"].query].width
             shape = BackboneShape(shapes["teacher"].width, shapes["teacher"].depth)
         learner = build_learner(spec, backbone or shapes[role], widths, shape)
         for task in range(self.task + 1):
-            learner.start_task(task, self.stream.sizes[task], *keys(spec))
+            learner.start_task(task, self.stream.sizes[task], *spec.keys)
         return learner
 
     @cached_property
@@ -130,7 +130,7 @@ class Bench:
 
     def queries(self, role: str, cached: bool) -> Callable[[Batch], Tensor | None]:
         """Return the source of a learner's queries."""
-        name = self.specs[role]["query"]
+        name = self.specs[role].query
         if not self.runs[role].prompts.needs_query:
             return lambda batch: None
         if not cached:
@@ -151,7 +151,7 @@ class Bench:
         if not self.runs["student"].teacher:
             return None
         query, blocks = self.queries("teacher", cached), self.learners["student"].compared_blocks
-        same = self.specs["teacher"]["query"] == self.specs["student"]["query"]
+        same = self.specs["teacher"].query == self.specs["student"].query
 
         def online(batch: Batch, own: Tensor | None) -> TeacherOutput:
             theirs = own if same else query(batch)
@@ -166,7 +166,7 @@ class Bench:
     def learn(self, role: str, cached: bool) -> Measured:
         """Time the loop of a learner: views, queries, teacher, step."""
         learner, meter = self.learners[role], self.meter()
-        training = {k: v for k, v in self.specs[role]["training"].items() if k != "batch_size"}
+        training = self.specs[role].training
         history = train_task(
             learner,
             _Watched(self.batches, meter),
@@ -175,7 +175,10 @@ class Bench:
             task=self.task,
             classes=self.classes,
             capture=self.compute.capture,
-            **training,
+            epochs=training.epochs,
+            lr=training.lr,
+            betas=training.betas,
+            schedule=training.schedule,
         )
         parts = history.columns.drop(["task", "epoch", "learning_rate"])
         self.losses[role] = history[parts].sum(axis=1)
@@ -215,7 +218,7 @@ class Bench:
     def evaluate(self, learner: Learner, cached: bool) -> Measured:
         """Time the predictions of a student for all test images, with queries known or not."""
         learner, run = learner.eval(), self.runs["student"]
-        views, indices = Views(**self.specs["student"]["view"]), torch.arange(len(self.test))
+        views, indices = Views.of(self.specs["student"].view), torch.arange(len(self.test))
         frozen = {name: self.backbones[name].query for name in self.backbones}
         frozen["student"] = learner.backbone.query
 

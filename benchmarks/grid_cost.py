@@ -50,7 +50,7 @@ class Images:
     def train(self, run: Run) -> int:
         """Return views that a run learns from, all tasks and epochs."""
         per_class = self._of(run, "images_per_class") or self._train
-        return self.classes * per_class * specification(self.grid, run)["training"]["epochs"]
+        return self.classes * per_class * specification(self.grid, run).training.epochs
 
     def test_split(self, run: Run) -> int:
         """Return images of the test split that are used."""
@@ -58,7 +58,7 @@ class Images:
 
     def test(self, run: Run) -> int:
         """Return predictions of all stages: after task t, the classes of tasks 0..t."""
-        sizes = specification(self.grid, run)["stream"]["tasks"]
+        sizes = specification(self.grid, run).stream.tasks
         if isinstance(sizes, int):
             sizes = [self.classes // sizes] * sizes
         seen = sum(sum(sizes[: t + 1]) for t in range(len(sizes)))

@@ -52,13 +52,13 @@ def recipe_of(bench: Bench) -> Recipe:
     }
     if bench.runs["student"].distils.maps_prompts:
         learners["student"].distiller.read_teacher(learners["teacher"].prompts.state_dict())
-    queried = learners[bench.specs["teacher"]["query"]].backbone
+    queried = learners[bench.specs["teacher"].query].backbone
     return Recipe(
         **learners,
         foreign_query=queried if bench.runs["teacher"].prompts.needs_query else None,
         task=bench.task,
         classes=bench.classes,
-        lr=bench.specs["student"]["training"]["lr"],
+        lr=bench.specs["student"].training.lr,
     )
 
 
@@ -73,7 +73,7 @@ def stages(bench: Bench, workers: int) -> dict[tuple[str, str], Callable[[], Mea
         return meter.result
 
     def pillow() -> Measured:
-        views = Views(**bench.specs["student"]["view"])
+        views = Views.of(bench.specs["student"].view)
         data = PillowViews(bench.pixels, bench.batches.indices, bench.batches.labels, views)
         meter = bench.meter()
         for _ in meter.watch(batches(data, bench.case.batch, workers, bench.compute.device)):
@@ -98,7 +98,7 @@ def stages(bench: Bench, workers: int) -> dict[tuple[str, str], Callable[[], Mea
 
 def operations(bench: Bench) -> dict[tuple[str, str], float]:
     """Return the operations per image of every stage that runs a ViT."""
-    run, queried = bench.runs["student"], bench.specs["teacher"]["query"]
+    run, queried = bench.runs["student"], bench.specs["teacher"].query
     plain = {role: bench.plain_operations(role) for role in ("teacher", "student")}
     t_forward, t_backward = bench.operations("teacher")
     s_forward, s_backward = bench.operations("student")

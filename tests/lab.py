@@ -63,7 +63,7 @@ class Lab:
     def further(self, spec, dataset):
         """Folder of the packed further images that a specification asks for, made once."""
         folder = self.folder / "further"
-        if "unlabelled" not in spec:
+        if spec.unlabelled is None:
             return None
         if not folder.exists():
             prepare(folder, **self.grid.unlabelled_source(dataset))
@@ -80,7 +80,7 @@ class Lab:
             if task == "test":
                 write_test_queries(cache.spec, self.data, backbone, path, **how)
             else:
-                how["unlabelled"] = self.further(cache.spec, cache.dataset)
+                how["unlabelled"] = self.further(cache.views, cache.dataset)
                 write_queries(cache.spec, task, self.data, backbone, path, **how)
         return path
 
@@ -95,7 +95,7 @@ class Lab:
                 backbone=self.backbone(cache.backbone),
                 teacher=self.checkpoint(cache.teacher, task),
                 queries=self.queries(needs(self.grid, run).target_queries, task),
-                unlabelled=self.further(cache.spec["views"], cache.dataset),
+                unlabelled=self.further(cache.views, cache.dataset),
             )
             write_targets(cache.spec, task, inputs, path, execution=self.execution)
         return path
@@ -145,7 +145,6 @@ class Lab:
             ),
             str(folder / "results.json"),
             str(folder / "predictions.parquet"),
-            teacher_query=run.mapped_query,
             images_per_class=self.grid.test_images_per_class(run.dataset),
             execution=self.execution,
         )

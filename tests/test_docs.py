@@ -17,6 +17,7 @@ from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
 from cdl.learners.factory import build
 from cdl.methods import PROMPTS
+from cdl.spec import Distiller, Method
 from cdl.study.configuration import read, resolve
 from cdl.study.grid import Grid
 
@@ -38,8 +39,8 @@ def parameters(method, distiller, student, teacher):
     learner = build(
         backbone=stand_in(student),
         query_width=384,
-        method={"name": method, **POOLS.get(method, {})},
-        distiller={"name": distiller, **POOLS.get(distiller, {})},
+        method=Method(method, POOLS.get(method, {})),
+        distiller=Distiller(distiller, POOLS.get(distiller, {})),
         n_classes=100,
         n_tasks=10,
         keys=(0,),

@@ -22,6 +22,7 @@ FILES = sorted(CDL.rglob("*.py"))
 # what a room may import besides itself: whole rooms, or single files of them
 FACTS = ["sources.__init__", "data.__init__", "methods.__init__", "distillers.__init__"]
 FACTS += ["runtime.facts"]
+SHARED = ["spec"]  # what every room may import, which imports only what has no torch
 BELOW = {
     "warm": [],
     "runtime": [],
@@ -43,7 +44,7 @@ BELOW = {
     "report": ["runtime", "tables", "distillers.__init__"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["sources.folder", "data.order"]
-    + ["backbones.shape", "backbones.architectures", "learners.specs"],
+    + ["backbones.shape", "backbones.architectures"],
     "tuning": ["runtime", "study", "tables", "report.style", "distillers.__init__"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
     + ["evaluation.metrics", "study", "tables", "report"],
@@ -94,12 +95,13 @@ def imports(path):
 def test_the_rooms_are_those_of_the_table():
     rooms = {path.parent.name for path in FILES if path.parent != CDL}
     assert rooms == set(BELOW)
-    assert {path.name for path in FILES if path.parent == CDL} == {"__init__.py"} | ABOVE
+    top = {"__init__.py", *(f"{name}.py" for name in SHARED)} | ABOVE
+    assert {path.name for path in FILES if path.parent == CDL} == top
 
 
 @pytest.mark.parametrize("room", BELOW)
 def test_a_room_imports_only_what_lies_below_it(room):
-    allowed = tuple(BELOW[room]) + (room,)
+    allowed = (*BELOW[room], *SHARED, room)
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in (CDL / room).glob("*.py")
@@ -107,6 +109,11 @@ def test_a_room_imports_only_what_lies_below_it(room):
         if not any(name == place or name.startswith(f"{place}.") for place in allowed)
     ]
     assert wrong == []
+
+
+def test_what_every_room_may_import_imports_facts_alone():
+    allowed = {"runtime.errors", "methods.__init__", "distillers.__init__"}
+    assert {name for shared in SHARED for name in imports(CDL / f"{shared}.py")} <= allowed
 
 
 def test_imports_inside_functions_and_for_types_are_seen(tmp_path):

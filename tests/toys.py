@@ -5,6 +5,7 @@ import torch
 from cdl.backbones.shape import BackboneShape
 from cdl.learners.factory import build
 from cdl.learners.teacher import Teacher
+from cdl.spec import Distiller, Method
 
 N_CLASSES, TASKS = 7, (slice(0, 4), slice(4, 7))
 
@@ -41,8 +42,8 @@ def learner(backbone, method, distiller="none", teacher=None, query=None, option
     made = build(
         backbone=backbone,
         query_width=(query or backbone).width,
-        method={"name": method, **METHODS[method]},
-        distiller={"name": distiller, **DISTILLERS[distiller], **dict(options)},
+        method=Method(method, METHODS[method]),
+        distiller=Distiller(distiller, {**DISTILLERS[distiller], **dict(options)}),
         n_classes=N_CLASSES,
         n_tasks=len(TASKS),
         keys=(seed, "student" if teacher else "any"),

@@ -3,29 +3,26 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from cdl.continuation.new_classes import NewClasses, images_below, pack_unlabelled
-from cdl.data.order import until
 from cdl.data.packing import extend
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
-from cdl.distillers import DISTILLERS
 from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
 from cdl.learning.task import TaskInputs, learn_task
-from cdl.methods import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.spec import LearnerSpec, Unlabelled
+from cdl.spec import Stream as StreamSpec
 from cdl.study.layout import RESERVED, PackedFiles, ResultsFolder, RunFiles, packed_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,49}")
-# of a study, and without meaning for images that a user brings
-_LEFT_BEHIND = ("cache_dtype", "labels", "teacher_labels", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,9 @@ def learn(
     student = TrainedStudent.open(run)
     results, task = student.results, student.model.task + 1
     target = _target(run, name)
-    tutor = _teacher(results, teacher, task)
+    tutor = _teacher(student.spec, teacher, task)
     new = NewClasses.read(folder, test, results["classes"])
-    _tell_apart(results["learner"], new, folder)
+    _tell_apart(student.spec, new, folder)
     old = student.packed()
     if old is None:
         raise CdlError(
@@ -97,7 +94,7 @@ def learn(
     if unlabelled is not None and tutor is None:
         raise CdlError("--unlabelled: a teacher alone says something of them; leave them out")
     further = [] if unlabelled is None else images_below(unlabelled)
-    spec, files = _specification(results, new, bool(further)), RunFiles(str(target))
+    spec, files = _specification(student, new, bool(further)), RunFiles(str(target))
     data = _pack(ResultsFolder.of_run(run), old, new, name)
     beside = _pack_further(data, further) if further else None
     try:
@@ -114,7 +111,7 @@ def learn(
 def _learn(
     run: Path,
     files: RunFiles,
-    spec: dict[str, Any],
+    spec: LearnerSpec,
     task: int,
     data: tuple[str, str | None],
     teacher: tuple[Mapping[str, Any] | None, str | None],
@@ -132,12 +129,12 @@ def _learn(
         execution: how to compute.
     """
     tutor, artifact = teacher
-    theirs = None if tutor is None else dict(tutor["learner"])
-    maps = DISTILLERS[spec["distiller"]["name"]].maps_prompts
-    mapped = theirs["query"] if theirs is not None and maps else None
-    needs = {spec["backbone"], *_queries(spec), *({mapped} if mapped else set())}
+    theirs = None if tutor is None else LearnerSpec.from_json(tutor["learner"])
+    spec = spec.taught_by(theirs)
+    mapped = set() if spec.teacher_query is None else {spec.teacher_query}
+    needs = {spec.backbone, *_queries(spec), *mapped}
     known = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
-    taught = set() if theirs is None else {theirs["backbone"], *_queries(theirs)}
+    taught = set() if theirs is None else {theirs.backbone, *_queries(theirs)}
     known |= {} if tutor is None else tutor["backbones"]
     folder = ResultsFolder.of_run(run)
     paths = {name: find_backbone(folder, name, known.get(name)) for name in needs | taught}
@@ -157,15 +154,14 @@ def _learn(
         evaluated,
         files.results,
         files.predictions,
-        teacher_query=mapped,
         images_per_class=None,
         execution=execution,
     )
 
 
-def _queries(spec: Mapping[str, Any]) -> set[str]:
+def _queries(spec: LearnerSpec) -> set[str]:
     """Return the backbone whose query a learner reads, if it reads one."""
-    return {spec["query"]} if PROMPTS[spec["method"]["name"]].needs_query else set()
+    return {spec.query} if spec.method.facts.needs_query else set()
 
 
 def _target(run: Path, name: str) -> Path:
@@ -182,27 +178,26 @@ def _target(run: Path, name: str) -> Path:
     return target
 
 
-def _teacher(results: Mapping[str, Any], teacher: Path | None, task: int) -> dict[str, Any] | None:
+def _teacher(spec: LearnerSpec, teacher: Path | None, task: int) -> dict[str, Any] | None:
     """Return the results of a teacher that fits, None for a learner that has none."""
-    spec = results["learner"]
-    if "n_tasks" in spec:
+    if spec.n_tasks is not None:
         raise CdlError(
-            f"methods.{spec['method']['name']}.pool: {spec['n_tasks']} tasks, known beforehand, "
+            f"methods.{spec.method.name}.pool: {spec.n_tasks} tasks, known beforehand, "
             "share it; only what was learnt with pool_per_task learns more"
         )
-    if spec["teacher"] is None:
+    if spec.teacher is None:
         if teacher is not None:
             raise CdlError(f"--teacher: {teacher}, but this run was not taught; leave it out")
         return None
     if teacher is None:
         raise CdlError(
-            f"--teacher: is missing; {spec['teacher']} taught this run with "
-            f"{spec['distiller']['name']}: let its run learn the task first, and name that"
+            f"--teacher: is missing; {spec.teacher} taught this run with "
+            f"{spec.distiller.name}: let its run learn the task first, and name that"
         )
     found = artifacts.read_json(RunFiles(str(teacher)).results)
-    theirs = found["learner"]
-    if (theirs["role"], theirs["backbone"]) != ("teacher", spec["teacher"]):
-        raise CdlError(f"--teacher: {teacher} is no teacher {spec['teacher']}, which taught before")
+    theirs = LearnerSpec.from_json(found["learner"], f"{teacher}: learner")
+    if (theirs.role, theirs.backbone) != ("teacher", spec.teacher):
+        raise CdlError(f"--teacher: {teacher} is no teacher {spec.teacher}, which taught before")
     if len(found["checkpoints"]) <= task:
         raise CdlError(
             f"--teacher: {teacher} has not learnt the new task; let it learn the same folder first"
@@ -210,39 +205,43 @@ def _teacher(results: Mapping[str, Any], teacher: Path | None, task: int) -> dic
     return found
 
 
-def _tell_apart(spec: Mapping[str, Any], new: NewClasses, folder: Path) -> None:
+def _tell_apart(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
     """Raise `CdlError` for a single class where telling apart those of the task is all there is.
 
     And for a learner whose tasks are domains, which bring no classes.
     """
-    if isinstance(spec["stream"]["tasks"], Mapping):
+    if spec.stream.domains:
         raise CdlError(
             f"{folder}: its classes cannot be learnt by a run whose tasks are domains, which have "
             "the same classes; append a domain to its configuration, or name another run"
         )
-    if len(new.names) == 1 and PROMPTS[spec["method"]["name"]].trains and "alignment" not in spec:
+    if len(new.names) == 1 and spec.method.facts.trains and spec.alignment is None:
         raise CdlError(
             f"{folder} holds one class, {new.names[0]}: a task learns to tell its classes apart; "
             "needed are two or more, or a run whose method has alignment, or ranpac"
         )
 
 
-def _specification(results: Mapping[str, Any], new: NewClasses, further: bool) -> dict[str, Any]:
+def _specification(student: TrainedStudent, new: NewClasses, further: bool) -> LearnerSpec:
     """Return what fixes the new run: that of the old one with one more task.
 
     Classes are named in the order in which they were learnt, all images of a class count, and a
     step takes an eighth of them at most, so that few images are learnt in several steps, too.
     """
-    spec = {k: v for k, v in results["learner"].items() if k not in _LEFT_BEHIND}
-    sizes = Stream.learnt(results["classes"], spec).sizes
-    training = {k: v for k, v in spec["training"].items() if k != "unlabelled_ratio"}
-    training["batch_size"] = min(training["batch_size"], ceil(len(new.train) / 8))
-    stream = {
-        "tasks": [*sizes, len(new.names)],
-        "class_order": [*results["classes"], *new.names],
-    }
-    made = {**spec, "stream": stream, "training": training, "images_per_class": None}
-    return made | ({"unlabelled": {"tasks": "every"}} if further else {})
+    spec, known = student.spec, student.results["classes"]
+    sizes = Stream.learnt(known, spec.stream.tasks).sizes
+    batch_size = min(spec.training.batch_size, ceil(len(new.train) / 8))
+    return replace(
+        spec,
+        stream=StreamSpec((*sizes, len(new.names)), (*known, *new.names)),
+        training=replace(spec.training, batch_size=batch_size, unlabelled_ratio=None),
+        images_per_class=None,
+        unlabelled=Unlabelled("every") if further else None,
+        # of a study, and without meaning for images that a user brings
+        cache_dtype=None,
+        labels=None,
+        teacher_labels=None,
+    )
 
 
 def _pack(results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str) -> PackedFiles:
@@ -270,7 +269,7 @@ def _pack_further(data: PackedFiles, images: Sequence[Path]) -> str:
     return str(folder)
 
 
-def _copy(old: RunFiles, new: RunFiles, spec: Mapping[str, Any], task: int) -> None:
+def _copy(old: RunFiles, new: RunFiles, spec: LearnerSpec, task: int) -> None:
     """Copy what was learnt: each artifact says what it is part of now, and what it was."""
     for t in range(task):
         mine, theirs = new.task(t), old.task(t)
@@ -280,6 +279,6 @@ def _copy(old: RunFiles, new: RunFiles, spec: Mapping[str, Any], task: int) -> N
         inputs = {k: v for k, v in metadata["inputs"].items() if k != "unlabelled"}
         Path(mine.folder).mkdir(parents=True)
         shutil.copyfile(theirs.losses, mine.losses)
-        now = {"learner": until(spec, t), "inputs": inputs}
+        now = {"learner": spec.until(t).to_json(), "inputs": inputs}
         about = {**metadata, **now, "learnt_as": was}
         artifacts.save(mine.learner, state, about, files=[mine.losses])

@@ -1,19 +1,17 @@
 """Which of a task's training images have a label: few, class-balanced, nested, the same for all."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
+from cdl.spec import Labels
 
 UNLABELLED = -1  # in the place of a label
 _DRAW = 103  # purpose of the counter-based draws
 
 
-def known_labels(labels: Tensor, given: Mapping[str, Any] | None, seed: int) -> Tensor:
+def known_labels(labels: Tensor, given: Labels | None, seed: int) -> Tensor:
     """Return labels with `UNLABELLED` in the place of those that no learner may see.
 
     Of each class the images come in an order that is a function of seed and class, and the first
@@ -34,7 +32,7 @@ def known_labels(labels: Tensor, given: Mapping[str, Any] | None, seed: int) -> 
     known = torch.full_like(labels, UNLABELLED)
     for label in labels.unique().tolist():
         own = torch.nonzero(labels == label)[:, 0]
-        n = given.get("per_class") or max(1, round(given["fraction"] * len(own)))
+        n = given.per_class or max(1, round((given.fraction or 0.0) * len(own)))
         if n > len(own):
             raise CdlError(
                 f"labels.per_class: {n}, but a class has only {len(own)} training images"

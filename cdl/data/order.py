@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdl.runtime.errors import CdlError
+from cdl.spec import Domains
 
-Tasks = int | Sequence[int] | Mapping[str, Any]
+Tasks = int | Sequence[int] | Mapping[str, Any] | Domains  # as configured, or as specified
 
 
 def domains_of(tasks: Tasks) -> list[str]:
     """Return the domains that are the tasks, see `sizes_of`; none where classes make tasks."""
+    if isinstance(tasks, Domains):
+        return list(tasks.domains)
     return list(tasks["domains"]) if isinstance(tasks, Mapping) else []
 
 
@@ -17,7 +20,7 @@ def count_of(tasks: Tasks) -> int:
     """Return how many tasks there are, see `sizes_of`."""
     if isinstance(tasks, int):
         return tasks
-    return len(domains_of(tasks) or tasks)
+    return len(domains_of(tasks) if isinstance(tasks, Mapping | Domains) else tasks)
 
 
 def sizes_of(tasks: Tasks, n_classes: int) -> list[int]:
@@ -38,7 +41,7 @@ def sizes_of(tasks: Tasks, n_classes: int) -> list[int]:
                 "give a divisor or a list of sizes"
             )
         return [n_classes // tasks] * tasks
-    if isinstance(tasks, Mapping):
+    if isinstance(tasks, Mapping | Domains):
         return [n_classes] + [0] * (count_of(tasks) - 1)
     if sum(tasks) > n_classes:
         raise CdlError(
@@ -68,19 +71,3 @@ def labels_of(order: Sequence[int | str], classes: Sequence[str]) -> list[int]:
             )
         labels.append(found[0])
     return labels
-
-
-def until(spec: Mapping[str, Any], task: int) -> dict[str, Any]:
-    """Return the specification of a learner, or of views, after a task: what later ones add is cut.
-
-    A number of equal tasks stays, since they are cut from all classes of the dataset.
-    """
-    tasks, order = spec["stream"]["tasks"], spec["stream"]["class_order"]
-    if isinstance(tasks, int):
-        return dict(spec)
-    if isinstance(tasks, Mapping):
-        tasks = {**tasks, "domains": tasks["domains"][: task + 1]}
-        return {**spec, "stream": {**spec["stream"], "tasks": tasks}}
-    tasks = tasks[: task + 1]
-    order = order if isinstance(order, str) else order[: sum(tasks)]
-    return {**spec, "stream": {**spec["stream"], "tasks": tasks, "class_order": order}}

@@ -19,7 +19,6 @@ import pandas as pd
 from PIL import Image
 
 from cdl.data import MANIFEST, index_name, pixels_name
-from cdl.data.order import domains_of
 from cdl.runtime.artifacts import fingerprint, read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources import SOURCES, SPLITS
@@ -167,14 +166,14 @@ def digest_of(about: Mapping[str, Any], classes: Iterable[str], domains: Iterabl
 
 
 def digests(
-    splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str], stream: Mapping[str, Any]
+    splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str], domains: Iterable[str]
 ) -> dict[str, str]:
     """Return what stands for each split of a run, from what manifests say of them.
 
     Of the training images those of the classes, or of the domains, that were learnt count.
     """
     whole = {split: about["sha256"] for split, about in splits.items()}
-    return whole | {"train": digest_of(splits["train"], classes, domains_of(stream["tasks"]))}
+    return whole | {"train": digest_of(splits["train"], classes, domains)}
 
 
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:

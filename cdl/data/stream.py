@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Stream:
         cls,
         classes: Sequence[str],
         tasks: Tasks,
-        class_order: Literal["natural", "seeded"] | list[int | str],
+        class_order: str | Sequence[int | str],
         seed: int,
     ) -> "Stream":
         """Make a stream.
@@ -64,9 +64,9 @@ class Stream:
         return cls(tuple(order[: sum(sizes)]), tuple(sizes), tuple(domains_of(tasks)))
 
     @classmethod
-    def learnt(cls, classes: Sequence[str], spec: Mapping[str, Any]) -> "Stream":
-        """Return the stream of a finished run, from its classes in order and its specification."""
-        return cls.build(classes, spec["stream"]["tasks"], "natural", 0)
+    def learnt(cls, classes: Sequence[str], tasks: Tasks) -> "Stream":
+        """Return the stream of a finished run, from its classes in order and its tasks."""
+        return cls.build(classes, tasks, "natural", 0)
 
     def classes(self, task: int) -> slice:
         """Return the positions (head columns) of a task's classes."""

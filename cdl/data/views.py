@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.runtime.seeds import uniform
+from cdl.spec import HeldOutView, View
 
 _VIEW = 201  # purpose of the counter-based draws
 _ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
@@ -39,6 +40,11 @@ class Views:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     test_resize: int | None = None
+
+    @classmethod
+    def of(cls, view: View | HeldOutView) -> "Views":
+        """Return the views of a specification."""
+        return cls(**view.to_json())
 
     def train(self, images: Tensor, sizes: Tensor, keys: Tensor, seed: int, epoch: int) -> Tensor:
         """Return the training views of a batch, a pure function of (seed, index, epoch).

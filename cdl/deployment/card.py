@@ -12,6 +12,7 @@ from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.runtime import artifacts
 from cdl.sources import licence_of
+from cdl.spec import Part
 from cdl.study.layout import ResultsFolder, record_of
 
 _UNKNOWN = "not recorded; whoever passes it on has to find out"
@@ -29,8 +30,8 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
         remarks: on how the graph's answers compare, what they cost and how long they take.
     """
     results, task = student.results, student.model.task
-    spec, matrix = results["learner"], results["matrix"][task]
-    stream = Stream.learnt(results["classes"], spec)
+    spec, matrix = student.spec, results["matrix"][task]
+    stream = Stream.learnt(results["classes"], spec.stream.tasks)
     tasks = [
         {"classes": results["classes"][stream.classes(t)], "accuracy": matrix[t]}
         for t in range(task + 1)
@@ -41,9 +42,9 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     backbone = _backbone(student)
     licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
     embedded = (files("cdl") / "assets" / f"{backbone['model']}.safetensors").is_file()
-    method, distiller = spec["method"]["name"], spec["distiller"]["name"]
-    taught = f", taught by {spec['teacher']} with {distiller}" if spec["teacher"] else ""
-    title = f"{spec['backbone']} with {method}{taught}"
+    method, distiller = spec.method.name, spec.distiller.name
+    taught = f", taught by {spec.teacher} with {distiller}" if spec.teacher else ""
+    title = f"{spec.backbone} with {method}{taught}"
     named = source.get("id") or source.get("name", "unknown")
     data = ModelCardData(
         license=licence or "other",
@@ -66,7 +67,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             data,
             template_str=(files("cdl") / "assets" / "card.md").read_text(encoding="utf-8"),
             title=title,
-            role=spec["role"],
+            role=spec.role,
             tasks=tasks,
             n_tasks=len(stream.sizes),
             version=cdl.__version__,
@@ -91,7 +92,7 @@ def _source(student: TrainedStudent) -> dict[str, Any]:
 
 def _backbone(student: TrainedStudent) -> dict[str, Any]:
     """Return what the record of the own backbone says."""
-    name = student.results["learner"]["backbone"]
+    name = student.spec.backbone
     folder = ResultsFolder.of_run(Path(student.files.folder))
     path = find_backbone(folder, name, student.results["backbones"][name])
     return artifacts.read_json(record_of(path))
@@ -110,20 +111,21 @@ def _forgetting(matrix: list[list[float]], task: int) -> float | None:
 
 def _protocol(student: TrainedStudent, data: str) -> dict[str, str]:
     """Return how the student learnt, in words."""
-    spec = student.results["learner"]
+    spec = student.spec
 
-    def listed(values: dict[str, Any]) -> str:
-        return ", ".join(f"{k} {v}" for k, v in values.items() if k != "name" and v is not None)
+    def listed(part: Part) -> str:
+        values = part.to_json().items()
+        return ", ".join(f"{k} {v}" for k, v in values if k != "name" and v is not None)
 
     found = {
-        "data": f"{data}, {spec['images_per_class'] or 'all'} training images of each class",
-        "tasks": f"{spec['stream']['tasks']}, class order {spec['stream']['class_order']}",
-        "views": listed(spec["view"]),
-        "training": listed(spec["training"]),
-        f"method {spec['method']['name']}": listed(spec["method"]),
-        f"distiller {spec['distiller']['name']}": listed(spec["distiller"]),
-        "query": f"of {spec['query']}",
-        "seed": str(spec["seed"]),
+        "data": f"{data}, {spec.images_per_class or 'all'} training images of each class",
+        "tasks": "{tasks}, class order {class_order}".format(**spec.stream.to_json()),
+        "views": listed(spec.view),
+        "training": listed(spec.training),
+        f"method {spec.method.name}": listed(spec.method),
+        f"distiller {spec.distiller.name}": listed(spec.distiller),
+        "query": f"of {spec.query}",
+        "seed": str(spec.seed),
     }
     return {name: text for name, text in found.items() if text}
 

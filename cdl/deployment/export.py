@@ -117,11 +117,11 @@ def export(
     if executorch and int8 is not None:
         raise CdlError(f"--int8 {int8}: is for onnx alone; leave it out, or --format executorch")
     student = TrainedStudent.open(run, task, torch.get_num_threads())
-    model, spec = student.model, student.results["learner"]
+    model, spec = student.model, student.spec
     if model.foreign is not None and model.foreign is not model.query:
         raise CdlError(
-            f"distillers.{spec['distiller']['name']}: with protocol.query: self its prompts read "
-            f"the teacher's ViT {spec['teacher']!r} at prediction, which no export holds; needed "
+            f"distillers.{spec.distiller.name}: with protocol.query: self its prompts read "
+            f"the teacher's ViT {spec.teacher!r} at prediction, which no export holds; needed "
             "is protocol.query: student"
         )
     frame = test_images(student) if check else None

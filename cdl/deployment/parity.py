@@ -1,8 +1,7 @@
 """What an exported student says, compared with torch and with what was evaluated."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +70,7 @@ def training_images(student: TrainedStudent) -> list[np.ndarray]:
     Raises:
         CdlError: the training split that it learnt is not below the folder of results.
     """
-    spec = student.results["learner"]
+    spec = student.spec
     split = _packed(student, "train", "static int8 is calibrated with", "take --int8 dynamic")
     stream = build_stream(spec, split)
     each = max(1, _CALIBRATING // len(student.classes))
@@ -118,20 +117,16 @@ def compare(student: TrainedStudent, exported: ExportedStudent, images: TestImag
         largest = max(largest, float(np.abs(both[0] - both[1]).max()))
         torchs.append(both[0].argmax(1))
         best.append(both[1].argmax(1))
-    found, spec = np.concatenate(best), student.results["learner"]
+    found, spec = np.concatenate(best), student.spec
     last = student.model.task == len(student.results["checkpoints"]) - 1
     names = np.array(student.classes)[found]
     return Parity(
         len(frame),
         int((found != np.concatenate(torchs)).sum()),
         int((names != frame["predicted"].to_numpy()).sum()) if last else None,
-        _rounded(spec),
+        spec.precision is not None or spec.cache_dtype is not None,
         largest,
     )
-
-
-def _rounded(spec: Mapping[str, Any]) -> bool:
-    return "precision" in spec or "cache_dtype" in spec
 
 
 def _pixels(split: Packed, indices: np.ndarray) -> Iterator[list[np.ndarray]]:

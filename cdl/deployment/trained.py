@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Begun
-from cdl.data.order import until
 from cdl.data.packing import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
-from cdl.distillers import DISTILLERS
 from cdl.learners.factory import build_learner, load_backbones
 from cdl.learners.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
+from cdl.spec import LearnerSpec
 from cdl.study.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 
 
@@ -88,6 +87,7 @@ class TrainedStudent(Student):
         views: how images become inputs.
         threads: of torch while it computes.
         results: what `results.json` says of the run.
+        spec: of the learner after the last of the run's tasks.
         files: of the run.
     """
 
@@ -96,6 +96,7 @@ class TrainedStudent(Student):
     views: Views
     threads: int
     results: Mapping[str, Any] = field(repr=False)
+    spec: LearnerSpec = field(repr=False)
     files: RunFiles
 
     @classmethod
@@ -113,26 +114,29 @@ class TrainedStudent(Student):
         """
         files = RunFiles(str(run))
         results = artifacts.read_json(files.results)
-        spec, n_tasks = results["learner"], len(results["checkpoints"])
+        spec = LearnerSpec.from_json(results["learner"], f"{files.results}: learner")
+        n_tasks = len(results["checkpoints"])
         task = n_tasks - 1 if task is None else task
         if not 0 <= task < n_tasks:
             raise CdlError(f"task: {task}, but {run} has the tasks 0 to {n_tasks - 1}")
-        state, made = artifacts.load(files.task(task).learner, task=task, learner=until(spec, task))
+        learnt = spec.until(task).to_json()
+        state, made = artifacts.load(files.task(task).learner, task=task, learner=learnt)
         folder = ResultsFolder.of_run(run)
-        own, foreign = spec["query"], _mapped_query(files, spec, made)
-        names = {name for name in (spec["backbone"], own, foreign) if name}
+        spec = replace(spec, teacher_query=_teacher_query(files, spec, made))
+        foreign = spec.teacher_query if spec.method.facts.needs_query else None
+        names = {name for name in (spec.backbone, spec.query, foreign) if name}
         wanted = {name: made["inputs"]["backbones"].get(name) for name in names}
         paths = {name: find_backbone(folder, name, sha) for name, sha in wanted.items()}
         loaded = load_backbones(spec, paths)
-        stream = Stream.learnt(results["classes"], spec)
+        stream = Stream.learnt(results["classes"], spec.stream.tasks)
         teacher = made["teacher_shape"] and BackboneShape(**made["teacher_shape"])
-        learner = build_learner(spec, loaded[spec["backbone"]], made["widths"], teacher)
+        learner = build_learner(spec, loaded[spec.backbone], made["widths"], teacher)
         learner.load_state(state)
         reads, seen = learner.needs_query, stream.classes(task).stop
-        query = loaded[own] if reads else None
-        model = Model(learner, task, seen, query, loaded[foreign] if foreign and reads else None)
+        query = loaded[spec.query] if reads else None
+        model = Model(learner, task, seen, query, loaded[foreign] if foreign else None)
         classes = tuple(results["classes"][:seen])
-        return cls(classes, model, Views(**spec["view"]), threads, results, files)
+        return cls(classes, model, Views.of(spec.view), threads, results, spec, files)
 
     def packed(self) -> PackedFiles | None:
         """Return the packed data that it learnt from and was tested on, if they lie beside it."""
@@ -140,7 +144,7 @@ class TrainedStudent(Student):
             splits = artifacts.read_json(packed.manifest)["splits"]
             if "classes" not in splits["train"]:  # packed by an earlier version
                 continue
-            found = digests(splits, self.results["classes"], self.results["learner"]["stream"])
+            found = digests(splits, self.results["classes"], self.spec.stream.domains)
             if all(self.results["data"][split] == digest for split, digest in found.items()):
                 return packed
         return None
@@ -173,24 +177,26 @@ def find_backbone(folder: ResultsFolder, name: str, fingerprint: str | None) -> 
     )
 
 
-def _mapped_query(files: RunFiles, spec: Mapping[str, Any], made: Mapping[str, Any]) -> str | None:
-    """Return the backbone whose query mapped teacher prompts read, None if none are mapped.
+def _teacher_query(files: RunFiles, spec: LearnerSpec, made: Mapping[str, Any]) -> str | None:
+    """Return the `teacher_query` of an artifact's specification.
 
-    No record of the student names it. Widths tell it where those of both backbones differ, and
-    the teacher's own record where they do not.
+    Artifacts of earlier versions do not record it. For these it is the query in the teacher's own
+    record, which is found by its sha256 among the runs of the same seed and method.
+
+    Raises:
+        CdlError: the artifact is one of these and its teacher's run is missing.
     """
-    widths, name = made["widths"], str(spec["backbone"])
-    if not (DISTILLERS[spec["distiller"]["name"]].maps_prompts and widths.get("teacher_query")):
+    if "teacher_query" in made:
+        return None if made["teacher_query"] is None else str(made["teacher_query"])
+    if not (spec.distiller.facts.maps_prompts and spec.method.facts.needs_query):
         return None
-    if made["teacher_shape"]["width"] != widths["query"]:
-        return name if widths["teacher_query"] == widths["query"] else str(spec["teacher"])
     for record in files.siblings(made["task"]):
         teacher = artifacts.read_json(record)
         if teacher["sha256"] == made["inputs"]["teacher"]:
-            return str(teacher["learner"]["query"])
+            return LearnerSpec.from_json(teacher["learner"], f"{record}: learner").query
     raise CdlError(
-        f"{files.folder}: whose query its teacher's prompts read is recorded in the teacher's run, "
-        "which does not lie beside it"
+        f"{files.folder}: an earlier version of cdl made it and did not record which query its "
+        "teacher's prompts read; put the teacher's run back beside it, or run it again"
     )
 
 

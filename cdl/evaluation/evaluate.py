@@ -17,7 +17,6 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.data import MANIFEST
 from cdl.data.cached import HeldOutQueries
-from cdl.data.order import until
 from cdl.data.packed import Packed, Pixels
 from cdl.data.packing import digest_of
 from cdl.data.stream import Stream
@@ -37,14 +36,13 @@ from cdl.learners.factory import (
     versions,
 )
 from cdl.learners.learner import MEMORY, Learner
-from cdl.learners.specs import test_queries_spec
 from cdl.learning import checkpointing
 from cdl.learning.targets import TEST_BATCH, over_test_images
-from cdl.methods import PROMPTS
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.spec import LearnerSpec
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ class _TestSet:
 
     @classmethod
     def open(
-        cls, spec: Mapping[str, Any], data: str, images_per_class: int | None, n_tasks: int
+        cls, spec: LearnerSpec, data: str, images_per_class: int | None, n_tasks: int
     ) -> "_TestSet":
         split = Packed(data, "test")
         stream = build_stream(spec, split)
@@ -100,18 +98,17 @@ class _TestSet:
         indices, counts = torch.cat(tasks), [len(part) for part in tasks]
         owner = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(counts))
         labels = stream.labels(split)[indices]
-        views, pixels = Views(**spec["view"]), split.pixels(indices)
+        views, pixels = Views.of(spec.view), split.pixels(indices)
         return cls(split, stream, views, pixels, indices, owner, labels, counts)
 
 
 @torch.no_grad()
 def evaluate_run(
-    spec: dict[str, Any],
+    spec: LearnerSpec,
     inputs: EvaluationInputs,
     results: str,
     predictions: str,
     *,
-    teacher_query: str | None,
     images_per_class: int | None,
     execution: Execution = DEFAULT,
 ) -> None:
@@ -123,8 +120,6 @@ def evaluate_run(
         results: JSON to write: matrix, metrics, specification, inputs, versions.
         predictions: Parquet to write: the last stage's for every test image, among all classes
             and among those of its own task.
-        teacher_query: name of the backbone whose query the teacher's prompts read, if the
-            distiller maps them at prediction; else None.
         images_per_class: test images per class; None for all.
         execution: how to compute; unfinished work of the run's tasks is removed at the end.
 
@@ -144,9 +139,9 @@ def evaluate_run(
     place_backbones(spec, loaded, compute)
     learner.to(compute.device)
     queries = _Queries(test, compute, loaded, known)
-    own = queries(spec["query"] if learner.needs_query else None)
-    same = teacher_query == spec["query"] or not learner.needs_query
-    foreign = own if same else queries(teacher_query)
+    own = queries(spec.query if learner.needs_query else None)
+    same = spec.teacher_query == spec.query or not learner.needs_query
+    foreign = own if same else queries(spec.teacher_query)
     scores: list[Tensor] = []
     tokens = _tokens(spec, learner, test, compute)
     for t, (state, metadata) in enumerate(stages):
@@ -158,7 +153,7 @@ def evaluate_run(
     frame = _predictions(test, scores[-1], own_task, evaluated[-1])
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
-    content = _results(test, matrices, frame, PROMPTS[spec["method"]["name"]].trains)
+    content = _results(test, matrices, frame, spec.method.facts.trains)
     about = {"images": images_per_class, "device": compute.name}
     about["train"] = digest_of(images, content["classes"], test.stream.domains)
     content |= _provenance(spec, test, evaluated, about)
@@ -171,16 +166,16 @@ def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
     return [checkpointing.path_of(folder, metadata["state"]) for metadata in evaluated]
 
 
-def _learner(spec: Mapping[str, Any], loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
+def _learner(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
     """Build the run's learner as its first checkpoint records it."""
     record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
     teacher = record["teacher_shape"]
     shape = None if teacher is None else BackboneShape(**teacher)
-    return build_learner(spec, loaded[spec["backbone"]], record["widths"], shape).eval()
+    return build_learner(spec, loaded[spec.backbone], record["widths"], shape).eval()
 
 
 def _stages(
-    spec: Mapping[str, Any],
+    spec: LearnerSpec,
     test: _TestSet,
     checkpoints: Sequence[str],
     images: Mapping[str, Any],
@@ -192,7 +187,7 @@ def _stages(
     """
     stages = []
     for task, path in enumerate(checkpoints):
-        state, metadata = artifacts.load(path, task=task, learner=until(spec, task))
+        state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
         data = test.stream.digest(images, test.split.classes, task)
         made = {"data": data, "backbones": dict(weights)}
         artifacts.check_provenance(path, metadata["inputs"], made)
@@ -201,7 +196,7 @@ def _stages(
 
 
 def _known_queries(
-    spec: Mapping[str, Any],
+    spec: LearnerSpec,
     test: _TestSet,
     paths: Mapping[str, str],
     images_per_class: int | None,
@@ -210,7 +205,8 @@ def _known_queries(
     """Read queries of the test images by backbone; `weights` remembers what made them."""
     found = {}
     for name, path in paths.items():
-        cache = HeldOutQueries(path, spec=test_queries_spec(spec, name, images_per_class))
+        made = spec.test_queries(name, images_per_class)
+        cache = HeldOutQueries(path, spec=made.to_json())
         artifacts.check_provenance(path, cache.inputs, {"data": test.split.fingerprint})
         weights.update(cache.inputs["backbones"])
         found[name] = cache(test.indices)
@@ -257,14 +253,12 @@ def _scores(
     return over_test_images(test.pixels, test.views, compute.device, logits, torch.arange(n))
 
 
-def _tokens(
-    spec: Mapping[str, Any], learner: Learner, test: _TestSet, compute: Compute
-) -> Tensor | None:
+def _tokens(spec: LearnerSpec, learner: Learner, test: _TestSet, compute: Compute) -> Tensor | None:
     """Return final tokens `[n, 1, D]` of the test images where all stages have the same.
 
     So it is where a method solves for its head and learns nothing before it; else None.
     """
-    if PROMPTS[spec["method"]["name"]].trains:
+    if spec.method.facts.trains:
         return None
     frozen = learner.backbone.query
     pooled = over_test_images(test.pixels, test.views, compute.device, lambda x, _: frozen(x))
@@ -316,7 +310,7 @@ def _results(
 
 
 def _provenance(
-    spec: Mapping[str, Any],
+    spec: LearnerSpec,
     test: _TestSet,
     evaluated: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
@@ -326,7 +320,7 @@ def _provenance(
     return {
         "evaluation": EVALUATION,
         "trainable_parameters": last["trainable_parameters"],
-        "learner": spec,
+        "learner": spec.to_json(),
         "backbones": last["inputs"]["backbones"],
         "data": {
             "train": about["train"],
@@ -344,7 +338,7 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
     """Raise `CdlError` naming the task and the epoch after which values are not finite."""
     bad = int((~values.isfinite().reshape(len(values), -1).all(1)).sum())
     if bad:
-        epoch = metadata["learner"]["training"]["epochs"] - 1
+        epoch = LearnerSpec.from_json(metadata["learner"]).training.epochs - 1
         raise CdlError(
             f"{what}, learnt in task {metadata['task']} up to epoch {epoch}, are not finite for "
             f"{bad} of {len(values)} test images; lower training.lr, nothing was written"

@@ -43,7 +43,7 @@ def _outdated(grid: Grid) -> Iterator[str]:
             made = read_json(grid.files(run).results)["learner"]
         except (CdlError, KeyError):  # not there, or to be refused by who needs it
             continue
-        difference = first_difference(made, specification(grid, run))
+        difference = first_difference(made, specification(grid, run).to_json())
         if difference:
             key, before, now = difference
             yield f"{run.folder}: {key} {before}, now {now}"

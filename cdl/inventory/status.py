@@ -21,7 +21,6 @@ from typing import Any
 import psutil
 
 from cdl import EVALUATION
-from cdl.data.order import until
 from cdl.runtime.artifacts import first_difference, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
@@ -90,13 +89,13 @@ def jobs_of(inputs: Inputs, run: Run) -> Iterator[Job]:
         if need.targets:
             yield _targets(need.targets[t], t)
         task = files.task(t)
-        spec = canonical({"learner": until(learner, t)})
+        spec = canonical({"learner": learner.until(t).to_json()})
         yield Job(run.rule, tuple(task.outputs()), task.job(run.rule), spec, alike)
     for cache in need.test_queries:
         yield _queries("test_queries", cache, "test")
     made = {
         "evaluation": EVALUATION,
-        "learner": learner,
+        "learner": learner.to_json(),
         "test_images_per_class": grid.test_images_per_class(run.dataset),
     }
     outputs = (files.results, files.predictions)
@@ -116,7 +115,7 @@ def _targets(cache: CacheSpec, task: int) -> Job:
 def _cache(rule: str, cache: CacheSpec, path: str, files: JobFiles) -> Job:
     """Return the job that makes one file of a cache."""
     outputs = (layout.record_of(path), path)
-    record = canonical({"spec": cache.spec})
+    record = canonical({"spec": cache.spec.to_json()})
     return Job(rule, outputs, files, record, (cache.dataset, cache.backbone))
 
 

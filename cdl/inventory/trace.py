@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdl.data.order import until
 from cdl.data.packing import check_images, digests, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
+from cdl.spec import LearnerSpec
 from cdl.study.layout import ResultsFolder, RunFiles
 from cdl.tables.runs import METRICS, read, read_predictions
 
@@ -113,7 +113,7 @@ def _follow(results: ResultsFolder, at: _Row) -> Iterator[Link]:
     for name in made["backbones"]:
         yield link("backbone", _backbone, results, name, made)
         yield link("queries", _caches, results.queries(name))
-    yield link("data", _data, results, row["dataset"], made)
+    yield link("data", _data, results, row["dataset"], made, run.results)
     yield link("page", _page, *results.page(row["run"]))
 
 
@@ -137,16 +137,20 @@ def _metrics(path: str, row: Mapping[str, Any]) -> str:
 
 
 def _configuration(path: str, row: Mapping[str, Any], made: Mapping[str, Any]) -> str:
-    learner = made["learner"]
+    learner = _learner(path, made)
     names = {"role": "role", "seed": "seed", "backbone": "student", "query": "query"}
     wanted = {key: row[column] for key, column in names.items()}
-    wanted |= {"teacher": row["teacher"] or None, "distiller": {"name": row["kd"]}}
-    wanted |= {"method": {"name": row["method"].split("+")[0]}}
-    given = {key: learner[key] for key in wanted}
-    for key in ("distiller", "method"):
-        given[key] = {"name": given[key]["name"]}
+    given: dict[str, Any] = {key: getattr(learner, key) for key in names}
+    wanted |= {"teacher": row["teacher"] or None, "distiller": row["kd"]}
+    given |= {"teacher": learner.teacher, "distiller": learner.distiller.name}
+    wanted |= {"method": row["method"].split("+")[0]}
+    given |= {"method": learner.method.name}
     artifacts.check_provenance(path, given, wanted)
     return f"{path}: the learner is the row's; every value stands there"
+
+
+def _learner(path: str, made: Mapping[str, Any]) -> LearnerSpec:
+    return LearnerSpec.from_json(made["learner"], f"{path}: learner")
 
 
 def _predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
@@ -187,9 +191,8 @@ def _checkpoint(run: RunFiles, task: int, made: Mapping[str, Any], teacher: RunF
     sha256, evaluated = metadata["sha256"], made["checkpoints"]
     if sha256 != evaluated[task]:
         raise CdlError(f"{path} is {sha256[:12]}, but {evaluated[task][:12]} was evaluated")
-    artifacts.check_provenance(
-        path, metadata, {"task": task, "learner": until(made["learner"], task)}
-    )
+    learnt = _learner(run.results, made).until(task).to_json()
+    artifacts.check_provenance(path, metadata, {"task": task, "learner": learnt})
     inputs = {}
     if task:
         inputs["previous"] = evaluated[task - 1]
@@ -208,11 +211,12 @@ def _backbone(results: ResultsFolder, name: str, made: Mapping[str, Any]) -> str
     raise CdlError(f"no backbone {name!r} below {results.path} has the fingerprint {wanted[:12]}")
 
 
-def _data(results: ResultsFolder, dataset: str, made: Mapping[str, Any]) -> str:
+def _data(results: ResultsFolder, dataset: str, made: Mapping[str, Any], path: str) -> str:
+    domains = _learner(path, made).stream.domains
     for packed in results.packed(dataset):
         splits = read_json(packed.manifest)["splits"]
         seen = {k: v for k, v in made["data"].items() if k != "unlabelled"}
-        if digests(splits, made["classes"], made["learner"]["stream"]) == seen:
+        if digests(splits, made["classes"], domains) == seen:
             for split in splits:
                 _packed(packed.folder, split)
             return f"{packed.manifest}: every image has its sha256"

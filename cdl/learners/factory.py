@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy
 import timm
@@ -18,24 +18,23 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, known_labels
-from cdl.data.order import until
 from cdl.data.packed import JoinedPixels, Packed, Pixels
 from cdl.data.stream import Stream, cut
 from cdl.data.views import Views
-from cdl.distillers import DISTILLERS
 from cdl.distillers.base import DistillerContext
 from cdl.learners.learner import Learner
-from cdl.learners.specs import precision_of, queries_spec
-from cdl.methods import PROMPTS
 from cdl.methods.base import PromptContext, PromptMethod
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
 from cdl.runtime.seeds import generator
+from cdl.spec import AnySpec, Distiller, LearnerSpec, Method, Part, TaskSpec, precision_of
 
 _FRESH = 1 << 31  # added to the seed of views that are not the teacher's
 
 Query = Callable[[Batch], Tensor | None]
+Spec = TypeVar("Spec", bound=TaskSpec, covariant=True)
+_Given = TypeVar("_Given", bound=TaskSpec)
 
 
 def no_query(batch: Batch) -> None:
@@ -53,10 +52,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def compute_of(spec: Mapping[str, Any], execution: Execution) -> Compute:
+def compute_of(spec: AnySpec, execution: Execution) -> Compute:
     """Wait for the device, select and apply it, with the precision of the own backbone."""
     execution.lease()
-    precision = precision_of(spec, spec["backbone"])
+    precision = precision_of(spec, spec.backbone)
     return Compute.select(execution.device, precision, execution.capture).apply()
 
 
@@ -67,31 +66,28 @@ def folders_of(inputs: Any) -> dict[str, Any]:
     return {name: file and str(Path(file).parent) for name, file in folders.items()}
 
 
-def load_backbones(spec: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Backbone]:
+def load_backbones(spec: AnySpec, paths: Mapping[str, str]) -> dict[str, Backbone]:
     """Load backbones by name, on the CPU, in the sizes of a specification."""
-    sizes = dict.fromkeys(paths, spec["view"]["size"]) | spec.get("sizes", {})
-    normalization = spec["normalization"]
-    return {n: Backbone.load(path, sizes[n], normalization) for n, path in paths.items()}
+    sizes = {**dict.fromkeys(paths, spec.view.size), **(spec.sizes or {})}
+    return {n: Backbone.load(path, sizes[n], spec.normalization) for n, path in paths.items()}
 
 
-def place_backbones(
-    spec: Mapping[str, Any], backbones: Mapping[str, Backbone], compute: Compute
-) -> None:
+def place_backbones(spec: AnySpec, backbones: Mapping[str, Backbone], compute: Compute) -> None:
     """Put backbones on the device, each in the precision that a specification gives it."""
     for name, backbone in backbones.items():
         backbone.place(compute.rounding(precision_of(spec, name)))
 
 
-def build_stream(spec: Mapping[str, Any], data: Packed) -> Stream:
+def build_stream(spec: TaskSpec, data: Packed) -> Stream:
     """Return the stream of tasks of a specification."""
-    return Stream.build(data.classes, **spec["stream"], seed=spec["seed"])
+    return Stream.build(data.classes, spec.stream.tasks, spec.stream.class_order, spec.seed)
 
 
 @dataclass(frozen=True)
-class TaskContext:
+class TaskContext(Generic[Spec]):
     """What the job of one task works with. All of it is read before the device is waited for.
 
-    spec: of the views (a learner's specification holds it).
+    spec: of the learner, or of what is computed of its views; after the task.
     task: counted from 0.
     train: the packed training split.
     stream: tasks and class order.
@@ -103,29 +99,27 @@ class TaskContext:
     further: packed images without labels, where the specification names `unlabelled`.
     """
 
-    spec: Mapping[str, Any]
+    spec: Spec
     task: int
     train: Packed
     stream: Stream
     execution: Execution
     backbones: Mapping[str, Backbone]
     fingerprints: dict[str, Any]
-    models: Mapping[str, Any] | None = None
+    models: LearnerSpec | None = None
     further: Packed | None = None
 
-    @classmethod
+    @staticmethod
     def open(
-        cls,
-        spec: Mapping[str, Any],
+        spec: _Given,
         task: int,
         data: str,
         backbones: Mapping[str, str],
         execution: Execution,
-        models: Mapping[str, Any] | None = None,
+        models: LearnerSpec | None = None,
         unlabelled: str | None = None,
-    ) -> "TaskContext":
+    ) -> "TaskContext[_Given]":
         """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
-        spec, models = until(spec, task), models and until(models, task)
         train = Packed(data, "train")
         stream = build_stream(spec, train)
         loaded = load_backbones(models or spec, backbones)
@@ -139,15 +133,19 @@ class TaskContext:
         if unlabelled is not None:
             further = Packed(unlabelled, "train")
             fingerprints["unlabelled"] = further.fingerprint
-        return cls(spec, task, train, stream, execution, loaded, fingerprints, models, further)
+        return TaskContext(
+            spec, task, train, stream, execution, loaded, fingerprints, models, further
+        )
 
     def indices(self, task: int) -> tuple[Tensor, Tensor]:
         """Return the indices of a task's images in `train`, and of those in `further`."""
-        own = self.stream.indices(self.train, task, self.spec["images_per_class"])
+        own = self.stream.indices(self.train, task, self.spec.images_per_class)
         if self.further is None:
             return own, torch.arange(0)
-        n, cut_of = len(self.further), self.spec["unlabelled"].get("of")
-        return own, cut(n, task, cut_of, self.spec["seed"]) if cut_of else torch.arange(n)
+        n, further = len(self.further), self.spec.unlabelled
+        if further is None or further.of is None:
+            return own, torch.arange(n)
+        return own, cut(n, task, further.of, self.spec.seed)
 
     @cached_property
     def pixels(self) -> Pixels | JoinedPixels:
@@ -163,7 +161,7 @@ class TaskContext:
         """What the learner may know: the images' positions in the class order, or `UNLABELLED`."""
         own, others = self.indices(self.task)
         labels = self.stream.labels(self.train)[own]
-        known = known_labels(labels, self.spec.get("labels"), self.spec["seed"])
+        known = known_labels(labels, self.spec.labels, self.spec.seed)
         return torch.cat([known, torch.full_like(others, UNLABELLED)])
 
     @cached_property
@@ -180,30 +178,32 @@ class TaskContext:
 
     def batches(self) -> Batches:
         """Return the training batches of the task."""
-        training = self.spec["training"]
-        beside = round(training["batch_size"] * training.get("unlabelled_ratio", 1.0))
+        spec, training = self.spec, self.spec.training
+        assert training is not None, "alignment's queries are of no batches"
+        ratio = 1.0 if training.unlabelled_ratio is None else training.unlabelled_ratio
+        beside = round(training.batch_size * ratio)
         return Batches(
             pixels=self.pixels.on(self.compute.device),
             labels=self.labels,
-            views=Views(**self.spec["view"]),
-            seed=self.spec["seed"] + (_FRESH if "student_views" in self.spec else 0),
+            views=Views.of(spec.view),
+            seed=spec.seed + (_FRESH if spec.student_views is not None else 0),
             task=self.task,
-            batch_size=training["batch_size"],
+            batch_size=training.batch_size,
             beside=max(1, beside),
-            taught=self.spec.get("teacher") is not None,
+            taught=spec.teacher is not None,
         )
 
     def checkpoint(
-        self, path: str, spec: Mapping[str, Any], task: int
+        self, path: str, spec: LearnerSpec, task: int
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Read a learner's artifact made from the same data and backbones; else `CdlError`."""
-        state, metadata = artifacts.load(path, task=task, learner=until(spec, task))
+        state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
         self._check_same(path, metadata, task)
         return state, metadata
 
-    def cached(self, path: str, spec: Mapping[str, Any]) -> CachedOutputs:
+    def cached(self, path: str, spec: Part) -> CachedOutputs:
         """Read a cache made from the same data and backbones, and remember these."""
-        cache = CachedOutputs(path, task=self.task, spec=spec)
+        cache = CachedOutputs(path, task=self.task, spec=spec.to_json())
         self._check_same(path, cache.metadata, self.task)
         self.fingerprints["backbones"] |= cache.inputs["backbones"]
         return cache
@@ -211,7 +211,8 @@ class TaskContext:
     def query(self, name: str, path: str | None) -> tuple[int, Query]:
         """Return width and source of a backbone's queries: cached, computed, or nothing."""
         if path is not None:
-            cache = self.cached(path, queries_spec(self.spec, name))
+            assert isinstance(self.spec, LearnerSpec), "caches are no learners"
+            cache = self.cached(path, self.spec.queries(name))
             return cache.width, cache
         if name in self.backbones:
             backbone = self.backbones[name]
@@ -233,7 +234,7 @@ class TaskContext:
 
 
 def build_learner(
-    spec: Mapping[str, Any],
+    spec: LearnerSpec,
     backbone: Backbone,
     widths: Mapping[str, int],
     teacher: BackboneShape | None,
@@ -250,27 +251,22 @@ def build_learner(
     return build(
         backbone=backbone,
         query_width=widths["query"],
-        method=spec["method"],
-        distiller=spec["distiller"],
-        n_tasks=spec.get("n_tasks"),
-        keys=keys(spec),
-        auxiliary_weight=spec["auxiliary_weight"],
+        method=spec.method,
+        distiller=spec.distiller,
+        n_tasks=spec.n_tasks,
+        keys=spec.keys,
+        auxiliary_weight=spec.auxiliary_weight,
         teacher=teacher,
         teacher_query_width=widths.get("teacher_query"),
     ).to(backbone.mean.device)
-
-
-def keys(spec: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """Return what fixes a learner's start: equal for all students of a pair, not for teachers."""
-    return spec["seed"], spec["role"], spec["backbone"]
 
 
 def build(
     *,
     backbone: Backbone,
     query_width: int,
-    method: Mapping[str, Any],
-    distiller: Mapping[str, Any],
+    method: Method,
+    distiller: Distiller,
     n_tasks: int | None,
     keys: tuple[str | int, ...],
     auxiliary_weight: float = 1.0,
@@ -278,13 +274,13 @@ def build(
     teacher_query_width: int | None = None,
     n_classes: int = 0,
 ) -> Learner:
-    """Build a learner from configuration blocks.
+    """Build a learner from method and distiller.
 
     Args:
         backbone: its frozen ViT.
         query_width: width of the query that its prompts read.
-        method: `name` of a prompt method and its arguments.
-        distiller: `name` of a distiller and its arguments.
+        method: of its prompts.
+        distiller: its distiller.
         n_tasks: tasks of the stream, where something of all tasks is shared by them; else None.
         keys: fix the randomness of the start.
         auxiliary_weight: see `Learner`.
@@ -292,15 +288,12 @@ def build(
         teacher_query_width: width of the query that the teacher's prompts read.
         n_classes: of the heads at first.
     """
-    prompt_options, distiller_options = dict(method), dict(distiller)
-    prompt_facts = PROMPTS[prompt_options.pop("name")]
-    distiller_facts = DISTILLERS[distiller_options.pop("name")]
-    kind = prompt_facts.load()
+    kind = method.facts.load()
 
     def prompts(shape: BackboneShape, width: int | None, part: str) -> PromptMethod:
         source = generator(*keys, part)
         context = PromptContext(shape.width, shape.depth, width or 0, n_tasks, source)
-        return kind(context, **prompt_options)
+        return kind(context, **method.options)
 
     student = BackboneShape(backbone.width, backbone.depth)
     own = prompts(student, query_width, "prompts")
@@ -309,7 +302,7 @@ def build(
         return own.make_head(backbone.width, n_classes, source)
 
     mapped = None
-    if distiller_facts.maps_prompts and teacher is not None:
+    if distiller.facts.maps_prompts and teacher is not None:
         mapped = prompts(teacher, teacher_query_width, "unused")
     source = generator(*keys, "distiller")
     context = DistillerContext(student, teacher, mapped, n_tasks, head, source)
@@ -317,8 +310,8 @@ def build(
         backbone,
         own,
         head(generator(*keys, "head")),
-        distiller_facts.load()(context, **distiller_options),
-        needs_query=prompt_facts.needs_query,
-        compared_blocks=distiller_facts.blocks(student.depth),
+        distiller.facts.load()(context, **distiller.options),
+        needs_query=method.facts.needs_query,
+        compared_blocks=distiller.facts.blocks(student.depth),
         auxiliary_weight=auxiliary_weight,
     )

@@ -9,14 +9,11 @@ from torch import Tensor
 
 from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch
-from cdl.data.order import until
-from cdl.distillers import DISTILLERS
 from cdl.distillers.base import TeacherOutput
 from cdl.learners.factory import Query, TaskContext, build_learner
 from cdl.learners.learner import Learner
-from cdl.learners.specs import targets_spec
-from cdl.methods import PROMPTS
 from cdl.runtime.artifacts import check_provenance
+from cdl.spec import LearnerSpec, TaskSpec
 
 
 class Teacher:
@@ -41,7 +38,10 @@ class Teacher:
 
 
 def open_teacher(
-    context: TaskContext, path: str, spec: Mapping[str, Any], apt_teacher: str | None
+    context: TaskContext[TaskSpec],
+    path: str,
+    spec: LearnerSpec,
+    apt_teacher: str | None,
 ) -> tuple[Teacher, dict[str, Any]]:
     """Read the teacher's artifact of a context's task and run it on its backbone.
 
@@ -58,7 +58,7 @@ def open_teacher(
         CdlError: the artifact is damaged or belongs to another configuration.
     """
     state, metadata = context.checkpoint(path, spec, context.task)
-    backbone = context.backbones[spec["backbone"]]
+    backbone = context.backbones[spec.backbone]
     learner = build_learner(spec, backbone, metadata["widths"], None)
     learner.load_state(state)
     if apt_teacher == "previous":
@@ -86,8 +86,8 @@ class TeacherSource:
     @classmethod
     def open(
         cls,
-        context: TaskContext,
-        spec: Mapping[str, Any],
+        context: TaskContext[LearnerSpec],
+        spec: LearnerSpec,
         query: Query,
         *,
         path: str | None,
@@ -97,7 +97,7 @@ class TeacherSource:
 
         Args:
             context: of the student's task; its fingerprints gain the teacher's.
-            spec: specification of the teacher.
+            spec: specification of the teacher after the task.
             query: of the teacher's prompts.
             path: the teacher's artifact of the task, or None.
             targets: the cache of its logits, or None.
@@ -105,19 +105,16 @@ class TeacherSource:
         Raises:
             CdlError: one is damaged, or they do not belong together.
         """
-        spec = until(spec, context.task)
         if targets is not None:
             return cls._cached(context, spec, query, path, targets)
         assert path is not None, "a teacher is known by its artifact, its targets, or both"
         own = context.spec
-        teacher, metadata = open_teacher(context, path, spec, own.get("apt_teacher"))
+        teacher, metadata = open_teacher(context, path, spec, own.apt_teacher)
         context.fingerprints["teacher"] = metadata["sha256"]
         learner = teacher.learner
         classes = context.stream.classes(context.task)
-        blocks = DISTILLERS[own["distiller"]["name"]].blocks(
-            context.backbones[own["backbone"]].depth
-        )
-        same = spec["query"] == own["query"] and PROMPTS[own["method"]["name"]].needs_query
+        blocks = own.distiller.facts.blocks(context.backbones[own.backbone].depth)
+        same = spec.query == own.query and own.method.facts.needs_query
 
         def output(batch: Batch, own_query: Tensor | None) -> TeacherOutput:
             theirs = own_query if same else query(batch)
@@ -131,8 +128,8 @@ class TeacherSource:
     @classmethod
     def _cached(
         cls,
-        context: TaskContext,
-        spec: Mapping[str, Any],
+        context: TaskContext[LearnerSpec],
+        spec: LearnerSpec,
         query: Query,
         path: str | None,
         targets: str,
@@ -147,10 +144,10 @@ class TeacherSource:
                 for name, tensor in state.items()
                 if name.startswith("prompts.")
             }
-        cache = context.cached(targets, targets_spec(context.spec, spec))
+        cache = context.cached(targets, context.spec.targets(spec))
         check_provenance(targets, cache.inputs, expected)
         context.fingerprints["teacher"] = cache.inputs["teacher"]
-        maps = DISTILLERS[context.spec["distiller"]["name"]].maps_prompts
+        maps = context.spec.distiller.facts.maps_prompts
         return cls(
             BackboneShape(**cache.metadata["teacher_shape"]),
             cache.metadata["widths"]["query"],

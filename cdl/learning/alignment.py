@@ -8,7 +8,6 @@ VQ-Prompt (Jiao et al., NeurIPS 2024) are three settings of this one mechanism.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
-from cdl.learners.factory import TaskContext, keys
+from cdl.learners.factory import TaskContext
 from cdl.learners.learner import Learner
 from cdl.learning.features import TestQuery, read_features
 from cdl.learning.schedules import lagged_warm_cosine
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
+from cdl.spec import Alignment, LearnerSpec
 
 log = logging.getLogger(__name__)
 RIDGE = 1e-4
@@ -29,50 +29,14 @@ _TOKENS = {0: "feature", -1: "kd_token"}
 Draws = Callable[[int], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """How heads are aligned.
-
-    statistic: `covariance` (unbiased, with `RIDGE` on its diagonal), `variance` (its diagonal)
-        or `centroid` (biased variance; `RIDGE` is added when sampling).
-    samples: drawn of each class and epoch, and rows of a step.
-    steps: of an epoch, as many as classes `seen` or as `earlier` ones; the rest is not used.
-    mean_shrink: `s`: the mean of a class of task `u` counts `1 - s + s (u + 1) / (t + 1)` times.
-    logit_norm: `n`: logits are divided by `n` times the mean norm of a task's logits; 0: not.
-    optimizer: `sgd` or `adamw`, with `lr`, `momentum` (of sgd) and `weight_decay`.
-    epochs: of the alignment.
-    schedule: `cosine` to 0 over the epochs, `lagged_cosine` over iterations, see
-        `cdl.learning.schedules`, or `constant`.
-    next_task: the next task goes on from the `aligned` heads or from the `trained` ones.
-    """
-
-    statistic: str
-    samples: int
-    steps: str
-    mean_shrink: float
-    logit_norm: float
-    optimizer: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    epochs: int
-    schedule: str
-    next_task: str
-
-    def rate(self, epoch: int, step: int, steps: int) -> float:
-        """Return the learning rate of a step."""
-        if self.schedule == "cosine":
-            return self.lr / 2 * (1 + math.cos(math.pi * epoch / self.epochs))
-        if self.schedule == "lagged_cosine":
-            i, total = epoch * steps + step, self.epochs * steps
-            return lagged_warm_cosine(i, self.lr, self.lr / 10, total)
-        return self.lr
-
-    def mean_factors(self, sizes: Sequence[int]) -> list[float]:
-        """Return what each class's mean is multiplied by, from the sizes of the tasks seen."""
-        shrink, n = self.mean_shrink, len(sizes)
-        factors = [1 - shrink + shrink * (task + 1) / n for task in range(n)]
-        return [factor for factor, size in zip(factors, sizes, strict=True) for _ in range(size)]
+def learning_rate(how: Alignment, epoch: int, step: int, steps: int) -> float:
+    """Return the learning rate of a step of an alignment."""
+    if how.schedule == "cosine":
+        return how.lr / 2 * (1 + math.cos(math.pi * epoch / how.epochs))
+    if how.schedule == "lagged_cosine":
+        i, total = epoch * steps + step, how.epochs * steps
+        return lagged_warm_cosine(i, how.lr, how.lr / 10, total)
+    return how.lr
 
 
 def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str, Tensor]:
@@ -168,7 +132,7 @@ def align(
         rows = zip(samples.split(how.samples), labels[order].split(how.samples), strict=True)
         for step, (features, targets) in zip(range(steps), rows, strict=False):
             for group in optimizer.param_groups:
-                group["lr"] = how.rate(epoch, step, steps)
+                group["lr"] = learning_rate(how, epoch, step, steps)
             loss = alignment_loss(head(features)[:, :seen], targets, sizes, how.logit_norm)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -192,7 +156,7 @@ def alignment_operations(learner: Learner, sizes: Sequence[int], how: Alignment)
 
 
 def align_learner(
-    context: TaskContext,
+    context: TaskContext[LearnerSpec],
     learner: Learner,
     how: Alignment,
     memory: Mapping[str, Tensor],
@@ -237,13 +201,13 @@ def align_learner(
         if context.task:
             own = {part: found[f"{_TOKENS[token]}.{part}"] for part in ("mean", "spread")}
             shape = (sum(sizes), how.samples, own["mean"].shape[1])
-            draws = drawing((*keys(context.spec), name, context.task), shape)
+            draws = drawing((*context.spec.keys, name, context.task), shape)
             losses = align(head, own, sizes, how, draws).mean(1)
             log.info("%s aligned: loss %.4f to %.4f", name, losses[0], losses[-1])
     return found
 
 
-def remembered(context: TaskContext, taught: bool) -> Tensor:
+def remembered(context: TaskContext[LearnerSpec], taught: bool) -> Tensor:
     """Return the positions of the images that a task's classes are remembered by.
 
     Args:

@@ -11,6 +11,7 @@ from cdl.learners.factory import Query, TaskContext
 from cdl.learners.learner import Learner
 from cdl.learners.teacher import TeacherSource
 from cdl.learning.targets import over_test_images
+from cdl.spec import LearnerSpec
 
 TestQuery = Callable[[Tensor, Tensor], Tensor]  # of test views `[B, 3, H, W]` and their positions
 
@@ -29,7 +30,7 @@ class Features:
 
 @torch.no_grad()
 def read_features(
-    context: TaskContext,
+    context: TaskContext[LearnerSpec],
     learner: Learner,
     positions: Tensor,
     tokens: Sequence[int] = (0,),
@@ -59,14 +60,17 @@ def read_features(
         return read
 
     device = context.compute.device
-    found = over_test_images(context.pixels, Views(**spec["view"]), device, read, positions)
+    found = over_test_images(context.pixels, Views.of(spec.view), device, read, positions)
     tokens_of = {token: found[:, i] for i, token in enumerate(tokens)}
     return Features(tokens_of, context.labels[positions].to(device))
 
 
 @torch.no_grad()
 def teachers_answers(
-    context: TaskContext, teacher: TeacherSource, query: Query, softened: Callable[[Tensor], Tensor]
+    context: TaskContext[LearnerSpec],
+    teacher: TeacherSource,
+    query: Query,
+    softened: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return what a teacher says of each image, the mean over its views of all epochs `[n, C_t]`.
 
@@ -76,7 +80,7 @@ def teachers_answers(
         query: of the learner's prompts.
         softened: from logits `[B, C_t]` to probabilities.
     """
-    epochs, batches = context.spec["training"]["epochs"], context.batches()
+    epochs, batches = context.spec.training.epochs, context.batches()
     width = context.stream.width(context.task)
     answers = torch.zeros(len(batches.indices), width, device=context.compute.device)
     for epoch in range(epochs):

@@ -20,6 +20,7 @@ from cdl.learning.features import read_features, teachers_answers
 from cdl.methods.heads import PrototypeHead
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
+from cdl.spec import LearnerSpec
 
 _ORDER = 401  # purpose of the counter-based draws
 RIDGES = tuple(10.0**e for e in range(-8, 9))
@@ -89,7 +90,7 @@ def mean_weights(sums: Mapping[str, Tensor]) -> Tensor:
 
 
 def solve_task(
-    context: TaskContext,
+    context: TaskContext[LearnerSpec],
     learner: Learner,
     teacher: TeacherSource | None,
     memory: Mapping[str, Tensor],
@@ -126,7 +127,7 @@ def solve_task(
     else:
         if n < 2:
             raise CdlError(f"ranpac: task {context.task} has {n} training images; needed are two")
-        order = permutation((_ORDER, context.spec["seed"], context.task), n).to(features.device)
+        order = permutation((_ORDER, context.spec.seed, context.task), n).to(features.device)
         losses = validation_losses(features[order], targets[order])
         best = best_ridge(losses, sums["gram"])
         weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
@@ -162,7 +163,10 @@ def _solve(m: int, classes: int) -> float:
 
 @torch.no_grad()
 def _targets(
-    context: TaskContext, learner: Learner, teacher: TeacherSource | None, labels: Tensor
+    context: TaskContext[LearnerSpec],
+    learner: Learner,
+    teacher: TeacherSource | None,
+    labels: Tensor,
 ) -> Tensor:
     """Return targets `[n, seen]`: labels, and a teacher's softened answers as `kd` weighs them.
 

@@ -6,7 +6,7 @@ the cache equals the computation on the spot, in fp16 up to its rounding.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,22 @@ from cdl.learning.checkpointing import State
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.spec import (
+    AligningQueriesSpec,
+    AnySpec,
+    HeldOutQueriesSpec,
+    LearnerSpec,
+    QueriesSpec,
+    TargetsSpec,
+    TaskSpec,
+)
 
 log = logging.getLogger(__name__)
 TEST_BATCH = {"cpu": 50, "cuda": 200}  # images at a time: more leave a CPU's caches
 
 
 def write_queries(
-    spec: dict[str, Any],
+    spec: QueriesSpec | AligningQueriesSpec,
     task: int,
     data: str,
     backbone: str,
@@ -48,7 +57,7 @@ def write_queries(
     """Compute and write the queries of a task's images: of all training views, or of test views.
 
     Args:
-        spec: see `cdl.learners.specs.queries_spec`, or `aligning_queries_spec`.
+        spec: of the queries after the task.
         task: counted from 0.
         data: packed folder.
         backbone: path of the query backbone's artifact.
@@ -59,25 +68,25 @@ def write_queries(
     Raises:
         CdlError: the caches would be too large, or an input is damaged.
     """
-    name = spec["backbone"]
+    name = spec.backbone
     context = TaskContext.open(spec, task, data, {name: backbone}, execution, unlabelled=unlabelled)
     vit = context.backbones[name]
     _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
-    provenance = {"task": task, "spec": context.spec, "inputs": context.fingerprints}
+    provenance = {"task": task, "spec": spec.to_json(), "inputs": context.fingerprints}
     context.place()
-    if spec.get("views") != "test":
+    if isinstance(spec, QueriesSpec):
         _write_over_views(
             context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
         )
         return
-    views, device = Views(**spec["view"]), context.compute.device
+    views, device = Views.of(spec.view), context.compute.device
     values = over_test_images(context.pixels, views, device, lambda images, _: vit.query(images))
     _save(output, {"values": values[None].cpu()}, provenance)
 
 
 @torch.no_grad()
 def write_test_queries(
-    spec: dict[str, Any],
+    spec: HeldOutQueriesSpec,
     data: str,
     backbone: str,
     output: str,
@@ -86,20 +95,20 @@ def write_test_queries(
 ) -> None:
     """Compute and write the queries of the test views; arguments as in `write_queries`."""
     test = Packed(data, "test")
-    backbones = load_backbones(spec, {spec["backbone"]: backbone})
-    loaded = backbones[spec["backbone"]]
+    backbones = load_backbones(spec, {spec.backbone: backbone})
+    loaded = backbones[spec.backbone]
     everything = Stream.build(test.classes, 1, "natural", 0)
-    indices = everything.indices(test, 0, spec["images_per_class"]).sort().values
-    views = Views(**spec["view"])
+    indices = everything.indices(test, 0, spec.images_per_class).sort().values
+    views = Views.of(spec.view)
     pixels = test.pixels(indices)
     compute = compute_of(spec, execution)
     place_backbones(spec, backbones, compute)
     values = over_test_images(
         pixels, views, compute.device, lambda images, _: loaded.query(images)
     ).cpu()
-    inputs = {"data": test.fingerprint, "backbones": {spec["backbone"]: loaded.fingerprint}}
+    inputs = {"data": test.fingerprint, "backbones": {spec.backbone: loaded.fingerprint}}
     tensors = {"indices": indices, "values": _rounded(values, spec)}
-    _save(output, tensors, {"spec": spec, "inputs": inputs})
+    _save(output, tensors, {"spec": spec.to_json(), "inputs": inputs})
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class TargetInputs:
 
 
 def write_targets(
-    spec: dict[str, Any],
+    spec: TargetsSpec,
     task: int,
     inputs: TargetInputs,
     output: str,
@@ -137,7 +146,7 @@ def write_targets(
     """Compute and write a teacher's logits of the current classes for all views of a task.
 
     Args:
-        spec: see `cdl.learners.specs.targets_spec`.
+        spec: of the targets after the task.
         task: counted from 0.
         inputs: what they are computed from.
         output: cache to write.
@@ -146,15 +155,13 @@ def write_targets(
     Raises:
         CdlError: as `write_queries`; or an input belongs to another configuration.
     """
-    views, teacher_spec = spec["views"], spec["teacher"]
-    name = teacher_spec["backbone"]
+    views, name = spec.views, spec.teacher.backbone
     backbones = {name: inputs.backbone}
     context = TaskContext.open(
-        views, task, inputs.data, backbones, execution, teacher_spec, inputs.unlabelled
+        views, task, inputs.data, backbones, execution, spec.teacher, inputs.unlabelled
     )
     query = context.cached(inputs.queries, views) if inputs.queries else None
-    apt_teacher = spec.get("apt_teacher")
-    guide, metadata = open_teacher(context, inputs.teacher, teacher_spec, apt_teacher)
+    guide, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
     classes = context.stream.classes(task)
 
     def logits(batch: Batch) -> Tensor:
@@ -164,7 +171,7 @@ def write_targets(
     _validate_size(context, widths, execution, "teacher targets")
     vit = context.backbones[name]
     read = context.fingerprints | {"teacher": metadata["sha256"]}
-    provenance = {"task": task, "spec": spec, "inputs": read}
+    provenance = {"task": task, "spec": spec.to_json(), "inputs": read}
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     width = context.stream.width(task)
@@ -191,13 +198,13 @@ def over_test_images(
 
 def over_views(
     batches: Batches,
-    spec: Mapping[str, Any],
+    spec: LearnerSpec | QueriesSpec,
     width: int,
     function: Callable[[Batch], Tensor],
     state: State,
 ) -> Tensor:
     """Return `function` of every view, `[E, n, width]`, in the batches that training sees."""
-    epochs, n = spec["training"]["epochs"], len(batches.indices)
+    epochs, n = spec.training.epochs, len(batches.indices)
     values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
     if (saved := state.load()) is not None:
         values, at = saved[0]["values"], tuple(saved[1]["at"])
@@ -217,7 +224,7 @@ def over_views(
 
 
 def _write_over_views(
-    context: TaskContext,
+    context: TaskContext[TaskSpec],
     width: int,
     function: Callable[[Batch], Tensor],
     output: str,
@@ -226,19 +233,20 @@ def _write_over_views(
     execution: Execution,
 ) -> None:
     """Compute `function` of every view and write it, going on where a killed job stopped."""
-    job = provenance | {"versions": versions()}
+    spec, job = context.spec, provenance | {"versions": versions()}
+    assert isinstance(spec, QueriesSpec), "other specifications are of no cache of all views"
     with State(execution.states, job, execution.save_minutes) as state:
-        values = over_views(context.batches(), context.spec, width, function, state)
+        values = over_views(context.batches(), spec, width, function, state)
         _save(output, {"values": values}, provenance | about)
         state.remove()
 
 
-def _dtype(spec: Mapping[str, Any]) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, spec.get("cache_dtype", "float32"))
+def _dtype(spec: AnySpec) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, spec.cache_dtype or "float32")
     return dtype
 
 
-def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:
+def _rounded(values: Tensor, spec: AnySpec) -> Tensor:
     rounded = values.to(_dtype(spec))
     if not rounded.isfinite().all():
         raise CdlError(
@@ -249,9 +257,10 @@ def _rounded(values: Tensor, spec: Mapping[str, Any]) -> Tensor:
 
 
 def _validate_size(
-    context: TaskContext, widths: list[int], execution: Execution, what: str
+    context: TaskContext[TaskSpec], widths: list[int], execution: Execution, what: str
 ) -> None:
-    size = _dtype(context.spec).itemsize * context.spec.get("training", {"epochs": 1})["epochs"]
+    training = context.spec.training
+    size = _dtype(context.spec).itemsize * (1 if training is None else training.epochs)
     images = (sum(map(len, context.indices(task))) for task in range(len(widths)))
     numbers = (n * width for n, width in zip(images, widths, strict=True))
     needed, tasks = size * sum(numbers) / 1e9, f"tasks 0 to {len(widths) - 1}"

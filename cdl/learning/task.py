@@ -13,22 +13,18 @@ from torch import Tensor
 
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import learnt_from
-from cdl.distillers import DISTILLERS
 from cdl.learners.factory import (
     Query,
     TaskContext,
     build_learner,
     folders_of,
-    keys,
     no_query,
     versions,
 )
 from cdl.learners.learner import MEMORY, Learner
 from cdl.learners.operations import of_learner, of_query
-from cdl.learners.specs import aligning_queries_spec
 from cdl.learners.teacher import TeacherSource
 from cdl.learning.alignment import (
-    Alignment,
     align_learner,
     alignment_operations,
     remembered,
@@ -38,10 +34,10 @@ from cdl.learning.checkpointing import State
 from cdl.learning.features import TestQuery, teachers_answers
 from cdl.learning.loop import per_epoch, train_task
 from cdl.learning.ranpac import solve_operations, solve_task
-from cdl.methods import PROMPTS
 from cdl.methods.heads import PrototypeHead
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.spec import LearnerSpec
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +100,13 @@ class _Lesson:
 
 
 def learn_task(
-    spec: dict[str, Any],
+    spec: LearnerSpec,
     task: int,
     inputs: TaskInputs,
     output: str,
     losses: str,
     *,
-    teacher_spec: dict[str, Any] | None = None,
+    teacher_spec: LearnerSpec | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
     """Learn one task and write its artifact and loss curve.
@@ -130,38 +126,41 @@ def learn_task(
         CdlError: an input is damaged or belongs to another configuration, or a loss is not
             finite; then nothing is written.
     """
+    job: dict[str, Any] = {"task": task, "spec": spec.to_json()}
+    teacher_spec = teacher_spec and teacher_spec.until(task)
+    spec = spec.until(task).taught_by(teacher_spec)
     context = TaskContext.open(
         spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
     )
     lesson = _prepare(context, inputs, teacher_spec)
     context.place(lesson.learner, lesson.teacher.learner if lesson.teacher else None)
-    job = {"task": task, "spec": spec, "inputs": context.fingerprints, "versions": versions()}
+    job |= {"inputs": context.fingerprints, "versions": versions()}
     with State(execution.states, job, execution.save_minutes) as state:
         history, memory, images = _learn(context, lesson, state)
     lesson.learner.end_task(task)
-    if "alignment" in spec:
+    if spec.alignment is not None:
         memory = _align(context, lesson)
     work = _work(context, lesson, inputs, images, teacher_spec)
     _write(context, replace(lesson, memory=memory), history, state.key, work, output, losses)
 
 
 def _prepare(
-    context: TaskContext, inputs: TaskInputs, teacher_spec: Mapping[str, Any] | None
+    context: TaskContext[LearnerSpec], inputs: TaskInputs, teacher_spec: LearnerSpec | None
 ) -> _Lesson:
     """Open the learner's past and its teacher, and build the learner at the start of the task."""
     spec, task = context.spec, context.task
-    width, query = context.query(spec["query"], inputs.queries)
+    width, query = context.query(spec.query, inputs.queries)
     widths, source = {"query": width}, None
     if teacher_spec is not None:
         theirs = query
-        if teacher_spec["query"] != spec["query"] or inputs.teacher_queries is not None:
-            _, theirs = context.query(teacher_spec["query"], inputs.teacher_queries)
+        if teacher_spec.query != spec.query or inputs.teacher_queries is not None:
+            _, theirs = context.query(teacher_spec.query, inputs.teacher_queries)
         source = TeacherSource.open(
             context, teacher_spec, theirs, path=inputs.teacher, targets=inputs.targets
         )
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None
-    learner = build_learner(spec, context.backbones[spec["backbone"]], widths, shape)
+    learner = build_learner(spec, context.backbones[spec.backbone], widths, shape)
     memory = {}
     if inputs.previous is not None:
         past, metadata = context.checkpoint(inputs.previous, spec, task - 1)
@@ -171,14 +170,14 @@ def _prepare(
         context.fingerprints["previous"] = metadata["sha256"]
     if source is not None:
         learner.distiller.read_teacher(source.prompts)
-    learner.start_task(task, context.stream.sizes[task], *keys(spec))
-    aligned = learner.needs_query and "alignment" in spec
-    aligning = {"query": spec["query"]} if aligned else {}
-    if teacher_spec is not None and aligning and DISTILLERS[spec["distiller"]["name"]].maps_prompts:
-        aligning["teacher_query"] = teacher_spec["query"]
+    learner.start_task(task, context.stream.sizes[task], *spec.keys)
+    aligned = learner.needs_query and spec.alignment is not None
+    aligning = {"query": spec.query} if aligned else {}
+    if aligning and spec.teacher_query is not None:
+        aligning["teacher_query"] = spec.teacher_query
     names = sorted(set(aligning.values())) if inputs.aligning else []
     known = {
-        name: context.cached(path, aligning_queries_spec(spec, name))
+        name: context.cached(path, spec.aligning_queries(name))
         for name, path in zip(names, inputs.aligning, strict=True)
     }
     reads = query if learner.needs_query else no_query
@@ -186,15 +185,13 @@ def _prepare(
 
 
 def _learn(
-    context: TaskContext, lesson: _Lesson, state: State
+    context: TaskContext[LearnerSpec], lesson: _Lesson, state: State
 ) -> tuple[pd.DataFrame, dict[str, Tensor], int]:
     """Run the loop, or solve; return the history, what later tasks need, and how many views."""
-    if not PROMPTS[context.spec["method"]["name"]].trains:
+    if not context.spec.method.facts.trains:
         solved = solve_task(context, lesson.learner, lesson.teacher, lesson.memory)
         return *solved, len(learnt_from(context.labels, lesson.teacher is not None))
-    drawing = {"batch_size", "unlabelled_ratio"}  # of batches
-    training = {k: v for k, v in context.spec["training"].items() if k not in drawing}
-    batches = context.batches()
+    batches, training = context.batches(), context.spec.training
     history = train_task(
         lesson.learner,
         batches,
@@ -204,17 +201,20 @@ def _learn(
         classes=context.stream.classes(context.task),
         capture=context.compute.capture,
         state=state,
-        **training,
+        epochs=training.epochs,
+        lr=training.lr,
+        betas=training.betas,
+        schedule=training.schedule,
     )
     return history, {}, len(history) * batches.images_per_step
 
 
 def _work(
-    context: TaskContext,
+    context: TaskContext[LearnerSpec],
     lesson: _Lesson,
     inputs: TaskInputs,
     images: int,
-    teacher_spec: Mapping[str, Any] | None,
+    teacher_spec: LearnerSpec | None,
 ) -> dict[str, float]:
     """Return what the task took, as its record says it.
 
@@ -228,29 +228,29 @@ def _work(
         seen = context.stream.classes(context.task).stop
         width = learner.backbone.width
         operations = images * forward + solve_operations(images, seen, width, learner.head)
-        asked = len(context.pixels) * spec["training"]["epochs"]
+        asked = len(context.pixels) * spec.training.epochs
     else:
         asked, operations = images, images * (forward + backward)
     queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
     own = learner.needs_query and inputs.queries is None
-    operations += images * queries[spec["query"]] if own else 0.0
+    operations += images * queries[spec.query] if own else 0.0
     if teacher is not None and teacher.learner is not None and teacher_spec is not None:
         answer, _ = of_learner(teacher.learner, context.task, {"query": teacher.query_width})
-        shared = learner.needs_query and teacher_spec["query"] == spec["query"]
+        shared = learner.needs_query and teacher_spec.query == spec.query
         if teacher.learner.needs_query and inputs.teacher_queries is None and not shared:
-            answer += queries[teacher_spec["query"]]
+            answer += queries[teacher_spec.query]
         operations += asked * answer
-    if "alignment" in spec:
+    if spec.alignment is not None:
         computed = set(lesson.aligning.values()) - lesson.known.keys()
         n = len(remembered(context, taught=teacher is not None))
         operations += n * (forward + sum(queries[name] for name in computed))
         sizes = context.stream.sizes[: context.task + 1]
-        operations += alignment_operations(learner, sizes, Alignment(**spec["alignment"]))
+        operations += alignment_operations(learner, sizes, spec.alignment)
     answers = asked if teacher is not None and teacher.learner is None else 0
     return {"images": images, "operations": operations, "forward": forward, "answers": answers}
 
 
-def _align(context: TaskContext, lesson: _Lesson) -> dict[str, Tensor]:
+def _align(context: TaskContext[LearnerSpec], lesson: _Lesson) -> dict[str, Tensor]:
     """Align the heads; return what later tasks need."""
     learner, known = lesson.learner, lesson.known
 
@@ -265,12 +265,13 @@ def _align(context: TaskContext, lesson: _Lesson) -> dict[str, Tensor]:
     if lesson.teacher is not None:
         softmax = partial(torch.softmax, dim=1)
         answers = partial(teachers_answers, context, lesson.teacher, lesson.query, softmax)
-    how = Alignment(**context.spec["alignment"])
+    how = context.spec.alignment
+    assert how is not None, "only what is aligned gets here"
     return align_learner(context, learner, how, lesson.memory, answers, **queries)
 
 
 def _write(
-    context: TaskContext,
+    context: TaskContext[LearnerSpec],
     lesson: _Lesson,
     history: pd.DataFrame,
     state: str,
@@ -284,7 +285,8 @@ def _write(
     shape = lesson.teacher.shape if lesson.teacher else None
     metadata = {
         "task": context.task,
-        "learner": context.spec,
+        "learner": context.spec.to_json(),
+        "teacher_query": context.spec.teacher_query,
         "inputs": context.fingerprints,
         "widths": lesson.widths,
         "teacher_shape": None if shape is None else {"width": shape.width, "depth": shape.depth},

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cdl.data.order import domains_of, labels_of, sizes_of
+from cdl.data.order import labels_of, sizes_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources import SOURCES, SPLITS
 from cdl.sources.folder import drawn, images_of
+from cdl.spec import Stream
 from cdl.study.configuration import ConfigError
 from cdl.study.layout import digest, record_of
 
@@ -39,7 +40,7 @@ def contents(files: Iterable[Path], memory: Path) -> str:
 
 
 def images_contents(
-    source: Mapping[str, Any], stream: Mapping[str, Any], task: int, known: Mapping[str, str]
+    source: Mapping[str, Any], stream: Stream, task: int, known: Mapping[str, str]
 ) -> str:
     """Return a digest of the training images of a task, whatever other classes lie beside them.
 
@@ -56,8 +57,8 @@ def images_contents(
         ConfigError: the tasks cannot be made of the classes that are there.
     """
     options = {key: value for key, value in source.items() if key != "name"}
-    order = stream["class_order"]
-    domain = domains_of(stream["tasks"])[task : task + 1]
+    order = stream.class_order
+    domain = stream.domains[task : task + 1]
     listed = SOURCES[source["name"]].listing
     if listed is None or (order == "seeded" and not domain):
         return digest(sorted(known.items()))
@@ -70,7 +71,7 @@ def images_contents(
             own = [i for i in images if i.domain in domain]
             return digest([classes, [[str(i.path), known[str(i.path)]] for i in own]])
         labels = range(len(classes)) if order == "natural" else labels_of(order, classes)
-        sizes = sizes_of(stream["tasks"], len(labels))
+        sizes = sizes_of(stream.tasks, len(labels))
     except CdlError as error:
         raise ConfigError(f"{options['path']}: {error}") from error
     start = sum(sizes[:task])

@@ -5,20 +5,13 @@ configurations that see the same views, and so are a teacher's logits; without, 
 frozen models themselves.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from cdl.data.order import until
-from cdl.learners.specs import (
-    aligning_queries_spec,
-    queries_spec,
-    targets_spec,
-    test_queries_spec,
-)
+from cdl.spec import AligningQueriesSpec, HeldOutQueriesSpec, QueriesSpec, Stream, TargetsSpec
 from cdl.study import layout
 from cdl.study.contents import contents, files_of, hashes, images_contents
 from cdl.study.grid import Grid
@@ -27,6 +20,7 @@ from cdl.study.runs import Run
 from cdl.study.specifications import label_levels, published, row, specification
 
 Paths = dict[str, str | list[str]]
+QuerySpec = QueriesSpec | AligningQueriesSpec | HeldOutQueriesSpec
 
 
 @dataclass(frozen=True)
@@ -34,10 +28,15 @@ class CacheSpec:
     """The cache of a task or of the test views: its folder, what it is made of, and from what."""
 
     folder: str
-    spec: dict[str, Any]
+    spec: QuerySpec | TargetsSpec
     dataset: str
     backbone: str
     teacher: Run | None = None  # whose targets they are
+
+    @property
+    def views(self) -> QuerySpec:
+        """What fixes the views that it is computed from."""
+        return self.spec.views if isinstance(self.spec, TargetsSpec) else self.spec
 
 
 Caches = tuple[CacheSpec, ...]
@@ -101,7 +100,7 @@ def needs(grid: Grid, run: Run) -> Needs:
         else (),
         targets=_targets(grid, run) if with_targets else (),
         target_queries=_queries(grid, run, asked) if with_targets and asked else (),
-        aligning=[_queries(grid, run, name, aligning_queries_spec) for name in sorted(mapped)]
+        aligning=[_queries(grid, run, name, aligning=True) for name in sorted(mapped)]
         if cached and run.method.alignment is not None
         else [],
         test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
@@ -109,24 +108,21 @@ def needs(grid: Grid, run: Run) -> Needs:
     )
 
 
-def _queries(
-    grid: Grid,
-    run: Run,
-    backbone: str,
-    spec_of: Callable[[dict[str, Any], str], dict[str, Any]] = queries_spec,
-) -> Caches:
+def _queries(grid: Grid, run: Run, backbone: str, aligning: bool = False) -> Caches:
     """Return the caches of a backbone's queries of a run's training images, by task.
 
     Each is shared by all streams that are alike up to its task, whatever follows.
     """
-    spec = spec_of(specification(grid, run), backbone)
-    return tuple(_shared(grid, run, backbone, until(spec, t)) for t in range(run.n_tasks))
+    spec = specification(grid, run)
+    after = [spec.until(t) for t in range(run.n_tasks)]
+    specs = [s.aligning_queries(backbone) if aligning else s.queries(backbone) for s in after]
+    return tuple(_shared(grid, run, backbone, s) for s in specs)
 
 
 def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
     """Return the cache of a backbone's queries of the test views."""
     n = grid.test_images_per_class(run.dataset)
-    return _shared(grid, run, backbone, test_queries_spec(specification(grid, run), backbone, n))
+    return _shared(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
 
 
 def _targets(grid: Grid, run: Run) -> Caches:
@@ -137,15 +133,15 @@ def _targets(grid: Grid, run: Run) -> Caches:
         grid.files(teacher).folder,
         *(specification(grid, r) for r in (run, teacher)),
     )
-    specs = [targets_spec(until(own, t), until(theirs, t)) for t in range(run.n_tasks)]
+    specs = [own.until(t).targets(theirs.until(t)) for t in range(run.n_tasks)]
     return tuple(CacheSpec(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 
-def _shared(grid: Grid, run: Run, backbone: str, spec: dict[str, Any]) -> CacheSpec:
+def _shared(grid: Grid, run: Run, backbone: str, spec: QuerySpec) -> CacheSpec:
     sources = [grid.source(run.dataset), grid.backbone_source(backbone)]
-    if "unlabelled" in spec and (further := grid.unlabelled_source(run.dataset)):
+    if spec.unlabelled is not None and (further := grid.unlabelled_source(run.dataset)):
         sources.append(further)
-    name = layout.queries_name(backbone, spec, *sources)
+    name = layout.queries_name(backbone, spec.to_json(), *sources)
     return CacheSpec(layout.queries(name), spec, run.dataset, backbone)
 
 
@@ -177,7 +173,7 @@ class Inputs:
         for name in datasets:
             if (further := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
                 self.sources[Path(further.folder).name] = source
-        self._images: dict[tuple[str, str, int], str] = {}  # digests of tasks' images
+        self._images: dict[tuple[str, Stream, int], str] = {}  # digests of tasks' images
         used = {name for run in grid.every for name in run.backbones}
         self._used = sorted(used)
         self.backbones = {grid.backbone_name(n): grid.backbone_source(n) for n in self._used}
@@ -210,12 +206,12 @@ class Inputs:
         files = self._files(prepared)
         return digest(sorted(files.items())) if files else ""
 
-    def images_contents(self, dataset: str, stream: Mapping[str, Any], task: int) -> str:
+    def images_contents(self, dataset: str, stream: Stream, task: int) -> str:
         """Return a digest of a task's own training images in a user's source."""
         prepared = self.grid.packed_name(dataset)
         if not (files := self._files(prepared)):
             return ""
-        key = (prepared, json.dumps(stream, sort_keys=True), task)
+        key = (prepared, stream, task)
         if key not in self._images:  # the folder is listed once for all learners
             source = self.sources[prepared]["source"]
             self._images[key] = images_contents(source, stream, task, files)
@@ -224,7 +220,8 @@ class Inputs:
     def queried_contents(self, name: str, task: int) -> str:
         """Return the same for what the queries of a task are computed of, by their folder."""
         cache = self.queries[name]
-        return self.images_contents(cache.dataset, cache.spec["stream"], task)
+        assert isinstance(cache.spec, QueriesSpec | AligningQueriesSpec), "of test images"
+        return self.images_contents(cache.dataset, cache.spec.stream, task)
 
     def backbone_files(self, name: str) -> list[str]:
         """Return the user's file of a backbone, if it comes from one."""
@@ -243,11 +240,12 @@ class Inputs:
             "data": self.grid.packed(cache.dataset).split(split),
             "backbone": self.grid.backbone(cache.backbone),
         }
-        return track_sidecars(inputs | self._further(cache.dataset, cache.spec))
+        further = self._further(cache.dataset, cache.views.unlabelled is not None)
+        return track_sidecars(inputs | further)
 
-    def _further(self, dataset: str, spec: Mapping[str, Any]) -> Paths:
-        """Return the packed further images that a specification asks for, if it does."""
-        files = self.grid.unlabelled(dataset) if "unlabelled" in spec else None
+    def _further(self, dataset: str, seen: bool) -> Paths:
+        """Return the packed further images of a dataset where a job reads them."""
+        files = self.grid.unlabelled(dataset) if seen else None
         return {} if files is None else {"unlabelled": files.split("train")}
 
     def computing_targets(self, run: Run, task: int) -> Paths:
@@ -262,7 +260,8 @@ class Inputs:
         queries = self.of(student).target_queries
         if queries:
             inputs["queries"] = layout.cached(queries[task].folder, task)
-        return track_sidecars(inputs | self._further(student.dataset, caches[task].spec["views"]))
+        seen = caches[task].views.unlabelled is not None
+        return track_sidecars(inputs | self._further(student.dataset, seen))
 
     def learning(self, run: Run, task: int) -> Paths:
         """Return what one task of a run is learnt from; only what is needed is named."""
@@ -282,7 +281,8 @@ class Inputs:
             inputs["aligning"] = [layout.cached(c[task].folder, task) for c in need.aligning]
         if need.targets:
             inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
-        return track_sidecars(inputs | self._further(run.dataset, self.grid.dataset(run)))
+        seen = "unlabelled" in self.grid.dataset(run)
+        return track_sidecars(inputs | self._further(run.dataset, seen))
 
     def evaluation(self, run: Run, tasks: int | None = None) -> Paths:
         """Return what a run is evaluated from, after all tasks or the first ones."""
@@ -405,7 +405,7 @@ class Inputs:
         files = self.grid.files(run)
         return {
             "records": [record_of(files.task(t).learner) for t in range(run.n_tasks)],
-            "spec": specification(self.grid, run),
+            "spec": specification(self.grid, run).to_json(),
             "backbones": {name: record_of(self.grid.backbone(name)) for name in run.backbones},
         }
 

@@ -4,12 +4,22 @@ import json
 from typing import Any
 
 from cdl import NUMERICS
-from cdl.data.order import until
 from cdl.distillers import DistillerFacts
-from cdl.learners.specs import BF16
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.sources import images_per_class
+from cdl.spec import (
+    BF16,
+    Alignment,
+    Distiller,
+    Labels,
+    LearnerSpec,
+    Method,
+    Stream,
+    Training,
+    Unlabelled,
+    View,
+)
 from cdl.study.configuration import complete, preset, schema
 from cdl.study.grid import Grid, told
 from cdl.study.runs import Block, Run
@@ -17,64 +27,74 @@ from cdl.study.runs import Block, Run
 _PAIR = ("teacher", "student")
 
 
-def specification(grid: Grid, run: Run, task: int | None = None) -> dict[str, Any]:
+def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
     """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`.
 
     After a task, counted from 0: nothing in it depends on later ones. Without one, after the last.
     """
-    config, dataset = grid.config, grid.dataset(run)
-    tasks = dataset["tasks"]
+    dataset, shared, teacher = grid.dataset(run), grid.config["protocol"], grid.teacher_of(run)
+    tasks, labels = dataset["tasks"], dataset.get("labels")
     if run.method.joint:
         tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
-    spec = {
-        "numerics": NUMERICS,
-        "seed": run.seed,
-        "role": run.role,
-        "backbone": run.backbone,
-        "query": run.query,
-        "teacher": run.teacher,
-        "method": _named(run.method),
-        "distiller": _named(run.distiller),
-        "stream": {
-            "tasks": tasks,
-            "class_order": config["protocol"]["class_order"],
-        },
-        "images_per_class": dataset["images_per_class"],
-        "view": dataset["view"],
-        "normalization": config["protocol"]["normalization"],
-        "auxiliary_weight": config["protocol"]["auxiliary_weight"],
-        "training": {**grid.training(run), "schedule": config["protocol"]["schedule"]},
-    }
+    fresh = run.role == "student" and shared["student_views"] == "fresh"
+    aligned, other = run.method.alignment, run.teacher_method
+    spec = LearnerSpec(
+        numerics=NUMERICS,
+        seed=run.seed,
+        role=run.role,
+        backbone=run.backbone,
+        query=run.query,
+        teacher=run.teacher,
+        method=Method(run.method.name, run.method.options),
+        distiller=Distiller(run.distiller.name, run.distiller.options),
+        stream=Stream.from_json({"tasks": tasks, "class_order": shared["class_order"]}),
+        images_per_class=dataset["images_per_class"],
+        view=View.from_json(dataset["view"]),
+        normalization=shared["normalization"],
+        auxiliary_weight=shared["auxiliary_weight"],
+        training=Training.from_json({**grid.training(run), "schedule": shared["schedule"]}),
+        labels=None if labels is None else Labels.from_json(labels),
+        teacher_labels=dataset.get("teacher_labels"),
+        unlabelled=_unlabelled(dataset, run.n_tasks),
+        n_tasks=run.n_tasks if _counts_tasks(run) else None,
+        alignment=None if aligned is None else Alignment.from_json(aligned),
+        student_views="fresh" if fresh else None,
+        teacher_method=None if other is None else Method(other.name, other.options),
+        apt_teacher=shared["apt_teacher"] if teacher and teacher.prompts.merges else None,
+        sizes=grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query}) or None,
+        teacher_query=run.mapped_query,
+        **_numerics(run),
+        **_rounding(grid, run),
+    )
+    return spec.until(run.n_tasks - 1 if task is None else task)
+
+
+def _unlabelled(dataset: dict[str, Any], n_tasks: int) -> Unlabelled | None:
+    """Return how a dataset's further images are shown; None without them."""
+    if "unlabelled" not in dataset:
+        return None
+    how = dataset["unlabelled"]["tasks"]
+    return Unlabelled(how, n_tasks if how == "cut" else None)
+
+
+def _counts_tasks(run: Run) -> bool:
+    """Return whether something is shared by all tasks, so that their number matters."""
     kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
     kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
-    external = {block.name: facts.numerics for block, facts in kinds if not facts.built_in}
-    if external:
-        spec["external"] = external
-    own = ((block.name, facts) for block, facts in kinds if facts.built_in)
-    if revised := {name: facts.numerics for name, facts in own if facts.numerics > 1}:
-        spec["revised"] = revised
-    spec |= {key: dataset[key] for key in ("labels", "teacher_labels") if key in dataset}
-    if "unlabelled" in dataset:
-        how = dataset["unlabelled"]["tasks"]
-        spec["unlabelled"] = {"tasks": how} | ({"of": run.n_tasks} if how == "cut" else {})
     if run.teacher_method is not None:  # whose prompts may be mapped
         kinds.append((run.teacher_method, PROMPTS[run.teacher_method.name]))
-    if any(facts.counts_tasks and block.options.get("pool") for block, facts in kinds):
-        spec["n_tasks"] = run.n_tasks
-    if run.method.alignment is not None:
-        spec["alignment"] = run.method.alignment
-    if run.role == "student" and config["protocol"]["student_views"] == "fresh":
-        spec["student_views"] = "fresh"
-    teacher = grid.teacher_of(run)
-    if run.teacher_method is not None:
-        spec["teacher_method"] = _named(run.teacher_method)
-    if teacher is not None and teacher.prompts.merges:
-        spec["apt_teacher"] = config["protocol"]["apt_teacher"]
-    sizes = grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query})
-    if sizes:
-        spec["sizes"] = sizes
-    last = run.n_tasks - 1 if task is None else task
-    return until(spec | _rounding(grid, run), last)
+    return any(facts.counts_tasks and block.options.get("pool") for block, facts in kinds)
+
+
+def _numerics(run: Run) -> dict[str, Any]:
+    """Return the numerics of method and distiller, as far as the specification has them."""
+    kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
+    kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
+    found = {
+        "external": {b.name: f.numerics for b, f in kinds if not f.built_in},
+        "revised": {b.name: f.numerics for b, f in kinds if f.built_in and f.numerics > 1},
+    }
+    return {name: numbers for name, numbers in found.items() if numbers}
 
 
 def protocol(grid: Grid, run: Run) -> dict[str, Any]:
@@ -118,7 +138,7 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "method_options": chosen(grid, "methods", run.method),
         "kd_options": chosen(grid, "distillers", run.distiller),
         "protocol": protocol(grid, run),
-        "provenance": fingerprint(specification(grid, run)),
+        "provenance": fingerprint(specification(grid, run).to_json()),
         "run": grid.files(run).folder,
         "none_run": grid.files(none).folder if none else "",
         "teacher_run": grid.files(teacher).folder if teacher else "",
@@ -208,10 +228,6 @@ def in_use(grid: Grid) -> dict[str, Any]:
         for key, part in grid.config.items()
         if key not in ("fetch", "chain", "deploy", "tune")
     }
-
-
-def _named(block: Block) -> dict[str, Any]:
-    return {"name": block.name, **block.options}
 
 
 def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdl.data.order import until
 from cdl.data.packing import digests
 from cdl.runtime.artifacts import check_provenance, read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.spec import LearnerSpec
 from cdl.tables.published import write_comparison
 from cdl.tables.runs import results_of, write, write_summary
 
@@ -48,13 +48,13 @@ def completed_run(
     try:
         alone = [None] * len(learner["records"])
         teachers = _checkpoints(teacher, alone) if teacher else alone
-        splits = dict(read_json(manifest)["splits"])
+        splits, spec = dict(read_json(manifest)["splits"]), LearnerSpec.from_json(learner["spec"])
         if unlabelled is not None:
             splits["unlabelled"] = read_json(unlabelled)["splits"]["train"]
         now = {
-            "learner": dict(learner["spec"]),
+            "learner": learner["spec"],
             "checkpoints": _checkpoints(learner, teachers),
-            "data": digests(splits, found.get("classes", []), learner["spec"]["stream"]),
+            "data": digests(splits, found.get("classes", []), spec.stream.domains),
             "test_images_per_class": images_per_class,
         }
         check_provenance(results, found, now)
@@ -93,11 +93,12 @@ def _checkpoints(learner: Mapping[str, Any], teachers: Sequence[str | None]) -> 
     """Return the sha256 of a learner's artifacts; raise `CdlError` unless each fits the others."""
     weights = {name: read_json(path)["fingerprint"] for name, path in learner["backbones"].items()}
     shas: list[str] = []
+    spec = LearnerSpec.from_json(learner["spec"])
     for task, (path, teacher) in enumerate(zip(learner["records"], teachers, strict=True)):
         metadata = read_json(path)
         used = {name: weights.get(name) for name in metadata["inputs"]["backbones"]}
         inputs = {"backbones": used, "previous": shas[-1] if shas else None, "teacher": teacher}
-        now = {"task": task, "learner": until(learner["spec"], task), "inputs": inputs}
+        now = {"task": task, "learner": spec.until(task).to_json(), "inputs": inputs}
         check_provenance(path, metadata, now)
         shas.append(metadata["sha256"])
     return shas

@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from cdl.report.style import canvas, look, paper, save
 from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.spec import LearnerSpec
 from cdl.tables.runs import write
 
 _HEAD = """\
@@ -152,7 +153,7 @@ def _accuracy(results: Sequence[str]) -> tuple[float, float]:
     """
     runs = [read_json(path) for path in results]
     values = pd.Series([run["metrics"]["final_average_accuracy"] for run in runs])
-    by_seed = values.groupby([run["learner"]["seed"] for run in runs]).mean()
+    by_seed = values.groupby([LearnerSpec.from_json(run["learner"]).seed for run in runs]).mean()
     if len(by_seed) > 1:
         return float(by_seed.mean()), float(by_seed.std() / np.sqrt(len(by_seed)))
     errors = []

@@ -4,6 +4,7 @@ from common import Config, Kinds, Result, Tensors, below, load, vit
 
 from cdl.backbones.frozen import Backbone
 from cdl.learners.factory import build
+from cdl.spec import Distiller, Method
 
 _OPTIONS = {
     "one_prompt": ("length", "g_length", "g_layers", "e_layers"),
@@ -21,8 +22,8 @@ def _step(name: str, config: Config, tensors: Tensors) -> Result:
     learner = build(
         backbone=backbone,
         query_width=config["dim"],
-        method={"name": name, **options},
-        distiller={"name": "none"},
+        method=Method(name, options),
+        distiller=Distiller("none", {}),
         n_classes=config["classes"],
         n_tasks=1,
         keys=("golden",),

@@ -17,6 +17,7 @@ from cdl.learners.factory import build
 from cdl.learners.learner import Learner
 from cdl.learners.teacher import Teacher
 from cdl.learning.loop import train_task
+from cdl.spec import Distiller, Method
 
 _METHODS: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "L2P": ("l2p", lambda c: {k: c[k] for k in ("pool", "length", "top_k", "layers")}),
@@ -88,8 +89,8 @@ def _learner(
     learner = build(
         backbone=backbones[role],
         query_width=config["d_query"],
-        method={"name": name, **options(config)},
-        distiller=_distiller_options(config) if student else {"name": "none"},
+        method=Method(name, options(config)),
+        distiller=Distiller.from_json(_distiller_options(config) if student else {"name": "none"}),
         n_classes=config["classes_total"],
         n_tasks=config["n_tasks"],
         keys=("golden",),

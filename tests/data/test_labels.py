@@ -10,12 +10,13 @@ from cdl.data.labels import UNLABELLED, known_labels
 from cdl.data.packed import JoinedPixels, Pixels
 from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
+from cdl.spec import Labels
 
 LABELS = torch.tensor([4, 5, 6]).repeat(20)[torch.randperm(60, generator=torch.manual_seed(0))]
 
 
 def known(given, seed=0):
-    return known_labels(LABELS, given, seed)
+    return known_labels(LABELS, given and Labels(**given), seed)
 
 
 def test_labels_are_few_true_balanced_and_nested():

@@ -1,5 +1,6 @@
 """A finished run loaded as a student: it says what was evaluated, of images in any form."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 import cdl
 from cdl.data.packed import Packed
 from cdl.deployment.student import Student, read
+from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 
 RUNS = "results/tiny/digits/coda_prompt"
@@ -143,3 +145,20 @@ def test_other_weights_of_the_same_name_are_refused(copied):
         other.with_suffix(suffix).replace(own.with_suffix(suffix))
     with pytest.raises(CdlError, match="'vit_nano' that the student was made with .*are others"):
         cdl.load(copied / KD)
+
+
+def test_a_run_of_an_earlier_version_reads_the_query_in_its_teachers_record(copied):
+    run = copied / RUNS / "cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
+    new = cdl.load(run)
+    assert new.spec.teacher_query == "vit_nano"
+    record = run / "task1" / "learner.json"
+    made = read_json(record)
+    assert made.pop("teacher_query") == "vit_nano"
+    write_json(record, made, [run / "task1" / "losses.csv"])
+    old = cdl.load(run)
+    assert old.spec.teacher_query == "vit_nano"
+    np.testing.assert_array_equal(old.predict_proba(grey(9)), new.predict_proba(grey(9)))
+    shutil.rmtree(copied / RUNS / "teacher-vit_micro-q-vit_nano")
+    with pytest.raises(CdlError, match="earlier version .* put the teacher's run back"):
+        cdl.load(run)
+    assert cdl.load(copied / KD)  # which maps nothing

@@ -76,7 +76,7 @@ def test_an_artifact_holds_statistics_of_all_classes_seen_and_heads_are_aligned(
     here = lab(aligned())
     run = here.student(kd)
     here.learn_all(run)
-    assert here.spec(run)["alignment"] == alignment({"preset": "slca"})
+    assert here.spec(run).alignment.to_json() == alignment({"preset": "slca"})
     heads = ["head"] if kd == "none" else ["head", "distiller.kd_head"]
     tokens = ["feature"] + ["kd_token"] * (kd == "kd_prompt")
     for task, seen in enumerate((6, 10)):

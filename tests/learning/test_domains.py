@@ -1,6 +1,7 @@
 """Domain-incremental streams: the same classes in every task, which is a domain."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cdl.continuation.new_classes import NewClasses
 from cdl.data.packing import prepare
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
+from cdl.spec import Domains, Stream
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.contents import hashes, images_contents
 from cdl.study.grid import Grid
@@ -66,7 +68,7 @@ def test_every_domain_is_a_task_of_all_classes(root, tmp_path, inputs):
     grid = configured(root, {"by": "domain"}, grid={"distillers": ["cdl_prompt"]})
     here = OwnLab(grid, inputs, tmp_path)
     run = here.student("cdl_prompt")
-    assert here.spec(run)["stream"]["tasks"]["domains"] == list(DOMAINS)
+    assert here.spec(run).stream.domains == tuple(DOMAINS)
     here.learn_all(run)
     states = [artifacts.load(here.checkpoint(run, task))[0] for task in range(3)]
     assert [len(state["head.linear.bias"]) for state in states] == [3, 3, 3]
@@ -99,7 +101,7 @@ def test_a_domain_more_leaves_those_learnt_as_they_are(root, tmp_path):
         assert (one.n_tasks, two.n_tasks) == (2, 3)
         specs = [[specification(g, r, t) for t in (0, 1)] for g, r in ((before, one), (after, two))]
         assert specs[0] == specs[1]
-    source, stream = before.source("digits")["source"], specs[0][1]["stream"]
+    source, stream = before.source("digits")["source"], specs[0][1].stream
     files = sorted(root.rglob("*.png"))
     told = images_contents(source, stream, 1, hashes(files, tmp_path / "memory"))
     draw(root, (*DOMAINS, "zoo"))
@@ -145,6 +147,6 @@ def test_domainnet_is_planned_before_its_images_are_there():
 
 
 def test_new_classes_are_no_task_of_a_domain_learner():
-    spec = {"stream": {"tasks": {"by": "domain", "domains": ["photo"]}, "class_order": "natural"}}
+    spec = SimpleNamespace(stream=Stream(Domains("domain", ("photo",)), "natural"))
     with pytest.raises(CdlError, match="a run whose tasks are domains"):
         _tell_apart(spec, NewClasses(("dog",), (), ()), Path("new"))

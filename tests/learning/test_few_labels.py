@@ -168,6 +168,6 @@ def test_further_images_are_seen_by_taught_students_alone(lab, tasks):
     targets = artifacts.load(here.targets(run, needs(here.grid, run).targets, 0))[0]["values"]
     assert targets.shape == (1, 6 * 16 + (30 if tasks == "every" else 15), 6)
     teacher = here.grid.teacher_of(run)
-    assert "unlabelled" not in here.spec(teacher)
+    assert here.spec(teacher).unlabelled is None
     read = artifacts.read_json(here.checkpoint(run, 0).replace(".safetensors", ".json"))["inputs"]
     assert read["unlabelled"] != read["data"]

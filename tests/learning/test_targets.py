@@ -1,6 +1,7 @@
 """Caches of what frozen models say: equal to computing it on the spot, checked, and bounded."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -161,8 +162,8 @@ def test_numbers_that_do_not_fit_the_cache_are_refused():
     from cdl.learning.targets import _rounded
 
     with pytest.raises(CdlError, match="float16 cannot hold values up to 7e"):
-        _rounded(torch.tensor([1.0, 7e4]), {"cache_dtype": "float16"})
-    assert _rounded(torch.tensor([7e4]), {}).dtype == torch.float32
+        _rounded(torch.tensor([1.0, 7e4]), SimpleNamespace(cache_dtype="float16"))
+    assert _rounded(torch.tensor([7e4]), SimpleNamespace(cache_dtype=None)).dtype == torch.float32
 
 
 def test_devices_that_do_not_exist_are_refused(monkeypatch):

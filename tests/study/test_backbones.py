@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from lab import make_grid
 
-from cdl.learners import specs
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.grid import Grid
 from cdl.study.specifications import protocol, specification
@@ -55,15 +54,15 @@ def test_a_backbone_has_a_size_of_its_own():
     tutor = next(run for run in grid.runs if run.role == "teacher")
     none = next(run for run in grid.runs if run.role == "student" and not run.teacher)
     kd = next(run for run in grid.runs if run.teacher)
-    assert specification(grid, tutor)["sizes"] == {"tutor": 98}
-    assert specification(grid, kd)["sizes"] == {"tutor": 98}
-    assert "sizes" not in specification(grid, none)
+    assert specification(grid, tutor).sizes == {"tutor": 98}
+    assert specification(grid, kd).sizes == {"tutor": 98}
+    assert specification(grid, none).sizes is None
     assert "sizes" not in protocol(grid, kd)  # of the student and of its query
     assert protocol(grid, tutor)["sizes"] == {"tutor": 98}
     spec = specification(grid, tutor)
-    assert specs.queries_spec(spec, "tutor")["sizes"] == {"tutor": 98}
-    assert specs.test_queries_spec(spec, "tutor", None)["sizes"] == {"tutor": 98}
-    assert "sizes" not in specs.queries_spec(spec, "pupil")
+    assert spec.queries("tutor").sizes == {"tutor": 98}
+    assert spec.test_queries("tutor", None).sizes == {"tutor": 98}
+    assert spec.queries("pupil").sizes is None
 
 
 @pytest.mark.parametrize(

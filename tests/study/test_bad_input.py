@@ -239,7 +239,7 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
         return
     assert len({run.folder for run in grid.runs}) == len(grid.runs) > 0
     for run in grid.runs:
-        json.dumps([specification(grid, run), row(grid, run)], allow_nan=False)
+        json.dumps([specification(grid, run).to_json(), row(grid, run)], allow_nan=False)
     names = parse(config, tmp_path)
     inputs = names["INPUTS"]
     assert_inside(inputs.everything)

@@ -37,7 +37,7 @@ def test_every_method_that_trains_can_be_aligned(method):
     if PROMPTS[method].trains:
         block = {"block": method, "variant": "hide", "alignment": {"preset": "hide", "epochs": 3}}
         made = grid(block)
-        assert {specification(made, run)["alignment"]["epochs"] for run in made.runs} == {3}
+        assert {specification(made, run).alignment.epochs for run in made.runs} == {3}
 
 
 def test_standardised_logits_need_three_classes():
@@ -51,9 +51,9 @@ def test_options_that_are_newer_than_a_run_are_named_only_where_they_are_used():
     plain, z = "kd", {"block": "kd", "variant": "z", "standardize": True, "soft_weight": 9}
     made = grid("l2p", plain, z)
     by_label = {run.distiller.label: specification(made, run) for run in made.runs}
-    assert by_label["kd"]["distiller"] == {"name": "kd", "alpha": 0.5, "temperature": 2.0}
-    assert by_label["kd+z"]["distiller"]["soft_weight"] == 9.0
-    assert not any("alignment" in spec for spec in by_label.values())
+    assert by_label["kd"].distiller.options == {"alpha": 0.5, "temperature": 2.0}
+    assert by_label["kd+z"].distiller.options["soft_weight"] == 9.0
+    assert not any(spec.alignment for spec in by_label.values())
 
 
 @pytest.mark.parametrize("field", ["e_layers", "g_layers"])

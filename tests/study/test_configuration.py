@@ -206,16 +206,16 @@ def test_the_released_preset_reaches_the_modules_arguments():
         for run in made.runs
     }
     student = {method: specs[method, "kd", "student"] for method in methods}
-    assert student["dual_prompt"]["method"]["dual_candidates"] == "all"
-    assert student["coda_prompt"]["method"]["coda_growth"] == "gram_schmidt"
-    assert student["apt"]["apt_teacher"] == "previous"
+    assert student["dual_prompt"].method.options["dual_candidates"] == "all"
+    assert student["coda_prompt"].method.options["coda_growth"] == "gram_schmidt"
+    assert student["apt"].apt_teacher == "previous"
     for method in ("l2p", "dual_prompt"):
-        assert student[method]["method"]["prompt_loss_reduction"] == "mean"
+        assert student[method].method.options["prompt_loss_reduction"] == "mean"
     for spec in specs.values():
-        assert spec["training"]["schedule"] == "cosine_lagged"
-        assert spec["normalization"] == "unit"
-        assert spec["stream"]["class_order"] == "natural"
-        assert spec["query"] == "vit_nano"
+        assert spec.training.schedule == "cosine_lagged"
+        assert spec.normalization == "unit"
+        assert spec.stream.class_order == "natural"
+        assert spec.query == "vit_nano"
 
 
 @pytest.mark.parametrize("preset", ["clean", "released"])
@@ -265,7 +265,7 @@ def test_a_variant_is_a_few_lines():
             }
         }
     )
-    found = {run.distiller.label: specification(made, run)["distiller"] for run in made.runs}
+    found = {run.distiller.label: specification(made, run).distiller.options for run in made.runs}
     assert found["kd"]["temperature"] == 2.0
     assert found["kd+tau4"]["temperature"] == 4.0
     assert found["kd+tau4"]["alpha"] == 0.5
@@ -275,8 +275,8 @@ def test_joint_is_a_variant_of_a_method():
     made = grid({"grid": {"methods": ["l2p", {"block": "l2p", "variant": "joint", "joint": True}]}})
     joint = [run for run in made.runs if run.method.variant == "joint"]
     assert {run.n_tasks for run in joint} == {1}
-    assert specification(made, joint[0])["stream"]["tasks"] == [10]
-    assert "joint" not in specification(made, joint[0])["method"]
+    assert specification(made, joint[0]).stream.tasks == (10,)
+    assert "joint" not in specification(made, joint[0]).method.options
 
 
 def test_bounds_are_not_distilled_and_exclusions_are_not_run():

@@ -5,6 +5,7 @@ import pytest
 from lab import make_grid
 
 from cdl.report.figures import of_dataset
+from cdl.spec import Labels
 from cdl.study.configuration import ConfigError
 from cdl.study.inputs import Inputs
 from cdl.study.specifications import in_use, row, specification
@@ -70,8 +71,8 @@ def test_with_all_labels_nothing_is_told():
     for run, other in zip(grid.runs, plain.runs, strict=True):
         assert specification(grid, run) == specification(plain, other)
     (spec,) = (specification(g, g.runs[-1]) for g in [grid_of(few(2, "l2"))])
-    assert (spec["labels"], spec["training"]["unlabelled_ratio"]) == ({"per_class": 2}, 1.0)
-    assert "teacher_labels" not in spec and "confidence" not in spec["distiller"]
+    assert (spec.labels, spec.training.unlabelled_ratio) == (Labels(per_class=2), 1.0)
+    assert spec.teacher_labels is None and "confidence" not in spec.distiller.options
     assert set(in_use(grid_of(few(2, "l2")))["datasets"]) == {"digits"}
 
 

@@ -138,7 +138,10 @@ from cdl.study.configuration import read, resolve
 from cdl.study.grid import Grid
 from cdl.study.specifications import specification
 grid = Grid(resolve(read("config.yaml")))
-print(json.dumps([specification(grid, run) for run in grid.runs]))
+from cdl.spec import LearnerSpec
+specs = [specification(grid, run) for run in grid.runs]
+assert [LearnerSpec.from_json(spec.to_json()) for spec in specs] == specs
+print(json.dumps([spec.to_json() for spec in specs]))
 """
     answer = python(site, "-c", code)
     assert answer.returncode == 0, answer.stderr
@@ -279,5 +282,5 @@ def test_a_method_and_a_distiller_of_another_package_learn_a_task(site):
 
 def test_a_method_of_ours_is_revised_alone():
     grid = Grid(resolve(read(ROOT / "config" / "default.yaml")))
-    revised = {run.method.name: specification(grid, run).get("revised") for run in grid.runs}
+    revised = {run.method.name: specification(grid, run).revised for run in grid.runs}
     assert revised == {"coda_prompt": None, "ranpac": {"ranpac": PROMPTS["ranpac"].numerics}}

@@ -116,7 +116,7 @@ def test_an_ablation_fits_a_small_and_a_large_configuration(path, below):
     grid = Grid(resolve(merge(config, yaml.safe_load(path.read_text()))))
     assert grid.config["name"] == f"ablation_{path.stem}"
     distilled = [run for run in grid.runs if run.teacher]
-    specs = {str(specification(grid, run)["distiller"]) for run in distilled}
+    specs = {str(specification(grid, run).distiller) for run in distilled}
     assert len(specs) == len({run.distiller.label for run in distilled}) >= 3
     assert f"`{path.name}`" in PAGE
 

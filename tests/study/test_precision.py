@@ -1,12 +1,13 @@
 """A precision stands in what it rounds: specifications, caches, protocols; nothing else changes."""
 
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cdl.learners.specs import precision_of
+from cdl.spec import precision_of
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import needs
@@ -23,7 +24,7 @@ def grid(precision, *changes):
 
 
 def without(spec):
-    return {key: value for key, value in spec.items() if key not in ("precision", "bf16")}
+    return replace(spec, precision=None, bf16=None)
 
 
 def caches(made, run):
@@ -34,13 +35,13 @@ def caches(made, run):
 @pytest.mark.parametrize("query", ["student", "self"])
 def test_one_word_for_both_roles_is_that_word(query):
     changes = {"protocol": {"query": query}}
-    for word, expected in (("fp32", {}), ("bf16", {"precision": "bf16"})):
+    for word, expected in (("fp32", None), ("bf16", "bf16")):
         plain, by_role = (
             grid(given, changes) for given in (word, {"teacher": word, "student": word})
         )
         for run in plain.runs:
             spec = specification(plain, run)
-            assert {k: v for k, v in spec.items() if k == "precision"} == expected
+            assert spec.precision == expected
             assert spec == specification(by_role, run)
             assert protocol(plain, run) == protocol(by_role, run)
             assert caches(plain, run) == caches(by_role, run)
@@ -58,7 +59,7 @@ def test_a_precision_by_role_changes_what_a_model_of_that_role_computes(query):
             name: words[name] for name in run.backbones
         }
         for cache in caches(mixed, run):
-            part = cache.spec["teacher"] if cache.teacher else cache.spec
+            part = cache.spec.teacher if cache.teacher else cache.spec
             assert precision_of(part, cache.backbone) == words[cache.backbone]
         assert protocol(mixed, run)["precision"] == MIXED
         assert "precision" not in protocol(exact, run)

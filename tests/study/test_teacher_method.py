@@ -45,8 +45,8 @@ def test_only_a_foreign_teacher_is_named_in_a_specification():
     for run in own.runs:
         (same,) = (r for r in other.runs if r.folder == run.folder)
         assert specification(other, same) == specification(own, run)
-    named = [specification(other, run).get("teacher_method") for run in other.runs]
-    assert [part["name"] for part in named if part] == ["ranpac", "ranpac"]
+    named = [specification(other, run).teacher_method for run in other.runs]
+    assert [part.name for part in named if part] == ["ranpac", "ranpac"]
 
 
 def test_one_cache_of_logits_serves_students_of_all_methods_and_reads_no_query():

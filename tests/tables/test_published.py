@@ -173,7 +173,7 @@ def test_the_batch_of_the_largest_teacher():
     made = grid()
     for run in made.runs:
         large = "vit_large" in (run.backbone, run.teacher)
-        assert specification(made, run)["training"]["batch_size"] == (32 if large else 64)
+        assert specification(made, run).training.batch_size == (32 if large else 64)
         assert protocol(made, run)["training"]["batch_size"] == (32 if large else 64)
 
 

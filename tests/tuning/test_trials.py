@@ -1,6 +1,8 @@
 """Trials: which there are, what they may see, and what they come to."""
 
 import math
+from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pandas as pd
@@ -59,11 +61,11 @@ def test_a_trial_is_a_student_with_its_values_and_the_studys_teacher():
     trial = next(t for t in made.trials if t.label == "kd+t3")
     (run,) = made.runs_of_trial(trial)
     spec = specification(made, run)
-    assert spec["training"]["lr"] == trial.values["training.lr"]
-    assert spec["distiller"]["temperature"] == trial.values["distillers.kd.temperature"]
+    assert spec.training.lr == trial.values["training.lr"]
+    assert spec.distiller.options["temperature"] == trial.values["distillers.kd.temperature"]
     assert run.seed == 1000 and run.folder.startswith("digits+tune/coda_prompt/kd+t3-vit_nano")
     teacher = made.teacher_of(run)
-    assert specification(made, teacher)["training"]["lr"] == made.config["training"]["lr"]
+    assert specification(made, teacher).training.lr == made.config["training"]["lr"]
     assert len({made.teacher_of(r) for r in made.trial_runs if r.teacher}) == 1
     none = next(t for t in made.trials if t.distiller == "none")
     (alone,) = made.runs_of_trial(none)
@@ -81,10 +83,10 @@ def test_options_of_a_method_are_those_of_students_and_not_of_their_teacher():
         (run,) = made.runs_of_trial(trial)
         spec = specification(made, run)
         assert run.method.label == "coda_prompt"
-        lengths.setdefault(trial.distiller, set()).add(spec["method"]["length"])
-        assert spec["method"]["length"] == trial.values.get("methods.coda_prompt.length", 8)
+        lengths.setdefault(trial.distiller, set()).add(spec.method.options["length"])
+        assert spec.method.options["length"] == trial.values.get("methods.coda_prompt.length", 8)
         if run.teacher:
-            assert specification(made, made.teacher_of(run))["method"]["length"] == 8
+            assert specification(made, made.teacher_of(run)).method.options["length"] == 8
     assert lengths["none"] == lengths["kd"] and len(lengths["kd"]) > 2
     assert lengths["cdl_prompt"] == {8}  # it maps the prompts of its teacher
 
@@ -128,9 +130,16 @@ def test_the_study_is_the_same_with_and_without_trials():
         plain.asked()
 
 
+@cache
+def learner():
+    grid = study()
+    return specification(grid, grid.runs[0])
+
+
 def results(path, accuracy, seed=1000):
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"metrics": {"final_average_accuracy": accuracy}, "learner": {"seed": seed}}
+    made = replace(learner(), seed=seed).to_json()
+    content = {"metrics": {"final_average_accuracy": accuracy}, "learner": made}
     write_json(path, content | {"matrix": [[accuracy]], "test_images": [100]})
 
 
@@ -170,7 +179,7 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     ]
     run = next(r for r in tuned.runs if r.distiller.label == "kd+tuned")
     best = next(t for t in made.trials if t.label == "kd+t6")
-    assert specification(tuned, run)["training"]["lr"] == best.values["training.lr"]
+    assert specification(tuned, run).training.lr == best.values["training.lr"]
     assert tuned.undistilled(run).learner == "student+tuned-vit_nano-q-vit_nano"
 
 

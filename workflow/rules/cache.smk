@@ -29,7 +29,7 @@ rule queries:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=lambda w: INPUTS.queries[w.queried].spec,
+        spec=lambda w: INPUTS.queries[w.queried].spec.to_json(),
         images=lambda w: told(INPUTS.queried_contents)(w.queried, int(w.task)),
     script:
         "../scripts/queries.py"
@@ -53,7 +53,7 @@ rule test_queries:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        spec=lambda w: INPUTS.queries[w.queried].spec,
+        spec=lambda w: INPUTS.queries[w.queried].spec.to_json(),
     script:
         "../scripts/test_queries.py"
 
@@ -89,7 +89,9 @@ rule teacher_targets:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=lambda w: INPUTS.targets[GRID.files(run_of(w)).folder][0][int(w.task)].spec,
+        spec=lambda w: INPUTS.targets[GRID.files(run_of(w)).folder][0][
+            int(w.task)
+        ].spec.to_json(),
         images=images_of,
     script:
         "../scripts/teacher_targets.py"

@@ -81,15 +81,15 @@ def run_of(w):
     return GRID.run_of(w.dataset, w.method, w.learner, w.seed)
 
 
-def spec_of(wildcards):
-    task = wildcards.get("task")
-    return specification(GRID, run_of(wildcards), None if task is None else int(task))
+def spec_of(w):
+    task = w.get("task")
+    return specification(GRID, run_of(w), task and int(task)).to_json()
 
 
 @told
-def images_of(wildcards):
-    stream = spec_of(wildcards)["stream"]
-    return INPUTS.images_contents(wildcards.dataset, stream, int(wildcards.task))
+def images_of(w):
+    stream = specification(GRID, run_of(w), int(w.task)).stream
+    return INPUTS.images_contents(w.dataset, stream, int(w.task))
 
 
 def chain_of(wildcards):

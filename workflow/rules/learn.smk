@@ -64,7 +64,7 @@ rule distil:
         images=images_of,
         teacher_spec=lambda w: specification(
             GRID, GRID.teacher_of(run_of(w)), int(w.task)
-        ),
+        ).to_json(),
         names=lambda w: INPUTS.of(run_of(w)).backbones,
     message:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"

@@ -4,8 +4,10 @@ from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
     from cdl.learning.task import TaskInputs, learn_task
+    from cdl.spec import LearnerSpec
 
     params, out, task = snakemake.params, snakemake.output, int(snakemake.wildcards.task)
     inputs = TaskInputs.of_job(snakemake.input, params.names)
-    how = {"teacher_spec": params.teacher_spec, "execution": execution}
-    learn_task(params.spec, task, inputs, out.learner, out.losses, **how)
+    spec, teacher = (LearnerSpec.from_json(s) for s in (params.spec, params.teacher_spec))
+    how = {"teacher_spec": teacher, "execution": execution}
+    learn_task(spec, task, inputs, out.learner, out.losses, **how)

@@ -5,7 +5,9 @@ from cdl.runtime.jobs import job
 with job(snakemake) as execution:
     from cdl.learners.factory import folders_of
     from cdl.learning.targets import write_queries
+    from cdl.spec import queries_from_json
 
-    given, spec, task = snakemake.input, snakemake.params.spec, int(snakemake.wildcards.task)
+    given, task = snakemake.input, int(snakemake.wildcards.task)
+    spec = queries_from_json(snakemake.params.spec)
     how = {"backbone": given.backbone, "output": snakemake.output.queries, "execution": execution}
     write_queries(spec, task, **folders_of(given), **how)

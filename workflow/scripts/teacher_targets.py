@@ -4,7 +4,9 @@ from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
     from cdl.learning.targets import TargetInputs, write_targets
+    from cdl.spec import TargetsSpec
 
     inputs = TargetInputs.of_job(snakemake.input)
-    spec, task = snakemake.params.spec, int(snakemake.wildcards.task)
+    spec = TargetsSpec.from_json(snakemake.params.spec)
+    task = int(snakemake.wildcards.task)
     write_targets(spec, task, inputs, snakemake.output.targets, execution=execution)

@@ -6,7 +6,8 @@ from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
     from cdl.learning.targets import write_test_queries
+    from cdl.spec import HeldOutQueriesSpec
 
-    given, spec = snakemake.input, snakemake.params.spec
+    given, spec = snakemake.input, HeldOutQueriesSpec.from_json(snakemake.params.spec)
     data, output = str(Path(given.data[0]).parent), snakemake.output.queries
     write_test_queries(spec, data, given.backbone, output, execution=execution)

@@ -1,0 +1,143 @@
+"""Specifications of all shipped configurations are those of `fingerprints.json`, byte by byte.
+
+A changed one makes finished jobs of every user run again. After a change that is meant to do that,
+write the file anew: `python tests/study/test_fingerprints.py`.
+"""
+
+import json
+import os
+import tempfile
+from functools import reduce
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+
+from cdl.study.configuration import merge, resolve
+from cdl.study.inputs import Inputs
+from cdl.study.specifications import row, specification
+from cdl.tuning.trials import TrialGrid
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
+GOLDEN = Path(__file__).with_name("fingerprints.json")
+OVERLAYS = {  # a file or folder of overlays, and what they are laid over
+    "larger_pairs.yaml": ["proxy/cifar100.yaml"],
+    "ablations": ["digits.yaml", "paper/cifar100.yaml"],
+    "test": ["digits.yaml"],
+}
+RARE = {  # what no shipped configuration asks for
+    "datasets": {
+        "digits": {
+            "labels": {"fraction": 0.5},
+            "teacher_labels": "all",
+            "unlabelled": {"source": {"cifar20": {}}, "tasks": "cut"},
+        }
+    },
+    "backbones": {"vit_micro": {"size": 16}},
+    "protocol": {"student_views": "fresh"},
+    "methods": {
+        "coda_prompt": {"pool": 30, "pool_per_task": None, "alignment": {"preset": "slca"}}
+    },
+    "compute": {"precision": {"teacher": "bf16"}, "targets_dtype": "float16"},
+    "grid": {
+        "methods": ["coda_prompt", "apt"],
+        "bounds": [],
+        "exclude": [],
+        "distillers": ["none", "kd", "fitnets"],
+        "pairs": [
+            {"teacher": "vit_micro", "student": "vit_nano"},
+            {"teacher": "vit_micro", "student": "vit_nano", "teacher_method": "ranpac"},
+        ],
+    },
+}
+CLASSES = {  # as an order of classes by name and label, of which some are left for later
+    "datasets": {"digits": {"tasks": [2, 3], "source": {"digits": {}}}},
+    "protocol": {"class_order": [5, 0, 9, "1", 3, 2, 8, 7]},
+    "grid": {
+        "methods": ["l2p", {"block": "l2p", "variant": "joint", "joint": True}],
+        "bounds": [],
+        "exclude": [],
+        "distillers": ["none", "kd"],
+    },
+}
+EXTRA = {"rare": RARE, "classes": CLASSES}
+
+
+def combinations():
+    """Names of shipped configurations: a whole one, or an overlay behind what it is laid over."""
+    for path in sorted(CONFIG.rglob("*.yaml")):
+        name = str(path.relative_to(CONFIG))
+        below = OVERLAYS.get(path.name, OVERLAYS.get(path.parent.name))
+        yield from [f"{base} {name}" for base in below] if below else [name]
+
+
+def inputs_of(name):
+    """The jobs' inputs of a configuration; the current folder gets stand-ins for weights."""
+    files = ["digits.yaml"] if name in EXTRA else name.split()
+    parts = [yaml.safe_load((CONFIG / file).read_text()) for file in files]
+    config = reduce(merge, [*parts, EXTRA.get(name, {})])
+    shape = {"embed_dim": "384", "depth": "12", "num_heads": "6", "patch_size": "4"}
+    for file in (block["file"] for block in config["backbones"].values() if "file" in block):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        save_file({"x": np.zeros(1)}, file, shape)
+    return Inputs(TrialGrid(resolve(config)))
+
+
+def specifications(inputs):
+    """Specifications of every run, whole and after each task, by its folder."""
+    grid = inputs.grid
+    for run in grid.every:
+        for task in (None, *range(run.n_tasks)):
+            yield f"{run.folder} {task}", specification(grid, run, task).to_json()
+
+
+def caches(inputs):
+    """Specifications of every cache, by its folder."""
+    yield from ((cache.folder, cache.spec.to_json()) for cache in inputs.queries.values())
+    for folder, (targets, _) in inputs.targets.items():
+        yield from (
+            (f"{folder} {task}", cache.spec.to_json()) for task, cache in enumerate(targets)
+        )
+
+
+def others(inputs):
+    """Other parameters of rules that are made of specifications."""
+    for run in inputs.grid.every:
+        need = inputs.of(run)
+        names = [need.backbones, need.test_backbones, [c.backbone for c in need.test_queries]]
+        yield run.folder, [names, run.mapped_query, row(inputs.grid, run), inputs.completion(run)]
+
+
+def fingerprint(pairs, text):
+    lines = sorted(f"{name} {text(value)}" for name, value in pairs)
+    return sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def canonical(value):
+    return json.dumps(value, sort_keys=True)
+
+
+def fingerprints(name):
+    """Fingerprints of canonical JSON, and of what Snakemake compares: `repr`, in order."""
+    inputs = inputs_of(name)
+    parts = {"runs": specifications, "caches": caches}
+    found = {part: fingerprint(of(inputs), canonical) for part, of in parts.items()}
+    parts["others"] = others
+    return found | {f"{p} as params": fingerprint(of(inputs), repr) for p, of in parts.items()}
+
+
+@pytest.mark.parametrize("name", [*combinations(), *EXTRA])
+def test_specifications_are_as_recorded(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fingerprints(name) == json.loads(GOLDEN.read_text())[name]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        found = {name: fingerprints(name) for name in [*combinations(), *EXTRA]}
+    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
