@@ -332,11 +332,6 @@ class Grid:
         return self.layout.deployed(run.folder)
 
     @property
-    def every(self) -> list[Run]:
-        """All runs of which a job may ask: those of the tables, and trials where it has some."""
-        return self.runs
-
-    @property
     def cached(self) -> bool:
         """Whether queries and teacher logits are artifacts of their own."""
         return bool(self.config["compute"]["targets"] == "cached")
