@@ -43,6 +43,8 @@ class Grid:
     def __init__(self, config: dict[str, Any]) -> None:
         """Expand the grid; raise `ConfigError` if a combination cannot work."""
         self.config = config
+        self._packed_names: dict[str, str] = {}
+        self._backbone_names: dict[str, str] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = self._blocks("datasets", grid["datasets"] or sorted(config["datasets"]))
@@ -364,7 +366,10 @@ class Grid:
 
     def packed_name(self, dataset: str) -> str:
         """Return the name of a dataset's packed data, shared with whoever has the same source."""
-        return layout.packed_name(self.datasets[dataset].name, self.source(dataset))
+        if dataset not in self._packed_names:
+            name = layout.packed_name(self.datasets[dataset].name, self.source(dataset))
+            self._packed_names[dataset] = name
+        return self._packed_names[dataset]
 
     def packed(self, dataset: str) -> layout.PackedFiles:
         """Return where a dataset's packed data lie."""
@@ -393,7 +398,10 @@ class Grid:
 
     def backbone_name(self, name: str) -> str:
         """Return the name of a backbone's artifact, shared like packed data."""
-        return layout.backbone_name(name, self.backbone_source(name))
+        if name not in self._backbone_names:
+            found = layout.backbone_name(name, self.backbone_source(name))
+            self._backbone_names[name] = found
+        return self._backbone_names[name]
 
     def backbone(self, name: str) -> str:
         """Return the path of a backbone's artifact."""

@@ -53,16 +53,27 @@ class LearningJobs:
         for name in self.user.data:
             yield from self._data(name)
         yield from map(self._backbone, self.user.backbones)
+        shared: set[tuple[str, int | str]] = set()  # by several runs, yielded for the first one
         for run in self.grid.runs:
-            need = self.of(run)
-            for caches in need.by_task:
-                yield from (self._queries(cache, task) for task, cache in enumerate(caches))
-            yield from map(self._test_queries, need.test_queries)
-            for task, cache in enumerate(need.targets):
-                yield self._targets(cache, task)
+            yield from self._caches(run, shared)
             yield from (self._task(run, task) for task in range(run.n_tasks))
             yield self.evaluation(run)
         yield from map(self._deployment, self.grid.deployed)
+
+    def _caches(self, run: Run, known: set[tuple[str, int | str]]) -> Iterator[Job]:
+        """Yield the jobs of the caches that a run reads and that are not known; add them."""
+        need = self.of(run)
+        parts: list[tuple[CacheSpec, int | str]]
+        parts = [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
+        parts += [(own, "test") for own in need.test_queries]
+        for own, part in parts:
+            if (own.folder, part) not in known:
+                known.add((own.folder, part))
+                yield self._test_queries(own) if part == "test" else self._queries(own, int(part))
+        for task, own in enumerate(need.targets):
+            if (own.folder, task) not in known:
+                known.add((own.folder, task))
+                yield self._targets(own, task)
 
     def _data(self, prepared: str) -> Iterator[Job]:
         """Yield the jobs that fetch a published source and pack its images."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from cdl.study import layout
@@ -82,11 +83,24 @@ class ReportJobs:
                 "results": self.results(runs),
                 "predictions": self.predictions(runs),
                 "costs": [path for own in costs for path in own],
-                "logs": [task.job(run.rule).log for own in tasks for run, task in own],
+                "logs": self._logs(),
                 "tasks": [record_of(task.learner) for own in tasks for _, task in own],
             },
             given=lambda: {"rows": self.rows, "costs": costs},
         )
+
+    def _logs(self) -> list[str]:
+        """Return the logs of tasks, which tell what each job measured.
+
+        A finished task whose log was deleted is not learnt again for it.
+        """
+        found = []
+        for run in self.grid.runs:
+            for task in map(self.grid.files(run).task, range(run.n_tasks)):
+                log = task.job(run.rule).log
+                if Path(log).exists() or not Path(task.learner).exists():
+                    found.append(log)
+        return found
 
     def _tabulate(self) -> Job:
         runs, tables, outputs = self.grid.runs, self._tables, self._tables.summarised()
