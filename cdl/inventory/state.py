@@ -56,10 +56,14 @@ class States:
     def _of_record(self, job: Job) -> State:
         """Return what the record of a job says, whatever other outputs exist."""
         if job not in self._recorded:
+            record = job.records[0]
             try:
-                self._recorded[job] = self._compared(job.records[0])
+                self._recorded[job] = self._compared(record)
             except CdlError as error:
                 self._recorded[job] = State(DAMAGED, str(error))
+            except (KeyError, TypeError, AttributeError) as error:  # made by an earlier version
+                why = f"{record.path} cannot be compared ({error!r}); delete it and run again"
+                self._recorded[job] = State(DAMAGED, why)
         return self._recorded[job]
 
     def _compared(self, record: Record) -> State:
@@ -75,6 +79,8 @@ class States:
             now = now if isinstance(sources, list) else now[0]
             if now != before:
                 return State(OUTDATED, ".".join(entry), _short(before), _short(now))
+        if absent := [path for path in record.data if not Path(path).is_file()]:
+            return State(OUTDATED, "data", "packed", f"without {absent[0]}")
         if record.data:
             splits = [self._read(path)["splits"] for path in record.data]
             if len(splits) > 1:
