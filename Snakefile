@@ -46,6 +46,6 @@ onstart:
 rule all:
     default_target: True
     input:
-        INPUTS.everything,
+        STUDY.targets,
     message:
         "all files of configuration '{GRID.config[name]}' exist"

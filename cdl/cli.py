@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial, reduce
@@ -24,9 +24,10 @@ from cdl.commands.backbones import app as backbones
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
-from cdl.study.inputs import Inputs
 from cdl.study.layout import RESULTS, ResultsFolder
-from cdl.tuning.trials import TrialGrid
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import study_jobs
+from cdl.tuning.trials import Trials
 
 app = typer.Typer(
     help="Continual distillation learning: a configuration in, tables out.",
@@ -58,7 +59,6 @@ def program() -> Path:
 
 TARGETS = {  # of `snakemake NAME`; any file below results/ is one too
     "all": "everything, as without a name",
-    "tables": "tabulates what is finished",
     "collect": "tables of all runs",
     "tabulate": "means over seeds",
     "page": "the page with every run",
@@ -109,6 +109,9 @@ def check_command(arguments: list[str]) -> set[str]:
     for file in parsed.configfile:
         read(file)
     for target in parsed.targets:
+        if target == "tables":
+            files = " ".join(map(str, parsed.configfile)) or "CONFIG"
+            raise CdlError(f"tables: is no target; run {called()} tables {files}")
         if target not in TARGETS and not target.startswith((RESULTS, os.sep, ".")):
             raise CdlError(
                 f"{target}: is no target; they are {', '.join(TARGETS)}, or the name of a file, "
@@ -118,9 +121,9 @@ def check_command(arguments: list[str]) -> set[str]:
     return {name for name, value in vars(parsed).items() if value != usual[name]} | set(unknown)
 
 
-def grid_of(configs: list[Path], kind: type[Grid] = Grid) -> Grid:
+def grid_of(configs: list[Path]) -> Grid:
     """Return the grid of a configuration and its overlays; raise `ConfigError` if it is wrong."""
-    return kind(resolve(reduce(merge, map(read, configs))))
+    return Grid(resolve(reduce(merge, map(read, configs))))
 
 
 @app.command(
@@ -142,7 +145,8 @@ def run(
     configs = [config]
     while rest and rest[0].endswith((".yaml", ".yml")):
         configs.append(Path(rest.pop(0)))
-    grid = grid_of(configs, TrialGrid)
+    grid = grid_of(configs)
+    Trials(grid)  # which may be wrong too
     arguments = ["--configfile", *map(str, configs), *rest]
     asked = check_command(arguments)
     snakefile = str(program() / "Snakefile")
@@ -191,6 +195,25 @@ def status(
     os.chdir(directory)
     answer = report(grid, cores)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+
+
+@app.command(epilog="Example: cdl tables config.yaml")
+def tables(
+    config: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="CONFIG", help="YAML; later files over earlier ones."),
+    ] = None,
+    directory: Annotated[Path, typer.Option(help="Folder that holds the results.")] = Path("."),
+) -> None:
+    """Tabulate the runs of CONFIG that are finished, also while others run.
+
+    Writes the folder tables/partial. Without CONFIG, those of the default configuration.
+    """
+    from cdl.inventory.finished import tabulate
+
+    grid = grid_of(config or [program() / "config" / "default.yaml"])
+    os.chdir(directory)
+    print("\n".join(tabulate(grid)))
 
 
 @app.command(epilog="Example: cdl data config.yaml")
@@ -269,24 +292,24 @@ def verify(
 
     What is damaged or missing is named. Without CONFIG, those of the default configuration.
     """
-    from cdl.inventory.records import records_of, sources_of
-    from cdl.inventory.verify import Vouched
+    from cdl.inventory.verify import sources_of, vouched
     from cdl.inventory.verify import verify as compare
 
-    inputs = Inputs(grid_of(config or [program() / "config" / "default.yaml"]))
+    grid = grid_of(config or [program() / "config" / "default.yaml"])
     os.chdir(directory)
-    vouched = (Vouched(**arguments) for arguments in records_of(inputs))
-    answer = compare(vouched, sources_of(inputs) | _archives(inputs) if data else {})
+    user = LearningJobs(grid).user
+    sources = sources_of(user) | _archives(user.data) if data else {}
+    answer = compare(vouched(study_jobs(grid)), sources)
     print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
     if answer.faults:
         raise typer.Exit(1)
 
 
-def _archives(inputs: Inputs) -> dict[str, Callable[[], None]]:
+def _archives(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[[], None]]:
     """Return, by its name, a function that compares a published source with its checksums."""
     from cdl.sources.archives import check
 
-    sources = {name: block["source"] for name, block in inputs.sources.items()}
+    sources = {name: block["source"] for name, block in data.items()}
     return {
         f"source of {name}": partial(check, **source)
         for name, source in sources.items()
@@ -311,7 +334,7 @@ def clean(
     from cdl.inventory.cleaning import drop, leftovers
 
     files = [[Path(file) for file in config.split("+")] for config in configs]
-    grids = [grid_of(each, TrialGrid) for each in files]
+    grids = list(map(grid_of, files))
     os.chdir(directory)
     found = leftovers(grids)
     if yes:

@@ -47,7 +47,7 @@ BELOW = {
     + ["backbones.shape", "backbones.architectures"],
     "tuning": ["runtime", "study", "tables", "report.style", "distillers.__init__"],
     "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
-    + ["evaluation.metrics", "study", "tables", "report"],
+    + ["evaluation.metrics", "study", "tables", "report", "tuning"],
     "commands": [
         "runtime",
         "backbones",

@@ -1,8 +1,9 @@
 """How classes are put in order and cut into tasks: asked by planning and by learning. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cdl.runtime.artifacts import fingerprint
 from cdl.runtime.errors import CdlError
 from cdl.spec import Domains
 
@@ -71,3 +72,28 @@ def labels_of(order: Sequence[int | str], classes: Sequence[str]) -> list[int]:
             )
         labels.append(found[0])
     return labels
+
+
+def digest_of(about: Mapping[str, Any], classes: Iterable[str], domains: Iterable[str] = ()) -> str:
+    """Return what stands for some of the images of a split, whatever others there are.
+
+    Args:
+        about: what the manifest says of the split.
+        classes: their classes; one that is not there counts as that.
+        domains: their domains, all of whose images count.
+    """
+    if domains:  # whose heads have columns for all classes
+        images = {name: about.get("domains", {}).get(name) for name in domains}
+        return fingerprint([images, sorted(about["classes"])])
+    return fingerprint({name: about["classes"].get(name) for name in classes})
+
+
+def digests(
+    splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str], domains: Iterable[str]
+) -> dict[str, str]:
+    """Return what stands for each split of a run, from what manifests say of them.
+
+    Of the training images those of the classes, or of the domains, that were learnt count.
+    """
+    whole = {split: about["sha256"] for split, about in splits.items()}
+    return whole | {"train": digest_of(splits["train"], classes, domains)}

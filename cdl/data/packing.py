@@ -10,7 +10,7 @@ Another one stands for each class, whatever other classes there are.
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from cdl.data import MANIFEST, index_name, pixels_name
-from cdl.runtime.artifacts import fingerprint, read_json, replacing, write_json
+from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources import SOURCES, SPLITS
 from cdl.sources.decoding import UnreadableImage
@@ -149,31 +149,6 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, 
             f"was damaged or changed; {again}"
         )
     return frame, about, classes
-
-
-def digest_of(about: Mapping[str, Any], classes: Iterable[str], domains: Iterable[str] = ()) -> str:
-    """Return what stands for some of the images of a split, whatever others there are.
-
-    Args:
-        about: what the manifest says of the split.
-        classes: their classes; one that is not there counts as that.
-        domains: their domains, all of whose images count.
-    """
-    if domains:  # whose heads have columns for all classes
-        images = {name: about.get("domains", {}).get(name) for name in domains}
-        return fingerprint([images, sorted(about["classes"])])
-    return fingerprint({name: about["classes"].get(name) for name in classes})
-
-
-def digests(
-    splits: Mapping[str, Mapping[str, Any]], classes: Iterable[str], domains: Iterable[str]
-) -> dict[str, str]:
-    """Return what stands for each split of a run, from what manifests say of them.
-
-    Of the training images those of the classes, or of the domains, that were learnt count.
-    """
-    whole = {split: about["sha256"] for split, about in splits.items()}
-    return whole | {"train": digest_of(splits["train"], classes, domains)}
 
 
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdl.data.order import Tasks, domains_of, labels_of, sizes_of
+from cdl.data.order import Tasks, digest_of, domains_of, labels_of, sizes_of
 from cdl.data.packed import Packed
-from cdl.data.packing import digest_of, domain_of
+from cdl.data.packing import domain_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Begun
-from cdl.data.packing import digests
+from cdl.data.order import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several

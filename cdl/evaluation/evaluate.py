@@ -17,8 +17,8 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
 from cdl.data import MANIFEST
 from cdl.data.cached import HeldOutQueries
+from cdl.data.order import digest_of
 from cdl.data.packed import Packed, Pixels
-from cdl.data.packing import digest_of
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.evaluation.metrics import (

@@ -9,8 +9,9 @@ from cdl.inventory.status import at_work
 from cdl.runtime.errors import CdlError
 from cdl.study import layout
 from cdl.study.grid import Grid
-from cdl.study.inputs import Inputs
 from cdl.study.layout import RESULTS, TableFiles
+from cdl.study.report_jobs import study_jobs
+from cdl.tuning.trials import Trials
 
 CONFIGURATION = TableFiles("tables").configuration
 
@@ -52,23 +53,13 @@ def drop(found: Iterable[Leftover]) -> None:
 
 
 def _named(grid: Grid) -> Iterator[str | Path]:
-    """Yield folders and files that a configuration may read or write."""
-    inputs, report = Inputs(grid), grid.layout.report
-    for name in inputs.sources:
-        yield layout.packed(name).folder
-        yield layout.contents_memory("data", name)
-    for name in inputs.backbones:
-        path = layout.backbone(name)
-        yield from (path, layout.record_of(path), layout.fetching(name).log)
-        yield layout.contents_memory("backbones", name)
-    yield from (cache.folder for cache in inputs.queries.values())
-    for run in grid.every:
-        files = grid.files(run)
-        yield from (files.results, files.predictions)
-        yield from (files.evaluation.log, files.evaluation.benchmark)
-        yield from (files.task(t).folder for t in range(run.n_tasks))
-    yield from (grid.deployed_files(run).folder for run in grid.deployed)
-    yield from (report.tables.folder, f"{report.root}/figures", report.page)
+    """Yield files that a configuration may read or write."""
+    for job in [*study_jobs(grid), *Trials(grid).jobs()]:
+        yield from job.paths
+        if job.rule == "prepare_dataset":
+            yield layout.contents_memory("data", job.key["prepared"])
+        if job.rule == "fetch_backbone":
+            yield layout.contents_memory("backbones", job.key["fetched"])
 
 
 def _candidates() -> Iterator[Path]:

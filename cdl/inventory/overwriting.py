@@ -3,31 +3,31 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cdl.runtime.artifacts import first_difference, read_json
+from cdl.inventory.state import as_configured, name_of
+from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
-from cdl.study.grid import Grid
-from cdl.study.specifications import specification
+from cdl.study.jobs import Jobs
 
 SHOWN = 5
 
 
-def announced(grid: Grid, files: Iterable[str | Path]) -> list[str]:
+def announced(jobs: Jobs, files: Iterable[str | Path]) -> list[str]:
     """Return what is said before a run: what it overwrites, and how finished files are compared.
 
     Args:
-        grid: what is asked for.
+        jobs: what is asked for.
         files: of its configuration.
     """
     names = " ".join(map(str, files))
-    return [*overwritten(grid), f"`cdl verify {names}` compares finished files with their hashes"]
+    return [*overwritten(jobs), f"`cdl verify {names}` compares finished files with their hashes"]
 
 
-def overwritten(grid: Grid) -> list[str]:
+def overwritten(jobs: Jobs) -> list[str]:
     """Return lines for people that name the runs and what of each is different, if there are any.
 
     Paths are relative to the current folder.
     """
-    found = list(_outdated(grid))
+    found = list(_outdated(jobs))
     if not found:
         return []
     lines = [f"finished runs that were made with other values will be overwritten, {len(found)}:"]
@@ -37,13 +37,15 @@ def overwritten(grid: Grid) -> list[str]:
     return [*lines, "  to keep them give this configuration another name, or the blocks a variant"]
 
 
-def _outdated(grid: Grid) -> Iterator[str]:
-    for run in grid.runs:
-        try:
-            made = read_json(grid.files(run).results)["learner"]
-        except (CdlError, KeyError):  # not there, or to be refused by who needs it
+def _outdated(jobs: Jobs) -> Iterator[str]:
+    for job in jobs.of("evaluate"):
+        (record,) = job.records
+        if not Path(record.path).is_file():
             continue
-        difference = first_difference(made, specification(grid, run).to_json())
-        if difference:
-            key, before, now = difference
-            yield f"{run.folder}: {key} {before}, now {now}"
+        try:
+            state = as_configured(record, read_json(record.path))
+        except CdlError:  # to be refused by who needs it
+            continue
+        if state is not None:
+            what = state.what.removeprefix("learner.")
+            yield f"{name_of(job)}: {what} {state.before}, now {state.now}"

@@ -1,17 +1,15 @@
 """What of a configuration is done, running, failed or missing, and how long the rest may take.
 
-Known from files: outputs and the specification in them, logs, benchmarks, and Snakemake's markers
-of started jobs. A job that died before it could open its log counts as missing, and a started one
-as running while any process of Snakemake works in the folder on this machine. Whether finished
-files are up to date in every respect, only `snakemake -n` says.
+Known from files: outputs and their records (see `cdl.inventory.state`), logs, benchmarks, and
+Snakemake's markers of started jobs. A job that died before it could open its log counts as missing,
+and a started one as running while any process of Snakemake works in the folder on this machine.
+Whether finished files are up to date in every respect, only `snakemake -n` says.
 """
 
 import base64
-import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -20,103 +18,15 @@ from typing import Any
 
 import psutil
 
-from cdl import EVALUATION
-from cdl.runtime.artifacts import first_difference, read_json
+from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
-from cdl.study import layout
 from cdl.study.grid import Grid
-from cdl.study.inputs import CacheSpec, Inputs
-from cdl.study.layout import JobFiles
-from cdl.study.runs import Run
-from cdl.study.specifications import specification
+from cdl.study.jobs import Job, Jobs, flat
+from cdl.study.learning_jobs import LearningJobs
 
 STATES = ("done", "running", "failed", "missing")
 ERROR = re.compile(r"^\S+ \S+ ERROR \S+: (.*)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job: the files it leaves, the record first, and what that record must say.
-
-    Attributes:
-        rule: of the workflow.
-        outputs: paths; the first one is JSON.
-        files: its log and benchmark.
-        record: canonical JSON of entries of the first output.
-        alike: what jobs of the rule that take as long have in common, the widest first.
-    """
-
-    rule: str
-    outputs: tuple[str, ...]
-    files: JobFiles
-    record: str = "{}"
-    alike: tuple[str, ...] = ()
-
-    @property
-    def log(self) -> Path:
-        """The rule's log."""
-        return Path(self.files.log)
-
-    @property
-    def benchmark(self) -> Path:
-        """Snakemake's record of its seconds, written when it succeeds."""
-        return Path(self.files.benchmark)
-
-
-def canonical(value: Any) -> str:
-    """Return a value as JSON, equal for equal values."""
-    return json.dumps(value, sort_keys=True)
-
-
-def jobs_of(inputs: Inputs, run: Run) -> Iterator[Job]:
-    """Yield all jobs that a cell of the tables waits for, but those of its teacher's run."""
-    grid, need = inputs.grid, inputs.of(run)
-    packed, files = grid.packed(run.dataset), grid.files(run)
-    rule = "prepare_dataset"
-    for files_of in filter(None, (packed, grid.unlabelled(run.dataset))):
-        yield Job(rule, tuple(files_of.outputs()), files_of.job(rule))
-    for name in run.backbones:
-        path = grid.backbone(name)
-        fetching = layout.fetching(grid.backbone_name(name))
-        yield Job("fetch_backbone", (layout.record_of(path), path), fetching)
-    learner = specification(grid, run)
-    alike = (run.dataset, run.role, run.method.label, run.distiller.label)
-    for t in range(run.n_tasks):
-        for queries in need.by_task:
-            if queries:
-                yield _queries("queries", queries[t], t)
-        if need.targets:
-            yield _targets(need.targets[t], t)
-        task = files.task(t)
-        spec = canonical({"learner": learner.until(t).to_json()})
-        yield Job(run.rule, tuple(task.outputs()), task.job(run.rule), spec, alike)
-    for cache in need.test_queries:
-        yield _queries("test_queries", cache, "test")
-    made = {
-        "evaluation": EVALUATION,
-        "learner": learner.to_json(),
-        "test_images_per_class": grid.test_images_per_class(run.dataset),
-    }
-    outputs = (files.results, files.predictions)
-    yield Job("evaluate", outputs, files.evaluation, canonical(made), alike)
-
-
-def _queries(rule: str, cache: CacheSpec, part: int | str) -> Job:
-    files = layout.caching(cache.folder, part)
-    return _cache(rule, cache, layout.cached(cache.folder, part), files)
-
-
-def _targets(cache: CacheSpec, task: int) -> Job:
-    files = layout.RunFiles(cache.folder).task(task)
-    return _cache("teacher_targets", cache, files.targets, files.job("teacher_targets"))
-
-
-def _cache(rule: str, cache: CacheSpec, path: str, files: JobFiles) -> Job:
-    """Return the job that makes one file of a cache."""
-    outputs = (layout.record_of(path), path)
-    record = canonical({"spec": cache.spec.to_json()})
-    return Job(rule, outputs, files, record, (cache.dataset, cache.backbone))
 
 
 def started() -> set[str]:
@@ -136,26 +46,28 @@ def at_work() -> bool:
     )
 
 
-def state_of(job: Job, marked: set[str], alive: bool) -> tuple[str, str]:
-    """Return the state of a job, and a note if there is more to say."""
-    if marked & set(job.outputs):
+def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[str, str]:
+    """Return one of `STATES` and a note if there is more to say.
+
+    Args:
+        job: whose log and benchmark are looked at.
+        state: of its outputs.
+        marked: outputs of started jobs.
+        alive: whether Snakemake works in this folder.
+    """
+    if marked & set(flat(job.outputs)):
         return ("running", "") if alive else ("failed", f"interrupted; see {job.log}")
-    if all(Path(path).is_file() for path in job.outputs):
-        try:
-            made, wanted = read_json(job.outputs[0]), json.loads(job.record)
-            made = {"evaluation": None, **made}  # which results of version 0.2 lack
-            difference = first_difference({key: made[key] for key in wanted}, wanted)
-        except CdlError as error:
-            return "failed", str(error)
-        except KeyError as error:
-            return "failed", f"{job.outputs[0]} has no {error}; delete it and run again"
-        if difference is None:
-            return "done", ""
-        key, before, now = difference
-        return "missing", f"made with other values ({key} {before}, now {now}), overwritten next"
-    if not job.log.is_file() or job.benchmark.is_file() and _newer(job.benchmark, job.log):
+    if state.name == DONE:
+        return "done", ""
+    if state.name == DAMAGED:
+        return "failed", state.what
+    if state.name == OUTDATED:
+        note = f"{state.what} {state.before}, now {state.now}"
+        return "missing", f"made with other values ({note}), overwritten next"
+    log, benchmark = Path(job.log), Path(job.files.benchmark)
+    if not log.is_file() or benchmark.is_file() and _newer(benchmark, log):
         return "missing", ""  # never started, or deleted after it was made
-    reasons = ERROR.findall(job.log.read_text(errors="replace"))
+    reasons = ERROR.findall(log.read_text(errors="replace"))
     reason = reasons[-1] if reasons else "ended without a message"
     return "failed", f"{reason}; see {job.log}"
 
@@ -167,7 +79,7 @@ def _newer(path: Path, other: Path) -> bool:
 def seconds_of(job: Job) -> float | None:
     """Return the seconds that a finished job took, from Snakemake's benchmark file."""
     try:
-        return read_benchmark(job.benchmark).seconds
+        return read_benchmark(job.files.benchmark).seconds
     except CdlError:
         return None
 
@@ -242,26 +154,33 @@ class Status:
 def report(grid: Grid, cores: int) -> Status:
     """Look at the files of all jobs; paths are relative to the current folder.
 
+    A cell is done if its evaluation is: then the tables have it.
+
     Args:
         grid: what is asked for.
         cores: jobs at a time, for the time left.
     """
     marked = started()
     alive = bool(marked) and at_work()
+    every = Jobs(LearningJobs(grid))
+    state_of = States(every)
     jobs: dict[Job, tuple[str, str]] = {}
     cells: Counter[str] = Counter()
     unfinished = []
-    inputs = Inputs(grid)
-    for run in grid.runs:
-        own = list(jobs_of(inputs, run))
-        jobs |= {job: state_of(job, marked, alive) for job in own if job not in jobs}
+    for evaluation in every.of("evaluate"):
+        own = every.behind(evaluation)
+        jobs |= {
+            job: progress_of(job, state_of(job), marked, alive) for job in own if job not in jobs
+        }
         states = Counter(jobs[job][0] for job in own)
         cell = next((s for s in ("failed", "running", "missing") if states[s]), "done")
+        cell = "done" if jobs[evaluation][0] == "done" else cell
         cells[cell] += 1
         if cell != "done":
-            unfinished.append(f"{cell:<8} {run.folder}: {states['done']} of {len(own)} jobs done")
+            done = f"{states['done']} of {len(own)} jobs done"
+            unfinished.append(f"{cell:<8} {name_of(evaluation)}: {done}")
     totals = Counter(state for state, _ in jobs.values())
-    notes = [f"  {job.rule} of {job.outputs[0]}: {n}" for job, (_, n) in jobs.items() if n]
+    notes = [f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n]
     if marked and not alive:
         notes.append(
             "jobs were started, but no snakemake works in this folder on this machine: if none "

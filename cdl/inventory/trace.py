@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdl.data.packing import check_images, digests, map_pixels, read_index
+from cdl.data.order import digests
+from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json

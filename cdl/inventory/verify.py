@@ -1,8 +1,9 @@
-"""Every file of a study compared with the record that vouches for it. No torch, no study."""
+"""Every file of a study compared with the record that vouches for it. No torch."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ from cdl.runtime.artifacts import check_artifact, check_files, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
 from cdl.sources import SPLITS
+from cdl.study.contents import UserFiles, altered
+from cdl.study.jobs import CACHES, Job
+from cdl.study.layout import contents_memory, record_of
+
+SHOWN = 10  # files of a source that are named
 
 
 @dataclass(frozen=True)
@@ -64,19 +70,66 @@ class Verification:
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])
 
 
+def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
+    """Yield what vouches for the files of jobs: their records and benchmarks.
+
+    Caches may lack, since they may be deleted once nothing is left to learn; so may benchmarks,
+    without which only a new table of costs cannot be made.
+    """
+    for job in jobs:
+        may_lack = job.rule in (*CACHES, "fetch_dataset")
+        for record in job.records:
+            path, files = record.path, record.files
+            if job.rule == "prepare_dataset":
+                yield Vouched("packed", path, files)
+            elif files and record_of(files[0]) == path:
+                yield Vouched("artifact", path, files[:1], files[1:], may_lack)
+            else:
+                yield Vouched("record", path, (), files, may_lack)
+        if job.benchmark:
+            yield Vouched("benchmark", job.benchmark, may_lack=True)
+
+
+def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
+    """Return, by its name, a function that reads a user's source again, every byte of it.
+
+    It raises `CdlError` if a file is not what was read when the source was planned with: planning
+    itself reads a file again only when its size or time has changed.
+    """
+    data = {name: (user.of_data(name), "data") for name in user.data}
+    backbones = {name: (user.of_backbone(name), "backbones") for name in user.backbones}
+    return {
+        f"source of {name}": partial(_reread, files, contents_memory(kind, name))
+        for name, (files, kind) in (data | backbones).items()
+        if files
+    }
+
+
+def _reread(files: Sequence[Path], memory: Path) -> None:
+    if not memory.is_file():
+        raise CdlError(f"{memory} is missing, so nothing is known of its files; run again")
+    wrong = [f"{file} is {state}" for file, state in altered(files, memory)]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise CdlError(
+            f"{', '.join(wrong[:SHOWN])}{more}, compared with what was read before; put back what "
+            "was there, or touch it and run again"
+        )
+
+
 def verify(
-    vouched: Iterable[Vouched], sources: Mapping[str, Callable[[], object]] | None = None
+    items: Iterable[Vouched], sources: Mapping[str, Callable[[], object]] | None = None
 ) -> Verification:
     """Compare all files with their records, and go on behind what is damaged.
 
     Args:
-        vouched: each is read once.
+        items: each is read once.
         sources: by a name for people, functions that read a user's source again, and raise
             `CdlError` if it is not what was read before.
     """
     faults: list[Fault] = []
     checked = 0
-    for item in dict.fromkeys(vouched):
+    for item in dict.fromkeys(items):
         if item.may_lack and not any(map(os.path.exists, item.paths)):
             continue
         checked += len(item.paths)

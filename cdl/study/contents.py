@@ -6,6 +6,7 @@ itself and may be deleted. `altered` reads everything.
 """
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cdl.sources import SOURCES, SPLITS
 from cdl.sources.folder import drawn, images_of
 from cdl.spec import Stream
 from cdl.study.configuration import ConfigError
-from cdl.study.layout import digest, record_of
+from cdl.study.layout import contents_memory, digest, record_of
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:
@@ -172,3 +173,55 @@ def _known(memory: Path) -> dict[str, list[Any]]:
     except (CdlError, KeyError, TypeError, ValueError):
         return {}
     return {name: e for name, e in entries if isinstance(e, list) and len(e) == 3}
+
+
+class UserFiles:
+    """Files of a user that data and backbones are made from, with digests; each is read once.
+
+    Attributes:
+        data: sources of packed data, arguments of `cdl.data.packing.prepare`, by folder name.
+        backbones: sources of backbones by the name of their artifact.
+    """
+
+    def __init__(
+        self, data: Mapping[str, Mapping[str, Any]], backbones: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        self.data, self.backbones = data, backbones
+        self._hashes: dict[str, dict[str, str]] = {}
+        self._images: dict[tuple[str, str, int], str] = {}  # digests of tasks' images
+
+    def of_data(self, prepared: str) -> list[Path]:
+        """Return all files that packed data are made from; none of a published source."""
+        return files_of(self.data[prepared]["source"])
+
+    def of_backbone(self, name: str) -> list[Path]:
+        """Return the file that a backbone is made from, if it is made from one."""
+        source = self.backbones[name]
+        return [Path(source["model"])] if source["source"] == "file" else []
+
+    def data_digest(self, prepared: str) -> str:
+        """Return a digest of the contents of a source's files; empty for a published source."""
+        files = self._data_hashes(prepared)
+        return digest(sorted(files.items())) if files else ""
+
+    def backbone_digest(self, name: str) -> str:
+        """Return a digest of the contents of a backbone's file; empty without one."""
+        files = self.of_backbone(name)
+        return contents(files, contents_memory("backbones", name)) if files else ""
+
+    def images_digest(self, prepared: str, stream: Stream, task: int) -> str:
+        """Return a digest of a task's training images; empty for a published source."""
+        if not (known := self._data_hashes(prepared)):
+            return ""
+        key = (prepared, json.dumps(stream.to_json(), sort_keys=True), task)
+        if key not in self._images:  # the folder is listed once for all learners
+            source = self.data[prepared]["source"]
+            self._images[key] = images_contents(source, stream, task, known)
+        return self._images[key]
+
+    def _data_hashes(self, prepared: str) -> dict[str, str]:
+        if prepared not in self._hashes:
+            files = self.of_data(prepared)
+            memory = contents_memory("data", prepared)
+            self._hashes[prepared] = hashes(files, memory) if files else {}
+        return self._hashes[prepared]

@@ -48,6 +48,8 @@ class Grid:
     def __init__(self, config: dict[str, Any]) -> None:
         """Expand the grid; raise `ConfigError` if a combination cannot work."""
         self.config = config
+        self._packed_names: dict[str, str] = {}
+        self._backbone_names: dict[str, str] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = self._blocks("datasets", grid["datasets"] or sorted(config["datasets"]))
@@ -333,11 +335,6 @@ class Grid:
         return self.layout.deployed(run.folder)
 
     @property
-    def every(self) -> list[Run]:
-        """All runs of which a job may ask: those of the tables, and trials where it has some."""
-        return self.runs
-
-    @property
     def cached(self) -> bool:
         """Whether queries and teacher logits are artifacts of their own."""
         return bool(self.config["compute"]["targets"] == "cached")
@@ -370,7 +367,10 @@ class Grid:
 
     def packed_name(self, dataset: str) -> str:
         """Return the name of a dataset's packed data, shared with whoever has the same source."""
-        return layout.packed_name(self.datasets[dataset].name, self.source(dataset))
+        if dataset not in self._packed_names:
+            name = layout.packed_name(self.datasets[dataset].name, self.source(dataset))
+            self._packed_names[dataset] = name
+        return self._packed_names[dataset]
 
     def packed(self, dataset: str) -> layout.PackedFiles:
         """Return where a dataset's packed data lie."""
@@ -399,7 +399,10 @@ class Grid:
 
     def backbone_name(self, name: str) -> str:
         """Return the name of a backbone's artifact, shared like packed data."""
-        return layout.backbone_name(name, self.backbone_source(name))
+        if name not in self._backbone_names:
+            found = layout.backbone_name(name, self.backbone_source(name))
+            self._backbone_names[name] = found
+        return self._backbone_names[name]
 
     def backbone(self, name: str) -> str:
         """Return the path of a backbone's artifact."""

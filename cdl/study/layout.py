@@ -41,6 +41,11 @@ def record_of(tensors: str) -> str:
     return tensors.removesuffix(".safetensors") + ".json"
 
 
+def artifact(name: str, tensors: str) -> dict[str, str]:
+    """Return a tensor file under a name and the JSON beside it as `metadata`."""
+    return {name: tensors, "metadata": record_of(tensors)}
+
+
 def is_large(path: str) -> bool:
     """Whether a file is told by the record beside it and not by its time."""
     return path.endswith(_LARGE)
@@ -93,9 +98,9 @@ class TaskFiles:
         """Log and benchmark of `train`, `distil` or `teacher_targets`."""
         return JobFiles(f"{self.folder}/{'targets' if rule == 'teacher_targets' else rule}")
 
-    def outputs(self) -> list[str]:
-        """All that learning writes, the record first."""
-        return [record_of(self.learner), self.learner, self.losses]
+    def outputs(self) -> dict[str, str]:
+        """Return all that learning writes, by the names of a rule."""
+        return {**artifact("learner", self.learner), "losses": self.losses}
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,14 @@ class RunFiles:
     def first_predictions(self) -> str:
         """The prediction for every validation image then."""
         return f"{self.folder}/first.parquet"
+
+    def outputs(self) -> dict[str, str]:
+        """Return what an evaluation writes, by the names of a rule."""
+        return {"results": self.results, "predictions": self.predictions}
+
+    def first_outputs(self) -> dict[str, str]:
+        """Return the same of a trial after its first tasks."""
+        return {"results": self.first.record, "predictions": self.first_predictions}
 
     def task(self, task: int | str) -> TaskFiles:
         """Files of a task."""
@@ -171,14 +184,20 @@ class DeployedFiles:
         """Its graph."""
         return f"{self.student(weights)}/model.onnx"
 
+    def about(self, weights: str) -> list[str]:
+        """Its classes and preprocessing, without which no graph is opened."""
+        return [f"{self.student(weights)}/{name}" for name in ("classes.txt", "preprocessing.json")]
+
     @property
     def job(self) -> JobFiles:
         """Log and record of the export."""
         return JobFiles(f"{self.folder}/deploy")
 
-    def outputs(self) -> list[str]:
-        """All files that a rule promises, the record first."""
-        return [self.job.record, *map(self.model, WEIGHTS)]
+    def outputs(self) -> dict[str, Any]:
+        """Return all files that a rule promises, by its names."""
+        models = {weights: self.model(weights) for weights in WEIGHTS}
+        about = [path for weights in WEIGHTS for path in self.about(weights)]
+        return {"record": self.job.record, **models, "about": about}
 
 
 @dataclass(frozen=True)
@@ -209,9 +228,11 @@ class PackedFiles:
         """All that reading a split needs, the record first."""
         return [self.manifest, self.pixels(split), self.index(split)]
 
-    def outputs(self) -> list[str]:
-        """All files, the record first."""
-        return [self.manifest, *(f for s in SPLITS for f in (self.pixels(s), self.index(s)))]
+    def outputs(self) -> dict[str, str]:
+        """Return all files, by the names of a rule."""
+        files = {f"{split}_pixels": self.pixels(split) for split in SPLITS}
+        files |= {f"{split}_index": self.index(split) for split in SPLITS}
+        return {"manifest": self.manifest, **files}
 
     def job(self, rule: str) -> JobFiles:
         """Log of `fetch_dataset` or `prepare_dataset`."""
@@ -294,14 +315,32 @@ class TableFiles:
         """What vouches: `cost`, `page`, `deployment`, `summary` (and intervals), or `protocols`."""
         return f"{self.folder}/{name}.json"
 
-    def outputs(self, comparisons: Iterable[str]) -> dict[str, Any]:
-        """Return where `cdl.tables.completed_runs.tabulate` writes."""
+    def collected(self) -> dict[str, str]:
+        """Return what `collect` writes, by its names."""
         return {
             "results": self.results,
+            "curves": self.curves,
+            "classes": self.classes,
+            "confusion": self.confusion,
             "protocols": self.protocols,
-            "summary": [self.summary(kind) for kind in SUMMARIES],
-            "comparisons": {name: f"{self.folder}/{name}" for name in comparisons},
+            "cost": self.cost,
+            "cost_text": self.cost_text,
+            "cost_record": self.record("cost"),
         }
+
+    def summarised(self) -> dict[str, str]:
+        """Return what `tabulate` writes, by its names."""
+        summaries = {kind: self.summary(kind) for kind in SUMMARIES}
+        tables = {"intervals": self.intervals, "contrasts": self.contrasts}
+        return {**summaries, **tables, "record": self.record("summary")}
+
+    def compared(self, name: str) -> dict[str, str]:
+        """Return what `compare` writes of a pair, by its names."""
+        return {kind: self.comparison(name, kind) for kind in COMPARISON}
+
+    def measured(self) -> dict[str, str]:
+        """Return what `measure` writes, by its names."""
+        return {"csv": self.deployment("csv"), "record": self.record("deployment")}
 
 
 @dataclass(frozen=True)
@@ -349,25 +388,28 @@ class ReportFiles:
         """Return the figures of deployment, of each dataset one in each format."""
         return [self.figure("deployment", d, image) for d in datasets for image in IMAGES]
 
-    def deployed(self, datasets: Iterable[str]) -> list[str]:
-        """Return table and figures of deployment with their records."""
-        tables = self.tables
-        files = [tables.record("deployment"), *map(tables.deployment, ("csv", "md"))]
-        return [*files, self.deployment.record, *self.deployment_figures(datasets)]
+    def shown_deployment(self, datasets: Iterable[str]) -> dict[str, Any]:
+        """Return what `show_deployment` writes, by its names."""
+        return {
+            "md": self.tables.deployment("md"),
+            "figures": self.deployment_figures(datasets),
+            "record": self.deployment.record,
+        }
 
-    def outputs(self, comparisons: Iterable[str], datasets: Iterable[str]) -> list[str]:
-        """Return all files that a finished configuration has."""
+    def plotted(self, dataset: str) -> dict[str, str]:
+        """Return what `plot` writes of a dataset, by its names: a figure alone is its SVG."""
+        drawn = {
+            name if image == "svg" else f"{name}_{image}": self.figure(name, dataset, image)
+            for name in FIGURES
+            for image in IMAGES
+        }
+        return {**drawn, "record": self.plotting(dataset).record}
+
+    def paged(self) -> dict[str, str]:
+        """Return what `page` writes, by its names."""
         tables = self.tables
-        files = [tables.results, tables.curves, tables.protocols, tables.cost, tables.cost_text]
-        files += [tables.classes, tables.confusion, tables.intervals, tables.contrasts]
-        files += [tables.summary(kind) for kind in SUMMARIES]
-        files += [tables.configuration, self.page]
-        files += [tables.record(name) for name in ("cost", "summary", "page")]
-        files += [tables.comparison(name, kind) for name in comparisons for kind in COMPARISON]
-        for dataset in datasets:
-            files += [self.figure(f, dataset, image) for f in FIGURES for image in IMAGES]
-            files.append(self.plotting(dataset).record)
-        return files
+        record = tables.record("page")
+        return {"page": self.page, "configuration": tables.configuration, "record": record}
 
 
 @dataclass(frozen=True)
@@ -404,6 +446,11 @@ class TuningFiles:
     def figure(self, distiller: str) -> str:
         """The trials of a distiller."""
         return f"{self.root}/tuned/{distiller}.svg"
+
+    def outputs(self, distillers: Iterable[str]) -> dict[str, Any]:
+        """Return what `tuned` writes, by its names."""
+        files = {"overlay": self.overlay, "trials": self.trials, "text": self.text}
+        return {**files, "figures": [self.figure(name) for name in distillers]}
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def write_kept(trials: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], o
     """Write which trials of each distiller go on: those best after the first tasks.
 
     Args:
-        trials: of `cdl.tuning.trials.TrialGrid.asked`, their `first` results finished.
-        budget: of `TrialGrid.budget`.
+        trials: of `cdl.tuning.trials.Trials.asked`, their `first` results finished.
+        budget: of `Trials.budget`.
         output: record to write, `kept`: indices by distiller, the best first.
     """
     table = first_accuracies(trials)
@@ -89,8 +89,8 @@ def write_tuned(
     """Write the overlay, the table of trials, the report and a figure of each distiller.
 
     Args:
-        trials: of `TrialGrid.asked`, finished as far as they went.
-        budget: of `TrialGrid.budget`.
+        trials: of `Trials.asked`, finished as far as they went.
+        budget: of `Trials.budget`.
         kept: record of `write_kept`.
         outputs: paths of `overlay`, `trials`, `text`, and `figures` in the order of distillers.
     """
@@ -117,7 +117,7 @@ def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], out
     Args:
         own: its rows of `all_accuracies`.
         ranges: its rows of `flat_ranges`.
-        budget: of `TrialGrid.budget`.
+        budget: of `Trials.budget`.
         output: file to write, the suffix decides the format.
     """
     name = own["distiller"].iloc[0]

@@ -6,14 +6,17 @@ after an interruption like any other runs. They see validation images alone, see
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cdl.distillers import DISTILLERS
 from cdl.runtime.artifacts import read_json
+from cdl.study import layout
 from cdl.study.configuration import ConfigError, schema, validate_block
 from cdl.study.grid import Grid
+from cdl.study.jobs import Job, Paths, Record
+from cdl.study.learning_jobs import LearningJobs
 from cdl.study.runs import Block, Run
 
 VARIANT = "tune"  # of a dataset, of which trials see the validation images
@@ -42,65 +45,39 @@ class Trial:
         return f"{self.entry['block']}+{self.entry['variant']}"
 
 
-class _Datasets(dict[str, Block]):
-    """Datasets of a study; asked by name, also those of its trials, which are in no table."""
-
-    def __init__(self, own: Mapping[str, Block], tried: Grid) -> None:
-        super().__init__(own)
-        self.tried = tried
-
-    def __missing__(self, label: str) -> Block:
-        return self.tried.datasets[label]
-
-
-class TrialGrid(Grid):
-    """A study and the trials that its `tune` asks for.
+class Trials:
+    """The trials that the `tune` of a study asks for, a grid of their own.
 
     Attributes:
-        trials: of all distillers, in their order; empty without `tune`.
-        trial_runs: every run of a trial, and their teachers.
+        study: grid of the study.
+        every: trials of all distillers, in their order; empty without `tune`.
+        grid: of all runs of trials and their teachers, None without `tune`.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        """Expand study and trials; raise `ConfigError` if one cannot work."""
-        self.trials: list[Trial] = []
-        self.trial_runs: list[Run] = []
-        super().__init__(config)
-        if config["tune"] is None:
+    def __init__(self, study: Grid) -> None:
+        """Expand the trials of a study; raise `ConfigError` if one cannot work."""
+        self.study, self.grid = study, None
+        self.every: list[Trial] = []
+        if study.config["tune"] is None:
             return
-        self.trials = _trials(config, self.methods, self.distillers)
-        inner = Grid(_configuration(config, self))
-        self.trial_runs = inner.runs
-        self.datasets = _Datasets(self.datasets, inner)
-        self._by_folder |= {run.folder: run for run in inner.runs}
-        self.trials = [trial for trial in self.trials if self.runs_of_trial(trial)]
-
-    def _home(self, dataset: str, role: str) -> str:
-        if isinstance(self.datasets, _Datasets) and dataset in self.datasets.tried.datasets:
-            return self.datasets.tried._home(dataset, role)
-        return super()._home(dataset, role)
+        trials = _trials(study.config, study.methods, study.distillers)
+        self.grid = Grid(_configuration(study, trials))
+        self.every = [trial for trial in trials if self.runs_of(trial)]
 
     @property
-    def every(self) -> list[Run]:
-        return self.runs + self.trial_runs
+    def runs(self) -> list[Run]:
+        """Every run of a trial, and their teachers."""
+        return self.grid.runs if self.grid else []
 
     @property
-    def tuned_distillers(self) -> list[str]:
+    def distillers(self) -> list[str]:
         """Labels of the distillers that have trials."""
-        return list(dict.fromkeys(trial.distiller for trial in self.trials))
+        return list(dict.fromkeys(trial.distiller for trial in self.every))
 
-    @property
-    def first_tasks(self) -> int:
-        """How many tasks all trials learn."""
-        n: int = self.config["tune"]["first_tasks"]
-        return n
-
-    def runs_of_trial(self, trial: Trial) -> list[Run]:
+    def runs_of(self, trial: Trial) -> list[Run]:
         """Return the students that learn with a trial's values."""
         return [
-            run
-            for run in self.trial_runs
-            if run.role == "student" and run.distiller.label == trial.label
+            run for run in self.runs if run.role == "student" and run.distiller.label == trial.label
         ]
 
     def asked(self) -> list[dict[str, Any]]:
@@ -109,11 +86,11 @@ class TrialGrid(Grid):
         Raises:
             ConfigError: nothing is to be tuned.
         """
-        if not self.trials:
+        if not self.every:
             raise ConfigError("tune: is missing; name at least one field with its low and high")
-        found, given = [], _given(self.config["grid"]["distillers"])
-        for trial in self.trials:
-            files = [self.files(run) for run in self.runs_of_trial(trial)]
+        found, given = [], _given(self.study.config["grid"]["distillers"])
+        for trial in self.every:
+            files = [self.study.files(run) for run in self.runs_of(trial)]
             entry = {"distiller": trial.distiller, "index": trial.index, "values": trial.values}
             entry["tuned"] = _entry(given[trial.distiller], trial.values, "tuned")
             entry |= {"first": [f.first.record for f in files], "all": [f.results for f in files]}
@@ -122,15 +99,44 @@ class TrialGrid(Grid):
 
     def budget(self) -> dict[str, Any]:
         """Return what each distiller gets, the same for all, and how the fields are tried."""
-        tune = self.config["tune"]
+        tune = self.study.config["tune"]
         return {
             "trials": tune["trials"],
             "kept": kept(tune["trials"], tune["keep"]),
             "first_tasks": tune["first_tasks"],
-            "tasks": max(run.n_tasks for run in self.trial_runs),
+            "tasks": max(run.n_tasks for run in self.runs),
             "seeds": tune["seeds"],
             "fields": tune["fields"],
         }
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the jobs of all trials: a list beside that of the study, in none of its tables."""
+        if self.grid is not None:
+            learning = LearningJobs(self.grid)
+            yield from learning
+            first_tasks = self.study.config["tune"]["first_tasks"]
+            yield from (learning.evaluation(run, first_tasks) for run in self.runs)
+        tuning = self.study.layout.tuning
+        kept_trials, tuned = tuning.kept, layout.JobFiles(tuning.log.removesuffix(".log"))
+
+        def first() -> list[str]:
+            return [path for trial in self.asked() for path in trial["first"]]
+
+        def given() -> dict[str, Any]:
+            return {"trials": self.asked(), "budget": self.budget()}
+
+        record = Record(kept_trials.record)
+        outputs: Paths = {"kept": record.path}
+        yield Job("halve", {}, outputs, (record,), kept_trials, lambda: {"results": first()}, given)
+        yield Job(  # reads the results of the kept trials as well, which only `halve` knows
+            rule="tuned",
+            key={},
+            outputs=tuning.outputs(self.distillers),
+            records=(),
+            files=tuned,
+            reads=lambda: {"first": first(), "kept": record.path},
+            given=given,
+        )
 
 
 def results_of_kept(record: str, asked: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -138,7 +144,7 @@ def results_of_kept(record: str, asked: Sequence[Mapping[str, Any]]) -> list[str
 
     Args:
         record: written by `cdl.tuning.report.write_kept`.
-        asked: of `TrialGrid.asked`.
+        asked: of `Trials.asked`.
     """
     went_on = read_json(record)["kept"]
     return [path for t in asked if t["index"] in went_on[t["distiller"]] for path in t["all"]]
@@ -261,8 +267,9 @@ def _entry(given: dict[str, Any], values: Mapping[str, Any], variant: str) -> di
     return entry
 
 
-def _configuration(config: dict[str, Any], grid: TrialGrid) -> dict[str, Any]:
-    """Return the configuration of all trials."""
+def _configuration(grid: Grid, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return the configuration of all trials of a study's grid."""
+    config = grid.config
     tune, made = config["tune"], copy.deepcopy(config)
     both = sorted({*tune["seeds"]} & {*config["grid"]["seeds"]})
     if both:
@@ -273,6 +280,7 @@ def _configuration(config: dict[str, Any], grid: TrialGrid) -> dict[str, Any]:
     most = min(run.n_tasks for run in grid.runs)
     if tune["first_tasks"] > most:
         raise ConfigError(f"tune.first_tasks: {tune['first_tasks']}, but there are {most} tasks")
+    made["deploy"] = None
     made["grid"] |= {
         "datasets": [
             _validated(entry, config["datasets"])
@@ -280,11 +288,11 @@ def _configuration(config: dict[str, Any], grid: TrialGrid) -> dict[str, Any]:
         ],
         "bounds": [],
         "seeds": tune["seeds"],
-        "distillers": [trial.entry for trial in grid.trials],
+        "distillers": [trial.entry for trial in trials],
         "exclude": [
             _renamed(pair, trial)
             for pair in config["grid"]["exclude"]
-            for trial in grid.trials
+            for trial in trials
             if trial.distiller == pair.get("distiller", trial.distiller)
             and pair.get("method") in (None, *(block.label for block in grid.methods))
         ],

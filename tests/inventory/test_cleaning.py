@@ -13,6 +13,8 @@ from cdl.inventory import cleaning
 from cdl.inventory.cleaning import drop, leftovers
 from cdl.inventory.overwriting import overwritten
 from cdl.runtime.errors import CdlError
+from cdl.study.jobs import Jobs
+from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import chosen
 
 ALPHA = {"distillers": {"kd": {"alpha": 0.9}}}
@@ -25,20 +27,24 @@ def here(copied, monkeypatch):
     return copied
 
 
+def jobs(changes):
+    return Jobs(LearningJobs(make_grid(changes)))
+
+
 def named(found):
     return {str(item.path) for item in found}
 
 
 def test_what_a_run_overwrites_is_said_before_it(here):
-    assert overwritten(make_grid({})) == []
-    first, line, last = overwritten(make_grid(ALPHA))
+    assert overwritten(jobs({})) == []
+    first, line, last = overwritten(jobs(ALPHA))
     assert first == "finished runs that were made with other values will be overwritten, 1:"
     assert line.strip() == (
         "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0: distiller.alpha 0.5, now "
         "0.9"
     )
     assert "another name" in last
-    many = overwritten(make_grid({"training": {"lr": 0.5}}))
+    many = overwritten(jobs({"training": {"lr": 0.5}}))
     assert many[0].endswith("will be overwritten, 4:")
 
 

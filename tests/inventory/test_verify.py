@@ -12,16 +12,17 @@ import pytest
 from lab import make_grid
 from runs import CONFIGS, ROOT
 
-from cdl.inventory.records import records_of, sources_of
+from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
-from cdl.inventory.verify import Vouched, verify
+from cdl.inventory.verify import sources_of, verify, vouched
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.sources.archives import check
-from cdl.study.inputs import Inputs
+from cdl.study.jobs import Jobs
 from cdl.study.layout import ResultsFolder, RunFiles
-from cdl.tables.completed_runs import completed_run
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import ReportJobs, study_jobs
 from cdl.tables.runs import collect, read, read_predictions
 
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
@@ -30,26 +31,22 @@ FLIPS = 3  # of each small file
 
 
 @pytest.fixture
-def inputs_of(copied, monkeypatch):
-    """The inputs of the finished configuration, in a copy of its folder."""
+def study(copied, monkeypatch):
+    """The grid of the finished configuration, in a copy of its folder."""
     monkeypatch.chdir(copied)
-    return Inputs(make_grid({}))
+    return make_grid({})
 
 
-def vouched(inputs):
-    return [Vouched(**arguments) for arguments in records_of(inputs)]
-
-
-def published(inputs):
+def published(grid):
     """All that tables and page would say now, or the sentence that refuses it."""
-    collected = inputs.collected
-    tables = inputs.grid.layout.report.tables
+    job = Jobs(ReportJobs(grid)).find("collect", {})
+    tables = grid.layout.report.tables
     try:
-        found = [collected[name] for name in ("rows", "results", "costs")]
+        found = [job.params["rows"], job.inputs["results"], job.params["costs"]]
         *frames, protocols = collect(*found, RunFiles)
         frames += [read(tables.results, tables.protocols), read(tables.curves, tables.protocols)]
         frames.append(read(tables.cost, tables.record("cost")))
-        frames += [read_predictions(inputs.grid.files(run)) for run in inputs.grid.runs]
+        frames += [read_predictions(grid.files(run)) for run in grid.runs]
     except CdlError as error:
         return str(error)
     return [frame.to_csv() for frame in frames] + [protocols]
@@ -64,10 +61,10 @@ def harmless(path, before, after):
     return path.suffix == ".tsv"  # of Snakemake, without a hash: only its form is checked
 
 
-def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(inputs_of):
-    items = vouched(inputs_of)
+def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(study):
+    items = list(vouched(study_jobs(study)))
     assert verify(items).faults == ()
-    truth, rng, refused = published(inputs_of), random.Random(0), 0
+    truth, rng, refused = published(study), random.Random(0), 0
     paths = sorted({Path(path) for item in items for path in item.paths if os.path.exists(path)})
     small = [path for path in paths if path.stat().st_size < SMALL]
     assert {path.suffix for path in small} >= {".json", ".csv", ".tsv", ".parquet", ".md", ".yaml"}
@@ -81,13 +78,12 @@ def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(inputs_of):
             assert faults or harmless(path, whole, bytes(raw)), f"{path} is silently damaged"
             refused += bool(faults)
         if path.suffix != ".svg":  # with the last of them
-            said = published(inputs_of)
+            said = published(study)
             same = path.suffix == ".tsv" or said == truth
             assert isinstance(said, str) or same, f"{path} changes a table silently"
-            for run in inputs_of.grid.runs:
-                completed_run(**inputs_of.completion(run))
+            tabulate(study)
             trace(KD, ResultsFolder(Path("results")))
-            report(inputs_of.grid, cores=1)
+            report(study, cores=1)
         path.write_bytes(whole)
     assert refused > FLIPS * len(small) / 2
     assert verify(items).faults == ()
@@ -107,22 +103,22 @@ def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(inputs_of):
         "",
     ],
 )
-def test_a_damaged_benchmark_is_one_sentence(inputs_of, row):
-    path = Path(inputs_of.costs(inputs_of.grid.runs[0])[0])
+def test_a_damaged_benchmark_is_one_sentence(study, row):
+    path = Path(Jobs(ReportJobs(study)).find("collect", {}).params["costs"][0][0])
     header = "s\th:m:s\tmax_rss\tmean_load\tcpu_time"
     path.write_text(f"{header}\n8.1\t0:00:08\t1\t1\t1\n")
-    assert not isinstance(published(inputs_of), str)
+    assert not isinstance(published(study), str)
     path.write_text(f"{header}\n{row}\n")
-    assert published(inputs_of).startswith(f"{path} is no benchmark of one job")
+    assert published(study).startswith(f"{path} is no benchmark of one job")
     path.write_text(header.replace("cpu_time", "cpu_tim") + "\n8.1\t0:00:08\t1\t1\t1\n")
-    assert published(inputs_of).startswith(f"{path} is no benchmark of one job ('cpu_time')")
+    assert published(study).startswith(f"{path} is no benchmark of one job ('cpu_time')")
 
 
-def test_a_record_edited_with_its_hash_is_told_by_what_belongs_to_it(inputs_of):
-    path = inputs_of.grid.layout.run(KD).results
+def test_a_record_edited_with_its_hash_is_told_by_what_belongs_to_it(study):
+    path = study.layout.run(KD).results
     made = read_json(path)
     write_json(path, made, files=[])  # vouches for no predictions any more
-    assert "predictions.parquet has sha256" in published(inputs_of)
+    assert "predictions.parquet has sha256" in published(study)
 
 
 def cdl(*arguments):
@@ -175,15 +171,16 @@ def test_a_source_changed_behind_its_size_and_time_is_found_by_verify_data(tmp_p
     source = {"folder": {"path": "images", "train": "train", "test": "test"}}
     mine = {"source": source, "tasks": 2, "view": {"size": 8}}
     changes = {"datasets": {"mine": mine}, "grid": {"datasets": ["mine"]}}
-    inputs = Inputs(make_grid(changes))
-    (sources,) = [{name: read} for name, read in sources_of(inputs).items() if "mine" in name]
+    grid = make_grid(changes)
+    user, prepared = LearningJobs(grid).user, grid.packed_name("mine")
+    (sources,) = [{name: read} for name, read in sources_of(user).items() if "mine" in name]
     assert "is missing" in verify([], sources).faults[0].text
-    inputs.source_contents(inputs.grid.packed_name("mine"))
+    user.data_digest(prepared)
     assert verify([], sources).faults == ()
     before = image.stat()
     image.write_bytes(b"train2")
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert inputs.source_contents(inputs.grid.packed_name("mine"))  # planning does not see it
+    assert LearningJobs(grid).user.data_digest(prepared)  # planning does not see it
     (fault,) = verify([], sources).faults
     assert "images/train/a/1.png is changed" in fault.text
 

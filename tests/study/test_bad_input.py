@@ -19,6 +19,7 @@ from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSet
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
+from cdl.study.jobs import flat
 from cdl.study.specifications import row, specification
 
 ROOT = Path(__file__).parents[2]
@@ -241,11 +242,11 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
     for run in grid.runs:
         json.dumps([specification(grid, run).to_json(), row(grid, run)], allow_nan=False)
     names = parse(config, tmp_path)
-    inputs = names["INPUTS"]
-    assert_inside(inputs.everything)
+    jobs = names["STUDY"]
+    assert_inside(jobs.targets)
     shared = [grid.packed(name).folder for name in grid.datasets]
-    shared += [layout.backbone(name) for name in inputs.backbones]
-    shared += [layout.STATES, *(cache.folder for cache in inputs.queries.values())]
+    rules = ("fetch_backbone", "queries", "test_queries")
+    shared += [layout.STATES, *(path for job in jobs.of(*rules) for path in flat(job.outputs))]
     assert_inside(shared)
     root = grid.layout.root
     assert not any(path.startswith(f"{root}/") or path == root for path in shared)

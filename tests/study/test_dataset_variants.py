@@ -7,7 +7,7 @@ from lab import make_grid
 from cdl.report.figures import of_dataset
 from cdl.spec import Labels
 from cdl.study.configuration import ConfigError
-from cdl.study.inputs import Inputs
+from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import in_use, row, specification
 
 
@@ -59,8 +59,8 @@ def test_without_a_variant_with_all_labels_the_first_one_has_the_teacher():
 
 
 def test_data_queries_and_targets_are_shared():
-    plain, grid = Inputs(grid_of("digits")), Inputs(grid_of("digits", *FULL))
-    assert grid.sources == plain.sources
+    plain, grid = (LearningJobs(grid_of("digits", *more)) for more in ((), FULL))
+    assert grid.user.data == plain.user.data
     assert grid.queries.keys() == plain.queries.keys()
     assert grid.targets.keys() == plain.targets.keys()
 

@@ -17,9 +17,10 @@ import yaml
 from safetensors.numpy import save_file
 
 from cdl.study.configuration import merge, resolve
-from cdl.study.inputs import Inputs
+from cdl.study.grid import Grid
+from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row, specification
-from cdl.tuning.trials import TrialGrid
+from cdl.tuning.trials import Trials
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
@@ -75,8 +76,8 @@ def combinations():
         yield from [f"{base} {name}" for base in below] if below else [name]
 
 
-def inputs_of(name):
-    """The jobs' inputs of a configuration; the current folder gets stand-ins for weights."""
+def jobs_of(name):
+    """Jobs of a configuration and of its trials; the current folder gets stand-ins for weights."""
     files = ["digits.yaml"] if name in EXTRA else name.split()
     parts = [yaml.safe_load((CONFIG / file).read_text()) for file in files]
     config = reduce(merge, [*parts, EXTRA.get(name, {})])
@@ -84,32 +85,33 @@ def inputs_of(name):
     for file in (block["file"] for block in config["backbones"].values() if "file" in block):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         save_file({"x": np.zeros(1)}, file, shape)
-    return Inputs(TrialGrid(resolve(config)))
+    study = Grid(resolve(config))
+    trials = Trials(study).grid
+    return [LearningJobs(study), *([LearningJobs(trials)] if trials else [])]
 
 
-def specifications(inputs):
+def specifications(jobs):
     """Specifications of every run, whole and after each task, by its folder."""
-    grid = inputs.grid
-    for run in grid.every:
+    for run in jobs.grid.runs:
         for task in (None, *range(run.n_tasks)):
-            yield f"{run.folder} {task}", specification(grid, run, task).to_json()
+            yield f"{run.folder} {task}", specification(jobs.grid, run, task).to_json()
 
 
-def caches(inputs):
+def caches(jobs):
     """Specifications of every cache, by its folder."""
-    yield from ((cache.folder, cache.spec.to_json()) for cache in inputs.queries.values())
-    for folder, (targets, _) in inputs.targets.items():
+    yield from ((cache.folder, cache.spec.to_json()) for cache in jobs.queries.values())
+    for folder, (targets, _) in jobs.targets.items():
         yield from (
             (f"{folder} {task}", cache.spec.to_json()) for task, cache in enumerate(targets)
         )
 
 
-def others(inputs):
+def others(jobs):
     """Other parameters of rules that are made of specifications."""
-    for run in inputs.grid.every:
-        need = inputs.of(run)
+    for run in jobs.grid.runs:
+        need = jobs.of(run)
         names = [need.backbones, need.test_backbones, [c.backbone for c in need.test_queries]]
-        yield run.folder, [names, run.mapped_query, row(inputs.grid, run), inputs.completion(run)]
+        yield run.folder, [names, run.mapped_query, row(jobs.grid, run)]
 
 
 def fingerprint(pairs, text):
@@ -123,11 +125,12 @@ def canonical(value):
 
 def fingerprints(name):
     """Fingerprints of canonical JSON, and of what Snakemake compares: `repr`, in order."""
-    inputs = inputs_of(name)
-    parts = {"runs": specifications, "caches": caches}
-    found = {part: fingerprint(of(inputs), canonical) for part, of in parts.items()}
-    parts["others"] = others
-    return found | {f"{p} as params": fingerprint(of(inputs), repr) for p, of in parts.items()}
+    jobs = jobs_of(name)
+    parts = {"runs": specifications, "caches": caches, "others": others}
+    # the study and its trials share caches and the runs of teachers: each counts once
+    pairs = {part: dict(pair for own in jobs for pair in of(own)) for part, of in parts.items()}
+    found = {part: fingerprint(pairs[part].items(), canonical) for part in ("runs", "caches")}
+    return found | {f"{p} as params": fingerprint(pairs[p].items(), repr) for p in parts}
 
 
 @pytest.mark.parametrize("name", [*combinations(), *EXTRA])

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_fingerprints import inputs_of
+from test_fingerprints import jobs_of
 
 from cdl.runtime.errors import CdlError
 from cdl.spec import Labels, LearnerSpec, Method, Training, precision_of, queries_from_json
@@ -16,7 +16,7 @@ NAMES = ["default.yaml", "methods_digits.yaml", "paper/domainnet.yaml", "rare", 
 @pytest.fixture
 def spec():
     """The specification of a student whose distiller maps its teacher's prompts."""
-    grid = inputs_of("methods_digits.yaml").grid
+    grid = jobs_of("methods_digits.yaml")[0].grid
     run = next(r for r in grid.runs if r.distiller.name == "cdl_prompt")
     return specification(grid, run)
 
@@ -24,7 +24,7 @@ def spec():
 @pytest.mark.parametrize("name", NAMES)
 def test_json_and_back_is_the_same(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    inputs = inputs_of(name)
+    (inputs,) = jobs_of(name)
     specs = [specification(inputs.grid, run) for run in inputs.grid.runs]
     specs += [cache.spec for cache in inputs.queries.values()]
     specs += [cache.spec for caches, _ in inputs.targets.values() for cache in caches]

@@ -4,7 +4,7 @@ import pytest
 from lab import make_grid
 
 from cdl.study.configuration import ConfigError
-from cdl.study.inputs import Inputs
+from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import in_use, row, specification
 
 PAIR = {"teacher": "vit_micro", "student": "vit_nano"}
@@ -51,7 +51,7 @@ def test_only_a_foreign_teacher_is_named_in_a_specification():
 
 def test_one_cache_of_logits_serves_students_of_all_methods_and_reads_no_query():
     made = grid(CHEAP, methods=["coda_prompt", "l2p", "ranpac"], distillers=["none", "kd"])
-    inputs = Inputs(made)
+    inputs = LearningJobs(made)
     ((folder, (caches, _)),) = inputs.targets.items()
     assert folder.endswith("digits/ranpac/teacher-vit_micro-q-vit_nano/seed0")
     taught = [inputs.of(run) for run in made.runs if run.teacher]

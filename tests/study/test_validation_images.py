@@ -4,7 +4,8 @@ import pytest
 from lab import make_grid
 
 from cdl.study.configuration import ConfigError
-from cdl.study.inputs import Inputs
+from cdl.study.jobs import Jobs
+from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import protocol, specification
 
 HELD = {"validation": {"per_class": 20}}
@@ -16,17 +17,8 @@ def grid(**options):
 
 def read_by(made):
     """Every path that a job of a grid reads, by the names that the rules give the jobs."""
-    inputs = Inputs(made)
-    for run in made.runs:
-        yield from inputs.evaluation(run).items()
-        for task in range(run.n_tasks):
-            yield from inputs.learning(run, task).items()
-    for caches, _ in inputs.targets.values():
-        for task, cache in enumerate(caches):
-            yield from inputs.computing_targets(cache.teacher, task).items()
-    for name in inputs.queries:
-        for split in ("train", "test"):
-            yield from inputs.computing_queries(name, split).items()
+    for job in LearningJobs(made):
+        yield from job.inputs.items()
 
 
 def test_no_input_of_any_job_lies_where_test_images_do():
@@ -37,10 +29,10 @@ def test_no_input_of_any_job_lies_where_test_images_do():
     assert data and {path.rsplit("/", 1)[0] for path in data} == {checked.packed("digits").folder}
     with_tests = [made.packed("digits").folder for made in (plain, tested)]
     everything = [p for _, v in read_by(checked) for p in ([v] if isinstance(v, str) else v)]
-    everything += Inputs(checked).everything
+    everything += Jobs(LearningJobs(checked)).targets
     assert not [path for path in everything if path.startswith(tuple(with_tests))]
-    assert not {c.folder for c in Inputs(checked).queries.values()} & {
-        c.folder for c in Inputs(tested).queries.values()
+    assert not {c.folder for c in LearningJobs(checked).queries.values()} & {
+        c.folder for c in LearningJobs(tested).queries.values()
     }
 
 

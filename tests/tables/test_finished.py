@@ -1,11 +1,12 @@
-"""`snakemake tables`: what is finished and still of this configuration, and nothing is trained."""
+"""`cdl tables`: what is finished and still of this configuration, and nothing is trained."""
 
 import os
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
-from runs import planned, run, snakemake
+from runs import CONFIGS, ROOT, planned, run, snakemake
 
 from cdl.inventory.trace import trace
 from cdl.study.layout import ResultsFolder
@@ -24,11 +25,16 @@ RUNS = "results/part/digits/coda_prompt"
 STUDENT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 
 
-def tabulated(folder, more="", *options):
+def tabulated(folder, more=""):
     """Distillers with a number in the partial table."""
-    run(folder, *options, "tables", overlay=OVERLAY + more)
+    (folder / "tabulated.yaml").write_text(OVERLAY + more)
+    files = [*map(str, CONFIGS), str(folder / "tabulated.yaml")]
+    command = [sys.executable, "-m", "cdl", "tables", *files, "--directory", str(folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     partial = folder / TABLES / "partial"
     table = pd.read_csv(partial / f"{NAME}.csv", keep_default_na=False)
+    n = (table["accuracy"] != "not run").sum()
+    assert said.endswith(f"{n} of 3 runs are finished; tables: {TABLES}/partial\n")
     summary = (partial / "summary.md").read_text()
     assert len(table) == 3
     assert ("not run" in summary) == (table["accuracy"] == "not run").any()
@@ -86,8 +92,8 @@ def test_it_does_not_wait_for_a_run_that_is_going_on(folder):
     refused = snakemake(folder, "--cores", "1", "collect", overlay=OVERLAY)
     assert refused.returncode != 0
     assert "LockException" in refused.stderr
-    assert tabulated(folder, "", "--nolock") == ["(teacher)", "none", "kd"]
-    lock.unlink()  # is still there: without --nolock Snakemake takes it away from the other run
+    assert tabulated(folder) == ["(teacher)", "none", "kd"]
+    lock.unlink()
 
 
 @pytest.mark.parametrize(
@@ -113,3 +119,9 @@ def test_results_of_other_checkpoints_do_not_count(folder):
     finally:
         file.write_text(kept)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_snakemake_names_the_command(folder):
+    refused = snakemake(folder, "--cores", "1", "tables", overlay=OVERLAY)
+    assert refused.returncode != 0
+    assert "tables: is no target; run " in refused.stderr and " tables " in refused.stderr

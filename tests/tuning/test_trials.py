@@ -12,10 +12,13 @@ from lab import make_grid
 
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.configuration import ConfigError, merge, resolve
-from cdl.study.inputs import Inputs
+from cdl.study.grid import Grid
+from cdl.study.jobs import Jobs
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import study_jobs
 from cdl.study.specifications import in_use, specification
 from cdl.tuning.report import write_kept, write_tuned
-from cdl.tuning.trials import TrialGrid, kept, results_of_kept
+from cdl.tuning.trials import Trials, kept, results_of_kept
 
 FIELDS = {
     "training.lr": {"low": 0.001, "high": 0.1, "log": True},
@@ -31,16 +34,16 @@ STUDY = {
 
 
 def study(changes=None):
-    return TrialGrid(make_grid(merge(STUDY, changes or {}, {})).config)
+    return Trials(make_grid(merge(STUDY, changes or {}, {})))
 
 
 def test_every_distiller_has_the_same_points_in_its_ranges():
     made = study()
-    assert made.tuned_distillers == ["none", "kd", "kd_prompt"]
-    by_label = {trial.label: trial for trial in made.trials}
+    assert made.distillers == ["none", "kd", "kd_prompt"]
+    by_label = {trial.label: trial for trial in made.every}
     assert len(by_label) == 24 and made.budget()["trials"] == 8
     for i in range(8):
-        none, kd, kd_prompt = (by_label[f"{d}+t{i}"].values for d in made.tuned_distillers)
+        none, kd, kd_prompt = (by_label[f"{d}+t{i}"].values for d in made.distillers)
         assert set(none) == {"training.lr"}
         assert set(kd) == {"training.lr", "distillers.kd.alpha", "distillers.kd.temperature"}
         lr = none["training.lr"]
@@ -50,25 +53,24 @@ def test_every_distiller_has_the_same_points_in_its_ranges():
     # eight points of a Sobol sequence: one in each eighth of every range, and known beforehand
     eighths = {int(8 * math.log(t.values["training.lr"] / 0.001, 100)) for t in by_label.values()}
     assert eighths == set(range(8))
-    assert [t.values for t in study().trials] == [t.values for t in made.trials]
-    assert [t.values for t in study({"tune": {"seed": 1}}).trials] != [
-        t.values for t in made.trials
-    ]
+    assert [t.values for t in study().every] == [t.values for t in made.every]
+    assert [t.values for t in study({"tune": {"seed": 1}}).every] != [t.values for t in made.every]
 
 
 def test_a_trial_is_a_student_with_its_values_and_the_studys_teacher():
     made = study()
-    trial = next(t for t in made.trials if t.label == "kd+t3")
-    (run,) = made.runs_of_trial(trial)
-    spec = specification(made, run)
+    trial = next(t for t in made.every if t.label == "kd+t3")
+    (run,) = made.runs_of(trial)
+    spec = specification(made.grid, run)
     assert spec.training.lr == trial.values["training.lr"]
     assert spec.distiller.options["temperature"] == trial.values["distillers.kd.temperature"]
     assert run.seed == 1000 and run.folder.startswith("digits+tune/coda_prompt/kd+t3-vit_nano")
-    teacher = made.teacher_of(run)
-    assert specification(made, teacher).training.lr == made.config["training"]["lr"]
-    assert len({made.teacher_of(r) for r in made.trial_runs if r.teacher}) == 1
-    none = next(t for t in made.trials if t.distiller == "none")
-    (alone,) = made.runs_of_trial(none)
+    teacher = made.grid.teacher_of(run)
+    lr = made.study.config["training"]["lr"]
+    assert specification(made.grid, teacher).training.lr == lr
+    assert len({made.grid.teacher_of(r) for r in made.runs if r.teacher}) == 1
+    none = next(t for t in made.every if t.distiller == "none")
+    (alone,) = made.runs_of(none)
     assert alone.learner == "student+t0-vit_nano-q-vit_nano"
 
 
@@ -77,35 +79,33 @@ def test_options_of_a_method_are_those_of_students_and_not_of_their_teacher():
     fields["methods.coda_prompt.length"] = {"low": 2, "high": 8}
     tune = {"fields": fields, "trials": 4, "first_tasks": 1}
     pool = {"distillers": ["none", "kd", "cdl_prompt"]}
-    made = TrialGrid(make_grid(STUDY | {"tune": tune, "grid": pool}).config)
+    made = Trials(make_grid(STUDY | {"tune": tune, "grid": pool}))
     lengths = {}
-    for trial in made.trials:
-        (run,) = made.runs_of_trial(trial)
-        spec = specification(made, run)
+    for trial in made.every:
+        (run,) = made.runs_of(trial)
+        spec = specification(made.grid, run)
         assert run.method.label == "coda_prompt"
         lengths.setdefault(trial.distiller, set()).add(spec.method.options["length"])
         assert spec.method.options["length"] == trial.values.get("methods.coda_prompt.length", 8)
         if run.teacher:
-            assert specification(made, made.teacher_of(run)).method.options["length"] == 8
+            assert specification(made.grid, made.grid.teacher_of(run)).method.options["length"] == 8
     assert lengths["none"] == lengths["kd"] and len(lengths["kd"]) > 2
     assert lengths["cdl_prompt"] == {8}  # it maps the prompts of its teacher
 
 
 def test_no_job_of_a_trial_reads_where_test_images_lie():
     made = study()
-    inputs, trials = Inputs(made), SimpleNamespace(runs=made.trial_runs)
-    folder = made.packed("digits+tune").folder
-    assert made.source("digits+tune")["validation"]["evaluated"]
-    for run in trials.runs:
-        jobs = [inputs.evaluation(run, 1), inputs.evaluation(run)]
-        jobs += [inputs.learning(run, task) for task in range(run.n_tasks)]
-        assert {p.rsplit("/", 1)[0] for job in jobs for p in job["data"]} == {folder}
-        caches = inputs.of(run).all_queries
-        assert {made.packed(cache.dataset).folder for cache in caches} == {folder}
-    own = [cache.dataset for run in made.runs for cache in inputs.of(run).all_queries]
-    assert set(own) == {"digits"} and made.packed("digits").folder != folder
+    folder = made.grid.packed("digits+tune").folder
+    assert made.grid.source("digits+tune")["validation"]["evaluated"]
+    jobs = Jobs(made.jobs())
+    read = [path for job in jobs for path in job.inputs.get("data", [])]
+    assert {job.rule for job in jobs} >= {"train", "distil", "evaluate", "evaluate_trial"}
+    assert {path.rsplit("/", 1)[0] for path in read} == {folder}
+    assert made.study.packed("digits").folder != folder
+    own = [path for job in LearningJobs(made.study) for path in job.inputs.get("data", [])]
+    assert {path.rsplit("/", 1)[0] for path in own} == {made.study.packed("digits").folder}
     cifar = {"source": {"cifar20": {}}, "tasks": [12, 8], "validation": None}
-    own_images = study({"datasets": {"digits": cifar}}).source("digits+tune")
+    own_images = study({"datasets": {"digits": cifar}}).grid.source("digits+tune")
     assert own_images["source"] == {"name": "cifar20", "test": "validation"}
 
 
@@ -114,25 +114,26 @@ def test_what_the_study_does_not_combine_is_not_tried():
     exclude += [{"dataset": "digits+few", "method": "coda_prompt"}]
     few = {"block": "digits", "variant": "few", "images_per_class": 3}
     grid = STUDY["grid"] | {"methods": ["coda_prompt", "l2p"], "datasets": ["digits", few]}
-    made = TrialGrid(make_grid(STUDY | {"grid": grid | {"exclude": exclude}}).config)
-    assert made.tuned_distillers == ["none", "kd"]
-    tried = {(r.dataset, r.method.label, r.distiller.name) for r in made.trial_runs}
+    made = Trials(make_grid(STUDY | {"grid": grid | {"exclude": exclude}}))
+    assert made.distillers == ["none", "kd"]
+    tried = {(r.dataset, r.method.label, r.distiller.name) for r in made.runs}
     assert ("digits+tune", "l2p", "none") in tried and ("digits+few.tune", "l2p", "none") in tried
     assert not {("digits+tune", "l2p", "kd"), ("digits+few.tune", "coda_prompt", "kd")} & tried
 
 
 def test_the_study_is_the_same_with_and_without_trials():
     made, plain = study(), study({"tune": None})
-    assert made.runs == plain.runs and plain.trials == []
-    assert Inputs(made).everything == Inputs(plain).everything
-    assert in_use(made) == in_use(plain)
+    assert made.study.runs == plain.study.runs and plain.every == []
+    both = [study_jobs(t.study) for t in (made, plain)]
+    assert both[0].targets == both[1].targets
+    assert in_use(made.study) == in_use(plain.study)
     with pytest.raises(ConfigError, match="tune: is missing"):
         plain.asked()
 
 
 @cache
 def learner():
-    grid = study()
+    grid = study().grid
     return specification(grid, grid.runs[0])
 
 
@@ -153,9 +154,9 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
         for path in map(tmp_path.__truediv__, trial["all"]):
             results(path, {5: 60.0, 6: 61.0}.get(trial["index"], 99.0))
     write_kept(asked, made.budget(), "kept.json")
-    assert read_json("kept.json")["kept"] == dict.fromkeys(made.tuned_distillers, [5, 6])
+    assert read_json("kept.json")["kept"] == dict.fromkeys(made.distillers, [5, 6])
     assert len(results_of_kept("kept.json", asked)) == 6
-    figures = [f"{name}.svg" for name in made.tuned_distillers]
+    figures = [f"{name}.svg" for name in made.distillers]
     out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
     write_tuned(asked, made.budget(), "kept.json", out)
     table = pd.read_csv("t.csv")
@@ -171,14 +172,14 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     ]
     assert "same budget: 8 trials" in text and "learnt 1 of 2 tasks; the best 2" in text
     assert all((tmp_path / name).stat().st_size > 5000 for name in figures)
-    tuned = TrialGrid(resolve(merge(made.config, yaml.safe_load(open("t.yaml")))))
-    assert tuned.trials == [] and [b.label for b in tuned.distillers] == [
+    tuned = Grid(resolve(merge(made.study.config, yaml.safe_load(open("t.yaml")))))
+    assert Trials(tuned).every == [] and [b.label for b in tuned.distillers] == [
         "none+tuned",
         "kd+tuned",
         "kd_prompt+tuned",
     ]
     run = next(r for r in tuned.runs if r.distiller.label == "kd+tuned")
-    best = next(t for t in made.trials if t.label == "kd+t6")
+    best = next(t for t in made.every if t.label == "kd+t6")
     assert specification(tuned, run).training.lr == best.values["training.lr"]
     assert tuned.undistilled(run).learner == "student+tuned-vit_nano-q-vit_nano"
 

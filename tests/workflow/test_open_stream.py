@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 from runs import CONFIGS, planned, snakemake
 
-from cdl.study import layout
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import Inputs
+from cdl.study.report_jobs import study_jobs
 
 STREAM = """
 datasets:
@@ -39,16 +38,8 @@ def pretend(folder, overlay):
     """Leave a folder as a whole run would, with empty files and Snakemake's own records."""
     file = folder / "stream.yaml"
     file.write_text(overlay)
-    inputs = Inputs(Grid(resolve(reduce(merge, map(read, [*CONFIGS, file])))))
-    paths = [*inputs.everything, *(path for run in inputs.collected["costs"] for path in run)]
-    for run in inputs.grid.runs:
-        need = inputs.of(run)
-        for caches in need.by_task:
-            paths += [layout.cached(cache.folder, task) for task, cache in enumerate(caches)]
-        paths += [layout.cached(cache.folder, "test") for cache in need.test_queries]
-        for task, cache in enumerate(need.targets):
-            paths.append(layout.RunFiles(cache.folder).task(task).targets)
-    for path in paths + [layout.record_of(path) for path in paths]:
+    grid = Grid(resolve(reduce(merge, map(read, [*CONFIGS, file]))))
+    for path in (path for job in study_jobs(grid) for path in job.paths):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch()
     result = snakemake(folder, "--cores", "2", "--touch", "--forceall", overlay=overlay)

@@ -3,18 +3,9 @@
 
 rule queries:
     input:
-        unpack(
-            lambda w: tracked(
-                INPUTS.computing_queries(w.queried, "train"),
-                made_of_images(
-                    layout.cached(layout.queries(w.queried), w.task),
-                    told(INPUTS.queried_contents)(w.queried, int(w.task)),
-                ),
-            )
-        ),
+        inputs_of("queries"),
     output:
-        queries=layout.cached(QUERIES, "{task}"),
-        metadata=layout.record_of(layout.cached(QUERIES, "{task}")),
+        **layout.artifact("queries", layout.cached(QUERIES, "{task}")),
     log:
         layout.caching(QUERIES, "{task}").log,
     benchmark:
@@ -29,18 +20,17 @@ rule queries:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=lambda w: INPUTS.queries[w.queried].spec.to_json(),
-        images=lambda w: told(INPUTS.queried_contents)(w.queried, int(w.task)),
+        spec=param("queries", "spec"),
+        images=param("queries", "images"),
     script:
         "../scripts/queries.py"
 
 
 rule test_queries:
     input:
-        unpack(lambda w: tracked(INPUTS.computing_queries(w.queried, "test"))),
+        inputs_of("test_queries"),
     output:
-        queries=layout.cached(QUERIES, "test"),
-        metadata=layout.record_of(layout.cached(QUERIES, "test")),
+        **layout.artifact("queries", layout.cached(QUERIES, "test")),
     log:
         layout.caching(QUERIES, "test").log,
     benchmark:
@@ -53,24 +43,16 @@ rule test_queries:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        spec=lambda w: INPUTS.queries[w.queried].spec.to_json(),
+        spec=param("test_queries", "spec"),
     script:
         "../scripts/test_queries.py"
 
 
 rule teacher_targets:
     input:
-        unpack(
-            lambda w: tracked(
-                INPUTS.computing_targets(run_of(w), int(w.task)),
-                made_of_images(
-                    GRID.files(run_of(w)).task(w.task).targets, images_of(w)
-                ),
-            )
-        ),
+        inputs_of("teacher_targets"),
     output:
-        targets=TASK.targets,
-        metadata=layout.record_of(TASK.targets),
+        **layout.artifact("targets", TASK.targets),
     log:
         TASK.job("teacher_targets").log,
     benchmark:
@@ -89,9 +71,7 @@ rule teacher_targets:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=lambda w: INPUTS.targets[GRID.files(run_of(w)).folder][0][
-            int(w.task)
-        ].spec.to_json(),
-        images=images_of,
+        spec=param("teacher_targets", "spec"),
+        images=param("teacher_targets", "images"),
     script:
         "../scripts/teacher_targets.py"

@@ -5,24 +5,24 @@ import re
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from cdl import EVALUATION
-from cdl.data import FORMAT
+from cdl.inventory.overwriting import announced
+from cdl.runtime.errors import CdlError
 from cdl.study import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
 from cdl.study.contents import made_of_images
-from cdl.study.inputs import Inputs
-from cdl.inventory.overwriting import announced
-from cdl.study.specifications import in_use, specification
-from cdl.tuning.trials import TrialGrid
+from cdl.study.grid import Grid
+from cdl.study.jobs import Jobs
+from cdl.study.report_jobs import study_jobs
+from cdl.tuning.trials import Trials, results_of_kept
 
 
 def told(function):
-    """A function whose `ConfigError` becomes Snakemake's sentence instead of a traceback."""
+    """A function whose error becomes Snakemake's sentence instead of a traceback."""
 
     def asked(*arguments):
         try:
             return function(*arguments)
-        except ConfigError as error:
+        except (ConfigError, CdlError) as error:
             raise WorkflowError(str(error)) from None
 
     return asked
@@ -30,20 +30,22 @@ def told(function):
 
 @told
 def grid_of(files, given, config):
-    return TrialGrid(resolve(overlay(files, given, config)))
+    return Grid(resolve(overlay(files, given, config)))
 
 
 GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
-INPUTS = Inputs(GRID)
+STUDY = study_jobs(GRID)
+TRIALS = told(Trials)(GRID)
+JOBS = Jobs([*STUDY, *TRIALS.jobs()])
+RUNS = {run.folder: run for run in [*GRID.runs, *TRIALS.runs]}
 if workflow.is_main_process:  # and not once more in every job
-    for line in announced(GRID, workflow.configfiles):
+    for line in announced(STUDY, workflow.configfiles):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
 REPORT = GRID.layout.report
 TABLES = REPORT.tables
 PACKED = layout.packed("{prepared}")
-BACKBONE = layout.backbone("{fetched}")
 QUERIES = layout.queries("{queried}")
 ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
 # How a job computes changes no number: resources, which are no reason to run again. A GPU named by
@@ -76,25 +78,16 @@ wildcard_constraints:
     queried=r"[^/]+",
 
 
-def run_of(w):
-    """The run that the wildcards name."""
-    return GRID.run_of(w.dataset, w.method, w.learner, w.seed)
-
-
-def spec_of(w):
-    task = w.get("task")
-    return specification(GRID, run_of(w), task and int(task)).to_json()
-
-
-@told
-def images_of(w):
-    stream = specification(GRID, run_of(w), int(w.task)).stream
-    return INPUTS.images_contents(w.dataset, stream, int(w.task))
+def param(rule, name):
+    """A parameter of a rule's jobs, by their wildcards."""
+    return told(lambda w: JOBS.find(rule, dict(w.items())).params[name])
 
 
 def chain_of(wildcards):
     """The submission that a job is part of on a cluster: `chain` tasks of one learner."""
-    run = run_of(wildcards)
+    run = RUNS[
+        f"{wildcards.dataset}/{wildcards.method}/{wildcards.learner}/seed{wildcards.seed}"
+    ]
     length = GRID.config["chain"] or run.n_tasks
     return f"{run.rule}{int(wildcards.task) // length}" if length > 1 else None
 
@@ -104,22 +97,27 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def tracked(paths, data_told=False):
-    """Inputs, of which no time counts: large ones have records, the data maybe a parameter.
-
-    See `made_of_images` for when the data have.
-    """
+@told
+def tracked(rule, w):
+    """Inputs of a job, without the times of those that records or parameters tell."""
+    job = JOBS.find(rule, dict(w.items()))
+    images = job.params.get("images")
+    as_before = images is not None and made_of_images(job.records[0].path, images)
+    untimed = {"files", "logs", *(["data"] if as_before else [])}
 
     def flagged(name, value):
         if isinstance(value, list):
             return [flagged(name, path) for path in value]
-        told = layout.is_large(value) or (data_told and name == "data")
-        return ancient(value) if told else value
+        return ancient(value) if name in untimed or layout.is_large(value) else value
 
-    return {name: flagged(name, value) for name, value in paths.items()}
+    return {name: flagged(name, value) for name, value in job.inputs.items()}
 
 
-def learning(w):
-    run, task = run_of(w), int(w.task)
-    as_before = made_of_images(GRID.files(run).task(task).learner, images_of(w))
-    return tracked(INPUTS.learning(run, task), as_before)
+def inputs_of(rule):
+    """All inputs of a rule's jobs, by name."""
+    return unpack(lambda w: tracked(rule, w))
+
+
+def without(outputs, *names):
+    """Outputs but those that a rule lists itself, with a caption for Snakemake's report."""
+    return {name: path for name, path in outputs.items() if name not in names}

@@ -10,10 +10,9 @@ localrules:
 
 rule deploy:
     input:
-        unpack(lambda w: tracked(INPUTS.deploying(run_of(w)))),
+        inputs_of("deploy"),
     output:
-        **{weights: DEPLOYED.model(weights) for weights in layout.WEIGHTS},
-        record=DEPLOYED.job.record,
+        **DEPLOYED.outputs(),
     log:
         DEPLOYED.job.log,
     conda:
@@ -23,7 +22,7 @@ rule deploy:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        int8=lambda w: GRID.config["deploy"]["int8"],
+        int8=param("deploy", "int8"),
     script:
         "../scripts/deploy.py"
 
@@ -31,10 +30,9 @@ rule deploy:
 # All cores, so that nothing else of this run computes beside what is timed.
 rule measure:
     input:
-        **INPUTS.measuring(),
+        inputs_of("measure"),
     output:
-        csv=TABLES.deployment("csv"),
-        record=TABLES.record("deployment"),
+        **TABLES.measured(),
     log:
         TABLES.log("deployment"),
     conda:
@@ -44,20 +42,18 @@ rule measure:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        records=INPUTS.measuring()["records"],
-        rows=INPUTS.measured_rows,
-        rounds=GRID.config["deploy"]["rounds"],
+        records=param("measure", "records"),
+        rows=param("measure", "rows"),
+        rounds=param("measure", "rounds"),
     script:
         "../scripts/measure.py"
 
 
 rule show_deployment:
     input:
-        **INPUTS.deployment(),
+        inputs_of("show_deployment"),
     output:
-        md=TABLES.deployment("md"),
-        figures=REPORT.deployment_figures(INPUTS.deployed_datasets),
-        record=REPORT.deployment.record,
+        **REPORT.shown_deployment(dict.fromkeys(run.dataset for run in GRID.deployed)),
     log:
         REPORT.deployment.log,
     conda:
@@ -67,6 +63,6 @@ rule show_deployment:
         mem_mb=1000,
         runtime=10,
     params:
-        datasets=INPUTS.deployed_datasets,
+        datasets=param("show_deployment", "datasets"),
     script:
         "../scripts/show_deployment.py"

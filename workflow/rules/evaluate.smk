@@ -7,10 +7,9 @@ localrules:
 
 rule evaluate:
     input:
-        unpack(lambda w: tracked(INPUTS.evaluation(run_of(w)))),
+        inputs_of("evaluate"),
     output:
-        results=RUN.results,
-        predictions=RUN.predictions,
+        **RUN.outputs(),
     log:
         RUN.evaluation.log,
     benchmark:
@@ -24,35 +23,27 @@ rule evaluate:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=spec_of,
-        names=lambda w: INPUTS.of(run_of(w)).test_backbones,
-        query_names=lambda w: [c.backbone for c in INPUTS.of(run_of(w)).test_queries],
-        teacher_query=lambda w: run_of(w).mapped_query,
-        images_per_class=lambda w: GRID.test_images_per_class(w.dataset),
-        revision=EVALUATION,
+        spec=param("evaluate", "spec"),
+        names=param("evaluate", "names"),
+        query_names=param("evaluate", "query_names"),
+        teacher_query=param("evaluate", "teacher_query"),
+        images_per_class=param("evaluate", "images_per_class"),
+        revision=param("evaluate", "revision"),
     script:
         "../scripts/evaluate.py"
 
 
 rule collect:
     input:
-        results=INPUTS.collected["results"],
-        predictions=INPUTS.collected["predictions"],
-        costs=[file for files in INPUTS.collected["costs"] for file in files],
+        inputs_of("collect"),
     output:
-        results=TABLES.results,
-        curves=TABLES.curves,
-        cost=TABLES.cost,
+        **without(TABLES.collected(), "cost_text"),
         cost_text=report(
             TABLES.cost_text,
             caption="../report/cost_table.rst",
             category="Tables",
             labels={"table": "cost"},
         ),
-        cost_record=TABLES.record("cost"),
-        classes=TABLES.classes,
-        confusion=TABLES.confusion,
-        protocols=TABLES.protocols,
     log:
         TABLES.log("collect"),
     conda:
@@ -62,7 +53,7 @@ rule collect:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=INPUTS.collected["rows"],
-        costs=INPUTS.collected["costs"],
+        rows=param("collect", "rows"),
+        costs=param("collect", "costs"),
     script:
         "../scripts/collect.py"

@@ -3,11 +3,9 @@
 
 rule train:
     input:
-        unpack(learning),
+        inputs_of("train"),
     output:
-        learner=TASK.learner,
-        metadata=layout.record_of(TASK.learner),
-        losses=TASK.losses,
+        **TASK.outputs(),
     log:
         TASK.job("train").log,
     benchmark:
@@ -26,9 +24,9 @@ rule train:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=spec_of,
-        images=images_of,
-        names=lambda w: INPUTS.of(run_of(w)).backbones,
+        spec=param("train", "spec"),
+        images=param("train", "images"),
+        names=param("train", "names"),
     message:
         "learn task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:
@@ -37,11 +35,9 @@ rule train:
 
 rule distil:
     input:
-        unpack(learning),
+        inputs_of("distil"),
     output:
-        learner=TASK.learner,
-        metadata=layout.record_of(TASK.learner),
-        losses=TASK.losses,
+        **TASK.outputs(),
     log:
         TASK.job("distil").log,
     benchmark:
@@ -60,12 +56,10 @@ rule distil:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=spec_of,
-        images=images_of,
-        teacher_spec=lambda w: specification(
-            GRID, GRID.teacher_of(run_of(w)), int(w.task)
-        ).to_json(),
-        names=lambda w: INPUTS.of(run_of(w)).backbones,
+        spec=param("distil", "spec"),
+        images=param("distil", "images"),
+        teacher_spec=param("distil", "teacher_spec"),
+        names=param("distil", "names"),
     message:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:

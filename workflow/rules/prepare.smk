@@ -20,20 +20,16 @@ rule fetch_dataset:
         mem_mb=2000,
         runtime=60,
     params:
-        source=lambda w: INPUTS.sources[w.prepared]["source"],
+        source=param("fetch_dataset", "source"),
     script:
         "../scripts/fetch_dataset.py"
 
 
 rule prepare_dataset:
     input:
-        unpack(lambda w: tracked(told(INPUTS.source)(w.prepared))),
+        inputs_of("prepare_dataset"),
     output:
-        manifest=PACKED.manifest,
-        train_pixels=PACKED.pixels("train"),
-        train_index=PACKED.index("train"),
-        test_pixels=PACKED.pixels("test"),
-        test_index=PACKED.index("test"),
+        **PACKED.outputs(),
     log:
         PACKED.job("prepare_dataset").log,
     conda:
@@ -43,19 +39,18 @@ rule prepare_dataset:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        format=FORMAT,
-        source=lambda w: INPUTS.sources[w.prepared],
-        contents=lambda w: told(INPUTS.source_contents)(w.prepared),
+        format=param("prepare_dataset", "format"),
+        source=param("prepare_dataset", "source"),
+        contents=param("prepare_dataset", "contents"),
     script:
         "../scripts/prepare_dataset.py"
 
 
 rule fetch_backbone:
     input:
-        files=lambda w: [ancient(f) for f in INPUTS.backbone_files(w.fetched)],
+        inputs_of("fetch_backbone"),
     output:
-        weights=BACKBONE,
-        metadata=layout.record_of(BACKBONE),
+        **layout.artifact("weights", layout.backbone("{fetched}")),
     log:
         layout.fetching("{fetched}").log,
     conda:
@@ -65,7 +60,7 @@ rule fetch_backbone:
         mem_mb=4000,
         runtime=60,
     params:
-        source=lambda w: INPUTS.backbones[w.fetched],
-        contents=lambda w: told(INPUTS.backbone_contents)(w.fetched),
+        source=param("fetch_backbone", "source"),
+        contents=param("fetch_backbone", "contents"),
     script:
         "../scripts/fetch_backbone.py"

@@ -9,21 +9,9 @@ localrules:
 
 rule plot:
     input:
-        curves=TABLES.curves,
-        results=TABLES.results,
-        protocols=TABLES.protocols,
-        cost=TABLES.cost,
-        cost_record=TABLES.record("cost"),
-        intervals=TABLES.intervals,
-        summary_record=TABLES.record("summary"),
-        runs=lambda w: INPUTS.evaluations(w.dataset),
+        inputs_of("plot"),
     output:
-        **{
-            f"{figure}_{image}": REPORT.figure(figure, "{dataset}", image)
-            for figure in layout.FIGURES
-            for image in layout.IMAGES
-            if image != "svg"
-        },
+        **without(REPORT.plotted("{dataset}"), *layout.FIGURES),
         accuracy=report(
             REPORT.figure("accuracy", "{dataset}", "svg"),
             caption="../report/accuracy.rst",
@@ -48,7 +36,6 @@ rule plot:
             category="Figures",
             labels={"figure": "cost against accuracy", "dataset": "{dataset}"},
         ),
-        record=REPORT.plotting("{dataset}").record,
     log:
         REPORT.plotting("{dataset}").log,
     conda:
@@ -64,13 +51,9 @@ rule plot:
 # Of a dataset that the grid has with few labels and with more, over all of its variants.
 rule label_efficiency:
     input:
-        results=TABLES.results,
-        protocols=TABLES.protocols,
-        intervals=TABLES.intervals,
-        summary_record=TABLES.record("summary"),
-        runs=INPUTS.collected["results"],
+        inputs_of("label_efficiency"),
     output:
-        **{k: v for k, v in REPORT.label_efficiency("{dataset}").items() if k != "svg"},
+        **without(REPORT.label_efficiency("{dataset}"), "svg"),
         svg=report(
             REPORT.label_efficiency("{dataset}")["svg"],
             caption="../report/label_efficiency.rst",
@@ -86,25 +69,16 @@ rule label_efficiency:
         mem_mb=2000,
         runtime=10,
     params:
-        levels=lambda w: INPUTS.levels[w.dataset],
+        levels=param("label_efficiency", "levels"),
     script:
         "../scripts/label_efficiency.py"
 
 
 rule page:
     input:
-        **INPUTS.deployment(figures=True),
-        **INPUTS.label_efficiency(),
-        results=TABLES.results,
-        cost=TABLES.cost,
-        classes=TABLES.classes,
-        cost_record=TABLES.record("cost"),
-        intervals=TABLES.intervals,
-        contrasts=TABLES.contrasts,
-        summary_record=TABLES.record("summary"),
-        protocols=TABLES.protocols,
-        runs=INPUTS.collected["results"],
+        inputs_of("page"),
     output:
+        **without(REPORT.paged(), "page", "configuration"),
         page=report(
             REPORT.page,
             caption="../report/page.rst",
@@ -117,7 +91,6 @@ rule page:
             category="Runs, configuration and provenance",
             labels={"page": "resolved configuration"},
         ),
-        record=TABLES.record("page"),
     log:
         TABLES.log("page"),
     conda:
@@ -127,7 +100,7 @@ rule page:
         mem_mb=1000,
         runtime=10,
     params:
-        configuration=in_use(GRID),
-        shown=INPUTS.shown(),
+        configuration=param("page", "configuration"),
+        shown=param("page", "shown"),
     script:
         "../scripts/page.py"

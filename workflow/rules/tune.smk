@@ -1,9 +1,6 @@
 # `snakemake tuned`: what `tune` asks for, tried on validation images.
 
-from cdl.tuning.trials import results_of_kept
-
 TUNING = GRID.layout.tuning
-asked = told(GRID.asked)
 
 
 localrules:
@@ -14,10 +11,9 @@ localrules:
 # A trial after its first tasks.
 rule evaluate_trial:
     input:
-        unpack(lambda w: tracked(INPUTS.evaluation(run_of(w), GRID.first_tasks))),
+        inputs_of("evaluate_trial"),
     output:
-        results=RUN.first.record,
-        predictions=RUN.first_predictions,
+        **RUN.first_outputs(),
     log:
         RUN.first.log,
     benchmark:
@@ -31,18 +27,18 @@ rule evaluate_trial:
         runtime=growing(30),
     params:
         states=layout.STATES,
-        spec=spec_of,
-        names=lambda w: INPUTS.of(run_of(w)).test_backbones,
-        query_names=lambda w: [c.backbone for c in INPUTS.of(run_of(w)).test_queries],
-        teacher_query=lambda w: run_of(w).mapped_query,
-        images_per_class=lambda w: GRID.test_images_per_class(w.dataset),
+        spec=param("evaluate_trial", "spec"),
+        names=param("evaluate_trial", "names"),
+        query_names=param("evaluate_trial", "query_names"),
+        teacher_query=param("evaluate_trial", "teacher_query"),
+        images_per_class=param("evaluate_trial", "images_per_class"),
     script:
-        "../scripts/evaluate_trial.py"
+        "../scripts/evaluate.py"
 
 
 checkpoint halve:
     input:
-        results=lambda w: [file for trial in asked() for file in trial["first"]],
+        inputs_of("halve"),
     output:
         kept=TUNING.kept.record,
     log:
@@ -54,20 +50,20 @@ checkpoint halve:
         mem_mb=1000,
         runtime=10,
     params:
-        trials=lambda w: asked(),
-        budget=lambda w: GRID.budget(),
+        trials=param("halve", "trials"),
+        budget=param("halve", "budget"),
     script:
         "../scripts/halve.py"
 
 
 rule tuned:
     input:
-        first=lambda w: [file for trial in asked() for file in trial["first"]],
-        kept=TUNING.kept.record,
-        results=lambda w: results_of_kept(checkpoints.halve.get().output.kept, asked()),
+        inputs_of("tuned"),
+        results=lambda w: results_of_kept(
+            checkpoints.halve.get().output.kept, told(TRIALS.asked)()
+        ),
     output:
-        overlay=TUNING.overlay,
-        trials=TUNING.trials,
+        **without(TUNING.outputs(TRIALS.distillers), "text", "figures"),
         text=report(
             TUNING.text,
             caption="../report/tuned.rst",
@@ -75,7 +71,7 @@ rule tuned:
             labels={"table": "tuned"},
         ),
         figures=report(
-            [TUNING.figure(name) for name in GRID.tuned_distillers],
+            TUNING.outputs(TRIALS.distillers)["figures"],
             caption="../report/tuned.rst",
             category="Figures",
             labels={"figure": "trials"},
@@ -89,7 +85,7 @@ rule tuned:
         mem_mb=2000,
         runtime=10,
     params:
-        trials=lambda w: asked(),
-        budget=lambda w: GRID.budget(),
+        trials=param("tuned", "trials"),
+        budget=param("tuned", "budget"),
     script:
         "../scripts/tuned.py"

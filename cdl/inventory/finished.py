@@ -1,0 +1,46 @@
+"""Tables of the runs that are finished, while others are missing. Nothing is run."""
+
+from typing import Any
+
+from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of
+from cdl.runtime.artifacts import read_json, write_json
+from cdl.study.grid import Grid
+from cdl.study.jobs import Jobs
+from cdl.study.layout import SUMMARIES
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import ReportJobs
+from cdl.tables.published import write_comparison
+from cdl.tables.runs import results_of, write, write_summary
+
+
+def tabulate(grid: Grid) -> list[str]:
+    """Write the summary of finished runs, and each pair beside the papers' numbers.
+
+    Paths are relative to the current folder.
+
+    Returns:
+        Lines for people: which results do not count and why, and where the tables are.
+    """
+    jobs, report = Jobs(LearningJobs(grid)), ReportJobs(grid)
+    state_of, lines = States(jobs), []
+    runs: list[dict[str, Any] | None] = []
+    for job in jobs.of("evaluate"):
+        state = state_of(job)
+        runs.append(read_json(job.records[0].path) if state.name == DONE else None)
+        if state.name == OUTDATED:
+            why = f"{state.what} {state.before}, now {state.now}"
+            lines.append(f"counts as not run: {name_of(job)}: {why}")
+        elif state.name == DAMAGED:
+            lines.append(f"counts as not run: {name_of(job)}: {state.what}")
+    tables = grid.layout.report.partial
+    results, protocols = results_of(report.rows, runs)
+    write(results[results["protocol"] != ""], tables.results)
+    summary = [tables.summary(kind) for kind in SUMMARIES]
+    write_summary(results, *summary)
+    write_json(tables.protocols, protocols, [tables.results, *summary])
+    for name in grid.comparisons:
+        compared = report.compared(name)
+        mine = results[results["run"].isin([row["run"] for row in compared["rows"]])]
+        write_comparison(f"{tables.folder}/{name}", mine, protocols, **compared["published"])
+    n = sum(run is not None for run in runs)
+    return [*lines, f"{n} of {len(runs)} runs are finished; tables: {tables.folder}"]

@@ -1,0 +1,141 @@
+"""Whether a job is done: the one definition behind status, tables and what a run overwrites.
+
+A job is done if all its outputs exist and its record says so: it was made with the values that are
+configured, and from inputs that are done and have not changed since. Records are read once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cdl.data.order import digests, domains_of
+from cdl.runtime.artifacts import first_difference, read_json
+from cdl.runtime.errors import CdlError
+from cdl.study.jobs import Job, Jobs, Record, flat
+
+DONE, OUTDATED, DAMAGED, MISSING = "done", "outdated", "damaged", "missing"
+_EARLIER = {"evaluation": None}  # an entry that records of version 0.2 lack
+Reader = Callable[[str], dict[str, Any]]
+
+
+class State(NamedTuple):
+    """The state of a job.
+
+    Attributes:
+        name: `done`, `outdated`, `damaged` or `missing`.
+        what: of an outdated job the first entry of its record that differs; of a damaged one the
+            sentence that says what is wrong.
+        before: what that entry is.
+        now: what it has to be.
+    """
+
+    name: str
+    what: str = ""
+    before: str = ""
+    now: str = ""
+
+
+class States:
+    """The states of jobs of one list, by the files below the current folder.
+
+    Records are remembered, so a new object is needed after files have changed.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        """Take the list in which the jobs behind an input are found."""
+        self._jobs = jobs
+        self._read: Reader = cache(read_json)
+        self._recorded: dict[Job, State] = {}
+
+    def __call__(self, job: Job) -> State:
+        """Return the state of a job that has a record."""
+        if not all(Path(path).is_file() for path in flat(job.outputs)):
+            return State(MISSING)
+        return self._of_record(job)
+
+    def _of_record(self, job: Job) -> State:
+        """Return what the record of a job says, whatever other outputs exist."""
+        if job not in self._recorded:
+            record = job.records[0]
+            try:
+                self._recorded[job] = self._compared(record)
+            except CdlError as error:
+                self._recorded[job] = State(DAMAGED, str(error))
+            except (KeyError, TypeError, AttributeError) as error:  # made by an earlier version
+                why = f"{record.path} cannot be compared ({error!r}); delete it and run again"
+                self._recorded[job] = State(DAMAGED, why)
+        return self._recorded[job]
+
+    def _compared(self, record: Record) -> State:
+        found = self._read(record.path)
+        return as_configured(record, found) or self._as_made(record, found) or State(DONE)
+
+    def _as_made(self, record: Record, found: Mapping[str, Any]) -> State | None:
+        """Return that a record repeats another fingerprint than an input's, None if it does not."""
+        for entry, sources in record.made_from.items():
+            if (before := _entry(found, entry)) is None:
+                continue
+            now: Any = [self._fingerprint(path) for path in _listed(sources)]
+            now = now if isinstance(sources, list) else now[0]
+            if now != before:
+                return State(OUTDATED, ".".join(entry), _short(before), _short(now))
+        if absent := [path for path in record.data if not Path(path).is_file()]:
+            return State(OUTDATED, "data", "packed", f"without {absent[0]}")
+        if record.data:
+            splits = [self._read(path)["splits"] for path in record.data]
+            if len(splits) > 1:
+                splits[0] = splits[0] | {"unlabelled": splits[1]["train"]}
+            now = digests(splits[0], found.get("classes", []), domains_of(_tasks(found)))
+            if difference := first_difference(found.get("data", {}), now):
+                return State(OUTDATED, f"data.{difference[0]}", *difference[1:])
+        return None
+
+    def _fingerprint(self, path: str) -> str | None:
+        """Return the fingerprint in the record of an input; None if it is not as configured."""
+        job = self._jobs.by_output.get(path)
+        if not Path(path).is_file() or (job and self._of_record(job).name != DONE):
+            return None
+        made = self._read(path)
+        fingerprint: str = made.get("fingerprint") or made["sha256"]
+        return fingerprint
+
+
+def name_of(job: Job) -> str:
+    """Return the name of the run that a job belongs to: its folder below that of all runs."""
+    return "{dataset}/{method}/{learner}/seed{seed}".format(**job.key)
+
+
+def as_configured(record: Record, found: Mapping[str, Any]) -> State | None:
+    """Return what of a record was made with other values than configured, None if nothing was.
+
+    Raises:
+        CdlError: it lacks an entry.
+    """
+    wanted, found = record.says(), {**_EARLIER, **found}
+    if lacking := wanted.keys() - found.keys():
+        raise CdlError(f"{record.path} has no {min(lacking)!r}; delete it and run again")
+    difference = first_difference({key: found[key] for key in wanted}, wanted)
+    return State(OUTDATED, *difference) if difference else None
+
+
+def _tasks(found: Mapping[str, Any]) -> Any:
+    return found["learner"]["stream"]["tasks"]
+
+
+def _entry(found: Any, keys: Iterable[str]) -> Any:
+    """Return a nested entry of a record, None if it lacks it."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _short(value: Any) -> str:
+    """Return fingerprints for people."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return "not as configured" if value is None else str(value)[:12]

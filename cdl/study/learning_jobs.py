@@ -1,0 +1,387 @@
+"""Jobs that prepare data, compute caches, learn, evaluate and deploy, one by one."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from cdl import EVALUATION
+from cdl.data import FORMAT
+from cdl.spec import AligningQueriesSpec, QueriesSpec
+from cdl.study import layout
+from cdl.study.contents import UserFiles
+from cdl.study.grid import Grid
+from cdl.study.inputs import Caches, CacheSpec, Needs, needs
+from cdl.study.jobs import Job, MadeFrom, Paths, Record
+from cdl.study.layout import JobFiles, RunFiles, record_of
+from cdl.study.runs import Run
+from cdl.study.specifications import specification
+
+
+class LearningJobs:
+    """The jobs up to the evaluation and the export of all runs of a grid.
+
+    Attributes:
+        grid: of the runs.
+        queries: caches of queries by the name of their folder.
+        targets: caches of targets by their folder, by task, and a run that reads them.
+        user: files of the user that data and backbones are made from.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        """Find out what the runs of a grid need."""
+        self.grid = grid
+        self._needs = {run.folder: needs(grid, run) for run in grid.runs}
+        self._specification = lru_cache(None)(partial(specification, grid))
+        found = list(self._needs.values())
+        self.queries = {Path(c.folder).name: c for need in found for c in need.all_queries}
+        self.targets: dict[str, tuple[Caches, Run]] = {
+            caches[0].folder: (caches, run) for run in grid.runs if (caches := self.of(run).targets)
+        }
+        data = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
+        for name in grid.datasets:
+            if (further := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
+                data[Path(further.folder).name] = source
+        used = sorted({name for run in grid.runs for name in run.backbones})
+        backbones = {grid.backbone_name(name): grid.backbone_source(name) for name in used}
+        self.user = UserFiles(data, backbones)
+
+    def of(self, run: Run) -> Needs:
+        """Return what the jobs of a run read."""
+        return self._needs[run.folder]
+
+    def __iter__(self) -> Iterator[Job]:
+        """Yield the jobs, those first that others wait for."""
+        for name in self.user.data:
+            yield from self._data(name)
+        yield from map(self._backbone, self.user.backbones)
+        shared: set[tuple[str, int | str]] = set()  # by several runs, yielded for the first one
+        for run in self.grid.runs:
+            yield from self._caches(run, shared)
+            yield from (self._task(run, task) for task in range(run.n_tasks))
+            yield self.evaluation(run)
+        yield from map(self._deployment, self.grid.deployed)
+
+    def _caches(self, run: Run, known: set[tuple[str, int | str]]) -> Iterator[Job]:
+        """Yield the jobs of the caches that a run reads and that are not known; add them."""
+        need = self.of(run)
+        parts: list[tuple[CacheSpec, int | str]]
+        parts = [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
+        parts += [(own, "test") for own in need.test_queries]
+        for own, part in parts:
+            if (own.folder, part) not in known:
+                known.add((own.folder, part))
+                yield self._test_queries(own) if part == "test" else self._queries(own, int(part))
+        for task, own in enumerate(need.targets):
+            if (own.folder, task) not in known:
+                known.add((own.folder, task))
+                yield self._targets(own, task)
+
+    def _data(self, prepared: str) -> Iterator[Job]:
+        """Yield the jobs that fetch a published source and pack its images."""
+        packed, key = layout.packed(prepared), {"prepared": prepared}
+        user, source = self.user, self.user.data[prepared]
+        if published := "root" in source["source"]:
+            yield Job(
+                rule="fetch_dataset",
+                key=key,
+                outputs={"record": packed.fetched},
+                records=(Record(packed.fetched),),
+                files=packed.job("fetch_dataset"),
+                given=lambda: {"source": source["source"]},
+            )
+
+        def reads() -> Paths:
+            if published:
+                return {"record": packed.fetched}
+            if source["source"]["name"] == "folder":  # it may hold too many images to name
+                return {}
+            return {"files": [str(file) for file in user.of_data(prepared)]}
+
+        outputs = packed.outputs()
+        yield Job(
+            rule="prepare_dataset",
+            key=key,
+            outputs=dict(outputs),
+            records=(Record(outputs.pop("manifest"), tuple(outputs.values())),),
+            files=packed.job("prepare_dataset"),
+            reads=reads,
+            given=lambda: {
+                "format": FORMAT,
+                "source": source,
+                "contents": user.data_digest(prepared),
+            },
+        )
+
+    def _backbone(self, name: str) -> Job:
+        path, user = layout.backbone(name), self.user
+        return Job(
+            rule="fetch_backbone",
+            key={"fetched": name},
+            outputs=dict(layout.artifact("weights", path)),
+            records=(Record(record_of(path), (path,)),),
+            files=layout.fetching(name),
+            reads=lambda: {"files": list(map(str, user.of_backbone(name)))},
+            given=lambda: {"source": user.backbones[name], "contents": user.backbone_digest(name)},
+        )
+
+    def _queries(self, cache: CacheSpec, task: int) -> Job:
+        """Return the job that computes the queries of a task's training images."""
+        cache = self.queries[Path(cache.folder).name]
+        prepared, spec = self.grid.packed_name(cache.dataset), cache.spec
+        assert isinstance(spec, QueriesSpec | AligningQueriesSpec), "of training images"
+        return self._cache(
+            "queries",
+            {"queried": Path(cache.folder).name, "task": str(task)},
+            cache,
+            layout.artifact("queries", layout.cached(cache.folder, task)),
+            layout.caching(cache.folder, task),
+            lambda: self._computing_queries(cache, "train"),
+            lambda: {
+                "spec": cache.spec.to_json(),
+                "images": self.user.images_digest(prepared, spec.stream, task),
+            },
+        )
+
+    def _test_queries(self, cache: CacheSpec) -> Job:
+        cache = self.queries[Path(cache.folder).name]
+        return self._cache(
+            "test_queries",
+            {"queried": Path(cache.folder).name},
+            cache,
+            layout.artifact("queries", layout.cached(cache.folder, "test")),
+            layout.caching(cache.folder, "test"),
+            lambda: self._computing_queries(cache, "test"),
+            lambda: {"spec": cache.spec.to_json()},
+        )
+
+    def _targets(self, cache: CacheSpec, task: int) -> Job:
+        """Return the job that computes a teacher's logits for a task's training images."""
+        cache = self.targets[cache.folder][0][task]
+        teacher = cache.teacher
+        assert teacher is not None, "targets are those of a teacher"
+        files = RunFiles(cache.folder).task(task)
+        return self._cache(
+            "teacher_targets",
+            key_of(teacher) | {"task": str(task)},
+            cache,
+            layout.artifact("targets", files.targets),
+            files.job("teacher_targets"),
+            lambda: self._computing_targets(teacher, task),
+            lambda: {
+                "spec": cache.spec.to_json(),
+                "images": self._images(teacher, task),
+            },
+            {("inputs", "teacher"): record_of(files.learner)},
+        )
+
+    def _cache(
+        self,
+        rule: str,
+        key: dict[str, str],
+        cache: CacheSpec,
+        outputs: dict[str, str],
+        files: JobFiles,
+        reads: Any,
+        given: Any,
+        made_from: MadeFrom | None = None,
+    ) -> Job:
+        path, metadata = outputs.values()
+        record = Record(metadata, (path,), lambda: {"spec": cache.spec.to_json()}, made_from or {})
+        alike = (cache.dataset, cache.backbone)
+        return Job(rule, key, dict(outputs), (record,), files, reads, given, True, alike)
+
+    def _task(self, run: Run, task: int) -> Job:
+        """Return the job that learns a task."""
+        grid, need, teacher = self.grid, self.of(run), self.grid.teacher_of(run)
+        files = grid.files(run).task(task)
+
+        def given() -> dict[str, Any]:
+            params = {
+                "spec": self._specification(run, task).to_json(),
+                "images": self._images(run, task),
+                "names": need.backbones,
+            }
+            if teacher is not None:
+                params["teacher_spec"] = self._specification(teacher, task).to_json()
+            return params
+
+        made_from: MadeFrom = {
+            ("inputs", "backbones", name): record_of(grid.backbone(name)) for name in run.backbones
+        }
+        if task:
+            made_from["inputs", "previous"] = record_of(grid.files(run).task(task - 1).learner)
+        if teacher is not None:
+            made_from["inputs", "teacher"] = record_of(grid.files(teacher).task(task).learner)
+        outputs = files.outputs()
+        record = Record(
+            outputs["metadata"],
+            (outputs["learner"], outputs["losses"]),
+            lambda: {"task": task, "learner": self._specification(run, task).to_json()},
+            made_from,
+        )
+        return Job(
+            rule=run.rule,
+            key=key_of(run) | {"task": str(task)},
+            outputs=dict(outputs),
+            records=(record,),
+            files=files.job(run.rule),
+            reads=lambda: self._learning(run, task),
+            given=given,
+            measured=True,
+            alike=_alike(run),
+        )
+
+    def evaluation(self, run: Run, first_tasks: int | None = None) -> Job:
+        """Return the job that evaluates a run after all its tasks.
+
+        Args:
+            run: of the grid.
+            first_tasks: how many tasks a trial has learnt when `evaluate_trial` evaluates it.
+        """
+        grid, need, files = self.grid, self.of(run), self.grid.files(run)
+        tasks = [files.task(task) for task in range(first_tasks or run.n_tasks)]
+        outputs = files.first_outputs() if first_tasks else files.outputs()
+        n, spec = grid.test_images_per_class(run.dataset), self._specification(run, None)
+        further = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
+        revision = {} if first_tasks else {"evaluation": EVALUATION}
+        record = Record(
+            outputs["results"],
+            (outputs["predictions"],),
+            lambda: {**revision, "learner": spec.to_json(), "test_images_per_class": n},
+            {("checkpoints",): [record_of(task.learner) for task in tasks]},
+            (grid.packed(run.dataset).manifest, *([further.manifest] if further else [])),
+        )
+        return Job(
+            rule="evaluate_trial" if first_tasks else "evaluate",
+            key=key_of(run),
+            outputs=dict(outputs),
+            records=(record,),
+            files=files.first if first_tasks else files.evaluation,
+            reads=lambda: track_sidecars(
+                {
+                    "data": grid.packed(run.dataset).split("test"),
+                    "backbones": [grid.backbone(name) for name in need.test_backbones],
+                    "queries": [layout.cached(cache.folder, "test") for cache in need.test_queries],
+                    "checkpoints": [task.learner for task in tasks],
+                }
+            ),
+            given=lambda: {
+                "spec": spec.to_json(),
+                "names": need.test_backbones,
+                "query_names": [cache.backbone for cache in need.test_queries],
+                "teacher_query": run.mapped_query,
+                "images_per_class": n,
+                **({} if first_tasks else {"revision": EVALUATION}),
+            },
+            measured=True,
+            alike=_alike(run),
+        )
+
+    def _deployment(self, run: Run) -> Job:
+        """Return the job that exports a run and compares the export with the evaluation."""
+        grid, files, made = self.grid, self.grid.files(run), self.grid.deployed_files(run)
+        packed, last = grid.packed(run.dataset), run.n_tasks - 1
+        teacher = grid.teacher_of(run)
+        named = {run.backbone, run.query if run.prompts.needs_query else run.backbone}
+        inputs: Paths = {
+            "results": files.results,
+            "predictions": files.predictions,
+            "learner": files.task(last).learner,
+            "backbones": [grid.backbone(name) for name in sorted(named)],
+            "data": [packed.manifest, *packed.split("test")[1:], *packed.split("train")[1:]],
+        }
+        if teacher is not None and run.distils.maps_prompts:
+            inputs["teacher"] = record_of(grid.files(teacher).task(last).learner)
+        models = tuple(made.model(weights) for weights in layout.WEIGHTS)
+        return Job(
+            rule="deploy",
+            key=key_of(run),
+            outputs=made.outputs(),
+            records=(Record(made.job.record, models),),
+            files=made.job,
+            reads=lambda: track_sidecars(inputs),
+            given=lambda: {"int8": grid.config["deploy"]["int8"]},
+        )
+
+    def _images(self, run: Run, task: int) -> str:
+        """Return a digest of a task's images in a user's source."""
+        stream = self._specification(run, task).stream
+        return self.user.images_digest(self.grid.packed_name(run.dataset), stream, task)
+
+    def _computing_queries(self, cache: CacheSpec, split: str) -> Paths:
+        """Return what the queries of a split are computed from."""
+        inputs: Paths = {
+            "data": self.grid.packed(cache.dataset).split(split),
+            "backbone": self.grid.backbone(cache.backbone),
+        }
+        return track_sidecars(
+            inputs | self._further(cache.dataset, cache.views.unlabelled is not None)
+        )
+
+    def _computing_targets(self, run: Run, task: int) -> Paths:
+        """Return what a teacher's targets of a task are computed from."""
+        files = self.grid.files(run)
+        caches, student = self.targets[files.folder]
+        inputs: Paths = {
+            "data": self.grid.packed(run.dataset).split("train"),
+            "backbone": self.grid.backbone(run.backbone),
+            "teacher": files.task(task).learner,
+        }
+        queries = self.of(student).target_queries
+        if queries:
+            inputs["queries"] = layout.cached(queries[task].folder, task)
+        seen = caches[task].views.unlabelled is not None
+        return track_sidecars(inputs | self._further(student.dataset, seen))
+
+    def _learning(self, run: Run, task: int) -> Paths:
+        """Return what one task of a run is learnt from; only what is needed is named."""
+        need, teacher = self.of(run), self.grid.teacher_of(run)
+        inputs: Paths = {
+            "data": self.grid.packed(run.dataset).split("train"),
+            "backbones": [self.grid.backbone(name) for name in need.backbones],
+        }
+        if task:
+            inputs["previous"] = self.grid.files(run).task(task - 1).learner
+        if need.teacher and teacher:
+            inputs["teacher"] = self.grid.files(teacher).task(task).learner
+        for name, caches in (("queries", need.queries), ("teacher_queries", need.teacher_queries)):
+            if caches:
+                inputs[name] = layout.cached(caches[task].folder, task)
+        if need.aligning:
+            inputs["aligning"] = [layout.cached(c[task].folder, task) for c in need.aligning]
+        if need.targets:
+            inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
+        seen = "unlabelled" in self.grid.dataset(run)
+        return track_sidecars(inputs | self._further(run.dataset, seen))
+
+    def _further(self, dataset: str, seen: bool) -> Paths:
+        """Return the packed further images of a dataset where a job reads them."""
+        files = self.grid.unlabelled(dataset) if seen else None
+        return {} if files is None else {"unlabelled": files.split("train")}
+
+
+def key_of(run: Run) -> dict[str, str]:
+    """Return the wildcards of a run."""
+    return {
+        "dataset": run.dataset,
+        "method": run.method.label,
+        "learner": run.learner,
+        "seed": str(run.seed),
+    }
+
+
+def _alike(run: Run) -> tuple[str, ...]:
+    return (run.dataset, run.role, run.method.label, run.distiller.label)
+
+
+def track_sidecars(inputs: Mapping[str, str | list[str]]) -> Paths:
+    """Add the `records` that tell whether the large files among some inputs have changed.
+
+    The record of a tensor file is the JSON beside it, that of packed data the manifest, which is
+    named already. Both name a sha256, so touching or damaging a large file is no reason to run
+    anything again: the job that opens it compares.
+    """
+    lists = [[v] if isinstance(v, str) else v for v in inputs.values()]
+    tensors = [path for paths in lists for path in paths if path.endswith(".safetensors")]
+    return {**inputs, "records": [record_of(path) for path in tensors]}

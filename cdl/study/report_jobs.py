@@ -1,0 +1,285 @@
+"""Jobs that make tables, figures and the page of finished runs."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cdl.study import layout
+from cdl.study.grid import Grid
+from cdl.study.jobs import Job, Jobs, Paths, Record
+from cdl.study.layout import JobFiles, record_of
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.runs import Run
+from cdl.study.specifications import in_use, label_levels, published, row
+
+
+class ReportJobs:
+    """The jobs behind the evaluations and exports of all runs of a grid.
+
+    Attributes:
+        grid: of the runs.
+        levels: of labels, of every dataset that has several, see `label_levels`.
+        deployed: datasets that have a figure of deployment.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.levels = grid, label_levels(grid)
+        self.deployed = list(dict.fromkeys(run.dataset for run in grid.deployed))
+        self._report, self._tables = grid.layout.report, grid.layout.report.tables
+
+    def __iter__(self) -> Iterator[Job]:
+        """Yield the jobs, those first that others wait for."""
+        yield self._collect()
+        yield self._tabulate()
+        yield from map(self._compare, self.grid.comparisons)
+        yield from map(self._plot, self.grid.datasets)
+        yield from map(self._label_efficiency, self.levels)
+        if self.grid.deployed:
+            yield self._measure()
+            yield self._show_deployment()
+        yield self._page()
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Columns that identify each run in the tables, see `row`."""
+        return [row(self.grid, run) for run in self.grid.runs]
+
+    def compared(self, name: str) -> dict[str, Any]:
+        """Return rows of the runs of a table, and what the papers call them."""
+        compared = self.grid.comparisons[name]
+        runs = self.grid.runs_of(*compared)
+        return {
+            "rows": [row(self.grid, run) for run in runs],
+            "published": published(self.grid, *compared),
+        }
+
+    def results(self, runs: list[Run]) -> list[str]:
+        """Return the results of runs."""
+        return [self.grid.files(run).results for run in runs]
+
+    def predictions(self, runs: list[Run]) -> list[str]:
+        """Return the predictions of runs."""
+        return [self.grid.files(run).predictions for run in runs]
+
+    def _collect(self) -> Job:
+        runs, tables = self.grid.runs, self._tables
+        tasks = [
+            [(run, self.grid.files(run).task(task)) for task in range(run.n_tasks)] for run in runs
+        ]
+        costs = [[task.job(run.rule).benchmark for run, task in own] for own in tasks]
+        outputs = tables.collected()
+        whose = [outputs[name] for name in ("results", "curves", "classes", "confusion")]
+        return Job(
+            rule="collect",
+            key={},
+            outputs=dict(outputs),
+            records=(
+                Record(tables.protocols, tuple(whose)),
+                Record(outputs["cost_record"], (outputs["cost"], outputs["cost_text"])),
+            ),
+            files=JobFiles(tables.log("collect").removesuffix(".log")),
+            reads=lambda: {
+                "results": self.results(runs),
+                "predictions": self.predictions(runs),
+                "costs": [path for own in costs for path in own],
+                "logs": self._logs(),
+                "tasks": [record_of(task.learner) for own in tasks for _, task in own],
+            },
+            given=lambda: {"rows": self.rows, "costs": costs},
+        )
+
+    def _logs(self) -> list[str]:
+        """Return the logs of tasks, which tell what each job measured.
+
+        A finished task whose log was deleted is not learnt again for it.
+        """
+        found = []
+        for run in self.grid.runs:
+            for task in map(self.grid.files(run).task, range(run.n_tasks)):
+                log = task.job(run.rule).log
+                if Path(log).exists() or not Path(task.learner).exists():
+                    found.append(log)
+        return found
+
+    def _tabulate(self) -> Job:
+        runs, tables, outputs = self.grid.runs, self._tables, self._tables.summarised()
+        return Job(
+            rule="tabulate",
+            key={},
+            outputs=dict(outputs),
+            records=(_vouching(outputs),),
+            files=JobFiles(tables.log("tabulate").removesuffix(".log")),
+            reads=lambda: {
+                "results": tables.results,
+                "protocols": tables.protocols,
+                "runs": self.results(runs),
+                "predictions": self.predictions(runs),
+            },
+        )
+
+    def _compare(self, name: str) -> Job:
+        """Return the job of one dataset and pair, of its own runs only."""
+        runs = self.grid.runs_of(*self.grid.comparisons[name])
+        outputs = self._tables.compared(name)
+        return Job(
+            rule="compare",
+            key={"comparison": name},
+            outputs=dict(outputs),
+            records=(_vouching(outputs, "json"),),
+            files=JobFiles(self._tables.log(name).removesuffix(".log")),
+            reads=lambda: {"results": self.results(runs)},
+            given=lambda: self.compared(name),
+        )
+
+    def _plot(self, dataset: str) -> Job:
+        runs, tables = self.grid.runs_on(dataset), self._tables
+        outputs = self._report.plotted(dataset)
+        return Job(
+            rule="plot",
+            key={"dataset": dataset},
+            outputs=dict(outputs),
+            records=(_vouching(outputs),),
+            files=self._report.plotting(dataset),
+            reads=lambda: {
+                "curves": tables.curves,
+                **self._cells(),
+                "cost": tables.cost,
+                "cost_record": tables.record("cost"),
+                "runs": self.results(runs) + self.predictions(runs),
+            },
+        )
+
+    def _label_efficiency(self, dataset: str) -> Job:
+        """Return the job over all variants of a dataset with few labels and with more."""
+        outputs = self._report.label_efficiency(dataset)
+        return Job(
+            rule="label_efficiency",
+            key={"dataset": dataset},
+            outputs=dict(outputs),
+            records=(_vouching(outputs),),
+            files=JobFiles(outputs["record"].removesuffix(".json")),
+            reads=lambda: {**self._cells(), "runs": self.results(self.grid.runs)},
+            given=lambda: {"levels": self.levels[dataset]},
+        )
+
+    def _measure(self) -> Job:
+        """Return the job that times the exported students side by side."""
+        made = [self.grid.deployed_files(run) for run in self.grid.deployed]
+        records, outputs = [files.job.record for files in made], self._tables.measured()
+        both = [(files, weights) for files in made for weights in layout.WEIGHTS]
+
+        def rows() -> list[dict[str, Any]]:
+            pairs = zip(self.grid.deployed, made, strict=True)
+            return [row(self.grid, run) | {"deployed": files.folder} for run, files in pairs]
+
+        return Job(
+            rule="measure",
+            key={},
+            outputs=dict(outputs),
+            records=(_vouching(outputs),),
+            files=JobFiles(self._tables.log("deployment").removesuffix(".log")),
+            reads=lambda: {
+                "records": records,
+                "models": [files.model(weights) for files, weights in both],
+                "about": [path for files, weights in both for path in files.about(weights)],
+            },
+            given=lambda: {
+                "records": records,
+                "rows": rows(),
+                "rounds": self.grid.config["deploy"]["rounds"],
+            },
+        )
+
+    def _show_deployment(self) -> Job:
+        outputs = self._report.shown_deployment(self.deployed)
+        vouched = (outputs["md"], *outputs["figures"])
+        return Job(
+            rule="show_deployment",
+            key={},
+            outputs=outputs,
+            records=(Record(outputs["record"], vouched),),
+            files=self._report.deployment,
+            reads=self._measured,
+            given=lambda: {"datasets": self.deployed},
+        )
+
+    def _page(self) -> Job:
+        grid, tables, outputs = self.grid, self._tables, self._report.paged()
+        used = sorted({name for run in grid.runs for name in run.backbones})
+        files = {run: grid.files(run) for run in grid.runs}
+        shown = {
+            "data": {name: grid.packed(name).manifest for name in grid.datasets},
+            "backbones": {name: record_of(grid.backbone(name)) for name in used},
+            "weights": {name: grid.backbone(name) for name in used},
+        }
+
+        def reads() -> Paths:
+            figures = self._report.deployment_figures(self.deployed)
+            return {
+                **self._measured(),
+                **({"deployment_figures": figures} if figures else {}),
+                **self._shown_levels(),
+                **self._cells(),
+                "contrasts": tables.contrasts,
+                "cost": tables.cost,
+                "classes": tables.classes,
+                "cost_record": tables.record("cost"),
+                "runs": self.results(grid.runs),
+                **{name: list(paths.values()) for name, paths in shown.items()},
+            }
+
+        def given() -> dict[str, Any]:
+            runs = {
+                own.folder: {
+                    "results": own.results,
+                    "files": own.described(run.n_tasks, run.rule),
+                }
+                for run, own in files.items()
+            }
+            return {"configuration": in_use(grid), "shown": {"runs": runs, **shown}}
+
+        return Job(
+            rule="page",
+            key={},
+            outputs=dict(outputs),
+            records=(_vouching(outputs),),
+            files=JobFiles(tables.log("page").removesuffix(".log")),
+            reads=reads,
+            given=given,
+        )
+
+    def _cells(self) -> Paths:
+        """Return the tables of runs and of their means with intervals, and their records."""
+        tables = self._tables
+        return {
+            "results": tables.results,
+            "protocols": tables.protocols,
+            "intervals": tables.intervals,
+            "summary_record": tables.record("summary"),
+        }
+
+    def _measured(self) -> Paths:
+        """Return the table of deployment and its record; nothing if nothing is deployed."""
+        if not self.grid.deployed:
+            return {}
+        made = self._tables.measured()
+        return {"deployment": made["csv"], "deployment_record": made["record"]}
+
+    def _shown_levels(self) -> Paths:
+        """Return what the page shows of datasets at several levels of labels; nothing without."""
+        found = [self._report.label_efficiency(dataset) for dataset in self.levels]
+        kinds = {"tables": "csv", "figures": "svg", "records": "record"}
+        named = {f"efficiency_{k}": [f[kind] for f in found] for k, kind in kinds.items()}
+        return dict(named) if found else {}
+
+
+def study_jobs(grid: Grid) -> Jobs:
+    """Return all jobs of a configuration but those of its trials."""
+    return Jobs([*LearningJobs(grid), *ReportJobs(grid)])
+
+
+def _vouching(outputs: dict[str, str], record: str = "record") -> Record:
+    """Return the record among outputs that vouches for the others."""
+    others = tuple(path for name, path in outputs.items() if name != record)
+    return Record(outputs[record], others)

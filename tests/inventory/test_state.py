@@ -1,0 +1,71 @@
+"""One definition of done: what status shows, what tables count, and why not."""
+
+from pathlib import Path
+
+import pytest
+from lab import make_grid
+
+from cdl.inventory.state import DAMAGED, DONE, MISSING, OUTDATED, States
+from cdl.inventory.status import report
+from cdl.study.jobs import Jobs
+from cdl.study.learning_jobs import LearningJobs
+
+LEARNERS = ("teacher", "student", "kd", "cdl_prompt")
+
+
+@pytest.fixture
+def here(copied, monkeypatch):
+    monkeypatch.chdir(copied)
+
+
+def evaluations(changes):
+    """The state of the evaluation of each learner."""
+    jobs = Jobs(LearningJobs(make_grid(changes)))
+    state_of = States(jobs)
+    return {job.key["learner"].split("-")[0]: state_of(job) for job in jobs.of("evaluate")}
+
+
+def path_of(rule, learner, name, task=None):
+    """A file of a job of the finished configuration."""
+    jobs = Jobs(LearningJobs(make_grid({})))
+    return next(
+        Path(job.outputs[name])
+        for job in jobs.of(rule)
+        if job.key["learner"].startswith(learner) and job.key.get("task") == task
+    )
+
+
+def test_a_finished_run_is_done(here):
+    assert evaluations({}) == dict.fromkeys(LEARNERS, (DONE, "", "", ""))
+
+
+def test_students_of_a_teacher_with_other_values_are_outdated(here):
+    changes = {"training": {"teacher": {"epochs": 2}}}
+    found = evaluations(changes)
+    assert found["teacher"] == (OUTDATED, "learner.training.epochs", "1", "2")
+    assert found["student"].name == DONE
+    for learner in ("kd", "cdl_prompt"):
+        assert (found[learner].name, found[learner].what) == (OUTDATED, "checkpoints")
+    assert report(make_grid(changes), cores=1).cells["done"] == 1
+
+
+def test_a_deleted_checkpoint_is_missing_and_its_evaluation_is_done(here):
+    path_of("distil", "kd", "learner", "1").unlink()
+    assert evaluations({})["kd"].name == DONE
+    status = report(make_grid({}), cores=1)
+    assert (status.cells["done"], status.jobs["missing"]) == (4, 1)
+
+
+def test_deleted_or_damaged_results_are_not_done(here):
+    path_of("evaluate", "kd", "predictions").unlink()
+    results = path_of("evaluate", "student", "results")
+    results.write_text(results.read_text().replace("learner", "learned"))
+    found = evaluations({})
+    assert found["kd"].name == MISSING
+    assert found["student"].name == DAMAGED and str(results) in found["student"].what
+
+
+def test_without_the_packed_data_nothing_is_known_to_fit(here):
+    for manifest in Path("results/data").glob("*/manifest.json"):
+        manifest.unlink()
+    assert {(state.name, state.what) for state in evaluations({}).values()} == {(OUTDATED, "data")}

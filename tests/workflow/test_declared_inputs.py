@@ -1,0 +1,145 @@
+"""The list of jobs has the files of the rules; a job reads no file that it does not declare."""
+
+import json
+import os
+import runpy
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+from lab import make_grid
+from runs import ROOT
+from snakemake.api import SnakemakeApi
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+from cdl.study import layout
+from cdl.study.jobs import flat
+from cdl.study.report_jobs import study_jobs
+from cdl.tuning.trials import Trials, results_of_kept
+
+FEW = {
+    "block": "digits",
+    "variant": "few",
+    "labels": {"per_class": 3},
+    "unlabelled": {"source": {"digits": {}}},
+}
+STUDY = {
+    "datasets": {"digits": {"published": "cifar100"}},
+    "backbones": {"vit_micro": {"published": "vit_base"}, "vit_nano": {"published": "vit_small"}},
+    "grid": {"datasets": ["digits", FEW], "distillers": ["none", "cdl_prompt"]},
+    "deploy": {"runs": ["digits/*/cdl_prompt-*"], "rounds": 1},
+}
+TUNED = {
+    "datasets": {"digits": {"validation": {"per_class": 5}}},
+    "grid": {"distillers": ["fitnets"]},
+    "compute": {"targets": "online"},
+    "tune": {
+        "trials": 2,
+        "first_tasks": 1,
+        "fields": {"training.lr": {"low": 0.001, "high": 0.01}},
+    },
+}
+RESOURCES = {"device": "cpu", "capture": 0, "save_minutes": 1, "limit_gb": 1, "gpu": 0}
+LEARN = {"queries", "test_queries", "teacher_targets", "train", "distil"}
+LEARN |= {"evaluate", "evaluate_trial"}
+BENCHMARK = "s\th:m:s\tmax_rss\tmean_load\tcpu_time\n1.5\t0:00:01\t1\t1\t1\n"
+opened: set[str] = set()
+
+
+class Named(dict):
+    """What a script is given by name, as attributes too."""
+
+    def __getattr__(self, name):
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+
+def note(event, arguments):
+    """Remember what Python opens, or tries to, below `results/` of the current folder."""
+    if event == "open" and isinstance(arguments[0], str | os.PathLike):
+        path = os.path.relpath(os.fspath(arguments[0]))
+        if path.startswith(f"{layout.RESULTS}/"):
+            opened.add(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hook():
+    sys.addaudithook(note)
+
+
+def perform(job, store, folder, script, inputs):
+    """Run a job's script in a folder with its inputs alone; take its files to the store."""
+    for path in flat(inputs):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(store / path, folder / path)
+    own = job.paths
+    for path in own:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    opened.clear()
+    given = SimpleNamespace(
+        input=Named(inputs),
+        output=Named(job.outputs),
+        params=Named(job.params, states=layout.STATES),
+        wildcards=Named(job.key),
+        resources=SimpleNamespace(**(RESOURCES if job.rule in LEARN else {})),
+        log=[job.log],
+        threads=1,
+        config={},
+    )
+    runpy.run_path(str(ROOT / "workflow" / "scripts" / script), {"snakemake": given})
+    others = {path for path in opened - {*flat(inputs), *own} if (store / path).is_file()}
+    assert not others, f"{job.rule} opens what other jobs wrote"
+    if job.benchmark:
+        (folder / job.benchmark).write_text(BENCHMARK)
+    for path in own:
+        (store / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(folder / path, store / path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "n_rules"), [(STUDY, 17), (TUNED, 12)], ids=["study", "tuned"])
+def test_a_job_reads_what_it_declares(changes, n_rules, tmp_path, monkeypatch):
+    grid = make_grid(changes)
+    trials, store, rules = Trials(grid), tmp_path / "store", set()
+    asked = trials.asked() if trials.every else []
+    for i, job in enumerate([*study_jobs(grid), *trials.jobs()]):
+        if all((store / path).exists() for path in job.paths):
+            continue  # a cache that study and trials share
+        if not asked and job.rule in ("halve", "tuned"):
+            continue
+        inputs, script = dict(job.inputs), f"{job.rule}.py"
+        if job.rule == "evaluate_trial":
+            script = "evaluate.py"
+        if job.rule == "tuned":
+            inputs["results"] = results_of_kept(str(store / inputs["kept"]), asked)
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        perform(job, store, folder, script, inputs)
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree(folder)
+        rules.add(job.rule)
+    assert len(rules) == n_rules, rules
+
+
+def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "config.json"
+    config = make_grid(STUDY | {"tune": TUNED["tune"], "datasets": TUNED["datasets"]}).config
+    file.write_text(json.dumps(config))
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(configfiles=[file]),
+            snakefile=ROOT / "Snakefile",
+            workdir=tmp_path,
+        )._workflow
+    for job in workflow.globals["JOBS"]:
+        rule = workflow.get_rule(job.rule)
+        outputs, _ = rule.expand_output(job.key)
+        assert sorted(map(str, outputs)) == sorted(flat(job.outputs)), job.rule
+        assert list(map(str, rule.expand_log(job.key))) == [job.log]
+        assert str(rule.expand_benchmark(job.key)) == str(job.benchmark)
