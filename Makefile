@@ -27,9 +27,9 @@ check: style
 	$(BIN)/pytest -n $(CORES) --dist loadscope --no-loadscope-reorder -m "not slow" --quiet
 
 style: $(VENV)/ready-test
-	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks docs/*.py
-	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks docs/*.py
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools docs/*.py
+	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools docs/*.py
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
 

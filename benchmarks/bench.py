@@ -21,20 +21,20 @@ from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
-from cdl.learners.factory import TaskContext, build_learner, build_stream, compute_of
-from cdl.learners.learner import Learner
-from cdl.learners.operations import operations
-from cdl.learners.teacher import Teacher
-from cdl.learning import targets
-from cdl.learning.checkpointing import State
-from cdl.learning.loop import train_task
-from cdl.learning.targets import over_test_images, over_views
+from cdl.models.build import TaskContext, build_learner, build_stream, compute_of
+from cdl.models.learner import Learner
+from cdl.models.operations import operations
+from cdl.models.teacher import Teacher
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import Execution
 from cdl.study.configuration import resolve
 from cdl.study.grid import Grid
 from cdl.study.specifications import specification
+from cdl.training import targets
+from cdl.training.checkpointing import State
+from cdl.training.loop import train_task
+from cdl.training.targets import over_test_images, over_views
 
 
 class _Watched:
@@ -71,7 +71,7 @@ class Bench:
             raise CdlError("--clock: cpu counts the CPU seconds of one thread; use wall")
         if self.compute.capture and case.warm_up < 4:
             raise CdlError(
-                f"--warm-up: {case.warm_up}; with --capture give 4 or more, see cdl.learning.step"
+                f"--warm-up: {case.warm_up}; with --capture give 4 or more, see cdl.training.step"
             )
         self.task = range(case.tasks)[case.task]
         random_images(case, self.task, folder)

@@ -30,12 +30,12 @@ from bench import Bench
 from case import Case
 from meter import ceiling, hardware
 
+from cdl.layout import Layout
 from cdl.runtime.artifacts import replacing, write_json
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
-from cdl.study.layout import Layout
 
 ROOT = Path(__file__).parent.parent
 CIFAR100 = Path("data/cifar100")  # train*.parquet and test*.parquet
@@ -99,7 +99,7 @@ def gpu_tests(proof: Proof) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={path}"]
-        command += ["-p", "no:cacheprovider", "tests/learning" if proof.small else "tests"]
+        command += ["-p", "no:cacheprovider", "tests/training" if proof.small else "tests"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise CdlError(f"pytest ends with {done.returncode}: {done.stdout[-500:]}")
@@ -144,7 +144,7 @@ def whole_grid(proof: Proof) -> list[Row]:
 
 def _start_up(proof: Proof) -> float:
     """Return the seconds that a job takes before it learns: imports and the device."""
-    code = "import torch, cdl.learning.task; torch.zeros(1, device={!r})"
+    code = "import torch, cdl.training.task; torch.zeros(1, device={!r})"
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code.format(proof.device)], cwd=ROOT, check=True)
     return time.monotonic() - began

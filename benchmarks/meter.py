@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from cdl.data.batches import Batch
-from cdl.learners.factory import versions
+from cdl.models.build import versions
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 

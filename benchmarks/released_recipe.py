@@ -29,7 +29,7 @@ from cdl.data.batches import Batch
 from cdl.data.packed import Packed
 from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
-from cdl.learners.learner import Learner
+from cdl.models.learner import Learner
 
 
 @contextmanager

@@ -7,7 +7,7 @@ workers make them beside the step: its end-to-end rate is the smaller one of ste
 Columns:
     ms/step: median of the rounds (and their range), per batch; an evaluation's is `--test-batch`.
     img/s: images of a batch by that median.
-    TFLOP/s: operations that the stage carries out (`cdl/learners/operations.py`), by that median.
+    TFLOP/s: operations that the stage carries out (`cdl/models/operations.py`), by that median.
     peak MiB: see `meter.Measured`.
     ratio: img/s over the recipe's for the same stage. Its queries and targets are part of its
         student step, so the caches have none.

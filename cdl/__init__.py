@@ -31,6 +31,6 @@ def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -
     Raises:
         cdl.runtime.errors.CdlError: nothing usable lies there.
     """
-    from cdl.deployment.student import load as found
+    from cdl.deployment.load import load as found
 
     return found(path, task, threads)

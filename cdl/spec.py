@@ -218,7 +218,7 @@ class Training(Part):
     betas: of Adam.
     lr: at the start of a task.
     unlabelled_ratio: images without a label per step, as a multiple of `batch_size`.
-    schedule: see `cdl.learning.loop.learning_rate`.
+    schedule: see `cdl.training.loop.learning_rate`.
     """
 
     batch_size: int
@@ -251,7 +251,7 @@ class Alignment(Part):
     optimizer: `sgd` or `adamw`, with `lr`, `momentum` (of sgd) and `weight_decay`.
     epochs: of the alignment.
     schedule: `cosine` to 0 over the epochs, `lagged_cosine` over iterations, see
-        `cdl.learning.schedules`, or `constant`.
+        `cdl.training.schedules`, or `constant`.
     next_task: the next task goes on from the `aligned` heads or from the `trained` ones.
     """
 
@@ -351,7 +351,7 @@ class LearnerSpec(Part):
     teacher: name of its teacher's backbone; None without a teacher.
     images_per_class: training images; None for all.
     normalization: see `cdl.backbones.frozen`.
-    auxiliary_weight: see `cdl.learners.learner.Learner`.
+    auxiliary_weight: see `cdl.models.learner.Learner`.
     external: numerics by name, of method and distiller from other packages.
     revised: numerics by name, of our own that have changed.
     labels: which images have a label; None for all.

@@ -15,7 +15,10 @@ from cdl.backbones.frozen import Backbone
 from cdl.data.packing import prepare
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(folder) for folder in (HERE, HERE / "conformance", HERE.parent / "benchmarks")]
+sys.path[:0] = [
+    str(folder)
+    for folder in (HERE / "helpers", HERE / "conformance", HERE.parent, HERE.parent / "benchmarks")
+]
 
 
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores

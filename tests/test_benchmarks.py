@@ -23,11 +23,11 @@ from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch
 from cdl.data.views import Views
-from cdl.learners.operations import operations
-from cdl.learning.step import Step
+from cdl.models.operations import operations
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, merge, read, resolve
 from cdl.study.grid import Grid
+from cdl.training.step import Step
 
 TINY = {
     "size": 8,

@@ -15,7 +15,7 @@ import pytest
 import typer
 from snakemake.cli import get_argument_parser
 
-from cdl.cli import TARGETS, app
+from cdl.cli.app import TARGETS, app
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
 

@@ -15,8 +15,8 @@ from torch import nn
 from cdl.backbones.shape import BackboneShape
 from cdl.data.packed import Packed
 from cdl.distillers import DISTILLERS
-from cdl.learners.factory import build
 from cdl.methods import PROMPTS
+from cdl.models.build import build
 from cdl.spec import Distiller, Method
 from cdl.study.configuration import read, resolve
 from cdl.study.grid import Grid

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cdl.data.sources import SOURCES
 from cdl.data.views import Views
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
-from cdl.sources import SOURCES
 from cdl.study.configuration import schema
 
 ROOT = Path(__file__).parents[1]
@@ -20,46 +20,31 @@ CDL = ROOT / "cdl"
 FILES = sorted(CDL.rglob("*.py"))
 
 # what a room may import besides itself: whole rooms, or single files of them
-FACTS = ["sources.__init__", "data.__init__", "methods.__init__", "distillers.__init__"]
+FACTS = ["data.__init__", "data.sources.__init__", "methods.__init__", "distillers.__init__"]
 FACTS += ["runtime.facts"]
-SHARED = ["spec"]  # what every room may import, which imports only what has no torch
+SHARED = ["spec", "layout"]  # what every room may import, which imports only what has no torch
 BELOW = {
-    "warm": [],
     "runtime": [],
-    "sources": ["runtime"],
-    "data": ["runtime", "sources"],
+    "data": ["runtime"],
     "backbones": ["runtime"],
     "methods": ["runtime", "data", "backbones"],
     "prompts": ["methods"],  # its former name
     "distillers": ["runtime", "data", "backbones", "methods"],
-    "learners": ["runtime", "data", "backbones", "methods", "distillers"],
-    "learning": ["runtime", "data", "backbones", "methods", "distillers", "learners"],
-    "evaluation": ["runtime", "data", "backbones", "methods.__init__", "learners", "learning"],
-    "deployment": ["runtime", "sources.decoding", "data", "backbones", "distillers", "learners"]
-    + ["study.layout", FACTS[0]],
-    "continuation": ["runtime", "sources", "data", "distillers.__init__", "methods.__init__"]
-    + ["learning", "evaluation", "deployment", "study.layout"],
-    "demo": ["runtime", "sources.decoding", "deployment", "continuation", "study.layout"],
-    "tables": ["runtime", "data.order", "data.packing", "evaluation.metrics"],
-    "report": ["runtime", "tables", "distillers.__init__"],
+    "models": ["runtime", "data", "backbones", "methods", "distillers"],
+    "training": ["runtime", "data", "backbones", "methods", "distillers", "models"],
+    "evaluation": ["runtime", "data", "backbones", "models", "training"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
-    + ["sources.folder", "data.order"]
+    + ["data.sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures"],
-    "tuning": ["runtime", "study", "tables", "report.style", "distillers.__init__"],
-    "inventory": ["runtime", "sources", "data.__init__", "data.order", "data.packing"]
-    + ["evaluation.metrics", "study", "tables", "report", "tuning"],
-    "commands": [
-        "runtime",
-        "backbones",
-        "deployment",
-        "continuation",
-        "demo",
-        "tables",
-        "report",
-        "study.layout",
-    ],
+    "reporting": ["runtime", "data.order", "data.packing", "distillers.__init__"]
+    + ["evaluation.metrics"],
+    "deployment": ["runtime", "data", "backbones", *FACTS, "models", "training", "evaluation"],
+    "inventory": ["runtime", "data.__init__", "data.order", "data.packing", "data.sources"]
+    + ["evaluation.metrics", "study", "reporting"],
+    "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
+    + ["inventory"],
 }
-ABOVE = {"cli.py", "__main__.py"}  # these may import everything, and nothing imports them
+ABOVE = {"__main__.py"}  # it may import everything, and nothing imports it
 
 
 def name_of(path):
@@ -70,9 +55,13 @@ def name_of(path):
 MODULES = {name_of(path) for path in FILES}
 
 
-def imported(path):
-    """The names that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path, types=True):
+    """The names that a file imports, anywhere in it; without `types`, not for these alone."""
+    tree = ast.parse(path.read_text())
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+    checks = [node for node in checks if ast.unparse(node.test) == "TYPE_CHECKING"]
+    unseen = set() if types else {own for node in checks for own in ast.walk(node)}
+    for node in (node for node in ast.walk(tree) if node not in unseen):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -80,9 +69,9 @@ def imported(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports(path):
-    """The files of cdl that a file imports, anywhere in it."""
-    for name in imported(path):
+def imports(path, types=True):
+    """The files of cdl that a file imports, as `imported`."""
+    for name in imported(path, types):
         top, *parts = name.split(".")
         while top == "cdl" and parts:
             found = {".".join(parts), ".".join([*parts, "__init__"])} & MODULES
@@ -93,7 +82,7 @@ def imports(path):
 
 
 def test_the_rooms_are_those_of_the_table():
-    rooms = {path.parent.name for path in FILES if path.parent != CDL}
+    rooms = {path.relative_to(CDL).parts[0] for path in FILES if path.parent != CDL}
     assert rooms == set(BELOW)
     top = {"__init__.py", *(f"{name}.py" for name in SHARED)} | ABOVE
     assert {path.name for path in FILES if path.parent == CDL} == top
@@ -104,15 +93,32 @@ def test_a_room_imports_only_what_lies_below_it(room):
     allowed = (*BELOW[room], *SHARED, room)
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in (CDL / room).glob("*.py")
+        for path in (CDL / room).rglob("*.py")
         for name in imports(path)
         if not any(name == place or name.startswith(f"{place}.") for place in allowed)
     ]
     assert wrong == []
 
 
+def test_no_file_imports_itself_by_way_of_others():
+    graph = {name_of(path): set(imports(path, types=False)) for path in FILES}
+    done, circles = set(), []
+
+    def visit(name, way):
+        if name in way:
+            circles.append(" -> ".join([*way[way.index(name) :], name]))
+        elif name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*way, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+    assert circles == []
+
+
 def test_what_every_room_may_import_imports_facts_alone():
-    allowed = {"runtime.errors", "methods.__init__", "distillers.__init__"}
+    allowed = {"runtime.errors", *FACTS}
     assert {name for shared in SHARED for name in imports(CDL / f"{shared}.py")} <= allowed
 
 
@@ -120,22 +126,23 @@ def test_imports_inside_functions_and_for_types_are_seen(tmp_path):
     path = tmp_path / "x.py"
     path.write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cdl.methods.base\n"
-        "def f():\n    from cdl.study import layout, runs\n    from cdl import methods, nothing\n"
+        "def f():\n    from cdl.study import grid, runs\n    from cdl import methods, nothing\n"
     )
-    assert set(imports(path)) == {"methods.base", "study.layout", "study.runs", "methods.__init__"}
+    assert set(imports(path)) == {"methods.base", "study.grid", "study.runs", "methods.__init__"}
 
 
 @pytest.mark.parametrize(
-    "package", ["cdl.study", "cdl.tables", "cdl.report", "cdl.inventory", "cdl.methods", "cdl.cli"]
+    "package",
+    ["cdl.study", "cdl.reporting", "cdl.inventory", "cdl.methods", "cdl.cli"],
 )
 def test_planning_and_reporting_need_no_torch(package):
     room = CDL / package.split(".")[1]
     names = [package, "cdl.distillers"]
-    if package in ("cdl.study", "cdl.tables", "cdl.report", "cdl.inventory"):
+    if package in ("cdl.study", "cdl.reporting", "cdl.inventory"):
         names += [f"{package}.{path.stem}" for path in room.glob("*.py")]
     code = f"import sys, {', '.join(names)}\n"
     code += "from cdl.distillers import DISTILLERS\nfrom cdl.methods import PROMPTS\n"
-    code += "from cdl.sources import SOURCES\nbefore = set(sys.modules)\n"
+    code += "from cdl.data.sources import SOURCES\nbefore = set(sys.modules)\n"
     code += "assert len([*DISTILLERS.values(), *PROMPTS.values(), *SOURCES.values()]) >= 26\n"
     code += "assert not {'numpy', 'PIL', 'pyarrow', 'requests'} & (set(sys.modules) - before)\n"
     code += "assert 'torch' not in sys.modules"
@@ -148,16 +155,16 @@ def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
     users = {
         path.name
         for path in FILES
-        if path.parent.name != "warm"  # its sockets are files
+        if path.parent.name != "forkserver"  # its sockets are files
         if any(name.startswith(network) for name in imported(path) if name not in listens)
     }
     assert users == {"fetching.py"}
-    warm = "".join(path.read_text() for path in (CDL / "warm").glob("*.py"))
-    assert set(re.findall(r"AF_\w+", warm)) == {"AF_UNIX"}
+    server = "".join(path.read_text() for path in (CDL / "runtime" / "forkserver").glob("*.py"))
+    assert set(re.findall(r"AF_\w+", server)) == {"AF_UNIX"}
     callers = {
         path.stem
         for path in (ROOT / "workflow" / "scripts").glob("*.py")
-        if {"cdl.backbones.fetch.fetch", "cdl.sources.archives.fetch"} & set(imported(path))
+        if {"cdl.backbones.fetch.fetch", "cdl.data.sources.archives.fetch"} & set(imported(path))
     }
     assert callers == {"fetch_backbone", "fetch_dataset"}
     rules = (ROOT / "workflow" / "rules" / "prepare.smk").read_text()
@@ -177,7 +184,7 @@ def test_nothing_that_is_read_runs_code():
             assert not found and not loads, path
 
 
-# what only study/layout.py may write: how a path below results/ begins, and names of files there
+# what only layout.py may write: how a path below results/ begins, and names of files there
 BELOW_RESULTS = re.compile(
     r"results/|results\.json|predictions\.parquet|learner\.(safetensors|json)|losses\.csv"
     r"|targets\.safetensors|(results|curves|cost)\.csv|protocols\.json|index\.html|summary\.(csv|md|tex)|(intervals|contrasts)\.csv"
@@ -202,7 +209,7 @@ def literals(path):
 
 
 def test_only_the_layout_spells_a_path_below_results():
-    python = [path for path in FILES if path != CDL / "study" / "layout.py"]
+    python = [path for path in FILES if path != CDL / "layout.py"]
     python += (ROOT / "workflow" / "scripts").glob("*.py")
     found = {
         f"{path.relative_to(ROOT)}:{line}: {text}"

@@ -1,6 +1,6 @@
 """What planning knows of timm's architectures: a table made from timm. No torch.
 
-`python -m cdl.commands.tabulate` makes the table anew, and a test compares it with the timm that
+`python -m tools.tabulate_backbones` makes the table anew, and a test compares it with the timm that
 is installed.
 """
 

@@ -19,12 +19,12 @@ import pandas as pd
 from PIL import Image
 
 from cdl.data import MANIFEST, index_name, pixels_name
+from cdl.data.sources import SOURCES, SPLITS
+from cdl.data.sources.decoding import UnreadableImage
+from cdl.data.sources.heldout import hold_out
+from cdl.data.sources.items import Item, Source
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
-from cdl.sources import SOURCES, SPLITS
-from cdl.sources.decoding import UnreadableImage
-from cdl.sources.heldout import hold_out
-from cdl.sources.items import Item, Source
 
 log = logging.getLogger(__name__)
 _NAMED = 20  # of many images in one sentence
@@ -45,7 +45,7 @@ def prepare(
         source: `name` of a source and its arguments.
         short_side: images are stored with this short side in pixels (antialiased bilinear,
             never enlarged); None keeps them as they are.
-        validation: images that are held out of training, see `cdl.sources.heldout.hold_out`.
+        validation: images that are held out of training, see `cdl.data.sources.heldout.hold_out`.
 
     Raises:
         CdlError: bad data, naming the file: unreadable images (all of them), a label out of

@@ -8,12 +8,12 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import cdl
+from cdl.data.sources import licence_of
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
+from cdl.layout import ResultsFolder, record_of
 from cdl.runtime import artifacts
-from cdl.sources import licence_of
 from cdl.spec import Part
-from cdl.study.layout import ResultsFolder, record_of
 
 _UNKNOWN = "not recorded; whoever passes it on has to find out"
 _EMBEDDED = (

@@ -10,7 +10,7 @@ import torch
 from cdl.data.packed import Packed
 from cdl.deployment.student import ExportedStudent, Student, batches
 from cdl.deployment.trained import TrainedStudent
-from cdl.learners.factory import build_stream
+from cdl.models.build import build_stream
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 

@@ -9,9 +9,9 @@ from typing import Protocol, TextIO
 
 from PIL import Image
 
+from cdl.data.sources.decoding import FORMATS
 from cdl.deployment.student import Student
 from cdl.runtime.errors import CdlError
-from cdl.sources.decoding import FORMATS
 
 Best = list[tuple[str, float]]
 

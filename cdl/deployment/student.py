@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cdl.data.sources.decoding import decode, upright
 from cdl.runtime.errors import CdlError
-from cdl.sources.decoding import decode, upright
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
@@ -183,22 +183,3 @@ def batches(pixels: Sequence[np.ndarray]) -> list[list[int]]:
     for position, image in enumerate(pixels):
         sizes.setdefault(image.shape, []).append(position)
     return [rows[i : i + _BATCH] for rows in sizes.values() for i in range(0, len(rows), _BATCH)]
-
-
-def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> Student:
-    """Load a student, see `cdl.load`."""
-    path = Path(path)
-    if not path.is_dir():
-        raise CdlError(f"{path} is no folder; needed is that of a finished run or of an export")
-    if (path / MODEL).exists() or (path / PROGRAM).exists():
-        if task is not None:
-            raise CdlError(f"task: {task}, but {path} was exported after one task; load its run")
-        return ExportedStudent(path, threads)
-    from cdl.study.layout import RunFiles
-
-    results = Path(RunFiles(str(path)).results)
-    if not results.exists():
-        raise CdlError(f"{path} is no finished run: it holds no {results.name}")
-    from cdl.deployment.trained import TrainedStudent
-
-    return TrainedStudent.open(path, task, threads)

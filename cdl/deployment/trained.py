@@ -17,12 +17,12 @@ from cdl.data.order import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
-from cdl.learners.factory import build_learner, load_backbones
-from cdl.learners.learner import Learner
+from cdl.layout import PackedFiles, ResultsFolder, RunFiles, record_of
+from cdl.models.build import build_learner, load_backbones
+from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.spec import LearnerSpec
-from cdl.study.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 
 
 class Model(nn.Module):

@@ -27,7 +27,7 @@ from cdl.evaluation.metrics import (
     own_task_predictions,
     prediction_metrics,
 )
-from cdl.learners.factory import (
+from cdl.models.build import (
     build_learner,
     build_stream,
     compute_of,
@@ -35,14 +35,14 @@ from cdl.learners.factory import (
     place_backbones,
     versions,
 )
-from cdl.learners.learner import MEMORY, Learner
-from cdl.learning import checkpointing
-from cdl.learning.targets import TEST_BATCH, over_test_images
+from cdl.models.learner import MEMORY, Learner
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
+from cdl.training import checkpointing
+from cdl.training.targets import TEST_BATCH, over_test_images
 
 log = logging.getLogger(__name__)
 

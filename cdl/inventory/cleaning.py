@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdl import layout
 from cdl.inventory.status import at_work
+from cdl.layout import RESULTS, TableFiles
 from cdl.runtime.errors import CdlError
-from cdl.study import layout
 from cdl.study.grid import Grid
-from cdl.study.layout import RESULTS, TableFiles
 from cdl.study.report_jobs import study_jobs
-from cdl.tuning.trials import Trials
+from cdl.study.trials import Trials
 
 CONFIGURATION = TableFiles("tables").configuration
 

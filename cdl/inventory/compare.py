@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cdl.report.style import names
+from cdl.layout import RESULTS, ResultsFolder, RunFiles
+from cdl.reporting.crossed import Answers, estimate, on_common_images, over, paired
+from cdl.reporting.runs import distiller_of, labels_shown, names_of, read, read_predictions
+from cdl.reporting.style import names
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import RESULTS, ResultsFolder, RunFiles
-from cdl.tables.crossed import Answers, estimate, on_common_images, over, paired
-from cdl.tables.runs import distiller_of, labels_shown, names_of, read, read_predictions
 
 USUAL = "default"  # the study that a name without one means, where several have such a cell
 
@@ -56,7 +56,7 @@ class Comparison:
         first: folder of the cell, below the folder of results.
         second: folder of the cell whose accuracy is subtracted.
         difference: in points.
-        low: lower end of the 95 % interval, see `cdl.tables.crossed`.
+        low: lower end of the 95 % interval, see `cdl.reporting.crossed`.
         high: its upper end.
         p: two-sided, of no difference.
         seeds: how many both have.

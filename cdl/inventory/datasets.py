@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from cdl import layout
 from cdl.data.order import labels_of
+from cdl.data.sources.heldout import remaining
+from cdl.data.sources.summary import Summary, summarise
 from cdl.runtime.errors import CdlError
-from cdl.sources.heldout import remaining
-from cdl.sources.summary import Summary, summarise
-from cdl.study import layout
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import files_of, hashes
 from cdl.study.grid import Grid

@@ -3,14 +3,14 @@
 from typing import Any
 
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of
+from cdl.layout import SUMMARIES
+from cdl.reporting.published import write_comparison
+from cdl.reporting.runs import results_of, write, write_summary
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
-from cdl.study.layout import SUMMARIES
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import ReportJobs
-from cdl.tables.published import write_comparison
-from cdl.tables.runs import results_of, write, write_summary
 
 
 def tabulate(grid: Grid) -> list[str]:

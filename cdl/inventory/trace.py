@@ -17,12 +17,12 @@ import numpy as np
 from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
+from cdl.layout import ResultsFolder, RunFiles
+from cdl.reporting.runs import METRICS, read, read_predictions
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
 from cdl.spec import LearnerSpec
-from cdl.study.layout import ResultsFolder, RunFiles
-from cdl.tables.runs import METRICS, read, read_predictions
 
 
 class Link(NamedTuple):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cdl.data.packing import check_images, map_pixels, read_index
+from cdl.data.sources import SPLITS
+from cdl.layout import contents_memory, record_of
 from cdl.runtime.artifacts import check_artifact, check_files, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
-from cdl.sources import SPLITS
 from cdl.study.contents import UserFiles, altered
 from cdl.study.jobs import CACHES, Job
-from cdl.study.layout import contents_memory, record_of
 
 SHOWN = 10  # files of a source that are named
 

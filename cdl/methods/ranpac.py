@@ -10,7 +10,7 @@ from cdl.methods.heads import Head, PrototypeHead
 class RanPAC(PromptMethod):
     """No prompts and no gradient step: the head's weights are solved for, task by task.
 
-    `cdl.learning.ranpac` solves them. Tokens are the frozen backbone's own.
+    `cdl.training.ranpac` solves them. Tokens are the frozen backbone's own.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 Benchmark files carry no hash and are read strictly: a damaged one has other columns, no numbers, or
 seconds that contradict its own clock; a changed digit behind the point is not seen. What a job says
 of itself in its log goes before what Snakemake samples: it is exact, and of the job also where
-that was forked by a server (`cdl.warm`).
+that was forked by a server (`cdl.runtime.forkserver`).
 """
 
 import contextlib

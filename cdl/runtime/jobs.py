@@ -25,7 +25,7 @@ class Execution:
     device: see `cdl.runtime.compute.Compute.select`.
     capture: replay the training step as a CUDA graph.
     limit_gb: most that the caches of all tasks together may take on disk.
-    states: folder for unfinished work, see `cdl.learning.checkpointing`; None keeps none.
+    states: folder for unfinished work, see `cdl.training.checkpointing`; None keeps none.
     save_minutes: between two saves of it.
     images: digest of the user's files that the task's images come from, for the record.
     lease: waits for a GPU of the job's own; to be called before CUDA is asked anything.

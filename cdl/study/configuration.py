@@ -20,10 +20,10 @@ from typing import Any
 import jsonschema
 import yaml
 
+from cdl.data.sources import SOURCES, SourceFacts
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.facts import Facts
-from cdl.sources import SOURCES, SourceFacts
 
 HERE = Path(__file__).parent
 LARGEST = 10**15

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cdl.data.order import labels_of, sizes_of
+from cdl.data.sources import SOURCES, SPLITS
+from cdl.data.sources.folder import drawn, images_of
+from cdl.layout import contents_memory, digest, record_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.sources import SOURCES, SPLITS
-from cdl.sources.folder import drawn, images_of
 from cdl.spec import Stream
 from cdl.study.configuration import ConfigError
-from cdl.study.layout import contents_memory, digest, record_of
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:

@@ -7,12 +7,12 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from cdl import layout
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.runtime.facts import Facts
-from cdl.study import layout
 from cdl.study.configuration import (
     ConfigError,
     alignment,

@@ -7,8 +7,8 @@ frozen models themselves.
 
 from dataclasses import dataclass
 
+from cdl import layout
 from cdl.spec import AligningQueriesSpec, HeldOutQueriesSpec, QueriesSpec, TargetsSpec
-from cdl.study import layout
 from cdl.study.grid import Grid
 from cdl.study.runs import Run
 from cdl.study.specifications import specification

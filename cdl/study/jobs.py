@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from cdl.layout import JobFiles
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import JobFiles
 
 Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`

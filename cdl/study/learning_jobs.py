@@ -5,15 +5,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from cdl import EVALUATION
+from cdl import EVALUATION, layout
 from cdl.data import FORMAT
+from cdl.layout import JobFiles, RunFiles, record_of
 from cdl.spec import AligningQueriesSpec, QueriesSpec
-from cdl.study import layout
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
 from cdl.study.inputs import Caches, CacheSpec, Needs, needs
 from cdl.study.jobs import Job, MadeFrom, Paths, Record
-from cdl.study.layout import JobFiles, RunFiles, record_of
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 

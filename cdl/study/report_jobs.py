@@ -5,10 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cdl.study import layout
+from cdl import layout
+from cdl.layout import JobFiles, record_of
 from cdl.study.grid import Grid
 from cdl.study.jobs import Job, Jobs, Paths, Record
-from cdl.study.layout import JobFiles, record_of
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.runs import Run
 from cdl.study.specifications import in_use, label_levels, published, row

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from cdl import NUMERICS
+from cdl.data.sources import images_per_class
 from cdl.distillers import DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
-from cdl.sources import images_per_class
 from cdl.spec import (
     BF16,
     Alignment,
@@ -28,7 +28,7 @@ _PAIR = ("teacher", "student")
 
 
 def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
-    """Return all that fixes a learner's numbers, for `cdl.learning.task.learn_task`.
+    """Return all that fixes a learner's numbers, for `cdl.training.task.learn_task`.
 
     After a task, counted from 0: nothing in it depends on later ones. Without one, after the last.
     """

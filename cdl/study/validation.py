@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
+from cdl.data.sources import SOURCES, images_per_class, n_training_images
 from cdl.distillers import DISTILLERS, Distillation
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable
-from cdl.sources import SOURCES, images_per_class, n_training_images
 from cdl.study.configuration import ConfigError
 from cdl.study.estimate import DAYS, MEMORY, cache_gb, step_bytes, task_days
 from cdl.study.runs import Run

@@ -12,8 +12,8 @@ from cdl.backbones import families
 from cdl.backbones.architectures import architectures, find, find_weights
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, _unrotated
-from cdl.commands import tabulate
 from cdl.runtime.errors import CdlError
+from tools import tabulate_backbones as tabulate
 
 # one of every kind: what `parts`, class, pooling and class token of the table tell apart
 REPRESENTATIVES = """
@@ -168,7 +168,9 @@ def test_the_table_is_what_timm_builds(name):
 
 
 def test_the_page_of_backbones_is_made_from_the_table():
-    assert tabulate.DOCUMENT.read_text() == tabulate.document(), "python -m cdl.commands.tabulate"
+    assert tabulate.DOCUMENT.read_text() == tabulate.document(), (
+        "python -m tools.tabulate_backbones"
+    )
 
 
 @pytest.mark.parametrize(("name", "message"), REFUSED.items())

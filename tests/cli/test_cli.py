@@ -15,9 +15,9 @@ import pytest
 from runs import CONFIGS, ROOT, popen, run, snakemake
 
 from cdl.inventory.trace import trace
+from cdl.layout import ResultsFolder
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import ResultsFolder
 
 EXACT = "compute: {targets_dtype: float32}\n"
 ONE = EXACT + "grid: {distillers: [kd]}"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from runs import ROOT
 
-from cdl.cli import TARGETS
+from cdl.cli.app import TARGETS
 
 pytestmark = pytest.mark.slow  # each starts Snakemake
 

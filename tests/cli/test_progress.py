@@ -13,14 +13,13 @@ from runs import CONFIGS
 from snakemake_interface_logger_plugins.common import LogEvent
 from study import write_study_page
 
-from cdl.cli import check_command
-from cdl.commands import progress
-from cdl.commands.progress import PLAIN, LogHandler, Progress, about, described, follow
-from cdl.commands.summary import show
-from cdl.report.intervals import write_summary_and_intervals
+from cdl.cli import check_command, progress
+from cdl.cli.progress import PLAIN, LogHandler, Progress, about, described, follow
+from cdl.cli.summary import show
+from cdl.layout import ReportFiles, RunFiles
+from cdl.reporting.intervals import write_summary_and_intervals
+from cdl.reporting.runs import read, write
 from cdl.runtime.artifacts import write_json
-from cdl.study.layout import ReportFiles, RunFiles
-from cdl.tables.runs import read, write
 
 STUDENT = "kd-vit_nano-from-vit_micro-q-vit_nano"
 

@@ -5,15 +5,15 @@ from common import Config, Kinds, Result, Tensors, below, load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.learning.alignment import Alignment, align, alignment_loss, statistics_of
-from cdl.learning.ranpac import (
+from cdl.methods.heads import LinearHead, PrototypeHead
+from cdl.training.alignment import Alignment, align, alignment_loss, statistics_of
+from cdl.training.ranpac import (
     RIDGES,
     accumulate,
     mean_weights,
     ridge_weights,
     validation_losses,
 )
-from cdl.methods.heads import LinearHead, PrototypeHead
 
 
 def _head(tensors: Tensors) -> nn.Module:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cdl.backbones.shape import BackboneShape
 from cdl.distillers.base import DistillerContext, Output
-from cdl.learners.learner import Learner
 from cdl.methods.base import PromptContext
+from cdl.models.learner import Learner
 
 Config = dict[str, Any]
 Tensors = dict[str, Tensor]

@@ -7,8 +7,8 @@ from common import Config, Kinds, Result, Tensors, distiller_context, load
 from cdl.backbones.shape import BackboneShape
 from cdl.distillers.mappings import AttentionMapping, SelfAttention
 from cdl.evaluation.metrics import accuracy_by, metrics, own_task_predictions
-from cdl.learning.loop import learning_rate
-from cdl.learning.schedules import lagged_warm_cosine
+from cdl.training.loop import learning_rate
+from cdl.training.schedules import lagged_warm_cosine
 
 
 def _schedule(config: Config, tensors: Tensors) -> Result:

@@ -3,7 +3,7 @@
 from common import Config, Kinds, Result, Tensors, below, load, vit
 
 from cdl.backbones.frozen import Backbone
-from cdl.learners.factory import build
+from cdl.models.build import build
 from cdl.spec import Distiller, Method
 
 _OPTIONS = {

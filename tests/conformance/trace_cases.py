@@ -13,11 +13,11 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
 from cdl.distillers.none import NoDistillation
-from cdl.learners.factory import build
-from cdl.learners.learner import Learner
-from cdl.learners.teacher import Teacher
-from cdl.learning.loop import train_task
+from cdl.models.build import build
+from cdl.models.learner import Learner
+from cdl.models.teacher import Teacher
 from cdl.spec import Distiller, Method
+from cdl.training.loop import train_task
 
 _METHODS: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "L2P": ("l2p", lambda c: {k: c[k] for k in ("pool", "length", "top_k", "layers")}),

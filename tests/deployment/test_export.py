@@ -20,9 +20,9 @@ from cdl.deployment.export import Parity, deploy, export
 from cdl.deployment.graph import to_int8
 from cdl.deployment.measure import measure
 from cdl.deployment.parity import training_images
+from cdl.layout import WEIGHTS
 from cdl.runtime.artifacts import check_files, read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 MAPPED = f"{RUNS}/cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"

@@ -136,5 +136,5 @@ def test_an_exported_student_is_asked_without_torch(exported, photos):
 def test_a_model_that_is_none_is_refused_in_one_line(photos):
     answer = cdl("predict", photos, photos / "a.png")
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"cdl: {photos} is no finished run")
+    assert answer.stderr.startswith(f"cdl: {photos} is not a finished run")
     assert len(answer.stderr.splitlines()) == 1

@@ -128,7 +128,7 @@ def test_an_earlier_task_knows_fewer_classes_and_threads_are_given_back(finished
 def test_what_cannot_be_loaded_is_said_in_a_sentence(copied):
     with pytest.raises(CdlError, match="task: 2, but .*seed0 has the tasks 0 to 1"):
         cdl.load(copied / KD, task=2)
-    with pytest.raises(CdlError, match="is no finished run: it holds no results.json"):
+    with pytest.raises(CdlError, match="is not a finished run: it has no results.json"):
         cdl.load(copied / RUNS)
     with pytest.raises(CdlError, match="is no folder"):
         cdl.load(copied / "nowhere")

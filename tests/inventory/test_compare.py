@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from cdl.cli import app
 from cdl.inventory.compare import compare
+from cdl.layout import ResultsFolder
+from cdl.reporting.crossed import Answers, estimate, paired
+from cdl.reporting.runs import write
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.study.layout import ResultsFolder
-from cdl.tables.crossed import Answers, estimate, paired
-from cdl.tables.runs import write
 
 KD, NONE = "digits/l2p/kd-small-from-big-q-small", "digits/l2p/student-small-q-small"
 FOLDERS = {

@@ -12,18 +12,18 @@ import pytest
 from lab import make_grid
 from runs import CONFIGS, ROOT
 
+from cdl.data.sources.archives import check
 from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import sources_of, verify, vouched
+from cdl.layout import ResultsFolder, RunFiles
+from cdl.reporting.runs import collect, read, read_predictions
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.sources.archives import check
 from cdl.study.jobs import Jobs
-from cdl.study.layout import ResultsFolder, RunFiles
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import ReportJobs, study_jobs
-from cdl.tables.runs import collect, read, read_predictions
 
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 SMALL = 300_000  # bytes

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from cdl.learning.checkpointing import State, path_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
+from cdl.training.checkpointing import State, path_of
 
 
 @pytest.fixture

@@ -30,10 +30,10 @@ from cdl.backbones import fetch as backbones
 from cdl.backbones.frozen import Backbone
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
+from cdl.data.sources import SOURCES, archives
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
-from cdl.sources import SOURCES, archives
 
 ROOT = Path(__file__).parents[2]
 TAG = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"

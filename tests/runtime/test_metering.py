@@ -63,7 +63,7 @@ def test_a_machine_that_tells_nothing_leaves_nothing(measure, tmp_path):
     assert measure(lambda meter: None) == Measured(4.0, 300.0)
     assert Measured().energy_wh is None
     assert read_measured(tmp_path / "missing.log") == Measured()
-    (tmp_path / "old.log").write_text("2026 INFO cdl.learning.loop: task 0\n")
+    (tmp_path / "old.log").write_text("2026 INFO cdl.training.loop: task 0\n")
     assert read_measured(tmp_path / "old.log") == Measured()
 
 

@@ -16,7 +16,7 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
-from cdl.study import layout
+from cdl import layout
 from cdl.study.configuration import ConfigError, merge, read, resolve, schema
 from cdl.study.grid import Grid
 from cdl.study.jobs import flat

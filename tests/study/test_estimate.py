@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from cdl.backbones.shape import BackboneShape
-from cdl.learning import targets
 from cdl.study.configuration import ConfigError, merge, read, resolve
 from cdl.study.estimate import cache_gb, step_bytes, task_days
 from cdl.study.grid import Grid
 from cdl.study.inputs import needs
+from cdl.training import targets
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = read(ROOT / "config" / "digits.yaml")

@@ -256,7 +256,7 @@ def test_what_its_own_check_refuses_is_refused(site, right, wrong, sentence):
 
 
 def test_its_distiller_has_its_own_look_in_figures(site):
-    code = "from cdl.report.style import look; print(look('match').colour, look('match').marker)"
+    code = "from cdl.reporting.style import look; print(look('match').colour, look('match').marker)"
     assert python(site, "-c", code).stdout == "#123456 s\n"
 
 

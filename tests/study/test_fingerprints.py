@@ -20,7 +20,7 @@ from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row, specification
-from cdl.tuning.trials import Trials
+from cdl.study.trials import Trials
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"

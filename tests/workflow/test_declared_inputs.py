@@ -14,10 +14,10 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
-from cdl.study import layout
+from cdl import layout
 from cdl.study.jobs import flat
 from cdl.study.report_jobs import study_jobs
-from cdl.tuning.trials import Trials, results_of_kept
+from cdl.study.trials import Trials, results_of_kept
 
 FEW = {
     "block": "digits",

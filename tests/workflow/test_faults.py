@@ -64,7 +64,9 @@ def test_a_killed_server_of_warm_starts_costs_no_job(finished, copied):
     started = popen(copied)
     job_of(started, "distil")
     (server,) = (
-        p for p in psutil.Process(started.pid).children() if "cdl.warm.server" in p.cmdline()
+        p
+        for p in psutil.Process(started.pid).children()
+        if "cdl.runtime.forkserver.server" in p.cmdline()
     )
     server.kill()
     started.communicate()

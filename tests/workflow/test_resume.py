@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from cdl.learning.checkpointing import State
 from cdl.runtime import artifacts
 from cdl.runtime.errors import Interrupted
 from cdl.study.inputs import needs
+from cdl.training.checkpointing import State
 
 LONG = {"training": {"epochs": 3}, "grid": {"distillers": ["none", "kd", "cdl_prompt"]}}
 
@@ -152,7 +152,7 @@ def test_a_finished_task_is_written_again_without_training_until_it_is_evaluated
     output = Path(here.checkpoint(run, 1))
     first = output.read_bytes()
     output.unlink()
-    from cdl.learning.step import Step
+    from cdl.training.step import Step
 
     with monkeypatch.context() as patch:
         patch.setattr(Step, "_step", lambda *_: pytest.fail("trained again"))

@@ -7,13 +7,13 @@ from snakemake.logging import logger
 
 from cdl.inventory.overwriting import announced
 from cdl.runtime.errors import CdlError
-from cdl.study import layout
+from cdl import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
 from cdl.study.contents import made_of_images
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
 from cdl.study.report_jobs import study_jobs
-from cdl.tuning.trials import Trials, results_of_kept
+from cdl.study.trials import Trials, results_of_kept
 
 
 def told(function):
@@ -47,7 +47,7 @@ REPORT = GRID.layout.report
 TABLES = REPORT.tables
 PACKED = layout.packed("{prepared}")
 QUERIES = layout.queries("{queried}")
-ENV = Path(workflow.basedir, "workflow", "envs", "cdl.yaml")
+ENV = HERE / "envs" / "cdl.yaml"
 # How a job computes changes no number: resources, which are no reason to run again. A GPU named by
 # its index is nobody's to lease.
 COMPUTE = GRID.config["compute"]

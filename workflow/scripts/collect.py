@@ -3,8 +3,8 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.study.layout import RunFiles
-    from cdl.tables.runs import write_collected
+    from cdl.layout import RunFiles
+    from cdl.reporting.runs import write_collected
 
     params, out = snakemake.params, snakemake.output
     write_collected(params.rows, snakemake.input.results, params.costs, out, RunFiles)

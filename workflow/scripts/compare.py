@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.tables.published import write_compared
+    from cdl.reporting.published import write_compared
 
     params = snakemake.params
     write_compared(params.rows, snakemake.input.results, params.published, snakemake.output.md)

@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.sources.archives import fetch
+    from cdl.data.sources.archives import fetch
 
     # `fetch` is read here and not in params: another mirror is no reason to run anything again
     fetching = snakemake.config.get("fetch", {})

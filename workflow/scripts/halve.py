@@ -3,6 +3,6 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.tuning.report import write_kept
+    from cdl.reporting.tuning import write_kept
 
     write_kept(snakemake.params.trials, snakemake.params.budget, snakemake.output.kept)

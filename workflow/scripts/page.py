@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.page import write_page_and_configuration
+    from cdl.reporting.page import write_page_and_configuration
 
     params = snakemake.params
     write_page_and_configuration(

@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.figures import write_figures
-    from cdl.study.layout import RunFiles
+    from cdl.layout import RunFiles
+    from cdl.reporting.figures import write_figures
 
     write_figures(snakemake.wildcards.dataset, snakemake.input, snakemake.output, RunFiles)

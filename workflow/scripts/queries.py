@@ -3,9 +3,9 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.learners.factory import folders_of
-    from cdl.learning.targets import write_queries
+    from cdl.models.build import folders_of
     from cdl.spec import queries_from_json
+    from cdl.training.targets import write_queries
 
     given, task = snakemake.input, int(snakemake.wildcards.task)
     spec = queries_from_json(snakemake.params.spec)

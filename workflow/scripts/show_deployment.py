@@ -3,6 +3,6 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.deployment import write_deployment
+    from cdl.reporting.deployment import write_deployment
 
     write_deployment(snakemake.input, snakemake.output, snakemake.params.datasets)

@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.report.intervals import write_summary_and_intervals
-    from cdl.study.layout import RunFiles
+    from cdl.layout import RunFiles
+    from cdl.reporting.intervals import write_summary_and_intervals
 
     write_summary_and_intervals(snakemake.input, snakemake.output, RunFiles)

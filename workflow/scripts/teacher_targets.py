@@ -3,8 +3,8 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.learning.targets import TargetInputs, write_targets
     from cdl.spec import TargetsSpec
+    from cdl.training.targets import TargetInputs, write_targets
 
     inputs = TargetInputs.of_job(snakemake.input)
     spec = TargetsSpec.from_json(snakemake.params.spec)

@@ -5,8 +5,8 @@ from pathlib import Path
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.learning.targets import write_test_queries
     from cdl.spec import HeldOutQueriesSpec
+    from cdl.training.targets import write_test_queries
 
     given, spec = snakemake.input, HeldOutQueriesSpec.from_json(snakemake.params.spec)
     data, output = str(Path(given.data[0]).parent), snakemake.output.queries

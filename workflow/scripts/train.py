@@ -3,8 +3,8 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.learning.task import TaskInputs, learn_task
     from cdl.spec import LearnerSpec
+    from cdl.training.task import TaskInputs, learn_task
 
     params, out, task = snakemake.params, snakemake.output, int(snakemake.wildcards.task)
     inputs = TaskInputs.of_job(snakemake.input, params.names)

@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.tuning.report import write_tuned
+    from cdl.reporting.tuning import write_tuned
 
     params, out = snakemake.params, snakemake.output
     write_tuned(params.trials, params.budget, snakemake.input.kept, out)

@@ -1,0 +1,61 @@
+"""What a finished run says in the terminal: a small table with bars, and where to look further."""
+
+from typing import Any
+
+import pandas as pd
+from rich.bar import Bar
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cdl.layout import ReportFiles
+from cdl.reporting.intervals import reading
+from cdl.reporting.runs import read
+from cdl.reporting.style import look, names, panels_of
+
+WIDTH = 24  # of a bar, in characters
+
+
+def show(report: ReportFiles, next_command: str, console: Console | None = None) -> None:
+    """Print the means of a finished configuration, each with its interval, and the next command.
+
+    Args:
+        report: its files.
+        next_command: what to try next.
+        console: where to print; by default, stdout.
+
+    Raises:
+        CdlError: a table is damaged.
+    """
+    console = console or Console(highlight=False)
+    tables = report.tables
+    cells = read(tables.intervals, tables.record("summary"))
+    for dataset, rows in cells.groupby("dataset", sort=False):
+        for panel in panels_of(rows):
+            console.print()
+            console.print(_table(f"{panel.title.replace(chr(10), ', ')} on {dataset}", panel.rows))
+            console.print(reading(panel.rows))
+    console.print()
+    figure = report.figure("accuracy", str(cells["dataset"].iloc[0]), "svg")
+    paths = {"Page": report.page, "Table": tables.summary("md"), "Figure": figure}
+    for what, path in paths.items():
+        console.print(f"{what + ':':<8}[bold]{escape(path)}[/]", soft_wrap=True)
+    console.print(f"{'Next:':<8}[bold]{escape(next_command)}[/]", soft_wrap=True)
+
+
+def _table(title: str, rows: pd.DataFrame) -> Table:
+    """Return one method's learners: accuracy as a bar and a number, its interval, the gain."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("final average accuracy", width=WIDTH)
+    table.add_column("%", justify="right")
+    table.add_column("95 % interval", justify="right", style="dim")
+    table.add_column("gain", justify="right")
+    top = min(100.0, max(10.0, rows["accuracy_high"].max()))
+    for name, row in zip(names(rows), rows.to_dict("records"), strict=True):
+        colour = "default" if name == "teacher" else look(name).colour
+        bar: Any = Bar(top, 0, row["accuracy"], width=WIDTH, color=colour)
+        ends = f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}"
+        gain = "" if pd.isna(row["gain"]) else f"{row['gain']:+.1f}".replace("-", "−")
+        table.add_row(name, bar, f"{row['accuracy']:.1f}", ends, gain)
+    return table

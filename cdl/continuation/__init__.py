@@ -1,1 +1,0 @@
-"""A finished run learns one more task. Nothing is imported here."""

@@ -1,0 +1,39 @@
+"""CIFAR-10 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 10 classes."""
+
+from pathlib import Path
+
+from cdl.data.sources import SourceFacts
+from cdl.data.sources.cifar100 import LICENCE
+from cdl.data.sources.items import Source
+from cdl.runtime.fetching import Published
+from cdl.runtime.options import text
+
+ARCHIVE = Published(
+    "cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "md5:c32a1d4ab5d03f1284b67883e8d87530",
+)
+
+
+def read(root: str = "data/cifar10") -> Source:
+    """Read the binary edition: per image a label and 3x32x32 bytes.
+
+    Training images are in five files.
+    """
+    from cdl.data.sources.archives import read_binary_cifar
+
+    folder = "cifar-10-batches-bin"
+    train = [f"{folder}/data_batch_{i}.bin" for i in range(1, 6)]
+    files = {"train": train, "test": [f"{folder}/test_batch.bin"]}
+    return read_binary_cifar(Path(root, ARCHIVE.name), files, f"{folder}/batches.meta.txt", 1)
+
+
+CIFAR10 = SourceFacts(
+    read=read,
+    description="CIFAR-10: cifar-10-binary.tar.gz, fetched and checked.",
+    options={"root": text("data/cifar10", "Folder of the archive.", minLength=1)},
+    n_classes=10,
+    n_images={"train": 50_000, "test": 10_000},
+    licence=LICENCE,
+    published=(ARCHIVE,),
+)

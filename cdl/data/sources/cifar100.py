@@ -1,0 +1,41 @@
+"""CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 100 classes."""
+
+from pathlib import Path
+
+from cdl.data.sources import SPLITS, SourceFacts
+from cdl.data.sources.items import Source
+from cdl.runtime.fetching import Published
+from cdl.runtime.options import text
+
+ARCHIVE = Published(
+    "cifar-100-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    "md5:03b5dce01913d631647c71ecec9e9cb8",
+)
+LICENCE = (  # of all three CIFAR sources
+    "published without a licence, with the wish that the technical report be cited (Krizhevsky, "
+    "2009); rights in single images may be their owners'"
+)
+
+
+def read(root: str = "data/cifar100") -> Source:
+    """Read the binary edition: per image a coarse label, a fine label and 3x32x32 bytes.
+
+    Fine labels are used.
+    """
+    from cdl.data.sources.archives import read_binary_cifar
+
+    folder = "cifar-100-binary"
+    files = {split: [f"{folder}/{split}.bin"] for split in SPLITS}
+    return read_binary_cifar(Path(root, ARCHIVE.name), files, f"{folder}/fine_label_names.txt", 2)
+
+
+CIFAR100 = SourceFacts(
+    read=read,
+    description="CIFAR-100: cifar-100-binary.tar.gz, fetched and checked.",
+    options={"root": text("data/cifar100", "Folder of the archive.", minLength=1)},
+    n_classes=100,
+    n_images={"train": 50_000, "test": 10_000},
+    licence=LICENCE,
+    published=(ARCHIVE,),
+)

@@ -1,0 +1,53 @@
+"""Twenty classes of CIFAR-100, every fifth in alphabetical order; they ship with the package."""
+
+from functools import partial
+from importlib.resources import files
+
+from cdl.data.sources import SourceFacts
+from cdl.data.sources.cifar100 import LICENCE
+from cdl.data.sources.items import Item, Source
+from cdl.runtime.options import choice
+
+
+def read(test: str = "test") -> Source:
+    """Read 100 training and 100 test images of 32x32 pixels each of twenty classes.
+
+    There are 20 validation images of each class, too, for choices of settings; `assets/README.md`
+    is the card.
+
+    Args:
+        test: the images that runs are evaluated on, `test` or `validation`; the others are left
+            out unread.
+    """
+    import pyarrow.parquet as pq
+
+    from cdl.data.sources.decoding import decode
+
+    rows = pq.read_table(str(files("cdl") / "assets" / "cifar20.parquet")).to_pylist()
+    names = {row["label"]: row["class_name"] for row in rows}
+    split = {"train": "train", test: "test"}
+    items = [
+        Item(split[row["split"]], row["label"], name, partial(decode, row["image"], name))
+        for name, row in ((f"cifar20[{i}]", row) for i, row in enumerate(rows))
+        if row["split"] in split
+    ]
+    return Source(tuple(names[label] for label in sorted(names)), items)
+
+
+CIFAR20 = SourceFacts(
+    read=read,
+    description="Twenty classes of CIFAR-100 that ship with cdl: 100 training and 100 test images "
+    "each, 32x32, no download.",
+    options={
+        "test": choice(
+            "test",
+            ["test", "validation"],
+            "Images that runs are evaluated on: test, or 20 validation images a class, for "
+            "choosing settings.",
+            omit_default=True,
+        ),
+    },
+    n_classes=20,
+    n_images={"train": 2_000, "test": 2_000},
+    licence=LICENCE,
+)

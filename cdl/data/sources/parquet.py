@@ -1,0 +1,70 @@
+"""Encoded images and labels in Parquet files of the user's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cdl.data.sources import SourceFacts
+from cdl.data.sources.items import Source
+from cdl.data.sources.summary import Summary, counted
+from cdl.data.sources.tables import Columns, items_of, read_classes, read_labels, tables_of
+from cdl.runtime.options import REQUIRED, text
+
+
+def read(
+    path: str,
+    train: str = "train*.parquet",
+    test: str = "test*.parquet",
+    image: str = "image",
+    label: str = "label",
+    class_name: str | None = None,
+    file: str | None = None,
+) -> Source:
+    """Read encoded images in Parquet files.
+
+    Args:
+        path: folder of the files.
+        train: glob of the training files in it.
+        test: glob of the test files.
+        image: column of encoded bytes (or of structs with a field `bytes`).
+        label: column of integers from 0.
+        class_name: column with the label's name; None: the label is its own name.
+        file: column with the image's own path, used to find one file in both splits; or None.
+    """
+    columns = Columns(image, label, class_name, file)
+    tables = tables_of(path, train, test)
+    return Source(read_classes(path, tables, columns), items_of(path, tables, columns))
+
+
+def _files(path: str, train: str, test: str, **columns: Any) -> list[Path]:
+    return [file for files in tables_of(path, train, test).values() for file in files]
+
+
+def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
+    files = tables_of(options["path"], options["train"], options["test"])
+    columns = Columns(*(options[key] for key in Columns._fields))
+    classes = read_classes(options["path"], files, columns)
+    pairs = [
+        (split, label)
+        for split, parts in files.items()
+        for part in parts
+        for label in read_labels(part, columns)
+    ]
+    return counted(classes, pairs, [part for parts in files.values() for part in parts])
+
+
+PARQUET = SourceFacts(
+    read=read,
+    description="Encoded images and labels in Parquet files.",
+    options={
+        "path": text(REQUIRED, "Folder of the files."),
+        "train": text("train*.parquet", "Glob of the training files."),
+        "test": text("test*.parquet", "Glob of the test files."),
+        "image": text("image", "Column of encoded image bytes."),
+        "label": text("label", "Column of integer labels from 0."),
+        "class_name": text(None, "Column of class names."),
+        "file": text(None, "Column of the images' own paths: one path in both splits is an error."),
+    },
+    files=_files,
+    summarise=_summarise,
+)

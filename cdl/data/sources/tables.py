@@ -1,0 +1,120 @@
+"""Encoded images in Parquet files: classes and rows, checked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cdl.data.sources import SPLITS
+from cdl.data.sources.files import validate_file
+from cdl.data.sources.items import Item, class_names
+from cdl.runtime.errors import CdlError
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+
+class Columns(NamedTuple):
+    """Names of the columns: encoded image, label from 0, and what may be missing."""
+
+    image: str
+    label: str
+    class_name: str | None
+    file: str | None
+
+
+class Row(NamedTuple):
+    """An image as it is stored: its bytes, its label, its own path if there is a column."""
+
+    image: Any
+    label: int
+    file: str | None
+
+
+def tables_of(path: str, train: str, test: str) -> dict[str, list[Path]]:
+    """Return the Parquet files of each split; raise `CdlError` if a split has none."""
+    found = {}
+    for split, pattern in zip(SPLITS, (train, test), strict=True):
+        found[split] = sorted(Path(path).glob(pattern))
+        if not found[split]:
+            raise CdlError(f"no {split} file matches {pattern!r} in the folder {path!r}")
+        for file in found[split]:
+            validate_file(file)
+    return found
+
+
+def read_classes(
+    path: str, files: Mapping[str, Sequence[Path]], columns: Columns
+) -> tuple[str, ...]:
+    """Return class names in label order; no image is read.
+
+    Args:
+        path: the folder, for messages.
+        files: of each split.
+        columns: a label is its own name without `class_name`.
+
+    Raises:
+        CdlError: a file cannot be read; a label is no integer from 0; a label has two names or
+            two labels have one.
+    """
+    names: dict[int, str] = {}
+    for part in (part for parts in files.values() for part in parts):
+        for label, name in set(zip(*_labels(part, columns), strict=True)):
+            if type(label) is not int or label < 0:
+                raise CdlError(
+                    f"{part}: label {label!r} in column {columns.label!r}; labels are integers "
+                    "from 0"
+                )
+            if names.setdefault(label, name) != name:
+                raise CdlError(
+                    f"{part}: label {label} is named {name!r}, elsewhere {names[label]!r}"
+                )
+    return class_names(names, path)
+
+
+def read_labels(part: Path, columns: Columns) -> list[int]:
+    """Return the labels of a file's rows; no image is read."""
+    return _labels(part, columns)[0]
+
+
+def read_rows(part: Path, columns: Columns) -> Iterator[Row]:
+    """Yield the rows of a file; raise `CdlError` if one has no name where there is a column."""
+    wanted = [name for name in (columns.image, columns.label, columns.file) if name]
+    for i, row in enumerate(_read(part, wanted).to_pylist()):
+        image = row[columns.image]
+        name = row[columns.file] if columns.file else None
+        if columns.file and not isinstance(name, str):
+            raise CdlError(f"{part}: column {columns.file!r} holds {name!r} in row {i}, no path")
+        yield Row(image["bytes"] if isinstance(image, dict) else image, row[columns.label], name)
+
+
+def items_of(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) -> Iterator[Item]:
+    """Yield the items of the files of each split in the folder `path`."""
+    from cdl.data.sources.decoding import decode
+
+    for split, parts in tables.items():
+        for part in parts:
+            for i, row in enumerate(read_rows(part, columns)):
+                name = row.file or f"{part.relative_to(path)}[{i}]"
+                yield Item(split, row.label, name, partial(decode, row.image, name))
+
+
+def _labels(part: Path, columns: Columns) -> tuple[list[Any], list[Any]]:
+    table = _read(part, [name for name in (columns.label, columns.class_name) if name])
+    labels = table[columns.label].to_pylist()
+    names = table[columns.class_name].to_pylist() if columns.class_name else map(str, labels)
+    return labels, list(names)
+
+
+def _read(part: Path, columns: list[str]) -> "Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        known = pq.read_schema(part).names
+        missing = [column for column in columns if column not in known]
+        if missing:
+            raise CdlError(f"{part} has no column {missing[0]!r}; it has {known}")
+        return pq.read_table(part, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise CdlError(f"{part} cannot be read as Parquet ({error})") from error

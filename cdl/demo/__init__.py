@@ -1,1 +1,0 @@
-"""A student in the browser. Nothing is imported here."""

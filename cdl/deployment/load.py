@@ -1,0 +1,27 @@
+"""Load a student from the folder of a finished run or of an export."""
+
+from os import PathLike
+from pathlib import Path
+
+from cdl.deployment.student import MODEL, PROGRAM, ExportedStudent, Student
+from cdl.layout import RunFiles
+from cdl.runtime.errors import CdlError
+
+
+def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> Student:
+    """Load a student, see `cdl.load`."""
+    path = Path(path)
+    if not path.is_dir():
+        raise CdlError(f"{path} is not a folder; expected that of a finished run or of an export")
+    if (path / MODEL).exists() or (path / PROGRAM).exists():
+        if task is not None:
+            raise CdlError(f"task: {task}, but {path} was exported after one task; load its run")
+        return ExportedStudent(path, threads)
+    results = Path(RunFiles(str(path)).results)
+    if not results.exists():
+        raise CdlError(f"{path} is not a finished run: it has no {results.name}")
+    from cdl.deployment.trained import (
+        TrainedStudent,  # imports torch, which an export does not need
+    )
+
+    return TrainedStudent.open(path, task, threads)

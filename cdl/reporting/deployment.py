@@ -1,0 +1,159 @@
+"""What students cost on a machine beside what they know: a table and a figure."""
+
+from base64 import b64encode
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.reporting.runs import method_of, names_of
+from cdl.reporting.style import about, canvas, legend, look, names, paper, save
+from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
+
+_TEXT = (
+    "dataset",
+    "method",
+    "teacher",
+    "teacher_method",
+    "student",
+    "kd",
+    "variant",
+    "role",
+    "query",
+    "weights",
+    *("method_options", "kd_options", "run"),
+)
+NOTE = (
+    "Accuracy: mean over tasks after the last one, percent, of the exported graph on all test "
+    "images; forgetting that of the run, points. Parameters: those that a prediction reads. "
+    "GFLOPs: multiplications and additions for one image, with the query's pass and without it; "
+    "blocks: how often a block of a ViT runs. Latency: single images from pixels to logits, one "
+    "thread, median and 95th percentile. Images a second: batches of 32, with one and two threads. "
+    "Memory: largest resident memory of a program that opens the student and asks it. Timed in "
+    "turns, one student after the other and again."
+)
+
+
+def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None:
+    """Write the table for people and the figures of each dataset.
+
+    Args:
+        tables: path of `deployment` and of its record, `deployment_record`.
+        outputs: paths of `md`, of all `figures`, and of the `record` that vouches for them.
+        datasets: in the order of the figures.
+    """
+    table, machine = read(tables.deployment, tables.deployment_record)
+    with replacing(outputs.md) as temporary:
+        temporary.write_text(markdown(table, machine))
+    figures = list(outputs.figures)
+    for i, dataset in enumerate(datasets):
+        each = len(figures) // len(datasets)
+        rows = table[table["dataset"] == dataset]
+        accuracy_against_latency(rows, machine, figures[i * each : (i + 1) * each])
+    write_json(outputs.record, {}, files=[outputs.md, *figures])
+
+
+def read(path: str, record: str) -> tuple[pd.DataFrame, str]:
+    """Return the table of `cdl.deployment.measure.measure` and the machine in words.
+
+    Raises:
+        CdlError: it is not the table that the record vouches for.
+    """
+    check_files(record, path)
+    text = dict.fromkeys(_TEXT, str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"forgetting_max": ""})
+    return table, machine_of(read_json(record)["machine"])
+
+
+def machine_of(machine: Mapping[str, Any]) -> str:
+    """Return a machine in words."""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; onnxruntime "
+        f"{machine['onnxruntime']}; load before the first turn {machine['load_before']}"
+    )
+
+
+def on_page(tables: Any) -> dict[str, Any] | None:
+    """Return what the page shows of deployment, None if nothing was deployed.
+
+    Args:
+        tables: as for `write_deployment`, with the paths of its figures, `deployment_figures`.
+    """
+    if getattr(tables, "deployment", None) is None:
+        return None
+    table, machine = read(tables.deployment, tables.deployment_record)
+    drawn = [path for path in tables.deployment_figures if path.endswith(".svg")]
+    return {
+        "machine": machine,
+        "note": NOTE,
+        "rows": shown(table),
+        "figures": [b64encode(Path(path).read_bytes()).decode() for path in drawn],
+    }
+
+
+def shown(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the table as people read it: a dictionary from heading to text for each row."""
+    return [_row(row) for row in table.to_dict("records")]
+
+
+def _row(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    def number(name: str, digits: int = 2) -> str:
+        return "-" if pd.isna(row[name]) else f"{row[name]:.{digits}f}"
+
+    parts = ("backbone", "query_backbone", "prompts", "head", "distiller")
+    sizes = {part: row[f"parameters_{part}"] for part in parts}
+    return {
+        "dataset": row["dataset"],
+        **names_of(row),
+        "seed": f"{row['seed']:.0f}",
+        "weights": row["weights"],
+        "accuracy": number("accuracy"),
+        "forgetting": number("forgetting_max"),
+        "MB": number("megabytes", 1),
+        "parameters": ", ".join(
+            f"{part.replace('_', ' ')} {n:,.0f}" for part, n in sizes.items() if n
+        ),
+        "GFLOPs": f"{row['gflops']:.3g}",
+        "without query": f"{row['gflops_without_query']:.3g}",
+        "blocks": number("block_passes", 0),
+        "p50 (ms)": number("latency_p50_ms"),
+        "p95 (ms)": number("latency_p95_ms"),
+        "images/s, 1 thread": number("images_per_second_1", 0),
+        "2 threads": number("images_per_second_2", 0),
+        "memory (MB)": number("peak_memory_mb", 0),
+    }
+
+
+def markdown(table: pd.DataFrame, machine: str) -> str:
+    """Return the table as Markdown, with the machine below it."""
+    text = pd.DataFrame(shown(table)).to_markdown(index=False, disable_numparse=True)
+    return f"{text}\n\nMachine: {machine}. {NOTE}\n"
+
+
+@paper()
+def accuracy_against_latency(table: pd.DataFrame, machine: str, outputs: Sequence[str]) -> None:
+    """Draw accuracy against the median latency of one image, in fp32 and, hollow, in int8.
+
+    Args:
+        table: rows of one dataset.
+        machine: in words.
+        outputs: files to write, the suffix decides the format.
+    """
+    note = f"{about(table, None, '')}; filled: fp32, hollow: int8; {machine}"
+    named = table.assign(name=names(table), title=table.apply(method_of, axis=1))
+    titles = list(dict.fromkeys(named["title"]))
+    x, y = "latency of one image, median (ms)", "final average accuracy (%)"
+    figure, axes = canvas(titles, x, y, note, sharex=True, sharey=True)
+    for axis, title in zip(axes, titles, strict=True):
+        for _, pair in named[named["title"] == title].groupby("run", sort=False):
+            style = look(pair["name"].iloc[0])
+            points = list(zip(pair["latency_p50_ms"], pair["accuracy"], strict=True))
+            axis.plot(*zip(*points, strict=True), color=style.colour, linewidth=0.6, alpha=0.6)
+            for point, weights in zip(points, pair["weights"], strict=True):
+                hollow = {"markerfacecolor": "none", "markeredgecolor": style.colour}
+                extra = {"label": pair["name"].iloc[0]} if weights == "fp32" else hollow
+                axis.plot(*point, **{**style.point, **extra})
+    axes[0].set_xlim(left=0)
+    legend(figure, axes)
+    save(figure, outputs)

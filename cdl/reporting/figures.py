@@ -1,0 +1,295 @@
+"""Figures for print: no colour is needed to tell two lines apart."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cdl.reporting.costs import RunFiles
+from cdl.reporting.runs import differences, read
+from cdl.reporting.style import (
+    PAGE,
+    about,
+    canvas,
+    label_lines,
+    legend,
+    look,
+    names,
+    panels_of,
+    paper,
+    save,
+    small_print,
+)
+from cdl.runtime.artifacts import read_json, write_json
+
+FIGURES = ("accuracy", "forgetting", "gain", "cost")
+IMAGES = ("svg", "pdf", "png")
+INTERVAL = "95 % interval over"
+
+
+class HeldOut(NamedTuple):
+    """What numbers of a dataset are measured with.
+
+    Attributes:
+        images: how many test images.
+        chance: percent of them that guessing gets right.
+    """
+
+    images: int
+    chance: float
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> "HeldOut":
+        """Return that of a run's JSON."""
+        return cls(sum(run["test_images"]), 100 / len(run["classes"]))
+
+
+def write_figures(
+    dataset: str, tables: Any, outputs: Any, files: Callable[[str], RunFiles]
+) -> None:
+    """Draw and write all figures of a dataset, in all formats of `IMAGES`.
+
+    Args:
+        dataset: its name in the tables.
+        tables: paths of the tables, `curves`, `results`, `intervals` and `cost`, and of their
+            records, `protocols`, `summary_record` and `cost_record`.
+        outputs: by the figure's name the SVG's path, with another format behind it that one's;
+            and the `record` that vouches for them.
+        files: from a run's folder to its files.
+    """
+    out = {
+        name: [outputs[name if kind == "svg" else f"{name}_{kind}"] for kind in IMAGES]
+        for name in FIGURES
+    }
+    found = [read(path, tables.protocols) for path in (tables.curves, tables.results)]
+    found.append(read(tables.intervals, tables.summary_record))
+    found.append(read(tables.cost, tables.cost_record))
+    curves, runs, cells, cost = (of_dataset(dataset, found[1], table) for table in found)
+    contents = {run: read_json(files(run).results) for run in runs["run"]}
+    matrices = {run: np.array(content["matrix"], float) for run, content in contents.items()}
+    test = HeldOut.of(contents[runs["run"].iloc[0]])
+    accuracy_over_tasks(curves, test, out["accuracy"])
+    forgetting(runs, matrices, test, out["forgetting"])
+    gain_over_none(cells, differences(runs), test, out["gain"])
+    cost_against_accuracy(runs, cost, out["cost"])
+    write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
+
+
+def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a dataset's rows of a table, and those of other variants that it shares with them."""
+    own = runs[runs["dataset"] == dataset]
+    linked = runs[runs["run"].isin([*own["teacher_run"], *own["none_run"]])]
+    beside = set(zip(linked["dataset"], linked["role"], strict=True))
+    pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
+    shared = (table["teacher"] == "") & pairs.isin(beside)
+    return table[(table["dataset"] == dataset) | shared].assign(dataset=dataset)
+
+
+@paper()
+def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[str]) -> None:
+    """Draw the mean accuracy over the tasks seen, against the number of tasks learnt.
+
+    One panel per method and pair of teacher and student; mean over seeds with a band from the
+    lowest to the highest seed where there are several.
+
+    Args:
+        curves: rows of one dataset from `cdl.reporting.runs.collect`.
+        test: what they are measured with.
+        outputs: files to write, the suffix decides the format.
+    """
+    panels = panels_of(curves)
+    band_of = "mean, band from lowest to highest seed" if curves["seed"].nunique() > 1 else ""
+    note = about(curves, test.images, band_of) + f"; chance at the end {test.chance:.1f} %"
+    x, y = "tasks learnt", "average accuracy (%)"
+    figure, axes = canvas([panel.title for panel in panels], x, y, note, sharey=True)
+    for axis, panel in zip(axes, panels, strict=True):
+        for name, group in panel.rows.groupby(names(panel.rows), sort=False):
+            by_stage = group.groupby("stage")["accuracy"]
+            mean, style = by_stage.mean(), look(name)
+            axis.plot(mean.index + 1, mean, label=name, **style.line)
+            band: dict[str, Any] = {"color": style.colour, "alpha": 0.12, "linewidth": 0}
+            axis.fill_between(mean.index + 1, by_stage.min(), by_stage.max(), **band)
+        tasks = panel.rows["stage"].max() + 1
+        axis.set_xticks(range(1, tasks + 1, math.ceil(tasks / 10)))
+    if len(panels) > 2:
+        legend(figure, axes)
+    else:
+        _label_ends(axes)
+    save(figure, outputs)
+
+
+@paper()
+def forgetting(
+    results: pd.DataFrame,
+    matrices: Mapping[str, np.ndarray],
+    test: HeldOut,
+    outputs: Sequence[str],
+) -> None:
+    """Draw the accuracy on every task after every task, averaged over seeds.
+
+    One row per method and pair, one column per learner. Reading down a column of a panel shows a
+    task being forgotten; the diagonal is the accuracy on a task just learnt.
+
+    Args:
+        results: runs of one dataset from `cdl.reporting.runs.collect`.
+        matrices: `R`, `[T, T]`, percent, of every run by its folder.
+        test: what they are measured with.
+        outputs: files to write, the suffix decides the format.
+    """
+    several = results[results["n_tasks"] > 1]  # after one task there is nothing to forget
+    panels = panels_of(several if len(several) else results)
+    learners = list(dict.fromkeys(name for panel in panels for name in names(panel.rows)))
+    shown = [matrices[run] for panel in panels for run in panel.rows["run"]]
+    low, top = (limit(list(map(limit, shown))) for limit in (np.nanmin, np.nanmax))
+    side = max(1.0, (PAGE - 1.0) / max(len(learners), 5))
+    size = (side * len(learners) + 1.0, (0.9 * side + 0.1) * len(panels) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    small_print(figure, about(results, test.images, "mean over seeds, R[t][i] in percent"))
+    axes = figure.subplots(len(panels), len(learners), squeeze=False)
+    for line, panel in zip(axes, panels, strict=True):
+        groups = dict(iter(panel.rows.groupby(names(panel.rows), sort=False)))
+        line[0].set_ylabel(panel.title, fontweight="bold")
+        for axis, name in zip(line, learners, strict=True):
+            axis.spines[:].set_visible(False)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if panel is panels[0]:
+                axis.set_title(name.replace(" (", "\n("), fontweight="bold")
+            if name in groups:
+                matrix = np.mean([matrices[run] for run in groups[name]["run"]], axis=0)
+                image = _heat(axis, matrix, (low, top), side)
+    figure.supxlabel("accuracy on task", fontsize=8)
+    figure.supylabel("after learning task", fontsize=8)
+    bar = figure.colorbar(image, ax=axes, aspect=12 * len(panels), fraction=0.02)
+    bar.set_label("accuracy (%)")
+    bar.outline.set_visible(False)
+    save(figure, outputs)
+
+
+@paper()
+def gain_over_none(
+    cells: pd.DataFrame, runs: pd.DataFrame, test: HeldOut, outputs: Sequence[str]
+) -> None:
+    """Draw what each distiller gains over the undistilled student.
+
+    One panel per method and pair; the mean over seeds with its interval, and every seed as a
+    small circle.
+
+    Args:
+        cells: rows of one dataset from `cdl.reporting.intervals`; may have no gain.
+        runs: runs of the dataset from `cdl.reporting.runs.differences`.
+        test: what they are measured with.
+        outputs: files to write, the suffix decides the format.
+    """
+    gains = cells[cells["gain"].notna()]
+    if gains.empty:
+        figure = Figure(figsize=(5, 1))
+        figure.text(0.5, 0.5, "no undistilled baseline: nothing to compare", ha="center")
+        return save(figure, outputs)
+    panels = panels_of(gains)
+    learners = list(dict.fromkeys(names(gains)))
+    over = f"{INTERVAL} {' or '.join(dict.fromkeys(gains['over']))}, paired"
+    note = about(runs, test.images, over)
+    height = 0.75 + 0.24 * len(learners)
+    titles = [panel.title for panel in panels]
+    label = "gain over the undistilled student (points)"
+    figure, axes = canvas(titles, label, "", note, height, sharex=True, sharey=True)
+    for axis, panel in zip(axes, panels, strict=True):
+        axis.axvline(0, color="black", linewidth=0.8)
+        for name, (_, row) in zip(names(panel.rows), panel.rows.iterrows(), strict=True):
+            y, style = learners.index(name), look(name)
+            axis.hlines(y, row["gain_low"], row["gain_high"], color=style.colour, linewidth=1.6)
+            axis.plot(row["gain"], y, **style.point)
+            own = runs[(names(runs) == name) & (runs[_SAME] == row[_SAME]).all(axis=1)]
+            if len(own) > 1:
+                axis.plot(own["gain_over_none"], [y + 0.28] * len(own), "o", **_CIRCLE)
+        axis.set_yticks(range(len(learners)), learners)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_ylim(len(learners) - 0.35, -0.65)
+    save(figure, outputs)
+
+
+@paper()
+def cost_against_accuracy(
+    results: pd.DataFrame, cost: pd.DataFrame, outputs: Sequence[str]
+) -> None:
+    """Draw final average accuracy against what it cost, mean and deviation over seeds.
+
+    Every panel is drawn for each of `_COSTS` that is known of all runs. Where a teacher's share is
+    part of it, a line leads there from the student's own.
+
+    Args:
+        results: runs of one dataset from `cdl.reporting.runs.collect`.
+        cost: the same rows of its table of costs.
+        outputs: files to write, the suffix decides the format.
+    """
+    known = [name for name in _COSTS if cost[name].notna().all()]
+    own = [_COSTS[name][0] for name in known]
+    results = results.assign(**{name: cost[name] for name in {*known, *own}})
+    shown = [(panel, name) for panel in panels_of(results) for name in known]
+    several = results["seed"].nunique() > 1
+    note = about(results, None, "bars: sample standard deviation over seeds" if several else "")
+    titles = [panel.title for panel, _ in shown]
+    figure, axes = canvas(titles, "", "final average accuracy (%)", note, sharey=True)
+    for axis, (panel, measure) in zip(axes, shown, strict=True):
+        alone, label = _COSTS[measure]
+        axis.set_xlabel(label)
+        for name, group in panel.rows.groupby(names(panel.rows), sort=False):
+            spent, accuracy = group[measure], group["final_average_accuracy"]
+            errors: dict[str, Any] = {"elinewidth": 0.6}
+            if len(group) > 1:
+                errors |= {"xerr": spent.std(), "yerr": accuracy.std()}
+            point = look(name).point
+            axis.errorbar(spent.mean(), accuracy.mean(), label=name, **errors, **point)
+            line = {"color": point["color"], "linewidth": 0.8, "linestyle": ":", "label": "_share"}
+            axis.hlines(accuracy.mean(), group[alone].mean(), spent.mean(), **line)
+        axis.set_xlim(0, 1.12 * (panel.rows[measure].max() or 1.0))
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
+    legend(figure, axes)
+    save(figure, outputs)
+
+
+_SAME = ["method", "teacher", "teacher_method", "student", "query"]
+_COSTS = {  # a column of costs: the learner's own part of it, and what it is
+    "training_seconds": ("training_seconds", "time of all tasks' jobs (s)"),
+    "total_tflops": ("tflops", "10$^{12}$ operations,\nwith a share of the teacher's"),
+    "total_energy_wh": ("energy_wh", "energy (Wh),\nwith a share of the teacher's"),
+}
+_CIRCLE: dict[str, Any] = {
+    "markersize": 2.5,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#444444",
+}
+
+
+def _label_ends(axes: Sequence[Axes]) -> None:
+    """Write the names of all lines of each axis behind their ends."""
+    for axis in axes:
+        ends = {}
+        for line in axis.get_lines():
+            (x, y) = (np.asarray(values, float)[-1] for values in line.get_data())
+            ends[str(line.get_label())] = (float(x), float(y))
+        label_lines(axis, ends)
+
+
+def _heat(axis: Axes, matrix: np.ndarray, limits: tuple[float, float], side: float) -> Any:
+    """Draw a matrix with its numbers, as far as they can be read."""
+    tasks = len(matrix)
+    low, top = limits
+    image = axis.imshow(matrix, cmap="cividis", vmin=low, vmax=top)
+    size = min(7.0, 72 * 0.85 * side / tasks / 1.9)
+    if size >= 3:
+        for t, i in zip(*np.tril_indices(tasks), strict=True):
+            colour = "white" if matrix[t, i] < low + 0.55 * (top - low) else "black"
+            number: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
+            axis.text(int(i), int(t), f"{matrix[t, i]:.0f}", color=colour, **number)
+    ticks = range(0, tasks, math.ceil(tasks / 6))
+    names = [str(t + 1) for t in ticks]
+    axis.set_xticks(ticks, names)
+    axis.set_yticks(ticks, names)
+    axis.tick_params(length=0, labelsize=6)
+    return image

@@ -1,0 +1,245 @@
+"""Means over seeds, gains and shares of the gap to the teacher, with their intervals."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cdl.reporting.costs import RunFiles
+from cdl.reporting.crossed import (
+    Answers,
+    Interval,
+    estimate,
+    holm,
+    on_common_images,
+    outcomes,
+    over,
+    paired,
+    share,
+)
+from cdl.reporting.runs import (
+    CELL,
+    INTERVALS,
+    read,
+    read_predictions,
+    write,
+    write_summary,
+)
+from cdl.reporting.style import names
+from cdl.runtime.artifacts import read_json, write_json
+
+SIGNIFICANT = 0.05  # of a p value after Holm's correction
+CONTRASTS = ["first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images"]
+CONFOUNDED = "students with a teacher see more images and views, and statistics of its labels"
+_FAMILY = ["dataset", "labels"]  # gains that are corrected together
+
+Read = Callable[[str], Answers]
+
+
+def answers_of(predictions: Callable[[str], pd.DataFrame]) -> Read:
+    """Return a function from a run's folder to its answers, which reads each run once."""
+
+    @cache
+    def answers(run: str) -> Answers:
+        table = predictions(run)
+        return Answers(*(table[name].to_numpy() for name in Answers._fields))
+
+    return answers
+
+
+def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
+    """Return the mean over seeds of every cell with its 95 % interval, see `cdl.reporting.crossed`.
+
+    Args:
+        results: finished runs from `cdl.reporting.runs.collect`.
+        answers: from a run's folder to its predictions.
+
+    Returns:
+        One row per cell, in percent and percent points: `n` seeds, `over` what the intervals are
+        taken (`seeds and test images`; `test images` with one seed), and each with `_low` and
+        `_high`: `accuracy` after the last task; of distilled students the `gain` over the
+        undistilled one, with its `gain_p` and `gain_p_holm`, corrected for all gains of its dataset
+        and label level; the `gap` from the undistilled student to the teacher; the percentage of
+        the gap that is `closed`, or the reason `not_closed` why it is not given. NaN where there
+        is nothing to compare with.
+    """
+    known, rows = {*results["run"]}, []
+    for cell, runs in results.groupby(CELL, sort=False):
+        links = {"own": "run"}
+        if (runs["teacher"] != "").all():
+            links |= {"none": "none_run", "teacher": "teacher_run"}
+        links = {name: link for name, link in links.items() if {*runs[link]} <= known}
+        read_runs = {name: [answers(run) for run in runs[link]] for name, link in links.items()}
+        named = {**dict(zip(CELL, cell, strict=True)), "n": len(runs)}
+        named |= {"over": over(outcomes(read_runs["own"])), "not_closed": ""}
+        rows.append({**named, **_numbers(read_runs, runs["labels"].iloc[0] == "all")})
+    table = pd.DataFrame(rows, columns=[*CELL, "n", "over", *INTERVALS, "not_closed"])
+    corrected = table.groupby(_FAMILY, sort=False)["gain_p"].transform(lambda p: holm(p.tolist()))
+    return table.assign(gain_p_holm=corrected.astype(float))
+
+
+def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, str]) -> pd.DataFrame:
+    """Return the paired difference of any two cells that were tested on the same images.
+
+    Args:
+        results: finished runs from `cdl.reporting.runs.collect`.
+        answers: from a run's folder to its predictions.
+        test_images: from a run's folder to the fingerprint of its test images.
+
+    Returns:
+        One row per pair of cells, named by their folders: `difference` of the final average
+        accuracies, `first` minus `second`, `low` and `high` in points, `p`, and `p_holm`, corrected
+        for all pairs, over their common `seeds` and `images`.
+    """
+    cells: dict[str, dict[int, str]] = {}
+    for row in results.to_dict("records"):
+        cells.setdefault(str(Path(row["run"]).parent), {})[row["seed"]] = row["run"]
+    rows = []
+    for (first, mine), (second, others) in combinations(cells.items(), 2):
+        seeds = [seed for seed in mine if seed in others]
+        pairs = [(mine[seed], others[seed]) for seed in seeds]
+        if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
+            continue
+        sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
+        found, images = estimate(paired(*sides)), len(on_common_images(*sides)[0][0].image)
+        rows.append((first, second, *found.interval, found.p, np.nan, len(seeds), images))
+    table = pd.DataFrame(rows, columns=CONTRASTS)
+    return table.assign(p_holm=holm(table["p"].tolist()))
+
+
+def write_summary_and_intervals(
+    tables: Any, outputs: Any, files: Callable[[str], RunFiles]
+) -> None:
+    """Write the summary of finished runs, the intervals of its means, and all differences.
+
+    Args:
+        tables: paths of `results` and its record `protocols`.
+        outputs: paths of the summary as `csv`, `md` and `tex`, of the `intervals`, of the
+            `contrasts`, and of the `record` with the hashes of all of them.
+        files: from a run's folder to its files.
+    """
+    results = read(tables.results, tables.protocols)
+    write_summary(results, outputs.csv, outputs.md, outputs.tex)
+    answers = answers_of(lambda run: read_predictions(files(run)))
+    write(intervals(results, answers), outputs.intervals)
+    tested = {run: read_json(files(run).results)["data"]["test"] for run in results["run"]}
+    write(contrasts(results, answers, tested), outputs.contrasts, "%.9g")
+    written = [outputs.csv, outputs.md, outputs.tex, outputs.intervals, outputs.contrasts]
+    write_json(outputs.record, {}, files=written)
+
+
+def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, Any]:
+    """Return the columns of a cell from its runs and those it is compared with, by seed.
+
+    With few labels a gain is not that of distillation alone, so that no share is given.
+    """
+    value, low, high = estimate(outcomes(runs["own"])).interval
+    found = {"accuracy": Interval(value, max(0.0, low), min(100.0, high))}  # no accuracy is outside
+    more: dict[str, Any] = {}
+    if "none" in runs:
+        gain = paired(runs["own"], runs["none"])
+        found["gain"], more["gain_p"] = estimate(gain).interval, estimate(gain).p
+        if "teacher" in runs:
+            gap = paired(runs["teacher"], runs["none"])
+            found["gap"] = estimate(gap).interval
+            own, none, teacher = on_common_images(runs["own"], runs["none"], runs["teacher"])
+            closed: Interval | str = CONFOUNDED
+            if all_labels:
+                closed = share(paired(own, none), paired(teacher, none))
+            if isinstance(closed, str):
+                more["not_closed"] = closed
+            else:
+                found["closed"] = closed
+    ends = {
+        f"{name}{end}": number
+        for name, numbers in found.items()
+        for end, number in zip(("", "_low", "_high"), numbers, strict=True)
+    }
+    return ends | more
+
+
+def reading(cells: pd.DataFrame) -> str:
+    """Return in a few sentences how each distiller compares with the undistilled student.
+
+    Args:
+        cells: rows of `intervals` of one dataset, method and pair.
+    """
+    distilled = cells[cells["gain"].notna()]
+    if distilled.empty:
+        return "No undistilled baseline, so there is nothing to compare."
+    rows = dict(zip(names(distilled), distilled.to_dict("records"), strict=True))
+    better = {n: r for n, r in rows.items() if r["gain"] > 0 and r["gain_p_holm"] < SIGNIFICANT}
+    worse = {n: r for n, r in rows.items() if r["gain_high"] < 0}
+    unsure = [f"{n} {_range(r, 'gain')}" for n, r in rows.items() if n not in better | worse]
+    parts = [_better(name, row) for name, row in better.items()]
+    if not better:
+        parts.append("No distiller beats the undistilled student here")
+    parts += [_worse(name, row) for name, row in worse.items()]
+    if unsure:
+        parts.append(
+            f"not significantly different from the undistilled student: {', '.join(unsure)}"
+        )
+    return f"{_caveat(distilled)}{'; '.join(parts)}. {_gap(distilled.iloc[0])}{_how(distilled)}"
+
+
+def _better(name: str, row: Mapping[Any, Any]) -> str:
+    text = f"{name} is {row['gain']:.1f} points better than the undistilled student "
+    text += f"({row['gain_low']:.1f} to {row['gain_high']:.1f}), {_p(row)}"
+    if pd.notna(row["closed"]):
+        text += f", and closes {_range(row, 'closed')} of the gap to the teacher"
+    return text
+
+
+def _worse(name: str, row: Mapping[Any, Any]) -> str:
+    lost, low, high = (-row[f"gain{end}"] for end in ("", "_high", "_low"))
+    return f"{name} is {lost:.1f} points worse ({low:.1f} to {high:.1f}), {_p(row)}"
+
+
+def _p(row: Mapping[Any, Any]) -> str:
+    p = row["gain_p_holm"]
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _gap(row: Mapping[Any, Any] | pd.Series) -> str:
+    """Return what is known of the gap between the undistilled student and the teacher."""
+    if pd.isna(row["gap"]):
+        return ""
+    if not row["gap_low"] > 0:
+        gap = _range(row, "gap")
+        return f"The teacher is not significantly better than the undistilled student: {gap}. "
+    low, high = row["gap_low"], row["gap_high"]
+    text = f"The teacher is {row['gap']:.1f} points better than the undistilled student"
+    return f"{text} ({low:.1f} to {high:.1f}). "
+
+
+def _how(cells: pd.DataFrame) -> str:
+    """Return what the intervals and p values are."""
+    seeds = sorted({*cells["n"]})
+    n = f"{' or '.join(map(str, seeds))} seed{'s' if seeds[-1] != 1 else ''}"
+    over = " or ".join(dict.fromkeys(cells["over"]))
+    return (
+        f"95 % intervals over {over}, {n}; p with Holm's correction for all gains on this dataset, "
+        "significant below 0.05."
+    )
+
+
+def _caveat(distilled: pd.DataFrame) -> str:
+    """Return what differs besides the loss where students see few labels."""
+    if (distilled["labels"] == "all").all():
+        return ""
+    return (
+        "Students with a teacher also see the images without a label, more views a step, and class "
+        "statistics under the teacher's labels; their difference from the undistilled student is "
+        "the effect of all of this. "
+    )
+
+
+def _range(row: Any, name: str) -> str:
+    """Return a number of `intervals` with its interval, in words."""
+    form, unit = ("{:.0f}", " %") if name == "closed" else ("{:+.1f}", "")
+    number, low, high = (form.format(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{number}{unit} ({low} to {high})".replace("-", "−")

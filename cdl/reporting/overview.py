@@ -1,0 +1,214 @@
+"""What the page shows at a glance: what was compared, how it came out, how sure, at what cost."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path as Outline
+from matplotlib.transforms import Affine2D
+from safetensors import safe_open
+
+from cdl.reporting.crossed import estimate
+from cdl.reporting.figures import of_dataset
+from cdl.reporting.intervals import reading
+from cdl.reporting.runs import CELL, distiller_of, method_of
+from cdl.reporting.style import look, names, panels_of
+
+FEW_SEEDS, FEW_IMAGES = 5, 1000  # below, the page warns
+_FLIP = Affine2D().scale(10, -10)  # down is up in SVG
+
+
+def panels(
+    table: pd.DataFrame,
+    cells: pd.DataFrame,
+    classes: pd.DataFrame,
+    contents: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return what the page draws and tabulates: a panel per dataset, method and pair."""
+    runs = dict(iter(table.groupby(CELL, sort=False)))
+    of_class = dict(iter(classes.groupby(CELL, sort=False)))
+    found: list[dict[str, Any]] = []
+    for dataset in dict.fromkeys(cells["dataset"]):
+        for panel in panels_of(of_dataset(dataset, table, cells)):
+            keys = [tuple(row) for row in cells.loc[panel.rows.index, CELL].to_numpy()]
+            first = contents[runs[keys[0]]["run"].iloc[0]]
+            taught = panel.rows[panel.rows["teacher"] != ""]
+            learners = [
+                _learner(row, name, runs[key])
+                for row, name, key in zip(
+                    panel.rows.to_dict("records"), names(panel.rows), keys, strict=True
+                )
+            ]
+            by_class = [_by_class(of_class[key]) for key in keys]
+            found.append(
+                {
+                    "id": f"panel{len(found)}",
+                    "dataset": dataset,
+                    "method": panel.rows["method"].iloc[0],
+                    "label": method_of(panel.rows.iloc[0]),
+                    "labels": _labels(panel.rows),
+                    "pair": list(taught.iloc[0][["teacher", "student"]]) if len(taught) else [],
+                    "chance": 100 / len(first["classes"]),
+                    "images": sum(first["test_images"]),
+                    "over": " or ".join(dict.fromkeys(panel.rows["over"])),
+                    "learners": learners,
+                    "reading": reading(panel.rows),
+                    "classes": {c: [reached[c] for reached in by_class] for c in by_class[0]},
+                }
+            )
+    for own in found:
+        beside = [other for other in found if other["dataset"] == own["dataset"]]
+        own["bounds"] = _bounds(own, beside)
+        own["main"] = bool(own["pair"]) or not any(other["pair"] for other in beside)
+    return found
+
+
+def _labels(rows: pd.DataFrame) -> str:
+    """Return how many labels the students of a panel see, and their teachers; nothing if all."""
+    students = rows[rows["role"] == "student"]
+    levels = dict.fromkeys(students["labels"])
+    if set(levels) <= {"all"}:
+        return ""
+    told = [
+        f"{level} label{'s' * (level != '1')}" + " a class" * level.isdecimal() for level in levels
+    ]
+    saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
+    if not saw or set(saw) == set(levels):
+        return " or ".join(told)
+    return f"{' or '.join(told)}; the teacher saw {' or '.join(saw)}"
+
+
+def _bounds(panel: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return students that the panel's are compared with: those of methods that distil nothing."""
+    return [
+        {**learner, "name": f"{other['method']} alone"}
+        for other in beside
+        if panel["pair"] and not other["pair"]
+        for learner in other["learners"]
+        if learner["name"] == "none" and learner["backbone"] == panel["pair"][1]
+    ]
+
+
+def _by_class(classes: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Return mean, lowest and highest seed of every class, in the first seed's order."""
+    spread = classes.groupby("class", sort=False)["accuracy"].agg(["mean", "min", "max"])
+    return {str(row[0]): row[1:] for row in spread.itertuples(name=None)}
+
+
+def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict[str, Any]:
+    """Return all that the page says of a cell: numbers as (mean, low, high), None for no number."""
+
+    def numbers(key: str) -> list[float] | None:
+        ends = [float(row[f"{key}{end}"]) for end in ("", "_low", "_high")]
+        return None if math.isnan(ends[0]) else [round(x, 6) for x in ends]
+
+    def over_seeds(key: str) -> list[float]:
+        found = estimate(runs[[key]].to_numpy(float))
+        return list(found.interval) if len(runs) > 1 else [found.value] * 3
+
+    def spread(key: str) -> list[float]:
+        return [float(runs[key].mean()), float(runs[key].min()), float(runs[key].max())]
+
+    style = look(name)
+    forgotten = over_seeds("forgetting_max")
+    return {
+        "name": name,
+        "cell": str(Path(runs["run"].iloc[0]).parent),
+        "label": name if row["role"] == "teacher" else distiller_of(row),
+        "backbone": row["student"],
+        "colour": style.colour,
+        "dash": {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}[style.dash],
+        "marker": _outline(style.marker),
+        "n": row["n"],
+        **{key: numbers(key) for key in ("accuracy", "gain", "gap", "closed")},
+        "p": None if math.isnan(row["gain_p_holm"]) else float(row["gain_p_holm"]),
+        "not_closed": row["not_closed"],
+        "forgetting": None if math.isnan(forgotten[0]) else forgotten,
+        "seconds": spread("training_seconds"),
+        "trainable": int(runs["trainable_parameters"].iloc[0]),
+        "parameters": int(runs["parameters"].iloc[0]),
+        "protocol": "+".join(sorted({*runs["protocol"]})),
+        "runs": dict(zip(map(int, runs["seed"]), runs["run"], strict=True)),
+    }
+
+
+def _outline(marker: str) -> str:
+    """Return a marker of matplotlib as an SVG path of 10 units around the origin."""
+    style = MarkerStyle(marker)
+    outline = style.get_path().transformed(style.get_transform()).transformed(_FLIP)
+    letters = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
+    return "".join(
+        "Z" if code == Outline.CLOSEPOLY else letters[code] + " ".join(f"{x:.2f}" for x in points)
+        for points, code in outline.iter_segments(simplify=False)
+    )
+
+
+def parameters(weights: str) -> int:
+    """Return how many numbers a backbone has, from its file's header."""
+    with safe_open(weights, framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def count(number: float) -> str:
+    """Return a number of parameters for a sentence: 2.7 M, 61 k."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
+
+
+def _and(words: Iterable[str]) -> str:
+    *first, last = dict.fromkeys(words)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def compared(
+    table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]], frozen: Mapping[str, int]
+) -> str:
+    """Return in one sentence what was compared; `frozen` are the parameters of backbones."""
+
+    def backbone(name: str) -> str:
+        return f"{name} ({count(frozen[name])} frozen parameters)"
+
+    distilled = table[table["teacher"] != ""]
+    told: dict[str, list[str]] = {}  # variants of a dataset are told of together
+    for row in table.drop_duplicates("dataset").to_dict("records"):
+        run = contents[row["run"]]
+        fact = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
+        fact += f", {sum(run['test_images']):,} test images"
+        told.setdefault(fact, []).append(row["dataset"])
+    datasets = _and(f"{_and(them)} ({fact})" for fact, them in told.items())
+    methods = _and(table["method"])
+    if distilled.empty:
+        return f"{_and(map(backbone, table['student']))} on {datasets} with {methods}."
+    pairs = distilled[["teacher", "student"]].drop_duplicates().itertuples(index=False)
+    taught = _and(f"{backbone(small)}, alone and taught by {backbone(big)}" for big, small in pairs)
+    by = _and(names(distilled))
+    return f"{taught}, on {datasets} with {methods}; distilled by {by}."
+
+
+def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what makes numbers on this page less sure than they look."""
+    seeds = table.groupby(CELL)["seed"].nunique().min()
+    few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few; a claim should rest on at least five"
+    found = [few] if seeds < FEW_SEEDS else []
+    for dataset, runs in table.groupby("dataset", sort=False):
+        images = sum(contents[runs["run"].iloc[0]]["test_images"])
+        if images < FEW_IMAGES:
+            half = 100 * 1.96 * 0.5 / math.sqrt(images)
+            found.append(f"{dataset}: {images} test images, so ± {half:.0f} points at 50 %")
+    return found
+
+
+def cost(table: pd.DataFrame) -> str:
+    """Return in one sentence what all runs of the page cost."""
+    told = [f"{table['training_seconds'].sum() / 60:.1f} min of training"]
+    if table["processor_seconds"].notna().all():
+        told[0] += f" ({table['processor_seconds'].sum() / 60:.1f} min of processors)"
+    for role, runs in table.groupby("role", sort=False)["training_seconds"]:
+        low, high = runs.min(), runs.max()
+        each = f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
+        told.append(f"a {role} {each} s")
+    if table["peak_memory_mb"].notna().any():
+        told.append(f"at most {table['peak_memory_mb'].max() / 1000:.1f} GB of memory")
+    return f"{len(table)} runs: {', '.join(told)}."

@@ -1,0 +1,230 @@
+"""All runs on one self-contained page: what was compared and how it came out, then every detail.
+
+Figures and means are part of the text, which needs no script. The table of single runs is
+DataTables (https://datatables.net), whose bundle the package itables carries. It goes into the page
+as a `data:` module, so that nothing is loaded from anywhere when the page is viewed.
+"""
+
+import base64
+import json
+import math
+import os
+from collections.abc import Hashable, Iterable, Mapping
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from cdl.reporting import label_efficiency
+from cdl.reporting.costs import COST
+from cdl.reporting.deployment import on_page
+from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
+from cdl.reporting.runs import METRICS, differences, read
+from cdl.runtime.artifacts import read_json, replacing, write_json
+
+ASSETS = files("cdl") / "assets"
+_TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
+_TEXT += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
+_NUMBERS = ["seed", "n_tasks", "trainable_parameters", "parameters", *COST]
+_DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
+
+
+def write_page(
+    path: str,
+    *,
+    name: str,
+    configuration: str,
+    tables: Mapping[str, pd.DataFrame],
+    protocols: Mapping[str, Any],
+    shown: Mapping[str, Any],
+) -> None:
+    """Write the page.
+
+    Args:
+        path: the HTML file; links to the runs' files are relative to its folder.
+        name: the configuration's name.
+        configuration: its text, resolved.
+        tables: `results`, `cost` and `classes` of `cdl.reporting.runs`, and the `intervals` and
+            `contrasts` of `cdl.reporting.intervals`.
+        protocols: the protocol behind each hash in the results.
+        shown: of `runs`, by their folder, the path of the `results` and all `files` with what
+            they are; records of `data` and `backbones` and files of `weights` by name;
+            what `on_page` of `cdl.reporting.deployment` and of `cdl.reporting.label_efficiency`
+            return as `deployment` and `efficiency`.
+
+    Raises:
+        CdlError: a run's results cannot be read.
+    """
+    folder = os.path.dirname(path)
+    frozen = {name: parameters(file) for name, file in shown["weights"].items()}
+    table = _joined(tables, frozen)
+    contents = {run: read_json(shown["runs"][run]["results"]) for run in table["run"]}
+    runs = [_run(row, contents[row["run"]], shown, folder) for row in table.to_dict("records")]
+    found = panels(table, tables["intervals"], tables["classes"], contents)
+    content = {
+        "name": name,
+        "runs": runs,
+        "panels": [{key: panel[key] for key in ("id", "learners")} for panel in found],
+        "contrasts": contrasts_of(tables["contrasts"]),
+        "protocols": protocols,
+        "versions": _distinct(run["versions"] for run in runs),
+        "data": {k: os.path.relpath(v, folder) for k, v in shown["data"].items()},
+        "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()},
+        "backbones": {k: os.path.relpath(v, folder) for k, v in shown["backbones"].items()},
+        "configuration": configuration,
+        "deployment": shown.get("deployment"),
+    }
+    text = _filled(
+        content,
+        name=name,
+        panels=found,
+        compared=compared(table, contents, frozen),
+        warnings=warnings(table, contents),
+        cost=cost(table),
+        n_runs=len(table),
+        efficiency=shown.get("efficiency", ()),
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_page_and_configuration(
+    outputs: Any, tables: Any, configuration: Mapping[str, Any], shown: Mapping[str, Any]
+) -> None:
+    """Write the page and, beside it, the resolved configuration.
+
+    Args:
+        outputs: paths of `page`, `configuration` and the `record` that vouches for them.
+        tables: paths of `results`, `classes`, `intervals`, `contrasts` and `cost`, and of their
+            records, `protocols`, `summary_record` and `cost_record`.
+            Of deployment and label efficiency, where there are such, see their `on_page`.
+        configuration: resolved.
+        shown: see `write_page`.
+    """
+    text = yaml.safe_dump(configuration, sort_keys=False)
+    with replacing(outputs.configuration) as temporary:
+        temporary.write_text(text)
+    write_page(
+        outputs.page,
+        name=configuration["name"],
+        configuration=text,
+        tables={
+            "results": read(tables.results, tables.protocols),
+            "classes": read(tables.classes, tables.protocols),
+            "intervals": read(tables.intervals, tables.summary_record),
+            "contrasts": read(tables.contrasts, tables.summary_record),
+            "cost": read(tables.cost, tables.cost_record),
+        },
+        protocols=read_json(tables.protocols),
+        shown={
+            **shown,
+            "deployment": on_page(tables),
+            "efficiency": label_efficiency.on_page(tables),
+        },
+    )
+    write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
+
+
+def _joined(tables: Mapping[str, pd.DataFrame], frozen: Mapping[str, int]) -> pd.DataFrame:
+    """Return the runs with differences, cost, and the parameters of everything that answers."""
+    table = differences(tables["results"])
+    table[list(COST)] = tables["cost"][list(COST)]
+    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["student", "query"]].values]
+    table["parameters"] = table["trainable_parameters"] + own
+    return table
+
+
+def _filled(content: Mapping[str, Any], **parts: Any) -> str:
+    """Return the page: `parts` are what its text names, `content` is what its script reads."""
+
+    def fixed(number: float, digits: int = 1, sign: str = "") -> str:
+        return f"{number:{sign}.{digits}f}".replace("-", "−")
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"fixed": fixed, "count": count}
+    learners = [cell for panel in parts["panels"] for cell in panel["learners"]]
+    reached = [x for cell in learners for x in cell["accuracy"]]
+    library = (files("itables") / "html" / "dt_bundle.js").read_bytes()
+    return environment.from_string((ASSETS / "page.html").read_text()).render(
+        style=(ASSETS / "page.css").read_text(),
+        script=(ASSETS / "page.js").read_text(),
+        low=max(0, 10 * math.floor(min(reached) / 10)),
+        top=min(100, 10 * math.ceil(max(reached) / 10)),
+        content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
+        library="data:text/javascript;base64," + base64.b64encode(library).decode(),
+        **parts,
+    )
+
+
+def _run(
+    row: Mapping[Hashable, Any],
+    result: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    folder: str,
+) -> dict[str, Any]:
+    """Return all that the page shows of a run."""
+    links = shown["runs"][row["run"]]["files"]
+    named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}
+    numbers = {key: row[key] for key in [*METRICS, *_DIFFERENCES]}
+    return {
+        "id": row["run"],
+        "none": row["none_run"],
+        "taught": row["teacher_run"],
+        **{key: _number(value) for key, value in named.items()},
+        **{key: _number(value) for key, value in numbers.items()},
+        "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],
+        "test_images": result["test_images"],
+        "fingerprints": {**result["data"], **result["backbones"]},
+        "learner": result["learner"],
+        "versions": result["versions"],
+        "files": [(what, os.path.relpath(path, folder)) for what, path in links],
+    }
+
+
+def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the differences between cells for the page's script.
+
+    Returns:
+        `cells`: their folders; `rows`: for each pair the positions of both among the cells, and
+        difference, low, high, p, number of seeds and of images.
+    """
+    cells = list(dict.fromkeys([*table["first"], *table["second"]]))
+    position = {cell: i for i, cell in enumerate(cells)}
+    rows = [
+        [
+            position[row["first"]],
+            position[row["second"]],
+            *(_number(row[name]) for name in ("difference", "low", "high", "p")),
+            row["seeds"],
+            row["images"],
+        ]
+        for row in table.to_dict("records")
+    ]
+    return {"cells": cells, "rows": rows}
+
+
+def _remarks(manifest: Mapping[str, Any]) -> str:
+    """Return what was left out and what is doubled in packed data; nothing if nothing is."""
+    skipped = ", ".join(f"{n} {kind}" for kind, n in manifest.get("skipped", {}).items())
+    remarks = [f"left out as no images: {skipped}"] if skipped else []
+    disputed = manifest.get("equal_pixels_under_two_labels", {}).get("images", 0)
+    for n, what in (
+        (manifest.get("equal_pixels_in_both_splits", 0), "copies in the other split"),
+        (manifest.get("equal_pixels_in_one_split", 0), "copies in their split"),
+        (disputed, "copies with another label"),
+    ):
+        remarks += [f"images with {what}: {n}"] if n else []
+    return "; ".join(remarks)
+
+
+def _number(value: Any) -> Any:
+    """JSON knows no NaN; six decimals, as in the CSV."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value
+
+
+def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({json.dumps(value, sort_keys=True): value for value in values}.values())

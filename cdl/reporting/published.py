@@ -1,0 +1,178 @@
+"""The papers' numbers, and ours beside them."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.reporting.runs import (
+    CELL,
+    NOT_RUN,
+    distiller_of,
+    latex,
+    method_of,
+    read_results,
+    results_of,
+    summarise,
+    write,
+)
+from cdl.runtime.artifacts import replacing, write_json
+
+METRICS = {"accuracy": "final_average_accuracy", "forgetting": "forgetting_published"}
+NOT_PUBLISHED, UNKNOWN = "-", "unknown"
+NOTE = (
+    "Percent and percent points; ours: mean ± sample standard deviation over n finished seeds. "
+    "Accuracy is the mean over tasks after the last one; forgetting is the drop since a task was "
+    "learnt, summed over tasks and divided by their number, as in the papers' code. Difference: "
+    "ours minus published. Within 2 std: whether it is at most twice our standard deviation, "
+    f"{UNKNOWN} with one seed. {NOT_RUN}: no finished run yet. {NOT_PUBLISHED}: no version of the "
+    "paper has it (nor a teacher that reads its student's query). Paper: date of the version that "
+    "states the number; the released code of no single date produced them all. Protocol: hash of "
+    "data, classes, views, schedule and the learner's weights, spelled out in the .json file "
+    "beside this table."
+)
+_KEY = ["method", "teacher", "student", "kd", "n_tasks"]
+
+
+def load() -> pd.DataFrame:
+    """Return the 310 published results.
+
+    Columns: version (of the paper, year and month), dataset, n_tasks, method, teacher (empty
+    without one), student, kd, accuracy and forgetting in percent.
+    """
+    return pd.read_csv(str(files("cdl") / "assets" / "published.csv"), keep_default_na=False)
+
+
+def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -> pd.DataFrame:
+    """Lay our cells beside published ones.
+
+    Args:
+        results: one row per run, finished or not, of `cdl.reporting.runs.results_of`.
+        dataset: the papers' name of its dataset.
+        backbones: the papers' name of each of its backbones.
+
+    Returns:
+        One row per cell and version of the paper that has it, or one for a cell that none has: n
+        finished of `seeds` wanted; for accuracy and forgetting ours, std (NaN for one seed),
+        published, difference (ours minus published) and within_2_std (yes, no, unknown), in
+        percent and percent points; the paper's version; our protocol. NaN is what is missing.
+        A variant has no published counterpart, nor has a teacher that reads another's query.
+    """
+    ours = summarise(results)
+    ours["seeds"] = results.groupby(CELL, sort=False).size().to_numpy()
+    key = ours[_KEY].assign(cell=ours.index)
+    key["student"] = key["student"].map(backbones)
+    key["teacher"] = key["teacher"].map({"": "", **backbones})
+    own = (ours["role"] == "student") | (ours["query"] == ours["student"])
+    key.loc[~own | (ours["variant"] != ""), "student"] = None
+    theirs = load().rename(columns={"version": "paper"})
+    theirs = theirs[theirs["dataset"] == dataset].drop(columns="dataset")
+    both = key.merge(theirs, on=_KEY, how="left").sort_values(["cell", "paper"])
+    ours = ours.loc[both["cell"]].reset_index(drop=True)
+    both = both.reset_index(drop=True)
+    table = ours[["dataset"]].copy()
+    table["method"] = ours.apply(method_of, axis=1)
+    table["learner"], table["taught_by"] = ours["student"], ours["teacher"].replace("", "-")
+    table["distiller"] = ours.apply(distiller_of, axis=1)
+    table[["n", "seeds"]], table["paper"] = ours[["n", "seeds"]], both["paper"]
+    for metric, name in METRICS.items():
+        mean, std = ours[f"{name}_mean"], ours[f"{name}_std"]
+        difference = mean - both[metric]
+        within = (difference.abs() <= 2 * std).map({True: "yes", False: "no"})
+        table[metric], table[f"{metric}_std"] = mean, std
+        table[f"{metric}_published"], table[f"{metric}_difference"] = both[metric], difference
+        table[f"{metric}_within_2_std"] = within.mask(std.isna(), UNKNOWN).mask(difference.isna())
+    table["protocol"] = ours["protocol"]
+    return table
+
+
+def worded(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `compare` where a word says why something is missing."""
+    words = table.round(6).astype(object)
+    not_run = table["n"] == 0
+    words.loc[not_run, "protocol"] = NOT_RUN
+    for metric in METRICS:
+        compared = [f"{metric}_difference", f"{metric}_within_2_std"]
+        words.loc[not_run, [metric, f"{metric}_std", *compared]] = NOT_RUN
+        words.loc[table["n"] == 1, f"{metric}_std"] = UNKNOWN
+        words.loc[table["paper"].isna(), [f"{metric}_published", *compared]] = NOT_PUBLISHED
+    return words.fillna({"paper": NOT_PUBLISHED})
+
+
+def for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `compare` as text, two decimals, columns in two levels."""
+    words = worded(table).map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
+    text = {("", name.replace("_", " ")): words[name] for name in table.columns[1:5]}
+    text["", "n"] = words["n"].where(
+        table["n"] == table["seeds"], words["n"] + " of " + words["seeds"]
+    )
+    text["", "paper"] = words["paper"]
+    for metric in METRICS:
+        spread = (" ± " + words[f"{metric}_std"]).where(table["n"] > 1, "")
+        text[metric, "ours"] = words[metric] + spread
+        for name in ("published", "difference", "within_2_std"):
+            text[metric, name.replace("_", " ")] = words[f"{metric}_{name}"]
+    text["", "protocol"] = words["protocol"]
+    return pd.DataFrame(text)
+
+
+def write_comparison(
+    stem: str | Path,
+    results: pd.DataFrame,
+    protocols: Mapping[str, Any],
+    dataset: str,
+    backbones: Mapping[str, str],
+) -> None:
+    """Write `compare` as .csv, .md, .tex (booktabs, longtable) and .html, and what is behind it.
+
+    That is the rows of the finished runs as .runs.csv and their protocols as .json, the record
+    that vouches for all of them.
+
+    Args:
+        stem: path of the files without their suffix.
+        results: see `compare`.
+        protocols: the resolved protocol of each hash.
+        dataset: see `compare`.
+        backbones: see `compare`.
+    """
+    table = compare(results, dataset, backbones)
+    tasks = " or ".join(map(str, dict.fromkeys(results["n_tasks"])))
+    title = f"{results['dataset'].iloc[0]}, {tasks} tasks, {' to '.join(backbones)}"
+    text = for_people(table)
+    flat = text.set_axis([" ".join(names).strip() for names in text.columns], axis=1)
+    html = text.style.hide(axis="index").set_uuid("comparison")
+    html.set_caption(f"{title}. {NOTE}").set_table_styles(_STYLES)
+    contents = {
+        ".csv": worded(table).to_csv(index=False),
+        ".md": f"{title}\n\n{flat.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
+        ".tex": latex(text, NOTE, title),
+        ".html": html.to_html(doctype_html=True, encoding="utf-8"),
+    }
+    for suffix, content in contents.items():
+        with replacing(f"{stem}{suffix}") as temporary:
+            temporary.write_text(content)
+    used = sorted({*table["protocol"]} & {*protocols})
+    write(results[results["protocol"] != ""], f"{stem}.runs.csv")
+    vouched = [f"{stem}{suffix}" for suffix in (*contents, ".runs.csv")]
+    write_json(f"{stem}.json", {short: protocols[short] for short in used}, vouched)
+
+
+def write_compared(
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[str],
+    published: Mapping[str, Any],
+    output: str,
+) -> None:
+    """Write a comparison of finished runs, `output` its Markdown, see `write_comparison`."""
+    stem = Path(output).with_suffix("")
+    write_comparison(stem, *results_of(rows, read_results(rows, results)), **published)
+
+
+_STYLES: list[Any] = [
+    {"selector": "", "props": "border-collapse: collapse; font: 14px system-ui, sans-serif"},
+    {"selector": "th, td", "props": "padding: .2em .6em; text-align: left; white-space: nowrap"},
+    {"selector": "tbody tr", "props": "border-top: 1px solid #8886"},
+    {"selector": "caption", "props": "caption-side: bottom; text-align: left; max-width: 60em"},
+]

@@ -1,0 +1,400 @@
+"""From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.evaluation.metrics import agreement, current, prediction_metrics
+from cdl.reporting.costs import COST, RunFiles, cost_of, with_teachers, work_of
+from cdl.reporting.costs import markdown as costs_for_people
+from cdl.runtime.artifacts import (
+    check_files,
+    check_provenance,
+    fingerprint,
+    read_json,
+    replacing,
+    write_json,
+)
+
+NOT_RUN = "not run"
+AGREEMENT = {"teacher_agreement": "run", "none_teacher_agreement": "none_run"}
+METRICS = [
+    "final_average_accuracy",
+    "last_accuracy",
+    "average_incremental_accuracy",
+    "learning_accuracy",
+    "backward_transfer",
+    "forgetting_max",
+    "forgetting_published",
+    "task_incremental_accuracy",
+    "calibration_error",
+    "negative_log_likelihood",
+    "brier_score",
+    *AGREEMENT,
+]
+NOTE = (
+    "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
+    "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
+    "tasks from their best accuracy (Chaudhry et al., 2018), task-incremental accuracy that among "
+    "the classes of an image's own task, calibration error the mean distance of accuracy and "
+    "probability (15 bins), empty for a ridge, whose outputs are no probabilities. The protocol "
+    "is a hash of data, classes, views, "
+    "normalisation, schedule and the learner's own weights: numbers with the same one can be "
+    "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
+    "variant, or what differs from the defaults."
+)
+INTERVALS = [  # of `cdl.reporting.intervals`
+    f"{name}{end}"
+    for name in ("accuracy", "gain", "gap", "closed")
+    for end in ("", "_low", "_high")
+] + ["gain_p", "gain_p_holm"]
+IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
+_WHOSE = ["role", "query", "labels", "teacher_labels", "teacher_method"]
+_WHOSE += ["method_options", "kd_options"]
+_LINKS = ["run", "none_run", "teacher_run"]
+_PAIRED = ["gain_over_none", "gap_to_teacher"]
+CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
+CELL += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
+
+
+def collect(
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[str],
+    costs: Sequence[Sequence[str]],
+    files: Callable[[str], RunFiles] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Gather all runs.
+
+    Args:
+        rows: columns that identify each run, its resolved protocol, the fingerprint of its
+            specification (`provenance`), and the folders of the runs it builds on.
+        results: its JSON, written by `cdl.evaluation.evaluate.evaluate_run`.
+        costs: Snakemake's benchmark files of its tasks.
+        files: from a run's folder to its files, of which the tasks' records tell operations; None
+            reads none.
+
+    Returns:
+        results: one row per run, with all metrics in percent and the trainable parameters.
+        curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
+        cost: one row per run, what `COST` says of its jobs.
+        protocols: the resolved protocol behind each hash in the results.
+    """
+    return tables_of(rows, read_results(rows, results), costs, files)
+
+
+def tables_of(
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+    costs: Sequence[Sequence[str]],
+    files: Callable[[str], RunFiles] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Return the tables of `collect` from the contents of the runs' JSON."""
+    curves, cost, work = [], [], {}
+    for row, run, jobs in zip(rows, runs, costs, strict=True):
+        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        for stage, line in enumerate(run["matrix"]):
+            seen = line[: stage + 1]
+            curves.append({**whose, "stage": stage, "accuracy": sum(seen) / len(seen)})
+        work[row["run"]] = [] if files is None else work_of(files(row["run"]), row["n_tasks"])
+        cost.append({**whose, **cost_of(jobs, work[row["run"]])})
+    table, protocols = results_of(rows, runs)
+    return table, pd.DataFrame(curves), with_teachers(pd.DataFrame(cost), table, work), protocols
+
+
+def class_tables(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what the last stage of every run says class by class and task by task.
+
+    Args:
+        rows: as in `collect`.
+        runs: contents of the runs' JSON, see `complete`.
+
+    Returns:
+        classes: one row per run and class, accuracy in percent, in learning order.
+        confusion: one row per run, task and task of the predicted class, with the number of images.
+    """
+    classes, confusion = [], []
+    for row, run in zip(rows, runs, strict=True):
+        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        for name, accuracy in run["per_class"].items():
+            classes.append({**whose, "class": name, "accuracy": accuracy})
+        for task, line in enumerate(run["task_confusion"]):
+            for predicted, images in enumerate(line):
+                pair = {"task": task, "predicted_task": predicted, "images": images}
+                confusion.append({**whose, **pair})
+    return pd.DataFrame(classes), pd.DataFrame(confusion)
+
+
+def write_collected(
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[str],
+    costs: Sequence[Sequence[str]],
+    outputs: Any,
+    files: Callable[[str], RunFiles],
+) -> None:
+    """Write the tables of `collect` and `class_tables` to the paths that `outputs` names like them.
+
+    The protocols vouch for all but the costs, whose numbers no two computations share:
+    `outputs.cost_record` vouches for these. What results of an older version lack comes from the
+    predictions beside them (`files`: from a run's folder to its files).
+    """
+    found = read_results(rows, results)
+    runs = [complete(run, files(row["run"])) for row, run in zip(rows, found, strict=True)]
+    predicted = cache(lambda run: read_predictions(files(run)))
+    runs = [_with_agreement(run, row, predicted) for row, run in zip(rows, runs, strict=True)]
+    table, curves, cost, protocols = tables_of(rows, runs, costs, files)
+    classes, confusion = class_tables(rows, runs)
+    write(table, outputs.results)
+    write(curves, outputs.curves)
+    write(cost, outputs.cost, "%.9g")
+    write(classes, outputs.classes)
+    write(confusion, outputs.confusion)
+    vouched = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
+    write_json(outputs.protocols, protocols, files=vouched)
+    named = pd.DataFrame(
+        [{"dataset": row["dataset"], **names_of(row)} for row in table.to_dict("records")]
+    )
+    with replacing(outputs.cost_text) as temporary:
+        temporary.write_text(costs_for_people(named, cost, table["final_average_accuracy"]))
+    write_json(outputs.cost_record, COST, files=[outputs.cost, outputs.cost_text])
+
+
+def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the runs' JSON; raise `CdlError` if one is damaged or is that of another run."""
+    runs = [read_json(path) for path in paths]
+    for row, path, run in zip(rows, paths, runs, strict=True):
+        provenance = fingerprint(run.get("learner"))
+        check_provenance(path, {"learner": provenance}, {"learner": row["provenance"]})
+    return runs
+
+
+def read_predictions(files: RunFiles) -> pd.DataFrame:
+    """Read a run's predictions; raise `CdlError` unless they are those of its results."""
+    check_files(files.results, files.predictions)
+    return pd.read_parquet(files.predictions)
+
+
+def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
+    """Return a run's results with what follows from its predictions, whatever version made it.
+
+    Args:
+        run: content of its `results.json`.
+        files: where its predictions lie; they are read only where the results lack something.
+
+    Raises:
+        CdlError: the predictions are needed and are not those of its results.
+    """
+    run = {**run, "metrics": current(run["metrics"])}
+    if "per_class" in run:
+        return run
+    tasks = run["learner"]["stream"]["tasks"]
+    found = prediction_metrics(read_predictions(files), run["classes"], tasks)
+    return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
+
+
+def _with_agreement(
+    run: Mapping[str, Any], row: Mapping[str, Any], predicted: Callable[[str], pd.DataFrame]
+) -> dict[str, Any]:
+    """Return a run's results with its agreement with its teacher, and the undistilled student's.
+
+    Args:
+        run: content of its `results.json`.
+        row: columns that identify it, and the folders of the runs it builds on.
+        predicted: from a run's folder to its predictions.
+    """
+    if not row["teacher_run"]:
+        return dict(run)
+    teacher = predicted(row["teacher_run"]).set_index("image")["predicted"]
+    found = dict(run["metrics"])
+    for name, link in AGREEMENT.items():
+        if row[link]:
+            own = predicted(row[link]).set_index("image")["predicted"]
+            images = own.index.intersection(teacher.index)
+            found[name] = agreement(own[images].to_numpy(), teacher[images].to_numpy())
+    return {**run, "metrics": found}
+
+
+def results_of(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any] | None]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return `results` and `protocols` of `collect`; a run that is None has NaN and no protocol."""
+    records, protocols = [], {}
+    for row, run in zip(rows, runs, strict=True):
+        numbers, short = dict.fromkeys([*METRICS, "trainable_parameters"], float("nan")), ""
+        if run is not None:
+            protocol = {**row["protocol"], "data": run["data"]}
+            short = fingerprint(protocol)[:8]
+            protocols[short] = protocol
+            known = current(run["metrics"])
+            numbers = {name: known.get(name, float("nan")) for name in METRICS}
+            numbers["trainable_parameters"] = run["trainable_parameters"]
+        identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
+        records.append({**identity, **numbers, **whose, "protocol": short, **links})
+    return pd.DataFrame(records), protocols
+
+
+def write(table: pd.DataFrame, path: str | Path, float_format: str = "%.6f") -> None:
+    """Write a CSV atomically, numbers with six decimals if nothing else is asked for."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=float_format)
+
+
+def read(path: str | Path, record: str | Path) -> pd.DataFrame:
+    """Read a CSV of `write`; empty text stays empty text, empty numbers become NaN.
+
+    Raises:
+        CdlError: it is not the table that the record vouches for.
+    """
+    check_files(record, path)
+    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol", "class"} - {"seed", "n_tasks"}
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys([*METRICS, "forgetting", *COST, *INTERVALS], ""),
+    )
+    if "forgetting" in table:  # until version 0.2, the negative backward transfer
+        table["backward_transfer"] = -table.pop("forgetting")
+    return table
+
+
+def differences(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with `gain_over_none` and `gap_to_teacher` (teacher minus student), points.
+
+    Both compare the final average accuracy with that of the run of the same seed; NaN where there
+    is nothing to compare with.
+    """
+    table = results.copy()
+    accuracy = table.set_index("run")["final_average_accuracy"]
+    own = table["final_average_accuracy"]
+    distilled = table["teacher"] != ""
+    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
+    table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
+    return table
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds.
+
+    Returns:
+        One row per cell, in percent and percent points: `n` finished seeds, mean and sample
+        standard deviation (NaN for one seed) of every metric, of the gain of the final average
+        accuracy over the undistilled student, and of its gap to the teacher (teacher minus
+        student); gain and gap are paired by seed.
+    """
+    table = differences(results)
+    values = [*METRICS, *_PAIRED]
+    groups = table.groupby(CELL, sort=False)
+    summary = groups[values].agg(["mean", "std"])
+    summary.columns = ["_".join(name_and_statistic) for name_and_statistic in summary.columns]
+    summary.insert(0, "n", groups["final_average_accuracy"].count())
+    summary["trainable_parameters"] = groups["trainable_parameters"].first()
+    summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
+    return summary.reset_index()
+
+
+def distiller_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
+    """Return how tables for people name a row's distiller: `kd`, `kd (hot)`, `kd (alpha=0.9)`.
+
+    In brackets stands the variant, or without one what differs from the schema's defaults.
+    """
+    if row["role"] == "teacher":
+        return "(teacher)"
+    note = row["variant"] or row["kd_options"]
+    return f"{row['kd']} ({note})" if note else str(row["kd"])
+
+
+def method_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
+    """Return how tables for people name a row's method, as `distiller_of`."""
+    named = "+" in row["method"] or not row["method_options"]
+    return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"
+
+
+def taught_by(row: Mapping[Hashable, Any] | pd.Series) -> str:
+    """Return how tables for people name a row's teacher, with its method if that is another."""
+    other = f" ({row['teacher_method']})" if row["teacher_method"] else ""
+    return f"{row['teacher']}{other}" if row["teacher"] else "-"
+
+
+def labels_shown(row: Mapping[Hashable, Any]) -> str:
+    """Return how tables for people name the labels of a row's learner and of its teacher."""
+    taught = f" (teacher: {row['teacher_labels']})" if row["teacher"] else ""
+    return f"{row['labels']}{taught}"
+
+
+def names_of(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    """Return how tables for people name a row's learner: method, backbone, teacher, distiller."""
+    return {
+        "method": method_of(row),
+        "learner": row["student"],
+        "taught by": taught_by(row),
+        "distiller": distiller_of(row),
+    }
+
+
+def for_people(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary as text for people, two decimals."""
+
+    def shown(row: Mapping[Hashable, Any], name: str) -> str:
+        if row["n"] == 0:
+            return NOT_RUN
+        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+        if pd.isna(mean):  # paired with a learner that does not exist, or has not been run
+            return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
+        return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+    lines, few = [], bool((summary["labels"] != "all").any())
+    for row in summary.to_dict("records"):
+        lines.append(
+            {
+                "dataset": row["dataset"],
+                **({"labels a class": labels_shown(row)} if few else {}),
+                **names_of(row),
+                "final average accuracy": shown(row, "final_average_accuracy"),
+                "forgetting": shown(row, "forgetting_max"),
+                "task-incremental accuracy": shown(row, "task_incremental_accuracy"),
+                "calibration error": shown(row, "calibration_error"),
+                "gain over none": shown(row, "gain_over_none"),
+                "gap to teacher": shown(row, "gap_to_teacher"),
+                "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
+                "n": row["n"],
+                "protocol": row["protocol"] or NOT_RUN,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def latex(table: pd.DataFrame, note: str, caption: str) -> str:
+    """Return a table of text as LaTeX (booktabs, longtable), its note as a comment above it."""
+    style = table.style.hide(axis="index").format(escape="latex")
+    longtable = style.format_index(escape="latex", axis="columns").to_latex(
+        hrules=True,
+        environment="longtable",
+        multicol_align="c",
+        caption=caption.replace("_", r"\_"),
+    )
+    return (f"% \\usepackage{{booktabs, longtable}}\n% {note}\n" + longtable).replace("±", r"$\pm$")
+
+
+def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path, tex: str | Path) -> None:
+    """Write the summary of results, finished or not."""
+    summary = summarise(results)
+    text = for_people(summary)
+    with replacing(md) as temporary:
+        lines = text.to_markdown(index=False, disable_numparse=True)
+        temporary.write_text(f"{lines}\n\n{NOTE}\n")
+    with replacing(tex) as temporary:  # what all rows share is said once, above the table
+        shared = {name: text[name].iloc[0] for name in text if text[name].nunique() == 1}
+        caption = ", ".join(f"{name} {value}" for name, value in shared.items() if value != "-")
+        temporary.write_text(latex(text.drop(columns=list(shared)), NOTE, caption))
+    missing = pd.DataFrame(False, summary.index, summary.columns)
+    missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
+    for name in _PAIRED:  # no finished run to compare with
+        missing[f"{name}_mean"] |= (summary["teacher"] != "") & summary[f"{name}_mean"].isna()
+    if missing.any(axis=None):
+        summary = summary.round(6).astype(object).mask(missing, NOT_RUN)
+    write(summary, csv)

@@ -1,0 +1,227 @@
+"""One style for all figures: a paper's columns, and one colour for one distiller everywhere.
+
+A figure is drawn like this::
+
+    with paper():
+        note = about(runs, images, "band: sample standard deviation over seeds")
+        figure, axes = canvas(titles, "tasks learnt", "average accuracy (%)", note)
+        axes[0].plot(x, y, **look("kd").line)
+        label_lines(axes[0], {"kd": (x[-1], y[-1])})
+        save(figure, outputs)
+"""
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import matplotlib
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cdl.distillers import DISTILLERS
+from cdl.runtime.artifacts import replacing
+from cdl.runtime.facts import Look
+
+COLUMN, PAGE = 3.35, 6.9  # inches: one column of a paper, and both
+INK = "#1b2026"
+_PAPER: dict[Any, Any] = {
+    "svg.hashsalt": "cdl",  # equal input, equal bytes
+    "svg.fonttype": "path",  # letters are part of the file: equal on every machine
+    "pdf.fonttype": 42,  # embedded as TrueType, which publishers ask for
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "legend.frameon": False,
+}
+
+
+TEACHER = Look(INK, "s", "--")  # a distiller's look stands with its facts
+_OTHERS = ("#7A4E2D", "#5B5BD6", "#A3333D", "#4F6D00")  # distillers that have no look of their own
+_VARIANTS = "dH*8"
+
+
+def look(name: str) -> Look:
+    """Return the look of a learner named as by `names`.
+
+    A variant, which stands in brackets, has its distiller's colour and a marker of its own.
+    """
+    base, _, variant = name.partition(" (")
+    known = TEACHER if base == "teacher" else None
+    if base in DISTILLERS:
+        known = DISTILLERS[base].look
+    known = known or Look(_OTHERS[crc32(base.encode()) % len(_OTHERS)], "*", ":")
+    if not variant:
+        return known
+    return replace(known, marker=_VARIANTS[crc32(variant.encode()) % len(_VARIANTS)], dash=":")
+
+
+def names(table: pd.DataFrame) -> pd.Series:
+    """Return what a figure calls each row: `teacher`, `kd`, or `kd (hot)`, which is a variant."""
+    named = table["kd"] + table["variant"].map(lambda v: f" ({v})" if v else "")
+    return named.where(table["role"] == "student", "teacher")
+
+
+_PAIR = ["teacher", "teacher_method", "student"]
+
+
+class Panel(NamedTuple):
+    """A method with one pair of teacher and student, and the rows that belong there."""
+
+    title: str
+    rows: pd.DataFrame
+
+
+def panels_of(table: pd.DataFrame) -> list[Panel]:
+    """Split rows into panels, each with its teacher; panels without rows are left out."""
+    distilled = table[table["teacher"] != ""]
+    pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
+    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["student"])]
+    panels = []
+    for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
+        is_teacher = (table["role"] == "teacher") & (table["student"] == teacher)
+        is_teacher &= table["query"].isin([teacher, student])
+        is_teacher &= table["method"] == (other or method)
+        is_student = (table["role"] == "student") & (table["student"] == student)
+        is_student &= table["method"] == method
+        taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
+        is_student &= taught | (table["teacher"] == "")
+        rows = table[is_teacher | is_student]
+        by = f"{teacher} ({other})" if other else teacher
+        title = method if len(pairs) == 1 else f"{method}\n{by} to {student}"
+        if is_student.any() and (not other or (rows["teacher"] != "").any()):
+            panels.append(Panel(title, rows))
+    return panels
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Make a context in which a figure is drawn and saved; also a decorator, `@paper()`."""
+    with matplotlib.rc_context(_PAPER):
+        yield
+
+
+def canvas(
+    titles: Sequence[str], x: str, y: str, note: str, height: float = 2.3, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and an axis for each title.
+
+    One axis is as wide as a column of a paper; several fill the page, at most three abreast.
+
+    Args:
+        titles: of the axes.
+        x: label below all of them.
+        y: label beside all of them.
+        note: small print above them, see `about`.
+        height: of a line of axes, in inches.
+        **shared: `sharex` and `sharey` of `Figure.subplots`.
+    """
+    columns = min(len(titles), 3)
+    lines = math.ceil(len(titles) / columns)
+    width = COLUMN if columns == 1 else PAGE
+    figure = Figure(figsize=(width, height * lines), layout="constrained")
+    small_print(figure, note)
+    axes = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
+    for axis in axes[len(titles) :]:
+        axis.set_axis_off()
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title, fontweight="bold")
+        axis.grid(alpha=0.25, linewidth=0.5)
+    for axis in axes[max(0, len(titles) - columns) : len(titles)]:
+        axis.tick_params(labelbottom=True)  # also where no panel lies below a shared axis
+    figure.supxlabel(x, fontsize=8)
+    figure.supylabel(y, fontsize=8)
+    return figure, axes[: len(titles)]
+
+
+def label_lines(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Write each learner's name behind the end of its line, none over another.
+
+    Args:
+        axis: with everything drawn and its limits final.
+        ends: by the learner's name, the last point of its line.
+    """
+    figure = axis.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    low, high = axis.get_ylim()
+    line = 8.5 / 72 * figure.dpi / axis.get_window_extent().height * (high - low)
+    ranked = sorted(ends, key=lambda name: ends[name][1])
+    at = [ends[name][1] for name in ranked]
+    for _ in range(50):  # neighbours push each other apart, half the way each
+        for i in range(len(at) - 1):
+            push = (line - (at[i + 1] - at[i])) / 2
+            if push > 0:
+                at[i], at[i + 1] = at[i] - push, at[i + 1] + push
+    up = max(0.0, low + line / 2 - at[0]) if at else 0.0  # none beside the names of the ticks
+    for name, y in zip(ranked, (up + place for place in at), strict=True):
+        x = ends[name][0]
+        style: dict[str, Any] = {"color": _darker(look(name).colour), "va": "center"}
+        offset: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
+        axis.annotate(name, (x, y), (6, 0), fontsize=7, **style, **offset)
+
+
+def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Name all that has a label in any axis, beside the figure: where names do not fit in."""
+    drawn: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(drawn.values()), list(drawn), loc="outside right center", fontsize=7)
+
+
+def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
+    """Return what who sees only the figure has to know: data, pair, n, and what bars mean.
+
+    Args:
+        runs: of one dataset, the rows that are drawn; columns of `cdl.reporting.runs.collect`.
+        images: number of test images.
+        interval: what bars or bands mean.
+    """
+    tasks = " or ".join(map(str, sorted({*runs["n_tasks"]})))
+    pairs = runs[runs["teacher"] != ""][["teacher", "student"]].drop_duplicates()
+    taught = [f"{teacher} to {student}" for teacher, student in pairs.itertuples(index=False)]
+    alone = sorted({*runs["student"]})
+    seeds = runs["seed"].nunique()
+    told = [
+        f"{runs['dataset'].iloc[0]}, {tasks} tasks",
+        f"{images:,} test images" if images else "",
+        ", ".join(taught or alone),
+        f"n = {seeds} seed{'s' if seeds != 1 else ''}",
+        interval,
+    ]
+    return "; ".join(part for part in told if part)
+
+
+def small_print(figure: Figure, note: str) -> None:
+    """Write what `about` says above a figure that `canvas` did not make."""
+    width = int(figure.get_figwidth() * 72 / (6 * 0.52))
+    lines = "\n".join(textwrap.wrap(note, width))
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=6, color="#50565c")
+
+
+def save(figure: Figure, outputs: Sequence[str]) -> None:
+    """Write a figure; each suffix decides a format: SVG and PDF are vectors, PNG has 300 dpi."""
+    dates = {"svg": "Date", "pdf": "CreationDate"}
+    for output in outputs:
+        kind = output.rsplit(".", 1)[-1]
+        metadata = {dates[kind]: None} if kind in dates else None
+        with replacing(output) as temporary:
+            figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
+
+
+def _darker(colour: str) -> tuple[float, ...]:
+    """Return a colour for letters, which need more contrast than lines do."""
+    return tuple(0.78 * part for part in matplotlib.colors.to_rgb(colour))

@@ -1,1 +1,0 @@
-"""Finished runs to tables, and ours beside the published numbers. No torch, no study."""

@@ -1,0 +1,189 @@
+"""RanPAC's learning (McDonnell et al., NeurIPS 2023): sums over tasks, one linear solve each.
+
+With features `H [n, M]` and targets `Y [n, C]` a task adds `H^T H` to the Gram matrix and `H^T Y`
+to the prototypes; the weights are `((G + r I)^-1 Q)^T`. Old tasks' images are never needed again.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdl.data.labels import UNLABELLED, learnt_from
+from cdl.distillers.kd import KD, standardised
+from cdl.methods.heads import PrototypeHead
+from cdl.models.build import TaskContext, no_query
+from cdl.models.learner import Learner
+from cdl.models.teacher import TeacherSource
+from cdl.runtime.errors import CdlError
+from cdl.runtime.seeds import permutation
+from cdl.spec import LearnerSpec
+from cdl.training.features import read_features, teachers_answers
+
+_ORDER = 401  # purpose of the counter-based draws
+RIDGES = tuple(10.0**e for e in range(-8, 9))
+FIT_SHARE = 0.8
+
+Sums = dict[str, Tensor]
+
+
+def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) -> Sums:
+    """Return sums with a task added.
+
+    Args:
+        sums: `gram [M, M]`, `prototypes [M, C]` and `counts [C]` so far; empty before task 0.
+        features: `[n, M]`.
+        targets: `[n, C]`, rows of non-negative weights; there may be more columns than before.
+    """
+    new = {
+        "gram": features.mT @ features,
+        "prototypes": features.mT @ targets,
+        "counts": targets.sum(0),
+    }
+    for name, old in sums.items():
+        shared = new[name] if name == "gram" else new[name][..., : old.shape[-1]]
+        shared += old.to(shared.device)
+    return new
+
+
+def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
+    """Return `((G + r I)^-1 Q)^T`, `[C, M]`; solved in float64."""
+    system = gram.to(torch.float64, copy=True)
+    system.diagonal().add_(ridge)
+    solution: Tensor = torch.linalg.solve(system, prototypes.double())
+    return solution.mT.to(gram.dtype)
+
+
+def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
+    """Return each of `RIDGES`' mean squared error on what was held out of a task, `[17]`.
+
+    The first `int(0.8 n)` rows of features `[n, M]` and targets `[n, C]` are fitted, the rest
+    are held out; rows must be in random order. Of the two equal systems the smaller is solved.
+    """
+    n = int(FIT_SHARE * len(features))
+    fit, rest = features[:n], features[n:]
+    if n < features.shape[1]:  # `(H^T H + r I)^-1 H^T = H^T (H H^T + r I)^-1`
+        system, right = fit @ fit.mT, targets[:n]
+        rest = rest @ fit.mT
+    else:
+        system, right = fit.mT @ fit, fit.mT @ targets[:n]
+    errors = [rest @ ridge_weights(system, right, r).mT - targets[n:] for r in RIDGES]
+    return torch.stack([error.square().mean() for error in errors])
+
+
+def best_ridge(losses: Tensor, gram: Tensor) -> int:
+    """Return which of `RIDGES` has the least loss `[17]` of those that a Gram matrix can bear.
+
+    What a matrix `[M, M]` was summed up to is rounded, its eigenvalues are off by about its trace
+    times the unit of its type: a system with a smaller ridge is not the one that was judged.
+    """
+    smallest = torch.finfo(gram.dtype).eps * float(gram.trace())
+    borne = [i for i, ridge in enumerate(RIDGES) if ridge >= smallest] or [len(RIDGES) - 1]
+    return borne[int(losses[borne].argmin())]
+
+
+def mean_weights(sums: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean feature of every class, `[C, M]`; 0 for a class without images."""
+    return (sums["prototypes"] / sums["counts"].clamp_min(1e-12)).mT
+
+
+def solve_task(
+    context: TaskContext[LearnerSpec],
+    learner: Learner,
+    teacher: TeacherSource | None,
+    memory: Mapping[str, Tensor],
+) -> tuple[pd.DataFrame, Sums]:
+    """Learn a task: set the weights of a learner's `PrototypeHead`.
+
+    The ridge is chosen on a fifth of the task's own images and used with the sums of all tasks,
+    see `best_ridge`.
+    Alone it learns from the images that have a label, taught from all.
+
+    Args:
+        context: of the task.
+        learner: of the method `ranpac`.
+        teacher: gives soft labels; None without one.
+        memory: the sums after the task before; empty before task 0.
+
+    Returns:
+        The history of the task, as `cdl.training.loop.train_task` gives it, of one row: the
+        validation error of the ridge chosen; and the new sums.
+
+    Raises:
+        CdlError: the task has fewer than two images, so that none can be held out.
+    """
+    images = learnt_from(context.labels, taught=teacher is not None)
+    read = read_features(context, learner, images)
+    head = learner.head
+    assert isinstance(head, PrototypeHead)
+    features = head.features(read.tokens[0])
+    targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
+    sums = accumulate(memory, features, targets)
+    seen, n = targets.shape[1], len(features)
+    if head.cosine:
+        weight, error = mean_weights(sums), float("nan")
+    else:
+        if n < 2:
+            raise CdlError(f"ranpac: task {context.task} has {n} training images; needed are two")
+        order = permutation((_ORDER, context.spec.seed, context.task), n).to(features.device)
+        losses = validation_losses(features[order], targets[order])
+        best = best_ridge(losses, sums["gram"])
+        weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
+        error = float(losses[best])
+    head.weight[:seen].copy_(weight)
+    row = {"task": context.task, "epoch": 0, "learning_rate": 0.0, "validation": error}
+    return pd.DataFrame([row]), sums
+
+
+def solve_operations(images: int, classes: int, width: int, head: PrototypeHead) -> float:
+    """Return the operations of `solve_task` beside those of the backbone.
+
+    Args:
+        images: of the task.
+        classes: seen so far.
+        width: of a token.
+        head: with its weights `[C, M]`. A solve is counted as `2 M^3 / 3 + 2 M^2 C`.
+    """
+    m, fitted = head.weight.shape[1], int(FIT_SHARE * images)
+    drawn = 0.0 if head.projection is None else 2.0 * images * width * m
+    sums = 2.0 * images * m * (m + classes)
+    if head.cosine:
+        return drawn + sums
+    small = min(fitted, m)  # the system that judges a ridge, and what it is multiplied with
+    judged = _solve(small, classes) + 2.0 * (images - fitted) * small * classes
+    fit = 2.0 * (images * fitted * m if fitted < m else fitted * m * (m + classes))
+    return drawn + sums + fit + _solve(m, classes) + len(RIDGES) * judged
+
+
+def _solve(m: int, classes: int) -> float:
+    return 2 * m**3 / 3 + 2.0 * m**2 * classes
+
+
+@torch.no_grad()
+def _targets(
+    context: TaskContext[LearnerSpec],
+    learner: Learner,
+    teacher: TeacherSource | None,
+    labels: Tensor,
+) -> Tensor:
+    """Return targets `[n, seen]`: labels, and a teacher's softened answers as `kd` weighs them.
+
+    An answer stands in the place of a label that is not known; alone such a row is 0.
+    """
+    classes, known = context.stream.classes(context.task), labels != UNLABELLED
+    hard = F.one_hot(labels.clamp_min(0), classes.stop).float() * known[:, None]
+    if teacher is None:
+        return hard
+    kd = learner.distiller
+    assert isinstance(kd, KD), "planning lets no other distiller through"
+
+    def softened(logits: Tensor) -> Tensor:
+        logits = standardised(logits) if kd.standardize else logits
+        return (logits / kd.temperature).softmax(1)
+
+    soft = torch.zeros_like(hard)
+    soft[:, classes] = teachers_answers(context, teacher, no_query, softened)
+    hard = torch.where(known[:, None], hard, soft)
+    return (1 - kd.alpha) * hard + kd.soft_weight * soft

@@ -1,0 +1,278 @@
+"""What frozen models say of every view, computed once: queries, and a teacher's logits.
+
+A view is a function of (seed, image, epoch), so what a frozen model makes of it is too: it is
+the same for every learner, distiller, alpha and temperature, and is read from a cache. In fp32
+the cache equals the computation on the spot, in fp16 up to its rounding.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cdl.data.batches import Batch, Batches
+from cdl.data.packed import JoinedPixels, Packed, Pixels, joined
+from cdl.data.stream import Stream
+from cdl.data.views import Views
+from cdl.models.build import (
+    TaskContext,
+    compute_of,
+    folders_of,
+    load_backbones,
+    place_backbones,
+    versions,
+)
+from cdl.models.teacher import open_teacher
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.spec import (
+    AligningQueriesSpec,
+    AnySpec,
+    HeldOutQueriesSpec,
+    LearnerSpec,
+    QueriesSpec,
+    TargetsSpec,
+    TaskSpec,
+)
+from cdl.training.checkpointing import State
+
+log = logging.getLogger(__name__)
+TEST_BATCH = {"cpu": 50, "cuda": 200}  # images at a time: more leave a CPU's caches
+
+
+def write_queries(
+    spec: QueriesSpec | AligningQueriesSpec,
+    task: int,
+    data: str,
+    backbone: str,
+    output: str,
+    *,
+    unlabelled: str | None = None,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute and write the queries of a task's images: of all training views, or of test views.
+
+    Args:
+        spec: of the queries after the task.
+        task: counted from 0.
+        data: packed folder.
+        backbone: path of the query backbone's artifact.
+        output: cache to write (.safetensors; .json beside it).
+        unlabelled: packed folder of further images, if the specification has them.
+        execution: how to compute.
+
+    Raises:
+        CdlError: the caches would be too large, or an input is damaged.
+    """
+    name = spec.backbone
+    context = TaskContext.open(spec, task, data, {name: backbone}, execution, unlabelled=unlabelled)
+    vit = context.backbones[name]
+    _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
+    provenance = {"task": task, "spec": spec.to_json(), "inputs": context.fingerprints}
+    context.place()
+    if isinstance(spec, QueriesSpec):
+        _write_over_views(
+            context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
+        )
+        return
+    views, device = Views.of(spec.view), context.compute.device
+    values = over_test_images(context.pixels, views, device, lambda images, _: vit.query(images))
+    _save(output, {"values": values[None].cpu()}, provenance)
+
+
+@torch.no_grad()
+def write_test_queries(
+    spec: HeldOutQueriesSpec,
+    data: str,
+    backbone: str,
+    output: str,
+    *,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute and write the queries of the test views; arguments as in `write_queries`."""
+    test = Packed(data, "test")
+    backbones = load_backbones(spec, {spec.backbone: backbone})
+    loaded = backbones[spec.backbone]
+    everything = Stream.build(test.classes, 1, "natural", 0)
+    indices = everything.indices(test, 0, spec.images_per_class).sort().values
+    views = Views.of(spec.view)
+    pixels = test.pixels(indices)
+    compute = compute_of(spec, execution)
+    place_backbones(spec, backbones, compute)
+    values = over_test_images(
+        pixels, views, compute.device, lambda images, _: loaded.query(images)
+    ).cpu()
+    inputs = {"data": test.fingerprint, "backbones": {spec.backbone: loaded.fingerprint}}
+    tensors = {"indices": indices, "values": _rounded(values, spec)}
+    _save(output, tensors, {"spec": spec.to_json(), "inputs": inputs})
+
+
+@dataclass(frozen=True)
+class TargetInputs:
+    """Paths of all that a teacher's targets are computed from.
+
+    data: packed folder.
+    backbone: the teacher's backbone's artifact.
+    teacher: the teacher's artifact of the task.
+    queries: cache of what the teacher's prompts read, None if they read nothing.
+    unlabelled: packed folder of further images, None without them.
+    """
+
+    data: str
+    backbone: str
+    teacher: str
+    queries: str | None = None
+    unlabelled: str | None = None
+
+    @classmethod
+    def of_job(cls, inputs: Any) -> "TargetInputs":
+        """Read a rule's input."""
+        models = {name: inputs.get(name) for name in ("backbone", "teacher", "queries")}
+        return cls(**models, **folders_of(inputs))
+
+
+def write_targets(
+    spec: TargetsSpec,
+    task: int,
+    inputs: TargetInputs,
+    output: str,
+    *,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute and write a teacher's logits of the current classes for all views of a task.
+
+    Args:
+        spec: of the targets after the task.
+        task: counted from 0.
+        inputs: what they are computed from.
+        output: cache to write.
+        execution: how to compute.
+
+    Raises:
+        CdlError: as `write_queries`; or an input belongs to another configuration.
+    """
+    views, name = spec.views, spec.teacher.backbone
+    backbones = {name: inputs.backbone}
+    context = TaskContext.open(
+        views, task, inputs.data, backbones, execution, spec.teacher, inputs.unlabelled
+    )
+    query = context.cached(inputs.queries, views) if inputs.queries else None
+    guide, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
+    classes = context.stream.classes(task)
+
+    def logits(batch: Batch) -> Tensor:
+        return guide(batch.images, query(batch) if query else None, task, classes).logits
+
+    widths = [context.stream.width(t) for t in range(len(context.stream.sizes))]
+    _validate_size(context, widths, execution, "teacher targets")
+    vit = context.backbones[name]
+    read = context.fingerprints | {"teacher": metadata["sha256"]}
+    provenance = {"task": task, "spec": spec.to_json(), "inputs": read}
+    shape = {"width": vit.width, "depth": vit.depth}
+    about = {"teacher_shape": shape, "widths": metadata["widths"]}
+    width = context.stream.width(task)
+    context.place(guide.learner)
+    _write_over_views(context, width, logits, output, provenance, about, execution)
+
+
+def over_test_images(
+    pixels: Pixels | JoinedPixels,
+    views: Views,
+    device: torch.device,
+    function: Callable[[Tensor, Tensor], Tensor],
+    positions: Tensor | None = None,
+) -> Tensor:
+    """Concatenate `function(test views [B, 3, H, W], positions [B])` over images, or all."""
+    results = []
+    positions = torch.arange(len(pixels)) if positions is None else positions
+    for some in positions.split(TEST_BATCH[device.type]):
+        parts = pixels.parts(some)
+        images = joined([views.test(x.to(device), s.to(device)) for x, s, _ in parts])
+        results.append(function(images, some.to(device)))
+    return torch.cat(results)
+
+
+def over_views(
+    batches: Batches,
+    spec: LearnerSpec | QueriesSpec,
+    width: int,
+    function: Callable[[Batch], Tensor],
+    state: State,
+) -> Tensor:
+    """Return `function` of every view, `[E, n, width]`, in the batches that training sees."""
+    epochs, n = spec.training.epochs, len(batches.indices)
+    values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
+    if (saved := state.load()) is not None:
+        values, at = saved[0]["values"], tuple(saved[1]["at"])
+        log.info("going on at epoch %d, batch %d", *at)
+    with torch.no_grad():
+        for epoch in range(at[0], epochs):
+            made = values[epoch].float().to(batches.device)  # a GPU's queue is waited for once
+            for i, batch in enumerate(batches.every(epoch)):
+                if (epoch, i) < at:
+                    continue
+                made[batch.positions] = function(batch)
+                if state.due():
+                    values[epoch] = _rounded(made.cpu(), spec)
+                    state.save({"values": values}, {"at": (epoch, i + 1)})
+            values[epoch] = _rounded(made.cpu(), spec)
+    return values
+
+
+def _write_over_views(
+    context: TaskContext[TaskSpec],
+    width: int,
+    function: Callable[[Batch], Tensor],
+    output: str,
+    provenance: dict[str, Any],
+    about: dict[str, Any],
+    execution: Execution,
+) -> None:
+    """Compute `function` of every view and write it, going on where a killed job stopped."""
+    spec, job = context.spec, provenance | {"versions": versions()}
+    assert isinstance(spec, QueriesSpec), "other specifications are of no cache of all views"
+    with State(execution.states, job, execution.save_minutes) as state:
+        values = over_views(context.batches(), spec, width, function, state)
+        _save(output, {"values": values}, provenance | about)
+        state.remove()
+
+
+def _dtype(spec: AnySpec) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, spec.cache_dtype or "float32")
+    return dtype
+
+
+def _rounded(values: Tensor, spec: AnySpec) -> Tensor:
+    rounded = values.to(_dtype(spec))
+    if not rounded.isfinite().all():
+        raise CdlError(
+            f"compute.targets_dtype: {_dtype(spec)} cannot hold values up to "
+            f"{values.abs().max():.3g}; set float32, or look why the model says them"
+        )
+    return rounded
+
+
+def _validate_size(
+    context: TaskContext[TaskSpec], widths: list[int], execution: Execution, what: str
+) -> None:
+    training = context.spec.training
+    size = _dtype(context.spec).itemsize * (1 if training is None else training.epochs)
+    images = (sum(map(len, context.indices(task))) for task in range(len(widths)))
+    numbers = (n * width for n, width in zip(images, widths, strict=True))
+    needed, tasks = size * sum(numbers) / 1e9, f"tasks 0 to {len(widths) - 1}"
+    log.info("%s of %s: %.3g GB", what, tasks, needed)
+    if needed > execution.limit_gb:
+        raise CdlError(
+            f"compute.targets_max_gb: {execution.limit_gb:g}, but the {what} of {tasks} need "
+            f"{needed:.3g} GB on disk; raise it, or set compute.targets to online"
+        )
+
+
+def _save(output: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    artifacts.save(output, tensors, {**metadata, "bytes": size, "versions": versions()})
+    log.info("wrote %s: %.3f MB", output, size / 1e6)

@@ -1,1 +1,0 @@
-"""Trials of hyperparameters on validation images, and what they came to. No torch."""

@@ -1,0 +1,195 @@
+"""Bytes of image files become pixels: upright, eight bits, on white, or one sentence."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdl.data.packing import prepare
+from cdl.data.sources.decoding import decode
+from cdl.runtime.errors import CdlError
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+DEEP = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def encoded(pixels, kind="PNG", **options):
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation):
+    """How viewers show RGB with an EXIF orientation."""
+    flip, turns = {
+        **{1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2)},
+        **{5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)},
+    }[orientation]
+    return np.rot90(RGB[:, ::-1] if flip else RGB, turns)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_exif_orientation_says(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decode(encoded(RGB, kind, exif=exif, **options), "x")
+    assert np.array_equal(pixels, turned(orientation))
+
+
+def test_a_photograph_is_turned_and_broken_exif_is_nobodys_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(encoded(RGB, "JPEG", exif=exif), "x").shape == (8, 6, 3)
+    broken = encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0garbage\xff\xff")
+    assert np.array_equal(decode(broken, "x"), decode(encoded(RGB, "JPEG"), "x"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_greyscale_is_scaled(kind):
+    assert np.array_equal(decode(encoded(DEEP, kind), "x"), GREY[..., None].repeat(3, -1))
+
+
+def test_white_of_a_tiff_is_where_its_tags_say():
+    raw = encoded(DEEP, "TIFF", tiffinfo={262: 0})  # PhotometricInterpretation: WhiteIsZero
+    assert np.array_equal(decode(raw, "x")[..., 0], 255 - GREY)
+
+
+def test_a_transparent_grey_of_16_bits_is_white():
+    assert decode(encoded(DEEP, transparency=0), "x")[0, :3, 0].tolist() == [255, 1, 2]
+
+
+def test_floating_point_is_scaled_from_0_to_1_and_other_ranges_are_refused():
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    assert np.array_equal(decode(encoded(ramp, "TIFF"), "x")[..., 0], GREY)
+    for value in (7.0, -1.0, float("nan")):
+        with pytest.raises(CdlError, match="a.tif holds floating-point numbers outside 0 to 1"):
+            decode(encoded(np.full((4, 4), value, np.float32), "TIFF"), "a.tif")
+    with pytest.raises(CdlError, match="a.tif holds signed or 32-bit integers"):
+        decode(encoded(DEEP.astype(np.int32), "TIFF"), "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_transparency_is_composited_on_white(kind):
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    pixels[:, :, 3] = [0, 255, 128]
+    pixels[:, :, 0] = 200
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    found = decode(encoded(pixels, kind, **options), "x")
+    assert found[0].tolist() == [[255, 255, 255], [200, 0, 0], [227, 127, 127]]
+
+
+def test_transparency_of_a_palette_and_of_grey_is_composited_too():
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    for kind in ("PNG", "GIF"):
+        found = decode(encoded(palette, kind, transparency=0), "x")
+        assert found.tolist() == [[[255] * 3, [10, 20, 30]]]
+    grey = Image.fromarray(np.array([[[0, 0], [9, 255]]], np.uint8), "LA")
+    assert decode(encoded(grey), "x")[0, :, 0].tolist() == [255, 9]
+
+
+def test_of_an_animation_the_first_image_is_taken():
+    frames = [Image.fromarray(np.full((4, 4, 3), v, np.uint8)) for v in (10, 200)]
+    for kind in ("GIF", "WEBP", "TIFF", "PNG"):
+        raw = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert np.abs(decode(raw, "x").astype(int) - 10).max() <= 2, kind
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_plain_images_are_what_pillow_makes_of_them(kind):
+    raw = encoded(RGB, kind)
+    with Image.open(io.BytesIO(raw)) as image:
+        assert np.array_equal(decode(raw, "x"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_damaged_bytes_are_pixels_or_one_sentence(kind):
+    whole, rng = encoded(RGB, kind), np.random.default_rng(0)
+    for _ in range(200):
+        raw = bytearray(whole)
+        for place in rng.integers(len(raw), size=3):
+            raw[place] ^= 1 << rng.integers(8)
+        try:
+            assert decode(bytes(raw), "x").dtype == np.uint8
+        except CdlError as error:
+            assert str(error).startswith("x ")
+            assert " object at 0x" not in str(error)
+
+
+def make_folder(root):
+    for split in ("train", "test"):
+        for c, name in enumerate(("ant", "bee")):
+            (root / split / name).mkdir(parents=True)
+            Image.fromarray(RGB + np.uint8(2 * c + (split == "test"))).save(
+                root / split / name / "0.png"
+            )
+    return {"name": "folder", "path": str(root)}
+
+
+def test_every_format_in_a_folder_is_packed(tmp_path):
+    source, ant = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train" / "ant"
+    for i, suffix in enumerate("jpg jpeg jfif png webp bmp gif tif tiff PNG".split()):
+        kind = {"jpg": "JPEG", "jfif": "JPEG", "tif": "TIFF"}.get(suffix, suffix)
+        (ant / f"more{i}.{suffix}").write_bytes(encoded(RGB, kind))
+    prepare(tmp_path / "p", source)
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert manifest["splits"]["train"]["images"] == 12
+    assert manifest["skipped"] == {}
+
+
+def test_what_is_left_out_is_counted_by_suffix_in_manifest_and_log(tmp_path, caplog):
+    source, train = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train"
+    for name in ("ant/a.txt", "bee/b.TXT", "notes.csv", "ant/Makefile", ".DS_Store"):
+        (train / name).touch()
+    (train / ".ipynb_checkpoints").mkdir()
+    (train / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(encoded(RGB))
+    prepare(tmp_path / "p", source)
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert manifest["skipped"] == {".csv": 1, ".txt": 2, "hidden": 2, "without suffix": 1}
+    assert manifest["classes"] == ["ant", "bee"]
+    assert "left out, as no images: 1 .csv, 2 .txt, 2 hidden, 1 without suffix" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["photo.heic", "page.SVG", "scan.jp2"])
+def test_images_that_no_decoder_reads_are_refused_and_not_left_out(tmp_path, name):
+    source = make_folder(tmp_path / "raw")
+    (tmp_path / "raw" / "train" / "ant" / name).touch()
+    with pytest.raises(CdlError, match=f"{name}: images .* cannot be read; convert or remove"):
+        prepare(tmp_path / "p", source)
+
+
+def test_all_unreadable_images_are_named_at_once_each_with_its_reason(tmp_path):
+    source, train = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train"
+    whole = encoded(RGB)
+    (train / "ant" / "1.png").write_bytes(whole[:-40])
+    (train / "ant" / "2.png").write_bytes(b"<html>not found</html>")
+    (train / "bee" / "3.png").write_bytes(b"")
+    (tmp_path / "raw" / "test" / "bee" / "4.tif").write_bytes(
+        encoded(np.full((4, 4), 7, np.float32), "TIFF")
+    )
+    with pytest.raises(CdlError) as caught:
+        prepare(tmp_path / "p", source)
+    message = str(caught.value)
+    assert message.startswith("4 images cannot be used: ")
+    assert "ant/1.png is not a readable image (" in message
+    assert "ant/2.png is not a readable image (its bytes are none of JPEG, PNG, " in message
+    assert "bee/3.png is not a readable image (" in message
+    assert "bee/4.tif holds floating-point numbers" in message
+    assert "<" not in message and "object at" not in message
+    assert not list((tmp_path / "p").iterdir()), "nothing half made stays"
+
+
+def test_of_many_unreadable_images_the_first_twenty_are_named_and_the_rest_counted(tmp_path):
+    source, train = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train"
+    for i in range(25):
+        (train / "ant" / f"bad{i:02}.png").write_bytes(b"no image")
+    with pytest.raises(CdlError, match="^25 images cannot be used.*bad19.png.*; and 5 more$") as e:
+        prepare(tmp_path / "p", source)
+    assert "bad20" not in str(e.value)

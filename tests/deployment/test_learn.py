@@ -1,0 +1,151 @@
+"""A finished run learns more tasks, alone or taught, and keeps what it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cdl
+from cdl.deployment.learn import learn
+from cdl.runtime.artifacts import load, read_json
+from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import Execution
+
+RUNS = "results/tiny/digits/coda_prompt"
+ALONE = f"{RUNS}/student-vit_nano-q-vit_nano/seed0"
+KD = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+TEACHER = f"{RUNS}/teacher-vit_micro-q-vit_nano/seed0"
+CPU = Execution(device="cpu")
+
+
+def photos(folder, *names, n=10):
+    """A folder of images for each class, in a colour of its own."""
+    rng = np.random.default_rng(len(names[0]))
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        colour = rng.integers(0, 256, 3)
+        for i in range(n):
+            pixels = np.clip(colour + rng.integers(-40, 40, (9, 8, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_two_more_tasks_in_a_row(copied, tmp_path):
+    first = learn(copied / ALONE, photos(tmp_path / "a", "red", "green"), "more", execution=CPU)
+    assert first.classes == ("green", "red")
+    assert (len(first.before), len(first.after)) == (2, 3)
+    assert f"task 1: {first.before[0]:.2f} % before, {first.after[0]:.2f} % now" in first.text()
+    run = Path(first.run)
+    assert run == copied / "results/more/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
+    second = learn(run, photos(tmp_path / "b", "violet", "orange"), "yet_more", execution=CPU)
+    assert (len(second.before), len(second.after)) == (3, 4)
+    assert second.before == pytest.approx(first.after)  # nothing of the past is asked otherwise
+    old, new = cdl.load(copied / ALONE), cdl.load(second.run)
+    assert new.classes == (*old.classes, "green", "red", "orange", "violet")
+    assert cdl.load(second.run, task=1).classes == old.classes
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    before = cdl.load(second.run, task=1).predict_proba(images)
+    np.testing.assert_array_equal(before, old.predict_proba(images))
+    for task in (0, 1):
+        file = f"task{task}/learner.safetensors"
+        was, now = (Path(folder, file) for folder in (copied / ALONE, second.run))
+        tensors, record = load(now)
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in load(was)[0].items())
+        assert record["learnt_as"]["learner"] == read_json(was.with_suffix(".json"))["learner"]
+    (test,) = (copied / "results" / "data").glob("yet_more-*")
+    manifest = read_json(test / "manifest.json")
+    assert manifest["splits"]["train"]["images"] == 16  # of the new classes alone
+    assert read_json(f"{second.run}/results.json")["learner"]["training"]["batch_size"] == 2
+    assert new.predict(tmp_path / "b/violet/0.png")[0] in new.classes
+
+
+def test_a_taught_run_goes_on_with_its_teacher(copied, tmp_path):
+    folder = photos(tmp_path / "a", "red", "green")
+    with pytest.raises(CdlError, match="--teacher: is missing; vit_micro taught this run with kd"):
+        learn(copied / KD, folder, "more")
+    with pytest.raises(CdlError, match="has not learnt the new task"):
+        learn(copied / KD, folder, "more", teacher=copied / TEACHER)
+    tutor = learn(copied / TEACHER, folder, "more", execution=CPU).run
+    with pytest.raises(CdlError, match="this run was not taught"):
+        learn(copied / ALONE, folder, "more", teacher=Path(tutor))
+    with pytest.raises(CdlError, match="is no teacher vit_micro"):
+        learn(copied / KD, folder, "more", teacher=copied / ALONE)
+    further = photos(tmp_path / "further", "whatever", n=5)
+    with pytest.raises(CdlError, match="--unlabelled: a teacher alone says something of them"):
+        learn(copied / ALONE, folder, "more", unlabelled=further)
+    how = {"teacher": Path(tutor), "execution": CPU}
+    learnt = learn(copied / KD, folder, "more", unlabelled=further, **how)
+    record = read_json(Path(learnt.run, "task2/learner.json"))
+    assert record["teacher_shape"] == {"width": 192, "depth": 6}
+    assert len(learnt.after) == 3 and "unlabelled" in record["inputs"]
+    other = photos(tmp_path / "b", "violet", "orange")
+    tutor = learn(Path(tutor), other, "yet_more", execution=CPU).run
+    again = learn(Path(learnt.run), other, "yet_more", teacher=Path(tutor), execution=CPU)
+    assert again.before == pytest.approx(learnt.after)
+    was = read_json(Path(again.run, "task2/learner.json"))["learnt_as"]
+    assert was["inputs"]["unlabelled"] == record["inputs"]["unlabelled"]
+
+
+def test_images_for_the_test_may_be_given(copied, tmp_path):
+    train, test = (photos(tmp_path / name, "red", "green", n=6) for name in ("train", "test"))
+    learnt = learn(copied / ALONE, train, "more", test=test, execution=CPU)
+    assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 12
+    (test / "red").rename(test / "blue")
+    with pytest.raises(CdlError, match="test: class (blue|red) is not in both folders"):
+        learn(copied / ALONE, train, "other", test=test)
+
+
+def spoil_known(folder):
+    photos(folder, "7", "new")
+
+
+def spoil_single(folder):
+    photos(folder, "one", n=1)
+
+
+def spoil_files(folder):
+    photos(folder, "new")
+    for name in ("0.png", "3.png"):
+        (folder / "new" / name).write_bytes(b"no image")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_known, "it knows 7 already"),
+        (spoil_single, "new/one holds one image; needed are at least two"),
+        (spoil_files, "2 of the images cannot be used: .*new/new/0.png.*new/new/3.png"),
+        (lambda folder: folder.mkdir(), "holds no class"),
+        (lambda folder: photos(folder, "one"), "holds one class, one: a task learns to tell"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused_before_any_work(finished, tmp_path, spoil, message):
+    spoil(tmp_path / "new")
+    before = sorted(finished.rglob("*"))
+    with pytest.raises(CdlError, match=message) as caught:
+        learn(finished / ALONE, tmp_path / "new", "more")
+    assert "\n" not in str(caught.value)
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_names_that_are_taken_or_reserved_are_refused(finished, tmp_path):
+    folder = photos(tmp_path / "a", "red")
+    for name, message in (
+        ("tiny", "exists and is kept"),
+        ("data", "'data' cannot be a name"),
+        ("../x", "cannot be a name"),
+    ):
+        with pytest.raises(CdlError, match=message):
+            learn(finished / ALONE, folder, name)
+
+
+def test_nothing_is_left_of_a_task_that_failed(copied, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise CdlError("the loss is not finite")
+
+    monkeypatch.setattr("cdl.deployment.learn.learn_task", fail)
+    with pytest.raises(CdlError, match="not finite"):
+        learn(copied / ALONE, photos(tmp_path / "a", "red", "green"), "more")
+    assert not list((copied / "results").glob("more/**/seed0"))

@@ -1,0 +1,152 @@
+"""Runs of a grid in process: the jobs that the workflow would run, called one by one."""
+
+from functools import reduce
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from cdl.data.packing import prepare
+from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.runtime import artifacts
+from cdl.runtime.jobs import Execution
+from cdl.study.configuration import merge, resolve
+from cdl.study.grid import Grid
+from cdl.study.inputs import needs
+from cdl.study.specifications import specification
+from cdl.training.targets import TargetInputs, write_queries, write_targets, write_test_queries
+from cdl.training.task import TaskInputs, learn_task
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_grid(changes):
+    files = (ROOT / "config" / "digits.yaml", ROOT / "config" / "test" / "tiny.yaml")
+    config, tiny = (yaml.safe_load(file.read_text()) for file in files)
+    cpu = {"compute": {"device": "cpu"}}  # what is identical bit by bit is so there
+    return Grid(resolve(reduce(merge, (config, tiny, cpu, changes))))
+
+
+class Lab:
+    """A grid, its inputs, and a folder for what its jobs write."""
+
+    def __init__(self, grid, inputs, folder):
+        self.grid, self.inputs, self.folder = grid, inputs, folder
+        compute = grid.config["compute"]
+        self.execution = Execution(
+            device=compute["device"],
+            capture=compute["capture"],
+            limit_gb=1,
+            states=str(folder / "state"),
+            save_minutes=0.0,
+        )
+
+    def run(self, **fields):
+        return next(r for r in self.grid.runs if all(getattr(r, k) == v for k, v in fields.items()))
+
+    def student(self, kd):
+        return next(r for r in self.grid.runs if r.distiller.name == kd and r.role == "student")
+
+    def spec(self, run):
+        return specification(self.grid, run)
+
+    @property
+    def data(self):
+        return str(self.inputs / "data")
+
+    def checkpoint(self, run, task):
+        return str(self.folder / run.folder / f"task{task}" / "learner.safetensors")
+
+    def backbone(self, name):
+        return str(self.inputs / f"{name}.safetensors")
+
+    def further(self, spec, dataset):
+        """Folder of the packed further images that a specification asks for, made once."""
+        folder = self.folder / "further"
+        if spec.unlabelled is None:
+            return None
+        if not folder.exists():
+            prepare(folder, **self.grid.unlabelled_source(dataset))
+        return str(folder)
+
+    def queries(self, cache, task):
+        """Path of the cached queries of a task or of the test views, made at the first call."""
+        if not cache:
+            return None
+        cache = cache if task == "test" else cache[task]
+        path = str(self.folder / Path(cache.folder).name / f"{task}.safetensors")
+        if not Path(path).exists():
+            backbone, how = self.backbone(cache.backbone), {"execution": self.execution}
+            if task == "test":
+                write_test_queries(cache.spec, self.data, backbone, path, **how)
+            else:
+                how["unlabelled"] = self.further(cache.views, cache.dataset)
+                write_queries(cache.spec, task, self.data, backbone, path, **how)
+        return path
+
+    def targets(self, run, caches, task):
+        if not caches:
+            return None
+        cache = caches[task]
+        path = str(self.folder / cache.folder / f"task{task}" / "targets.safetensors")
+        if not Path(path).exists():
+            inputs = TargetInputs(
+                data=self.data,
+                backbone=self.backbone(cache.backbone),
+                teacher=self.checkpoint(cache.teacher, task),
+                queries=self.queries(needs(self.grid, run).target_queries, task),
+                unlabelled=self.further(cache.views, cache.dataset),
+            )
+            write_targets(cache.spec, task, inputs, path, execution=self.execution)
+        return path
+
+    def task_inputs(self, run, task):
+        need, teacher = needs(self.grid, run), self.grid.teacher_of(run)
+        return TaskInputs(
+            data=self.data,
+            backbones={name: self.backbone(name) for name in need.backbones},
+            previous=self.checkpoint(run, task - 1) if task else None,
+            queries=self.queries(need.queries, task),
+            teacher=self.checkpoint(teacher, task) if need.teacher else None,
+            teacher_queries=self.queries(need.teacher_queries, task),
+            targets=self.targets(run, need.targets, task),
+            unlabelled=self.further(self.spec(run), run.dataset),
+            aligning=[self.queries(caches, task) for caches in need.aligning],
+        )
+
+    def learn(self, run, task):
+        teacher = self.grid.teacher_of(run)
+        output = self.checkpoint(run, task)
+        learn_task(
+            self.spec(run),
+            task,
+            self.task_inputs(run, task),
+            output,
+            output.replace("learner.safetensors", "losses.csv"),
+            teacher_spec=self.spec(teacher) if teacher else None,
+            execution=self.execution,
+        )
+
+    def learn_all(self, run):
+        teacher = self.grid.teacher_of(run)
+        for learner in (teacher, run) if teacher else (run,):
+            for task in range(run.n_tasks):
+                self.learn(learner, task)
+
+    def evaluate(self, run, tasks=None):
+        need, folder = needs(self.grid, run), self.folder / run.folder
+        evaluate_run(
+            self.spec(run),
+            EvaluationInputs(
+                data=self.data,
+                checkpoints=[self.checkpoint(run, task) for task in range(tasks or run.n_tasks)],
+                backbones={name: self.backbone(name) for name in need.test_backbones},
+                queries={c.backbone: self.queries(c, "test") for c in need.test_queries},
+            ),
+            str(folder / "results.json"),
+            str(folder / "predictions.parquet"),
+            images_per_class=self.grid.test_images_per_class(run.dataset),
+            execution=self.execution,
+        )
+        results = artifacts.read_json(folder / "results.json")
+        return results, pd.read_parquet(folder / "predictions.parquet")

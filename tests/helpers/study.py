@@ -1,0 +1,193 @@
+"""A study that nobody ran: files of finished runs with made-up numbers, for figures and pages."""
+
+from base64 import b64encode
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from cdl.evaluation.metrics import metrics
+from cdl.layout import RunFiles
+from cdl.reporting.deployment import on_page
+from cdl.reporting.intervals import answers_of, contrasts, intervals
+from cdl.reporting.page import write_page
+from cdl.reporting.runs import CELL, collect, read_predictions
+from cdl.runtime.artifacts import fingerprint, write_json
+
+PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
+LEARNER = {"seed": 0, "training": {"lr": 0.005}}
+SPEEDS = ("latency_p50_ms", "latency_p95_ms", "images_per_second_1", "images_per_second_2")
+SPEEDS += ("peak_memory_mb",)
+MACHINE = {"cpu": "Abacus 1", "cores": 3, "system": "Wood", "onnxruntime": "1", "load_before": 0.5}
+LEARNERS = [
+    ("", "big", "none"),
+    ("", "small", "none"),
+    ("big", "small", "kd"),
+    ("big", "small", "dkd"),
+]
+
+
+def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50, alone=()):
+    """Write runs below `folder`; return `cdl.reporting.runs.collect`'s tables.
+
+    Nothing is distilled with the methods in `alone`.
+    """
+    rng = np.random.default_rng(0)
+    rows, results, costs = [], [], []
+    for method in methods:
+        for teacher, student, kd in LEARNERS[: 2 if method in alone else None]:
+            for seed in seeds:
+                role = "teacher" if student == "big" else "student"
+                at = {name: f"{folder}/{method}/{name}/seed{seed}" for name in ("big", "none")}
+                name = "big" if role == "teacher" else kd
+                run = f"{folder}/{method}/{name}/seed{seed}"
+                rows.append(
+                    {
+                        "dataset": "digits",
+                        "method": method,
+                        "teacher": teacher,
+                        "student": student,
+                        "kd": kd,
+                        "variant": "",
+                        "seed": seed,
+                        "n_tasks": tasks,
+                        "role": role,
+                        "query": "small",
+                        "teacher_method": "",
+                        "labels": "all",
+                        "teacher_labels": "all" if teacher else "",
+                        "method_options": "",
+                        "kd_options": "alpha=0.9" if kd == "dkd" else "",
+                        "protocol": PROTOCOL,
+                        "provenance": fingerprint(LEARNER),
+                        "run": run,
+                        "none_run": at["none"] if role == "student" else "",
+                        "teacher_run": at["big"] if teacher else "",
+                    }
+                )
+                results.append(
+                    write_run(folder / method / name / f"seed{seed}", teacher, tasks, images, rng)
+                )
+                costs.append([f"{run}/task{t}/cost.tsv" for t in range(tasks)])
+    return collect(rows, results, costs)
+
+
+def make_deployment(folder, results):
+    """Write the table of deployment of some runs; return the paths that the report reads."""
+    rng = np.random.default_rng(1)
+    parts = {f"parameters_{part}": 1000 for part in ("backbone", "prompts", "head")}
+    parts |= {"parameters_query_backbone": 0, "parameters_distiller": 0}
+    costs = {"gflops": 2.5, "gflops_without_query": 1.25, "block_passes": 24, "shared_blocks": 0}
+    rows = [
+        {**row, "weights": weights, "accuracy": row["final_average_accuracy"], "megabytes": 3.9}
+        | {"forgetting_max": 1.5 if weights == "fp32" else None, **parts, **costs}
+        | {name: rng.uniform(1, 9) for name in SPEEDS}
+        for row in results.to_dict("records")
+        for weights in ("fp32", "int8")
+    ]
+    csv, record = folder / "deployment.csv", folder / "deployment.json"
+    pd.DataFrame(rows).to_csv(csv, index=False)
+    write_json(record, {"machine": MACHINE}, files=[csv])
+    return SimpleNamespace(
+        deployment=str(csv),
+        deployment_record=str(record),
+        deployment_figures=[f"{folder}/deployment.{kind}" for kind in ("svg", "pdf", "png")],
+    )
+
+
+def write_run(folder, teacher, tasks, images, rng):
+    """Write the files of a run that tables and the page read or link to."""
+    job = "distil" if teacher else "train"
+    for t in range(tasks):
+        task = folder / f"task{t}"
+        task.mkdir(parents=True)
+        for name in ("learner.safetensors", "learner.json", "losses.csv", f"{job}.log"):
+            (task / name).touch()
+        seconds, memory = rng.uniform(5, 9), rng.uniform(200, 300)
+        row = [seconds, f"0:00:0{int(seconds)}", memory, 80.5, 0.8 * seconds]
+        header = ["s", "h:m:s", "max_rss", "mean_load", "cpu_time"]
+        lines = ["\t".join(map(str, line)) for line in (header, row)]
+        (task / "cost.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "evaluate.log").touch()
+    correct = rng.random((tasks, images)) < rng.uniform(0.5, 0.9)
+    matrix = np.full((tasks, tasks), np.nan)
+    for t in range(tasks):
+        matrix[t, : t + 1] = 100 * rng.uniform(0.3, 0.95, t + 1)
+    matrix[-1] = 100 * correct.mean(axis=1)
+    owner = np.repeat(np.arange(tasks), images)
+    table = pd.DataFrame(
+        {"image": np.arange(owner.size), "task": owner, "correct": correct.ravel()}
+    )
+    table.to_parquet(folder / "predictions.parquet")
+    run = {
+        "matrix": [[None if np.isnan(x) else x for x in line] for line in matrix.tolist()],
+        "test_images": [images] * tasks,
+        "metrics": metrics(matrix, [images] * tasks),
+        "classes": [str(c) for c in range(2 * tasks)],
+        "trainable_parameters": 1234,
+        "learner": LEARNER,
+        "data": {"train": "a" * 64, "test": "b" * 64},
+        "backbones": {"small": "c" * 64},
+        "versions": {"cdl": "0.1", "torch": "2.0"},
+    }
+    write_json(folder / "results.json", run, files=[folder / "predictions.parquet"])
+    return f"{folder}/results.json"
+
+
+EFFICIENCY = {
+    "dataset": "digits",
+    "figure": b64encode(b'<svg xmlns="http://www.w3.org/2000/svg"/>').decode(),
+    "rows": [{"learner": "kd", "1 label": "1.0 (0.5 to 2.0)", "all labels": "-"}],
+    "note": "Percent.",
+}
+
+
+def write_study_page(folder, configuration="", manifests=None, **size):
+    """Write runs below `folder` and their page `index.html`; return the table of results."""
+    results, _, cost, protocols = make_study(folder, **size)
+    tables = [pd.read_parquet(f"{run}/predictions.parquet") for run in results["run"]]
+    whose = results[[*CELL, "seed"]]
+    classes = [
+        row.assign(**{"class": str(task)}, accuracy=100 * own["correct"].mean())
+        for (_, row), table in zip(whose.groupby(whose.index), tables, strict=True)
+        for task, own in table.groupby("task")
+    ]
+    manifests = manifests or {"digits": {}}
+    for name, manifest in manifests.items():
+        write_json(folder / name / "manifest.json", manifest)
+    for name, width in (("big", 30), ("small", 10)):
+        write_json(folder / f"{name}.json", {})
+        save_file({"blocks": np.zeros((width, 100), np.float32)}, folder / f"{name}.safetensors")
+    files = {run: RunFiles(run) for run in results["run"]}
+    rules = (results["teacher"] == "").map({True: "train", False: "distil"})
+    jobs = zip(results["run"], results["n_tasks"], rules, strict=True)
+    answers = answers_of(lambda run: read_predictions(files[run]))
+    deployment = make_deployment(folder, results)
+    Path(deployment.deployment_figures[0]).write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    write_page(
+        f"{folder}/index.html",
+        name="study",
+        configuration=configuration,
+        tables={
+            "results": results,
+            "cost": cost,
+            "classes": pd.concat(classes),
+            "intervals": intervals(results, answers),
+            "contrasts": contrasts(results, answers, dict.fromkeys(results["run"], "b" * 64)),
+        },
+        protocols=protocols,
+        shown={
+            "deployment": on_page(deployment),
+            "efficiency": [EFFICIENCY],
+            "runs": {
+                run: {"results": files[run].results, "files": files[run].described(tasks, rule)}
+                for run, tasks, rule in jobs
+            },
+            "data": {name: f"{folder}/{name}/manifest.json" for name in manifests},
+            "backbones": {name: f"{folder}/{name}.json" for name in ("big", "small")},
+            "weights": {name: f"{folder}/{name}.safetensors" for name in ("big", "small")},
+        },
+    )
+    return results

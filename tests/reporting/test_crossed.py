@@ -1,0 +1,183 @@
+"""Intervals of means over seeds and test images: against closed forms, and their coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cdl.reporting.crossed import (
+    OVER_BOTH,
+    OVER_IMAGES,
+    OVER_SEEDS,
+    Answers,
+    estimate,
+    holm,
+    outcomes,
+    over,
+    paired,
+    share,
+)
+
+
+def answers(*tasks, first=0):
+    """Answers of a run, given for each task which of its images are right."""
+    owner = np.repeat(np.arange(len(tasks)), list(map(len, tasks)))
+    return Answers(first + np.arange(owner.size), owner, np.concatenate(tasks))
+
+
+def by_definition(x):
+    """Variance of the mean and its degrees of freedom, written out with loops over the table."""
+    n, images = x.shape
+    mean, rows, columns = x.mean(), x.mean(1), x.mean(0)
+    a = sum((row - mean) ** 2 for row in rows) / (n - 1) / n
+    b = sum((column - mean) ** 2 for column in columns) / (images - 1) / images
+    left = sum(
+        (x[s, j] - rows[s] - columns[j] + mean) ** 2 for s in range(n) for j in range(images)
+    )
+    r = left / ((n - 1) * (images - 1)) / (n * images)
+    variance = max(a + b - r, b)
+    return variance, max(1, variance**2 / (a**2 / (n - 1) + b**2 / (images - 1)))
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_variance_and_degrees_of_freedom_follow_the_formula(n):
+    x = 100.0 * (np.random.default_rng(n).random((n, 30)) < 0.6)
+    found = estimate(x)
+    variance, df = by_definition(x)
+    assert found == pytest.approx((x.mean(), variance, df))
+    half = stats.t.ppf(0.975, df) * variance**0.5
+    assert found.interval == pytest.approx((x.mean(), x.mean() - half, x.mean() + half))
+    assert found.p == pytest.approx(2 * stats.t.sf(x.mean() / variance**0.5, df))
+
+
+def test_the_interval_is_never_narrower_than_that_of_the_images():
+    x = np.tile(100.0 * (np.arange(40) % 3 == 0), (3, 1))  # seeds that agree on every image
+    assert estimate(x).variance == pytest.approx(x[0].var(ddof=1) / 40)
+
+
+def test_one_seed_varies_over_images_and_other_images_leave_the_seeds():
+    one = answers(np.arange(10) % 2 == 0)
+    alone = outcomes([one])
+    assert over(alone) == OVER_IMAGES
+    assert estimate(alone) == pytest.approx((50, alone.var(ddof=1) / 10, 9))
+    elsewhere = answers(np.arange(10) % 5 == 0, first=100)
+    seeds = outcomes([one, elsewhere])
+    assert over(seeds) == OVER_SEEDS and seeds[:, 0] == pytest.approx([50, 20])
+    assert estimate(seeds) == pytest.approx((35, np.var([50, 20], ddof=1) / 2, 1))
+    assert over(outcomes([one, one])) == OVER_BOTH
+
+
+def test_tasks_of_different_sizes_count_alike():
+    run = answers(np.ones(2, bool), np.zeros(8, bool))
+    assert outcomes([run, run]).mean(1) == pytest.approx([50, 50])
+
+
+def test_pairs_are_compared_on_the_images_that_both_have():
+    first, second = answers(np.ones(6, bool)), answers(np.arange(4) < 1, first=2)
+    shuffled = Answers(*(column[::-1] for column in second))
+    assert paired([first], [second]).tolist() == paired([first], [shuffled]).tolist()
+    assert paired([first], [second]).mean() == pytest.approx(75)
+
+
+def test_equal_learners_differ_by_nothing():
+    run = answers(np.arange(10) % 2 == 0)
+    assert estimate(paired([run, run], [run, run])).interval == (0, 0, 0)
+    assert estimate(paired([run, run], [run, run])).p == 1
+    assert np.isnan(estimate(np.ones((3, 5))).p)  # no variance: nothing is known of other seeds
+
+
+def normal(n, images, mean, seed):
+    """Outcomes `[n, images]` around a mean."""
+    noise = np.random.default_rng(seed).normal(size=(n, images))
+    return mean + noise - noise.mean()
+
+
+def test_the_ends_of_a_share_are_where_its_difference_just_becomes_significant():
+    gain, gap = normal(5, 200, 1.0, 0), normal(5, 200, 2.0, 1)
+    value, low, high = share(gain, gap)
+    assert value == pytest.approx(50) and low < value < high
+    for end in (low, high):
+        at = estimate(gain - end / 100 * gap)
+        assert at.p == pytest.approx(0.05, abs=1e-6)
+
+
+def test_a_share_has_a_reason_where_it_is_not_given():
+    gain = normal(5, 200, 1.0, 0)
+    assert "under 4" in share(gain, normal(5, 200, 0.05, 1))
+    assert "not better" in share(gain, normal(5, 200, -2.0, 1))
+    seeds = np.array([[9.0], [11.0]])  # nine standard errors, but t(0.975, 1) is 12.7
+    assert "no end" in share(seeds / 2, seeds)
+
+
+def test_holm_against_the_definition():
+    p = [0.01, 0.04, float("nan"), 0.03, 0.5]
+    assert holm(p) == pytest.approx([0.04, 0.09, float("nan"), 0.09, 0.5], nan_ok=True)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def outcomes_of_a_population(n, images, spread, rng):
+    """Outcomes of n seeds on images of different difficulty, of a learner that reaches 50 %.
+
+    `spread`: standard deviation of the accuracy over seeds in points.
+    """
+    total = (0.8**2 + 0.6**2) ** 0.5
+    seeds = rng.normal(size=(n, 1)) * spread / 100 * total / stats.norm.pdf(0)
+    difficulty = rng.normal(size=images) * 0.8
+    return 100.0 * (seeds + difficulty + 0.6 * rng.normal(size=(n, images)) > 0)
+
+
+def old_bootstrap(x, rng, draws=300):
+    """Return the interval of cdl 0.2: n - 1 seeds drawn, Bayesian weights of images."""
+    n, images = x.shape
+    drawn = rng.integers(n, size=(draws, n - 1))
+    weights = np.stack([(drawn == s).mean(axis=1) for s in range(n)], axis=1)
+    of_images = rng.standard_exponential((draws, images))
+    of_images /= of_images.sum(axis=1, keepdims=True)
+    return np.quantile(((of_images @ x.T) * weights).sum(axis=1), [0.025, 0.975])
+
+
+def coverage(n, spread, interval_of, cells=400):
+    """Percentage of simulated cells whose interval holds the true accuracy."""
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(cells):
+        low, high = interval_of(outcomes_of_a_population(n, 1000, spread, rng))
+        held += low <= 50 <= high
+    return 100 * held / cells
+
+
+@pytest.mark.parametrize(("n", "spread"), [(2, 0.0), (2, 3.5), (5, 0.0), (5, 3.5)])
+def test_coverage(n, spread):
+    least = 88 if n == 2 and spread else 90
+    assert coverage(n, spread, lambda x: estimate(x).interval[1:]) >= least
+
+
+@pytest.mark.parametrize(("n", "spread"), [(2, 0.0), (2, 3.5), (5, 0.0), (5, 3.5)])
+def test_false_alarms_of_paired_gains(n, spread):
+    """How often two learners that are equally good differ significantly, of 400 pairs."""
+    rng, alarms = np.random.default_rng(3), 0
+    for _ in range(400):
+        seeds = rng.normal(size=(2, n, 1)) * spread / 100 / stats.norm.pdf(0)
+        shared = 0.8 * rng.normal(size=1000)
+        first, second = seeds + shared + 0.6 * rng.normal(size=(2, n, 1000)) > 0
+        alarms += estimate(100.0 * first - 100.0 * second).p < 0.05
+    assert 100 * alarms / 400 <= (12 if n == 2 and spread else 10)
+
+
+def test_coverage_of_shares():
+    """How often Fieller's interval holds the true share, 40 %, of 200 cells of five seeds."""
+    rng, held, given = np.random.default_rng(4), 0, 0
+    for _ in range(200):
+        shared, seeds = 0.8 * rng.normal(size=1000), 0.02 * rng.normal(size=(3, 5, 1))
+        levels = stats.norm.ppf([[[0.4]], [[0.48]], [[0.6]]])  # none, distilled, teacher
+        none, own, teacher = levels + seeds + shared + 0.6 * rng.normal(size=(3, 5, 1000)) > 0
+        found = share(100.0 * own - 100.0 * none, 100.0 * teacher - 100.0 * none)
+        if not isinstance(found, str):
+            given += 1
+            held += found.low <= 40 <= found.high
+    assert given > 150 and 100 * held / given >= 90
+
+
+def test_the_former_bootstrap_misses_that_coverage():
+    rng = np.random.default_rng(0)
+    assert coverage(2, 3.5, lambda x: old_bootstrap(x, rng)) < 88

@@ -1,0 +1,106 @@
+"""Figures and intervals from made-up runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from study import make_study
+
+from cdl.reporting import figures
+from cdl.reporting.figures import HeldOut
+from cdl.reporting.intervals import answers_of, intervals, reading
+from cdl.reporting.runs import differences
+from cdl.reporting.style import panels_of
+from cdl.runtime.artifacts import read_json
+
+TEST = HeldOut(200, 12.5)
+
+
+def predictions(run):
+    return pd.read_parquet(f"{run}/predictions.parquet")
+
+
+ANSWERS = answers_of(predictions)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures drawn, instead of files."""
+    caught = []
+    monkeypatch.setattr(figures, "save", lambda figure, outputs: caught.append(figure))
+    return caught
+
+
+def test_nothing_to_compare_with_is_said(tmp_path, drawn):
+    results, *_ = make_study(tmp_path, methods=["l2p"])
+    alone = results[results["kd"] != "none"]
+    cells = intervals(alone, ANSWERS)
+    assert cells["gain"].isna().all()
+    assert "nothing to compare" in reading(cells)
+    figures.gain_over_none(cells, differences(alone), TEST, [])
+    assert "no undistilled baseline" in drawn[0].texts[0].get_text()
+
+
+def test_who_sees_only_the_figure_knows_data_pair_n_and_interval(tmp_path, drawn):
+    results, curves, *_ = make_study(tmp_path)
+    figures.accuracy_over_tasks(curves, TEST, [])
+    figures.gain_over_none(intervals(results, ANSWERS), differences(results), TEST, [])
+    for figure, interval in zip(drawn, ["band from lowest to highest seed", "95 %"], strict=True):
+        note = figure.get_suptitle().replace("\n", " ")
+        assert note.startswith("digits, 4 tasks; 200 test images; big to small; n = 2 seeds; ")
+        assert interval in note
+    assert "chance at the end 12.5 %" in drawn[0].get_suptitle().replace("\n", " ")
+    for axis in drawn[0].axes:  # no legend: names stand behind lines
+        assert {text.get_text() for text in axis.texts} == {"teacher", "none", "kd", "dkd"}
+
+
+def test_the_heat_map_shows_means_over_seeds_of_every_learner(tmp_path, drawn):
+    results, *_ = make_study(tmp_path)
+    matrices = {
+        run: np.array(read_json(f"{run}/results.json")["matrix"], float) for run in results["run"]
+    }
+    figures.forgetting(results, matrices, TEST, [])
+    panels = [axis for axis in drawn[0].axes if axis.images]
+    assert [axis.get_title() for axis in panels] == ["teacher", "none", "kd", "dkd", *4 * [""]]
+    mean = np.mean([matrices[f"{tmp_path}/apt/dkd/seed{s}"] for s in (0, 1)], axis=0)
+    numbers = {text.get_position(): text.get_text() for text in panels[-1].texts}
+    assert {(i, t): f"{mean[t, i]:.0f}" for t in range(4) for i in range(t + 1)} == numbers
+
+
+def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
+    results, *_ = make_study(tmp_path)
+    taught = results["teacher"] != ""
+    foreign = (results["method"] == "l2p") & taught
+    others = results[foreign].assign(teacher_method="apt", run=results["run"] + "x")
+    both = pd.concat([results, others], ignore_index=True)
+    panels = {panel.title: panel.rows for panel in panels_of(both)}
+    assert list(panels) == ["l2p\nbig to small", "apt\nbig to small", "l2p\nbig (apt) to small"]
+    rows = panels["l2p\nbig (apt) to small"]
+    assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}
+    assert set(rows[rows["kd"] != "none"]["teacher_method"]) == {"apt"}
+    assert len(rows) == 2 + 2 + 4  # teacher, none, two distillers; of two seeds
+    answers = answers_of(lambda run: predictions(run.removesuffix("x")))
+    gains = intervals(both, answers).dropna(subset="gain")
+    assert gains.groupby("teacher_method").size().to_dict() == {"": 4, "apt": 2}
+
+
+def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
+    results, _, cost, _ = make_study(tmp_path)
+    table = intervals(results, ANSWERS).dropna(subset="gain")
+    figures.gain_over_none(table, differences(results), TEST, [])
+    figures.cost_against_accuracy(results, cost, [])
+    gain, costs = drawn
+    points = [line.get_xdata()[0] for line in gain.axes[1].lines if len(line.get_xdata()) == 1]
+    assert points == pytest.approx(table[table["method"] == "apt"]["gain"].tolist())
+    teacher = cost[(cost["method"] == "l2p") & (cost["role"] == "teacher")]
+    drawn_at = costs.axes[0].containers[0].lines[0].get_xdata()[0]
+    assert drawn_at == pytest.approx(teacher["training_seconds"].mean())
+    for axis in costs.axes:
+        for point in [container.lines[0] for container in axis.containers]:
+            assert axis.get_xlim()[0] < point.get_xdata()[0] < 0.95 * axis.get_xlim()[1]
+    assert [text.get_text() for text in costs.legends[0].texts] == ["teacher", "none", "kd", "dkd"]
+    counted = cost.assign(tflops=2.0, total_tflops=5.0, energy_wh=float("nan"))
+    figures.cost_against_accuracy(results, counted, [])
+    labels = [axis.get_xlabel() for axis in drawn[2].axes if axis.axison]
+    assert [label.split()[0] for label in labels] == ["time", "10$^{12}$"] * 2  # no energy
+    shares = [c.get_segments() for c in drawn[2].axes[1].collections if c.get_label() == "_share"]
+    assert [tuple(segments[0][:, 0]) for segments in shares] == [(2.0, 5.0)] * 4

@@ -1,0 +1,128 @@
+"""How sure the numbers are: intervals of made-up runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from study import make_study
+
+from cdl.reporting.crossed import holm
+from cdl.reporting.intervals import CONFOUNDED, answers_of, contrasts, intervals, reading
+
+
+def predictions(run):
+    return pd.read_parquet(f"{run}/predictions.parquet")
+
+
+ANSWERS = answers_of(predictions)
+
+
+def test_every_mean_has_an_interval_around_it(tmp_path):
+    results, *_ = make_study(tmp_path)
+    table = intervals(results, ANSWERS)
+    means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
+    assert table["accuracy"].to_numpy() == pytest.approx(means.to_numpy())
+    assert (table["accuracy_low"] < table["accuracy"]).all()
+    assert (table["accuracy"] < table["accuracy_high"]).all()
+    assert set(table["over"]) == {"seeds and test images"} and set(table["n"]) == {2}
+    distilled = table["teacher"] != ""
+    assert table["gain"].notna().tolist() == distilled.tolist()
+    by_cell = table.set_index(["method", "kd", "role"])["accuracy"]
+    gain = by_cell["apt", "dkd", "student"] - by_cell["apt", "none", "student"]
+    assert table["gain"].iloc[-1] == pytest.approx(gain)
+
+
+def test_one_seed_has_an_interval_over_test_images(tmp_path):
+    results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=3, images=40)
+    row = intervals(results, ANSWERS).dropna(subset="gain").iloc[0]
+    assert row["over"] == "test images"
+    own, none = (predictions(f"{tmp_path}/l2p/{name}/seed0") for name in ("kd", "none"))
+    difference = (own["correct"].astype(int) - none["correct"].astype(int)).to_numpy()
+    assert row["gain"] == pytest.approx(100 * difference.mean())
+    standard_error = 100 * difference.std(ddof=1) / len(difference) ** 0.5
+    half = stats.t.ppf(0.975, len(difference) - 1) * standard_error
+    assert row["gain_high"] - row["gain"] == pytest.approx(half)
+    assert row["gain"] - row["gain_low"] == pytest.approx(half)
+
+
+def test_gains_are_corrected_within_a_dataset(tmp_path):
+    results, *_ = make_study(tmp_path)
+    table = intervals(results, ANSWERS).dropna(subset="gain_p")
+    assert len(table) == 4  # two methods with two distillers each: one family
+    assert table["gain_p_holm"].to_list() == pytest.approx(holm(table["gain_p"].to_list()))
+    elsewhere = results.assign(labels=np.where(results["method"] == "apt", "10", "all"))
+    alone = intervals(elsewhere, ANSWERS).dropna(subset="gain_p")
+    for _, family in alone.groupby("labels"):
+        assert family["gain_p_holm"].to_list() == pytest.approx(holm(family["gain_p"].to_list()))
+
+
+def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
+    results, *_ = make_study(tmp_path, methods=["l2p"])
+    tested = dict.fromkeys(results["run"], "b" * 64)
+    table = contrasts(results, ANSWERS, tested).set_index(["first", "second"])
+    assert len(table) == 6
+    row = table.loc[(f"{tmp_path}/l2p/none", f"{tmp_path}/l2p/kd")]
+    gain = intervals(results, ANSWERS).set_index(["kd", "role"]).loc[("kd", "student")]
+    assert -row["difference"] == pytest.approx(gain["gain"])
+    assert (-row["high"], -row["low"]) == pytest.approx((gain["gain_low"], gain["gain_high"]))
+    assert row["p"] == pytest.approx(gain["gain_p"])
+    assert table["p_holm"].to_list() == pytest.approx(holm(table["p"].to_list()))
+    assert (row["seeds"], row["images"]) == (2, 200)
+    other = {run: "c" * 64 if "/big/" in run else "b" * 64 for run in tested}
+    assert len(contrasts(results, ANSWERS, other)) == 3
+
+
+def study_of(tmp_path, shares, labels="all"):
+    """Intervals of one method whose learners answer these shares of 400 images.
+
+    Students answer one within the other, the teacher independently of them.
+    """
+    results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2, images=200)
+    orders = [np.random.default_rng(seed).permutation(400) for seed in (0, 1)]
+
+    def made(run):
+        name = run.split("/")[-2]
+        return predictions(run).assign(correct=orders[name == "big"] < 400 * shares[name])
+
+    return intervals(results.assign(labels=labels), answers_of(made))
+
+
+def test_the_reading_names_who_is_better_and_by_how_much(tmp_path):
+    cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38})
+    kd = cells[cells["kd"] == "kd"].iloc[0]
+    assert kd["closed"] == pytest.approx(25, abs=1)
+    assert kd["closed_low"] < kd["closed"] < kd["closed_high"]
+    text = reading(cells)
+    gain = f"({kd['gain_low']:.1f} to {kd['gain_high']:.1f}), p < 0.001"
+    assert text.startswith(f"kd is 10.0 points better than the undistilled student {gain}")
+    share = f"{kd['closed']:.0f} % ({kd['closed_low']:.0f} to {kd['closed_high']:.0f})"
+    assert f"closes {share} of the gap to the teacher" in text
+    assert "dkd is 2.0 points worse (" in text
+    assert "over test images, 1 seed" in text
+
+
+def test_the_reading_never_claims_a_share_for_a_distiller_that_does_not_help(tmp_path):
+    cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.401, "dkd": 0.3})
+    text = reading(cells)
+    assert text.startswith("No distiller beats the undistilled student here; dkd is 10.0 points")
+    assert "not significantly different from the undistilled student: kd +0.2 (" in text
+    assert "closes" not in text and "%" not in text.replace("95 %", "")
+
+
+def test_a_teacher_that_is_not_surely_better_leaves_no_gap_to_close(tmp_path):
+    cells = study_of(tmp_path, {"big": 0.41, "none": 0.4, "kd": 0.5, "dkd": 0.38})
+    assert cells["closed"].isna().all() and cells["gap"].notna().any()
+    reasons = set(cells.loc[cells["gap"].notna(), "not_closed"])
+    assert reasons == {"the gap to the teacher is under 4 of its standard errors"}
+    assert "not significantly better than the undistilled student" in reading(cells)
+    assert "closes" not in reading(cells)
+
+
+def test_a_student_with_few_labels_is_said_to_see_more_than_the_undistilled_one(tmp_path):
+    shares = {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38}
+    cells = study_of(tmp_path, shares)
+    assert "without a label" not in reading(cells)
+    few = study_of(tmp_path / "few", shares, labels="10")
+    assert reading(few).startswith("Students with a teacher also see the images without a label")
+    assert few["closed"].isna().all() and "closes" not in reading(few)
+    assert set(few.loc[few["gap"].notna(), "not_closed"]) == {CONFOUNDED}

@@ -1,0 +1,79 @@
+"""One style: who is who in a figure, without colour and for colour-blind readers as well."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from cdl.distillers import DISTILLERS
+from cdl.reporting import style
+from cdl.runtime.facts import Look
+
+# Machado, Oliveira and Fernandes (2009), full severity, on linear RGB
+BLIND = {
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "nobody": np.eye(3),
+}
+LAB = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
+OKLAB = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+NAMES = ["teacher", *DISTILLERS]
+
+
+def linear(colour):
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def seen(colour, blindness):
+    """OKLab of a colour as a reader sees it."""
+    return OKLAB @ np.cbrt(LAB @ np.clip(BLIND[blindness] @ linear(colour), 0, 1))
+
+
+def test_every_distiller_has_a_look_of_its_own_in_every_configuration():
+    looks = [style.look(name) for name in NAMES]
+    assert all(facts.look for facts in DISTILLERS.values())
+    assert len({one.colour for one in looks}) == len(looks)
+    assert len({(one.marker, one.dash) for one in looks}) == len(looks)  # without colour
+    assert style.look("kd (hot)").colour == style.look("kd").colour
+    assert style.look("kd (hot)").marker != style.look("kd").marker
+    assert style.look("of another package") == style.look("of another package")
+
+
+def test_a_look_that_cannot_be_drawn_is_refused():
+    for wrong in [("red", "o"), ("#5E6670", "oo"), ("#5E6670", "o", "dashed")]:
+        with pytest.raises(ValueError, match="of a look: expected"):
+            Look(*wrong)
+
+
+@pytest.mark.parametrize("colour", [style.look(name).colour for name in NAMES])
+def test_lines_can_be_seen_on_white_and_letters_read(colour):
+    weights = [0.2126, 0.7152, 0.0722]
+    assert 1.05 / (weights @ linear(colour) + 0.05) >= 3
+    assert 1.05 / (weights @ linear(style._darker(colour)) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("blindness", BLIND)
+def test_those_of_the_default_run_differ_for_colour_blind_readers(blindness):
+    usual = ["teacher", "none", "kd", "kd_prompt", "cdl_prompt"]
+    points = [seen(style.look(name).colour, blindness) for name in usual]
+    distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2)]
+    assert min(distances) > 0.08  # 0.02 can just be told apart
+
+
+def test_names_behind_lines_keep_a_distance(tmp_path):
+    with style.paper():
+        figure, (axis,) = style.canvas(["l2p"], "x", "y", "digits, 3 tasks; n = 1 seed")
+        ends = {"kd": (1, 0.50), "none": (1, 0.501), "teacher": (1, 0.499)}
+        for name, (x, y) in ends.items():
+            axis.plot([0, x], [0, y], **style.look(name).line)
+        style.label_lines(axis, ends)
+        files = [f"{tmp_path}/figure.{kind}" for kind in ("svg", "pdf", "png")]
+        style.save(figure, files)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axis.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    svg, pdf = (open(file, "rb").read() for file in files[:2])
+    assert b"<text" not in svg and b"font-family" not in svg  # letters are paths
+    assert b"/FontFile2" in pdf and b"CreationDate" not in pdf

@@ -1,0 +1,263 @@
+"""A job forked by the server is, to whoever started it, a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from cdl.runtime.forkserver import client, server
+
+# to the script, which a traceback shows too
+WAY = r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?'
+ONE = os.environ | dict.fromkeys(client.THREADS, "1") | {"OF": "the job"}
+PARENT = """
+import json, sys
+from cdl.runtime.forkserver.server import start
+print(json.dumps(start(sys.argv[1:])), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def parent():
+    """A process that has started a server; `command` is its client's, `server` its process."""
+    # colorsys stands for torch: a module that nothing else imports
+    command = [sys.executable, "-c", PARENT, "colorsys"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
+        process.command = json.loads(process.stdout.readline())
+        (process.server,) = psutil.Process(process.pid).children()
+        yield process
+        process.kill()
+        psutil.wait_procs([process.server], timeout=30)
+        assert not process.server.is_running()
+        assert not Path(process.command[-1]).parent.exists()
+
+
+def written(folder, text):
+    path = folder / "script.py"
+    path.write_text(text)
+    return [sys.executable, str(path)]
+
+
+def popen(command, **options):
+    options = {"stdin": -1, "stdout": -1, "stderr": -1, "text": True, "env": ONE} | options
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, **heard | options)  # whoever runs tests may ignore Ctrl-C
+
+
+def until(condition):
+    """Wait until something holds; whoever runs the tests ends what never does."""
+    while not (found := condition()):
+        time.sleep(0.01)
+    return found
+
+
+def child_of(parent):
+    return until(parent.server.children)[0]
+
+
+SCRIPTS = {
+    "everything it is given": """
+import os, resource, sys, tempfile
+print(sorted((k, v) for k, v in os.environ.items() if k not in ("_", "SHLVL")))
+print(os.getcwd(), sys.argv, __file__, sys.path[0], oct(os.umask(0)), tempfile.gettempdir())
+print(resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_AS))
+print(sorted(os.listdir('/proc/self/fd'))[:3], sys.stdin.read(), __name__)
+print("to the other", file=sys.stderr)
+""",
+    "success": "",
+    "an exit code": "raise SystemExit(75)",
+    "a sentence": "import sys; sys.exit('cdl: one sentence')",
+    "an error": "raise ValueError('of this script')",
+    "a signal": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "an abort": "import os; os.abort()",
+    "a lack of memory": "bytearray(10**9)",
+    "what is left to do at the end": """
+import atexit, threading, time
+atexit.register(print, "registered")
+threading.Thread(target=lambda: (time.sleep(0.1), print("in a thread"))).start()
+""",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+def test_a_script_sees_and_shows_what_it_would_in_a_process_of_its_own(parent, tmp_path, script):
+    command = written(tmp_path, script)
+    limited = ["bash", "-c", 'ulimit -n 100; ulimit -v 900000; umask 027; exec "$@"', "-"]
+    ends = []
+    for how in ([], parent.command):
+        options = {"cwd": tmp_path, "env": ONE | {"TMPDIR": str(tmp_path)}}
+        with popen([*limited, *how, *command], **options) as process:
+            out, error = process.communicate("its input")
+        ends.append((process.returncode, out, re.sub(WAY, "", error)))
+    assert ends[0] == ends[1]
+
+
+def test_what_is_imported_is_there(parent, tmp_path):
+    script = "import sys, os; print('colorsys' in sys.modules, os.getppid())"
+    with popen([*parent.command, *written(tmp_path, script)]) as process:
+        assert process.communicate()[0].split() == ["True", str(parent.server.pid)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"env": ONE | {"OMP_NUM_THREADS": "2"}},  # libraries have read it
+        {"executable": "/bin/sh"},
+    ],
+)
+def test_what_the_server_is_not_made_for_is_run_as_it_is(parent, tmp_path, change):
+    command = written(tmp_path, "import sys; print('colorsys' in sys.modules)")
+    if program := change.pop("executable", None):
+        command = [program, "-c", "echo False"]
+    with popen([*parent.command, *command], **change) as process:
+        assert process.communicate()[0].strip() == "False"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_signal_reaches_the_script_once(parent, tmp_path, number, heard):
+    script = """
+import signal, sys, time
+heard = []
+if sys.stdin.readline() == "listen\\n":
+    signal.signal(int(sys.stdin.readline()), lambda n, _: heard.append(n))
+else:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+print("ready", flush=True)
+while not heard:
+    time.sleep(0.01)
+time.sleep(0.1)
+print(heard, flush=True)
+raise SystemExit(75)
+"""
+    with popen([*parent.command, *written(tmp_path, script)], process_group=0) as process:
+        process.stdin.write(f"{'listen' if heard else 'do not'}\n{int(number)}\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        os.killpg(process.pid, number)  # as Ctrl-C does
+        out, _ = process.communicate()
+    assert (process.returncode, out) == ((75, f"[{int(number)}]\n") if heard else (-number, ""))
+
+
+SLOW = """
+import sys, time
+print('began', flush=True)
+if sys.stdin.readline() == 'wait\\n':
+    time.sleep(600)
+print('done')
+"""
+
+
+def test_a_signal_that_is_ignored_is_not_passed_on(parent, tmp_path):
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as by nohup
+    command = [*parent.command, *written(tmp_path, SLOW)]
+    with popen(command, process_group=0, **options) as process:
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+        assert process.communicate("go\n")[0] == "done\n"
+    assert process.returncode == 0
+
+
+def test_a_killed_child_is_a_killed_job(parent, tmp_path):
+    with popen([*parent.command, *written(tmp_path, SLOW)]) as process:
+        child_of(parent).kill()
+        assert process.communicate()[0] in ("", "began\n")
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_job_leaves_no_child_and_the_others_alone(parent, tmp_path):
+    command = [*parent.command, *written(tmp_path, SLOW)]
+    with popen(command) as one, popen(command) as other:
+        until(lambda: len(parent.server.children()) == 2)
+        one.kill()
+        until(lambda: len(parent.server.children()) == 1)
+        assert other.communicate("go\n") == ("began\ndone\n", "")
+        assert other.returncode == 0
+
+
+def test_a_killed_server_costs_a_start_and_no_job(parent, tmp_path):
+    command = [*parent.command, *written(tmp_path, SLOW)]
+    with popen(command) as process:
+        child = child_of(parent)
+        assert process.stdout.readline() == "began\n"
+        parent.server.kill()
+        psutil.wait_procs([child], timeout=30)
+        assert not child.is_running()
+        assert process.communicate("go\n")[0] == "began\ndone\n"
+        assert process.returncode == 0
+    with popen(command) as process:  # there is none any more
+        assert process.communicate("go\n")[0] == "began\ndone\n"
+    Path(parent.command[-1]).unlink()
+    Path(parent.command[-1]).parent.rmdir()  # as after `kill -9` of anything
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+def test_the_server_ends_with_its_parent_after_the_last_job(parent, tmp_path, how):
+    command = [*parent.command, *written(tmp_path, SLOW)]
+    with popen(command) as process:
+        child_of(parent)
+        parent.stdin.close() if how is None else parent.send_signal(how)
+        parent.wait()
+        assert process.communicate("go\n")[0] == "began\ndone\n"
+    with popen(command) as process:  # too late: on its own
+        assert process.communicate("go\n")[0] == "began\ndone\n"
+
+
+def test_a_folder_too_long_for_a_socket_is_not_taken(monkeypatch, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(server.tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(server.subprocess, "Popen", lambda *_, **__: None)
+    address = Path(server.start([])[-1])
+    assert address.is_socket() and address.parent.parent == Path("/tmp")
+    assert address.parent.stat().st_mode & 0o777 == 0o700
+    address.unlink()
+    address.parent.rmdir()
+
+
+def test_who_asks_for_nothing_stops_nobody(parent, tmp_path):
+    with server.socket.socket(server.socket.AF_UNIX) as mute:
+        mute.connect(parent.command[-1])
+        server.socket.send_fds(mute, [b"\0\0\0\1"], [0])
+    with popen([*parent.command, *written(tmp_path, "print('asked')")]) as process:
+        assert process.communicate()[0] == "asked\n"
+
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+
+
+def workflow(jobs, local=True, deployed=()):
+    learns, shows = ({"gpu": 1}, {"mem_mb": 1})
+    rules = [SimpleNamespace(rule=SimpleNamespace(resources=r)) for r in [shows] + jobs * [learns]]
+    return SimpleNamespace(
+        local_exec=local,
+        deployment_settings=SimpleNamespace(deployment_method=set(deployed)),
+        dag=SimpleNamespace(needrun_jobs=lambda: iter(rules)),
+    )
+
+
+@pytest.mark.parametrize(
+    "asked", [workflow(1), workflow(9, local=False), workflow(9, deployed=["conda"])]
+)
+def test_no_server_where_it_is_of_no_use(monkeypatch, asked):
+    monkeypatch.delattr(server, "start")
+    assert server.prefix_of(asked, SCRIPTS) == ""
+
+
+def test_the_server_imports_what_scripts_import(monkeypatch):
+    def told(modules):
+        assert {"cdl.training.task", "cdl.evaluation.evaluate", "cdl.runtime.jobs"} <= set(modules)
+        return ["a {python}"]
+
+    monkeypatch.setattr(server, "start", told)
+    assert server.prefix_of(workflow(2), SCRIPTS) == "'a {{python}}' "

@@ -1,0 +1,173 @@
+"""Learning from few labels: what has none counts in the soft loss, and no label of it is seen."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from toys import TASKS, batch, pair
+
+from cdl.data.labels import UNLABELLED, learnt_from
+from cdl.data.packed import Packed
+from cdl.data.stream import Stream
+from cdl.distillers.base import TeacherOutput
+from cdl.distillers.dkd import dkd_terms
+from cdl.distillers.kd import kd_loss
+from cdl.models import build as factory
+from cdl.runtime import artifacts
+from cdl.study.inputs import needs
+
+LABELLED = 2
+
+
+def losses(toy_backbone, distiller, **options):
+    """Losses of a batch of which two images have a label; logits and labels of all; the teacher."""
+    student, teacher = pair(toy_backbone, "l2p", distiller, options.items())
+    images, labels = batch(5)
+    query = student.backbone.query(images)
+    taught = teacher(images, query, 0, TASKS[0])
+    output = student(images, query, 0, taught.query)
+    found = student.losses(output, taught, labels[:LABELLED], TASKS[0])
+    soft = student.distiller.soft_logits(output)[:, TASKS[0]]
+    return found, output.logits[:, TASKS[0]], soft, labels, taught.logits
+
+
+@pytest.mark.parametrize("distiller", ["kd", "kd_prompt", "cdl_prompt"])
+def test_cross_entropy_counts_labelled_images_and_the_soft_loss_all(toy_backbone, distiller):
+    found, logits, soft, labels, teacher = losses(toy_backbone, distiller)
+    cross_entropy = F.cross_entropy(logits[:LABELLED], labels[:LABELLED])
+    torch.testing.assert_close(found["ce"], 0.5 * cross_entropy)
+    torch.testing.assert_close(found["soft"], 0.5 * kd_loss(soft, teacher, 2.0))
+
+
+def test_dkd_takes_the_teachers_class_where_there_is_no_label(toy_backbone):
+    found, _, soft, labels, teacher = losses(toy_backbone, "dkd")
+    targets = torch.cat([labels[:LABELLED], teacher[LABELLED:].argmax(1)])
+    assert not torch.equal(targets, labels)
+    target, others = dkd_terms(soft, teacher, targets, 4.0)
+    torch.testing.assert_close(found["soft"], 0.5 * (target + 4 * others))
+
+
+@pytest.mark.parametrize("distiller", ["kd", "dkd", "kd_prompt"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_soft_loss_counts_what_the_teacher_is_sure_of(toy_backbone, distiller, standardize):
+    student, _ = pair(toy_backbone, "l2p", distiller, {"standardize": standardize}.items())
+    images, labels = batch(5)
+    output = student(images, student.backbone.query(images), 0)
+    logits = torch.randn(5, 4, generator=torch.manual_seed(1))
+    sure = logits.softmax(1).amax(1) > 0.5
+    assert 0 < sure.sum() < 5
+
+    def soft(rows, given):
+        chosen = type(output)(output.logits[rows], output.tokens[rows], (), {})
+        taught = TeacherOutput(given[rows], None)
+        return student.losses(chosen, taught, labels[rows], TASKS[0])["soft"]
+
+    expected = soft(sure, logits) * sure.sum() / 5
+    student.distiller.confidence = 0.5
+    torch.testing.assert_close(soft(torch.ones(5, dtype=torch.bool), logits), expected)
+
+
+def few(**options):
+    return {"datasets": {"digits": {"labels": {"per_class": 2}, **options}}}
+
+
+FURTHER = {"source": {"digits": {"test_images": 1767}}}  # leaves 30 training images
+ALIGNED = {"coda_prompt": {"alignment": {"preset": "slca"}}}
+RANPAC = {"ranpac": {"projection": 64}}
+CASES = {
+    "taught": (few(), "dkd", "coda_prompt"),
+    "further images": (few(unlabelled={**FURTHER, "tasks": "cut"}), "kd", "coda_prompt"),
+    "aligned": ({**few(teacher_labels="all"), "methods": ALIGNED}, "kd_prompt", "coda_prompt"),
+    "aligned alone": ({**few(), "methods": ALIGNED}, "none", "coda_prompt"),
+    "solved": ({**few(unlabelled=FURTHER), "methods": RANPAC}, "kd", "ranpac"),
+    "solved alone": ({**few(), "methods": RANPAC}, "none", "ranpac"),
+}
+
+
+def with_grid(changes, distiller, method):
+    return {**changes, "grid": {"methods": [method], "distillers": [distiller]}}
+
+
+def learnt(here, distiller):
+    """A student after its first task."""
+    run = here.student(distiller)
+    for learner in filter(None, (here.grid.teacher_of(run), run)):
+        here.learn(learner, 0)
+    return run
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_labels_of_unlabelled_images_change_nothing(lab, case, monkeypatch):
+    """Which images are the task's, and which labels are known, is as before; all labels are not."""
+    states, known, members, planting = [], {}, {}, False
+    asked, found, opened = factory.known_labels, Stream.indices, Packed.__init__
+
+    def choose(labels, given, seed):
+        return known.setdefault((len(labels), given is None), asked(labels, given, seed))
+
+    def indices(self, data, task, n):
+        return members.setdefault(task, found(self, data, task, n))
+
+    def plant(self, folder, split):
+        opened(self, folder, split)
+        if planting:
+            self.labels = (self.labels + 1) % 10
+
+    monkeypatch.setattr(factory, "known_labels", choose)
+    monkeypatch.setattr(Stream, "indices", indices)
+    monkeypatch.setattr(Packed, "__init__", plant)
+    changes, distiller, method = CASES[case]
+    for planting in (False, True):
+        here = lab(with_grid({**changes, "name": f"planted{planting}"}, distiller, method))
+        run = learnt(here, distiller)
+        states.append(artifacts.load(here.checkpoint(run, 0))[0])
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_without_a_teacher_no_image_without_a_label_is_read():
+    labels = torch.tensor([3, UNLABELLED, 0, UNLABELLED])
+    assert learnt_from(labels, taught=False).tolist() == [0, 2]
+    assert learnt_from(labels, taught=True).tolist() == [0, 1, 2, 3]
+
+
+def test_a_teacher_may_have_seen_all_labels(lab):
+    found = {}
+    for labels in ("same", "all"):
+        changes = few(teacher_labels=labels)
+        here = lab(with_grid({**changes, "name": labels}, "kd", "coda_prompt"))
+        run = learnt(here, "kd")
+        found[labels] = artifacts.load(here.checkpoint(here.grid.teacher_of(run), 0))[0]
+    here = lab({"name": "plain"})
+    teacher = here.run(role="teacher")
+    here.learn(teacher, 0)
+    plain = artifacts.load(here.checkpoint(teacher, 0))[0]
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in found["all"].items())
+    assert not torch.equal(found["same"]["head.linear.weight"], plain["head.linear.weight"])
+
+
+def test_caches_say_what_the_models_say(lab):
+    heads = []
+    for name, compute in (
+        ("cached", {"targets": "cached", "targets_dtype": "float32"}),
+        ("online", {"targets": "online"}),
+    ):
+        here = lab(
+            with_grid({**few(), "name": name, "compute": compute}, "kd_prompt", "coda_prompt")
+        )
+        run = learnt(here, "kd_prompt")
+        heads.append(artifacts.load(here.checkpoint(run, 0))[0]["head.linear.weight"])
+    torch.testing.assert_close(*heads)
+
+
+@pytest.mark.parametrize("tasks", ["every", "cut"])
+def test_further_images_are_seen_by_taught_students_alone(lab, tasks):
+    further = {**FURTHER, "tasks": tasks}
+    changes = {"datasets": {"digits": {"unlabelled": further, "teacher_labels": "all"}}}
+    here = lab(with_grid(changes, "kd", "coda_prompt"))
+    run = learnt(here, "kd")
+    targets = artifacts.load(here.targets(run, needs(here.grid, run).targets, 0))[0]["values"]
+    assert targets.shape == (1, 6 * 16 + (30 if tasks == "every" else 15), 6)
+    teacher = here.grid.teacher_of(run)
+    assert here.spec(teacher).unlabelled is None
+    read = artifacts.read_json(here.checkpoint(run, 0).replace(".safetensors", ".json"))["inputs"]
+    assert read["unlabelled"] != read["data"]
