@@ -3,8 +3,7 @@
 To start Snakemake takes more than a second of imports, and a job or `cdl export` three; the work
 itself is often a tenth of that. So each test process has two servers of `cdl.runtime.forkserver`:
 one has imported what planning imports, the other what jobs import. The first forks Snakemake, whose
-jobs the second forks, as the workflow's own server does. That one is started by `runs.popen`, as is
-everything that is to be killed or interrupted.
+jobs the second forks, as the workflow's own server does, which `runs.popen` can start.
 """
 
 import functools
@@ -45,18 +44,24 @@ def jobs_prefix():
     return server.prefix_of(workflow, SCRIPTS)
 
 
-def run_module(name, *arguments, before="", **options):
-    """Run `python -m name` with arguments; return what `subprocess.run` does with its options.
+def request_for(name, *arguments, before=""):
+    """The environment variable that makes this file, as a script, `python -m name` with arguments.
 
-    `before` is Python code that the process executes first.
+    `before` is Python code that is executed first.
     """
+    planning = "-n" in arguments
     request = {
         "command": [name, *map(str, arguments)],
         "before": before,
-        "prefix": "" if "-n" in arguments else jobs_prefix(),
+        "prefix": "" if planning else jobs_prefix(),
     }
+    return {REQUEST: json.dumps(request)}
+
+
+def run_module(name, *arguments, before="", **options):
+    """Run `python -m name` with arguments; return what `subprocess.run` does with its options."""
     environment = dict(options.pop("env", os.environ)) | dict.fromkeys(client.THREADS, "1")
-    environment[REQUEST] = json.dumps(request)
+    environment |= request_for(name, *arguments, before=before)
     options = {"capture_output": True, "text": True, "check": False} | options
     command = [*planning_client(), sys.executable, __file__]
     return subprocess.run(command, env=environment, **options)

@@ -10,7 +10,7 @@ from collections import Counter
 from functools import reduce
 from pathlib import Path
 
-from forked import run_module
+import forked
 
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
@@ -37,7 +37,7 @@ def command_of(folder, *arguments, overlay=None, files=CONFIGS):
 def snakemake(folder, *arguments, before="", **options):
     """Run Snakemake to its end in a fork; `popen` starts a process that can be killed."""
     arguments = command_of(folder, *arguments, **options)[3:]
-    return run_module("snakemake", *arguments, before=before, env=ENVIRONMENT)
+    return forked.run_module("snakemake", *arguments, before=before, env=ENVIRONMENT)
 
 
 def run(folder, *arguments, **options):
@@ -89,14 +89,21 @@ def contents(folder):
     }
 
 
-def popen(folder, *arguments, overlay=None):
-    """Start a run in a process group of its own."""
+def popen(folder, *arguments, own_server=False, **options):
+    """Start a run, to be killed or interrupted, in a process group of its own.
+
+    With `own_server`, all is as a user has it; else its jobs are forked as those of `run`.
+    """
+    command, environment = command_of(folder, "--cores", "2", *arguments, **options), ENVIRONMENT
+    if not own_server:
+        environment = environment | forked.request_for(*command[2:])
+        command = [sys.executable, forked.__file__]
     return subprocess.Popen(
-        command_of(folder, "--cores", "2", *arguments, overlay=overlay),
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=ENVIRONMENT,
+        env=environment,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # CI may ignore Ctrl-C
     )
