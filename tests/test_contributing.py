@@ -75,8 +75,8 @@ def test_the_distiller_that_is_shown_is_planned_trained_drawn_and_documented(tmp
     assert "logits       Regression of the teacher's logits (Ba and Caruana" in listed
     (schema,) = re.findall(r'-c "(.*editors_schemas.*)"', (ROOT / "Makefile").read_text())
     assert python("-c", schema).returncode == 0
-    tests = ["learning/test_methods", "study/test_combinations", "study/test_editors"]
-    tests += ["distillers/test_losses", "report/test_style", "test_house", "test_docs"]
+    tests = ["training/test_methods", "study/test_combinations", "study/test_editors"]
+    tests += ["distillers/test_losses", "reporting/test_style", "test_house", "test_docs"]
     files = [f"tests/{name}.py" for name in tests]
     chosen = "logits or look or row or json or seen_on_white or counterpart or torch"
     result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen)

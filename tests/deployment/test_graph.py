@@ -1,17 +1,19 @@
-"""Every prompt method with every distiller as one ONNX graph that says what torch says."""
+"""Every prompt method and every distiller in an ONNX graph that says what torch says."""
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 import toys
-from toys import METHODS, possible
+from toys import METHODS
 
 from cdl.data.views import Views
 from cdl.deployment.graph import Graph, write_onnx
 from cdl.deployment.trained import Model
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import Distiller
+from cdl.methods import PROMPTS
+from cdl.study.configuration import schema
 
 pytestmark = pytest.mark.slow  # translating takes seconds
 SHAPES = ((1, 8, 8), (3, 21, 13), (2, 7, 30))
@@ -23,9 +25,19 @@ SHALLOW = {  # time grows with the blocks: two are enough
     "vq_prompt": {"layers": (0, 1)},
     "ranpac": {"projection": 16},
 }
-ALL = {**METHODS, "ranpac": {}}
 # what a distiller leaves in the student's prediction is in the graph; the others leave nothing
 LEAVING = ("kd_token", "kd_prompt", "cdl_prompt")
+CROPPED = "head_only"
+CASES = [  # a graph is what the method adds and what the distiller leaves: each once
+    ("l2p", "none", {}),
+    ("l2p", "kd_token", {}),
+    ("dual_prompt", "cdl_prompt", {"mapping": "attention"}),
+    ("coda_prompt", "kd_prompt", {}),
+    ("apt", "kd_prompt", {}),
+    ("one_prompt", "cdl_prompt", {"mapping": "self_attention"}),
+    ("vq_prompt", "cdl_prompt", {"mapping": "linear"}),
+    ("ranpac", "none", {}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +74,20 @@ def check(graph, path):
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("method", "distiller"),
-    [(m, d) for m in ALL for d in ("none", "kd_prompt", "cdl_prompt") if possible(m, d)]
-    + [("l2p", "kd_token")],  # kd_prompt is kd_token and more
-)
-def test_it_exports_and_agrees(toy_backbone, tmp_path, method, distiller):
-    model = model_of(toy_backbone, method, distiller)
+@pytest.mark.parametrize(("method", "distiller", "options"), CASES)
+def test_it_exports_and_agrees(toy_backbone, tmp_path, method, distiller, options):
+    model = model_of(toy_backbone, method, distiller, **options)
     check(Graph(model, Views(8)), tmp_path / "model.onnx")
+
+
+def test_the_cases_have_every_method_distiller_and_mapping():
+    methods, distillers, options = zip(*CASES, strict=True)
+    assert {*methods, CROPPED} == set(PROMPTS)
+    assert {*distillers} == {"none", *LEAVING}
+    mapping = schema()["properties"]["distillers"]["properties"]["cdl_prompt"]["properties"][
+        "mapping"
+    ]
+    assert {o["mapping"] for o in options if o} == set(mapping["enum"])
 
 
 @pytest.mark.parametrize("name", sorted(set(DISTILLERS) - set(LEAVING)))
@@ -78,12 +96,6 @@ def test_other_distillers_leave_nothing_in_the_graph(name):
     assert kind.inject is Distiller.inject and kind.predict is Distiller.predict
 
 
-@pytest.mark.parametrize("mapping", ["self_attention", "linear"])
-def test_every_mapping_exports(toy_backbone, tmp_path, mapping):
-    model = model_of(toy_backbone, "l2p", "cdl_prompt", mapping=mapping)
-    check(Graph(model, Views(8)), tmp_path / "model.onnx")
-
-
 def test_a_central_crop_and_a_backbone_of_another_size_export(toy_backbone, tmp_path):
-    model = model_of(toy_backbone, "head_only", "none")
+    model = model_of(toy_backbone, CROPPED, "none")
     check(Graph(model, Views(12, test_resize=14)), tmp_path / "model.onnx")
