@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md shows is what has to be done."""
+"""Apply the examples of CONTRIBUTING.md, so that they stay true."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ def section(title):
 
 
 def diffs(title):
-    """Lines of the files that a section's diff shows, each with its mark, by the file."""
+    """Yield each file in a section's diff, with its lines and their marks."""
     (diff,) = re.findall(r"```diff\n(.*?)```", section(title), re.DOTALL)
     for part in diff.split("+++ ")[1:]:
         name, *lines = part.splitlines()
@@ -29,7 +29,7 @@ def diffs(title):
 
 
 def apply(title, folder):
-    """Write new files, and add lines behind the line that the diff shows before them."""
+    """Write new files, and insert lines after the context line that the diff shows."""
     for name, lines in diffs(title):
         file = folder / name
         added = [line[1:] for line in lines if line.startswith("+")]
@@ -44,14 +44,14 @@ def apply(title, folder):
 
 
 @pytest.mark.parametrize("title", ["Add a prompt method", "Add a dataset"])
-def test_what_is_shown_of_a_method_and_of_a_source_is_there(title):
+def test_the_shown_method_and_source_are_those_of_the_repository(title):
     for name, lines in diffs(title):
         text = (ROOT / name).read_text()
         for line in lines:
             assert line[1:] in text or line.strip("+ ") == "...", (name, line)
 
 
-def test_the_facts_of_a_package_of_ones_own():
+def test_the_facts_of_an_external_package():
     (code,) = re.findall(r"```python\n(.*?)```", section("A method in a package of your own"), re.S)
     exec(code, names := {})
     assert isinstance(names["SHIFT"], PromptFacts)
@@ -61,7 +61,7 @@ def test_the_facts_of_a_package_of_ones_own():
 
 
 @pytest.mark.slow
-def test_the_distiller_that_is_shown_is_planned_trained_drawn_and_documented(tmp_path):
+def test_the_shown_distiller_is_planned_trained_drawn_and_documented(tmp_path):
     for name in NEEDED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
@@ -75,8 +75,8 @@ def test_the_distiller_that_is_shown_is_planned_trained_drawn_and_documented(tmp
     assert "logits       Regression of the teacher's logits (Ba and Caruana" in listed
     (schema,) = re.findall(r'-c "(.*editors_schemas.*)"', (ROOT / "Makefile").read_text())
     assert python("-c", schema).returncode == 0
-    tests = ["learning/test_methods", "study/test_combinations", "study/test_editors"]
-    tests += ["distillers/test_losses", "report/test_style", "test_house", "test_docs"]
+    tests = ["training/test_methods", "study/test_combinations", "study/test_editors"]
+    tests += ["distillers/test_losses", "reporting/test_style", "test_house", "test_docs"]
     files = [f"tests/{name}.py" for name in tests]
     chosen = "logits or look or row or json or seen_on_white or counterpart or torch"
     result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen)
