@@ -1,1 +1,1 @@
-"""What Snakemake takes between its jobs, kept short: their start, and its looks at them."""
+"""Reduce the overhead between jobs of Snakemake: fork the jobs, limit the scheduler's timers."""
