@@ -1,1 +1,1 @@
-"""Below everything: files, devices, randomness, errors. Knows no model, method or study."""
+"""Basic services: files, devices, random numbers, errors; independent of models and studies."""
