@@ -1,4 +1,4 @@
-"""cdl: continual distillation learning of prompts between frozen vision transformers."""
+"""Continual distillation learning of prompts between frozen ViTs."""
 
 from os import PathLike
 from typing import TYPE_CHECKING

@@ -145,7 +145,7 @@ class RunFiles:
         return TaskFiles(f"{self.folder}/task{task}")
 
     def siblings(self, task: int | str) -> list[Path]:
-        """Return the records, after a task, of all runs with the same dataset, method and seed."""
+        """Return records after a task of runs with equal dataset, method and seed."""
         run = Path(self.folder).resolve()
         pattern = f"*/{run.name}/task{task}/{record_of(Path(self.task(task).learner).name)}"
         return sorted(run.parents[1].glob(pattern))
@@ -183,7 +183,7 @@ class DeployedFiles:
         return f"{self.student(weights)}/model.onnx"
 
     def about(self, weights: str) -> list[str]:
-        """Return the paths of classes and preprocessing, which are required to use the graph."""
+        """Return the paths of classes and preprocessing, which the graph needs."""
         return [f"{self.student(weights)}/{name}" for name in ("classes.txt", "preprocessing.json")]
 
     @property
@@ -264,7 +264,7 @@ class TableFiles:
     configuration = Below("configuration.yaml")
 
     def deployment(self, kind: str) -> str:
-        """Return the path of the deployment table, one row per exported student and weights."""
+        """Return the deployment table, one row per exported student and weights."""
         return f"{self.folder}/deployment.{kind}"
 
     def summary(self, kind: str) -> str:
@@ -272,7 +272,7 @@ class TableFiles:
         return f"{self.folder}/summary.{kind}"
 
     def comparison(self, name: str, kind: str) -> str:
-        """Return the path of a comparison with published numbers, in a format of `COMPARISON`."""
+        """Return a comparison with published numbers, in a format of `COMPARISON`."""
         return f"{self.folder}/{name}.{COMPARISON[kind]}"
 
     def log(self, job: str) -> str:
@@ -340,7 +340,7 @@ class ReportFiles:
         return f"{self.root}/figures/{name}_{dataset}.{image}"
 
     def label_efficiency(self, dataset: str) -> dict[str, str]:
-        """Return table, figure and record of a dataset at several label fractions, by format."""
+        """Return table, figure and record of a dataset's label efficiency by format."""
         name = "label_efficiency"
         paths = {kind: f"{self.tables.folder}/{name}_{dataset}.{kind}" for kind in ("csv", "md")}
         paths |= {image: self.figure(name, dataset, image) for image in IMAGES}
@@ -494,7 +494,7 @@ def caching(folder: str, part: int | str) -> JobFiles:
 
 
 def contents_memory(kind: str, name: str) -> Path:
-    """Return the file with cached hashes of a user's files; kind is `data` or `backbones`."""
+    """Return the file of cached hashes of user files, of `data` or `backbones`."""
     return Path(RESULTS, kind, f"{name}.contents.json")
 
 
@@ -510,7 +510,7 @@ class ResultsFolder:
         return cls(run.resolve().parents[Layout("name").run().folder.count("/") - 1])
 
     def tables(self) -> Iterator[tuple[Path, Path]]:
-        """Yield every table of runs with the path of its protocols; complete tables come last."""
+        """Yield all tables of runs with their protocols; complete tables last."""
         for name in ("tables/partial/results.csv", "tables/*.runs.csv", "tables/results.csv"):
             for pattern in (name, f"*/{name}"):
                 for table in sorted(self.path.glob(pattern)):
@@ -542,7 +542,7 @@ class ResultsFolder:
         return sorted(map(str, self.path.glob(f"queries/{backbone}-*/*.safetensors")))
 
     def page(self, run: str) -> tuple[str, str]:
-        """Return the page that shows a run, and its record, by the run's folder in a table."""
+        """Return the page with a run, and its record, by the run's table folder."""
         report = Layout(Path(run).parts[1]).report
         here = self.path.parent
         return str(here / report.page), str(here / report.tables.record("page"))

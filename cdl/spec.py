@@ -1,8 +1,9 @@
-"""Typed specifications of learners and caches: everything that determines their numbers.
+"""Typed specifications of learners and caches.
 
-Planning creates specifications, jobs read them, and artifacts and Snakemake's parameters store them
-as JSON. Fields are in the order of the JSON keys, which Snakemake compares with those of finished
-jobs. A field with the default None has no key if it is None. Does not import torch.
+A specification contains everything that determines the numbers of a learner or cache. Planning
+creates specifications, jobs read them, and artifacts and Snakemake's parameters store them as JSON.
+Fields are in the order of the JSON keys, which Snakemake compares with those of finished jobs. A
+field with the default None has no key if it is None. Does not import torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,7 @@ def _allowed_types(kind: Any) -> list[tuple[Any, Any]]:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    """Convert a JSON value to an allowed type of a field; numbers stay integers or floats."""
+    """Convert a JSON value to an allowed type; integers stay integers."""
     given = type(value)
     for outer, inner in _allowed_types(kind):
         if outer is tuple and isinstance(value, list | tuple):
@@ -114,7 +115,7 @@ class _Block(Part):
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec") -> Self:
-        """Create it from a mapping of name and options; raise `CdlError` as `Part.from_json`."""
+        """Create it from name and options; raise `CdlError` as `Part.from_json`."""
         _check_mapping(value, where)
         name = _convert(str, value.get("name"), f"{where}.name")
         return cls(name, {k: v for k, v in value.items() if k != "name"})
@@ -140,7 +141,7 @@ class Distiller(_Block):
 
 @dataclass(frozen=True)
 class Domains(Part):
-    """Tasks that are domains: `by` is always `domain`; `domains` are their names in order."""
+    """Tasks that are domains, by their names in order; `by` is `domain`."""
 
     by: str
     domains: tuple[str, ...]
@@ -205,7 +206,7 @@ class Labels(Part):
 
 @dataclass(frozen=True)
 class Unlabelled(Part):
-    """Unlabelled images: the same in `every` task, or `cut` into the number of tasks `of`."""
+    """Unlabelled images: the same in `every` task, or `cut` into `of` tasks."""
 
     tasks: str
     of: int | None = None
@@ -272,7 +273,7 @@ class Alignment(Part):
     next_task: str
 
     def mean_factors(self, sizes: Sequence[int]) -> list[float]:
-        """Return the factor of each class's mean, from the sizes of the tasks seen so far."""
+        """Return the factor of each class's mean from the sizes of the tasks seen."""
         shrink, n = self.mean_shrink, len(sizes)
         factors = [1 - shrink + shrink * (task + 1) / n for task in range(n)]
         return [factor for factor, size in zip(factors, sizes, strict=True) for _ in range(size)]
@@ -318,10 +319,11 @@ class HeldOutQueriesSpec(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class AligningQueriesSpec(Part):
-    """Specification of the queries for alignment: of training images, transformed as at test.
+    """Specification of the queries for alignment.
 
-    They are not rounded, and do not depend on epochs and batches. `views` is `test`, which
-    distinguishes the JSON from that of a `QueriesSpec`.
+    The queries are of training images, transformed as at test. They are not rounded, and do not
+    depend on epochs and batches. `views` is `test`, which distinguishes the JSON from that of a
+    `QueriesSpec`.
     """
 
     numerics: int
@@ -345,7 +347,9 @@ class AligningQueriesSpec(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSpec(Part):
-    """Everything that determines a learner's numbers after a task; excludes later tasks.
+    """Everything that determines a learner's numbers after a task.
+
+    It excludes the parameters of later tasks.
 
     numerics: `cdl.NUMERICS`.
     role: `teacher` or `student`.
@@ -421,7 +425,7 @@ class LearnerSpec(Part):
 
     @property
     def keys(self) -> tuple[str | int, ...]:
-        """Keys of the initial parameters: equal for all students of a pair, not for teachers."""
+        """Keys of the initial parameters: equal for students of a pair, not teachers."""
         return self.seed, self.role, self.backbone
 
     def queries(self, backbone: str) -> QueriesSpec:
@@ -472,7 +476,7 @@ class LearnerSpec(Part):
         return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher)
 
     def _backbone_fields(self, backbone: str) -> dict[str, Any]:
-        """Return the fields that are specific to a backbone: precision and side of its input."""
+        """Return the fields of one backbone: precision and side of its input."""
         precision, size = precision_of(self, backbone), (self.sizes or {}).get(backbone)
         own: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "bf16": BF16}
         return own | ({} if size is None else {"sizes": {backbone: size}})
@@ -494,7 +498,7 @@ AnySpec = TaskSpec | HeldOutQueriesSpec  # specifications of what backbones comp
 
 
 def queries_from_json(value: Any, where: str = "spec") -> QueriesSpec | AligningQueriesSpec:
-    """Create the specification of queries of training images; raise as `Part.from_json`."""
+    """Create a specification of training queries; raise as `Part.from_json`."""
     _check_mapping(value, where)
     kind = AligningQueriesSpec if "views" in value else QueriesSpec
     return kind.from_json(value, where)

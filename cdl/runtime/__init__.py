@@ -1,1 +1,1 @@
-"""Basic services: files, devices, random numbers, errors; independent of models and studies."""
+"""Basic services for all rooms: files, devices, random numbers, errors."""

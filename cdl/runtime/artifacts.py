@@ -57,10 +57,10 @@ def fingerprint_file(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds.
+    """Yield a temporary path that is renamed to `path` if the block succeeds.
 
-    Concurrent writers of the same path use different temporary files, so that `path` always has
-    the complete content of one of them.
+    The temporary file is in the same folder. Concurrent writers of the same path use different
+    temporary files, so that `path` always has the complete content of one of them.
 
     Raises:
         CdlError: the disk is full, or the folder is not writable.
@@ -139,7 +139,7 @@ def _relative(record: Path, file: str | Path) -> str:
 
 
 def _verified_record(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the content of a record and the sha256 of its further files by relative path."""
+    """Return a record's content and the sha256 of its files by relative path."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
@@ -165,7 +165,7 @@ def save(
     metadata: Mapping[str, Any],
     files: Iterable[str | Path] = (),
 ) -> None:
-    """Write tensors to `path` (.safetensors) and metadata with their sha256 to its .json.
+    """Write tensors to a .safetensors file and metadata to its .json record.
 
     Args:
         path: the tensor file.
@@ -207,7 +207,7 @@ def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[s
 
 
 def check_artifact(path: str | Path) -> dict[str, Any]:
-    """Return an artifact's metadata; raise `CdlError` if one of its two files is damaged."""
+    """Return an artifact's metadata; raise `CdlError` if a file is damaged."""
     path = Path(path)
     metadata = read_json(path.with_suffix(".json"))
     try:
@@ -225,7 +225,7 @@ def check_artifact(path: str | Path) -> dict[str, Any]:
 def check_provenance(
     path: str | Path, metadata: Mapping[str, Any], expected: Mapping[str, Any]
 ) -> None:
-    """Raise `CdlError` with the first metadata entry, at any depth, that is not as expected."""
+    """Raise `CdlError` with the first entry, at any depth, that is not as expected."""
     difference = first_difference({key: metadata.get(key) for key in expected}, expected)
     if difference is not None:
         key, found, needed = difference

@@ -1,4 +1,4 @@
-"""Measure jobs and read the measurements of Snakemake's benchmark files and of job logs.
+"""Measure jobs; read measurements from benchmark files and job logs.
 
 Benchmark files have no hash, so their format is checked strictly: a file with other columns,
 invalid numbers, or seconds that contradict its `h:m:s` column is invalid. A changed digit after the
@@ -117,7 +117,7 @@ class Measured:
 
 
 def read_measured(path: str | Path) -> Measured:
-    """Return the last measurements in a job's log; all None if the log has none or is missing."""
+    """Return the last measurements in a job's log; all None if there are none."""
     try:
         found = _MEASURED.findall(Path(path).read_text(encoding="utf-8", errors="replace"))
         values = json.loads(found[-1]) if found else {}
@@ -202,7 +202,7 @@ class Counter:
         self._last, self._joules = int(self._file.read_text()), 0.0
 
     def update(self) -> float:
-        """Return the joules since the start; call it more often than the counter overflows."""
+        """Return joules since the start; call this before the counter overflows."""
         now = int(self._file.read_text())
         self._joules += (now - self._last) % self._range / 1e6
         self._last = now
@@ -210,7 +210,7 @@ class Counter:
 
 
 def packages() -> list[Path]:
-    """Return the folders of readable processor counters (often only root can read them)."""
+    """Return the folders of processor counters; often only root can read them."""
     found = []
     for folder in sorted(POWERCAP.glob("*:*")):
         with contextlib.suppress(OSError, ValueError):
@@ -221,7 +221,7 @@ def packages() -> list[Path]:
 
 
 def energy_of(gpu: str) -> Callable[[], float] | None:
-    """Return a function that reads a GPU's energy in joules since its driver was loaded.
+    """Return a function that reads a GPU's energy in joules since driver start.
 
     Returns None if the GPU does not provide it, or if the package `nvidia-ml-py` is not installed.
     """
@@ -249,7 +249,7 @@ def peak_memory() -> float:
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Return the processor time of this process with its children, and of all processes."""
+    """Return processor seconds of this process with children, and of all."""
     own, every = psutil.Process().cpu_times(), psutil.cpu_times()
     idle = every.idle + getattr(every, "iowait", 0.0)
     busy = sum(every) - idle - getattr(every, "guest", 0.0) - getattr(every, "guest_nice", 0.0)

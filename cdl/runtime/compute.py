@@ -58,7 +58,7 @@ class Compute:
         return cls(chosen, capture=capture).rounding(precision)
 
     def rounding(self, precision: str) -> "Compute":
-        """Return the same device with another precision of frozen weights, `fp32` or `bf16`.
+        """Return the same device with frozen weights in `fp32` or `bf16`.
 
         Raises:
             CdlError: bf16 on a CPU without bf16 units, where bf16 would be slower than fp32.
@@ -107,6 +107,6 @@ def _keep_memory() -> None:
 
 
 def _cpu_has_bf16_units() -> bool:
-    """Whether the CPU has hardware for bf16 matrices; False if torch cannot detect it."""
+    """Whether torch detects hardware for bf16 matrices in the CPU."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in checks)

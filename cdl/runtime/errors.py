@@ -2,8 +2,11 @@
 
 
 class CdlError(Exception):
-    """An error that the user can correct; the message has field, value and what is expected."""
+    """An error that the user can correct.
+
+    The message has the field, its value, what is expected and what to do.
+    """
 
 
 class Interrupted(CdlError):
-    """A signal interrupted the job after its state was saved; the next run resumes from it."""
+    """A signal interrupted the job; the next run resumes from its saved state."""

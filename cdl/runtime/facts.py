@@ -1,4 +1,4 @@
-"""Base class for the facts of methods and distillers, which planning reads without torch."""
+"""Facts of methods and distillers that planning reads without torch."""
 
 import re
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class Look:
 
     @property
     def point(self) -> dict[str, Any]:
-        """Keyword arguments of `Axes.plot` and `Axes.errorbar` for markers without a line."""
+        """Keyword arguments of `Axes.plot` and `Axes.errorbar` for markers alone."""
         edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
         return {
             "color": self.colour,
@@ -86,7 +86,9 @@ class Unsuitable(Exception):
 
 
 def refuse(wrong: Any, field: str, value: Any, expected: str) -> None:
-    """Raise `Unsuitable` if a condition is true; for the `check` of a method or distiller.
+    """Raise `Unsuitable` if a condition is true.
+
+    For the `check` of a method or distiller.
 
     Args:
         wrong: the condition.

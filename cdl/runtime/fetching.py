@@ -1,7 +1,8 @@
-"""Fetch published files once, from the publisher, a mirror or a folder, and verify them.
+"""Fetch published files and verify them.
 
-This is the only module that uses the network. Only the local rules `fetch_backbone` and
-`fetch_dataset` call it; all other jobs read files on disk.
+Files come from the publisher, a mirror or a folder, and are fetched once. This is the only module
+that uses the network. Only the local rules `fetch_backbone` and `fetch_dataset` call it; all other
+jobs read files on disk.
 """
 
 import contextlib
@@ -23,10 +24,11 @@ RECORDS = Path("config/checksums")
 
 @dataclass(frozen=True)
 class Hub:
-    """A file of a repository on the Hugging Face Hub, fetched and cached by `huggingface_hub`.
+    """A file of a repository on the Hugging Face Hub.
 
-    The settings of `huggingface_hub` apply: `HF_HOME` and `HF_HUB_CACHE` for the cache folder,
-    `HF_TOKEN` for the account, `HF_ENDPOINT` for another server.
+    `huggingface_hub` fetches and caches the file. The settings of `huggingface_hub` apply:
+    `HF_HOME` and `HF_HUB_CACHE` for the cache folder, `HF_TOKEN` for the account, `HF_ENDPOINT` for
+    another server.
     """
 
     repository: str
@@ -39,7 +41,7 @@ class Hub:
         return hf_hub_url(self.repository, self.name, revision=self.revision)
 
     def path(self, offline: bool = False) -> Path:
-        """Return the path of the file in the Hub's cache; fetch the file if it is missing.
+        """Return the path of the file in the Hub's cache; fetch a missing file.
 
         Raises:
             OSError: the file cannot be fetched, or is not cached and `offline` is set.
@@ -80,7 +82,7 @@ def snapshot(dataset: str, revision: str, folder: Path, patterns: Sequence[str])
 
 @contextlib.contextmanager
 def _hub_errors(page: str) -> Iterator[None]:
-    """Turn exceptions of the Hub's client into an `OSError` with a message of one line."""
+    """Turn exceptions of the Hub's client into an `OSError` of one line."""
     from huggingface_hub import errors
 
     try:
@@ -175,7 +177,7 @@ def _obtain_file(file: Published, target: Path, mirror: str | None, offline: boo
 
 
 def remember(file: Published, path: Path) -> None:
-    """Record the sha256 of a file without a published checksum, unless it is recorded."""
+    """Record the sha256 of a file without a published checksum, once."""
     if file.checksum is None and not file.record.exists():
         with replacing(file.record) as temporary:
             temporary.write_text(f"{fingerprint_file(path)}  {file.name}\n")
@@ -183,7 +185,7 @@ def remember(file: Published, path: Path) -> None:
 
 
 def _fetch(file: Published, target: Path, origin: str) -> None:
-    """Copy or download a file; `target` exists only after the file is complete and verified."""
+    """Copy or download a file and verify it before it is renamed to `target`."""
     part = target.with_name(f".{target.name}.part")
     log.info("fetching %s", origin)
     try:

@@ -102,7 +102,7 @@ def _lock_any(folder: Path, gpus: list[str], jobs_per_gpu: int) -> tuple[str, Fi
 def _lock_folder() -> Path:
     """Create the folder of lock files in the user's cache folder and return it.
 
-    Deletes the lock files of old SLURM jobs, since every SLURM job makes files of its own.
+    Deletes the lock files of old SLURM jobs, because every SLURM job creates new ones.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cdl", "gpu-locks")
     try:

@@ -1,4 +1,4 @@
-"""Set up a job of the workflow: log file, threads, measurements, GPU lease, error messages."""
+"""Set up a job: log file, threads, measurements, GPU lease, error messages."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Define the options of a method, distiller or source, as fragments of JSON schema.
+"""Define options of methods, distillers and sources as JSON schema.
 
 Further keyword arguments are those of JSON schema (`minimum`, `exclusiveMinimum`, `multipleOf`,
 ...) and `omit_default=True`: a specification omits the option if it has its default value, so that

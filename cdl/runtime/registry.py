@@ -1,4 +1,4 @@
-"""Registry of facts by name, including those of other packages. Does not import torch."""
+"""Registry of facts by name, also of other packages. Does not import torch."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -36,12 +36,12 @@ def _hash(keys: tuple[int, ...], counters: Tensor) -> Tensor:
 
 
 def uniform(keys: tuple[int, ...], counters: Tensor, draws: int) -> Tensor:
-    """Return `[B, draws]` float64 numbers in [0, 1) for `B` integer counters, such as images."""
+    """Return `[B, draws]` float64 numbers in [0, 1) for `B` integer counters."""
     numbers = torch.arange(draws, device=counters.device)
     bits = _mix(_hash(keys, counters.long())[:, None] + (numbers + 1) * 0x9E3779B9)
     return bits.double() / 2**32
 
 
 def permutation(keys: tuple[int, ...], n: int) -> Tensor:
-    """Return a permutation of `range(n)`, `[n]` int64 on the CPU, determined by the keys."""
+    """Return a permutation of `range(n)` from keys, `[n]` int64 on the CPU."""
     return torch.argsort(_hash(keys, torch.arange(n)), stable=True)

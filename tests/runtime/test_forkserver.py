@@ -28,7 +28,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def parent():
-    """Yield a process with a server: `command` starts a client, `server` is the server process."""
+    """Yield a process that has a server; `command` starts a client."""
     # colorsys is in place of torch: no other module imports it
     command = [sys.executable, "-c", PARENT, "colorsys"]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
@@ -130,16 +130,16 @@ def test_unsupported_commands_run_in_their_own_process(parent, tmp_path, change)
 def test_a_signal_is_delivered_once(parent, tmp_path, number, handled):
     script = """
 import signal, sys, time
-heard = []
+received = []
 if sys.stdin.readline() == "listen\\n":
-    signal.signal(int(sys.stdin.readline()), lambda n, _: heard.append(n))
+    signal.signal(int(sys.stdin.readline()), lambda n, _: received.append(n))
 else:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 print("ready", flush=True)
-while not heard:
+while not received:
     time.sleep(0.01)
 time.sleep(0.1)
-print(heard, flush=True)
+print(received, flush=True)
 raise SystemExit(75)
 """
     with popen([*parent.command, *script_command(tmp_path, script)], process_group=0) as process:

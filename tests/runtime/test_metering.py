@@ -21,7 +21,7 @@ def counter(root, name, joules, kind="package-0", top=1000):
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """Return a function that measures a block as a job does and reads the log afterwards."""
+    """Return a function that measures a block as a job and reads the log."""
     monkeypatch.setattr(benchmarks, "POWERCAP", tmp_path / "powercap")
     # (of the job, of all processes): the job's share is one half
     seconds = iter([(1.0, 10.0), (4.0, 16.0), (4.0, 16.0)])

@@ -1,1 +1,1 @@
-"""Reduce the overhead between jobs of Snakemake: fork the jobs, limit the scheduler's timers."""
+"""Reduce Snakemake's overhead per job: fork server, fewer scheduler timers."""

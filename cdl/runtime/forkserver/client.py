@@ -56,7 +56,7 @@ def run_in_server(address: str, command: list[str]) -> bytes:
 
 
 def forward_signals(server: socket.socket) -> None:
-    """Send the number of every received signal as a byte; ignored signals stay ignored."""
+    """Send the number of each signal as a byte; ignored signals stay ignored."""
 
     def send(number: int, _: object) -> None:
         try:

@@ -62,9 +62,10 @@ def prefix_of(workflow: Any, scripts: Path) -> str:
 
 
 def start(modules: Sequence[str]) -> list[str]:
-    """Start a server that ends with this process and return the command of its client.
+    """Start a server and return the command of its client.
 
-    Clients may connect immediately; they wait until the server has imported `modules`.
+    The server ends with this process. Clients may connect immediately; they wait until the server
+    has imported `modules`.
     """
     folder = tempfile.gettempdir()
     if len(folder) >= _MAX_FOLDER:
@@ -86,7 +87,7 @@ def start(modules: Sequence[str]) -> list[str]:
 
 
 class Server:
-    """Forks a child for every client until standard input is closed and all children have ended."""
+    """Forks a child per client until stdin is closed and all children ended."""
 
     def __init__(self, listener: socket.socket) -> None:
         """Serve the clients of a listening socket."""
@@ -96,7 +97,7 @@ class Server:
         self._events.register(sys.stdin, selectors.EVENT_READ, self._close)
 
     def serve(self) -> Command | None:
-        """Handle events; return a command in a forked child, and None in the server at its end."""
+        """Handle events; return a command in each child, and None in the server."""
         while self._events.get_map():
             key, _ = self._events.select()[0]
             handle: Callable[[], Command | None] = key.data
