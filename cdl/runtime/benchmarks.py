@@ -210,7 +210,10 @@ class Counter:
 
 
 def packages() -> list[Path]:
-    """Return the folders of processor counters; often only root can read them."""
+    """Return the folders of the readable processor counters.
+
+    Usually only root can read them.
+    """
     found = []
     for folder in sorted(POWERCAP.glob("*:*")):
         with contextlib.suppress(OSError, ValueError):

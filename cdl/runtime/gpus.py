@@ -109,8 +109,9 @@ def _lock_folder() -> Path:
         folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*-slurm*.lock"):
-            if time.time() - path.stat().st_mtime > _MAX_AGE:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another job may delete it, too
+                if time.time() - path.stat().st_mtime > _MAX_AGE:
+                    path.unlink()
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         raise _unusable(folder, error) from error
     return folder

@@ -60,14 +60,14 @@ class Registry(Mapping[str, F]):
                     f"{_describe(point)} cannot be loaded ({error!r}): repair or remove it"
                 )
                 continue
-            if why := _invalid(point.name, facts, found, self._kind):
+            if why := _problem(point.name, facts, found, self._kind):
                 refused.append(f"{_describe(point)} {why}")
             else:
                 found[point.name] = facts
         return found, refused
 
 
-def _invalid(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -> str:
+def _problem(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -> str:
     if name in found:
         return "has a name that is already in use: choose another name"
     if not re.fullmatch("[a-z][a-z0-9_]{0,49}", name):
