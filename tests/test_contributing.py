@@ -56,7 +56,7 @@ def test_the_facts_of_an_external_package():
     exec(code, names := {})
     assert isinstance(names["SHIFT"], PromptFacts)
     run = Prompting({"length": 9}, 2, "nano", SHAPE, SHAPE, 1e9)
-    with pytest.raises(Unsuitable, match="length: 9 cannot work; needed is at most the width, 8"):
+    with pytest.raises(Unsuitable, match="length: invalid value 9; expected at most the width, 8"):
         names["SHIFT"].check(run)
 
 

@@ -178,7 +178,7 @@ def forget_images(root):
                 root / "tiny" / KD / "results.json", lambda r: r["learner"].update(seed=7)
             ),
             ["configuration", "task 0", "task 1"],
-            "its seed is 7, needed is 0",
+            "with seed = 7, expected 0",
         ),
         (
             lambda root: edit_json(

@@ -109,9 +109,9 @@ def test_a_damaged_benchmark_is_one_sentence(study, row):
     path.write_text(f"{header}\n8.1\t0:00:08\t1\t1\t1\n")
     assert not isinstance(published(study), str)
     path.write_text(f"{header}\n{row}\n")
-    assert published(study).startswith(f"{path} is no benchmark of one job")
+    assert published(study).startswith(f"{path} is not a valid benchmark file")
     path.write_text(header.replace("cpu_time", "cpu_tim") + "\n8.1\t0:00:08\t1\t1\t1\n")
-    assert published(study).startswith(f"{path} is no benchmark of one job ('cpu_time')")
+    assert published(study).startswith(f"{path} is not a valid benchmark file ('cpu_time')")
 
 
 def test_a_record_edited_with_its_hash_is_told_by_what_belongs_to_it(study):

@@ -43,7 +43,7 @@ def test_every_distiller_has_a_look_of_its_own_in_every_configuration():
 
 def test_a_look_that_cannot_be_drawn_is_refused():
     for wrong in [("red", "o"), ("#5E6670", "oo"), ("#5E6670", "o", "dashed")]:
-        with pytest.raises(ValueError, match="of a look: expected"):
+        with pytest.raises(ValueError, match="look.*: invalid value .*; expected"):
             Look(*wrong)
 
 

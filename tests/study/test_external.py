@@ -177,17 +177,17 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
     [
         (
             "[cdl.methods]\nl2p = toy.facts:SHIFT\n",
-            "cdl.methods: the entry point 'l2p' of the package toy-cdl has the name of another one "
-            "that exists already: give it another name",
+            "cdl.methods: the entry point 'l2p' of the package toy-cdl has a name that is already "
+            "in use: choose another name",
         ),
         (
             "[cdl.distillers]\nMatch-er = toy.facts:MATCH\n",
-            "cdl.distillers: the entry point 'Match-er' of the package toy-cdl needs a name of "
-            "small letters, digits and _, which begins with a letter",
+            "cdl.distillers: the entry point 'Match-er' of the package toy-cdl has an invalid "
+            "name: expected lower-case letters, digits and _, with a letter first",
         ),
         (
             "[cdl.distillers]\nshift = toy.facts:SHIFT\n",
-            "cdl.distillers: the entry point 'shift' of the package toy-cdl names no "
+            "cdl.distillers: the entry point 'shift' of the package toy-cdl is not of class "
             "DistillerFacts: see CONTRIBUTING.md",
         ),
         (
@@ -209,7 +209,7 @@ def test_the_workflow_refuses_it_in_the_same_sentence(site):
     result = snakemake(site, "-n")
     assert result.returncode != 0
     said = result.stdout + result.stderr
-    assert "cdl.distillers: the entry point 'kd' of the package toy-cdl has the name" in said
+    assert "cdl.distillers: the entry point 'kd' of the package toy-cdl has a name that is" in said
     assert "Traceback" not in said
 
 

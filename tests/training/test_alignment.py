@@ -146,7 +146,7 @@ def test_queries_of_other_images_are_refused(lab):
     inputs = here.task_inputs(run, 0)
     record = here.checkpoint(run, 0)
     others = replace(inputs, aligning=[inputs.queries])
-    with pytest.raises(CdlError, match="does not fit: its spec.views is null"):
+    with pytest.raises(CdlError, match="was made with spec.views = null"):
         learn_task(here.spec(run), 0, others, record, record + ".csv")
 
 

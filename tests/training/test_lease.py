@@ -60,7 +60,7 @@ def happened(monkeypatch, tmp_path):
     for name in JOBS:
         watch(jobs, name, name)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def lease():
         with leased_gpu() as gpu:

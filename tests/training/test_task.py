@@ -94,18 +94,18 @@ def test_checkpoints_of_another_seed_task_or_backbone_are_refused(lab, inputs):
     for suffix in (".safetensors", ".json"):
         source = Path(here.checkpoint(two, 0)).with_suffix(suffix)
         Path(here.checkpoint(one, 0)).with_suffix(suffix).write_bytes(source.read_bytes())
-    with pytest.raises(CdlError, match="its learner.seed is 1, needed is 0"):
+    with pytest.raises(CdlError, match="with learner.seed = 1, expected 0"):
         here.learn(one, 1)
-    with pytest.raises(CdlError, match="its task is 0, needed is 1"):
+    with pytest.raises(CdlError, match="with task = 0, expected 1"):
         artifacts.load(here.checkpoint(two, 0), task=1)
     fetch(here.folder / "other.safetensors", "embedded", "vit_nano_patch4_32")
     state, metadata = artifacts.load(here.folder / "other.safetensors")
     state["norm.bias"] += 1
     artifacts.save(here.folder / "other.safetensors", state, metadata | {"fingerprint": "changed"})
     here.backbone = lambda _: str(here.folder / "other.safetensors")
-    with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
+    with pytest.raises(CdlError, match='with backbones.vit_nano = .*expected "changed"'):
         here.evaluate(two)
-    with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
+    with pytest.raises(CdlError, match='with backbones.vit_nano = .*expected "changed"'):
         here.learn(two, 1)
 
 

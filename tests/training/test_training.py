@@ -135,9 +135,9 @@ def test_damaged_artifacts_are_refused(artifact, damage):
 
 
 def test_an_artifact_of_another_configuration_is_refused_by_name(artifact):
-    with pytest.raises(CdlError, match="its learner.training.epochs is 3, needed is 5"):
+    with pytest.raises(CdlError, match="with learner.training.epochs = 3, expected 5"):
         artifacts.load(artifact, learner={"training": {"epochs": 5}})
-    with pytest.raises(CdlError, match="its task is 1, needed is 0"):
+    with pytest.raises(CdlError, match="with task = 1, expected 0"):
         artifacts.load(artifact, task=0)
 
 

@@ -186,7 +186,7 @@ def swap(path):
 @pytest.mark.parametrize(
     ("name", "harm", "message"),
     [
-        ("results.json", swap, 'results.json does not fit: its learner is "'),
+        ("results.json", swap, 'results.json was made with learner = "'),
         ("results.json", truncate, "results.json cannot be read"),
         ("predictions.parquet", swap, "predictions.parquet has sha256"),
         ("predictions.parquet", flip, "predictions.parquet has sha256"),
@@ -210,7 +210,7 @@ def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
         (copied / STUDENT / "task0" / name).write_bytes((other / name).read_bytes())
     result = snakemake(copied, "--cores", "2", "--forcerun", "evaluate", "--keep-going")
     assert result.returncode != 0
-    assert 'does not fit: its learner.teacher is null, needed is "vit_micro"' in result.stderr
+    assert 'was made with learner.teacher = null, expected "vit_micro"' in result.stderr
 
 
 def test_a_truncated_checkpoint_is_refused_by_name(copied):
