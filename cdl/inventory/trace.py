@@ -91,6 +91,7 @@ def _matches(cell: str, run: str) -> bool:
 
 
 def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:
+    """Yield all steps of the provenance of a row, checked."""
     row = at.values
 
     def link(what: str, function: Callable[..., str], *arguments: Any) -> Link:

@@ -38,7 +38,7 @@ STUDY = study_jobs(GRID)
 TRIALS = as_workflow_error(Trials)(GRID)
 JOBS = Jobs([*STUDY, *TRIALS.jobs()])
 RUNS = {run.folder: run for run in [*GRID.runs, *TRIALS.runs]}
-if workflow.is_main_process:  # jobs read this file again
+if workflow.is_main_process:  # print once; every job reads this file too
     for line in start_messages(STUDY, workflow.configfiles):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
