@@ -73,7 +73,7 @@ def test_the_shown_distiller_is_planned_trained_drawn_and_documented(tmp_path):
 
     listed = python("-m", "cdl", "list", "distillers").stdout
     assert "logits       Regression of the teacher's logits (Ba and Caruana" in listed
-    (schema,) = re.findall(r'-c "(.*editors_schemas.*)"', (ROOT / "Makefile").read_text())
+    (schema,) = re.findall(r'-c "(.*editor_schema.*)"', (ROOT / "Makefile").read_text())
     assert python("-c", schema).returncode == 0
     tests = ["training/test_methods", "study/test_combinations", "study/test_editors"]
     tests += ["distillers/test_losses", "reporting/test_style", "test_house", "test_docs"]

@@ -51,19 +51,19 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     before = status(folder, ONE)
     assert "missing  2 cells, 14 jobs" in before
-    assert "time left: not known yet for 14 jobs" in before
+    assert "time left: unknown for 14 jobs" in before
     run(folder, overlay=ONE)
     return folder
 
 
 def test_status_of_a_finished_and_of_a_larger_configuration(finished):
     assert "done     2 cells, 14 jobs" in status(finished, ONE)
-    assert "nothing is left to do" in status(finished, ONE)
+    assert "all runs are finished" in status(finished, ONE)
     larger = status(finished, EXACT + "grid: {distillers: [none, kd]}")
     assert "tiny: 3 cells, 17 jobs" in larger
     assert "missing  1 cells, 3 jobs" in larger
     guessed = r"(\d+ s|\d+\.\d min)"  # as long as jobs took here
-    assert re.search(rf"time left: {guessed} for 3 jobs, {guessed} if always 2", larger)
+    assert re.search(rf"time left: {guessed} for 3 jobs, {guessed} with 2 at a time", larger)
     edited = status(finished, ONE + "\ndistillers: {kd: {alpha: 0.3}}")
     assert f"missing  {KD}: " in edited
     assert edited.count("made with other values") == 3
@@ -103,7 +103,7 @@ def test_status_of_running_and_killed_runs(finished, tmp_path):
     assert process.wait() == 1
     answer = status(tmp_path, long)
     assert "failed   1 cells, 1 jobs" in answer
-    assert "task0/learner.json: ended without a message" in answer
+    assert "task0/learner.json: ended without an error message" in answer
 
     process = start()
     os.killpg(process.pid, signal.SIGKILL)
@@ -172,7 +172,7 @@ def forget_images(root):
 @pytest.mark.parametrize(
     ("harm", "broken", "message"),
     [
-        (retouch_table, ["results"], "final_average_accuracy is .*, in the table"),
+        (retouch_table, ["results"], "final_average_accuracy is .*, but .* in the table"),
         (
             lambda root: edit_json(
                 root / "tiny" / KD / "results.json", lambda r: r["learner"].update(seed=7)
@@ -185,7 +185,7 @@ def forget_images(root):
                 root / "tiny" / KD / "results.json", lambda r: r["matrix"][1].__setitem__(0, 99.0)
             ),
             ["results", "predictions"],
-            "from its matrix follows",
+            "but its matrix gives",
         ),
         (
             lambda root: edit_json(
@@ -270,9 +270,11 @@ def test_trace_on_the_command_line(finished, tmp_path):
     assert "BROKEN" in answer.stdout
     answer = ask("trace", "digits/nothing", cwd=finished)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith("cdl: 'digits/nothing' is no cell of a table; one is results/")
+    assert answer.stderr.startswith(
+        "cdl: 'digits/nothing' is not a cell of a table; expected one such as results/"
+    )
 
 
 def test_trace_without_tables_is_one_sentence(tmp_path):
-    with pytest.raises(CdlError, match="no table lies below it"):
+    with pytest.raises(CdlError, match="contains no table"):
         trace("digits", ResultsFolder(tmp_path))

@@ -56,7 +56,7 @@ def test_a_folder_of_classes_with_a_drawn_split(ask, tmp_path):
     answer = ask(source)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("pets: 4 classes, ")
-    assert "left out, as no images: 1 .txt" in answer.stdout
+    assert "skipped, not images: 1 .txt" in answer.stdout
     found = json.loads(ask(source, "--json").stdout)["pets"]
     assert found["n_classes"] == 4
     assert sum(found["images"].values()) == 120
@@ -94,18 +94,18 @@ def test_parquet_is_counted_without_reading_images(ask, tmp_path):
 def test_a_published_source_says_what_will_be_fetched(ask):
     answer = ask("cifar100: {}", tasks="10")
     assert "pets: 100 classes, 50,000 training and 10,000 test images\n" in answer.stdout
-    assert "to be fetched: data/cifar100/cifar-100-binary.tar.gz" in answer.stdout
+    assert "not fetched yet: data/cifar100/cifar-100-binary.tar.gz" in answer.stdout
 
 
 @pytest.mark.parametrize(
     ("tasks", "more", "message"),
     [
-        ("3", "", "datasets.pets.tasks: 3 cannot work; needed is a divisor of its 4 classes"),
-        ("[3, 2]", "", "datasets.pets.tasks: [3, 2] cannot work; needed is a divisor"),
+        ("3", "", "datasets.pets.tasks: invalid value 3; expected a divisor of its 4 classes"),
+        ("[3, 2]", "", "datasets.pets.tasks: invalid value [3, 2]; expected a divisor"),
         (
             "2",
             "protocol: {class_order: [0, 1, 4]}\n",
-            "protocol.class_order: [0, 1, 4] cannot work; needed is labels from 0 to 3",
+            "protocol.class_order: invalid value [0, 1, 4]; expected labels from 0 to 3",
         ),
     ],
 )
@@ -122,8 +122,9 @@ def test_more_images_than_a_class_has_are_refused(ask, tmp_path):
     write(tmp_path / "raw" / "test", n=3)
     answer = ask("folder: {path: raw}", tasks="2, test_images_per_class: 4")
     assert answer.returncode == 2
-    assert "pets.test_images_per_class: 4 cannot work; needed is at most 3, as class 'ant' has" in (
-        answer.stderr
+    assert (
+        "pets.test_images_per_class: invalid value 4; expected at most 3, the number in class 'ant'"
+        in (answer.stderr)
     )
 
 
@@ -134,6 +135,6 @@ def test_a_source_that_is_not_there_and_a_split_given_twice(ask, tmp_path):
         answer.stderr
     )
     answer = ask("folder: {path: raw, train: training, split: {test: 0.3}}")
-    assert "folder.split: ['training', 'test'] cannot work" in answer.stderr
+    assert "folder.split: invalid value ['training', 'test']" in answer.stderr
     answer = ask("folder: {path: raw, split: {test: 1.0}}")
     assert "datasets.pets.source.folder.split" in answer.stderr

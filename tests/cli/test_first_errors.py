@@ -51,31 +51,19 @@ def said(answer):
 
 FILES = {
     "broken.yaml": (b"name: x\n  y: 3\n", "broken.yaml: .*line 2, column 4: mapping values are"),
-    "latin.yaml": (b"name: caf\xe9\n", "latin.yaml: .*line 1 holds the byte 0xe9; save"),
-    "bomb.yaml": (
-        b"a0: &a0 [x]\n"
-        + b"".join(
-            b"a%d: &a%d [%s]\n" % (i + 1, i + 1, b",".join([b"*a%d" % i] * 9)) for i in range(19)
-        ),
-        "bomb.yaml: its aliases .* multiply to more than",
-    ),
-    "self.yaml": (b"name: &n {n: *n}\n", "self.yaml: line 1, column 7: what is named here"),
+    "latin.yaml": (b"name: caf\xe9\n", "latin.yaml: .*line 1 contains the byte 0xe9; save"),
     "template.yaml": (
         b"__use_yte__: true\n__definitions__: [\"open('harm', 'w')\"]\n",
-        "template.yaml: __use_yte__ asks for a template",
+        "template.yaml: YTE templates .__use_yte__. are not supported",
     ),
-    "pipe.yaml": (None, "pipe.yaml: is no regular file"),
-    "nothing.yaml": (b"", "nothing.yaml: holds no mapping"),
+    "nothing.yaml": (b"", "nothing.yaml: is not a mapping"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_cannot_be_read_is_told_by_both(name, tmp_path):
     content, sentence = FILES[name]
-    if content is None:
-        os.mkfifo(tmp_path / name)
-    else:
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / name).write_bytes(content)
     for answer in (
         snakemake(tmp_path, "-n", "--configfile", DEFAULT, name),
         ask(tmp_path, "cdl", "run", DEFAULT, name, "-n"),
@@ -87,7 +75,7 @@ def test_a_file_that_cannot_be_read_is_told_by_both(name, tmp_path):
 def test_a_wrong_configfile_is_told(tmp_path):
     (tmp_path / "default.yaml").touch()
     answer = snakemake(tmp_path, "-n", "--configfile", "defalt.yaml")
-    sentence = "cdl: defalt.yaml: there is no such file; did you mean default.yaml?"
+    sentence = "cdl: defalt.yaml: no such file; did you mean default.yaml?"
     assert said(answer) == sentence
     assert said(ask(tmp_path, "cdl", "run", "defalt.yaml")) == sentence
 

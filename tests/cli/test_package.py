@@ -60,7 +60,7 @@ def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
         assert len(listed.stdout.splitlines()) > 3
     traced = ask("trace", "digits/l2p")
     assert traced.returncode == 2
-    assert traced.stderr == "cdl: results: no table lies below it; run snakemake first\n"
+    assert traced.stderr == "cdl: results: contains no table; run `cdl run CONFIG` first\n"
 
 
 @pytest.mark.slow

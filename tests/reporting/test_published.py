@@ -197,7 +197,9 @@ def test_a_protocol_does_not_depend_on_what_else_is_in_the_grid():
 
 def test_two_pairs_of_one_name_are_refused():
     tag = "vit_base_patch16_224.augreg_in21k_ft_in1k"
-    with pytest.raises(ConfigError, match="share the table 'cifar100_base-small'; rename 'base'"):
+    with pytest.raises(
+        ConfigError, match="the same table name 'cifar100_base-small'; rename 'base'"
+    ):
         grid(
             {
                 "backbones": {"base": {"timm": tag, "published": "vit_base"}},

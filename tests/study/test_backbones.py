@@ -1,4 +1,4 @@
-"""What planning knows of backbones of different families, sizes and patch sizes."""
+"""Planning with backbones of different families, sizes and patch sizes."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_a_backbone_has_a_size_of_its_own():
     assert specification(grid, tutor).sizes == {"tutor": 98}
     assert specification(grid, kd).sizes == {"tutor": 98}
     assert specification(grid, none).sizes is None
-    assert "sizes" not in protocol(grid, kd)  # of the student and of its query
+    assert "sizes" not in protocol(grid, kd)  # neither the student nor its query is resized
     assert protocol(grid, tutor)["sizes"] == {"tutor": 98}
     spec = specification(grid, tutor)
     assert spec.queries("tutor").sizes == {"tutor": 98}
@@ -70,7 +70,7 @@ def test_a_backbone_has_a_size_of_its_own():
     [
         (
             ({"timm": DINO, "size": 100}, PLAIN),
-            "backbones.tutor.size: 100 cannot .* multiple of 14",
+            "backbones.tutor.size: invalid value 100; .* multiple of 14",
         ),
         ((DINO, PLAIN, ["fitnets"]), "fitnets: .* equally many patches, not 16 x 16 and 14 x 14"),
         (({"timm": DINO, "size": 196}, PLAIN, ["fitnets"]), None),
@@ -84,14 +84,17 @@ def test_a_backbone_has_a_size_of_its_own():
         ),
         ((SIGLIP, PLAIN, ["kd", "kd_token", "kd_prompt", "cdl_prompt"]), None),
         ((DINO, PLAIN, ["kd"], "apt"), None),
-        ((SIGLIP, PLAIN, ["kd"], "apt"), "methods.apt: 'tutor' .* a backbone with a class token"),
+        (
+            (SIGLIP, PLAIN, ["kd"], "apt"),
+            "methods.apt: invalid value 'tutor'; .* a backbone with a class token",
+        ),
         (
             ("convnext_tiny.fb_in1k", PLAIN),
             "tutor.timm: 'convnext_tiny.fb_in1k' cannot be prompted",
         ),
         (
             ({"timm": PLAIN, "model": "x"}, DINO),
-            "tutor.model: it says what a file holds; remove it",
+            "tutor.model: only valid together with file; remove it",
         ),
     ],
 )

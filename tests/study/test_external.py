@@ -94,7 +94,7 @@ STUDENT = "results/toy/digits/shift/match-nano-from-micro-q-nano/seed0/task0/lea
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder of packages with one that offers a method and a distiller."""
+    """Return a folder with a package that has a method and a distiller."""
     package, info = tmp_path / "site" / "toy", tmp_path / "site" / "toy_cdl-0.1.dist-info"
     package.mkdir(parents=True)
     info.mkdir()
@@ -218,7 +218,7 @@ def test_options_that_are_no_schema_are_refused(site):
     file.write_text(FACTS.replace('"integer"', '"whole"'))
     answer = python(site, "-m", "cdl", "data", "config.yaml")
     assert answer.returncode == 2
-    assert answer.stderr.startswith("cdl: methods.shift: the options that its package names are no")
+    assert answer.stderr.startswith("cdl: methods.shift: the options of its package are not")
 
 
 def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypatch):
@@ -239,11 +239,11 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
 @pytest.mark.parametrize(
     ("right", "wrong", "sentence"),
     [
-        ("length: 6", "length: 10", "methods.shift.length: 10 cannot work; needed is at most 8"),
+        ("length: 6", "length: 10", "methods.shift.length: invalid value 10; expected at most 8"),
         (
             "tasks: 2",
             "tasks: 5",
-            "distillers.match: 'tasks 5' cannot work; needed is five classes in every task",
+            "distillers.match: invalid value 'tasks 5'; expected five classes in every task",
         ),
     ],
 )

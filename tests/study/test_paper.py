@@ -1,4 +1,4 @@
-"""The papers' configurations and the ablations: planned here, without weights, torch or network."""
+"""Planning of the papers' configurations and ablations without weights, torch or network."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def paper(name):
 
 
 def expected(config, pairs):
-    """Jobs of all runs of some pairs, counted from the configuration's lists alone."""
+    """Return the number of jobs by rule, computed from the lists of the configuration."""
     grid, (dataset,) = config["grid"], config["datasets"].values()
     methods, seeds, tasks = len(grid["methods"]), len(grid["seeds"]), dataset["tasks"]
     distilled = methods * (len(grid["distillers"]) - 1) - len(grid["exclude"])
@@ -53,7 +53,7 @@ def expected(config, pairs):
 
 
 def dry_run(folder, config, *targets):
-    """The jobs that a dry run lists, by rule, where neither torch nor a network can be had."""
+    """Return the jobs of a dry run by rule, without torch or network."""
     (folder / "sitecustomize.py").write_text(BLOCKER)
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "host", "rules", "reason"]
     command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, *targets]

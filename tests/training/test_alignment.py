@@ -162,5 +162,7 @@ def test_without_alignment_nothing_is_kept(lab):
 def test_one_task_has_nothing_to_align(lab):
     changes = aligned()
     changes["grid"]["methods"][0]["joint"] = True
-    with pytest.raises(ConfigError, match=r"coda_prompt\+aligned\.alignment: 'one task'"):
+    with pytest.raises(
+        ConfigError, match=r"coda_prompt\+aligned\.alignment: invalid value 'one task'"
+    ):
         lab(changes)

@@ -127,7 +127,7 @@ def test_domains_that_are_not_there_are_refused(changes, message):
 def test_what_needs_classes_of_a_task_is_refused(root):
     for option in ({"joint": True}, {"alignment": {"preset": "slca"}}):
         method = {"block": "coda_prompt", "variant": "v", **option}
-        with pytest.raises(ConfigError, match="tasks by domain' cannot work"):
+        with pytest.raises(ConfigError, match="invalid value 'tasks by domain'"):
             configured(root, {"by": "domain"}, grid={"methods": [method]})
 
 

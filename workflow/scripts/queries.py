@@ -1,4 +1,4 @@
-"""Queries of one task's training views."""
+"""Compute the queries of the training images of one task."""
 
 from cdl.runtime.jobs import job
 
