@@ -26,7 +26,7 @@ const learnerOf = (run) => learners.find((learner) => Object.values(learner.runs
 // a variant's name, or without one what differs from the defaults
 const noted = (note) => (note ? ` (${note})` : "");
 const distiller = (run) => run.role === "teacher" ? "(teacher)"
-  : run.kd + noted(run.variant || run.kd_options);
+  : run.distiller + noted(run.variant || run.distiller_options);
 const method = (run) => run.method + noted(run.method.includes("+") ? "" : run.method_options);
 const teacher = (run) => run.teacher + noted(run.teacher_method);
 
@@ -36,7 +36,7 @@ const COLUMNS = [
   { title: "distiller", of: distiller, text: true, always: true },
   { title: "dataset", of: (run) => run.dataset, text: true },
   { title: "method", of: method, text: true },
-  { title: "learner", of: (run) => run.student, text: true },
+  { title: "learner", of: (run) => run.backbone, text: true },
   { title: "taught by", of: (run) => teacher(run) || "–", text: true },
   { title: "query", of: (run) => run.query, text: true },
   { title: "seed", of: (run) => run.seed, filter: true },
@@ -108,8 +108,7 @@ function addFilters() {
 // ---- the selected run ------------------------------------------------------------------------
 
 function numbers(run) {
-  const same = ["dataset", "method", "role", "student", "teacher", "teacher_method", "query", "kd", "variant", "n_tasks"];
-  const cell = content.runs.filter((other) => same.every((key) => other[key] === run[key]))
+  const cell = content.runs.filter((other) => content.cell.every((key) => other[key] === run[key]))
     .map((other) => other.final_average_accuracy);
   const average = mean(cell);
   const deviation = Math.sqrt(cell.reduce((sum, x) => sum + (x - average) ** 2, 0) / (cell.length - 1));
@@ -248,7 +247,7 @@ function files(run) {
     make("p", { class: "note" }, make("code", {}, folder)),
     make("ul", { class: "files" }, whole.map(named), stages,
       make("li", {}, file(`data manifest of ${run.dataset}`, content.data[run.dataset])),
-      ["student", "teacher", "query"].map((role) => run[role]).filter((name, i, all) => name && all.indexOf(name) === i)
+      ["backbone", "teacher", "query"].map((role) => run[role]).filter((name, i, all) => name && all.indexOf(name) === i)
         .map((name) => make("li", {}, file(`backbone ${name}`, content.backbones[name])))),
   ];
 }
@@ -259,7 +258,7 @@ const beside = (run) => [run, runs.get(run.none), runs.get(run.taught)]
   .map((other) => ({ ...learnerOf(other), runs: [other] }));
 
 function show(run) {
-  const taught = run.teacher ? `${teacher(run)} → ${run.student}` : run.student;
+  const taught = run.teacher ? `${teacher(run)} → ${run.backbone}` : run.backbone;
   const links = [run.none !== run.id ? other("undistilled student", run.none) : null, other("its teacher", run.taught)]
     .filter((link) => link !== null).flatMap((link, i) => i ? [" · ", link] : [link]);
   byId("chosen").textContent = `${distiller(run)}: ${taught}`;
@@ -334,7 +333,7 @@ function contrastOf(first, second) {
 function addComparison() {
   const named = new Map(content.panels.flatMap((panel) => panel.learners.map((learner) => {
     const run = runs.get(Object.values(learner.runs)[0]);
-    const by = run.teacher ? `, ${teacher(run)} → ${run.student}` : `, ${run.student}`;
+    const by = run.teacher ? `, ${teacher(run)} → ${run.backbone}` : `, ${run.backbone}`;
     return [learner.cell, `${run.dataset}, ${method(run)}, ${learner.label}${by}`];
   })));
   const cells = [...named].filter(([cell]) => content.contrasts.cells.includes(cell));

@@ -8,22 +8,10 @@ from typing import Any
 import pandas as pd
 
 from cdl.reporting.runs import method_of, names_of
+from cdl.reporting.runs import read as read_table
 from cdl.reporting.style import about, canvas, legend, look, names, paper, save
-from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
+from cdl.runtime.artifacts import read_json, replacing, write_json
 
-_TEXT = (
-    "dataset",
-    "method",
-    "teacher",
-    "teacher_method",
-    "student",
-    "kd",
-    "variant",
-    "role",
-    "query",
-    "weights",
-    *("method_options", "kd_options", "run"),
-)
 NOTE = (
     "Accuracy: mean over tasks after the last one, percent, of the exported graph on all test "
     "images; forgetting that of the run, points. Parameters: those that a prediction reads. "
@@ -60,10 +48,7 @@ def read(path: str, record: str) -> tuple[pd.DataFrame, str]:
     Raises:
         CdlError: it is not the table that the record vouches for.
     """
-    check_files(record, path)
-    text = dict.fromkeys(_TEXT, str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"forgetting_max": ""})
-    return table, machine_of(read_json(record)["machine"])
+    return read_table(path, record), machine_of(read_json(record)["machine"])
 
 
 def machine_of(machine: Mapping[str, Any]) -> str:

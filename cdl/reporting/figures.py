@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cdl.reporting.columns import CELL
 from cdl.reporting.costs import RunFiles
 from cdl.reporting.runs import differences, read
 from cdl.reporting.style import (
@@ -204,7 +205,7 @@ def gain_over_none(
             y, style = learners.index(name), look(name)
             axis.hlines(y, row["gain_low"], row["gain_high"], color=style.colour, linewidth=1.6)
             axis.plot(row["gain"], y, **style.point)
-            own = runs[(names(runs) == name) & (runs[_SAME] == row[_SAME]).all(axis=1)]
+            own = runs[(runs[CELL] == row[CELL]).all(axis=1)]
             if len(own) > 1:
                 axis.plot(own["gain_over_none"], [y + 0.28] * len(own), "o", **_CIRCLE)
         axis.set_yticks(range(len(learners)), learners)
@@ -253,7 +254,6 @@ def cost_against_accuracy(
     save(figure, outputs)
 
 
-_SAME = ["method", "teacher", "teacher_method", "student", "query"]
 _COSTS = {  # a column of costs: the learner's own part of it, and what it is
     "training_seconds": ("training_seconds", "time of all tasks' jobs (s)"),
     "total_tflops": ("tflops", "10$^{12}$ operations,\nwith a share of the teacher's"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cdl.reporting.columns import CELL
 from cdl.reporting.costs import RunFiles
 from cdl.reporting.crossed import (
     Answers,
@@ -21,14 +22,7 @@ from cdl.reporting.crossed import (
     paired,
     share,
 )
-from cdl.reporting.runs import (
-    CELL,
-    INTERVALS,
-    read,
-    read_predictions,
-    write,
-    write_summary,
-)
+from cdl.reporting.runs import INTERVALS, read, read_predictions, write, write_summary
 from cdl.reporting.style import names
 from cdl.runtime.artifacts import read_json, write_json
 

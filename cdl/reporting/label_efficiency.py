@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
+from cdl.reporting.columns import CELL
 from cdl.reporting.costs import RunFiles
 from cdl.reporting.figures import INTERVAL
-from cdl.reporting.runs import CELL, method_of, read, taught_by, write
+from cdl.reporting.runs import method_of, read, taught_by, write
 from cdl.reporting.style import about, canvas, legend, look, names, paper, save
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
@@ -53,7 +54,7 @@ def label_efficiency(
             continue  # it stands beside those that are compared with it
         block = protocols[row["protocol"]]["dataset"].items()
         block = {k: v for k, v in block if k not in ("labels", "teacher_labels")}
-        panel = (method_of(row), taught_by(row), row["student"])
+        panel = (method_of(row), taught_by(row), row["backbone"])
         for saw in _seen_by_teacher(row):
             values = (*panel, saw, json.dumps(block, sort_keys=True))
             at = {"labels": row["labels"], "position": levels.get(row["labels"])}

@@ -11,10 +11,11 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
+from cdl.reporting.columns import CELL
 from cdl.reporting.crossed import estimate
 from cdl.reporting.figures import of_dataset
 from cdl.reporting.intervals import reading
-from cdl.reporting.runs import CELL, distiller_of, method_of
+from cdl.reporting.runs import distiller_of, method_of
 from cdl.reporting.style import look, names, panels_of
 
 FEW_SEEDS, FEW_IMAGES = 5, 1000  # below, the page warns
@@ -50,7 +51,7 @@ def panels(
                     "method": panel.rows["method"].iloc[0],
                     "label": method_of(panel.rows.iloc[0]),
                     "labels": _labels(panel.rows),
-                    "pair": list(taught.iloc[0][["teacher", "student"]]) if len(taught) else [],
+                    "pair": list(taught.iloc[0][["teacher", "backbone"]]) if len(taught) else [],
                     "chance": 100 / len(first["classes"]),
                     "images": sum(first["test_images"]),
                     "over": " or ".join(dict.fromkeys(panel.rows["over"])),
@@ -118,7 +119,7 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
         "name": name,
         "cell": str(Path(runs["run"].iloc[0]).parent),
         "label": name if row["role"] == "teacher" else distiller_of(row),
-        "backbone": row["student"],
+        "backbone": row["backbone"],
         "colour": style.colour,
         "dash": {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}[style.dash],
         "marker": _outline(style.marker),
@@ -180,8 +181,8 @@ def compared(
     datasets = _and(f"{_and(them)} ({fact})" for fact, them in told.items())
     methods = _and(table["method"])
     if distilled.empty:
-        return f"{_and(map(backbone, table['student']))} on {datasets} with {methods}."
-    pairs = distilled[["teacher", "student"]].drop_duplicates().itertuples(index=False)
+        return f"{_and(map(backbone, table['backbone']))} on {datasets} with {methods}."
+    pairs = distilled[["teacher", "backbone"]].drop_duplicates().itertuples(index=False)
     taught = _and(f"{backbone(small)}, alone and taught by {backbone(big)}" for big, small in pairs)
     by = _and(names(distilled))
     return f"{taught}, on {datasets} with {methods}; distilled by {by}."

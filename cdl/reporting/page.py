@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from cdl.reporting import label_efficiency
+from cdl.reporting.columns import CELL, IDENTITY
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
@@ -25,10 +26,8 @@ from cdl.reporting.runs import METRICS, differences, read
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
-_TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
-_TEXT += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
-_NUMBERS = ["seed", "n_tasks", "trainable_parameters", "parameters", *COST]
-_DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
+_SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *COST, *METRICS]
+_SHOWN += ["gain_over_none", "gap_to_teacher"]
 
 
 def write_page(
@@ -65,6 +64,7 @@ def write_page(
     found = panels(table, tables["intervals"], tables["classes"], contents)
     content = {
         "name": name,
+        "cell": CELL,
         "runs": runs,
         "panels": [{key: panel[key] for key in ("id", "learners")} for panel in found],
         "contrasts": contrasts_of(tables["contrasts"]),
@@ -131,7 +131,7 @@ def _joined(tables: Mapping[str, pd.DataFrame], frozen: Mapping[str, int]) -> pd
     """Return the runs with differences, cost, and the parameters of everything that answers."""
     table = differences(tables["results"])
     table[list(COST)] = tables["cost"][list(COST)]
-    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["student", "query"]].values]
+    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["backbone", "query"]].values]
     table["parameters"] = table["trainable_parameters"] + own
     return table
 
@@ -166,14 +166,11 @@ def _run(
 ) -> dict[str, Any]:
     """Return all that the page shows of a run."""
     links = shown["runs"][row["run"]]["files"]
-    named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}
-    numbers = {key: row[key] for key in [*METRICS, *_DIFFERENCES]}
     return {
         "id": row["run"],
         "none": row["none_run"],
         "taught": row["teacher_run"],
-        **{key: _number(value) for key, value in named.items()},
-        **{key: _number(value) for key, value in numbers.items()},
+        **{key: _number(row[key]) for key in _SHOWN},
         "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],
         "test_images": result["test_images"],
         "fingerprints": {**result["data"], **result["backbones"]},

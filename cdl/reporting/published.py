@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from cdl.reporting.columns import CELL, FORMER_NAMES
 from cdl.reporting.runs import (
-    CELL,
     NOT_RUN,
     distiller_of,
     latex,
@@ -33,7 +33,7 @@ NOTE = (
     "data, classes, views, schedule and the learner's weights, spelled out in the .json file "
     "beside this table."
 )
-_KEY = ["method", "teacher", "student", "kd", "n_tasks"]
+_KEY = ["method", "teacher", "backbone", "distiller", "n_tasks"]
 
 
 def load() -> pd.DataFrame:
@@ -63,18 +63,18 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
     ours = summarise(results)
     ours["seeds"] = results.groupby(CELL, sort=False).size().to_numpy()
     key = ours[_KEY].assign(cell=ours.index)
-    key["student"] = key["student"].map(backbones)
+    key["backbone"] = key["backbone"].map(backbones)
     key["teacher"] = key["teacher"].map({"": "", **backbones})
-    own = (ours["role"] == "student") | (ours["query"] == ours["student"])
-    key.loc[~own | (ours["variant"] != ""), "student"] = None
-    theirs = load().rename(columns={"version": "paper"})
+    own = (ours["role"] == "student") | (ours["query"] == ours["backbone"])
+    key.loc[~own | (ours["variant"] != ""), "backbone"] = None
+    theirs = load().rename(columns={"version": "paper", **FORMER_NAMES})
     theirs = theirs[theirs["dataset"] == dataset].drop(columns="dataset")
     both = key.merge(theirs, on=_KEY, how="left").sort_values(["cell", "paper"])
     ours = ours.loc[both["cell"]].reset_index(drop=True)
     both = both.reset_index(drop=True)
     table = ours[["dataset"]].copy()
     table["method"] = ours.apply(method_of, axis=1)
-    table["learner"], table["taught_by"] = ours["student"], ours["teacher"].replace("", "-")
+    table["learner"], table["taught_by"] = ours["backbone"], ours["teacher"].replace("", "-")
     table["distiller"] = ours.apply(distiller_of, axis=1)
     table[["n", "seeds"]], table["paper"] = ours[["n", "seeds"]], both["paper"]
     for metric, name in METRICS.items():

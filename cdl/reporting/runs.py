@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cdl.evaluation.metrics import agreement, current, prediction_metrics
+from cdl.reporting.columns import CELL, FORMER_NAMES, IDENTITY, LINKS, TEXT
 from cdl.reporting.costs import COST, RunFiles, cost_of, with_teachers, work_of
 from cdl.reporting.costs import markdown as costs_for_people
 from cdl.runtime.artifacts import (
@@ -51,13 +52,7 @@ INTERVALS = [  # of `cdl.reporting.intervals`
     for name in ("accuracy", "gain", "gap", "closed")
     for end in ("", "_low", "_high")
 ] + ["gain_p", "gain_p_holm"]
-IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
-_WHOSE = ["role", "query", "labels", "teacher_labels", "teacher_method"]
-_WHOSE += ["method_options", "kd_options"]
-_LINKS = ["run", "none_run", "teacher_run"]
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
-CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
-CELL += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
 
 
 def collect(
@@ -94,12 +89,12 @@ def tables_of(
     """Return the tables of `collect` from the contents of the runs' JSON."""
     curves, cost, work = [], [], {}
     for row, run, jobs in zip(rows, runs, costs, strict=True):
-        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        identity = {key: row[key] for key in IDENTITY}
         for stage, line in enumerate(run["matrix"]):
             seen = line[: stage + 1]
-            curves.append({**whose, "stage": stage, "accuracy": sum(seen) / len(seen)})
+            curves.append({**identity, "stage": stage, "accuracy": sum(seen) / len(seen)})
         work[row["run"]] = [] if files is None else work_of(files(row["run"]), row["n_tasks"])
-        cost.append({**whose, **cost_of(jobs, work[row["run"]])})
+        cost.append({**identity, **cost_of(jobs, work[row["run"]])})
     table, protocols = results_of(rows, runs)
     return table, pd.DataFrame(curves), with_teachers(pd.DataFrame(cost), table, work), protocols
 
@@ -119,13 +114,13 @@ def class_tables(
     """
     classes, confusion = [], []
     for row, run in zip(rows, runs, strict=True):
-        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        identity = {key: row[key] for key in IDENTITY}
         for name, accuracy in run["per_class"].items():
-            classes.append({**whose, "class": name, "accuracy": accuracy})
+            classes.append({**identity, "class": name, "accuracy": accuracy})
         for task, line in enumerate(run["task_confusion"]):
             for predicted, images in enumerate(line):
                 pair = {"task": task, "predicted_task": predicted, "images": images}
-                confusion.append({**whose, **pair})
+                confusion.append({**identity, **pair})
     return pd.DataFrame(classes), pd.DataFrame(confusion)
 
 
@@ -232,8 +227,8 @@ def results_of(
             known = current(run["metrics"])
             numbers = {name: known.get(name, float("nan")) for name in METRICS}
             numbers["trainable_parameters"] = run["trainable_parameters"]
-        identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
-        records.append({**identity, **numbers, **whose, "protocol": short, **links})
+        identity, links = ({key: row[key] for key in keys} for keys in (IDENTITY, LINKS))
+        records.append({**identity, **numbers, "protocol": short, **links})
     return pd.DataFrame(records), protocols
 
 
@@ -250,13 +245,13 @@ def read(path: str | Path, record: str | Path) -> pd.DataFrame:
         CdlError: it is not the table that the record vouches for.
     """
     check_files(record, path)
-    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol", "class"} - {"seed", "n_tasks"}
     table = pd.read_csv(
         path,
-        dtype=dict.fromkeys(text, str),
+        dtype=dict.fromkeys([*TEXT, *FORMER_NAMES, "class", "weights"], str),
         keep_default_na=False,
         na_values=dict.fromkeys([*METRICS, "forgetting", *COST, *INTERVALS], ""),
     )
+    table = table.rename(columns=FORMER_NAMES)  # up to version 0.2
     if "forgetting" in table:  # until version 0.2, the negative backward transfer
         table["backward_transfer"] = -table.pop("forgetting")
     return table
@@ -304,8 +299,8 @@ def distiller_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
     """
     if row["role"] == "teacher":
         return "(teacher)"
-    note = row["variant"] or row["kd_options"]
-    return f"{row['kd']} ({note})" if note else str(row["kd"])
+    note = row["variant"] or row["distiller_options"]
+    return f"{row['distiller']} ({note})" if note else str(row["distiller"])
 
 
 def method_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
@@ -330,7 +325,7 @@ def names_of(row: Mapping[Hashable, Any]) -> dict[str, str]:
     """Return how tables for people name a row's learner: method, backbone, teacher, distiller."""
     return {
         "method": method_of(row),
-        "learner": row["student"],
+        "learner": row["backbone"],
         "taught by": taught_by(row),
         "distiller": distiller_of(row),
     }

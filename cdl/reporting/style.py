@@ -70,11 +70,11 @@ def look(name: str) -> Look:
 
 def names(table: pd.DataFrame) -> pd.Series:
     """Return what a figure calls each row: `teacher`, `kd`, or `kd (hot)`, which is a variant."""
-    named = table["kd"] + table["variant"].map(lambda v: f" ({v})" if v else "")
+    named = table["distiller"] + table["variant"].map(lambda v: f" ({v})" if v else "")
     return named.where(table["role"] == "student", "teacher")
 
 
-_PAIR = ["teacher", "teacher_method", "student"]
+_PAIR = ["teacher", "teacher_method", "backbone"]
 
 
 class Panel(NamedTuple):
@@ -88,13 +88,13 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
     """Split rows into panels, each with its teacher; panels without rows are left out."""
     distilled = table[table["teacher"] != ""]
     pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
-    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["student"])]
+    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["backbone"])]
     panels = []
     for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
-        is_teacher = (table["role"] == "teacher") & (table["student"] == teacher)
+        is_teacher = (table["role"] == "teacher") & (table["backbone"] == teacher)
         is_teacher &= table["query"].isin([teacher, student])
         is_teacher &= table["method"] == (other or method)
-        is_student = (table["role"] == "student") & (table["student"] == student)
+        is_student = (table["role"] == "student") & (table["backbone"] == student)
         is_student &= table["method"] == method
         taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
         is_student &= taught | (table["teacher"] == "")
@@ -191,9 +191,9 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
         interval: what bars or bands mean.
     """
     tasks = " or ".join(map(str, sorted({*runs["n_tasks"]})))
-    pairs = runs[runs["teacher"] != ""][["teacher", "student"]].drop_duplicates()
+    pairs = runs[runs["teacher"] != ""][["teacher", "backbone"]].drop_duplicates()
     taught = [f"{teacher} to {student}" for teacher, student in pairs.itertuples(index=False)]
-    alone = sorted({*runs["student"]})
+    alone = sorted({*runs["backbone"]})
     seeds = runs["seed"].nunique()
     told = [
         f"{runs['dataset'].iloc[0]}, {tasks} tasks",

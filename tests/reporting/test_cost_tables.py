@@ -32,13 +32,13 @@ def test_a_teachers_cost_is_spread_over_its_students(tmp_path):
     assert found["students"].tolist() == pytest.approx([np.nan, np.nan, 2, 2], nan_ok=True)
     assert found["total_tflops"].tolist() == [10, 1, 7.5, 9.5]
     assert found["total_energy_wh"].tolist() == [8, 1, 6, 7]
-    text = markdown(results[["student", "kd"]], found, results["final_average_accuracy"])
+    text = markdown(results[["backbone", "distiller"]], found, results["final_average_accuracy"])
     table = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines()[:6]]
     told = dict(zip(table[0], table[4], strict=True))
-    assert (told["kd"], told["T, its teacher"], told["students of it"]) == ("kd", "11", "2")
+    assert (told["distiller"], told["T, its teacher"], told["students of it"]) == ("kd", "11", "2")
     assert (told["T, with its share"], told["Wh, with its share"]) == ("7.5", "6")
     assert dict(zip(table[0], table[3], strict=True))["T, its teacher"] == "-"
-    unknown = markdown(results[["student", "kd"]], cost, results["final_average_accuracy"])
+    unknown = markdown(results[["backbone", "distiller"]], cost, results["final_average_accuracy"])
     assert "T, all tasks" not in unknown and "No machine told the energy" in unknown
     per_wh = results["final_average_accuracy"] / found["total_energy_wh"]
     assert found["accuracy_per_wh"].tolist() == pytest.approx(per_wh.tolist())

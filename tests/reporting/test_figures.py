@@ -32,7 +32,7 @@ def drawn(monkeypatch):
 
 def test_nothing_to_compare_with_is_said(tmp_path, drawn):
     results, *_ = make_study(tmp_path, methods=["l2p"])
-    alone = results[results["kd"] != "none"]
+    alone = results[results["distiller"] != "none"]
     cells = intervals(alone, ANSWERS)
     assert cells["gain"].isna().all()
     assert "nothing to compare" in reading(cells)
@@ -76,7 +76,7 @@ def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
     assert list(panels) == ["l2p\nbig to small", "apt\nbig to small", "l2p\nbig (apt) to small"]
     rows = panels["l2p\nbig (apt) to small"]
     assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}
-    assert set(rows[rows["kd"] != "none"]["teacher_method"]) == {"apt"}
+    assert set(rows[rows["distiller"] != "none"]["teacher_method"]) == {"apt"}
     assert len(rows) == 2 + 2 + 4  # teacher, none, two distillers; of two seeds
     answers = answers_of(lambda run: predictions(run.removesuffix("x")))
     gains = intervals(both, answers).dropna(subset="gain")

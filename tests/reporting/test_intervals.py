@@ -20,14 +20,16 @@ ANSWERS = answers_of(predictions)
 def test_every_mean_has_an_interval_around_it(tmp_path):
     results, *_ = make_study(tmp_path)
     table = intervals(results, ANSWERS)
-    means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
+    means = results.groupby(["method", "role", "distiller"], sort=False)[
+        "final_average_accuracy"
+    ].mean()
     assert table["accuracy"].to_numpy() == pytest.approx(means.to_numpy())
     assert (table["accuracy_low"] < table["accuracy"]).all()
     assert (table["accuracy"] < table["accuracy_high"]).all()
     assert set(table["over"]) == {"seeds and test images"} and set(table["n"]) == {2}
     distilled = table["teacher"] != ""
     assert table["gain"].notna().tolist() == distilled.tolist()
-    by_cell = table.set_index(["method", "kd", "role"])["accuracy"]
+    by_cell = table.set_index(["method", "distiller", "role"])["accuracy"]
     gain = by_cell["apt", "dkd", "student"] - by_cell["apt", "none", "student"]
     assert table["gain"].iloc[-1] == pytest.approx(gain)
 
@@ -62,7 +64,7 @@ def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     table = contrasts(results, ANSWERS, tested).set_index(["first", "second"])
     assert len(table) == 6
     row = table.loc[(f"{tmp_path}/l2p/none", f"{tmp_path}/l2p/kd")]
-    gain = intervals(results, ANSWERS).set_index(["kd", "role"]).loc[("kd", "student")]
+    gain = intervals(results, ANSWERS).set_index(["distiller", "role"]).loc[("kd", "student")]
     assert -row["difference"] == pytest.approx(gain["gain"])
     assert (-row["high"], -row["low"]) == pytest.approx((gain["gain_low"], gain["gain_high"]))
     assert row["p"] == pytest.approx(gain["gain_p"])
@@ -89,7 +91,7 @@ def study_of(tmp_path, shares, labels="all"):
 
 def test_the_reading_names_who_is_better_and_by_how_much(tmp_path):
     cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38})
-    kd = cells[cells["kd"] == "kd"].iloc[0]
+    kd = cells[cells["distiller"] == "kd"].iloc[0]
     assert kd["closed"] == pytest.approx(25, abs=1)
     assert kd["closed_low"] < kd["closed"] < kd["closed_high"]
     text = reading(cells)

@@ -9,7 +9,8 @@ import pytest
 from lab import make_grid
 
 from cdl.reporting import label_efficiency as efficiency
-from cdl.reporting.runs import CELL, write
+from cdl.reporting.columns import CELL
+from cdl.reporting.runs import write
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.specifications import label_levels, row

@@ -299,7 +299,9 @@ def test_the_first_screen_says_what_was_compared_how_it_came_out_how_sure_and_th
         assert fact in told
     assert "2 seeds: too few" in one(page, "#warnings").text
     assert "200 test images, so ± 7 points" in one(page, "#warnings").text
-    means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
+    means = results.groupby(["method", "role", "distiller"], sort=False)[
+        "final_average_accuracy"
+    ].mean()
     shown = [cell.text.split() for cell in find(page, ".forest tbody .number")]
     assert [words[0] for words in shown] == [f"{x:.1f}" for x in means]
     assert all(float(low) < float(x) < float(high) for x, low, _, high in shown)
@@ -330,7 +332,7 @@ def test_a_small_screen_shows_every_mean_with_its_interval(page):
 def test_means_stand_in_the_text_and_single_runs_behind_a_click(browser, study):
     folder, results = study
     text = (folder / "index.html").read_text().split("<script")[0]  # what needs no JavaScript
-    for mean in results.groupby(["method", "role", "kd"])["final_average_accuracy"].mean():
+    for mean in results.groupby(["method", "role", "distiller"])["final_average_accuracy"].mean():
         assert text.count(f">{mean:.1f} <small>") >= 2
     assert ">1,234<" in text  # trained, and in all: the teacher is asked with the student's queries
     assert ">2 k<" in text and ">5 k<" in text

@@ -7,7 +7,8 @@ import pytest
 from study import make_study
 
 from cdl.layout import RunFiles
-from cdl.reporting.runs import IDENTITY, METRICS, class_tables, complete, tables_of
+from cdl.reporting.columns import IDENTITY
+from cdl.reporting.runs import METRICS, class_tables, complete, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 
@@ -40,8 +41,7 @@ def test_tables_are_made_again_from_predictions(old):
     assert made["metrics"]["task_incremental_accuracy"] is None
     assert made["per_class"]["b"] is None
     assert made["matrix"] == run["matrix"]
-    whose = ["role", "query", "teacher_method", "method_options", "kd_options"]
-    row = dict.fromkeys([*IDENTITY, *whose], "x")
+    row = dict.fromkeys(IDENTITY, "x")
     row |= {"labels": "all", "teacher_labels": "all"}
     row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
     cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
