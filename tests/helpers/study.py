@@ -1,4 +1,4 @@
-"""A study that nobody ran: files of finished runs with made-up numbers, for figures and pages."""
+"""A made-up study: files of finished runs with random numbers, for figures and pages."""
 
 from base64 import b64encode
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Results of an older version, completed from the predictions beside them."""
+"""Results of an older version, completed from their predictions."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NEW = ("task_incremental_accuracy", "calibration_error")
 
 @pytest.fixture
 def old(tmp_path):
-    """The files of a run of two tasks of two classes whose results know nothing new."""
+    """Files of a run with two tasks of two classes, whose results lack the new metrics."""
     make_study(tmp_path, methods=("l2p",), seeds=(0,), tasks=2)
     files = RunFiles(str(tmp_path / "l2p" / "kd" / "seed0"))
     table = pd.read_parquet(files.predictions)
@@ -32,7 +32,7 @@ def old(tmp_path):
     return files
 
 
-def test_tables_are_made_again_from_predictions(old):
+def test_missing_metrics_are_computed_from_predictions(old):
     run = read_json(old.results)
     assert not set(NEW) & set(run["metrics"])
     made = complete(run, old)
@@ -52,7 +52,7 @@ def test_tables_are_made_again_from_predictions(old):
     assert confusion["images"].sum() == sum(run["test_images"])
 
 
-def test_results_that_know_it_all_are_left_alone(old):
+def test_complete_results_are_unchanged(old):
     run = read_json(old.results) | {"per_class": {"a": 1.0}}
     assert complete(run, old) == run
 
