@@ -152,9 +152,7 @@ def write_collected(
         CdlError: results or predictions are damaged or belong to another run.
     """
     found = read_results(rows, results)
-    runs = [complete(run, files(row["run"])) for row, run in zip(rows, found, strict=True)]
-    predicted = cache(lambda run: read_predictions(files(run)))
-    runs = [_with_agreement(run, row, predicted) for row, run in zip(rows, runs, strict=True)]
+    runs = [run for run in complete_all(rows, found, files) if run is not None]
     table, curves, cost, protocols = tables_of(rows, runs, costs, files)
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
@@ -205,26 +203,56 @@ def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
     return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
 
 
-def _with_agreement(
-    run: Mapping[str, Any], row: Mapping[str, Any], predicted: Callable[[str], pd.DataFrame]
-) -> dict[str, Any]:
-    """Add the agreement of a run, and of its undistilled student, with the teacher.
+def complete_all(
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any] | None],
+    files: Callable[[str], RunFiles],
+) -> list[dict[str, Any] | None]:
+    """Complete the results of all runs, and add their agreement with the teacher.
 
     Args:
-        run: content of its `results.json`.
-        row: see `collect`.
-        predicted: maps the folder of a run to its predictions.
+        rows: as in `collect`.
+        runs: content of the `results.json` of each run; None for an unfinished one.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: predictions do not match the results.
     """
-    if not row["teacher_run"]:
-        return dict(run)
-    teacher = predicted(row["teacher_run"]).set_index("image")["predicted"]
-    found = dict(run["metrics"])
+    finished = {row["run"] for row, run in zip(rows, runs, strict=True) if run is not None}
+
+    @cache
+    def predicted(run: str) -> pd.Series | None:
+        if run not in finished:
+            return None
+        return read_predictions(files(run)).set_index("image")["predicted"]
+
+    found: list[dict[str, Any] | None] = []
+    for row, run in zip(rows, runs, strict=True):
+        if run is None:
+            found.append(None)
+            continue
+        whole = complete(run, files(row["run"]))
+        whole["metrics"] |= _agreement(row, predicted)
+        found.append(whole)
+    return found
+
+
+def _agreement(
+    row: Mapping[str, Any], predicted: Callable[[str], pd.Series | None]
+) -> dict[str, float]:
+    """Return the agreement of a run, and of its undistilled student, with the teacher.
+
+    Args:
+        row: see `collect`.
+        predicted: maps the folder of a run to its predicted classes by image, None if unfinished.
+    """
+    teacher, found = predicted(row["teacher_run"]), {}
     for name, link in AGREEMENT.items():
-        if row[link]:
-            own = predicted(row[link]).set_index("image")["predicted"]
+        own = predicted(row[link])
+        if teacher is not None and own is not None:
             images = own.index.intersection(teacher.index)
             found[name] = agreement(own[images].to_numpy(), teacher[images].to_numpy())
-    return {**run, "metrics": found}
+    return found
 
 
 def results_of(

@@ -8,7 +8,7 @@ from study import make_study
 
 from cdl.layout import RunFiles
 from cdl.reporting.columns import IDENTITY
-from cdl.reporting.runs import METRICS, class_tables, complete, tables_of
+from cdl.reporting.runs import METRICS, class_tables, complete, complete_all, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 
@@ -62,3 +62,24 @@ def test_predictions_of_another_run_are_refused(old):
     pd.read_parquet(old.predictions).tail(9).to_parquet(old.predictions)
     with pytest.raises(CdlError, match="predictions"):
         complete(run, old)
+
+
+def test_agreement_needs_finished_runs(tmp_path):
+    results, *_ = make_study(tmp_path, methods=("l2p",), seeds=(0,), tasks=2)
+    rows, runs = results.to_dict("records"), []
+    for row in rows:
+        files = RunFiles(row["run"])
+        table = pd.read_parquet(files.predictions)
+        table.assign(predicted=table["correct"].map(str)).to_parquet(files.predictions)
+        runs.append(read_json(files.results) | {"per_class": {}})
+        write_json(files.results, runs[-1], files=[files.predictions])
+
+    def names(runs):
+        found = complete_all(rows, runs, RunFiles)
+        return [run and {n for n in run["metrics"] if n in both} for run in found]
+
+    both = {"teacher_agreement", "none_teacher_agreement"}
+    teacher, none, *distilled = runs
+    assert names(runs) == [set(), set(), both, both]
+    assert names([teacher, None, *distilled]) == [set(), None, *[{"teacher_agreement"}] * 2]
+    assert names([None, none, *distilled]) == [None, set(), set(), set()]
