@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from cdl.deployment.student import ExportedStudent, Student
+from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
 from cdl.runtime.benchmarks import peak_memory
 
-WEIGHTS = ("fp32", "int8")
 BATCH = 32
 THREADS = (1, 2)
 _SINGLE = 20  # images asked about one by one in a turn

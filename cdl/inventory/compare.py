@@ -194,8 +194,8 @@ def _names_in_columns(row: Mapping[Hashable, Any]) -> tuple[frozenset[str], ...]
         frozenset({row["dataset"]}),
         frozenset({labels_shown(row)}),
         frozenset({shown["method"], row["method"]}),
-        frozenset({shown["learner"]}),
-        frozenset({shown["taught by"]}),
+        frozenset({shown["backbone"]}),
+        frozenset({shown["teacher"]}),
         frozenset({distiller_of(row), row["learner"]}),
     )
 

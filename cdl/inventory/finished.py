@@ -3,9 +3,9 @@
 from typing import Any
 
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of
-from cdl.layout import SUMMARIES
+from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.published import write_comparison
-from cdl.reporting.runs import results_of, write, write_summary
+from cdl.reporting.runs import complete_all, results_of, write, write_summary
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
@@ -33,7 +33,7 @@ def tabulate(grid: Grid) -> list[str]:
         elif state.name == DAMAGED:
             lines.append(f"left out: {name_of(job)}: {state.what}")
     tables = grid.layout.report.partial
-    results, protocols = results_of(report.rows, runs)
+    results, protocols = results_of(report.rows, complete_all(report.rows, runs, RunFiles))
     write(results[results["protocol"] != ""], tables.results)
     summary = [tables.summary(kind) for kind in SUMMARIES]
     write_summary(results, *summary)

@@ -147,10 +147,10 @@ def _check_metrics(path: str, row: Mapping[str, Any]) -> str:
 
 def _check_configuration(path: str, row: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     learner = _learner(path, made)
-    names = {"role": "role", "seed": "seed", "backbone": "student", "query": "query"}
-    wanted = {key: row[column] for key, column in names.items()}
-    given: dict[str, Any] = {key: getattr(learner, key) for key in names}
-    wanted |= {"teacher": row["teacher"] or None, "distiller": row["kd"]}
+    same = ("role", "seed", "backbone", "query")
+    wanted = {name: row[name] for name in same}
+    given: dict[str, Any] = {name: getattr(learner, name) for name in same}
+    wanted |= {"teacher": row["teacher"] or None, "distiller": row["distiller"]}
     given |= {"teacher": learner.teacher, "distiller": learner.distiller.name}
     wanted |= {"method": row["method"].split("+")[0]}
     given |= {"method": learner.method.name}

@@ -36,7 +36,7 @@ def test_a_teacher_that_sees_all_labels_is_trained_once():
     everywhere = ("digits", "digits+l1", "digits+l5", "digits+l1t", "digits+l5t")
     assert learners(grid) == sharing | {f"{d}/{kd}" for d in everywhere}
     rows = {run.folder: row(grid, run) for run in grid.runs}
-    found = {r["dataset"]: r for r in rows.values() if r["kd"] == "kd"}
+    found = {r["dataset"]: r for r in rows.values() if r["distiller"] == "kd"}
     assert found["digits+l5t"]["teacher_run"] == found["digits"]["teacher_run"]
     assert found["digits+l5t"]["none_run"] == found["digits+l5"]["none_run"]
     assert found["digits+l5"]["teacher_run"] != found["digits"]["teacher_run"]
