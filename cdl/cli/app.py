@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from cdl.cli import configure, results, student
 from cdl.cli.backbones import app as backbones
@@ -19,8 +20,19 @@ from cdl.study.configuration import ConfigError
 # The class from the copy of click that typer uses; older versions of typer do not export it.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+
+class Commands(TyperGroup):
+    """The group of all commands, with a help page that fits 24 lines."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands without the section on options, which has only --help."""
+        self.format_commands(ctx, formatter)
+
+
 app = typer.Typer(
-    help="Run continual distillation learning experiments from a YAML configuration.",
+    cls=Commands,
+    help="Run continual distillation learning experiments from a YAML configuration.\n\n"
+    "`cdl COMMAND --help` describes a command and its options.",
     epilog="Example: cdl init study && cdl run study/config.yaml --cores 2",
     no_args_is_help=True,
     add_completion=False,

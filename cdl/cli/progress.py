@@ -88,12 +88,13 @@ class Progress:
     Attributes:
         done: number of finished jobs.
         total: number of all jobs.
+        running: rule, description and start of each running job, by its number.
     """
 
     def __init__(self) -> None:
         self.done = self.total = 0
         self._left: Counter[str] = Counter()
-        self._running: dict[int, tuple[str, str, float]] = {}
+        self.running: dict[int, tuple[str, str, float]] = {}
         self._durations: defaultdict[str, list[float]] = defaultdict(list)
         self._started: float | None = None
 
@@ -105,19 +106,19 @@ class Progress:
     def start(self, job: int, rule: str, description: str, now: float) -> None:
         """Record the start of a job."""
         self._started = now if self._started is None else self._started
-        self._running[job] = (rule, description, now)
+        self.running[job] = (rule, description, now)
 
     def finish(self, job: int, now: float) -> None:
         """Record that a job has finished."""
-        if job in self._running:
-            rule, _, start = self._running.pop(job)
+        if job in self.running:
+            rule, _, start = self.running.pop(job)
             self._durations[rule].append(now - start)
             self._left[rule] -= 1
             self.done += 1
 
     def fail(self, job: int) -> str:
         """Record that a job has failed; return its description."""
-        return self._running.pop(job, ("", "a job", 0.0))[1]
+        return self.running.pop(job, ("", "a job", 0.0))[1]
 
     def seconds_left(self, now: float) -> float | None:
         """Estimate the time left from the mean duration of each rule and the mean parallelism.
@@ -130,7 +131,7 @@ class Progress:
         overall = sum(durations) / len(durations)
         means = {rule: sum(values) / len(values) for rule, values in self._durations.items()}
         work = sum(n * means.get(rule, overall) for rule, n in self._left.items())
-        running = [(means.get(rule, overall), now - at) for rule, _, at in self._running.values()]
+        running = [(means.get(rule, overall), now - at) for rule, _, at in self.running.values()]
         work -= sum(min(mean, elapsed) for mean, elapsed in running)
         busy = sum(durations) + sum(elapsed for _, elapsed in running)
         parallelism = busy / max(now - self._started, 1e-9)
@@ -142,7 +143,7 @@ class Progress:
         left = self.seconds_left(now)
         if left is not None and self.done < self.total:
             line += f", {about(left)} left"
-        running = list(dict.fromkeys(description for _, description, _ in self._running.values()))
+        running = list(dict.fromkeys(description for _, description, _ in self.running.values()))
         return "; ".join([line, *_running_text(running)])
 
 
@@ -246,7 +247,10 @@ class LogHandler(LogHandlerBase):
                     console=self.console, refresh_per_second=2, get_renderable=self._bar
                 )
                 self._live.start()
-        elif now - self._printed >= PAUSE or self.progress.done == self.progress.total:
+        elif self.progress.done == self.progress.total or (
+            # not between the end of one job and the start of the next: no job would be named
+            now - self._printed >= PAUSE and (self.progress.running or not self.progress.done)
+        ):
             line = self.progress.line(now)
             if line != self._printed_line:
                 self._printed, self._printed_line = now, line

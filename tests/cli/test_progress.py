@@ -115,7 +115,7 @@ def test_outside_a_terminal_a_line_is_printed_every_few_seconds(handler):
     handler.close()
     lines = handler.console.file.getvalue().splitlines()
     assert len(lines) == 7 and lines[0] == "0/30 jobs" and lines[-1] == "30/30 jobs"
-    assert lines[2] == "10/30 jobs, about 20 s left"
+    assert lines[2] == "10/30 jobs, about 20 s left; running: train teacher, task 1"
 
 
 def test_failures_and_messages_of_cdl_are_printed_and_other_messages_are_not(handler):
