@@ -73,7 +73,7 @@ def test_unreadable_images_are_reported_and_the_others_classified(photos, capsys
         f"{photos}/deep/b.png: blue 0.987, green 0.007",
     ]
     first, second = err.splitlines()
-    assert "c.jpg is not a readable image" in first and "nowhere.png cannot be read" in second
+    assert "c.jpg is not a readable image" in first and "nowhere.png: cannot be read" in second
     assert print_predictions(Corner(), files[1:3], 2, TextPrinter())
 
 
@@ -142,5 +142,5 @@ def test_an_exported_student_predicts_without_torch(exported, photos):
 def test_a_folder_without_a_model_is_rejected_in_one_line(photos):
     answer = cdl("predict", photos, photos / "a.png")
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"cdl: {photos} is not a finished run")
+    assert answer.stderr.startswith(f"cdl: {photos}: is not a finished run")
     assert len(answer.stderr.splitlines()) == 1
