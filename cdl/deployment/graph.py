@@ -56,7 +56,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
         ) from error
     images = torch.zeros(_EXAMPLE, dtype=torch.uint8)
     with torch.no_grad():
-        graph(images)  # opens the blocks' entrances, which torch.export may not do
+        graph(images)  # installs the blocks' injectors, which torch.export cannot do
     free = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
-from cdl.backbones.vit import Begun
+from cdl.backbones.vit import BlockInputs
 from cdl.data.order import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
@@ -57,24 +57,28 @@ class Model(nn.Module):
         Where the query is the own backbone's, its pass and that with prompts share all blocks
         before the first one that something enters.
         """
-        own, foreign, begun = self.queries(views)
-        return self.answer(views, own, foreign, begun)
+        own, foreign, block_inputs = self.queries(views)
+        return self.answer(views, own, foreign, block_inputs)
 
-    def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, Begun | None]:
+    def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, BlockInputs | None]:
         """Return the queries `[B, Dq]` that own and mapped prompts read, and what is shared."""
         if self.query is None:
             return None, None, None
-        encoded = self.query.encode(views, begin=self.query is self.learner.backbone)
+        encoded = self.query.encode(views, keep_inputs=self.query is self.learner.backbone)
         own = foreign = encoded.features[:, 0]
         if self.foreign is not None and self.foreign is not self.query:
             foreign = self.foreign.query(views)
-        return own, foreign, encoded.begun
+        return own, foreign, encoded.block_inputs
 
     def answer(
-        self, views: Tensor, own: Tensor | None, foreign: Tensor | None, begun: Begun | None = None
+        self,
+        views: Tensor,
+        own: Tensor | None,
+        foreign: Tensor | None,
+        resume_from: BlockInputs | None = None,
     ) -> Tensor:
         """Return logits of views whose queries are known."""
-        output = self.learner(views, own, self.task, foreign, begun=begun)
+        output = self.learner(views, own, self.task, foreign, resume_from=resume_from)
         return self.learner.predict(output, self.n_classes)
 
 
