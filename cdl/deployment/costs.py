@@ -53,12 +53,12 @@ def costs(model: Model, size: int) -> Costs:
     with _ParameterReads() as read:
         model(views)
     counter.stop()
-    own, foreign, _ = model.queries(views)
+    query, teacher_query, _ = model.queries(views)
     query_blocks = model.learner.backbone.depth if model.query is not None else 0
     return Costs(
         {part: read.parameters(modules) for part, modules in _parts(model).items()},
         _flops(lambda: model(views)) / 1e9,
-        _flops(lambda: model.answer(views, own, foreign)) / 1e9,
+        _flops(lambda: model.predict_from(views, query, teacher_query)) / 1e9,
         counter.count,
         len(blocks) + query_blocks - counter.count if len(backbones) == 1 else 0,
     )
@@ -67,7 +67,7 @@ def costs(model: Model, size: int) -> Costs:
 def _parts(model: Model) -> dict[str, list[nn.Module]]:
     """Return the modules of each of `PARTS`."""
     learner = model.learner
-    queries = [q for q in (model.query, model.foreign) if q and q is not learner.backbone]
+    queries = [q for q in (model.query, model.teacher_query) if q and q is not learner.backbone]
     return {
         "backbone": [learner.backbone],
         "query_backbone": [*queries],

@@ -124,7 +124,7 @@ def export(
         )
     student = TrainedStudent.open(run, task, torch.get_num_threads())
     model, spec = student.model, student.spec
-    if model.foreign is not None and model.foreign is not model.query:
+    if model.teacher_query is not None and model.teacher_query is not model.query:
         raise CdlError(
             f"distillers.{spec.distiller.name}: with protocol.query: self the prediction needs the "
             f"teacher's ViT {spec.teacher!r}, which an export does not contain; set "

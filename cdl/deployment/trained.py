@@ -34,7 +34,7 @@ class Model(nn.Module):
         task: int,
         n_classes: int,
         query: Backbone | None = None,
-        foreign: Backbone | None = None,
+        teacher_query: Backbone | None = None,
     ) -> None:
         """Set all modules to eval mode, without gradients.
 
@@ -43,42 +43,42 @@ class Model(nn.Module):
             task: the last task learnt, counted from 0.
             n_classes: number of classes learnt up to `task`, `C`.
             query: the backbone whose query selects the prompts; None for methods without a query.
-            foreign: the backbone of the teacher's query, which selects mapped teacher prompts; None
-                for distillers that map none.
+            teacher_query: the backbone of the teacher's query, which selects mapped teacher
+                prompts; None for distillers that map none.
         """
         super().__init__()
-        self.learner, self.query, self.foreign = learner, query, foreign
+        self.learner, self.query, self.teacher_query = learner, query, teacher_query
         self.task, self.n_classes = task, n_classes
         self.eval().requires_grad_(False)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, as evaluation does.
+        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, like the evaluation.
 
-        Where the query is the own backbone's, its pass and that with prompts share all blocks
-        before the first one that something enters.
+        If the student's own backbone computes the query, the query pass and the prompted pass share
+        all blocks before the first prompted one.
         """
-        own, foreign, block_inputs = self.queries(views)
-        return self.answer(views, own, foreign, block_inputs)
+        query, teacher_query, block_inputs = self.queries(views)
+        return self.predict_from(views, query, teacher_query, block_inputs)
 
     def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, BlockInputs | None]:
-        """Return the queries `[B, Dq]` that own and mapped prompts read, and what is shared."""
+        """Return the queries `[B, Dq]` of student and teacher, and the inputs of shared blocks."""
         if self.query is None:
             return None, None, None
         encoded = self.query.encode(views, keep_inputs=self.query is self.learner.backbone)
-        own = foreign = encoded.features[:, 0]
-        if self.foreign is not None and self.foreign is not self.query:
-            foreign = self.foreign.query(views)
-        return own, foreign, encoded.block_inputs
+        query = teacher_query = encoded.features[:, 0]
+        if self.teacher_query is not None and self.teacher_query is not self.query:
+            teacher_query = self.teacher_query.query(views)
+        return query, teacher_query, encoded.block_inputs
 
-    def answer(
+    def predict_from(
         self,
         views: Tensor,
-        own: Tensor | None,
-        foreign: Tensor | None,
+        query: Tensor | None,
+        teacher_query: Tensor | None,
         resume_from: BlockInputs | None = None,
     ) -> Tensor:
-        """Return logits of views whose queries are known."""
-        output = self.learner(views, own, self.task, foreign, resume_from=resume_from)
+        """Return logits `[B, C]` of views with given queries."""
+        output = self.learner(views, query, self.task, teacher_query, resume_from=resume_from)
         return self.learner.predict(output, self.n_classes)
 
 
@@ -127,8 +127,8 @@ class TrainedStudent(Student):
         state, record = artifacts.load(files.task(task).learner, task=task, learner=expected)
         folder = ResultsFolder.of_run(run)
         spec = replace(spec, teacher_query=_teacher_query(files, spec, record))
-        foreign = spec.teacher_query if spec.method.facts.needs_query else None
-        names = {name for name in (spec.backbone, spec.query, foreign) if name}
+        teacher_query = spec.teacher_query if spec.method.facts.needs_query else None
+        names = {name for name in (spec.backbone, spec.query, teacher_query) if name}
         hashes = {name: record["inputs"]["backbones"].get(name) for name in names}
         paths = {name: find_backbone(folder, name, sha) for name, sha in hashes.items()}
         loaded = load_backbones(spec, paths)
@@ -138,7 +138,8 @@ class TrainedStudent(Student):
         learner.load_state(state)
         n_classes = stream.classes(task).stop
         query = loaded[spec.query] if learner.needs_query else None
-        model = Model(learner, task, n_classes, query, loaded[foreign] if foreign else None)
+        mapped = loaded[teacher_query] if teacher_query else None
+        model = Model(learner, task, n_classes, query, mapped)
         classes = tuple(results["classes"][:n_classes])
         return cls(classes, model, Views.of(spec.view), threads, results, spec, files)
 

@@ -26,8 +26,8 @@ def test_blocks_before_the_first_prompted_one_run_once(
     found = costs(model, 8)
     assert (found.block_passes, found.shared_blocks) == (passes, shared)
     images = torch.rand(2, 3, 8, 8)
-    own = model.learner.backbone.query(images)
-    assert torch.equal(model(images), model.answer(images, own, own))
+    query = model.learner.backbone.query(images)
+    assert torch.equal(model(images), model.predict_from(images, query, query))
     assert found.gflops_without_query < found.gflops < 2 * found.gflops_without_query
     assert f"runs {passes} blocks, {shared} of them" in found.text()
 

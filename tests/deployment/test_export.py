@@ -152,7 +152,7 @@ def test_students_are_measured_side_by_side(deployed, tmp_path):
 
 def test_a_student_that_needs_its_teachers_vit_is_rejected_by_name(finished, tmp_path, monkeypatch):
     student = cdl.load(finished / MAPPED)
-    student.model.foreign = cdl.load(
+    student.model.teacher_query = cdl.load(
         finished / RUNS / "teacher-vit_micro-q-vit_nano/seed0"
     ).model.learner.backbone
     monkeypatch.setattr(room.TrainedStudent, "open", lambda *_: student)
