@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.vit import Begun
+from cdl.backbones.vit import BlockInputs
 from cdl.distillers.base import Distiller, Output, TeacherOutput
 from cdl.methods.base import PromptMethod
 from cdl.methods.heads import Head
@@ -52,7 +52,7 @@ class Learner(nn.Module):
         task: int,
         teacher_query: Tensor | None = None,
         keep_blocks: int = 0,
-        begun: Begun | None = None,
+        resume_from: BlockInputs | None = None,
     ) -> Output:
         """Run images `[B, 3, H, W]` in 0..1 with the prompts that their query selects.
 
@@ -62,11 +62,11 @@ class Learner(nn.Module):
             task: the latest task learnt or being learnt.
             teacher_query: `[B, Dq']` for a distiller that maps the teacher's prompts.
             keep_blocks: how many of the last blocks' tokens the output holds.
-            begun: by the own backbone's pass of these images without prompts, if there was one.
+            resume_from: block inputs of the backbone's pass of these images without prompts.
         """
         prompts = self.prompts(query, task)
         injection = self.distiller.inject(prompts, teacher_query, task)
-        encoded = self.backbone.encode(images, injection, keep_blocks, begun)
+        encoded = self.backbone.encode(images, injection, keep_blocks, resume_from)
         return self.read(encoded.features, encoded.blocks, prompts.losses)
 
     def read(

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from cdl.backbones.attention import attentions
-from cdl.backbones.frozen import Backbone, PackedLinear
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.packing import PackedLinear
 from cdl.backbones.vit import Injection
 from cdl.models.learner import Learner
 

@@ -1,4 +1,4 @@
-"""`python -m cdl trace` and `status`, asked about a real run at its smallest."""
+"""`cdl trace` and `cdl status` on a small finished run."""
 
 import json
 import os
@@ -25,16 +25,16 @@ KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 TEACHER = "digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
 
 
-def ask(*arguments, cwd=ROOT):
+def cdl(*arguments, cwd=ROOT):
     command = [sys.executable, "-m", "cdl", *map(str, arguments)]
     path = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=path, check=False)
 
 
 def status(folder, overlay):
-    (folder / "asked.yaml").write_text(overlay)
-    files = [*CONFIGS, folder / "asked.yaml"]
-    answer = ask("status", *files, "--directory", folder, "--cores", 2)
+    (folder / "overlay.yaml").write_text(overlay)
+    files = [*CONFIGS, folder / "overlay.yaml"]
+    answer = cdl("status", *files, "--directory", folder, "--cores", 2)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -42,7 +42,9 @@ def status(folder, overlay):
 def wait(condition, process):
     end = time.monotonic() + 300
     while not condition():
-        assert process.poll() is None and time.monotonic() < end, "it did not come so far"
+        assert process.poll() is None and time.monotonic() < end, (
+            "the process ended or took more than 300 s"
+        )
         time.sleep(0.1)
 
 
@@ -86,10 +88,10 @@ def test_status_of_running_and_killed_runs(finished, tmp_path):
     log = tmp_path / task / "distil.log"
 
     def start():
-        """Start one long job, and wait until it learns."""
-        begin = time.time()
+        """Start one long job, and wait until it trains."""
+        start_time = time.time()
         process = popen(tmp_path, f"{task}/learner.json", overlay=long)
-        wait(lambda: log.is_file() and log.stat().st_mtime > begin, process)
+        wait(lambda: log.is_file() and log.stat().st_mtime > start_time, process)
         wait(lambda: "/100000" in log.read_text(), process)
         return process
 
@@ -113,12 +115,12 @@ def test_status_of_running_and_killed_runs(finished, tmp_path):
     assert "`snakemake --unlock`" in answer
 
 
-def test_status_needs_no_checkout_and_says_in_one_sentence_what_is_bad(tmp_path):
-    answer = ask("status", CONFIGS[0], cwd=tmp_path)
+def test_status_needs_no_checkout_and_reports_an_invalid_value_in_one_line(tmp_path):
+    answer = cdl("status", CONFIGS[0], cwd=tmp_path)
     assert answer.returncode == 0
     assert "done     0 cells, 0 jobs" in answer.stdout
     (tmp_path / "bad.yaml").write_text("grid: {seeds: [-1]}")
-    answer = ask("status", CONFIGS[0], tmp_path / "bad.yaml")
+    answer = cdl("status", CONFIGS[0], tmp_path / "bad.yaml")
     assert answer.returncode == 2
     assert answer.stderr.startswith("cdl: grid.seeds.0: -1 is less than the minimum")
 
@@ -137,7 +139,7 @@ def test_trace_finds_a_cell_and_its_chain_holds(finished, cell):
 
 
 def edit_json(path, change):
-    """Change a record and seal it again, as a person would who knows how."""
+    """Change a record and write it with a new checksum."""
     value, names = read_json(path), json.loads(path.read_text())["_record"]["files"]
     change(value)
     write_json(path, value, files=[path.parent / name for name in names])
@@ -254,21 +256,21 @@ def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, mes
 def test_trace_names_a_damaged_table(finished, tmp_path):
     shutil.copytree(finished / "results", tmp_path / "results")
     flip(tmp_path / "results/tiny/tables/results.csv")
-    answer = ask("trace", KD, cwd=tmp_path)
+    answer = cdl("trace", KD, cwd=tmp_path)
     assert (answer.returncode, answer.stderr) == (1, "")
     assert re.search(r"BROKEN +table +results/tiny/tables/results.csv has sha256", answer.stdout)
 
 
 def test_trace_on_the_command_line(finished, tmp_path):
-    answer = ask("trace", KD, cwd=finished)
+    answer = cdl("trace", KD, cwd=finished)
     assert answer.returncode == 0
     assert answer.stdout.startswith(f"results/tiny/{KD}\n  ok")
     shutil.copytree(finished / "results", tmp_path / "results")
     flip(tmp_path / "results" / "tiny" / KD / "task0" / "learner.safetensors")
-    answer = ask("trace", KD, cwd=tmp_path)
+    answer = cdl("trace", KD, cwd=tmp_path)
     assert answer.returncode == 1
     assert "BROKEN" in answer.stdout
-    answer = ask("trace", "digits/nothing", cwd=finished)
+    answer = cdl("trace", "digits/nothing", cwd=finished)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.startswith(
         "cdl: 'digits/nothing' is not a cell of a table; expected one such as results/"

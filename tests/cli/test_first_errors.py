@@ -1,4 +1,4 @@
-"""What a newcomer does wrong first is answered in one sentence, by `snakemake` and by `cdl run`."""
+"""Common mistakes are reported in one sentence, by `snakemake` and by `cdl run`."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from runs import ROOT
 
-from cdl.cli.app import TARGETS
+from cdl.cli.run import TARGETS
 
 pytestmark = pytest.mark.slow  # each starts Snakemake
 
@@ -24,7 +24,7 @@ pkgutil.iter_modules = lambda *a, **k: (m for m in modules(*a, **k) if not m.nam
 """
 
 
-def ask(folder, *command, path=ROOT):
+def start(folder, *command, path=ROOT):
     environment = os.environ | {"PYTHONPATH": f"{path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-m", *map(str, command)],
@@ -38,11 +38,11 @@ def ask(folder, *command, path=ROOT):
 
 
 def snakemake(folder, *arguments, **options):
-    return ask(folder, "snakemake", "--snakefile", ROOT / "Snakefile", *arguments, **options)
+    return start(folder, "snakemake", "--snakefile", ROOT / "Snakefile", *arguments, **options)
 
 
-def said(answer):
-    """The one sentence."""
+def error_line(answer):
+    """Return the one line on stderr."""
     assert answer.returncode in (1, 2), answer.stdout
     lines = [ln for ln in answer.stderr.splitlines() if not ln.startswith("Using workflow")]
     assert len(lines) == 1, answer.stderr
@@ -66,27 +66,27 @@ def test_a_file_that_cannot_be_read_is_told_by_both(name, tmp_path):
     (tmp_path / name).write_bytes(content)
     for answer in (
         snakemake(tmp_path, "-n", "--configfile", DEFAULT, name),
-        ask(tmp_path, "cdl", "run", DEFAULT, name, "-n"),
+        start(tmp_path, "cdl", "run", DEFAULT, name, "-n"),
     ):
-        assert re.match(f"cdl: {sentence}", said(answer))
+        assert re.match(f"cdl: {sentence}", error_line(answer))
     assert {path.name for path in tmp_path.iterdir()} <= {name, ".snakemake"}
 
 
-def test_a_wrong_configfile_is_told(tmp_path):
+def test_a_missing_configuration_file_is_reported(tmp_path):
     (tmp_path / "default.yaml").touch()
     answer = snakemake(tmp_path, "-n", "--configfile", "defalt.yaml")
     sentence = "cdl: defalt.yaml: no such file; did you mean default.yaml?"
-    assert said(answer) == sentence
-    assert said(ask(tmp_path, "cdl", "run", "defalt.yaml")) == sentence
+    assert error_line(answer) == sentence
+    assert error_line(start(tmp_path, "cdl", "run", "defalt.yaml")) == sentence
 
 
-def test_a_target_that_is_none_names_those_that_are(tmp_path):
+def test_an_unknown_target_is_reported_with_the_known_ones(tmp_path):
     sentence = (
-        "cdl: train: is no target; they are all, tables, collect, tabulate, page, halve, tuned, or "
-        "the name of a file, which begins with results/"
+        "cdl: train: unknown target; expected all, collect, tabulate, page, halve, tuned, or a "
+        "file below results/"
     )
-    assert said(snakemake(tmp_path, "-n", "train")) == sentence
-    assert said(ask(tmp_path, "cdl", "run", DEFAULT, "-n", "train")) == sentence
+    assert error_line(snakemake(tmp_path, "-n", "train")) == sentence
+    assert error_line(start(tmp_path, "cdl", "run", DEFAULT, "-n", "train")) == sentence
 
 
 def test_the_named_targets_are_those_of_the_workflow(tmp_path):
@@ -94,11 +94,11 @@ def test_the_named_targets_are_those_of_the_workflow(tmp_path):
     assert set(listed) == set(TARGETS)
 
 
-def test_slurm_without_its_plugin_says_what_to_install(tmp_path):
+def test_a_missing_slurm_plugin_is_reported_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDDEN)
     profile = ROOT / "workflow" / "profiles" / "slurm"
     answer = snakemake(tmp_path, "-n", "--workflow-profile", profile, path=tmp_path)
-    assert said(answer).startswith(
+    assert error_line(answer).startswith(
         "cdl: executor: slurm is not installed; in the checkout run pip install '.[slurm]'"
     )
 

@@ -113,5 +113,6 @@ def test_a_file_and_the_model_it_holds(tmp_path):
     given = {"file": str(file), "model": "vit_base_patch16_siglip_224"}
     shape = pair(given, PLAIN, method="head_only").shape("tutor")
     assert (shape.width, shape.depth, shape.patch, shape.class_token) == (48, 2, 16, False)
-    with pytest.raises(ConfigError, match="tutor.model: 'siglip' is no architecture of timm; near"):
+    message = "tutor.model: 'siglip' is not an architecture of timm; did you mean"
+    with pytest.raises(ConfigError, match=message):
         pair(given | {"model": "siglip"}, PLAIN)

@@ -330,7 +330,7 @@ def test_a_configuration_without_end_is_refused():
         (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "has neither timm_model nor"),
         (
             json.dumps({"__metadata__": {"timm_model": "swin_tiny_patch4_window7_224"}}).encode(),
-            "cannot be prompted: SwinTransformer is no sequence .* near is vit_tiny_patch16_224",
+            "cannot be prompted: SwinTransformer is not a seq.* for example vit_tiny_patch16_224",
         ),
         (
             json.dumps(

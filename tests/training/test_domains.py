@@ -9,7 +9,7 @@ from lab import Lab, make_grid
 from PIL import Image
 
 from cdl.data.packing import prepare
-from cdl.deployment.learn import _tell_apart
+from cdl.deployment.learn import _check_learnable
 from cdl.deployment.new_classes import NewClasses
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -149,4 +149,4 @@ def test_domainnet_is_planned_before_its_images_are_there():
 def test_new_classes_are_no_task_of_a_domain_learner():
     spec = SimpleNamespace(stream=Stream(Domains("domain", ("photo",)), "natural"))
     with pytest.raises(CdlError, match="a run whose tasks are domains"):
-        _tell_apart(spec, NewClasses(("dog",), (), ()), Path("new"))
+        _check_learnable(spec, NewClasses(("dog",), (), ()), Path("new"))
