@@ -47,8 +47,8 @@ class _Watched:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         return self.meter.watch(self.batches(epoch))
 
-    def every(self, epoch: int) -> Iterator[Batch]:
-        return self.meter.watch(self.batches.every(epoch))
+    def all_images(self, epoch: int) -> Iterator[Batch]:
+        return self.meter.watch(self.batches.all_images(epoch))
 
 
 class Bench:

@@ -123,6 +123,8 @@ def injector_of(block: nn.Module) -> AttentionInjector:
 
     Their `forward` keeps timm's code object; its global `F` has one function replaced.
     """
+    # A TorchFunctionMode gives equal bits, but it intercepts every operation: on a CPU a step of
+    # the smallest ViT takes 3 % longer (median of 280 pairs of steps) and its forward pass 7 %.
     injector = block.__dict__.get("attention_injector")
     if isinstance(injector, AttentionInjector):
         return injector

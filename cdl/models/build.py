@@ -60,9 +60,9 @@ def compute_of(spec: AnySpec, execution: Execution) -> Compute:
 
 
 def folders_of(inputs: Any) -> dict[str, Any]:
-    """Return the packed folders that a rule's input names: `data`, `unlabelled` or None."""
-    further = inputs.get("unlabelled")
-    folders = {"data": inputs.data[0], "unlabelled": further[0] if further else None}
+    """Return the packed folders of a rule's input: `data`, and `unlabelled` or None."""
+    unlabelled = inputs.get("unlabelled")
+    folders = {"data": inputs.data[0], "unlabelled": unlabelled[0] if unlabelled else None}
     return {name: file and str(Path(file).parent) for name, file in folders.items()}
 
 
@@ -96,7 +96,7 @@ class TaskContext(Generic[Spec]):
     fingerprints: of all that the job read: `data` (the task's images), `backbones` by
         name, and more as it is opened.
     models: specification of the learner whose backbones they are, if `spec` is of views alone.
-    further: packed images without labels, where the specification names `unlabelled`.
+    unlabelled: packed images without labels, if the specification has `unlabelled`.
     """
 
     spec: Spec
@@ -107,7 +107,7 @@ class TaskContext(Generic[Spec]):
     backbones: Mapping[str, Backbone]
     fingerprints: dict[str, Any]
     models: LearnerSpec | None = None
-    further: Packed | None = None
+    unlabelled: Packed | None = None
 
     @staticmethod
     def open(
@@ -129,40 +129,40 @@ class TaskContext(Generic[Spec]):
         }
         if execution.images:
             fingerprints["images"] = execution.images
-        further = None
+        packed = None
         if unlabelled is not None:
-            further = Packed(unlabelled, "train")
-            fingerprints["unlabelled"] = further.fingerprint
+            packed = Packed(unlabelled, "train")
+            fingerprints["unlabelled"] = packed.fingerprint
         return TaskContext(
-            spec, task, train, stream, execution, loaded, fingerprints, models, further
+            spec, task, train, stream, execution, loaded, fingerprints, models, packed
         )
 
     def indices(self, task: int) -> tuple[Tensor, Tensor]:
-        """Return the indices of a task's images in `train`, and of those in `further`."""
+        """Return the indices of a task's images in `train`, and of those in `unlabelled`."""
         own = self.stream.indices(self.train, task, self.spec.images_per_class)
-        if self.further is None:
+        if self.unlabelled is None:
             return own, torch.arange(0)
-        n, further = len(self.further), self.spec.unlabelled
-        if further is None or further.of is None:
+        n, how = len(self.unlabelled), self.spec.unlabelled
+        if how is None or how.of is None:
             return own, torch.arange(n)
-        return own, cut(n, task, further.of, self.spec.seed)
+        return own, cut(n, task, how.of, self.spec.seed)
 
     @cached_property
     def pixels(self) -> Pixels | JoinedPixels:
-        """The task's images, those of `further` last, checked, on the CPU."""
-        own, others = self.indices(self.task)
+        """The task's images, those of `unlabelled` last, verified, on the CPU."""
+        own, unlabelled = self.indices(self.task)
         pixels = self.train.pixels(own)
-        if self.further is None:
+        if self.unlabelled is None:
             return pixels
-        return JoinedPixels(pixels, self.further.pixels(others))
+        return JoinedPixels(pixels, self.unlabelled.pixels(unlabelled))
 
     @cached_property
     def labels(self) -> Tensor:
         """What the learner may know: the images' positions in the class order, or `UNLABELLED`."""
-        own, others = self.indices(self.task)
+        own, unlabelled = self.indices(self.task)
         labels = self.stream.labels(self.train)[own]
         known = known_labels(labels, self.spec.labels, self.spec.seed)
-        return torch.cat([known, torch.full_like(others, UNLABELLED)])
+        return torch.cat([known, torch.full_like(unlabelled, UNLABELLED)])
 
     @cached_property
     def compute(self) -> Compute:
@@ -181,7 +181,7 @@ class TaskContext(Generic[Spec]):
         spec, training = self.spec, self.spec.training
         assert training is not None, "alignment's queries are of no batches"
         ratio = 1.0 if training.unlabelled_ratio is None else training.unlabelled_ratio
-        beside = round(training.batch_size * ratio)
+        unlabelled = round(training.batch_size * ratio)
         return Batches(
             pixels=self.pixels.on(self.compute.device),
             labels=self.labels,
@@ -189,7 +189,7 @@ class TaskContext(Generic[Spec]):
             seed=spec.seed + (_FRESH if spec.student_views is not None else 0),
             task=self.task,
             batch_size=training.batch_size,
-            beside=max(1, beside),
+            unlabelled=max(1, unlabelled),
             taught=spec.teacher is not None,
         )
 

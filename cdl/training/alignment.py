@@ -166,7 +166,7 @@ def align_learner(
     """Remember the classes of a task and align every head that predicts, in place.
 
     An image of the task without a label has the class that the teacher finds likeliest; without a
-    teacher it does not count, and further images, which may show anything, never do.
+    teacher it is not used. Images of `unlabelled`, which may be of any class, are never used.
 
     Args:
         context: of the task just learnt.

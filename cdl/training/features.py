@@ -84,7 +84,7 @@ def teachers_answers(
     width = context.stream.width(context.task)
     answers = torch.zeros(len(batches.indices), width, device=context.compute.device)
     for epoch in range(epochs):
-        for batch in batches.every(epoch):
+        for batch in batches.all_images(epoch):
             logits = teacher.output(batch, query(batch)).logits
             answers[batch.positions] += softened(logits) / epochs
     return answers

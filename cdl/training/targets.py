@@ -62,7 +62,7 @@ def write_queries(
         data: packed folder.
         backbone: path of the query backbone's artifact.
         output: cache to write (.safetensors; .json beside it).
-        unlabelled: packed folder of further images, if the specification has them.
+        unlabelled: packed folder of unlabelled images, if the specification has them.
         execution: how to compute.
 
     Raises:
@@ -119,7 +119,7 @@ class TargetInputs:
     backbone: the teacher's backbone's artifact.
     teacher: the teacher's artifact of the task.
     queries: cache of what the teacher's prompts read, None if they read nothing.
-    unlabelled: packed folder of further images, None without them.
+    unlabelled: packed folder of unlabelled images; None without them.
     """
 
     data: str
@@ -212,7 +212,7 @@ def over_views(
     with torch.no_grad():
         for epoch in range(at[0], epochs):
             made = values[epoch].float().to(batches.device)  # a GPU's queue is waited for once
-            for i, batch in enumerate(batches.every(epoch)):
+            for i, batch in enumerate(batches.all_images(epoch)):
                 if (epoch, i) < at:
                     continue
                 made[batch.positions] = function(batch)

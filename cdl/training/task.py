@@ -54,7 +54,7 @@ class TaskInputs:
         targets say all that is needed.
     teacher_queries: cache of the teacher's queries if they are not the learner's, or it reads none.
     targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
-    unlabelled: packed folder of further images; None without them.
+    unlabelled: packed folder of unlabelled images; None without them.
     aligning: caches of the queries that alignment reads, in the order of their backbones' names;
         without any they are computed.
     """

@@ -234,7 +234,7 @@ def forget_images(root):
         (
             lambda root: flip(next(root.glob("data/*/test.pixels"))),
             ["data"],
-            "test.pixels: the image digits.* is not the one that was packed",
+            "test.pixels: the image digits.* does not have its recorded sha256",
         ),
         (
             lambda root: next(root.glob("backbones/vit_nano-*.json")).unlink(),

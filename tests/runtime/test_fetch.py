@@ -443,7 +443,7 @@ def test_a_hostile_archive_writes_nothing_and_links_nowhere(tmp_path, name):
         lists = {"data": [file], "targets": [0]}
         path.with_name(f"imagenet-r_{split}.yaml").write_text(yaml.dump(lists))
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(CdlError, match=f"holds no file 'imagenet-r/n01/{name}.jpg'"):
+    with pytest.raises(CdlError, match=f"contains no file 'imagenet-r/n01/{name}.jpg'"):
         prepare(tmp_path / "packed", {"name": "imagenet_r", "root": str(path.parent)})
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "packed"}
     assert not (tmp_path.parent / "escaped.jpg").exists()
@@ -454,9 +454,9 @@ def test_a_hostile_archive_writes_nothing_and_links_nowhere(tmp_path, name):
     [
         ("data: [a/n01/x.jpg]", "cannot be read as a split file .'targets'"),
         ("data: [a/n01/x.jpg]\ntargets: []", "cannot be read as a split file"),
-        ("data: [x.jpg]\ntargets: [0]", "'x.jpg' with label 0 is not FOLDER/NAME"),
-        ("data: [a/n01/x.jpg]\ntargets: [one]", "with label 'one' is not"),
-        ("data: [a/n01/x.jpg]\ntargets: [1]", "none has label 0"),
+        ("data: [x.jpg]\ntargets: [0]", "invalid entry 'x.jpg' with label 0; expected FOLDER/NAME"),
+        ("data: [a/n01/x.jpg]\ntargets: [one]", "with label 'one'; expected FOLDER"),
+        ("data: [a/n01/x.jpg]\ntargets: [1]", "none of the 1 classes has label 0"),
         ("data: [n01/x.jpg, n02/x.jpg]\ntargets: [0, 0]", "n02/x.jpg has label 0, .* of 'n01'"),
         ("!!python/object/apply:os.mkdir [pwned]", "cannot be read as a split file"),
     ],
@@ -541,7 +541,9 @@ def test_a_truncated_file_of_cifar10_is_reported(cifar10, server):
         add(tar, "cifar-10-batches-bin/data_batch_1.bin", bytes(3072))
     Path("data").mkdir()
     Path("data/cifar-10-binary.tar.gz").write_bytes(buffer.getvalue())
-    with pytest.raises(CdlError, match="data_batch_1.bin has 3072 bytes, no multiple of 3,073"):
+    with pytest.raises(
+        CdlError, match="data_batch_1.bin has 3072 bytes; expected a multiple of 3,073"
+    ):
         prepare("packed", {"name": "cifar10", "root": "data"})
 
 

@@ -131,7 +131,7 @@ def test_nothing_is_altered_where_nothing_is(tmp_path, ask):
 
 def test_a_pipe_among_images_is_refused_before_it_is_opened(tmp_path, ask):
     os.mkfifo(make(tmp_path / "raw") / "train" / "ant" / "1.png")
-    with pytest.raises(ConfigError, match="1.png is no file"):
+    with pytest.raises(ConfigError, match="1.png is not a regular file"):
         ask()
 
 

@@ -135,7 +135,7 @@ def test_a_domain_without_images_is_named(root, tmp_path, inputs):
     grid = configured(root, {"by": "domain", "domains": ["photo", "oil"]})
     here = OwnLab(grid, inputs, tmp_path)
     caches = needs(grid, here.run(role="teacher")).queries
-    with pytest.raises(CdlError, match="'oil' has no image; there are .*'photo'"):
+    with pytest.raises(CdlError, match="'oil' has no image; expected one of .*'photo'"):
         here.queries(caches, 1)
 
 

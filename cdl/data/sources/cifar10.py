@@ -16,9 +16,9 @@ ARCHIVE = Published(
 
 
 def read(root: str = "data/cifar10") -> Source:
-    """Read the binary edition: per image a label and 3x32x32 bytes.
+    """Read the binary edition: a label and 3x32x32 bytes per image.
 
-    Training images are in five files.
+    The training images are in five files.
     """
     from cdl.data.sources.archives import read_binary_cifar
 

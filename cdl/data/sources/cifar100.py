@@ -19,9 +19,9 @@ LICENCE = (  # of all three CIFAR sources
 
 
 def read(root: str = "data/cifar100") -> Source:
-    """Read the binary edition: per image a coarse label, a fine label and 3x32x32 bytes.
+    """Read the binary edition: a coarse label, a fine label and 3x32x32 bytes per image.
 
-    Fine labels are used.
+    The fine labels are used.
     """
     from cdl.data.sources.archives import read_binary_cifar
 
