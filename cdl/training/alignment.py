@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
-from cdl.models.build import TaskContext
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
 from cdl.spec import Alignment, LearnerSpec
+from cdl.training.context import TaskContext
 from cdl.training.features import TestQuery, read_features
 from cdl.training.schedules import lagged_warm_cosine
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from cdl.data.views import Views
-from cdl.models.build import Query, TaskContext
 from cdl.models.learner import Learner
-from cdl.models.teacher import TeacherSource
 from cdl.spec import LearnerSpec
+from cdl.training.context import Query, TaskContext
 from cdl.training.targets import over_test_images
+from cdl.training.teacher import TeacherSource
 
 TestQuery = Callable[[Tensor, Tensor], Tensor]  # of test views `[B, 3, H, W]` and their positions
 

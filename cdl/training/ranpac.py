@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.distillers.kd import KD, standardised
 from cdl.methods.heads import PrototypeHead
-from cdl.models.build import TaskContext, no_query
 from cdl.models.learner import Learner
-from cdl.models.teacher import TeacherSource
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 from cdl.spec import LearnerSpec
+from cdl.training.context import TaskContext, no_query
 from cdl.training.features import read_features, teachers_answers
+from cdl.training.teacher import TeacherSource
 
 _ORDER = 401  # purpose of the counter-based draws
 RIDGES = tuple(10.0**e for e in range(-8, 9))

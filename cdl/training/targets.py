@@ -17,15 +17,7 @@ from cdl.data.batches import Batch, Batches
 from cdl.data.packed import JoinedPixels, Packed, Pixels, joined
 from cdl.data.stream import Stream
 from cdl.data.views import Views
-from cdl.models.build import (
-    TaskContext,
-    compute_of,
-    folders_of,
-    load_backbones,
-    place_backbones,
-    versions,
-)
-from cdl.models.teacher import open_teacher
+from cdl.models.build import compute_of, load_backbones, place_backbones, versions
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
@@ -39,6 +31,8 @@ from cdl.spec import (
     TaskSpec,
 )
 from cdl.training.checkpointing import State
+from cdl.training.context import TaskContext, folders_of
+from cdl.training.teacher import open_teacher
 
 log = logging.getLogger(__name__)
 TEST_BATCH = {"cpu": 50, "cuda": 200}  # images at a time: more leave a CPU's caches

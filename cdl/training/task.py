@@ -14,17 +14,9 @@ from torch import Tensor
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import learnt_from
 from cdl.methods.heads import PrototypeHead
-from cdl.models.build import (
-    Query,
-    TaskContext,
-    build_learner,
-    folders_of,
-    no_query,
-    versions,
-)
+from cdl.models.build import build_learner, versions
 from cdl.models.learner import MEMORY, Learner
 from cdl.models.operations import of_learner, of_query
-from cdl.models.teacher import TeacherSource
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
@@ -35,9 +27,11 @@ from cdl.training.alignment import (
     restore_trained,
 )
 from cdl.training.checkpointing import State
+from cdl.training.context import Query, TaskContext, folders_of, no_query
 from cdl.training.features import TestQuery, teachers_answers
 from cdl.training.loop import per_epoch, train_task
 from cdl.training.ranpac import solve_operations, solve_task
+from cdl.training.teacher import TeacherSource
 
 log = logging.getLogger(__name__)
 

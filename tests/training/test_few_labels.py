@@ -11,9 +11,9 @@ from cdl.data.stream import Stream
 from cdl.distillers.base import TeacherOutput
 from cdl.distillers.dkd import dkd_terms
 from cdl.distillers.kd import kd_loss
-from cdl.models import build as factory
 from cdl.runtime import artifacts
 from cdl.study.inputs import needs
+from cdl.training import context as task_context
 
 LABELLED = 2
 
@@ -99,7 +99,7 @@ def learnt(here, distiller):
 def test_wrong_labels_of_unlabelled_images_change_nothing(lab, case, monkeypatch):
     """Which images are the task's, and which labels are known, is as before; all labels are not."""
     states, known, members, planting = [], {}, {}, False
-    asked, found, opened = factory.known_labels, Stream.indices, Packed.__init__
+    asked, found, opened = task_context.known_labels, Stream.indices, Packed.__init__
 
     def choose(labels, given, seed):
         return known.setdefault((len(labels), given is None), asked(labels, given, seed))
@@ -112,7 +112,7 @@ def test_wrong_labels_of_unlabelled_images_change_nothing(lab, case, monkeypatch
         if planting:
             self.labels = (self.labels + 1) % 10
 
-    monkeypatch.setattr(factory, "known_labels", choose)
+    monkeypatch.setattr(task_context, "known_labels", choose)
     monkeypatch.setattr(Stream, "indices", indices)
     monkeypatch.setattr(Packed, "__init__", plant)
     changes, distiller, method = CASES[case]

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cdl.distillers import DISTILLERS
-from cdl.models.build import TaskContext
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.jobs import Execution
 from cdl.study.inputs import needs
 from cdl.training.checkpointing import State
+from cdl.training.context import TaskContext
 
 ALL = {"grid": {"distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
 APT = {"grid": {"methods": ["apt"], "distillers": ["none", "kd"]}}
