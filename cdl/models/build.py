@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def compute_of(spec: AnySpec, execution: Execution) -> Compute:
-    """Wait for the device, select it, and apply the precision of the learner's own backbone."""
+    """Wait for the device, select it, and apply the own backbone's precision."""
     execution.lease()
     precision = precision_of(spec, spec.backbone)
     return Compute.select(execution.device, precision, execution.capture).apply()
@@ -63,7 +63,7 @@ def build_learner(
     widths: Mapping[str, int],
     teacher: BackboneShape | None,
 ) -> Learner:
-    """Build a learner as it is before its first task; everything that grows with tasks is empty.
+    """Build a learner as it is before its first task, without classes and pools.
 
     Args:
         spec: specification of the learner.

@@ -1,4 +1,4 @@
-"""The context of a job that works on one task: data, stream, frozen backbones, caches, device."""
+"""The context of a job on one task: data, stream, backbones, caches, device."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def no_query(batch: Batch) -> None:
 
 
 def folders_of(inputs: Any) -> dict[str, Any]:
-    """Return the folders of packed data in a rule's input: `data`, and `unlabelled` or None."""
+    """Return the packed folders of a rule's input: `data`, and `unlabelled` or None."""
     unlabelled = inputs.get("unlabelled")
     files = {"data": inputs.data[0], "unlabelled": unlabelled[0] if unlabelled else None}
     return {name: file and str(Path(file).parent) for name, file in files.items()}
@@ -43,7 +43,7 @@ def folders_of(inputs: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TaskContext(Generic[Spec]):
-    """Inputs of the job of one task. They are all read before the job waits for a device.
+    """Inputs of the job of one task, all read before the job waits for a device.
 
     spec: specification after the task, of a learner or of a cache over its views.
     task: counted from 0.
@@ -116,7 +116,7 @@ class TaskContext(Generic[Spec]):
 
     @cached_property
     def labels(self) -> Tensor:
-        """Labels that the learner may use, `[n]`: positions in the class order, or `UNLABELLED`."""
+        """Labels for the learner `[n]`: positions in the class order, or `UNLABELLED`."""
         own, unlabelled = self.indices(self.task)
         labels = self.stream.labels(self.train)[own]
         known = known_labels(labels, self.spec.labels, self.spec.seed)
@@ -153,7 +153,7 @@ class TaskContext(Generic[Spec]):
     def checkpoint(
         self, path: str, spec: LearnerSpec, task: int
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Read a learner's artifact; raise `CdlError` if its data or backbones are others."""
+        """Read a learner's artifact; raise `CdlError` if its data or backbones differ."""
         state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
         self._check_provenance(path, metadata, task)
         return state, metadata
@@ -181,7 +181,7 @@ class TaskContext(Generic[Spec]):
         return 0, no_query
 
     def _check_provenance(self, path: str, metadata: Mapping[str, Any], task: int) -> None:
-        """Raise `CdlError` unless an artifact was made from the context's data and backbones."""
+        """Raise `CdlError` if an artifact was made from other data or backbones."""
         found = metadata["inputs"]
         shared = {
             name: fingerprint

@@ -1,4 +1,4 @@
-"""The teacher of a student's job: its outputs for a batch, computed or read from a cache."""
+"""The teacher of a student's job: its outputs, computed or read from a cache."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
