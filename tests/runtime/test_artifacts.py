@@ -73,7 +73,7 @@ def test_a_record_verifies_its_files_and_no_others(tmp_path):
 
 @pytest.mark.parametrize("key", ["../../precious", "/etc/x", "", "A" * 32, "a" * 31, None, ["a"]])
 def test_an_invalid_name_of_a_state_is_refused(tmp_path, key):
-    with pytest.raises(CdlError, match="names no saved state"):
+    with pytest.raises(CdlError, match="state: invalid key"):
         path_of(str(tmp_path), key)
 
 
@@ -86,4 +86,4 @@ def test_a_changed_state_is_not_used(tmp_path, caplog):
         for change in ((b"[0, 1]", b"[0, 3]"), (b"[0, 1]", b"[0, x]"), (b"state", b"stare")):
             path.write_bytes(raw.replace(*change))
             assert state.load() is None
-    assert "starts afresh" in caplog.text
+    assert "starting from the beginning" in caplog.text

@@ -1,4 +1,4 @@
-"""Caches of what frozen models say: equal to computing it on the spot, checked, and bounded."""
+"""Caches of frozen models' outputs: equal to online outputs, validated, limited in size."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cdl.distillers import DISTILLERS
-from cdl.models.build import TaskContext
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.jobs import Execution
 from cdl.study.inputs import needs
 from cdl.training.checkpointing import State
+from cdl.training.context import TaskContext
 
 ALL = {"grid": {"distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
 APT = {"grid": {"methods": ["apt"], "distillers": ["none", "kd"]}}
@@ -31,7 +31,7 @@ def losses(lab, run, task):
 
 
 def learnt(lab, changes, kd, **compute):
-    """The states after all tasks, the loss curves and the results of a student."""
+    """Return the last state, the loss curves and the accuracy matrix of a student."""
     here = lab({**changes, "name": "_".join(map(str, compute.values())), "compute": compute})
     run = here.student(kd)
     here.learn_all(run)
@@ -76,7 +76,7 @@ def test_fresh_views_are_the_students_alone_and_the_same_for_all_of_them(lab):
         context = TaskContext.open(here.spec(run), 0, **paths)
         first[run.role] = next(context.batches()(0))
     a, b = first["teacher"].positions.tolist(), first["student"].positions.tolist()
-    assert a != b  # another order, and another view of an image that both see
+    assert a != b  # another order, and another view of an image in both
     shared = next(p for p in a if p in b)
     views = (first["teacher"].images[a.index(shared)], first["student"].images[b.index(shared)])
     assert not torch.equal(*views)
@@ -175,7 +175,7 @@ def test_devices_that_do_not_exist_are_refused(monkeypatch):
 
 @pytest.fixture
 def bf16_units():
-    """Skips where the CPU refuses bf16."""
+    """Skip if the CPU does not support bf16."""
     try:
         Compute.select("cpu", "bf16")
     except CdlError as error:
@@ -226,7 +226,7 @@ def test_a_gpu_named_by_its_index_is_the_current_one(monkeypatch):
     first, second = Compute.select("cuda"), Compute.select("cuda:1", "bf16", capture=True)
     assert first.device == torch.device("cuda")
     assert second.dtype == torch.bfloat16
-    assert current == []  # choosing changes nothing
+    assert current == []  # selecting a device does not change it
     for compute in (first, second):
         compute.apply()
     assert current == [0, 1]

@@ -1,4 +1,4 @@
-"""Tasks and evaluations from artifacts to artifacts, in process, on a few embedded digits."""
+"""Learning and evaluation of tasks, in process, on a few images of digits."""
 
 from pathlib import Path
 
@@ -73,12 +73,12 @@ def test_a_student_starts_like_the_undistilled_one_but_not_like_its_teacher(lab)
     here.learn_all(taught)
     here.learn_all(none)
     a, b = (artifacts.load(here.checkpoint(run, 1))[0] for run in (none, taught))
-    assert all(torch.equal(a[k], b[k]) for k in a)  # alpha 0: bit by bit
+    assert all(torch.equal(a[k], b[k]) for k in a)  # with alpha 0, bit for bit
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(lab):
     here = lab({"training": {"epochs": 3}})
-    here.grid.config["training"]["lr"] = 1e30  # more than a configuration may say
+    here.grid.config["training"]["lr"] = 1e30  # above the maximum of the schema
     run = here.run(role="student", teacher=None)
     with pytest.raises(CdlError, match=r"not finite in task 0, epoch \d, batch \d+: ce"):
         here.learn(run, 0)

@@ -119,7 +119,7 @@ def test_sigterm_saves_the_job_and_it_goes_on(copied):
         assert started.returncode != 0
         assert "exit status 75" in output
         assert "stopped by SIGTERM; the state is saved" in log.read_text()
-        assert ("going on at epoch" in log.read_text()) == goes_on
+        assert ("resuming at epoch" in log.read_text()) == goes_on
         assert len(list((copied / "results/state").glob("*.safetensors"))) == 1 + 1  # the teacher's
 
 

@@ -179,6 +179,6 @@ def test_a_damaged_state_is_not_used(lab, damage, caplog):
         state.write_bytes(states(undisturbed)[0].read_bytes().replace(b"provenance", b"mode_of"))
     with caplog.at_level(logging.WARNING):
         train(here)
-    assert "starts afresh" in caplog.text
+    assert "starting from the beginning" in caplog.text
     a, b = (artifacts.load(h.checkpoint(h.run(role="teacher"), 0)) for h in (undisturbed, here))
     assert a[1]["sha256"] == b[1]["sha256"]

@@ -3,8 +3,8 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.models.build import folders_of
     from cdl.spec import queries_from_json
+    from cdl.training.context import folders_of
     from cdl.training.targets import write_queries
 
     given, task = snakemake.input, int(snakemake.wildcards.task)
