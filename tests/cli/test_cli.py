@@ -230,7 +230,7 @@ def forget_images(root):
             ["task 1"],
             "cannot be read",
         ),
-        (swap_teacher, ["task 1"], "its teacher is"),
+        (swap_teacher, ["task 1"], "with teacher = "),
         (
             lambda root: flip(next(root.glob("data/*/test.pixels"))),
             ["data"],

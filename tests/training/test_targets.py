@@ -132,7 +132,7 @@ def test_targets_that_do_not_belong_are_refused(lab):
     metadata = artifacts.read_json(paths[0].with_suffix(".json"))
     metadata["inputs"]["backbones"]["vit_nano"] = "changed"
     artifacts.write_json(paths[0].with_suffix(".json"), metadata)
-    with pytest.raises(CdlError, match=r"targets.*vit_nano is \"changed\""):
+    with pytest.raises(CdlError, match=r"targets.*vit_nano = \"changed\""):
         here.learn(one, 0)
     assert not Path(here.checkpoint(one, 0)).exists()
 
