@@ -1,4 +1,4 @@
-"""Select the images of `cdl/assets/cifar20.parquet`, which ships with the package, from CIFAR-100.
+"""Select the images of `cdl/assets/cifar20.parquet` from CIFAR-100.
 
     python tools/make_cifar20.py FOLDER [OUT]
 
@@ -42,7 +42,7 @@ def draw_key(pixels: np.ndarray) -> bytes:
 
 
 def cut(source: Source) -> list[tuple[str, str, np.ndarray]]:
-    """Return split, class name and pixels `[32, 32, 3]` of the chosen images, in their order."""
+    """Return split, class name and pixels `[32, 32, 3]` of the selected images."""
     chosen = sorted(source.classes)[::EVERY]
     found: dict[tuple[str, str], dict[bytes, np.ndarray]] = defaultdict(dict)
     for item in source.items:

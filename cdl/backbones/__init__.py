@@ -1,4 +1,4 @@
-"""Frozen vision transformers: fetching, building, and the forward pass with injected prompts.
+"""Frozen vision transformers: fetching, building, forward pass with prompts.
 
 This file imports nothing, so that planning can import single modules without torch.
 """

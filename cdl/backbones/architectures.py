@@ -1,4 +1,4 @@
-"""Table of timm's architectures for planning, which imports neither timm nor torch.
+"""Table of timm's architectures for planning; imports neither timm nor torch.
 
 `python -m tools.tabulate_backbones` writes the table; a test compares it with the installed timm.
 """

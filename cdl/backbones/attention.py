@@ -1,4 +1,4 @@
-"""Injection of prompts and distillers' prefixes into attention, for every family of timm.
+"""Inject prompts and distillers' prefixes into attention, in every timm family.
 
 Prefix tuning extends keys and values but not queries, `softmax(q [P_K; k]^T) [P_V; v]`, so the
 number of tokens does not change. Prefixes are added where timm calls
@@ -44,7 +44,7 @@ class Injection:
 
 
 class AttentionInjector:
-    """Replacement of `scaled_dot_product_attention` in one block, which adds the injection."""
+    """Attention function of one block, which adds the injection."""
 
     def __init__(self) -> None:
         self._pairs: tuple[KeyValue | None, ...] = (None, None, None)
@@ -112,14 +112,14 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attentions(block: nn.Module) -> list[nn.Module]:
-    """Return the modules of a block, or the block itself, whose code attends to all tokens."""
+    """Return the modules of a block, or the block itself, that attend to all tokens."""
     return [
         module for module in block.modules() if _ATTENTION in type(module).forward.__code__.co_names
     ]
 
 
 def injector_of(block: nn.Module) -> AttentionInjector:
-    """Return a block's injector; the first call installs it in each attention of the block.
+    """Return a block's injector; the first call installs it in all its attentions.
 
     Their `forward` keeps timm's code object; its global `F` has one function replaced.
     """

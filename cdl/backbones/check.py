@@ -1,4 +1,4 @@
-"""Compare a backbone with timm's own forward pass, and import weights of other programs."""
+"""Compare a backbone with timm's forward pass; import weights of other programs."""
 
 import copy
 import logging

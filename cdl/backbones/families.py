@@ -1,4 +1,4 @@
-"""Decide which models of timm can be prompted, by inspecting the module that timm builds.
+"""Decide which models of timm can be prompted, from the modules that timm builds.
 
 A model is accepted if it is a sequence of blocks over the same tokens and every block attends to
 all of them by `scaled_dot_product_attention`, where prefixes are injected. Names are not used.
@@ -48,7 +48,7 @@ def create(model: str, arguments: Mapping[str, Any] | None = None, device: str =
 
 
 def refusal(model: Any) -> str | None:
-    """Return why a model cannot be prompted, or None; the model may be on the meta device."""
+    """Return why a model, also on the meta device, cannot be prompted; else None."""
     name = type(model).__name__
     if getattr(type(model), "forward_features", None) not in _SEQUENCES:
         return f"{name} is not a sequence of blocks over the same tokens"
@@ -63,7 +63,7 @@ def refusal(model: Any) -> str | None:
 
 
 def shape_of(model: Any) -> BackboneShape:
-    """Return the shape of a model that can be prompted; raise `CdlError` for oblong patches."""
+    """Return the shape of a model; raise `CdlError` if patches are not square."""
     height, width = _height_and_width(model.patch_embed.feat_ratio(as_scalar=False))
     if height != width:
         raise CdlError(f"its patches are {height} x {width} pixels; expected square patches")
@@ -101,7 +101,7 @@ def pooling(model: Any) -> str:
 
 
 def parts(model: Any) -> str:
-    """Return the parts of a model that a plain ViT lacks, comma-separated; `plain` if none."""
+    """Return the parts that a plain ViT lacks, comma-separated; `plain` if none."""
     block = model.blocks[0]
     attention, mlp = attentions(block)[0], getattr(block, "mlp", None)
     kinds = [type(block), type(attention), type(model.norm), type(model.fc_norm), type(mlp)]

@@ -1,4 +1,4 @@
-"""Fetch frozen vision transformers: embedded, from a safetensors file, or by timm tag.
+"""Fetch frozen vision transformers: embedded, from a file, or by timm tag.
 
 `fetch` writes every backbone as the same kind of artifact (tensors, timm's name and keyword
 arguments, preprocessing, fingerprint), which `Backbone.load` reads. It is the only function here
@@ -84,7 +84,7 @@ def _from_file(path: Path, timm_model: str | None) -> tuple[dict[str, Tensor], d
 
 
 def _parse_normalization(what: str, header: Mapping[str, str]) -> dict[str, list[float]]:
-    """Return mean and std of a header that has them: three numbers, with or without brackets."""
+    """Return mean and std if a header has them, with or without brackets."""
     found = {}
     for key in ("mean", "std"):
         if key in header:
@@ -118,7 +118,7 @@ def _from_timm(
 
 
 def build(model: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """Return a model on the meta device, without weights; raise `CdlError` if it is refused."""
+    """Return a model on the meta device; raise `CdlError` if it is refused."""
     vit = families.create(model, arguments, device="meta")
     try:
         families.validate(vit)

@@ -1,4 +1,4 @@
-"""A frozen vision transformer with its input normalisation, read from an artifact of `fetch`."""
+"""Frozen vision transformer with its normalisation, from an artifact of `fetch`."""
 
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         resume_from: BlockInputs | None = None,
         keep_inputs: bool = False,
     ) -> Encoded:
-        """Normalise and encode images `[B, 3, H, W]` in 0..1, see `cdl.backbones.vit.encode`.
+        """Normalise images `[B, 3, H, W]` in 0..1 and encode them, see `vit.encode`.
 
         Views of another size are resized first, so that all backbones see the same crop. The ViT
         computes in the dtype of its weights; tokens are returned in the dtype of the images.

@@ -1,4 +1,4 @@
-"""Forward pass of timm's vision transformers with prompts injected into their attention."""
+"""Forward pass of timm's vision transformers with prompts in their attention."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["BlockInputs", "Encoded", "Injection", "KeyValue", "encode"]
 
 @dataclass(frozen=True)
 class BlockInputs:
-    """Inputs of all blocks in a pass without prompts, from which a second pass can resume.
+    """Inputs of all blocks in a pass without prompts; another pass can resume here.
 
     inputs: tokens `[B, N, D]` before each block, and after the last one.
     positions: rotary embeddings of the tokens; None in a model without them.
@@ -53,7 +53,7 @@ def encode(
     resume_from: BlockInputs | None = None,
     keep_inputs: bool = False,
 ) -> Encoded:
-    """Run normalised images `[B, 3, H, W]` through timm's own blocks, one after the other.
+    """Run normalised images `[B, 3, H, W]` through timm's blocks, one by one.
 
     Args:
         vit: a timm model that `cdl.backbones.families` accepts.
@@ -106,7 +106,7 @@ def encode(
 
 
 def _embed(vit: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the tokens before the first block, and their rotary embeddings if there are any."""
+    """Return the tokens before the first block, and their rotary embeddings or None."""
     x = vit._pos_embed(vit.patch_embed(images))
     x, positions = x if isinstance(x, tuple) else (x, None)
     return vit.norm_pre(x), positions

@@ -1,4 +1,4 @@
-"""Read files of weights without running code in them, and convert them to timm's names."""
+"""Read files of weights without running their code; convert to timm's names."""
 
 import logging
 import sys
@@ -81,7 +81,7 @@ def without_prefix(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, T
 def convert(
     state: Mapping[str, Tensor], name: str, model: nn.Module, what: str, drop_unknown: bool = False
 ) -> dict[str, Tensor]:
-    """Return exactly the tensors of a model, converted by timm where it has a conversion.
+    """Return exactly the tensors of a model, with timm's conversion if it has one.
 
     Args:
         state: tensors as published.

@@ -1,4 +1,4 @@
-"""Packed pixels, class order and tasks, seeded views and batches, independent of any model.
+"""Packed pixels, class order, tasks, seeded views and batches; no models.
 
 This file imports nothing, so that preparing a dataset does not import torch; it contains the
 constants that planning reads.
@@ -9,10 +9,10 @@ MANIFEST = "manifest.json"  # of a packed folder
 
 
 def pixels_name(split: str) -> str:
-    """Return the name of the file with a split's images in a packed folder."""
+    """Return the file name of a split's images in a packed folder."""
     return f"{split}.pixels"
 
 
 def index_name(split: str) -> str:
-    """Return the name of the file with a split's labels, sizes and hashes in a packed folder."""
+    """Return the file name of a split's labels, sizes and hashes in a packed folder."""
     return f"{split}.parquet"

@@ -113,7 +113,7 @@ class Batches:
         return self._batches(epoch, self._order(epoch).split(self.batch_size), 0)
 
     def _batches(self, epoch: int, steps: Iterable[Tensor], labelled: int) -> Iterator[Batch]:
-        """Yield a batch for the positions of each step; its first `labelled` images have labels."""
+        """Yield a batch per step, with the labels of its first `labelled` images."""
         for positions in map(self.pixels.grouped, steps):
             parts = self.pixels.parts(positions)
             views = joined([self.views.train(*part, self.seed, epoch) for part in parts])

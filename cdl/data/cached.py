@@ -11,7 +11,7 @@ from cdl.runtime import artifacts
 
 
 class CachedOutputs:
-    """Values `[E, n, W]` by epoch and position in the task, on the device of the first batch.
+    """Values `[E, n, W]` by epoch and position, on the device of the first batch.
 
     Attributes:
         width: `W`.
@@ -20,7 +20,7 @@ class CachedOutputs:
     """
 
     def __init__(self, path: str, **expected: Any) -> None:
-        """Read a cache; raise `CdlError` if it is damaged or its metadata is not as expected."""
+        """Read a cache; raise `CdlError` if it is damaged or has other metadata."""
         tensors, self.metadata = artifacts.load(path, **expected)
         self.values = tensors["values"]
         self.width: int = self.values.shape[-1]
@@ -41,7 +41,7 @@ class HeldOutQueries:
     """Queries of test images, by index in the split."""
 
     def __init__(self, path: str, **expected: Any) -> None:
-        """Read a cache; raise `CdlError` if it is damaged or its metadata is not as expected."""
+        """Read a cache; raise `CdlError` if it is damaged or has other metadata."""
         tensors, metadata = artifacts.load(path, **expected)
         self.indices, self.values = tensors["indices"], tensors["values"]
         self.inputs: Mapping[str, Any] = metadata["inputs"]

@@ -1,4 +1,4 @@
-"""Draw the labelled images of a task: class-balanced, nested, the same for all learners."""
+"""Draw a task's labelled images: class-balanced, nested, equal for all learners."""
 
 import torch
 from torch import Tensor

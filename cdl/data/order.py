@@ -1,4 +1,4 @@
-"""Class order and division into tasks, for planning and learning. Imports no torch."""
+"""Class order and division into tasks. Imports no torch, so planning can use it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -53,7 +53,7 @@ class Pixels:
         return positions
 
     def on(self, device: torch.device | str) -> "Pixels":
-        """Return these images for a device: mapped from the file for the CPU, else a copy there."""
+        """Return these images for a device: memory-mapped on the CPU, a copy on a GPU."""
         return self if torch.device(device).type == "cpu" else self.resident(device)
 
     def resident(self, device: torch.device | str) -> "Pixels":
@@ -93,7 +93,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class JoinedPixels:
-    """Images of one split, followed by unlabelled images of another one, also of other sizes."""
+    """Images of one split, then unlabelled ones of another, also of other sizes."""
 
     own: Pixels
     unlabelled: Pixels

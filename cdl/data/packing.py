@@ -184,7 +184,7 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
 
 
 def domain_of(name: str) -> str:
-    """Return the domain of an image in `DOMAIN/CLASS/`, or an empty string if it has none."""
+    """Return the domain of an image in `DOMAIN/CLASS/`; empty if it has none."""
     folders = name.split("/")[:-1]
     return folders[-2] if len(folders) > 1 else ""
 
@@ -203,7 +203,7 @@ def _manifest_entry(
 
 
 def _index_digest(index: pd.DataFrame, numbers: Sequence[str] = _NUMBERS) -> str:
-    """Return the sha256 over the rows of an index, independent of their storage format."""
+    """Return the sha256 over the rows of an index, for any storage format."""
     digest = hashlib.sha256(index[list(numbers)].to_numpy("<i8").tobytes())
     digest.update("\n".join(index["name"]).encode())
     digest.update(b"".join(index["sha256"]))
@@ -246,7 +246,7 @@ def _decode(
 
 
 def _count_copies(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Count and log images with pixel-identical copies; return entries of the manifest.
+    """Count images with pixel-identical copies, for the manifest and the log.
 
     Raises:
         CdlError: a file is in both splits.

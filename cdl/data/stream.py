@@ -1,4 +1,4 @@
-"""The sequence of tasks: class order, classes per task, and the images of each task."""
+"""The sequence of tasks: class order, classes per task, images of each task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,13 +81,13 @@ class Stream:
         return len(self.order[self.classes(task)])
 
     def labels(self, data: Packed) -> Tensor:
-        """Return the position of every image's class in the order, `[N]` int64; -1: in no task."""
+        """Return the positions of all images' classes, `[N]` int64; -1: in no task."""
         position = torch.full((len(data.classes),), -1)
         position[list(self.order)] = torch.arange(len(self.order))
         return position[data.labels]
 
     def indices(self, data: Packed, task: int, images_per_class: int | None = None) -> Tensor:
-        """Return the indices of a task's images in `data`, class by class, ascending in each.
+        """Return the indices of a task's images, class by class, ascending in each.
 
         Args:
             data: a split.

@@ -1,4 +1,4 @@
-"""Views of packed images: seeded random resized crops and flips, and the fixed test view.
+"""Views of packed images: seeded random crops and flips, and fixed test views.
 
 A crop, its flip and its resize are a pair of small matrices per image, `out = Wy x Wx^T`, because
 the image is sampled on a separable grid. `Wy` and `Wx` contain the weights of bilinear
@@ -118,7 +118,7 @@ class Views:
 
 
 def _sample(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Resize boxes `[B, 4]` of images to `[B, 3, size, size]`, reading only inside bounds."""
+    """Resize boxes `[B, 4]` of images to `[B, 3, size, size]`; read inside bounds."""
     large = max(size, *images.shape[-2:]) > _PRODUCTS
     sample = _one_by_one if large and images.device.type == "cpu" else _products
     return sample(images, boxes, bounds, flip, size)
@@ -135,7 +135,7 @@ def _products(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size:
 
 
 def _one_by_one(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Resize the bounds of each image, then crop the box; equals `_products` up to 1e-4."""
+    """Resize each image's bounds, then crop; equals `_products` up to 1e-4."""
     scale = size / boxes[:, 2:]
     resized = torch.round(bounds[:, 2:] * scale).int().tolist()
     corners = torch.round((boxes[:, :2] - bounds[:, :2]) * scale).int().tolist()
@@ -157,7 +157,7 @@ def _one_by_one(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, siz
 def _weights(
     start: Tensor, extent: Tensor, first: Tensor, count: Tensor, size: int, length: int
 ) -> Tensor:
-    """Return `[B, size, length]` weights that resize `[start, start + extent)` to `size`."""
+    """Return weights `[B, size, length]` that resize `extent` pixels from `start`."""
     scale = (extent / size)[:, None, None]
     out = torch.arange(size, device=start.device, dtype=torch.float64)[None, :, None]
     pixel = torch.arange(length, device=start.device, dtype=torch.float64)[None, None, :]

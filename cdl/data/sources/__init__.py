@@ -78,7 +78,7 @@ def licence_of(source: str) -> str | None:
 
 
 def n_images(source: str, options: Mapping[str, Any]) -> Mapping[str, int] | None:
-    """Return the number of images of each split, or None if only the files determine it."""
+    """Return the number of images of each split, or None if it is not fixed."""
     fixed = SOURCES[source].n_images
     return fixed(options) if callable(fixed) else fixed
 

@@ -26,7 +26,7 @@ _BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error)
 
 
 def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
-    """Fetch a source's files into its `root` and write their checksums to `record` (JSON).
+    """Fetch a source's files into `root`; write their checksums to `record` (JSON).
 
     Args:
         record: file to write when all files are present and verified.
@@ -48,7 +48,7 @@ def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
 
 
 def check(name: str, root: str, **options: Any) -> None:
-    """Raise `CdlError` if a file in `root` differs from the published one; see `fetch`."""
+    """Raise `CdlError` if a file in `root` differs from the published one."""
     facts = SOURCES[name]
     if facts.check is not None:
         return facts.check(root, **options)
@@ -59,7 +59,7 @@ def check(name: str, root: str, **options: Any) -> None:
 def read_binary_cifar(
     path: Path, files: Mapping[str, Sequence[str]], names: str, labels: int
 ) -> Source:
-    """Read a binary edition of CIFAR: for each image one-byte labels, then the planes of pixels.
+    """Read a binary edition of CIFAR: per image one-byte labels, then pixel planes.
 
     Args:
         path: path of the archive.

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 10 classes."""
+"""CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 images, 32x32 pixels, 10 classes."""
 
 from pathlib import Path
 

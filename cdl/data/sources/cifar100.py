@@ -1,4 +1,4 @@
-"""CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 100 classes."""
+"""CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 images, 32x32, 100 classes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ LICENCE = (  # of all three CIFAR sources
 
 
 def read(root: str = "data/cifar100") -> Source:
-    """Read the binary edition: a coarse label, a fine label and 3x32x32 bytes per image.
+    """Read the binary edition: coarse label, fine label and 3x32x32 bytes per image.
 
     The fine labels are used.
     """

@@ -1,4 +1,4 @@
-"""Twenty classes of CIFAR-100, every fifth in alphabetical order, shipped with the package."""
+"""Twenty classes of CIFAR-100 (every fifth alphabetically), part of the package."""
 
 from functools import partial
 from importlib.resources import files

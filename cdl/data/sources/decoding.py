@@ -30,7 +30,7 @@ _WHITE = (255, 255, 255, 255)
 
 
 class UnreadableImage(CdlError):
-    """An image that cannot be used, with the reason; other images of its source may be valid."""
+    """An unusable image, with the reason; others of its source may be valid."""
 
 
 def decode(raw: bytes, name: str) -> np.ndarray:

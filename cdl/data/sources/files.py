@@ -1,4 +1,4 @@
-"""Validate users' files: refuse pipes, devices, dead links and names that are not UTF-8."""
+"""Refuse pipes, devices, dead links and names that are not UTF-8."""
 
 from pathlib import Path
 

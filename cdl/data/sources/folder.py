@@ -152,7 +152,7 @@ def drawn(
     split: Mapping[str, Any],
     sha256_of: Callable[[Path], str] = fingerprint_file,
 ) -> Listing:
-    """Draw the test images of a listing without splits, from the contents of the files.
+    """Draw the test images of a listing without splits, from the files' contents.
 
     An image is a test image if the sha256 of (seed, sha256 of the file), read as a number in
     0..1, is less than `test`. So each class has this share in expectation (a class of n images has
@@ -186,7 +186,7 @@ def drawn(
 
 
 def _in_domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """Yield class and path of each image in `place/DOMAIN/CLASS/`; count skipped files."""
+    """Yield class and path of images in `place/DOMAIN/CLASS/`; count skipped files."""
     for folder in _visible(place, skipped):
         if folder.is_dir():
             yield from _in_classes(folder, skipped)

@@ -45,7 +45,7 @@ def hold_out(source: Source, per_class: int, seed: int = 0, evaluated: bool = Fa
 
 
 def remaining(whole: Summary, per_class: int, seed: int = 0, evaluated: bool = False) -> Summary:
-    """Return the summary of the source that `hold_out` returns, ignoring copies of images."""
+    """Return the summary of the source from `hold_out`, ignoring copies of images."""
     held = per_class * whole.n_classes
     images = {"train": whole.images["train"] - held, "test": whole.images["test"]}
     classes = whole.classes and {

@@ -121,7 +121,7 @@ def check(root: str, id: str, revision: str, train: str, test: str, image: str, 
 
 
 def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names in a file's metadata if they fit the labels, else `classes`."""
+    """Return the class names in a file's metadata if they are valid, else `classes`."""
     import pyarrow.parquet as pq
 
     described = (pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
@@ -184,7 +184,7 @@ class Sums:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Return whether `Path.glob` would find a name; the Hub's `*` also matches across folders."""
+    """Return whether `Path.glob` finds a name; the Hub's `*` also crosses folders."""
     same_depth = len(PurePosixPath(name).parts) == len(PurePosixPath(pattern).parts)
     return same_depth and PurePosixPath(name).match(pattern)
 

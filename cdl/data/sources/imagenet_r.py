@@ -72,7 +72,7 @@ def read(root: str = "data/imagenet-r") -> Source:
 
 
 def _read_split_file(path: Path) -> list[tuple[str, int]]:
-    """Return names and labels of a split file with `data`, a list of paths, and `targets`."""
+    """Return names and labels of a split file with `data` (paths) and `targets`."""
     from cdl.data.sources.archives import AGAIN
 
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One image: split, label, a name for error messages, and a function that reads its pixels."""
+    """One image: split, label, name for error messages, function that reads it."""
 
     split: str
     label: int
@@ -22,7 +22,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """Class names in label order, items of both splits, and number of skipped files by suffix."""
+    """Class names in label order, items of both splits, skipped files by suffix."""
 
     classes: tuple[str, ...]
     items: Iterable[Item]

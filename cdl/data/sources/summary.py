@@ -1,4 +1,4 @@
-"""Summarise a source without decoding images, using the network or importing torch."""
+"""Summarise a source without decoding images. Uses no network and no torch."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

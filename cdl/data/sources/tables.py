@@ -24,7 +24,7 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An image as stored: its bytes, its label, and its original path if there is a column."""
+    """An image as stored: bytes, label, and the original path if there is a column."""
 
     image: Any
     label: int
@@ -78,7 +78,7 @@ def read_labels(part: Path, columns: Columns) -> list[int]:
 
 
 def read_rows(part: Path, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of a file; raise `CdlError` if a value of the path column is no string."""
+    """Yield the rows of a file; raise `CdlError` if an original path is missing."""
     wanted = [name for name in (columns.image, columns.label, columns.file) if name]
     for i, row in enumerate(_read_columns(part, wanted).to_pylist()):
         image = row[columns.image]
