@@ -36,6 +36,23 @@ PROGRESS_OPTIONS |= {"keep_incomplete", "latency_wait"}
 PROGRESS_OPTIONS |= {"max_jobs_per_timespan"}  # its default value is not equal to itself
 
 
+RULES = {  # descriptions of rules whose names do not explain them
+    "all": "final check",
+    "collect": "collect results",
+    "compare": "comparison with papers",
+    "deploy": "export a student",
+    "evaluate_trial": "evaluate a trial",
+    "halve": "select trials",
+    "label_efficiency": "label efficiency figure",
+    "measure": "measure exported students",
+    "page": "results page",
+    "plot": "figures",
+    "show_deployment": "deployment figures",
+    "tabulate": "tables",
+    "tuned": "select the best options",
+}
+
+
 def describe_job(rule: str, wildcards: Mapping[str, str]) -> str:
     """Return what a job does: `train teacher, task 3`, `distil with kd, task 1`."""
     role = wildcards.get("learner", "").split("-")[0]
@@ -47,7 +64,7 @@ def describe_job(rule: str, wildcards: Mapping[str, str]) -> str:
     elif rule == "evaluate":
         action = f"evaluate {learner}"
     else:
-        action = rule.replace("_", " ")
+        action = RULES.get(rule, rule.replace("_", " "))
     return f"{action}, task {int(wildcards['task']) + 1}" if "task" in wildcards else action
 
 

@@ -73,7 +73,7 @@ def learn(
         teacher: run of the teacher that has learnt the same task; required for a distilled run,
             invalid for others.
         unlabelled: folder of unlabelled images at any depth, which the teacher labels.
-        execution: device and precision.
+        execution: device and other settings that change no number.
 
     Raises:
         CdlError: an argument is invalid; raised before training starts and files are written.
@@ -133,7 +133,7 @@ def _train_and_evaluate(
         task: the new task, counted from 0.
         data: folders of packed data, labelled and unlabelled.
         teacher: results of the teacher's run and its checkpoint of the task.
-        execution: device and precision.
+        execution: device and other settings that change no number.
     """
     teacher_results, checkpoint = teacher
     teacher_spec = None

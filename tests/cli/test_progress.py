@@ -3,19 +3,21 @@
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
-from runs import CONFIGS
+from runs import CONFIGS, ROOT
 from snakemake_interface_logger_plugins.common import LogEvent
 from study import write_study_page
 
 from cdl.cli import check_command, progress
 from cdl.cli.progress import (
     PROGRESS_OPTIONS,
+    RULES,
     LogHandler,
     Progress,
     about,
@@ -82,10 +84,18 @@ def test_estimated_durations_are_rounded(seconds, text):
         ("evaluate", {"learner": STUDENT}, "evaluate kd"),
         ("test_queries", {"queried": "vit_nano-1a2b"}, "test queries"),
         ("prepare_dataset", {}, "prepare dataset"),
+        ("page", {}, "results page"),
     ],
 )
 def test_jobs_are_described_in_words(rule, wildcards, text):
     assert describe_job(rule, wildcards) == text
+
+
+def test_the_described_rules_exist():
+    files = [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+    text = "\n".join(file.read_text() for file in files)
+    rules = re.findall(r"^ *(?:rule|checkpoint) (\w+):", text, re.MULTILINE)
+    assert set(RULES) <= set(rules)
 
 
 def record(level=logging.INFO, message="", **fields):

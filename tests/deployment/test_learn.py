@@ -75,7 +75,7 @@ def test_a_distilled_run_learns_more_with_its_teacher(copied, tmp_path):
     with pytest.raises(CdlError, match="is not a run of the teacher vit_micro"):
         learn(copied / KD, folder, "more", teacher=copied / ALONE)
     further = photos(tmp_path / "further", "whatever", n=5)
-    with pytest.raises(CdlError, match="--unlabelled: a teacher is only used with a teacher"):
+    with pytest.raises(CdlError, match="--unlabelled: is only used with a teacher"):
         learn(copied / ALONE, folder, "more", unlabelled=further)
     how = {"teacher": Path(tutor), "execution": CPU}
     learnt = learn(copied / KD, folder, "more", unlabelled=further, **how)
