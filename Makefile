@@ -60,8 +60,8 @@ $(VENV)/ready-docs: $(VENV)/ready
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
-# the schema for editors, after a change of config.schema.yaml
+# writes the schema for editors; run it after a change of config.schema.yaml
 schema: $(VENV)/ready
-	$(BIN)/python -c "from cdl.study.configuration import editors_schemas as e; [p.write_text(t) for p, t in e().items()]"
+	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
 .PHONY: demo test check style docs tutorial gpu-proof schema

@@ -1,5 +1,5 @@
-# Makes `snakemake` find the workflow from the top folder.
+# Entry point for `snakemake` in the top folder.
 include: "workflow/Snakefile"
 
 
-workflow.default_target = "all"  # an included file cannot set it
+workflow.default_target = "all"  # included files cannot set the default target

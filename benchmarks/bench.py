@@ -21,7 +21,7 @@ from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.views import Views
 from cdl.distillers.base import TeacherOutput
-from cdl.models.build import TaskContext, build_learner, build_stream, compute_of
+from cdl.models.build import build_learner, build_stream, compute_of
 from cdl.models.learner import Learner
 from cdl.models.operations import operations
 from cdl.models.teacher import Teacher
@@ -33,6 +33,7 @@ from cdl.study.grid import Grid
 from cdl.study.specifications import specification
 from cdl.training import targets
 from cdl.training.checkpointing import State
+from cdl.training.context import TaskContext
 from cdl.training.loop import train_task
 from cdl.training.targets import over_test_images, over_views
 
@@ -47,8 +48,8 @@ class _Watched:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         return self.meter.watch(self.batches(epoch))
 
-    def every(self, epoch: int) -> Iterator[Batch]:
-        return self.meter.watch(self.batches.every(epoch))
+    def all_images(self, epoch: int) -> Iterator[Batch]:
+        return self.meter.watch(self.batches.all_images(epoch))
 
 
 class Bench:

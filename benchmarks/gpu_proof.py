@@ -179,7 +179,7 @@ def learning(proof: Proof) -> list[Row]:
         exact, quick = (_run(proof, files, changes, mode, Path(folder)) for mode in modes)
     rows = []
     for one, other in zip(exact, quick, strict=True):
-        row = {"learner": one["student"], "role": one["role"], "kd": one["kd"]}
+        row = {"learner": one["backbone"], "role": one["role"], "distiller": one["distiller"]}
         for mode, run in zip(modes, (one, other), strict=True):
             row[f"{_name(mode)}, %"] = run["final_average_accuracy"]
             row[f"{_name(mode)}, s"] = run["training_seconds"]

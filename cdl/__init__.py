@@ -1,4 +1,4 @@
-"""cdl: continual distillation learning of prompts between frozen vision transformers."""
+"""Continual distillation learning of prompts between frozen ViTs."""
 
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -8,29 +8,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# Raise this by one when a code change alters the numbers that a training rule produces. Every
-# training rule carries it as a parameter, so raising it is what makes finished tasks run again.
+# Increase by one when a code change alters the numbers of a training rule. It is a parameter of
+# every training rule, so that finished tasks run again when it changes.
 NUMERICS = 3
 
-# The same for evaluation: raising it evaluates finished runs once more and trains nothing again.
+# The same for evaluation: when it changes, finished runs are evaluated again but not trained again.
 EVALUATION = 2
 
 
 def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> "Student":
-    """Load a student that has finished learning.
+    """Load a trained student.
 
     Args:
-        path: the folder of a finished run (`results/.../seed0`), or one that `cdl export` made,
-            for which torch is not imported.
-        task: of a run: after which task, counted from 0; None: the last.
-        threads: that compute; for one image more than one are slower.
+        path: the folder of a finished run (`results/.../seed0`) or of an exported student (see
+            `cdl export`). An exported student does not import torch.
+        task: for a run, the task after which the student is loaded, counted from 0; None: the last.
+        threads: number of threads; for one image, one thread is fastest.
 
     Returns:
         A student with `classes`, `predict(images)`, `predict_proba(images)` and `preprocess`.
 
     Raises:
-        cdl.runtime.errors.CdlError: nothing usable lies there.
+        cdl.runtime.errors.CdlError: the folder does not contain a finished run or an exported
+            student, or a file is damaged.
     """
-    from cdl.deployment.load import load as found
+    from cdl.deployment.load import load as load_student
 
-    return found(path, task, threads)
+    return load_student(path, task, threads)

@@ -1,4 +1,4 @@
-"""`python -m cdl` is `cdl`."""
+"""Run the command line interface by `python -m cdl`."""
 
 from cdl.cli import main
 

@@ -1,8 +1,8 @@
-"""Where everything lies below `results/`: the only module that knows a path there.
+"""Define all paths below `results/`.
 
-Packed data, backbones and queries are shared by all configurations under a hash of what they are
-made from; the rest lies below `results/NAME/`. A task or a run may be given as a wildcard, such as
-`{task}`: then the path is a rule's pattern.
+All configurations share packed data, backbones and queries, whose names contain a hash of their
+sources and settings. All other files are below `results/NAME/`, where NAME is the configuration. If
+a task or run is given as a wildcard such as `{task}`, the path is a pattern for a rule.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from cdl.data.sources import SPLITS
 
 RESULTS = "results"
 PAGE = "index.html"
-RESERVED = {  # what lies there beside the folders of configurations
+RESERVED = {  # entries of `results/` that are not folders of configurations
     *("data", "backbones", "queries", "state", "tables", "figures", "logs"),
     *(PAGE, "README.md"),
 }
-STATES = f"{RESULTS}/state"  # of unfinished jobs, under fingerprints
+STATES = f"{RESULTS}/state"  # states of unfinished jobs, named by fingerprint
 COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
 DEPLOYED = "deployment/*/*/*/seed*"  # below a configuration's folder
-WEIGHTS = ("fp32", "int8")  # of exported students
+WEIGHTS = ("fp32", "int8")  # number formats of exported students
 FIGURES = ("accuracy", "forgetting", "gain", "cost")
 IMAGES = ("svg", "pdf", "png")
 SUMMARIES = ("csv", "md", "tex")
@@ -32,160 +32,158 @@ _LARGE = (".safetensors", ".pixels", ".parquet")
 
 
 def digest(value: Any) -> str:
-    """Return eight digits of the sha256 of a JSON-able value."""
+    """Return the first eight hexadecimal digits of the sha256 of a JSON-able value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def record_of(tensors: str) -> str:
-    """Return the path of the JSON beside a tensor file."""
+    """Return the path of the JSON record of a tensor file."""
     return tensors.removesuffix(".safetensors") + ".json"
 
 
 def artifact(name: str, tensors: str) -> dict[str, str]:
-    """Return a tensor file under a name and the JSON beside it as `metadata`."""
+    """Return a tensor file under a name, and its JSON record as `metadata`."""
     return {name: tensors, "metadata": record_of(tensors)}
 
 
 def is_large(path: str) -> bool:
-    """Whether a file is told by the record beside it and not by its time."""
+    """Whether changes to a file are detected through its JSON record, not its time."""
     return path.endswith(_LARGE)
 
 
 @dataclass(frozen=True)
 class JobFiles:
-    """Log and benchmark of a job, `STEM.log` and `STEM.tsv`."""
+    """Log, benchmark and record of a job: `STEM.log`, `STEM.tsv` and `STEM.json`."""
 
     stem: str
 
     @property
     def log(self) -> str:
-        """The rule's log."""
+        """Log file."""
         return f"{self.stem}.log"
 
     @property
     def benchmark(self) -> str:
-        """Snakemake's record of its seconds, written when it succeeds."""
+        """Snakemake's benchmark file, written when the job succeeds."""
         return f"{self.stem}.tsv"
 
     @property
     def record(self) -> str:
-        """What vouches for outputs that no other record vouches for."""
+        """Record with the sha256 of outputs that are in no other record."""
         return f"{self.stem}.json"
+
+
+class Below:
+    """Attribute of an object with a folder: the path of a file in this folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, files: Any, _: object = None) -> str:
+        return f"{files.folder}/{self._name}"
 
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Files of one task of a learner."""
+    """Files of one task of a learner.
+
+    Attributes:
+        learner: artifact of the learner after the task.
+        losses: loss curve.
+        targets: logits for all training views, if the learner is a teacher.
+    """
 
     folder: str
-
-    @property
-    def learner(self) -> str:
-        """Its artifact."""
-        return f"{self.folder}/learner.safetensors"
-
-    @property
-    def losses(self) -> str:
-        """Its loss curve."""
-        return f"{self.folder}/losses.csv"
-
-    @property
-    def targets(self) -> str:
-        """Its logits for all views, where it teaches."""
-        return f"{self.folder}/targets.safetensors"
+    learner = Below("learner.safetensors")
+    losses = Below("losses.csv")
+    targets = Below("targets.safetensors")
 
     def job(self, rule: str) -> JobFiles:
-        """Log and benchmark of `train`, `distil` or `teacher_targets`."""
+        """Return log and benchmark of `train`, `distil` or `teacher_targets`."""
         return JobFiles(f"{self.folder}/{'targets' if rule == 'teacher_targets' else rule}")
 
     def outputs(self) -> dict[str, str]:
-        """Return all that learning writes, by the names of a rule."""
+        """Return the outputs of learning by their names in the rule."""
         return {**artifact("learner", self.learner), "losses": self.losses}
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Files of a run."""
+    """Files of a run.
+
+    Attributes:
+        results: accuracy matrix, metrics and specification.
+        predictions: predictions for all test images.
+        first_predictions: predictions for all validation images after the first tasks of a trial.
+    """
 
     folder: str
-
-    @property
-    def results(self) -> str:
-        """Matrix, metrics, specification."""
-        return f"{self.folder}/results.json"
-
-    @property
-    def predictions(self) -> str:
-        """The prediction for every test image."""
-        return f"{self.folder}/predictions.parquet"
+    results = Below("results.json")
+    predictions = Below("predictions.parquet")
+    first_predictions = Below("first.parquet")
 
     @property
     def evaluation(self) -> JobFiles:
-        """Log and benchmark of its evaluation."""
+        """Log and benchmark of the evaluation."""
         return JobFiles(f"{self.folder}/evaluate")
 
     @property
     def first(self) -> JobFiles:
-        """A trial after its first tasks: `record` is what it came to."""
+        """Evaluation of a trial after its first tasks; `record` has the results."""
         return JobFiles(f"{self.folder}/first")
 
-    @property
-    def first_predictions(self) -> str:
-        """The prediction for every validation image then."""
-        return f"{self.folder}/first.parquet"
-
     def outputs(self) -> dict[str, str]:
-        """Return what an evaluation writes, by the names of a rule."""
+        """Return the outputs of the evaluation by their names in the rule."""
         return {"results": self.results, "predictions": self.predictions}
 
     def first_outputs(self) -> dict[str, str]:
-        """Return the same of a trial after its first tasks."""
+        """Return the outputs of the evaluation of a trial after its first tasks."""
         return {"results": self.first.record, "predictions": self.first_predictions}
 
     def task(self, task: int | str) -> TaskFiles:
-        """Files of a task."""
+        """Return the files of a task."""
         return TaskFiles(f"{self.folder}/task{task}")
 
     def siblings(self, task: int | str) -> list[Path]:
-        """Records after a task of this seed's other runs of the same method."""
+        """Return records after a task of runs with equal dataset, method and seed."""
         run = Path(self.folder).resolve()
         pattern = f"*/{run.name}/task{task}/{record_of(Path(self.task(task).learner).name)}"
         return sorted(run.parents[1].glob(pattern))
 
     def described(self, n_tasks: int, rule: str) -> list[tuple[str, str]]:
-        """Return what each file is and where it lies, for people."""
-        named = [
+        """Return description and path of every file, for display."""
+        files = [
             ("matrix, metrics, specification", self.results),
             ("prediction for every test image", self.predictions),
             ("log of the evaluation", self.evaluation.log),
         ]
         for t in range(n_tasks):
             task = self.task(t)
-            named += [
+            files += [
                 (f"checkpoint after task {t + 1}", task.learner),
-                ("what made it", record_of(task.learner)),
+                ("record of the checkpoint", record_of(task.learner)),
                 ("losses", task.losses),
                 ("log", task.job(rule).log),
             ]
-        return named
+        return files
 
 
 @dataclass(frozen=True)
 class DeployedFiles:
-    """Files of a run exported for the table of deployment."""
+    """Files of a run that is exported for the deployment table."""
 
     folder: str
 
     def student(self, weights: str) -> str:
-        """The folder that `cdl predict` reads, with weights as in `WEIGHTS`."""
+        """Return the folder for `cdl predict`, with weights in a format of `WEIGHTS`."""
         return f"{self.folder}/{weights}"
 
     def model(self, weights: str) -> str:
-        """Its graph."""
+        """Return the path of the ONNX graph."""
         return f"{self.student(weights)}/model.onnx"
 
     def about(self, weights: str) -> list[str]:
-        """Its classes and preprocessing, without which no graph is opened."""
+        """Return the paths of classes and preprocessing, which the graph needs."""
         return [f"{self.student(weights)}/{name}" for name in ("classes.txt", "preprocessing.json")]
 
     @property
@@ -194,7 +192,7 @@ class DeployedFiles:
         return JobFiles(f"{self.folder}/deploy")
 
     def outputs(self) -> dict[str, Any]:
-        """Return all files that a rule promises, by its names."""
+        """Return the outputs of the export by their names in the rule."""
         models = {weights: self.model(weights) for weights in WEIGHTS}
         about = [path for weights in WEIGHTS for path in self.about(weights)]
         return {"record": self.job.record, **models, "about": about}
@@ -202,121 +200,94 @@ class DeployedFiles:
 
 @dataclass(frozen=True)
 class PackedFiles:
-    """Files of a packed dataset."""
+    """Files of a packed dataset.
+
+    Attributes:
+        manifest: record of the packed data.
+        fetched: record that the published files were fetched and verified.
+    """
 
     folder: str
-
-    @property
-    def manifest(self) -> str:
-        """Its record."""
-        return f"{self.folder}/{MANIFEST}"
-
-    @property
-    def fetched(self) -> str:
-        """Says that published files were there and right."""
-        return f"{self.folder}/fetched.json"
+    manifest = Below(MANIFEST)
+    fetched = Below("fetched.json")
 
     def pixels(self, split: str) -> str:
-        """Images of a split."""
+        """Return the path of the images of a split."""
         return f"{self.folder}/{pixels_name(split)}"
 
     def index(self, split: str) -> str:
-        """Labels, sizes and hashes of a split."""
+        """Return the path of the labels, sizes and hashes of a split."""
         return f"{self.folder}/{index_name(split)}"
 
     def split(self, split: str) -> list[str]:
-        """All that reading a split needs, the record first."""
+        """Return all files that are required to read a split, the record first."""
         return [self.manifest, self.pixels(split), self.index(split)]
 
     def outputs(self) -> dict[str, str]:
-        """Return all files, by the names of a rule."""
+        """Return the outputs of packing by their names in the rule."""
         files = {f"{split}_pixels": self.pixels(split) for split in SPLITS}
         files |= {f"{split}_index": self.index(split) for split in SPLITS}
         return {"manifest": self.manifest, **files}
 
     def job(self, rule: str) -> JobFiles:
-        """Log of `fetch_dataset` or `prepare_dataset`."""
+        """Return the log of `fetch_dataset` or `prepare_dataset`."""
         return JobFiles(f"{self.folder}/{rule}")
 
 
 @dataclass(frozen=True)
 class TableFiles:
-    """Tables of all runs, or of the finished ones."""
+    """Tables of all runs, or of the finished runs.
+
+    Attributes:
+        results: one row per run.
+        curves: one row per run and stage.
+        cost: one row per run with seconds and memory.
+        cost_text: means of the costs over seeds, as Markdown.
+        classes: one row per run and class.
+        confusion: one row per run, task and task of the predicted class.
+        intervals: one row per cell with means over seeds and their intervals.
+        contrasts: one row per pair of cells with their paired difference and its interval.
+        protocols: the protocol of each protocol hash.
+        configuration: resolved configuration.
+    """
 
     folder: str
-
-    @property
-    def results(self) -> str:
-        """One row per run."""
-        return f"{self.folder}/results.csv"
-
-    @property
-    def curves(self) -> str:
-        """One row per run and stage."""
-        return f"{self.folder}/curves.csv"
-
-    @property
-    def cost(self) -> str:
-        """One row per run: seconds and memory."""
-        return f"{self.folder}/cost.csv"
-
-    @property
-    def cost_text(self) -> str:
-        """Costs for people, means over seeds."""
-        return f"{self.folder}/cost.md"
-
-    @property
-    def classes(self) -> str:
-        """One row per run and class."""
-        return f"{self.folder}/classes.csv"
-
-    @property
-    def confusion(self) -> str:
-        """One row per run, task and task of the predicted class."""
-        return f"{self.folder}/confusion.csv"
+    results = Below("results.csv")
+    curves = Below("curves.csv")
+    cost = Below("cost.csv")
+    cost_text = Below("cost.md")
+    classes = Below("classes.csv")
+    confusion = Below("confusion.csv")
+    intervals = Below("intervals.csv")
+    contrasts = Below("contrasts.csv")
+    protocols = Below("protocols.json")
+    configuration = Below("configuration.yaml")
 
     def deployment(self, kind: str) -> str:
-        """One row per exported student and kind of weights, as `csv` or `md`."""
+        """Return the deployment table, one row per exported student and weights."""
         return f"{self.folder}/deployment.{kind}"
 
-    @property
-    def intervals(self) -> str:
-        """One row per cell: means over seeds with their intervals."""
-        return f"{self.folder}/intervals.csv"
-
-    @property
-    def contrasts(self) -> str:
-        """One row per pair of cells: their paired difference with its interval."""
-        return f"{self.folder}/contrasts.csv"
-
-    @property
-    def protocols(self) -> str:
-        """What stands behind each protocol hash."""
-        return f"{self.folder}/protocols.json"
-
-    @property
-    def configuration(self) -> str:
-        """The resolved configuration."""
-        return f"{self.folder}/configuration.yaml"
-
     def summary(self, kind: str) -> str:
-        """Means over seeds, in a format of `SUMMARIES`."""
+        """Return the path of the means over seeds, in a format of `SUMMARIES`."""
         return f"{self.folder}/summary.{kind}"
 
     def comparison(self, name: str, kind: str) -> str:
-        """A pair beside published numbers, in a format of `COMPARISON`."""
+        """Return a comparison with published numbers, in a format of `COMPARISON`."""
         return f"{self.folder}/{name}.{COMPARISON[kind]}"
 
     def log(self, job: str) -> str:
-        """Log of a job that writes here."""
+        """Return the log of a job that writes to this folder."""
         return f"{self.folder}/{job}.log"
 
     def record(self, name: str) -> str:
-        """What vouches: `cost`, `page`, `deployment`, `summary` (and intervals), or `protocols`."""
+        """Return the record `cost`, `page`, `deployment`, `summary` or `protocols`.
+
+        The record `summary` includes the intervals.
+        """
         return f"{self.folder}/{name}.json"
 
     def collected(self) -> dict[str, str]:
-        """Return what `collect` writes, by its names."""
+        """Return the outputs of `collect` by their names in the rule."""
         return {
             "results": self.results,
             "curves": self.curves,
@@ -329,17 +300,17 @@ class TableFiles:
         }
 
     def summarised(self) -> dict[str, str]:
-        """Return what `tabulate` writes, by its names."""
+        """Return the outputs of `tabulate` by their names in the rule."""
         summaries = {kind: self.summary(kind) for kind in SUMMARIES}
         tables = {"intervals": self.intervals, "contrasts": self.contrasts}
         return {**summaries, **tables, "record": self.record("summary")}
 
     def compared(self, name: str) -> dict[str, str]:
-        """Return what `compare` writes of a pair, by its names."""
+        """Return the outputs of `compare` for a pair by their names in the rule."""
         return {kind: self.comparison(name, kind) for kind in COMPARISON}
 
     def measured(self) -> dict[str, str]:
-        """Return what `measure` writes, by its names."""
+        """Return the outputs of `measure` by their names in the rule."""
         return {"csv": self.deployment("csv"), "record": self.record("deployment")}
 
 
@@ -351,45 +322,45 @@ class ReportFiles:
 
     @property
     def tables(self) -> TableFiles:
-        """Of all runs."""
+        """Tables of all runs."""
         return TableFiles(f"{self.root}/tables")
 
     @property
     def partial(self) -> TableFiles:
-        """Of what is finished."""
+        """Tables of the finished runs."""
         return TableFiles(f"{self.root}/tables/partial")
 
     @property
     def page(self) -> str:
-        """Every run on one page."""
+        """Path of the page with all runs."""
         return f"{self.root}/{PAGE}"
 
     def figure(self, name: str, dataset: str, image: str) -> str:
-        """A figure of a dataset."""
+        """Return the path of a figure of a dataset."""
         return f"{self.root}/figures/{name}_{dataset}.{image}"
 
     def label_efficiency(self, dataset: str) -> dict[str, str]:
-        """Table, figure and record of a dataset at several levels of labels, by format."""
+        """Return table, figure and record of a dataset's label efficiency by format."""
         name = "label_efficiency"
         paths = {kind: f"{self.tables.folder}/{name}_{dataset}.{kind}" for kind in ("csv", "md")}
         paths |= {image: self.figure(name, dataset, image) for image in IMAGES}
         return {"record": self.figure(name, dataset, "json"), **paths}
 
     def plotting(self, dataset: str) -> JobFiles:
-        """Log of a dataset's figures."""
+        """Return the log of a dataset's figures."""
         return JobFiles(f"{self.root}/figures/plot_{dataset}")
 
     @property
     def deployment(self) -> JobFiles:
-        """Log and record of what is drawn and written of deployment."""
+        """Log and record of the figures and the table of deployment."""
         return JobFiles(f"{self.root}/figures/deployment")
 
     def deployment_figures(self, datasets: Iterable[str]) -> list[str]:
-        """Return the figures of deployment, of each dataset one in each format."""
+        """Return the deployment figures of all datasets in all formats."""
         return [self.figure("deployment", d, image) for d in datasets for image in IMAGES]
 
     def shown_deployment(self, datasets: Iterable[str]) -> dict[str, Any]:
-        """Return what `show_deployment` writes, by its names."""
+        """Return the outputs of `show_deployment` by their names in the rule."""
         return {
             "md": self.tables.deployment("md"),
             "figures": self.deployment_figures(datasets),
@@ -397,16 +368,19 @@ class ReportFiles:
         }
 
     def plotted(self, dataset: str) -> dict[str, str]:
-        """Return what `plot` writes of a dataset, by its names: a figure alone is its SVG."""
-        drawn = {
+        """Return the outputs of `plot` for a dataset by their names in the rule.
+
+        The name of a figure without a format is its SVG file.
+        """
+        figures = {
             name if image == "svg" else f"{name}_{image}": self.figure(name, dataset, image)
             for name in FIGURES
             for image in IMAGES
         }
-        return {**drawn, "record": self.plotting(dataset).record}
+        return {**figures, "record": self.plotting(dataset).record}
 
     def paged(self) -> dict[str, str]:
-        """Return what `page` writes, by its names."""
+        """Return the outputs of `page` by their names in the rule."""
         tables = self.tables
         record = tables.record("page")
         return {"page": self.page, "configuration": tables.configuration, "record": record}
@@ -414,41 +388,32 @@ class ReportFiles:
 
 @dataclass(frozen=True)
 class TuningFiles:
-    """What tuning a configuration came to."""
+    """Results of tuning a configuration.
 
-    root: str
+    Attributes:
+        overlay: best values, as an overlay of the configuration.
+        trials: one row per trial.
+        text: best values and ranges of equal results, as Markdown.
+        log: log of the job that writes these files.
+    """
 
-    @property
-    def overlay(self) -> str:
-        """The best values, an overlay of the configuration."""
-        return f"{self.root}/tuned.yaml"
+    folder: str
+    overlay = Below("tuned.yaml")
+    trials = Below("tuned/trials.csv")
+    text = Below("tuned/tuned.md")
+    log = Below("tuned/tuned.log")
 
     @property
     def kept(self) -> JobFiles:
-        """Which trials went on after their first tasks: `record`."""
-        return JobFiles(f"{self.root}/tuned/kept")
-
-    @property
-    def trials(self) -> str:
-        """One row per trial."""
-        return f"{self.root}/tuned/trials.csv"
-
-    @property
-    def text(self) -> str:
-        """Best values and flat ranges, for people."""
-        return f"{self.root}/tuned/tuned.md"
-
-    @property
-    def log(self) -> str:
-        """Log of the job that writes these."""
-        return f"{self.root}/tuned/tuned.log"
+        """Selection of trials after their first tasks; `record` has the selected ones."""
+        return JobFiles(f"{self.folder}/tuned/kept")
 
     def figure(self, distiller: str) -> str:
-        """The trials of a distiller."""
-        return f"{self.root}/tuned/{distiller}.svg"
+        """Return the path of the figure with the trials of a distiller."""
+        return f"{self.folder}/tuned/{distiller}.svg"
 
     def outputs(self, distillers: Iterable[str]) -> dict[str, Any]:
-        """Return what `tuned` writes, by its names."""
+        """Return the outputs of `tuned` by their names in the rule."""
         files = {"overlay": self.overlay, "trials": self.trials, "text": self.text}
         return {**files, "figures": [self.figure(name) for name in distillers]}
 
@@ -461,50 +426,50 @@ class Layout:
 
     @property
     def root(self) -> str:
-        """Folder of its runs."""
+        """Folder of the runs."""
         return f"{RESULTS}/{self.name}"
 
     @property
     def report(self) -> ReportFiles:
-        """Its tables and figures; those of `default` lie where a newcomer looks first."""
+        """Tables, figures and page; those of `default` are directly in `results/`."""
         return ReportFiles(RESULTS if self.name == "default" else self.root)
 
     @property
     def tuning(self) -> TuningFiles:
-        """What tuning it came to."""
+        """Results of tuning."""
         return TuningFiles(self.root)
 
     def run(self, folder: str = "{dataset}/{method}/{learner}/seed{seed}") -> RunFiles:
-        """Files of a run, by its path below the root."""
+        """Return the files of a run by its path below the root."""
         return RunFiles(f"{self.root}/{folder}")
 
     def deployed(self, folder: str = "{dataset}/{method}/{learner}/seed{seed}") -> DeployedFiles:
-        """Files of an exported run, by the run's path below the root."""
+        """Return the files of an exported run by the run's path below the root."""
         return DeployedFiles(f"{self.root}/deployment/{folder}")
 
 
 def packed(name: str) -> PackedFiles:
-    """Files of packed data by the name of their folder, see `packed_name`."""
+    """Return the files of packed data by the name of their folder, see `packed_name`."""
     return PackedFiles(f"{RESULTS}/data/{name}")
 
 
 def packed_name(dataset: str, source: Mapping[str, Any]) -> str:
-    """Name packed data after its dataset and source."""
+    """Return the name of packed data, from dataset and source."""
     return f"{dataset}-{digest(source)}"
 
 
 def backbone(name: str) -> str:
-    """Return a backbone's artifact by its name, see `backbone_name`."""
+    """Return the path of a backbone's artifact by its name, see `backbone_name`."""
     return f"{RESULTS}/backbones/{name}.safetensors"
 
 
 def backbone_name(name: str, source: Mapping[str, Any]) -> str:
-    """Name a backbone's artifact after it and its source."""
+    """Return the name of a backbone's artifact, from backbone and source."""
     return f"{name}-{digest(source)}"
 
 
 def fetching(name: str) -> JobFiles:
-    """Log of fetching a backbone."""
+    """Return the log of fetching a backbone."""
     return JobFiles(f"{RESULTS}/backbones/{name}")
 
 
@@ -514,47 +479,47 @@ def queries(name: str) -> str:
 
 
 def queries_name(backbone: str, spec: Mapping[str, Any], *sources: Mapping[str, Any]) -> str:
-    """Name a backbone's queries after it, the views, and the sources of data and weights."""
+    """Return the name of a backbone's queries, from backbone, views and all sources."""
     return f"{backbone}-{digest([spec, *sources])}"
 
 
 def cached(folder: str, part: int | str) -> str:
-    """Return the queries of a task, or of the `test` views, in their folder."""
+    """Return the path of the queries of a task, or of the `test` views."""
     return f"{folder}/{part}.safetensors" if part == "test" else f"{folder}/task{part}.safetensors"
 
 
 def caching(folder: str, part: int | str) -> JobFiles:
-    """Log and benchmark of computing queries."""
+    """Return log and benchmark of computing queries."""
     return JobFiles(cached(folder, part).removesuffix(".safetensors"))
 
 
 def contents_memory(kind: str, name: str) -> Path:
-    """Return where the hashes of a user's files are remembered; kind is `data` or `backbones`."""
+    """Return the file of cached hashes of user files, of `data` or `backbones`."""
     return Path(RESULTS, kind, f"{name}.contents.json")
 
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """What lies in a folder of results, whatever configurations made it."""
+    """Contents of a folder of results, of all configurations."""
 
     path: Path
 
     @classmethod
     def of_run(cls, run: Path) -> "ResultsFolder":
-        """Return the folder that a run lies in, see `Layout.run`."""
+        """Return the results folder that contains a run, see `Layout.run`."""
         return cls(run.resolve().parents[Layout("name").run().folder.count("/") - 1])
 
     def tables(self) -> Iterator[tuple[Path, Path]]:
-        """Yield every table of runs with the file of its protocols, whole ones last."""
+        """Yield all tables of runs with their protocols; complete tables last."""
         for name in ("tables/partial/results.csv", "tables/*.runs.csv", "tables/results.csv"):
             for pattern in (name, f"*/{name}"):
                 for table in sorted(self.path.glob(pattern)):
                     stem = table.name.removesuffix(".runs.csv")
-                    whole = stem == table.name
-                    yield table, table.with_name("protocols.json" if whole else f"{stem}.json")
+                    complete = stem == table.name
+                    yield table, table.with_name("protocols.json" if complete else f"{stem}.json")
 
     def finished(self) -> dict[str, dict[int, RunFiles]]:
-        """Return the evaluated runs of every cell by seed; cells by their folder below this one."""
+        """Return the evaluated runs by cell (its path below this folder) and seed."""
         pattern = Layout("*").run("*/*/*/seed*").results.removeprefix(f"{RESULTS}/")
         found: dict[str, dict[int, RunFiles]] = {}
         for results in sorted(self.path.glob(pattern)):
@@ -565,24 +530,24 @@ class ResultsFolder:
         return found
 
     def run(self, folder: str) -> RunFiles:
-        """Files of a run, by the folder that a table names."""
+        """Return the files of a run by its folder in a table."""
         return RunFiles(str(self.path.parent / folder))
 
     def backbones(self, name: str) -> list[str]:
-        """Artifacts of a backbone, from any source."""
+        """Return the artifacts of a backbone, from all sources."""
         return sorted(map(str, self.path.glob(f"backbones/{name}-*.safetensors")))
 
     def queries(self, backbone: str) -> list[str]:
-        """Caches of a backbone's queries."""
+        """Return the cached queries of a backbone."""
         return sorted(map(str, self.path.glob(f"queries/{backbone}-*/*.safetensors")))
 
     def page(self, run: str) -> tuple[str, str]:
-        """The page that shows a run, by the folder that a table names, and its record."""
+        """Return the page with a run, and its record, by the run's table folder."""
         report = Layout(Path(run).parts[1]).report
         here = self.path.parent
         return str(here / report.page), str(here / report.tables.record("page"))
 
     def packed(self, dataset: str) -> list[PackedFiles]:
-        """Packed data of a dataset, from any source."""
+        """Return the packed data of a dataset, from all sources."""
         found = sorted(self.path.glob(f"data/{dataset}-*/{MANIFEST}"))
         return [PackedFiles(str(manifest.parent)) for manifest in found]

@@ -1,8 +1,9 @@
-"""Specify a learner, and the caches that it reads: all that fixes their numbers, typed.
+"""Typed specifications of learners and caches.
 
-Planning makes specifications, jobs take them, artifacts and Snakemake's parameters store them as
-JSON. Fields are in the order of the JSON's keys, which Snakemake compares with those of finished
-jobs; a field whose default is None has no key where it is None. Does not import torch.
+A specification contains everything that determines the numbers of a learner or cache. Planning
+creates specifications, jobs read them, and artifacts and Snakemake's parameters store them as JSON.
+Fields are in the order of the JSON keys, which Snakemake compares with those of finished jobs. A
+field with the default None has no key if it is None. Does not import torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,31 +16,31 @@ from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.errors import CdlError
 
-BF16 = 2  # raised when numbers in bf16 change and no others; 1: attention by torch's fused kernel
-_OUTSIDE = {"outside": True}  # marks a field that is no part of the JSON
+BF16 = 2  # increase if only numbers in bf16 change; 1: attention by torch's fused kernel
+_OUTSIDE = {"outside": True}  # marks a field that is not in the JSON
 _WORDS = {int: "an integer", float: "a number", str: "text", NoneType: "null", tuple: "a list"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a specification, to JSON and back."""
+    """Base class of specifications; converts to JSON and back."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the specification as plain JSON values."""
         found = {}
         for name, _, optional in _keys(type(self)):
             value = getattr(self, name)
             if value is not None or not optional:
-                found[name] = _plain(value)
+                found[name] = _to_plain(value)
         return found
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec") -> Self:
-        """Read JSON values.
+        """Create a specification from JSON values.
 
         Args:
-            value: of `to_json`.
-            where: what it is, for messages.
+            value: result of `to_json`.
+            where: name of the value in error messages.
 
         Raises:
             CdlError: a field is missing, unknown or has an invalid value.
@@ -51,19 +52,19 @@ class Part:
         for name, _, optional in keys:
             if name not in value and not optional:
                 raise CdlError(f"{where}.{name}: is missing")
-        given = {n: _read(kind, value[n], f"{where}.{n}") for n, kind, _ in keys if n in value}
+        given = {n: _convert(kind, value[n], f"{where}.{n}") for n, kind, _ in keys if n in value}
         return cls(**given)
 
 
 def _fields(cls: type[Part]) -> list[tuple[str, Any, bool]]:
-    """Return name, type and whether it may be absent, of every field in the JSON."""
+    """Return name, type and whether it is optional, for every field in the JSON."""
     return [(f.name, f.type, f.default is None) for f in fields(cls) if f.metadata != _OUTSIDE]
 
 
 _keys: Callable[[Any], list[tuple[str, Any, bool]]] = cache(_fields)
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     if type(value) in _WORDS:
@@ -72,27 +73,27 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _alternatives(kind: Any) -> list[tuple[Any, Any]]:
-    """Return the types that a field may have, each with what it is made of."""
+def _allowed_types(kind: Any) -> list[tuple[Any, Any]]:
+    """Return the allowed types of a field, each with the types of its elements."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return [(get_origin(one) or one, get_args(one)) for one in kinds]
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """Return a JSON value as a type that a field may have; numbers stay integers or floats."""
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """Convert a JSON value to an allowed type; integers stay integers."""
     given = type(value)
-    for outer, inner in _alternatives(kind):
+    for outer, inner in _allowed_types(kind):
         if outer is tuple and isinstance(value, list | tuple):
             if ... not in inner and len(value) != len(inner):
                 raise CdlError(f"{where}: invalid value {value!r}; expected {len(inner)} values")
-            return tuple(_read(inner[0], v, f"{where}.{i}") for i, v in enumerate(value))
+            return tuple(_convert(inner[0], v, f"{where}.{i}") for i, v in enumerate(value))
         if isinstance(value, dict) and outer is Mapping:
-            return {k: _read(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+            return {k: _convert(inner[1], v, f"{where}.{k}") for k, v in value.items()}
         if isinstance(value, dict) and issubclass(outer, Part):
             return outer.from_json(value, where)
         if given is outer or (outer is float and given is int):
             return value
-    words = {_WORDS.get(outer, "a mapping"): None for outer, _ in _alternatives(kind)}
+    words = {_WORDS.get(outer, "a mapping"): None for outer, _ in _allowed_types(kind)}
     raise CdlError(f"{where}: invalid value {value!r}; expected {' or '.join(words)}")
 
 
@@ -103,7 +104,7 @@ def _check_mapping(value: Any, where: str) -> None:
 
 @dataclass(frozen=True)
 class _Block(Part):
-    """A method or distiller by its name, with its options: what its class takes, plain JSON."""
+    """A method or distiller: its name, and the arguments of its class as plain JSON."""
 
     name: str
     options: Mapping[str, Any]
@@ -114,9 +115,9 @@ class _Block(Part):
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec") -> Self:
-        """Read a mapping of name and options; raise `CdlError` as `Part.from_json`."""
+        """Create it from name and options; raise `CdlError` as `Part.from_json`."""
         _check_mapping(value, where)
-        name = _read(str, value.get("name"), f"{where}.name")
+        name = _convert(str, value.get("name"), f"{where}.name")
         return cls(name, {k: v for k, v in value.items() if k != "name"})
 
 
@@ -125,7 +126,7 @@ class Method(_Block):
 
     @property
     def facts(self) -> PromptFacts:
-        """What planning knows of it."""
+        """Facts for planning."""
         return PROMPTS[self.name]
 
 
@@ -134,13 +135,13 @@ class Distiller(_Block):
 
     @property
     def facts(self) -> DistillerFacts:
-        """What planning knows of it."""
+        """Facts for planning."""
         return DISTILLERS[self.name]
 
 
 @dataclass(frozen=True)
 class Domains(Part):
-    """Tasks that are domains: what makes them, always `domain`, and their names in order."""
+    """Tasks that are domains, by their names in order; `by` is `domain`."""
 
     by: str
     domains: tuple[str, ...]
@@ -159,13 +160,14 @@ class Stream(Part):
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains that are the tasks; none where classes make tasks."""
+        """Names of the domains, one per task; empty if tasks are made of classes."""
         return self.tasks.domains if isinstance(self.tasks, Domains) else ()
 
     def until(self, task: int) -> "Stream":
         """Return the stream up to a task, counted from 0.
 
-        A number of equal tasks stays, since they are cut from all classes of the dataset.
+        If `tasks` is a number, the stream does not change: its tasks divide all classes of the
+        dataset.
         """
         if isinstance(self.tasks, int):
             return self
@@ -177,7 +179,7 @@ class Stream(Part):
 
 @dataclass(frozen=True)
 class View(Part):
-    """How images become inputs, see `cdl.data.views.Views`."""
+    """Transformation of training images to inputs, see `cdl.data.views.Views`."""
 
     crop_ratio: tuple[float, float]
     crop_scale: tuple[float, float]
@@ -188,7 +190,7 @@ class View(Part):
 
 @dataclass(frozen=True)
 class HeldOutView(Part):
-    """How test images become inputs: neither cropped at random nor flipped."""
+    """Transformation of test images to inputs: without random crops and flips."""
 
     size: int
     test_resize: int | None
@@ -196,7 +198,7 @@ class HeldOutView(Part):
 
 @dataclass(frozen=True)
 class Labels(Part):
-    """Which images have a label, see `cdl.data.labels.known_labels`; None: not given."""
+    """Which images have a label, see `cdl.data.labels.known_labels`; None: not set."""
 
     per_class: int | None = None
     fraction: float | None = None
@@ -204,7 +206,7 @@ class Labels(Part):
 
 @dataclass(frozen=True)
 class Unlabelled(Part):
-    """Further images without labels: in `every` task, or `cut` among the number of tasks `of`."""
+    """Unlabelled images: the same in `every` task, or `cut` into `of` tasks."""
 
     tasks: str
     of: int | None = None
@@ -212,12 +214,12 @@ class Unlabelled(Part):
 
 @dataclass(frozen=True)
 class Training(Part):
-    """How a task is optimised.
+    """Optimisation of a task.
 
-    batch_size: images with a label per step.
-    betas: of Adam.
-    lr: at the start of a task.
-    unlabelled_ratio: images without a label per step, as a multiple of `batch_size`.
+    batch_size: labelled images per step.
+    betas: coefficients of Adam.
+    lr: learning rate at the start of a task.
+    unlabelled_ratio: unlabelled images per step, as a multiple of `batch_size`.
     schedule: see `cdl.training.loop.learning_rate`.
     """
 
@@ -231,7 +233,7 @@ class Training(Part):
 
 @dataclass(frozen=True)
 class Passes(Part):
-    """What of the training fixes which views there are."""
+    """The settings of training that determine the views."""
 
     epochs: int
     batch_size: int
@@ -240,19 +242,21 @@ class Passes(Part):
 
 @dataclass(frozen=True)
 class Alignment(Part):
-    """How heads are aligned after a task.
+    """Alignment of heads after a task.
 
     statistic: `covariance` (unbiased, with a ridge on its diagonal), `variance` (its diagonal)
         or `centroid` (biased variance; the ridge is added when sampling).
-    samples: drawn of each class and epoch, and rows of a step.
-    steps: of an epoch, as many as classes `seen` or as `earlier` ones; the rest is not used.
-    mean_shrink: `s`: the mean of a class of task `u` counts `1 - s + s (u + 1) / (t + 1)` times.
-    logit_norm: `n`: logits are divided by `n` times the mean norm of a task's logits; 0: not.
-    optimizer: `sgd` or `adamw`, with `lr`, `momentum` (of sgd) and `weight_decay`.
-    epochs: of the alignment.
+    samples: number drawn per class and epoch, and number of rows per step.
+    steps: steps per epoch: the number of classes `seen`, or of `earlier` classes; further samples
+        are not used.
+    mean_shrink: `s`: the mean of a class of task `u` is multiplied by
+        `1 - s + s (u + 1) / (t + 1)`.
+    logit_norm: `n`: logits are divided by `n` times the mean norm of a task's logits; 0: never.
+    optimizer: `sgd` or `adamw`, with `lr`, `momentum` (sgd only) and `weight_decay`.
+    epochs: epochs of the alignment.
     schedule: `cosine` to 0 over the epochs, `lagged_cosine` over iterations, see
         `cdl.training.schedules`, or `constant`.
-    next_task: the next task goes on from the `aligned` heads or from the `trained` ones.
+    next_task: the next task starts from the `aligned` or the `trained` heads.
     """
 
     statistic: str
@@ -269,7 +273,7 @@ class Alignment(Part):
     next_task: str
 
     def mean_factors(self, sizes: Sequence[int]) -> list[float]:
-        """Return what each class's mean is multiplied by, from the sizes of the tasks seen."""
+        """Return the factor of each class's mean from the sizes of the tasks seen."""
         shrink, n = self.mean_shrink, len(sizes)
         factors = [1 - shrink + shrink * (task + 1) / n for task in range(n)]
         return [factor for factor, size in zip(factors, sizes, strict=True) for _ in range(size)]
@@ -277,7 +281,7 @@ class Alignment(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class QueriesSpec(Part):
-    """What fixes a backbone's queries of a learner's training views of a task."""
+    """Specification of a backbone's queries of a learner's training views of a task."""
 
     numerics: int
     seed: int
@@ -299,7 +303,7 @@ class QueriesSpec(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutQueriesSpec(Part):
-    """What fixes a backbone's queries of the test views."""
+    """Specification of a backbone's queries of the test views."""
 
     numerics: int
     normalization: str
@@ -315,10 +319,11 @@ class HeldOutQueriesSpec(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class AligningQueriesSpec(Part):
-    """What fixes the queries that alignment reads: of training images, seen as at test.
+    """Specification of the queries for alignment.
 
-    They are not rounded, and depend on no epochs and batches. `views` is `test`, which tells the
-    JSON from that of a `QueriesSpec`.
+    The queries are of training images, transformed as at test. They are not rounded, and do not
+    depend on epochs and batches. `views` is `test`, which distinguishes the JSON from that of a
+    `QueriesSpec`.
     """
 
     numerics: int
@@ -342,33 +347,35 @@ class AligningQueriesSpec(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSpec(Part):
-    """All that fixes a learner's numbers after a task: what later tasks add is not part of it.
+    """Everything that determines a learner's numbers after a task.
+
+    It excludes the parameters of later tasks.
 
     numerics: `cdl.NUMERICS`.
     role: `teacher` or `student`.
-    backbone: name of its frozen ViT.
-    query: name of the backbone whose query its prompts read.
-    teacher: name of its teacher's backbone; None without a teacher.
-    images_per_class: training images; None for all.
+    backbone: name of the frozen ViT.
+    query: name of the backbone that computes the query of the prompts.
+    teacher: name of the teacher's backbone; None without a teacher.
+    images_per_class: number of training images per class; None for all.
     normalization: see `cdl.backbones.frozen`.
     auxiliary_weight: see `cdl.models.learner.Learner`.
-    external: numerics by name, of method and distiller from other packages.
-    revised: numerics by name, of our own that have changed.
+    external: numerics by name, of a method and distiller from other packages.
+    revised: numerics by name, of a built-in method and distiller that have changed.
     labels: which images have a label; None for all.
-    teacher_labels: `all` where its teacher saw all labels.
-    unlabelled: further images without labels.
-    n_tasks: how many tasks there are, where something is shared by all of them.
-    alignment: of heads after a task.
-    student_views: `fresh` where the views are not its teacher's.
-    teacher_method: of its teacher, where it is another one.
-    apt_teacher: `previous` or `merged`, of a teacher that merges, see `cdl.methods.apt`.
-    sizes: side of the input by backbone, where it is not the view's.
-    cache_dtype: of cached queries and targets; None: float32.
-    precision: of frozen weights, one word for all backbones or by backbone; None: fp32.
-    bf16: `BF16`, where a precision is given.
-    teacher_query: name of the backbone whose query the teacher's prompts read, where its distiller
-        maps them; else None. Follows from the specification of its teacher; not in the JSON, but
-        in the artifact's metadata under the same name.
+    teacher_labels: `all` if the teacher was trained with all labels.
+    unlabelled: unlabelled images.
+    n_tasks: number of tasks, if all tasks share something.
+    alignment: alignment of heads after a task.
+    student_views: `fresh` if the views differ from the teacher's.
+    teacher_method: method of the teacher, if it is another one.
+    apt_teacher: `previous` or `merged`, for a teacher that merges, see `cdl.methods.apt`.
+    sizes: side of the input in pixels by backbone, if it differs from the view's.
+    cache_dtype: dtype of cached queries and targets; None: float32.
+    precision: precision of frozen weights, for all backbones or by backbone; None: fp32.
+    bf16: `BF16`, if a precision is set.
+    teacher_query: name of the backbone that computes the query of the teacher's prompts, if the
+        distiller maps them; else None. It follows from the teacher's specification, and is not in
+        the JSON but in the artifact's metadata under the same name.
     """
 
     numerics: int
@@ -403,7 +410,7 @@ class LearnerSpec(Part):
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec", teacher_query: str | None = None) -> Self:
-        """Read JSON values as `Part.from_json`; `teacher_query` is not among them."""
+        """Create it as `Part.from_json`; `teacher_query` is not in the JSON."""
         return replace(super().from_json(value, where), teacher_query=teacher_query)
 
     def until(self, task: int) -> "LearnerSpec":
@@ -412,17 +419,17 @@ class LearnerSpec(Part):
         return self if stream is self.stream else replace(self, stream=stream)
 
     def taught_by(self, teacher: "LearnerSpec | None") -> "LearnerSpec":
-        """Return it with the `teacher_query` that follows from its teacher."""
+        """Return the specification with the `teacher_query` that follows from a teacher."""
         maps = teacher is not None and self.distiller.facts.maps_prompts
         return replace(self, teacher_query=teacher.query if teacher and maps else None)
 
     @property
     def keys(self) -> tuple[str | int, ...]:
-        """What fixes its start: equal for all students of a pair, not for teachers."""
+        """Keys of the initial parameters: equal for students of a pair, not teachers."""
         return self.seed, self.role, self.backbone
 
     def queries(self, backbone: str) -> QueriesSpec:
-        """Return what fixes a backbone's queries of its training views."""
+        """Return the specification of a backbone's queries of the training views."""
         return QueriesSpec(
             numerics=self.numerics,
             seed=self.seed,
@@ -435,11 +442,11 @@ class LearnerSpec(Part):
             cache_dtype=self.cache_dtype,
             backbone=backbone,
             training=Passes(self.training.epochs, self.training.batch_size),
-            **self._of(backbone),
+            **self._backbone_fields(backbone),
         )
 
     def test_queries(self, backbone: str, images_per_class: int | None) -> HeldOutQueriesSpec:
-        """Return what fixes a backbone's queries of the test views."""
+        """Return the specification of a backbone's queries of the test views."""
         return HeldOutQueriesSpec(
             numerics=self.numerics,
             normalization=self.normalization,
@@ -447,11 +454,11 @@ class LearnerSpec(Part):
             view=HeldOutView(self.view.size, self.view.test_resize),
             images_per_class=images_per_class,
             cache_dtype=self.cache_dtype,
-            **self._of(backbone),
+            **self._backbone_fields(backbone),
         )
 
     def aligning_queries(self, backbone: str) -> AligningQueriesSpec:
-        """Return what fixes a backbone's queries that its alignment reads."""
+        """Return the specification of a backbone's queries for alignment."""
         return AligningQueriesSpec(
             numerics=self.numerics,
             normalization=self.normalization,
@@ -461,15 +468,15 @@ class LearnerSpec(Part):
             stream=self.stream,
             images_per_class=self.images_per_class,
             views="test",
-            **self._of(backbone),
+            **self._backbone_fields(backbone),
         )
 
     def targets(self, teacher: "LearnerSpec") -> "TargetsSpec":
-        """Return what fixes a teacher's targets for its training views."""
+        """Return the specification of a teacher's targets for the training views."""
         return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher)
 
-    def _of(self, backbone: str) -> dict[str, Any]:
-        """Return what a backbone has of its own: precision, side of its input."""
+    def _backbone_fields(self, backbone: str) -> dict[str, Any]:
+        """Return the fields of one backbone: precision and side of its input."""
         precision, size = precision_of(self, backbone), (self.sizes or {}).get(backbone)
         own: dict[str, Any] = {} if precision == "fp32" else {"precision": precision, "bf16": BF16}
         return own | ({} if size is None else {"sizes": {backbone: size}})
@@ -477,19 +484,21 @@ class LearnerSpec(Part):
 
 @dataclass(frozen=True)
 class TargetsSpec(Part):
-    """What fixes a teacher's targets for a student's training views of a task."""
+    """Specification of a teacher's targets for a student's training views of a task."""
 
     teacher: LearnerSpec
     views: QueriesSpec
     apt_teacher: str | None = None
 
 
-TaskSpec = LearnerSpec | QueriesSpec | AligningQueriesSpec  # of a task's images and their views
-AnySpec = TaskSpec | HeldOutQueriesSpec  # of what backbones compute
+TaskSpec = (
+    LearnerSpec | QueriesSpec | AligningQueriesSpec
+)  # specifications of views of a task's images
+AnySpec = TaskSpec | HeldOutQueriesSpec  # specifications of what backbones compute
 
 
 def queries_from_json(value: Any, where: str = "spec") -> QueriesSpec | AligningQueriesSpec:
-    """Read the specification of queries of training images; raise as `Part.from_json`."""
+    """Create a specification of training queries; raise as `Part.from_json`."""
     _check_mapping(value, where)
     kind = AligningQueriesSpec if "views" in value else QueriesSpec
     return kind.from_json(value, where)

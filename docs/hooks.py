@@ -1,7 +1,7 @@
-"""What MkDocs adds to the pages in docs/: pages of the repository, the tutorial, the API reference.
+"""Add pages to the site: pages of the repository, the tutorial and the API reference.
 
-Nothing is copied: a page of the repository is read where it lies, and its links, which are right
-there, are turned to the pages of the site. A file that has none gets one that shows it.
+Pages of the repository are not copied: each is read in its place, and its links to files are
+replaced by links to pages of the site. A linked file without a page gets one with its text.
 """
 
 import ast
@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-PAGES = {  # of the repository, and the pages of the site that they are
+PAGES = {  # pages of the repository, and their names on the site
     "README.md": "index.md",
     "config/README.md": "configuration.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -30,17 +30,17 @@ PAGES = {  # of the repository, and the pages of the site that they are
     "SECURITY.md": "security.md",
     "docs/tutorial.ipynb": "tutorial.md",
 }
-BADGE = re.compile(r"^\[!\[.*?\]\((?:https://|\.\./\.\./).*\n", re.MULTILINE)  # asked of a server
+BADGE = re.compile(r"^\[!\[.*?\]\((?:https://|\.\./\.\./).*\n", re.MULTILINE)  # remote images
 FENCED = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
-LANGUAGES = {".cff": "yaml", ".csv": "text", "": "text"}  # others are named as their suffix
+LANGUAGES = {".cff": "yaml", ".csv": "text", "": "text"}  # otherwise the suffix
 
 
 class Fields(Extension):
-    """Griffe reads the fields in a class's docstring, `name: meaning`, as its attributes."""
+    """Read lines `name: meaning` at the end of a class's docstring as its attributes."""
 
     def on_class(self, *, cls: Class, **_: object) -> None:
-        """Put them below a heading, where Griffe looks for them."""
+        """Add the heading that Griffe expects above attributes."""
         if cls.docstring:
             text, _, fields = cls.docstring.value.rpartition("\n\n")
             if text and all(re.match(r"\w+: |\s", line) for line in fields.splitlines()):
@@ -48,14 +48,14 @@ class Fields(Extension):
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the rooms of cdl/ where the navigation names the API reference."""
+    """Add the rooms of cdl/ to the navigation, below the API reference."""
     (entry,) = (entry for entry in config.nav if "API reference" in entry)
     rooms = [{name: uri} for name, uri in (("cdl", "api/index.md"), *rooms_of_the_api().items())]
     entry["API reference"] = rooms
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add all pages that do not lie in docs/."""
+    """Add all pages that are not in docs/."""
     for source, uri in PAGES.items():
         files.append(File.generated(config, uri, content=markdown(ROOT / source)))
     rooms = rooms_of_the_api()
@@ -64,72 +64,73 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, uri, content=f"::: cdl.{room}\n"))
     for path in sorted(shown_files()):
         language = LANGUAGES.get(path.suffix, path.suffix[1:])
-        text = f"# `{path.name}`\n\n`{name(path)}`\n\n```{language}\n{path.read_text()}\n```\n"
-        files.append(File.generated(config, shown(path), content=text))
+        text = f"# `{path.name}`\n\n`{path_in_repository(path)}`\n\n"
+        text += f"```{language}\n{path.read_text()}\n```\n"
+        files.append(File.generated(config, file_page(path), content=text))
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Turn links to files of the repository into links to the pages of the site."""
     source = source_of(page.file.src_uri)
-    return turned(markdown, source, page.file.src_uri) if source.is_file() else markdown
+    return with_site_links(markdown, source, page.file.src_uri) if source.is_file() else markdown
 
 
 def source_of(uri: str) -> Path:
-    """Return the file of the repository that a page of the site is."""
+    """Return the file of the repository behind a page of the site."""
     return ROOT / {page: source for source, page in PAGES.items()}.get(uri, f"docs/{uri}")
 
 
-def name(path: Path) -> str:
+def path_in_repository(path: Path) -> str:
     """Return a file's path inside the repository."""
     return path.relative_to(ROOT).as_posix()
 
 
 def links(text: str, source: Path) -> list[Path]:
-    """Return the files to which a page of the repository links."""
+    """Return the files that a page of the repository links to."""
     prose = FENCED.sub("", text)
     return [Path(posixpath.normpath(source.parent / found[1])) for found in LINK.finditer(prose)]
 
 
 @cache
 def shown_files() -> frozenset[Path]:
-    """Return the files that some page links to and that are no pages, pictures or modules."""
+    """Return the linked files that are not pages, pictures or modules."""
     pages = [*ROOT.glob("docs/*.md"), *(ROOT / source for source in PAGES)]
     found = {path for page in pages for path in links(markdown(page), page)}
-    wrong = [name(path) for path in found if not path.is_file()]
+    wrong = [path_in_repository(path) for path in found if not path.is_file()]
     if wrong:
-        raise PluginError(f"links to what is no file: {', '.join(wrong)}")
+        raise PluginError(f"broken links, no such file: {', '.join(wrong)}")
     places = (ROOT / "docs", *(ROOT / source for source in PAGES))
     found = {path for path in found if not any(path.is_relative_to(place) for place in places)}
     return frozenset(path for path in found if not is_module(path))
 
 
 def is_module(path: Path) -> bool:
-    """Say whether a file is a module that the API reference describes."""
+    """Return whether a file is a module that the API reference describes."""
     return path.suffix == ".py" and path.is_relative_to(ROOT / "cdl")
 
 
-def shown(path: Path) -> str:
-    """Return the page that shows a file."""
-    return f"files/{name(path)}.md"
+def file_page(path: Path) -> str:
+    """Return the page of the site with the text of a file."""
+    return f"files/{path_in_repository(path)}.md"
 
 
-def turned(text: str, source: Path, uri: str) -> str:
-    """Return a page's text with links that are right on the site."""
+def with_site_links(text: str, source: Path, uri: str) -> str:
+    """Return a page's text with links to the pages of the site."""
 
-    def turn(found: re.Match[str]) -> str:
+    def replace(found: re.Match[str]) -> str:
         path = Path(posixpath.normpath(source.parent / found[1]))
         if is_module(path):
             return f"][{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}]"
-        if name(path) in PAGES:
-            target = PAGES[name(path)]
+        if path_in_repository(path) in PAGES:
+            target = PAGES[path_in_repository(path)]
         elif path.is_relative_to(ROOT / "docs"):
             target = path.relative_to(ROOT / "docs").as_posix()
         else:
-            target = shown(path)
+            target = file_page(path)
         return f"]({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{found[2] or ''})"
 
     parts = FENCED.split(text)
-    return "".join(part if i % 2 else LINK.sub(turn, part) for i, part in enumerate(parts))
+    return "".join(part if i % 2 else LINK.sub(replace, part) for i, part in enumerate(parts))
 
 
 def markdown(path: Path) -> str:
@@ -145,15 +146,15 @@ def markdown(path: Path) -> str:
         shell, _, commands = text.partition("\n")
         is_shell = shell.startswith("%%bash")
         parts.append(f"```sh\n{commands}\n```" if is_shell else f"```python\n{text}\n```")
-        parts += [output(kind) for kind in cell["outputs"]]
+        parts += [output_as_markdown(output) for output in cell["outputs"]]
     return "\n\n".join(parts)
 
 
-def output(kind: dict) -> str:
-    """Return what a cell has put out as Markdown."""
-    if kind["output_type"] == "stream":
-        return f"```text\n{''.join(kind['text'])}\n```"
-    data = kind["data"]
+def output_as_markdown(output: dict) -> str:
+    """Return an output of a notebook cell as Markdown."""
+    if output["output_type"] == "stream":
+        return f"```text\n{''.join(output['text'])}\n```"
+    data = output["data"]
     if "text/markdown" in data:
         return "".join(data["text/markdown"])
     if "image/png" in data:
@@ -169,15 +170,15 @@ def rooms_of_the_api() -> dict[str, str]:
 
 
 def api_index(rooms: dict[str, str]) -> str:
-    """Return the first page of the API reference: what is public, and a list of the rooms."""
-    lines = ["# API reference", "", "| room | what it is for |", "|---|---|"]
+    """Return the first page of the API reference: the public functions, and a list of the rooms."""
+    lines = ["# API reference", "", "| room | purpose |", "|---|---|"]
     for room in rooms:
         text = ast.get_docstring(ast.parse((ROOT / "cdl" / room / "__init__.py").read_text()))
         summary = " ".join(text.split("\n\n")[0].split()).removesuffix(" Nothing is imported here.")
         lines.append(f"| [`cdl.{room}`]({room}.md) | {summary} |")
     options = "\n    options: {heading_level: 2, skip_local_inventory: true}"
     public = [
-        "For programs that use a student, this is all:",
+        "The interface for programs that use a student:",
         f"::: cdl.load{options}",
         f"::: cdl.deployment.student.Student{options}",
     ]

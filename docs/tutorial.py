@@ -1,6 +1,6 @@
 """Execute the tutorial; as a program, write its outputs into `tutorial.ipynb`.
 
-Progress (stderr), colours and times are not kept.
+Progress (stderr), colours and times are left out.
 """
 
 import os
@@ -16,10 +16,10 @@ NOTEBOOK = Path(__file__).with_name("tutorial.ipynb")
 
 
 def execute(folder: Path) -> nbformat.NotebookNode:
-    """Run all cells in a folder that is empty, with this interpreter and its commands.
+    """Run all cells in an empty folder, with this interpreter and its commands.
 
     Args:
-        folder: where the cells find and leave their files.
+        folder: where the cells read and write their files.
 
     Returns:
         The notebook with its outputs.
@@ -44,7 +44,7 @@ def execute(folder: Path) -> nbformat.NotebookNode:
 
 
 def tidy(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Return the outputs of a cell with all that was printed in one piece, without colours."""
+    """Return the outputs of a cell, with all printed text in one stream and without colours."""
     printed = "".join(o.text for o in outputs if o.get("name") == "stdout")
     text = re.sub(r"\x1b\[[0-9;]*m", "", printed)
     text = "\n".join(line.rstrip() for line in text.strip("\n").splitlines())

@@ -1,4 +1,4 @@
-"""Where Snakemake looks for a logger called `cdl`; `cdl run` asks for it by `--logger cdl`."""
+"""Snakemake logger plugin `cdl`, which `cdl run` selects by `--logger cdl`."""
 
 from cdl.cli.progress import LogHandler
 

@@ -333,7 +333,7 @@ def test_the_gpu_proof_wants_a_card_or_small_sizes(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         gpu_proof.main(["--device=cpu"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(CdlError, match="compute.device: 'cuda', but torch .* sees 0 CUDA"):
+    with pytest.raises(CdlError, match="compute.device: invalid value 'cuda'; torch .* 0 CUDA"):
         gpu_proof.main([f"--output={tmp_path / 'none'}"])
     assert not (tmp_path / "none").exists()
 

@@ -1,8 +1,8 @@
-"""Every command that a page or a comment shows can be typed: its options, targets and files exist.
+"""Options, targets and files of every command on a page or in a comment exist.
 
-Nothing is started here. What needs a cluster is named below; configurations are planned as shown
-by `cli/test_documented_plans.py`, the tutorial's commands are run by `test_tutorial.py`, those of
-the page on using a student by `test_docs.py`, and each `cdl` command by the tests of its room.
+No command is started here. `cli/test_documented_plans.py` plans the configurations as shown,
+`test_tutorial.py` runs the commands of the tutorial, `test_docs.py` those of the page on using a
+student, and the tests of each package its `cdl` commands.
 """
 
 import re
@@ -15,7 +15,8 @@ import pytest
 import typer
 from snakemake.cli import get_argument_parser
 
-from cdl.cli.app import TARGETS, app
+from cdl.cli import app
+from cdl.cli.run import TARGETS
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
 
@@ -33,8 +34,8 @@ FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:cdl|snakemake) [^`]+)`")
 COMMENT = re.compile(r"^#   ((?:cdl|snakemake|make|python) .*?)(?:  .*)?$", re.MULTILINE)
 SHELL = {"cd", "done", "do", "echo", "export", "git", "while"}
-CLUSTER = {"scancel", "squeue", "RUN=$(sed"}  # of SLURM, in docs/cluster.md
-MADE = {  # by who reads the page, or by a command before
+CLUSTER = {"scancel", "squeue", "RUN=$(sed"}  # SLURM commands in docs/cluster.md
+MADE = {  # files that the reader or an earlier command creates
     "study/config.yaml",
     "config.yaml",
     "mine.yaml",
@@ -46,12 +47,12 @@ SEPARATORS = {"&&", ";", "|", "||"}
 
 
 def commands():
-    """Pages and the words of every command on them, without comments."""
+    """Yield the words of every command on the pages, without comments."""
     for page in [*PAGES, *COMMENTED]:
-        for block in shown(page):
+        for block in command_blocks(page):
             for line in block.replace("\\\n", " ").splitlines():
                 words = []
-                for word in [*spaced(line), ";"]:
+                for word in [*split_words(line), ";"]:
                     if word not in SEPARATORS:
                         words.append(word)
                     elif words:
@@ -59,8 +60,8 @@ def commands():
                         words = []
 
 
-def shown(page):
-    """The blocks of commands of a page; a line each of inline code and of comments."""
+def command_blocks(page):
+    """Return the code blocks of a page and its inline commands, or the commands in comments."""
     text = page.read_text()
     if page in COMMENTED:
         return COMMENT.findall(text)
@@ -69,8 +70,8 @@ def shown(page):
     ]
 
 
-def spaced(line):
-    """The words of a line; a semicolon is one."""
+def split_words(line):
+    """Return the words of a line; a semicolon is a word of its own."""
     return shlex.split(re.sub(r";(?=\s)", " ;", line), comments=True)
 
 
@@ -94,7 +95,7 @@ def check_cdl(words):
     known = {option for p in command.params for option in getattr(p, "opts", ())}
     known |= {option for p in command.params for option in getattr(p, "secondary_opts", ())}
     given = {word.partition("=")[0] for word in args if word.startswith("-")}
-    if words[0] == "run":  # the rest is Snakemake's
+    if words[0] == "run":  # further options are passed to Snakemake
         snakemake_options([word for word in args if word not in known])
     else:
         assert given <= known, given - known
@@ -113,7 +114,7 @@ def snakemake_options(words):
 
 
 def folders(files):
-    """The folders of all runs of a configuration."""
+    """Return the folders of all runs of a configuration."""
     grid = Grid(resolve(reduce(merge, (read(ROOT / name) for name in files))))
     return {grid.files(run).folder for run in grid.runs}
 
@@ -153,7 +154,9 @@ def check_python(words):
     source = "".join(path.read_text() for path in (ROOT / words[0]).parent.glob("*.py"))
     for word in words[1:]:
         if word.startswith("-"):
-            field = word.removeprefix("--").replace("-", "_")  # of a case, which makes options
+            field = word.removeprefix("--").replace(
+                "-", "_"
+            )  # of a dataclass from which options are generated
             assert re.search(rf'"{word}"|^    {field}: ', source, re.MULTILINE), word
         elif word.endswith(".yaml"):
             file_exists(word)
@@ -169,14 +172,14 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("words", list(commands()))
-def test_a_command_on_a_page_can_be_typed(words):
+def test_a_command_on_a_page_is_valid(words):
     program = re.sub(r"^\.venv/bin/", "", words[0])
     assert program in {*PROGRAMS, *SHELL, *CLUSTER}, program
     if program in PROGRAMS:
         PROGRAMS[program](words[1:])
 
 
-def test_there_are_commands():
+def test_commands_of_every_program_are_found():
     programs = {param.values[0][0] for param in commands()}
     assert set(PROGRAMS) <= programs
 
@@ -199,6 +202,6 @@ def test_there_are_commands():
         "coffee",
     ],
 )
-def test_a_wrong_command_is_found(line):
+def test_an_invalid_command_is_detected(line):
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        test_a_command_on_a_page_can_be_typed(shlex.split(line))
+        test_a_command_on_a_page_is_valid(shlex.split(line))

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md shows is what has to be done."""
+"""Apply the examples of CONTRIBUTING.md, so that they stay true."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ def section(title):
 
 
 def diffs(title):
-    """Lines of the files that a section's diff shows, each with its mark, by the file."""
+    """Yield each file in a section's diff, with its lines and their marks."""
     (diff,) = re.findall(r"```diff\n(.*?)```", section(title), re.DOTALL)
     for part in diff.split("+++ ")[1:]:
         name, *lines = part.splitlines()
@@ -29,7 +29,7 @@ def diffs(title):
 
 
 def apply(title, folder):
-    """Write new files, and add lines behind the line that the diff shows before them."""
+    """Write new files, and insert lines after the context line that the diff shows."""
     for name, lines in diffs(title):
         file = folder / name
         added = [line[1:] for line in lines if line.startswith("+")]
@@ -44,24 +44,24 @@ def apply(title, folder):
 
 
 @pytest.mark.parametrize("title", ["Add a prompt method", "Add a dataset"])
-def test_what_is_shown_of_a_method_and_of_a_source_is_there(title):
+def test_the_shown_method_and_source_are_those_of_the_repository(title):
     for name, lines in diffs(title):
         text = (ROOT / name).read_text()
         for line in lines:
             assert line[1:] in text or line.strip("+ ") == "...", (name, line)
 
 
-def test_the_facts_of_a_package_of_ones_own():
+def test_the_facts_of_an_external_package():
     (code,) = re.findall(r"```python\n(.*?)```", section("A method in a package of your own"), re.S)
     exec(code, names := {})
     assert isinstance(names["SHIFT"], PromptFacts)
     run = Prompting({"length": 9}, 2, "nano", SHAPE, SHAPE, 1e9)
-    with pytest.raises(Unsuitable, match="length: 9 cannot work; needed is at most the width, 8"):
+    with pytest.raises(Unsuitable, match="length: invalid value 9; expected at most the width, 8"):
         names["SHIFT"].check(run)
 
 
 @pytest.mark.slow
-def test_the_distiller_that_is_shown_is_planned_trained_drawn_and_documented(tmp_path):
+def test_the_shown_distiller_is_planned_trained_drawn_and_documented(tmp_path):
     for name in NEEDED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
@@ -73,7 +73,7 @@ def test_the_distiller_that_is_shown_is_planned_trained_drawn_and_documented(tmp
 
     listed = python("-m", "cdl", "list", "distillers").stdout
     assert "logits       Regression of the teacher's logits (Ba and Caruana" in listed
-    (schema,) = re.findall(r'-c "(.*editors_schemas.*)"', (ROOT / "Makefile").read_text())
+    (schema,) = re.findall(r'-c "(.*editor_schema.*)"', (ROOT / "Makefile").read_text())
     assert python("-c", schema).returncode == 0
     tests = ["training/test_methods", "study/test_combinations", "study/test_editors"]
     tests += ["distillers/test_losses", "reporting/test_style", "test_house", "test_docs"]

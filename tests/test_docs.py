@@ -1,5 +1,6 @@
-"""What the documentation states is what the code does."""
+"""Compare the documentation with the code: counts, links, examples and named tests."""
 
+import ast
 import os
 import re
 import subprocess
@@ -25,8 +26,8 @@ ROOT = Path(__file__).parent.parent
 METHODS = (ROOT / "docs" / "methods.md").read_text()
 
 
-def stand_in(shape):
-    """What `build` asks of a backbone, without its weights."""
+def backbone_of(shape):
+    """Return the attributes of a backbone that `build` reads, without weights."""
     backbone = nn.Identity()
     backbone.width, backbone.depth = shape.width, shape.depth
     return backbone
@@ -37,7 +38,7 @@ POOLS = {"coda_prompt": {"pool": 100}, "dual_prompt": {"pool": 10}, "cdl_prompt"
 
 def parameters(method, distiller, student, teacher):
     learner = build(
-        backbone=stand_in(student),
+        backbone=backbone_of(student),
         query_width=384,
         method=Method(method, POOLS.get(method, {})),
         distiller=Distiller(distiller, POOLS.get(distiller, {})),
@@ -86,14 +87,14 @@ def test_every_method_has_a_row_a_schema_entry_and_a_file():
     assert {method for method, *_ in COUNTS} == set(PROMPTS)
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-            if "://" not in target and not target.startswith("../../actions/"):  # GitHub's own
+            if "://" not in target and not target.startswith("../../actions/"):  # pages of GitHub
                 assert (page.parent / target).exists(), (page.name, target)
 
 
-def test_the_page_on_using_a_student_runs_and_predicts_what_was_evaluated(
+def test_the_examples_on_using_a_student_predict_as_in_the_evaluation(
     finished, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -111,7 +112,7 @@ def test_the_page_on_using_a_student_runs_and_predicts_what_was_evaluated(
     *of_the_run, of_the_folder = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].splitlines()
     for code in of_the_run:
-        assert len(code.splitlines()) == 3
+        assert len(ast.parse(code).body) == 3
         exec(code, {})
     names, probabilities, early, logits = capsys.readouterr().out.splitlines()[:4]
     assert names == str([str(first), str(last)])

@@ -1,13 +1,13 @@
-"""Cut `cdl/assets/cifar20.parquet` out of CIFAR-100: the images that ship with the package.
+"""Select the images of `cdl/assets/cifar20.parquet` from CIFAR-100.
 
     python tools/make_cifar20.py FOLDER [OUT]
 
-FOLDER holds CIFAR-100: its binary archive `cifar-100-binary.tar.gz`, or `train*.parquet` and
-`test*.parquet` with the columns image, label and fine_label. Both give the same pixels, in the same
-order: within a class images are ordered by a hash of a seed and their pixels, whatever their order
-and names were. The first 100 of the training split are training images, the next 20 validation
-images; the first 100 of the test split are test images. No image is taken twice, also where the
-original holds it twice.
+FOLDER contains CIFAR-100: its binary archive `cifar-100-binary.tar.gz`, or `train*.parquet` and
+`test*.parquet` with the columns image, label and fine_label. Both give the same pixels in the same
+order: within a class, images are sorted by a hash of a seed and their pixels, independently of
+their original order and names. The first 100 of the training split are training images, the next
+20 validation images; the first 100 of the test split are test images. No image is selected twice,
+even if the original contains copies of it.
 """
 
 import argparse
@@ -30,25 +30,25 @@ PARTS = {"train": {"train": 100, "validation": 20}, "test": {"test": 100}}  # of
 
 
 def read(folder: Path) -> Source:
-    """Return CIFAR-100 as it lies in a folder."""
+    """Return CIFAR-100 from a folder."""
     if (folder / "cifar-100-binary.tar.gz").exists():
         return SOURCES["cifar100"].read(str(folder))
     return SOURCES["parquet"].read(str(folder), class_name="fine_label")
 
 
-def place(pixels: np.ndarray) -> bytes:
-    """Return where an image stands in the draw."""
+def draw_key(pixels: np.ndarray) -> bytes:
+    """Return the sort key of an image in the draw."""
     return hashlib.sha256(bytes([SEED]) + pixels.tobytes()).digest()
 
 
 def cut(source: Source) -> list[tuple[str, str, np.ndarray]]:
-    """Return split, class name and pixels `[32, 32, 3]` of the chosen images, in their order."""
+    """Return split, class name and pixels `[32, 32, 3]` of the selected images."""
     chosen = sorted(source.classes)[::EVERY]
     found: dict[tuple[str, str], dict[bytes, np.ndarray]] = defaultdict(dict)
     for item in source.items:
         if source.classes[item.label] in chosen:
             pixels = item.read()
-            found[item.split, source.classes[item.label]][place(pixels)] = pixels
+            found[item.split, source.classes[item.label]][draw_key(pixels)] = pixels
     rows: list[tuple[str, str, np.ndarray]] = []
     taken: set[bytes] = set()
     for split, parts in PARTS.items():
@@ -63,14 +63,14 @@ def cut(source: Source) -> list[tuple[str, str, np.ndarray]]:
 
 
 def encoded(pixels: np.ndarray) -> bytes:
-    """Return lossless WebP."""
+    """Encode an image as lossless WebP."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=100, method=6)
     return buffer.getvalue()
 
 
 def make(folder: Path, out: Path) -> None:
-    """Write the file: columns image, label, class_name, split."""
+    """Write the file, with the columns image, label, class_name and split."""
     rows = cut(read(folder))
     names = sorted({name for _, name, _ in rows})
     columns = {
@@ -84,7 +84,7 @@ def make(folder: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where CIFAR-100 lies")
+    parser.add_argument("folder", type=Path, help="folder of CIFAR-100")
     parser.add_argument("out", type=Path, nargs="?", default=OUT, help="%(default)s")
     arguments = parser.parse_args()
     make(arguments.folder, arguments.out)

@@ -1,4 +1,4 @@
-"""Make `architectures.csv` and `docs/backbones.md` from the timm that is installed.
+"""Write `architectures.csv` and `docs/backbones.md` from the installed timm.
 
 python -m tools.tabulate_backbones
 """
@@ -14,12 +14,12 @@ from cdl.backbones.architectures import FIELDS, TABLE, Architecture, architectur
 from cdl.runtime.errors import CdlError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "backbones.md"
-_USUAL = " is no sequence of blocks over the same tokens"
+_USUAL = " is not a sequence of blocks over the same tokens"
 _BEGIN, _END = "<!-- made by tools.tabulate_backbones -->", "<!-- end -->"
 
 
 def rows(names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the table's row of each architecture, found by building it on the meta device."""
+    """Yield the table's row of each architecture, which is built on the meta device."""
     tags: dict[str, list[str]] = {}
     for full in timm.list_pretrained():
         name, _, tag = full.partition(".")
@@ -31,7 +31,7 @@ def rows(names: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def row(name: str) -> dict[str, str]:
-    """Return what is found by building an architecture."""
+    """Build an architecture and return its columns, without `tags`."""
     try:
         model = families.create(name, device="meta")
     except CdlError as error:
@@ -68,7 +68,7 @@ def write(path: Path = TABLE) -> None:
 
 
 def document(path: Path = DOCUMENT) -> str:
-    """Return the page of all families, as the table has them, between its first and last part."""
+    """Return the page with the part between its two markers made from the table."""
     before, rest = path.read_text().split(_BEGIN)
     _, after = rest.split(_END)
     known = list(architectures().values())

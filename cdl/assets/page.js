@@ -1,10 +1,10 @@
-// What the page does beside its text: curves, matrices, the table of single runs, the selected run.
-// DataTable comes from the import that stands before this script.
+// Interactive parts of the page: curves, matrices, the table of single runs, the selected run.
+// DataTable is imported by page.html before this script.
 const content = JSON.parse(document.getElementById("content").textContent);
 const runs = new Map(content.runs.map((run) => [run.id, run]));
 const byId = (id) => document.getElementById(id);
 
-/** An element: attributes, then children, which are elements, text or null. */
+/** Create an element with attributes and children: elements, text or null. */
 function make(name, attributes = {}, ...children) {
   const space = ["svg", "g", "path", "circle", "text", "title", "line"].includes(name)
     ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
@@ -19,14 +19,14 @@ const signed = (value) => (value > 0 ? "+" : "") + fixed(value);
 const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length;
 const curve = (run) => run.matrix.map(mean);
 const INK = "#1b2026";
-// how a run looks in every figure, told by the learner that it is a seed of
+// the look of a run is that of its learner, as in all figures
 const learners = content.panels.flatMap((panel) => panel.learners);
 const learnerOf = (run) => learners.find((learner) => Object.values(learner.runs).includes(run.id))
   ?? { name: distiller(run), colour: INK, dash: "", marker: "" };
-// a variant's name, or without one what differs from the defaults
+// in brackets: the variant or, without one, the options that differ from the defaults
 const noted = (note) => (note ? ` (${note})` : "");
 const distiller = (run) => run.role === "teacher" ? "(teacher)"
-  : run.kd + noted(run.variant || run.kd_options);
+  : run.distiller + noted(run.variant || run.distiller_options);
 const method = (run) => run.method + noted(run.method.includes("+") ? "" : run.method_options);
 const teacher = (run) => run.teacher + noted(run.teacher_method);
 
@@ -36,8 +36,8 @@ const COLUMNS = [
   { title: "distiller", of: distiller, text: true, always: true },
   { title: "dataset", of: (run) => run.dataset, text: true },
   { title: "method", of: method, text: true },
-  { title: "learner", of: (run) => run.student, text: true },
-  { title: "taught by", of: (run) => teacher(run) || "–", text: true },
+  { title: "backbone", of: (run) => run.backbone, text: true },
+  { title: "teacher", of: (run) => teacher(run) || "–", text: true },
   { title: "query", of: (run) => run.query, text: true },
   { title: "seed", of: (run) => run.seed, filter: true },
   { title: "final average accuracy", of: (run) => run.final_average_accuracy, show: fixed, always: true },
@@ -50,7 +50,7 @@ const COLUMNS = [
   { title: "protocol", of: (run) => run.protocol, text: true },
 ];
 
-// a column whose rows all say the same is one fact above the table
+// a column with one value is shown as a fact above the table
 const kept = [], facts = [];
 for (const column of COLUMNS) {
   const values = [...new Set(content.runs.map(column.of))].sort((a, b) => (a > b) - (a < b));
@@ -108,8 +108,7 @@ function addFilters() {
 // ---- the selected run ------------------------------------------------------------------------
 
 function numbers(run) {
-  const same = ["dataset", "method", "role", "student", "teacher", "teacher_method", "query", "kd", "variant", "n_tasks"];
-  const cell = content.runs.filter((other) => same.every((key) => other[key] === run[key]))
+  const cell = content.runs.filter((other) => content.cell.every((key) => other[key] === run[key]))
     .map((other) => other.final_average_accuracy);
   const average = mean(cell);
   const deviation = Math.sqrt(cell.reduce((sum, x) => sum + (x - average) ** 2, 0) / (cell.length - 1));
@@ -121,20 +120,20 @@ function numbers(run) {
   ];
   if (cell.length > 1) rows.push([`over ${cell.length} seeds`, `${fixed(average)} ± ${fixed(deviation)}`]);
   rows.push(
-    ["last accuracy, by image", fixed(run.last_accuracy)],
+    ["last accuracy, mean over images", fixed(run.last_accuracy)],
     ["average incremental", fixed(run.average_incremental_accuracy)],
     ["learning accuracy", fixed(run.learning_accuracy)],
     ["backward transfer (points)", signed(run.backward_transfer)],
-    ["forgetting, as published", fixed(run.forgetting_published)],
+    ["forgetting, as in the papers", fixed(run.forgetting_published)],
     ["calibration error (%)", fixed(run.calibration_error)],
     ["negative log-likelihood (nats)", fixed(run.negative_log_likelihood, 3)],
     ["Brier score", fixed(run.brier_score, 3)],
     ["agreement with the teacher (%)", fixed(run.teacher_agreement)],
-    ["the undistilled student's (%)", fixed(run.none_teacher_agreement)],
+    ["agreement of the undistilled student (%)", fixed(run.none_teacher_agreement)],
     ["parameters trained", run.trainable_parameters.toLocaleString("en")],
-    ["parameters in all, frozen ones too", run.parameters.toLocaleString("en")],
-    ["training time on the wall (s)", fixed(run.training_seconds, 0)],
-    ["processor time of it (s)", fixed(run.processor_seconds, 0)],
+    ["parameters, frozen ones included", run.parameters.toLocaleString("en")],
+    ["training time, wall clock (s)", fixed(run.training_seconds, 0)],
+    ["training time, processors (s)", fixed(run.processor_seconds, 0)],
     ["load of one core (%)", fixed(run.mean_load, 0)],
     ["peak memory (MB)", fixed(run.peak_memory_mb, 0)],
   );
@@ -142,8 +141,8 @@ function numbers(run) {
     make("div", {}, make("dt", {}, name), make("dd", { class: kind }, value))));
 }
 
-/** Accuracy over tasks as SVG; lines differ in dash, marker and label, not only in colour.
-    A line is a learner with `runs`: their mean is drawn, and a band over all of them. */
+/** Draw accuracy over tasks as SVG. Lines differ in dash, marker and label, not only in colour.
+    A line is a learner with `runs`: drawn are their mean and a band from minimum to maximum. */
 function plot(lines) {
   const curves = lines.map(({ runs }) => runs.map(curve));
   const drawn = lines.map((line, i) => ({ ...line, values: curves[i][0].map((_, t) => {
@@ -172,7 +171,7 @@ function plot(lines) {
     "tasks learnt"));
   const labels = drawn.map(({ values }) => y(values.at(-1)[0]));
   const order = labels.map((_, i) => i).sort((a, b) => labels[a] - labels[b]);
-  order.forEach((i, k) => { // labels keep a line's distance from each other
+  order.forEach((i, k) => { // keep labels one line apart
     if (k) labels[i] = Math.max(labels[i], labels[order[k - 1]] + 15);
   });
   const over = Math.max(0, labels[order.at(-1)] - (height - bottom));
@@ -191,7 +190,7 @@ function plot(lines) {
 
 const averaged = (runs) => runs[0].matrix.map((line, t) => line.map((_, i) => mean(runs.map((run) => run.matrix[t][i]))));
 
-/** The accuracy matrix of a run, or its mean over several; colours from `low` to `high`. */
+/** Create the table of an accuracy matrix; colours reach from `low` to `high`. */
 function matrix(rows, name, low = Math.min(...rows.flat()), high = Math.max(...rows.flat())) {
   const tasks = rows.map((_, i) => make("th", { scope: "col" }, String(i + 1)));
   const lines = rows.map((line, t) => make("tr", {}, make("th", { scope: "row" }, String(t + 1)),
@@ -207,12 +206,12 @@ function matrix(rows, name, low = Math.min(...rows.flat()), high = Math.max(...r
 
 const scroll = (label, ...inside) => make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": label }, inside);
 
-/** Curves and matrices of a panel, means over seeds. */
+/** Add the curves and matrices of all panels, means over seeds. */
 function drawPanels() {
   for (const panel of content.panels) {
     const lines = panel.learners.map((learner) => ({ ...learner, runs: Object.values(learner.runs).map((id) => runs.get(id)) }));
     byId(panel.id).append(plot(lines), make("p", { class: "note" }, lines.some(({ runs }) => runs.length > 1)
-      ? "Mean over seeds; the band reaches from the lowest to the highest seed." : "One seed: nothing says how it varies."));
+      ? "Mean over seeds; band: minimum to maximum." : "One seed: the variation over seeds is unknown."));
     const means = lines.map(({ runs }) => averaged(runs));
     const values = means.flat(2);
     document.querySelector(`.matrices[data-panel=${panel.id}]`).append(...means.map((rows, i) =>
@@ -220,7 +219,7 @@ function drawPanels() {
   }
 }
 
-/** Nested settings as a list of dotted names. */
+/** List nested settings by dotted names. */
 function leaves(value, path = "") {
   if (value === null || typeof value !== "object" || Array.isArray(value)) {
     return [make("dt", {}, path), make("dd", {}, JSON.stringify(value))];
@@ -230,7 +229,7 @@ function leaves(value, path = "") {
 
 const fold = (title, ...inside) => make("details", {}, make("summary", {}, title), inside);
 const settings = (title, value) => fold(title, make("dl", { class: "leaves" }, leaves(value)));
-// inside another document (Snakemake's report) there is nothing beside the page to link to
+// embedded in another document (Snakemake's report), relative links lead nowhere
 const file = (text, path) => location.protocol.startsWith("data") || location.protocol.startsWith("about")
   ? make("span", { title: path }, text) : make("a", { href: path }, text);
 const other = (text, id) => runs.has(id) ? make("a", { href: `#${id}` }, text) : null;
@@ -248,18 +247,18 @@ function files(run) {
     make("p", { class: "note" }, make("code", {}, folder)),
     make("ul", { class: "files" }, whole.map(named), stages,
       make("li", {}, file(`data manifest of ${run.dataset}`, content.data[run.dataset])),
-      ["student", "teacher", "query"].map((role) => run[role]).filter((name, i, all) => name && all.indexOf(name) === i)
+      ["backbone", "teacher", "query"].map((role) => run[role]).filter((name, i, all) => name && all.indexOf(name) === i)
         .map((name) => make("li", {}, file(`backbone ${name}`, content.backbones[name])))),
   ];
 }
 
-/** A run's line, that of its undistilled student and of its teacher, of the same seed. */
-const beside = (run) => [run, runs.get(run.none), runs.get(run.taught)]
+/** The run, its undistilled student and its teacher, of the same seed. */
+const withReferences = (run) => [run, runs.get(run.none), runs.get(run.taught)]
   .filter((other, i, all) => other && all.indexOf(other) === i)
   .map((other) => ({ ...learnerOf(other), runs: [other] }));
 
 function show(run) {
-  const taught = run.teacher ? `${teacher(run)} → ${run.student}` : run.student;
+  const taught = run.teacher ? `${teacher(run)} → ${run.backbone}` : run.backbone;
   const links = [run.none !== run.id ? other("undistilled student", run.none) : null, other("its teacher", run.taught)]
     .filter((link) => link !== null).flatMap((link, i) => i ? [" · ", link] : [link]);
   byId("chosen").textContent = `${distiller(run)}: ${taught}`;
@@ -268,13 +267,13 @@ function show(run) {
     links.length ? make("p", { class: "sub" }, "compare with ", links) : "",
     numbers(run),
     make("div", { class: "pictures" },
-      make("section", {}, make("h3", {}, "Average accuracy (%) over the tasks learnt"), plot(beside(run))),
+      make("section", {}, make("h3", {}, "Average accuracy (%) over the tasks learnt"), plot(withReferences(run))),
       make("section", {}, make("h3", {}, "Accuracy matrix"), scroll("Accuracy matrix", matrix(run.matrix)),
         make("p", { class: "note" }, "R[t][i]: accuracy (%) on the test images of task i after learning task t. "
           + `Test images per task: ${run.test_images.join(", ")}.`))),
     make("h3", {}, "Protocol"),
-    settings(`protocol ${run.protocol}: what comparable numbers share`, content.protocols[run.protocol]),
-    settings("this learner: all that fixes its numbers", run.learner),
+    settings(`protocol ${run.protocol}: shared by comparable numbers`, content.protocols[run.protocol]),
+    settings("this learner: full specification", run.learner),
     settings("fingerprints of data and backbones", run.fingerprints),
     make("h3", {}, "Files"), ...files(run));
   for (const row of table.rows().nodes().toArray()) {
@@ -283,7 +282,7 @@ function show(run) {
   }
 }
 
-/** The address names the run, so that a link leads to it and the browser's way back works. */
+/** Show the run that the address names, so that links and the back button work. */
 function follow() {
   const id = decodeURIComponent(location.hash.slice(1));
   show(runs.get(id) ?? content.runs.find((run) => run.gain_over_none !== null) ?? content.runs[0]);
@@ -304,7 +303,7 @@ function addProvenance() {
     fold(`all values of ${content.name} in use`, make("pre", {}, content.configuration)));
 }
 
-/** What exported students cost: the figure of each dataset, a table, the machine. */
+/** Add the deployment section: figures, table and machine. */
 function addDeployment({ machine, note, rows, figures }) {
   const heads = Object.keys(rows[0]);
   const cell = (text) => make("td", { class: /^[\d.,−-]+$/.test(text) ? "number" : "" }, text);
@@ -312,7 +311,7 @@ function addDeployment({ machine, note, rows, figures }) {
   byId("deployment").append(
     make("p", { class: "note" }, `Machine: ${machine}`),
     ...figures.map((svg) => make("img",
-      { src: `data:image/svg+xml;base64,${svg}`, alt: "Accuracy against latency; the numbers stand below" })),
+      { src: `data:image/svg+xml;base64,${svg}`, alt: "Accuracy against latency; the table below has the numbers" })),
     make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Deployment" }, make("table", {},
       make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, rows.map((row) => make("tr", {}, heads.map((head) => cell(row[head]))))))),
@@ -321,7 +320,7 @@ function addDeployment({ machine, note, rows, figures }) {
 
 // ---- any two rows ------------------------------------------------------------------------------
 
-/** What differs between two cells, from the rows of `contrasts.csv`. */
+/** Return the difference between two cells, from the rows of `contrasts.csv`. */
 function contrastOf(first, second) {
   const [one, other] = [first, second].map((cell) => content.contrasts.cells.indexOf(cell));
   for (const [i, j, difference, low, high, p, seeds, images] of content.contrasts.rows) {
@@ -334,7 +333,7 @@ function contrastOf(first, second) {
 function addComparison() {
   const named = new Map(content.panels.flatMap((panel) => panel.learners.map((learner) => {
     const run = runs.get(Object.values(learner.runs)[0]);
-    const by = run.teacher ? `, ${teacher(run)} → ${run.student}` : `, ${run.student}`;
+    const by = run.teacher ? `, ${teacher(run)} → ${run.backbone}` : `, ${run.backbone}`;
     return [learner.cell, `${run.dataset}, ${method(run)}, ${learner.label}${by}`];
   })));
   const cells = [...named].filter(([cell]) => content.contrasts.cells.includes(cell));
@@ -355,7 +354,7 @@ function addComparison() {
     const [first, second] = [...form.elements].map((element) => element.value);
     const found = contrastOf(first, second);
     byId("contrast").textContent = found === null
-      ? (first === second ? "Choose two different rows." : "These two have no seed or no test images in common.")
+      ? (first === second ? "Choose two different rows." : "These rows have no seed or no test images in common.")
       : `First minus second: ${signed(found.difference)} points (${signed(found.low)} to ${signed(found.high)}), `
         + `p ${found.p === null ? "not defined" : found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}; `
         + `${found.seeds} seed${found.seeds > 1 ? "s" : ""}, ${found.images.toLocaleString("en")} test images.`
@@ -377,7 +376,7 @@ window.addEventListener("hashchange", () => {
   follow();
   byId("detail").scrollIntoView();
 });
-// what is folded on the screen is spelled out on paper
+// print the content of closed details, too
 const folds = () => [...document.querySelectorAll("details")];
 let closed = [];
 window.addEventListener("beforeprint", () => {

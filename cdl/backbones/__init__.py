@@ -1,1 +1,4 @@
-"""Any frozen ViT: fetched, built, run with what prompts inject. Nothing is imported here."""
+"""Frozen vision transformers: fetching, building, forward pass with prompts.
+
+This file imports nothing, so that planning can import single modules without torch.
+"""

@@ -1,7 +1,6 @@
-"""What planning knows of timm's architectures: a table made from timm. No torch.
+"""Table of timm's architectures for planning; imports neither timm nor torch.
 
-`python -m tools.tabulate_backbones` makes the table anew, and a test compares it with the timm that
-is installed.
+`python -m tools.tabulate_backbones` writes the table; a test compares it with the installed timm.
 """
 
 import csv
@@ -26,13 +25,13 @@ _SIZES = ("tiny", "small", "base", "large", "huge")
 class Architecture:
     """A row of the table.
 
-    name: as timm knows it.
-    kind: timm's class.
-    shape: None if it is refused.
-    pool: how it pools its tokens.
-    size: side of its input in pixels by timm's default.
-    parts: what it has besides a plain ViT's parts.
-    refused: why it cannot be prompted, or empty.
+    name: timm's name.
+    kind: name of timm's class.
+    shape: None if the architecture is refused.
+    pool: how tokens are pooled.
+    size: side of its default input in pixels.
+    parts: differences from a plain ViT.
+    refused: why it cannot be prompted; empty if it can.
     tags: of its weights on the Hub.
     """
 
@@ -50,10 +49,10 @@ class Architecture:
 def architectures() -> dict[str, Architecture]:
     """Return all architectures of timm by name."""
     with open(TABLE, newline="") as file:
-        return {row["architecture"]: _read(row) for row in csv.DictReader(file)}
+        return {row["architecture"]: _parse_row(row) for row in csv.DictReader(file)}
 
 
-def _read(row: dict[str, str]) -> Architecture:
+def _parse_row(row: dict[str, str]) -> Architecture:
     shape = None
     if not row["refused"]:
         width, depth, patch = (int(row[key]) for key in ("width", "depth", "patch"))
@@ -71,41 +70,47 @@ def _read(row: dict[str, str]) -> Architecture:
 
 
 def find(model: str) -> Architecture:
-    """Return the architecture of a timm model, with or without a tag.
+    """Return the architecture of a timm model, whose name may have a tag.
 
     Raises:
-        CdlError: there is none, or it cannot be prompted; the sentence names a near one that can.
+        CdlError: the architecture does not exist or cannot be prompted; the message suggests a
+            similar one that can.
     """
     known, name = architectures(), model.split(".")[0]
     if name not in known:
         close = difflib.get_close_matches(name, [k for k, a in known.items() if a.shape], 1)
         raise CdlError(
-            f"{model!r} is no architecture of timm; near is {close[0] if close else near(name)}"
+            f"{model!r} is not an architecture of timm; did you mean "
+            f"{close[0] if close else similar(name)}?"
         )
     found = known[name]
     if found.shape is None:
         raise CdlError(
-            f"{model!r} cannot be prompted: {found.refused}; near is {near(name)}, which can"
+            f"{model!r} cannot be prompted: {found.refused}; use for example {similar(name)}"
         )
     return found
 
 
 def find_weights(tag: str) -> Architecture:
-    """Return the architecture of weights on the Hub; raise `CdlError` as `find`, or if unknown."""
+    """Return the architecture of weights on the Hub.
+
+    Raises:
+        CdlError: see `find`; or the tag is missing or not on the Hub.
+    """
     known, own = find(tag), tag.partition(".")[2]
     if not own:
         example = f"{known.name}.{known.tags[0]}" if known.tags else _EXAMPLE
         raise CdlError(
-            f"{tag!r} is not a full tag, such as {example} (without the part behind the dot the "
-            "weights depend on timm's version)"
+            f"{tag!r} is not a full tag: expected ARCHITECTURE.TAG, for example {example} (without "
+            "TAG the weights depend on timm's version)"
         )
     if own not in known.tags:
         has = ", ".join(known.tags) or "none"
-        raise CdlError(f"{tag!r} is not on the Hub; tags of {known.name} are: {has}")
+        raise CdlError(f"{tag!r} is not on the Hub; tags of {known.name}: {has}")
     return known
 
 
-def near(name: str) -> str:
-    """Return a plain ViT of the size that a name speaks of."""
+def similar(name: str) -> str:
+    """Return a plain ViT of the size that a name contains, base by default."""
     size = next((word for word in _SIZES if word in name), "base")
     return f"vit_{size}_patch{14 if size == 'huge' else 16}_224"

@@ -1,7 +1,7 @@
-"""Which models of timm can be prompted, found by looking at the module that timm builds.
+"""Decide which models of timm can be prompted, from the modules that timm builds.
 
 A model is accepted if it is a sequence of blocks over the same tokens and every block attends to
-all of them by `scaled_dot_product_attention`, so prefixes can enter. Names are never looked at.
+all of them by `scaled_dot_product_attention`, where prefixes are injected. Names are not used.
 """
 
 import logging
@@ -20,7 +20,7 @@ from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import encode
 from cdl.runtime.errors import CdlError
 
-# models are typed as Any: torch types whatever a module holds as Tensor | Module
+# models are typed as Any, because torch types every attribute of a module as Tensor | Module
 PLAIN = "vit_base_patch16_224"  # timm's plain ViT; arguments give it any shape
 _SEQUENCES = (VisionTransformer.forward_features, Eva.forward_features)
 
@@ -29,15 +29,15 @@ def create(model: str, arguments: Mapping[str, Any] | None = None, device: str =
     """Return timm's model with random weights, without its classifier, in eval mode.
 
     Args:
-        model: an architecture, or architecture.tag, whose own arguments are then used.
+        model: an architecture, or architecture.tag to use the arguments of that tag.
         arguments: keyword arguments that change the architecture.
-        device: `meta` for a look at it.
+        device: `meta` to build it without memory for weights.
 
     Raises:
         CdlError: timm cannot build it.
     """
     try:
-        with _quiet(), torch.device(device):
+        with _timm_warnings_off(), torch.device(device):
             made: Any = timm.create_model(
                 model, pretrained=False, num_classes=0, **dict(arguments or {})
             )
@@ -48,25 +48,25 @@ def create(model: str, arguments: Mapping[str, Any] | None = None, device: str =
 
 
 def refusal(model: Any) -> str | None:
-    """Return why a model cannot be prompted, None if it can; it may lie on the meta device."""
+    """Return why a model, also on the meta device, cannot be prompted; else None."""
     name = type(model).__name__
     if getattr(type(model), "forward_features", None) not in _SEQUENCES:
-        return f"{name} is no sequence of blocks over the same tokens"
+        return f"{name} is not a sequence of blocks over the same tokens"
     unreached = next((b for b in model.blocks if not attentions(b)), None)
     if unreached is not None:
-        return f"{type(unreached).__name__} has an attention that prefixes cannot enter"
+        return f"{type(unreached).__name__} has an attention that does not accept prefixes"
     if model.in_chans != 3:
-        return f"it reads images of {model.in_chans} channels"
+        return f"its images have {model.in_chans} channels; expected 3"
     if not model.global_pool:
-        return "it has no pooled feature, which queries and heads read"
+        return "it has no pooled feature, which queries and heads need"
     return None
 
 
 def shape_of(model: Any) -> BackboneShape:
-    """Return the shape of a model that can be prompted."""
-    height, width = _pair(model.patch_embed.feat_ratio(as_scalar=False))
+    """Return the shape of a model; raise `CdlError` if patches are not square."""
+    height, width = _height_and_width(model.patch_embed.feat_ratio(as_scalar=False))
     if height != width:
-        raise CdlError(f"its patches are not square but {height} x {width} pixels")
+        raise CdlError(f"its patches are {height} x {width} pixels; expected square patches")
     return BackboneShape(
         width=model.embed_dim,
         depth=len(model.blocks),
@@ -79,7 +79,7 @@ def validate(model: Any) -> None:
     """Run a model on the meta device with a prefix in every block.
 
     Raises:
-        CdlError: it is refused, or its shapes do not fit.
+        CdlError: the model is refused, or its pooled feature has an unexpected shape.
     """
     reason = refusal(model)
     if reason is not None:
@@ -90,17 +90,18 @@ def validate(model: Any) -> None:
     injection = Injection(prefixes=dict.fromkeys(range(shape.depth), pair))
     encoded = encode(model, images, injection, keep_blocks=1)
     if encoded.features.shape != (1, 1, shape.width):
-        raise CdlError(f"its pooled feature has the shape {tuple(encoded.features[:, 0].shape)}")
+        found = tuple(encoded.features[:, 0].shape)
+        raise CdlError(f"its pooled feature has the shape {found}; expected (1, {shape.width})")
 
 
 def pooling(model: Any) -> str:
-    """Return how a model pools its tokens, in a word or two."""
+    """Return the name of the way in which a model pools its tokens."""
     words = {"token": "class token", "avg": "average", "map": "attention pool"}
     return words.get(str(model.global_pool), str(model.global_pool))
 
 
 def parts(model: Any) -> str:
-    """Return in words what a model has besides a plain ViT's parts: they fix how it is run."""
+    """Return the parts that a plain ViT lacks, comma-separated; `plain` if none."""
     block = model.blocks[0]
     attention, mlp = attentions(block)[0], getattr(block, "mlp", None)
     kinds = [type(block), type(attention), type(model.norm), type(model.fc_norm), type(mlp)]
@@ -126,13 +127,13 @@ def parts(model: Any) -> str:
     return ", ".join(words) or "plain"
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _height_and_width(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep timm's remarks about what it builds out of the log."""
+def _timm_warnings_off() -> Iterator[None]:
+    """Keep timm's warnings about the model that it builds out of the log."""
     logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.ERROR)

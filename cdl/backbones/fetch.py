@@ -1,8 +1,8 @@
-"""Frozen vision transformers by name: embedded, a local safetensors file, or a timm tag.
+"""Fetch frozen vision transformers: embedded, from a file, or by timm tag.
 
-`fetch` brings a backbone into one uniform artifact (tensors, timm's name and keyword arguments,
-preprocessing, fingerprint) and is the only function that may use the network; `Backbone.load`
-reads it. Weights are read as safetensors only, never unpickled.
+`fetch` writes every backbone as the same kind of artifact (tensors, timm's name and keyword
+arguments, preprocessing, fingerprint), which `Backbone.load` reads. It is the only function here
+that uses the network. Weights are read as safetensors only, never unpickled.
 """
 
 import re
@@ -15,12 +15,12 @@ import timm
 from torch import Tensor
 
 from cdl.backbones import families, weights
-from cdl.backbones.architectures import near
+from cdl.backbones.architectures import similar
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, Published, obtain, remember
 
-WEIGHTS = Path("data/backbones")  # of timm tags, TAG.safetensors
+WEIGHTS = Path("data/backbones")  # weights of timm tags, as TAG.safetensors
 _SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 
 
@@ -32,15 +32,16 @@ def fetch(
     Args:
         output: the .safetensors file to write.
         source: `embedded`, `file` or `timm`.
-        model: a name in `cdl/assets`; a path of a .safetensors file; or a full timm tag such as
+        model: a name in `cdl/assets`; the path of a .safetensors file; or a full timm tag such as
             `vit_base_patch16_224.augreg_in21k_ft_in1k`.
-        timm_model: of a file, the timm model whose weights it holds, with a tag if mean and std
-            are that tag's; None: its header says it, as `timm_model`, or it is a plain ViT. What
-            a header says of `_SHAPE`, mean and std holds; of a plain ViT it must say all.
-        fetching: `mirror` and `offline` of `cdl.runtime.fetching.obtain`, for a tag.
+        timm_model: for a file, the timm model whose weights it contains, with a tag if mean and
+            std are those of the tag. If None, it is `timm_model` of the file's header or, without
+            that, a plain ViT. `_SHAPE`, mean and std in the header take precedence; for a plain
+            ViT the header must contain all of them.
+        fetching: for a tag, `mirror` and `offline` of `cdl.runtime.fetching.obtain`.
 
     Raises:
-        CdlError: the source cannot be read or fetched, or is no model that can be prompted.
+        CdlError: the source cannot be read or fetched, or the model cannot be prompted.
     """
     if source == "timm":
         path, state, made = _from_timm(model, fetching)
@@ -58,32 +59,32 @@ def fetch(
 
 
 def _from_file(path: Path, timm_model: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return tensors of a user's file, and what the artifact says of their model."""
+    """Return the tensors of a user's file, and the metadata of their model."""
     state, header = weights.read(path)
     what, name = f"backbone file {str(path)!r}", timm_model or header.get("timm_model")
     try:
         arguments: dict[str, Any] = {key: int(header[key]) for key in _SHAPE if key in header}
     except ValueError as error:
         raise CdlError(f"{what}: its header's metadata: {error}") from error
-    made = _normalization(what, header)
+    made = _parse_normalization(what, header)
     missing = [key for key in (*_SHAPE, "mean", "std") if key not in header]
     if name is not None:
         made = {**weights.preprocessing(name), **made}
     elif missing:
         raise CdlError(
-            f"{what} lacks {missing} in its header's metadata; if it holds a timm model, say "
-            "which in backbones.NAME.model"
+            f"{what}: its header's metadata lacks {missing}; if it contains a timm model, set "
+            "backbones.NAME.model to that model's name"
         )
     vit = build(name or families.PLAIN, arguments)
     if name is not None:
-        arguments |= _arguments(vit)
+        arguments |= _tag_arguments(vit)
     name = name or families.PLAIN
-    state = weights.fitted(state, name, vit, what)
+    state = weights.convert(state, name, vit, what)
     return state, {"timm_model": name.split(".")[0], "architecture": arguments, **made}
 
 
-def _normalization(what: str, header: Mapping[str, str]) -> dict[str, list[float]]:
-    """Return mean and std where a header has them: three numbers, in whatever brackets."""
+def _parse_normalization(what: str, header: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return mean and std if a header has them, with or without brackets."""
     found = {}
     for key in ("mean", "std"):
         if key in header:
@@ -92,14 +93,14 @@ def _normalization(what: str, header: Mapping[str, str]) -> dict[str, list[float
             except ValueError as error:
                 raise CdlError(f"{what}: its header's metadata: {key}: {error}") from error
     if any(len(v) != 3 for v in found.values()) or min(found.get("std", [1.0])) <= 0:
-        raise CdlError(f"{what}: mean and std are three numbers, std above 0")
+        raise CdlError(f"{what}: invalid mean or std; expected three numbers each, std above 0")
     return found
 
 
 def _from_timm(
     tag: str, fetching: Mapping[str, Any]
 ) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
-    """Fetch the weights of a tag as timm names and publishes them; timm itself loads nothing."""
+    """Fetch the published weights of a tag, without timm's own loader."""
     made = weights.preprocessing(tag)
     config = timm.get_pretrained_cfg(tag)
     if config is None or not config.hf_hub_id:
@@ -111,24 +112,25 @@ def _from_timm(
     state, _ = weights.read(path, "; delete it and run again")
     remember(file, path)
     vit = build(tag)
-    state = weights.fitted(state, tag, vit, f"backbone {tag!r}")
-    return path, state, {"timm_model": tag.split(".")[0], "architecture": _arguments(vit), **made}
+    state = weights.convert(state, tag, vit, f"backbone {tag!r}")
+    architecture = _tag_arguments(vit)
+    return path, state, {"timm_model": tag.split(".")[0], "architecture": architecture, **made}
 
 
 def build(model: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """Return a model without weights, on the meta device; raise `CdlError` if it is refused."""
+    """Return a model on the meta device; raise `CdlError` if it is refused."""
     vit = families.create(model, arguments, device="meta")
     try:
         families.validate(vit)
     except CdlError as error:
         raise CdlError(
-            f"{model!r} cannot be prompted: {error}; near is {near(model)}, which can"
+            f"{model!r} cannot be prompted: {error}; use for example {similar(model)}"
         ) from error
     return vit
 
 
-def _arguments(vit: Any) -> dict[str, Any]:
-    """Return what a tag may choose for its architecture; dynamic sizes are never needed."""
+def _tag_arguments(vit: Any) -> dict[str, Any]:
+    """Return the arguments that depend on the tag; dynamic input sizes are not used."""
     height, width = vit.patch_embed.img_size
     return {
         "img_size": height if height == width else [height, width],

@@ -1,17 +1,17 @@
-"""The shape of a backbone, all that methods know of it. No torch."""
+"""The shape of a backbone, which is all that methods read of it. Imports no torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """What planning and methods know of a backbone.
+    """Facts about a backbone that planning and methods read.
 
     width: of its tokens and of its pooled feature.
-    depth: its number of blocks.
-    patch: side of its patches in pixels; None where nobody asks (the forward pass never does).
-    class_token: whether its first token is a class token.
-    size: side of its input in pixels if that is not the views' size.
+    depth: number of blocks.
+    patch: side of a patch in pixels; None where it is unused, as in the forward pass.
+    class_token: whether the first token is a class token.
+    size: side of its input in pixels if that differs from the size of the views.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""Running a vision transformer of timm with what prompts and distillers put into its attention."""
+"""Forward pass of timm's vision transformers with prompts in their attention."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdl.backbones.attention import Injection, KeyValue, entrance
+from cdl.backbones.attention import Injection, KeyValue, injector_of
 from cdl.runtime.errors import CdlError
 
-__all__ = ["Begun", "Encoded", "Injection", "KeyValue", "encode"]
+__all__ = ["BlockInputs", "Encoded", "Injection", "KeyValue", "encode"]
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What a pass without prompts holds that a second one of the same images need not compute.
+class BlockInputs:
+    """Inputs of all blocks in a pass without prompts; another pass can resume here.
 
-    inputs: tokens `[B, N, D]` before each block, and behind the last one.
-    positions: rotations of the tokens, if there are any.
+    inputs: tokens `[B, N, D]` before each block, and after the last one.
+    positions: rotary embeddings of the tokens; None in a model without them.
     """
 
     inputs: tuple[Tensor, ...]
@@ -26,23 +26,23 @@ class Begun:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a vision transformer makes of images.
+    """Output of a vision transformer.
 
     tokens: `[B, N, D]` after the final norm, as timm's `forward_features` returns them; an appended
         token is the last.
-    features: `[B, 1 or 2, D]`, what heads read: the feature that the model pools, by timm's
-        `forward_head(pre_logits=True)`, and the final state of a token that was appended, normed
-        as the feature is.
+    features: `[B, 1 or 2, D]`, the input of heads: the pooled feature of timm's
+        `forward_head(pre_logits=True)` and, if a token was appended, its final state after the
+        same norms.
     blocks: outputs `[B, N, D]` of the last blocks before the final norm, if kept: the class token,
         if there is one, and image tokens; registers are left out, so that models with and without
         them can be compared.
-    begun: if asked for.
+    block_inputs: None unless `encode` keeps them.
     """
 
     tokens: Tensor
     features: Tensor
     blocks: tuple[Tensor, ...]
-    begun: Begun | None = None
+    block_inputs: BlockInputs | None = None
 
 
 def encode(
@@ -50,56 +50,63 @@ def encode(
     images: Tensor,
     injection: Injection | None = None,
     keep_blocks: int = 0,
-    begun: Begun | None = None,
-    begin: bool = False,
+    resume_from: BlockInputs | None = None,
+    keep_inputs: bool = False,
 ) -> Encoded:
-    """Run normalised images `[B, 3, H, W]` through timm's own blocks, one after the other.
+    """Run normalised images `[B, 3, H, W]` through timm's blocks, one by one.
 
     Args:
         vit: a timm model that `cdl.backbones.families` accepts.
         images: of the model's input size.
-        injection: what enters; rotary positions are for image tokens only, registers are tokens
+        injection: prompts; rotary embeddings apply to image tokens only, registers are tokens
             like any other.
-        keep_blocks: how many of the last blocks' outputs are kept.
-        begun: by a pass of the same images into which nothing was injected; this one goes on from
-            there, with the first block that something enters.
-        begin: whether another one shall go on from here.
+        keep_blocks: number of last blocks whose outputs are returned.
+        resume_from: block inputs of a pass of the same images without an injection; this pass
+            resumes at the first block that has an injection.
+        keep_inputs: whether to return the block inputs, so that another pass can resume from them.
+
+    Raises:
+        CdlError: the injection has additions, and the model has no class token.
     """
     injection = injection or Injection()
     if injection.additions and vit.cls_token is None:
-        raise CdlError("additions go to the class token, and this backbone has none")
-    done = 0 if begun is None else injection.first(len(vit.blocks))
-    x, positions = _embedded(vit, images) if begun is None else (begun.inputs[0], begun.positions)
+        raise CdlError("additions need a class token; this backbone has none")
+    if resume_from is None:
+        first, (x, positions) = 0, _embed(vit, images)
+    else:
+        first, x = injection.first(len(vit.blocks)), resume_from.inputs[0]
+        positions = resume_from.positions
     if injection.token is not None:
         x = torch.cat([x, injection.token.expand(x.shape[0], 1, -1).to(x.dtype)], dim=1)
-        positions = None if positions is None else _unrotated(positions)
+        positions = None if positions is None else _append_identity_rotation(positions)
     outputs, inputs = [], [x]
     for layer, block in enumerate(vit.blocks):
-        if begun is not None and layer < done:
-            x = begun.inputs[layer + 1]
+        if resume_from is not None and layer < first:
+            x = resume_from.inputs[layer + 1]
         else:
-            door = entrance(block)
-            door.open(injection, layer)
+            injector = injector_of(block)
+            injector.set(injection, layer)
             if positions is None:
                 x = block(x)
             else:
                 x = block(x, rope=positions[layer] if vit.rope_mixed else positions)
-            door.close()
-        if begin:
+            injector.clear()
+        if keep_inputs:
             inputs.append(x)
         if layer >= len(vit.blocks) - keep_blocks:
             outputs.append(_without_registers(vit, x))
     x = vit.norm(x)
     if injection.token is None:
-        read = vit.forward_head(x, pre_logits=True)[:, None]
+        features = vit.forward_head(x, pre_logits=True)[:, None]
     else:
         pooled = vit.forward_head(x[:, :-1], pre_logits=True)
-        read = torch.stack([pooled, vit.fc_norm(x[:, -1])], dim=1)
-    return Encoded(x, read, tuple(outputs), Begun(tuple(inputs), positions) if begin else None)
+        features = torch.stack([pooled, vit.fc_norm(x[:, -1])], dim=1)
+    kept = BlockInputs(tuple(inputs), positions) if keep_inputs else None
+    return Encoded(x, features, tuple(outputs), kept)
 
 
-def _embedded(vit: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the tokens before the first block, and their rotations if there are any."""
+def _embed(vit: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the tokens before the first block, and their rotary embeddings or None."""
     x = vit._pos_embed(vit.patch_embed(images))
     x, positions = x if isinstance(x, tuple) else (x, None)
     return vit.norm_pre(x), positions
@@ -112,7 +119,7 @@ def _without_registers(vit: Any, tokens: Tensor) -> Tensor:
     return torch.cat([tokens[:, :first], tokens[:, vit.num_prefix_tokens :]], dim=1)
 
 
-def _unrotated(positions: Tensor) -> Tensor:
-    """Add a row to rotations `[..., N, sines and cosines]` that turns a token by nothing."""
+def _append_identity_rotation(positions: Tensor) -> Tensor:
+    """Append the identity to rotary embeddings `[..., N, sines and cosines]`."""
     sine = torch.zeros_like(positions[..., :1, :]).chunk(2, dim=-1)[0]
     return torch.cat([positions, torch.cat([sine, sine + 1], dim=-1)], dim=-2)

@@ -1,4 +1,4 @@
-"""Files of weights: read without running what they hold, and brought to timm's names."""
+"""Read files of weights without running their code; convert to timm's names."""
 
 import logging
 import sys
@@ -23,7 +23,11 @@ _HEADS = ("head.", "head_dist.", "attn_pool.")  # of a classifier, or of another
 
 
 def read(path: Path, remedy: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file and its header's metadata."""
+    """Return the tensors of a safetensors file and its header's metadata.
+
+    Raises:
+        CdlError: the file cannot be read; `remedy` ends the message.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -33,10 +37,10 @@ def read(path: Path, remedy: str = "") -> tuple[dict[str, Tensor], dict[str, str
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a `.pth` or `.bin` file; nothing that it holds is run.
+    """Return the tensors of a `.pth` or `.bin` file; no code in it is run.
 
     Raises:
-        CdlError: it cannot be read, or holds more than tensors and plain values.
+        CdlError: the file cannot be read, or contains more than tensors and plain values.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -44,8 +48,8 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         raise CdlError(f"{str(path)!r} cannot be read: {error}") from error
     except UnpicklingError as error:
         raise CdlError(
-            f"{str(path)!r} holds more than tensors, which only running code of the file could "
-            "read, so it is refused; ask its authors for the state dict alone"
+            f"{str(path)!r} contains more than tensors, and reading it would run code from the "
+            "file; ask its authors for the state dict alone"
         ) from error
     while isinstance(found, Mapping):
         inner = next((key for key in _CONTAINERS if isinstance(found.get(key), Mapping)), None)
@@ -56,76 +60,84 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     if isinstance(found, Mapping):
         state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
     if not state:
-        raise CdlError(f"{str(path)!r} holds no state dict of tensors by name")
+        raise CdlError(f"{str(path)!r} contains no state dict, a mapping from names to tensors")
     return state
 
 
 def without_prefix(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Strip what training code puts before a model's names; other tensors lose nothing."""
+    """Strip prefixes that training code adds to a model's names, such as `module.`.
+
+    Tensors without the prefix are dropped; without a known prefix all are returned unchanged.
+    """
     wanted, best = set(model.state_dict()), dict(state)
     while not wanted & set(best):
         prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in best)), None)
         if prefix is None:
-            return dict(state)  # timm's own conversion may know the names
+            return dict(state)  # timm's own conversion may accept these names
         best = {k[len(prefix) :]: v for k, v in best.items() if k.startswith(prefix)}
     return best
 
 
-def fitted(
-    state: Mapping[str, Tensor], name: str, model: nn.Module, what: str, foreign: bool = False
+def convert(
+    state: Mapping[str, Tensor], name: str, model: nn.Module, what: str, drop_unknown: bool = False
 ) -> dict[str, Tensor]:
-    """Return exactly the tensors of a model, converted by timm where it knows how.
+    """Return exactly the tensors of a model, with timm's conversion if it has one.
 
     Args:
-        state: tensors as they were published.
+        state: tensors as published.
         name: timm's name of the model.
-        model: it, on the meta device or any other.
-        what: `backbone file 'x'`, for sentences.
-        foreign: whether tensors that the model lacks are dropped whatever they are called, and
-            not only those of heads; what is dropped stands in the log.
+        model: the model, on any device, also meta.
+        what: subject of error messages, such as `backbone file 'x'`.
+        drop_unknown: whether to drop all tensors that the model lacks, and not only those of heads;
+            dropped tensors are logged.
 
     Raises:
-        CdlError: a tensor is missing, has another shape, or is not known.
+        CdlError: a tensor is missing, unknown, or has another shape.
     """
     module = sys.modules[timm.model_entrypoint(name.split(".")[0]).__module__]
-    convert: Any = getattr(module, "checkpoint_filter_fn", None)
-    made: dict[str, Tensor] = convert(dict(state), model) if convert else dict(state)
+    conversion: Any = getattr(module, "checkpoint_filter_fn", None)
+    made: dict[str, Tensor] = conversion(dict(state), model) if conversion else dict(state)
     wanted = model.state_dict()
     extra = [k for k in made if k not in wanted]
-    unknown = [] if foreign else [k for k in extra if not k.startswith(_HEADS)]
+    unknown = [] if drop_unknown else [k for k in extra if not k.startswith(_HEADS)]
     missing = [k for k in wanted if k not in made]
     differing = [
-        f"{k} {tuple(made[k].shape)} for {tuple(t.shape)}"
+        f"{k} {tuple(made[k].shape)}, expected {tuple(t.shape)}"
         for k, t in wanted.items()
         if k in made and made[k].shape != t.shape
     ]
-    wrong = [("lacks", missing), ("has unknown", unknown), ("has of other shapes", differing)]
-    problems = [f"it {verb} {_some(names)}" for verb, names in wrong if names]
+    wrong = [("missing", missing), ("unknown", unknown), ("wrong shape", differing)]
+    problems = [f"{kind}: {_abbreviate(names)}" for kind, names in wrong if names]
     if problems:
         raise CdlError(f"{what} does not have the tensors of timm's {name}: {'; '.join(problems)}")
     if extra:
-        log.info("%s: dropped %s", what, _some(extra))
+        log.info("%s: dropped %s", what, _abbreviate(extra))
     return {k: made[k] for k in wanted}
 
 
 def dropped(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> list[str]:
-    """Return the names in a file of which nothing was kept, by their first part."""
+    """Return the first components of tensor names of which no tensor was kept, sorted."""
     return sorted({k.split(".")[0] for k in state} - {k.split(".")[0] for k in kept})
 
 
-def _some(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
+    """Join names; after three, give the number of the others."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def preprocessing(model: str) -> dict[str, Any]:
-    """Return mean, std and interpolation of a timm model, of its tag if it names one."""
+    """Return mean, std and interpolation of a timm model, or of its tag if it has one.
+
+    Raises:
+        CdlError: timm does not have this model.
+    """
     try:
         config = timm.get_pretrained_cfg(model)
     except RuntimeError as error:
-        raise CdlError(f"backbone {model!r} is not known to timm {timm.__version__}") from error
+        raise CdlError(f"timm {timm.__version__} has no backbone {model!r}") from error
     if config is None:
-        raise CdlError(f"timm {timm.__version__} knows no backbone {model!r}")
+        raise CdlError(f"timm {timm.__version__} has no backbone {model!r}")
     return {
         "mean": list(config.mean),
         "std": list(config.std),

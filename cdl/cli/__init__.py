@@ -1,5 +1,6 @@
-"""The command line of cdl: `cdl run`, `cdl status` and the others."""
+"""The command line of cdl: `cdl run`, `cdl status` and the other commands."""
 
-from cdl.cli.app import app, check_command, main, preflight
+from cdl.cli.app import app, main
+from cdl.cli.run import check_command, preflight
 
 __all__ = ["app", "check_command", "main", "preflight"]

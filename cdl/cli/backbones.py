@@ -1,6 +1,8 @@
-"""`cdl backbones list | check | import`. Torch is imported only by the two that build a model."""
+"""Commands for backbones: `cdl backbones list`, `check` and `import`.
 
-import json
+Torch is imported only by `check` and `import`, which build a model.
+"""
+
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,20 +11,25 @@ from typing import Annotated, Any
 import typer
 
 from cdl.backbones.architectures import architectures
+from cdl.cli.options import AsJson, print_json
 
 app = typer.Typer(
-    help="Frozen backbones: which there are, and whether one works.",
+    help="List, check and import frozen backbones.",
     epilog="Example: cdl backbones list '*dinov3*'",
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @app.command("list", epilog="Example: cdl backbones list '*dinov3*'")
 def list_(
-    pattern: Annotated[str, typer.Argument(help="Of names; * stands for anything.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Part of a name; * matches any characters.")
+    ] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List timm's architectures that can be prompted, with their tags."""
+    """List timm's architectures that work with prompts, and their tags.
+
+    Exit code 1 if none matches PATTERN.
+    """
     wanted = pattern if "*" in pattern else f"*{pattern}*"
     found: list[dict[str, Any]] = [
         {
@@ -35,45 +42,46 @@ def list_(
             "tags": list(a.tags),
         }
         for a in architectures().values()
-        if a.shape and any(fnmatch(name, wanted) for name in (a.name, *_full(a.name, a.tags)))
+        if a.shape
+        and any(fnmatch(name, wanted) for name in (a.name, *_tagged_names(a.name, a.tags)))
     ]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     text = "{architecture}: width {width}, {depth} blocks, patch {patch}, {size} px, {pooling}"
     for entry in () if as_json else found:
         print(text.format(**entry))
-        for tag in entry["tags"]:
-            print(f"  {entry['architecture']}.{tag}")
+        for name in _tagged_names(entry["architecture"], entry["tags"]):
+            print(f"  {name}")
     if not found:
         raise typer.Exit(1)
 
 
-def _full(name: str, tags: tuple[str, ...]) -> list[str]:
+def _tagged_names(name: str, tags: tuple[str, ...] | list[str]) -> list[str]:
     return [f"{name}.{tag}" for tag in tags]
 
 
 @app.command(epilog="Example: cdl backbones check vit_small_patch14_dinov2 eva02_tiny_patch14_224")
 def check(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models of timm.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of timm models.")],
     weights: Annotated[
-        Path | None, typer.Option(help="A .safetensors file; without it they are random.")
+        Path | None, typer.Option(help="A .safetensors file; default: random weights.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build models and compare their forward with timm's own.
+    """Compare the output of backbones in cdl with their output in timm.
 
-    Exit code 1 if one is refused or differs.
+    Exit code 1 if a model is not supported or the outputs differ.
     """
-    from cdl.backbones.check import check as checked
+    from cdl.backbones.check import check as compare_with_timm
 
-    found = [checked(name, weights) for name in names]
+    found = [compare_with_timm(name, weights) for name in names]
     if as_json:
-        print(json.dumps([asdict(answer) for answer in found], indent=2))
+        print_json([asdict(result) for result in found])
     for a in () if as_json else found:
         facts = f"width {a.width}, {a.depth} blocks, {a.tokens} tokens, {a.pooling}"
-        about = a.problem or f"{facts}, difference {a.difference:.1e}: ok"
-        print(f"{a.model}: {about}")
-    if any(answer.problem for answer in found):
+        outcome = a.problem or f"{facts}, largest difference {a.difference:.1e}: ok"
+        print(f"{a.model}: {outcome}")
+    if any(result.problem for result in found):
         raise typer.Exit(1)
 
 
@@ -82,24 +90,27 @@ def check(
     epilog="Example: cdl backbones import ibot.pth --model vit_small_patch16_224.dino",
 )
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pth or .bin file with a state dict.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .pth or .bin file with a state dict.")
+    ],
     model: Annotated[
-        str, typer.Option(help="timm's name of what it holds; a tag gives mean, std.")
+        str, typer.Option(help="Name of the timm model; its tag sets mean and std of the input.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="File to write; without it FILE with .safetensors.")
+        Path | None, typer.Option(help="File to write; default: FILE with suffix .safetensors.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the weights of a .pth FILE as .safetensors.
+    """Convert the weights in a .pth FILE to .safetensors.
 
-    Nothing that FILE holds is run. Names and shapes are checked; what is dropped is said.
+    Loads tensors only and executes no code from FILE. Checks names and shapes, and
+    prints the names of the tensors that it drops.
     """
     from cdl.backbones.check import import_weights
 
     target = output or file.with_suffix(".safetensors")
     dropped = import_weights(file, model, target)
     if as_json:
-        print(json.dumps({"file": str(target), "model": model, "dropped": dropped}, indent=2))
+        print_json({"file": str(target), "model": model, "dropped": dropped})
     else:
         print(f"{target}: {model}; dropped: {', '.join(dropped) or 'nothing'}")

@@ -1,8 +1,8 @@
-"""One line about a run: what is done, what is at work, and about how much time is left.
+"""The progress line of `cdl run`: finished jobs, estimated time left, running jobs.
 
-Snakemake gives its events to a logger plugin, see `snakemake_logger_plugin_cdl`. In a terminal the
-line is kept up to date below warnings and errors; elsewhere a new one is printed every few seconds.
-Snakemake's own, longer log lies in `.snakemake/log`.
+Snakemake passes its events to a logger plugin, see `snakemake_logger_plugin_cdl`. In a terminal the
+line is updated in place, below warnings and errors; otherwise a new line is printed every few
+seconds. Snakemake's own, longer log is in `.snakemake/log`.
 """
 
 import atexit
@@ -21,35 +21,55 @@ from rich.markup import escape
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-PAUSE = 5.0  # seconds between two lines where nothing can be overwritten
-# of what Snakemake says besides events, what a person needs; and what cdl says in the workflow
-_STOPPING = "Terminating processes"
-_SAID = ("Nothing to be done", _STOPPING, "Will exit after finishing")
+PAUSE = 5.0  # seconds between two lines outside a terminal
+MAX_SHOWN_JOBS = 2  # running jobs that the line names
+# Snakemake's messages without an event that are printed; messages of cdl are always printed
+_TERMINATING = "Terminating processes"
+_PRINTED_MESSAGES = ("Nothing to be done", _TERMINATING, "Will exit after finishing")
 
-# options of Snakemake that leave a run a run, which can be followed in one line
-PLAIN = {"targets", "cores", "jobs", "configfile", "config", "directory", "resources", "retries"}
-PLAIN |= {"keep_going", "force", "forceall", "forcerun", "rerun_incomplete", "rerun_triggers"}
-PLAIN |= {"nolock", "until", "workflow_profile", "executor", "keep_incomplete", "latency_wait"}
-PLAIN |= {"max_jobs_per_timespan"}  # differs from itself
+# Options of Snakemake with which a run shows the progress line. With any other option, such as
+# `--dry-run`, Snakemake's own output is shown.
+PROGRESS_OPTIONS = {"targets", "cores", "jobs", "configfile", "config", "directory", "resources"}
+PROGRESS_OPTIONS |= {"retries", "keep_going", "force", "forceall", "forcerun", "rerun_incomplete"}
+PROGRESS_OPTIONS |= {"rerun_triggers", "nolock", "until", "workflow_profile", "executor"}
+PROGRESS_OPTIONS |= {"keep_incomplete", "latency_wait"}
+PROGRESS_OPTIONS |= {"max_jobs_per_timespan"}  # its default value is not equal to itself
 
 
-def described(rule: str, wildcards: Mapping[str, str]) -> str:
-    """Return what a job does, for people: `teacher of task 3`, `kd of task 1`."""
-    who = wildcards.get("learner", "").split("-")[0]
-    who = "student alone" if who == "student" else who
-    task = f"task {int(wildcards['task']) + 1}" if "task" in wildcards else ""
-    if rule in ("train", "distil"):
-        return f"{who} of {task}"
-    if rule == "teacher_targets":
-        return f"what the teacher of {task} says"
-    if rule == "evaluate":
-        return f"test of {who}"
-    words = rule.replace("_", " ")
-    return f"{words} of {task}" if task else words
+RULES = {  # descriptions of rules whose names do not explain them
+    "all": "final check",
+    "collect": "collect results",
+    "compare": "comparison with papers",
+    "deploy": "export a student",
+    "evaluate_trial": "evaluate a trial",
+    "halve": "select trials",
+    "label_efficiency": "label efficiency figure",
+    "measure": "measure exported students",
+    "page": "results page",
+    "plot": "figures",
+    "show_deployment": "deployment figures",
+    "tabulate": "tables",
+    "tuned": "select the best options",
+}
+
+
+def describe_job(rule: str, wildcards: Mapping[str, str]) -> str:
+    """Return what a job does: `train teacher, task 3`, `distil with kd, task 1`."""
+    role = wildcards.get("learner", "").split("-")[0]
+    learner = "undistilled student" if role == "student" else role
+    if rule == "train":
+        action = f"train {learner}"
+    elif rule == "distil":
+        action = f"distil with {learner}"
+    elif rule == "evaluate":
+        action = f"evaluate {learner}"
+    else:
+        action = RULES.get(rule, rule.replace("_", " "))
+    return f"{action}, task {int(wildcards['task']) + 1}" if "task" in wildcards else action
 
 
 def about(seconds: float) -> str:
-    """Return a duration that is guessed: `about 70 s`, `about 12 min`, `about 3.5 h`."""
+    """Return an estimated duration as text: `about 70 s`, `about 12 min`, `about 3.5 h`."""
     if seconds < 120:
         return f"about {max(5, 5 * round(seconds / 5))} s"
     if seconds < 5400:
@@ -57,154 +77,169 @@ def about(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def follow(command: list[str]) -> tuple[int, bool]:
-    """Run Snakemake and wait for it, whatever signals come; it gets those that end a program.
+def run_snakemake(command: list[str]) -> tuple[int, bool]:
+    """Run Snakemake, wait for it to end, and forward SIGINT and SIGTERM to it.
 
     Returns:
-        Its exit code, or 128 and the signal that ended it; and whether a signal came.
+        The exit code, or 128 plus the number of the signal that ended it; and whether a signal was
+        received.
     """
-    came = []
+    received = []
     with subprocess.Popen(command) as child:
 
-        def hand_on(number: int, _: object) -> None:
-            came.append(number)
+        def forward(number: int, _: object) -> None:
+            received.append(number)
             if number != signal.SIGINT or os.getpgid(child.pid) != os.getpgrp():
-                child.send_signal(number)  # the terminal sends SIGINT to both
+                child.send_signal(number)  # the terminal itself sends SIGINT to both processes
 
-        old = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
+        old = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
         code = child.wait()
         for number, handler in old.items():
             signal.signal(number, handler)
-    return (128 - code if code < 0 else code), bool(came)
+    return (128 - code if code < 0 else code), bool(received)
 
 
 class Progress:
-    """What is known of a run; times are seconds of one clock.
+    """Counts and durations of the jobs of a run; times are in seconds of one clock.
 
     Attributes:
-        done: how many jobs are finished.
-        total: how many there are.
+        done: number of finished jobs.
+        total: number of all jobs.
+        running: rule, description and start of each running job, by its number.
     """
 
     def __init__(self) -> None:
         self.done = self.total = 0
         self._left: Counter[str] = Counter()
-        self._at_work: dict[int, tuple[str, str, float]] = {}
-        self._took: defaultdict[str, list[float]] = defaultdict(list)
-        self._began: float | None = None
+        self.running: dict[int, tuple[str, str, float]] = {}
+        self._durations: defaultdict[str, list[float]] = defaultdict(list)
+        self._started: float | None = None
 
     def plan(self, jobs: Mapping[str, int]) -> None:
-        """Take note of how many jobs of each rule there are."""
+        """Set the number of jobs of each rule."""
         self._left = Counter({rule: n for rule, n in jobs.items() if rule != "total"})
         self.total = self._left.total()
 
-    def start(self, job: int, rule: str, what: str, now: float) -> None:
-        """Take note of a job that begins."""
-        self._began = now if self._began is None else self._began
-        self._at_work[job] = (rule, what, now)
+    def start(self, job: int, rule: str, description: str, now: float) -> None:
+        """Record the start of a job."""
+        self._started = now if self._started is None else self._started
+        self.running[job] = (rule, description, now)
 
     def finish(self, job: int, now: float) -> None:
-        """Take note of a job that is finished."""
-        if job in self._at_work:
-            rule, _, start = self._at_work.pop(job)
-            self._took[rule].append(now - start)
+        """Record that a job has finished."""
+        if job in self.running:
+            rule, _, start = self.running.pop(job)
+            self._durations[rule].append(now - start)
             self._left[rule] -= 1
             self.done += 1
 
     def fail(self, job: int) -> str:
-        """Take note of a job that is not finished and no longer at work; return what it did."""
-        return self._at_work.pop(job, ("", "a job", 0.0))[1]
+        """Record that a job has failed; return its description."""
+        return self.running.pop(job, ("", "a job", 0.0))[1]
 
     def seconds_left(self, now: float) -> float | None:
-        """Guess what the other jobs take, each as long as its rule's did, as many at a time."""
-        took = [seconds for many in self._took.values() for seconds in many]
-        if not took or self._began is None:
+        """Estimate the time left from the mean duration of each rule and the mean parallelism.
+
+        Rules without a finished job get the mean of all jobs. None before the first job finishes.
+        """
+        durations = [seconds for rule in self._durations.values() for seconds in rule]
+        if not durations or self._started is None:
             return None
-        usual = sum(took) / len(took)
-        means = {rule: sum(many) / len(many) for rule, many in self._took.items()}
-        needed = sum(n * means.get(rule, usual) for rule, n in self._left.items())
-        running = [(means.get(rule, usual), now - at) for rule, _, at in self._at_work.values()]
-        needed -= sum(min(mean, since) for mean, since in running)
-        at_a_time = (sum(took) + sum(since for _, since in running)) / max(now - self._began, 1e-9)
-        return needed / max(1.0, at_a_time)
+        overall = sum(durations) / len(durations)
+        means = {rule: sum(values) / len(values) for rule, values in self._durations.items()}
+        work = sum(n * means.get(rule, overall) for rule, n in self._left.items())
+        running = [(means.get(rule, overall), now - at) for rule, _, at in self.running.values()]
+        work -= sum(min(mean, elapsed) for mean, elapsed in running)
+        busy = sum(durations) + sum(elapsed for _, elapsed in running)
+        parallelism = busy / max(now - self._started, 1e-9)
+        return work / max(1.0, parallelism)
 
     def line(self, now: float) -> str:
-        """Return the line: `12/40 jobs, teacher of task 3, about 70 s left`."""
-        parts = [f"{self.done}/{self.total} jobs"]
-        parts += list(dict.fromkeys(what for _, what, _ in self._at_work.values()))[:2]
+        """Return the line: `12/40 jobs, about 70 s left; running: train teacher, task 3`."""
+        line = f"{self.done}/{self.total} jobs"
         left = self.seconds_left(now)
         if left is not None and self.done < self.total:
-            parts.append(f"{about(left)} left")
-        return ", ".join(parts)
+            line += f", {about(left)} left"
+        running = list(dict.fromkeys(description for _, description, _ in self.running.values()))
+        return "; ".join([line, *_running_text(running)])
+
+
+def _running_text(jobs: list[str]) -> list[str]:
+    """Return the descriptions of the first running jobs and the number of the others."""
+    if not jobs:
+        return []
+    others = len(jobs) - MAX_SHOWN_JOBS
+    shown = jobs[:MAX_SHOWN_JOBS] + ([f"{others} more"] if others > 0 else [])
+    return [f"running: {'; '.join(shown)}"]
 
 
 class LogHandler(LogHandlerBase):
-    """Snakemake's events as one line on stderr."""
+    """Show Snakemake's events as one progress line on stderr."""
 
     def __post_init__(self) -> None:
-        Handler.__init__(self)  # which older versions of the interface leave out
-        atexit.register(self._stop)  # older Snakemakes close no handler
+        Handler.__init__(self)  # older versions of the interface omit this call
+        atexit.register(self._stop)  # older versions of Snakemake do not close handlers
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress()
         self._printed = -PAUSE
         self._printed_line = ""
         self._failed: set[int] = set()
-        self._stopping = False
+        self._terminating = False
         self._live: Live | None = None
 
     @property
     def writes_to_stream(self) -> bool:
-        """Yes: Snakemake's own handler is not used besides."""
+        """Return True, which replaces Snakemake's own handler."""
         return True
 
     @property
     def writes_to_file(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
     @property
     def has_filter(self) -> bool:
-        """No: Snakemake's default one leaves out what nobody asked for."""
+        """Return False, which keeps Snakemake's filter of messages."""
         return False
 
     @property
     def has_formatter(self) -> bool:
-        """No: Snakemake's default one words errors."""
+        """Return False, which keeps Snakemake's texts of errors."""
         return False
 
     @property
     def needs_rulegraph(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
     def emit(self, record: LogRecord) -> None:
-        """Take note of an event, and show what it changes."""
+        """Process an event and update the line."""
         event, now = getattr(record, "event", None), time.monotonic()
-        told: dict[str, Any] = record.__dict__
+        fields: dict[str, Any] = record.__dict__
         if event == LogEvent.RUN_INFO:
-            self.progress.plan(told["stats"])
+            self.progress.plan(fields["stats"])
         elif event == LogEvent.JOB_INFO:
-            what = described(told["rule_name"], told["wildcards"] or {})
-            self.progress.start(told["jobid"], told["rule_name"], what, now)
+            description = describe_job(fields["rule_name"], fields["wildcards"] or {})
+            self.progress.start(fields["jobid"], fields["rule_name"], description, now)
         elif event == LogEvent.JOB_FINISHED:
-            self.progress.finish(told["job_id"], now)
-        elif self._stopping:
-            pass  # what jobs say that were stopped is no news
+            self.progress.finish(fields["job_id"], now)
+        elif self._terminating:
+            pass  # errors of jobs that were terminated are expected
         elif event == LogEvent.JOB_ERROR:
-            logs = ", ".join(map(str, told["log"] or ["Snakemake's log"]))
-            if told["jobid"] not in self._failed:  # Snakemake says it once more at the end
-                self._failed.add(told["jobid"])
-                what = self.progress.fail(told["jobid"])
-                self._say(f"failed: {what}; see {logs}", "bold red")
+            logs = ", ".join(map(str, fields["log"] or ["Snakemake's log"]))
+            if fields["jobid"] not in self._failed:  # Snakemake repeats the event at the end
+                self._failed.add(fields["jobid"])
+                description = self.progress.fail(fields["jobid"])
+                self._print(f"failed: {description}; see {logs}", "bold red")
         elif record.levelno > INFO:
-            self._say(self.format(record), "red")
-        elif event is None and self._for_people(record):
-            self._stopping = record.getMessage().startswith(_STOPPING)
-            self._say(record.getMessage(), "")
-        self._show(now)
+            self._print(self.format(record), "red")
+        elif event is None and self._is_printed(record):
+            self._terminating = record.getMessage().startswith(_TERMINATING)
+            self._print(record.getMessage(), "")
+        self._update(now)
 
     def close(self) -> None:
-        """Leave the last line where it is."""
+        """Stop updating and keep the last line."""
         self._stop()
         super().close()
 
@@ -214,13 +249,13 @@ class LogHandler(LogHandlerBase):
             self._live = None
 
     @staticmethod
-    def _for_people(record: LogRecord) -> bool:
-        return hasattr(record, "cdl") or record.getMessage().startswith(_SAID)
+    def _is_printed(record: LogRecord) -> bool:
+        return hasattr(record, "cdl") or record.getMessage().startswith(_PRINTED_MESSAGES)
 
-    def _say(self, text: str, style: str) -> None:
+    def _print(self, text: str, style: str) -> None:
         self.console.print(escape(text), style=style, soft_wrap=True)
 
-    def _show(self, now: float) -> None:
+    def _update(self, now: float) -> None:
         if not self.progress.total:
             return
         if self.console.is_terminal:
@@ -229,11 +264,14 @@ class LogHandler(LogHandlerBase):
                     console=self.console, refresh_per_second=2, get_renderable=self._bar
                 )
                 self._live.start()
-        elif now - self._printed >= PAUSE or self.progress.done == self.progress.total:
+        elif self.progress.done == self.progress.total or (
+            # not between the end of one job and the start of the next: no job would be named
+            now - self._printed >= PAUSE and (self.progress.running or not self.progress.done)
+        ):
             line = self.progress.line(now)
             if line != self._printed_line:
                 self._printed, self._printed_line = now, line
-                self._say(line, "")
+                self._print(line, "")
 
     def _bar(self) -> Any:
         from rich.progress_bar import ProgressBar

@@ -1,7 +1,9 @@
-"""`cdl export`, `learn`, `demo` and `predict`. Torch is imported only by what needs it."""
+"""Commands for finished students: export, predict, demo, learn.
+
+Torch is imported only by the commands that need it.
+"""
 
 import contextlib
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -9,106 +11,146 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+from cdl.cli.options import AsJson, print_result
+from cdl.layout import RESULTS
+
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help=f"Folder of a finished run: {RESULTS}/.../seedN.")
+]
+ExportedOrRun = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Folder of an exported student or of a run.")
+]
 
 
 class Format(StrEnum):
-    """What a student can be written as."""
+    """File formats of an exported model."""
 
     onnx = "onnx"
     executorch = "executorch"
 
 
 class Int8(StrEnum):
-    """How weights become eight bits: inputs' ranges computed, or fixed by training images."""
+    """Kinds of int8 quantisation: activation ranges computed per input, or calibrated."""
 
     dynamic = "dynamic"
     static = "static"
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as the tables name it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder to make.")],
+    run: Run,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to create; must be empty or missing.")
+    ],
     task: Annotated[
-        int | None, typer.Option(help="After which task, counted from 0; else the last.")
+        int | None,
+        typer.Option(help="Export the student after this task, counted from 0; default: last."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="Of the model.")] = Format.onnx,
-    int8: Annotated[Int8 | None, typer.Option(help="Weights in eight bits.")] = None,
-    check: Annotated[bool, typer.Option(help="Compare all test images' classes.")] = True,
+    format: Annotated[Format, typer.Option(help="File format of the model.")] = Format.onnx,
+    int8: Annotated[Int8 | None, typer.Option(help="Quantise the weights to int8.")] = None,
+    check: Annotated[bool, typer.Option(help="Compare predictions on all test images.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write the student of RUN as a folder that needs no torch.
+    """Export the student of a finished run to ONNX or ExecuTorch.
 
-    model.onnx takes uint8 images [B, H, W, 3] of any size and returns logits [B, C]; classes.txt,
-    preprocessing.json and card.md lie beside it. Exit code 1 if it does not say what was evaluated.
+    Writes the model (uint8 images [B, H, W, 3] to logits [B, C]), classes.txt,
+    preprocessing.json and card.md. Exit code 1 if its predictions differ
+    from the evaluation.
     """
     from cdl.deployment.export import export as write
 
-    answer = write(run, output, task, check, int8, executorch=format is Format.executorch)
-    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
-    if answer.parity is not None and not answer.parity.holds:
-        print(f"cdl: {output}: the graph does not say what was evaluated", file=sys.stderr)
+    result = write(run, output, task, check, int8, executorch=format is Format.executorch)
+    print_result(result, as_json)
+    if result.parity is not None and not result.parity.holds:
+        problem = "the exported model's predictions differ from the evaluation"
+        print(f"cdl: {output}: {problem}", file=sys.stderr)
         raise typer.Exit(1)
 
 
 def learn(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    task: Annotated[Path, typer.Option("--task", help="One folder of images per new class.")],
-    name: Annotated[str, typer.Option("--output", "-o", help="A name beside configurations'.")],
-    test: Annotated[Path | None, typer.Option(help="Test images, likewise; else a fifth.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Its teacher's run after this task.")] = None,
+    run: Run,
+    task: Annotated[
+        Path, typer.Option("--task", help="Training images: one subfolder per new class.")
+    ],
+    name: Annotated[
+        str, typer.Option("--output", "-o", help="Name of the new run's folder in results.")
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Test images, same layout; default: a fifth of --task."),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Run of the teacher that has learnt the same task."),
+    ] = None,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="Images without labels, for a taught run.")
+        Path | None,
+        typer.Option(help="Unlabelled images; only with --teacher."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the learner of RUN learn one more task.
+    """Train a finished run on one more task with new classes.
 
-    The new run lies below the folder of results under the name of --output: a run like any other,
-    to be exported, asked, and taught again. Accuracies on all tasks are printed, before and after.
+    Writes a new run to results/OUTPUT, which can be exported or trained further.
+    Prints the accuracy on every task before and after.
     """
-    from cdl.deployment.learn import learn as go_on
+    from cdl.deployment.learn import learn as learn_new_task
 
-    answer = go_on(run, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
-    print(json.dumps(answer.as_dict(), indent=2) if as_json else answer.text())
+    result = learn_new_task(run, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
+    print_result(result, as_json)
 
 
 def demo(
-    model: Annotated[Path, typer.Argument(help="An exported folder, or that of a run.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: any.")] = 0,
+    model: ExportedOrRun,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")
+    ] = 0,
 ) -> None:
-    """Ask MODEL in a browser; there a run learns new classes.
+    """Start a local web page that classifies images.
 
-    Until it is interrupted. What it learns are new runs beside MODEL's configuration.
+    If MODEL is a run, the page can also train it on new classes; each time, a new
+    run results/demoN is written. Press Ctrl-C to stop.
     """
     from cdl.deployment.demo import Demo, Server
 
     with Server(Demo(model), port) as server:
-        print(f"{server.address} (Ctrl-C ends it)", flush=True)
+        print(f"{server.address} (press Ctrl-C to stop)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="An exported folder, or that of a run.")],
+    model: ExportedOrRun,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Images, folders, or - for a list.")
+        list[str],
+        typer.Argument(metavar="PATH...", help="Images or folders; - reads paths from stdin."),
     ],
-    top: Annotated[int, typer.Option("--top", "-k", min=1, help="Classes to name.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="A table, one row a class.")] = False,
+    top: Annotated[
+        int, typer.Option("--top", "-k", min=1, help="Number of classes to print per image.")
+    ] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per image.")
+    ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV, one row per image and class.")
+    ] = False,
 ) -> None:
-    """Say what MODEL sees in images.
+    """Classify images with an exported student.
 
-    An image that cannot be read is a line on stderr; the others are answered, and the exit code
-    is 1.
+    Unreadable images are reported on stderr; the others are classified, and the
+    exit code is 1.
     """
     from cdl.deployment.load import load
-    from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, ask, files_of
+    from cdl.deployment.predict import (
+        CsvPrinter,
+        JsonPrinter,
+        TextPrinter,
+        list_images,
+        print_predictions,
+    )
 
     if as_json and as_csv:
-        raise typer.BadParameter("--json or --csv, not both")
+        raise typer.BadParameter("--json and --csv exclude each other; give one of them")
     printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
-    files = files_of(paths, sys.stdin)
-    if not ask(load(model), files, top, printer):
+    files = list_images(paths, sys.stdin)
+    if not print_predictions(load(model), files, top, printer):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What a finished run says in the terminal: a small table with bars, and where to look further."""
+"""The summary that `cdl run` prints: accuracies as bars, paths of the results, the next command."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ WIDTH = 24  # of a bar, in characters
 
 
 def show(report: ReportFiles, next_command: str, console: Console | None = None) -> None:
-    """Print the means of a finished configuration, each with its interval, and the next command.
+    """Print the mean accuracies of a finished configuration with their intervals.
 
     Args:
-        report: its files.
-        next_command: what to try next.
-        console: where to print; by default, stdout.
+        report: files of the configuration.
+        next_command: command to suggest at the end.
+        console: console to print to; default: stdout.
 
     Raises:
         CdlError: a table is damaged.
@@ -33,7 +33,9 @@ def show(report: ReportFiles, next_command: str, console: Console | None = None)
     for dataset, rows in cells.groupby("dataset", sort=False):
         for panel in panels_of(rows):
             console.print()
-            console.print(_table(f"{panel.title.replace(chr(10), ', ')} on {dataset}", panel.rows))
+            console.print(
+                _accuracy_table(f"{panel.title.replace(chr(10), ', ')} on {dataset}", panel.rows)
+            )
             console.print(reading(panel.rows))
     console.print()
     figure = report.figure("accuracy", str(cells["dataset"].iloc[0]), "svg")
@@ -43,14 +45,14 @@ def show(report: ReportFiles, next_command: str, console: Console | None = None)
     console.print(f"{'Next:':<8}[bold]{escape(next_command)}[/]", soft_wrap=True)
 
 
-def _table(title: str, rows: pd.DataFrame) -> Table:
-    """Return one method's learners: accuracy as a bar and a number, its interval, the gain."""
+def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
+    """Return the learners of one method: accuracy with bar and interval, gain over no distiller."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
     table.add_column("final average accuracy", width=WIDTH)
     table.add_column("%", justify="right")
     table.add_column("95 % interval", justify="right", style="dim")
-    table.add_column("gain", justify="right")
+    table.add_column("gain in points", justify="right")
     top = min(100.0, max(10.0, rows["accuracy_high"].max()))
     for name, row in zip(names(rows), rows.to_dict("records"), strict=True):
         colour = "default" if name == "teacher" else look(name).colour

@@ -1,18 +1,18 @@
-"""Packed pixels, class order and tasks, seeded views, batches. Knows no model.
+"""Packed pixels, class order, tasks, seeded views and batches; no models.
 
-Nothing is imported here, so that preparing a dataset does not wait for torch: only facts stand
-here that others plan with.
+This file imports nothing, so that preparing a dataset does not import torch; it contains the
+constants that planning reads.
 """
 
-FORMAT = 2  # raised when a packed folder holds something else: it is then made again
+FORMAT = 2  # raised when the contents of packed folders change, so that they are made again
 MANIFEST = "manifest.json"  # of a packed folder
 
 
 def pixels_name(split: str) -> str:
-    """Return the file of a split's images in a packed folder."""
+    """Return the file name of a split's images in a packed folder."""
     return f"{split}.pixels"
 
 
 def index_name(split: str) -> str:
-    """Return the file of a split's labels, sizes and hashes in a packed folder."""
+    """Return the file name of a split's labels, sizes and hashes in a packed folder."""
     return f"{split}.parquet"

@@ -1,4 +1,4 @@
-"""A task's training images as batches of views on the device."""
+"""Batches of views of a task's training images, on the device."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,12 @@ _ORDER, _LABELLED, _UNLABELLED = 301, 302, 303  # purposes of the counter-based 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees, on the device.
+    """Input of one training step, on the device.
 
     images: views `[B, 3, size, size]` in 0..1.
-    labels: `[L]` positions in the class order, of the first `L` images; the others have none.
+    labels: `[L]` positions in the class order, of the first `L` images; the rest is unlabelled.
     epoch: counted from 0.
-    positions: `[B]` the images' positions among the task's images, what caches are indexed by.
+    positions: `[B]` positions of the images among the task's images, the index into caches.
     """
 
     images: Tensor
@@ -35,25 +35,25 @@ class Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches of one task; calling with an epoch iterates it.
+    """Batches of one task; a call with an epoch yields the batches of that epoch.
 
-    Where all images have a label, every epoch visits them in an order that is a function of
+    If all images have a label, every epoch visits them in an order that is a function of
     (seed, task, epoch), in whole batches: the last partial batch is dropped.
 
-    Where some have none, a step takes `batch_size` images with a label and, for a student that is
-    taught, `beside` without, each kind in an order of its own that begins anew when all have been
-    visited. An epoch is one pass over the kind that lasts longer, also for learners that see the
-    images with a label alone.
+    Otherwise a step takes `batch_size` labelled images and, for a student with a teacher,
+    `unlabelled` unlabelled ones. Each kind has an order of its own, which is drawn anew after
+    every pass over the kind. An epoch is one pass over the kind that takes more steps, also for
+    learners that see labelled images only.
 
     Attributes:
-        pixels: the task's images, where views are made.
-        labels: `[n]` the images' positions in the class order, `UNLABELLED` where they have none.
+        pixels: the task's images, where views are computed.
+        labels: `[n]` positions of the images in the class order, or `UNLABELLED`.
         views: training views.
         seed: of order and views.
         task: counted from 0.
-        batch_size: images with a label per step.
-        beside: images without a label per step of a student that is taught.
-        taught: whether this is one.
+        batch_size: labelled images per step.
+        unlabelled: unlabelled images per step of a student with a teacher.
+        taught: whether the learner is a student with a teacher.
     """
 
     pixels: Pixels | JoinedPixels
@@ -62,7 +62,7 @@ class Batches:
     seed: int
     task: int
     batch_size: int
-    beside: int = 1
+    unlabelled: int = 1
     taught: bool = False
 
     @property
@@ -72,15 +72,15 @@ class Batches:
 
     @property
     def device(self) -> torch.device:
-        """Where views are made."""
+        """Device on which views are computed."""
         return self.pixels.device
 
     def __len__(self) -> int:
-        """Return the steps per epoch; raise `CdlError` if there is not one whole batch."""
-        labelled, unlabelled = (len(kind) for kind in self._kinds)
-        steps = labelled // self.batch_size
-        if unlabelled:
-            steps = max(steps, unlabelled // self.beside)
+        """Return the steps per epoch; raise `CdlError` if there is no whole batch."""
+        n_labelled, n_unlabelled = (len(kind) for kind in self._kinds)
+        steps = n_labelled // self.batch_size
+        if n_unlabelled:
+            steps = max(steps, n_unlabelled // self.unlabelled)
         if steps == 0:
             raise CdlError(
                 f"training.batch_size: {self.batch_size} is more than the {len(self.indices)} "
@@ -90,8 +90,8 @@ class Batches:
 
     @property
     def images_per_step(self) -> int:
-        """Images of a step, with a label and without."""
-        return self.batch_size + (self.beside if self.taught and len(self._kinds[1]) else 0)
+        """Labelled and unlabelled images per step."""
+        return self.batch_size + (self.unlabelled if self.taught and len(self._kinds[1]) else 0)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
@@ -101,16 +101,19 @@ class Batches:
             return self._batches(epoch, order.split(self.batch_size), self.batch_size)
         parts = [self._cycled(_LABELLED, epoch, labelled, steps * self.batch_size)]
         if self.taught:
-            parts.append(self._cycled(_UNLABELLED, epoch, unlabelled, steps * self.beside))
+            parts.append(self._cycled(_UNLABELLED, epoch, unlabelled, steps * self.unlabelled))
         rows = torch.cat([part.view(steps, -1) for part in parts], dim=1)
         return self._batches(epoch, rows, self.batch_size)
 
-    def every(self, epoch: int) -> Iterator[Batch]:
-        """Yield every image once, without labels; in training's batches where all have one."""
+    def all_images(self, epoch: int) -> Iterator[Batch]:
+        """Yield every image once, without labels.
+
+        If all images have a label, the batches are those of training and the partial one.
+        """
         return self._batches(epoch, self._order(epoch).split(self.batch_size), 0)
 
     def _batches(self, epoch: int, steps: Iterable[Tensor], labelled: int) -> Iterator[Batch]:
-        """Yield batches of images at positions, of which the first ones come with labels."""
+        """Yield a batch per step, with the labels of its first `labelled` images."""
         for positions in map(self.pixels.grouped, steps):
             parts = self.pixels.parts(positions)
             views = joined([self.views.train(*part, self.seed, epoch) for part in parts])
@@ -121,7 +124,7 @@ class Batches:
         return permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
 
     def _cycled(self, purpose: int, epoch: int, positions: Tensor, n: int) -> Tensor:
-        """Return `n` of some positions, in a new order on every pass over them."""
+        """Return `n` positions from repeated passes over some, each pass in a new order."""
         keys = (purpose, self.seed, self.task, epoch)
         passes = range(math.ceil(n / len(positions)))
         orders = [positions[permutation((*keys, i), len(positions))] for i in passes]
@@ -129,7 +132,7 @@ class Batches:
 
     @cached_property
     def _kinds(self) -> tuple[Tensor, Tensor]:
-        """Positions of the images with and without a label."""
+        """Positions of the labelled and of the unlabelled images."""
         known = self.labels != UNLABELLED
         return torch.nonzero(known)[:, 0], torch.nonzero(~known)[:, 0]
 

@@ -1,4 +1,4 @@
-"""What a frozen model said of every view, read back by batch or by image."""
+"""Cached outputs of frozen models, read by batch or by image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +11,16 @@ from cdl.runtime import artifacts
 
 
 class CachedOutputs:
-    """Values `[E, n, W]` by epoch and position in the task, on the device of the first batch.
+    """Values `[E, n, W]` by epoch and position, on the device of the first batch.
 
     Attributes:
         width: `W`.
         metadata: of the artifact.
-        inputs: fingerprints of what they were made from.
+        inputs: fingerprints of the inputs of the job that wrote the cache.
     """
 
     def __init__(self, path: str, **expected: Any) -> None:
-        """Read a cache; raise `CdlError` if it is damaged or is not what is expected."""
+        """Read a cache; raise `CdlError` if it is damaged or has other metadata."""
         tensors, self.metadata = artifacts.load(path, **expected)
         self.values = tensors["values"]
         self.width: int = self.values.shape[-1]
@@ -32,16 +32,16 @@ class CachedOutputs:
 
     def at(self, epoch: int, positions: Tensor) -> Tensor:
         """Return the values `[B, W]` of images at positions `[B]` in fp32."""
-        if self.values.device != positions.device:  # once; reading needed no device
+        if self.values.device != positions.device:  # once, since reading a file needs no device
             self.values = self.values.to(positions.device)
         return self.values[epoch, positions].float()
 
 
 class HeldOutQueries:
-    """Queries of test images, by their index in the split."""
+    """Queries of test images, by index in the split."""
 
     def __init__(self, path: str, **expected: Any) -> None:
-        """Read the artifact; raise `CdlError` if it is damaged or is not what is expected."""
+        """Read a cache; raise `CdlError` if it is damaged or has other metadata."""
         tensors, metadata = artifacts.load(path, **expected)
         self.indices, self.values = tensors["indices"], tensors["values"]
         self.inputs: Mapping[str, Any] = metadata["inputs"]

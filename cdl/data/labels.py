@@ -1,4 +1,4 @@
-"""Which of a task's training images have a label: few, class-balanced, nested, the same for all."""
+"""Draw a task's labelled images: class-balanced, nested, equal for all learners."""
 
 import torch
 from torch import Tensor
@@ -7,25 +7,25 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 from cdl.spec import Labels
 
-UNLABELLED = -1  # in the place of a label
+UNLABELLED = -1  # replaces the label of an unlabelled image
 _DRAW = 103  # purpose of the counter-based draws
 
 
 def known_labels(labels: Tensor, given: Labels | None, seed: int) -> Tensor:
-    """Return labels with `UNLABELLED` in the place of those that no learner may see.
+    """Replace the labels that no learner may see by `UNLABELLED`.
 
-    Of each class the images come in an order that is a function of seed and class, and the first
-    have a label: those of `per_class: 5` are among those of `per_class: 10`.
+    The order of a class's images is a function of seed and class, and the first ones keep their
+    label. So the labelled images of `per_class: 5` are a subset of those of `per_class: 10`.
 
     Args:
         labels: `[n]` positions in the class order, of a task's images, in each class by ascending
             index.
-        given: `per_class`, how many of each class have a label, or `fraction`, which share of them
-            (rounded, at least one); None: all.
+        given: `per_class`, the number of labelled images of each class, or `fraction`, their share
+            (rounded, at least one image); None keeps all labels.
         seed: the run's seed.
 
     Raises:
-        CdlError: a class has fewer images than shall have a label.
+        CdlError: a class has fewer images than `per_class`.
     """
     if given is None:
         return labels
@@ -35,7 +35,7 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int) -> Tensor:
         n = given.per_class or max(1, round((given.fraction or 0.0) * len(own)))
         if n > len(own):
             raise CdlError(
-                f"labels.per_class: {n}, but a class has only {len(own)} training images"
+                f"labels.per_class: {n} is too large: a class has {len(own)} training images"
             )
         chosen = own[permutation((_DRAW, seed, label), len(own))[:n]]
         known[chosen] = label
@@ -43,10 +43,10 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int) -> Tensor:
 
 
 def learnt_from(labels: Tensor, taught: bool) -> Tensor:
-    """Return the positions of the images that tell a learner something.
+    """Return the positions of the images that a learner learns from.
 
     Args:
-        labels: `[n]`, `UNLABELLED` where the learner knows none.
-        taught: whether a teacher answers for those without a label, so that all count.
+        labels: `[n]`, `UNLABELLED` for unlabelled images.
+        taught: whether a teacher gives targets for unlabelled images, so that all are used.
     """
     return torch.arange(len(labels)) if taught else torch.nonzero(labels != UNLABELLED)[:, 0]

@@ -1,4 +1,4 @@
-"""Packed images as tensors: a split on the disk, and some of its images on a device."""
+"""Packed images as tensors: a split on the disk, and images of it on a device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from cdl.data.packing import check_images, map_pixels, read_index
 
-_PART = 8  # images of different sizes are padded together, so few at a time
+_PART = 8  # small, because images of different sizes are padded to the largest of a part
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of one split, addressed by their position among those that were asked for.
+    """Selected images of one split, addressed by their position in the selection.
 
     Attributes:
-        flat: `[bytes]` uint8 on the device, `[H, W, 3]` one after another; on the CPU that is the
-            file itself, mapped.
-        offsets: `[n]` where each image begins, on the CPU.
+        flat: `[bytes]` uint8 on the device, images `[H, W, 3]` one after another; on the CPU it is
+            the memory-mapped file.
+        offsets: `[n]` first byte of each image, on the CPU.
         sizes: `[n, 2]` height and width, on the CPU.
         indices: `[n]` indices in the split, on the CPU.
-        keys: `[n]` of each image alone, on the CPU: what its views are drawn by.
+        keys: `[n]` keys that depend on the image only, for the draws of its views; on the CPU.
     """
 
     flat: Tensor
@@ -38,37 +38,37 @@ class Pixels:
 
     @cached_property
     def uniform(self) -> bool:
-        """Whether everything in `flat` has the size of these images."""
+        """Whether all images in `flat` have the size of these images."""
         one = bool((self.sizes == self.sizes[0]).all())
         nbytes = 3 * int(self.sizes[0].prod())
         return one and len(self.flat) % nbytes == 0 and not (self.offsets % nbytes).any()
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """Device of the images."""
         return self.flat.device
 
     def grouped(self, positions: Tensor) -> Tensor:
-        """Return positions in the order in which `parts` yields them: as they are."""
+        """Return positions in the order in which `parts` yields them; here unchanged."""
         return positions
 
     def on(self, device: torch.device | str) -> "Pixels":
-        """Return these images where a device reads them: the CPU from the file, a GPU resident."""
+        """Return these images for a device: memory-mapped on the CPU, a copy on a GPU."""
         return self if torch.device(device).type == "cpu" else self.resident(device)
 
     def resident(self, device: torch.device | str) -> "Pixels":
-        """Return a copy of these images alone on a device."""
+        """Return a copy of these images on a device, without the rest of the split."""
         lengths = 3 * self.sizes.prod(1)
         images = zip(self.offsets.tolist(), lengths.tolist(), strict=True)
         flat = torch.cat([self.flat[start : start + length] for start, length in images])
         return replace(self, flat=flat.to(device), offsets=lengths.cumsum(0) - lengths)
 
     def parts(self, positions: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield images at positions `[B]` (on the CPU), all together or a few at a time.
+        """Yield the images at positions `[B]` (on the CPU) in one or several parts.
 
         Yields:
-            On the device: images `[b, 3, H, W]` uint8, padded below and right if they differ in
-            size, sizes `[b, 2]` and keys `[b]`.
+            On the device: images `[b, 3, H, W]` uint8, padded at the bottom and right if their
+            sizes differ, sizes `[b, 2]` and keys `[b]`.
         """
         for some in positions.split(len(positions) if self.uniform else _PART):
             batch = self._uniform(some) if self.uniform else self._padded(some)
@@ -93,36 +93,36 @@ class Pixels:
 
 @dataclass(frozen=True)
 class JoinedPixels:
-    """Images of one split, and behind them images of another one, which may have other sizes."""
+    """Images of one split, then unlabelled ones of another, also of other sizes."""
 
     own: Pixels
-    further: Pixels
+    unlabelled: Pixels
 
     def __len__(self) -> int:
-        return len(self.own) + len(self.further)
+        return len(self.own) + len(self.unlabelled)
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """Device of the images."""
         return self.own.device
 
     @property
     def indices(self) -> Tensor:
-        """Indices `[n]` of all of them, see `Pixels`."""
-        return torch.cat([self.own.indices, self.further.indices])
+        """Indices `[n]` of all images in their splits, see `Pixels`."""
+        return torch.cat([self.own.indices, self.unlabelled.indices])
 
     def grouped(self, positions: Tensor) -> Tensor:
-        """Return positions `[B]` with those of the own images in front, else in their order."""
+        """Return positions `[B]`, sorted stably so that those of own images are first."""
         return positions[torch.argsort((positions >= len(self.own)).byte(), stable=True)]
 
     def on(self, device: torch.device | str) -> "JoinedPixels":
-        """Return these images where a device reads them, see `Pixels`."""
-        return JoinedPixels(self.own.on(device), self.further.on(device))
+        """Return these images for a device, see `Pixels.on`."""
+        return JoinedPixels(self.own.on(device), self.unlabelled.on(device))
 
     def parts(self, positions: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield images as `Pixels.parts` does; positions are `grouped`."""
+        """Yield images as `Pixels.parts` does; positions must be `grouped`."""
         n = int((positions < len(self.own)).sum())
-        for pixels, some in ((self.own, positions[:n]), (self.further, positions[n:])):
+        for pixels, some in ((self.own, positions[:n]), (self.unlabelled, positions[n:])):
             if len(some):
                 yield from pixels.parts(some if pixels is self.own else some - len(self.own))
 
@@ -134,16 +134,16 @@ class Packed:
         labels: `[N]` int64, as in the source.
         names: `[N]` file names.
         classes: names of the classes by label.
-        keys: `[N]` int64, of each image alone: the first 32 bits of its sha256.
-        fingerprint: sha256 of everything in the split.
-        about: what the manifest says of the split, see `read_index`.
+        keys: `[N]` int64, the first 32 bits of each image's sha256.
+        fingerprint: sha256 of the whole split.
+        about: entry of the split in the manifest, see `read_index`.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
-        """Open a split and check its index; images are checked by `pixels`.
+        """Open a split and verify its index; `pixels` verifies images.
 
         Raises:
-            CdlError: a file is missing, or is not the one that the manifest describes.
+            CdlError: a file is missing or differs from the manifest.
         """
         self._folder, self._split = folder, split
         self._index, about, self.classes = read_index(folder, split)
@@ -159,10 +159,10 @@ class Packed:
         return len(self.labels)
 
     def pixels(self, indices: Tensor) -> Pixels:
-        """Return images by their indices `[n]` in the split, checked, on the CPU.
+        """Return and verify images by their indices `[n]` in the split, on the CPU.
 
         Raises:
-            CdlError: an image is damaged; the sentence names it.
+            CdlError: an image is damaged; the message contains its name.
         """
         index = self._index.iloc[indices.numpy()]
         check_images(self._folder, self._split, index, self._pixels)
@@ -174,12 +174,12 @@ class Packed:
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """Concatenate parts of a batch; one part is the batch."""
+    """Concatenate parts of a batch; a single part is returned without a copy."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a small tensor to the device; a GPU's queue is not waited for."""
+    """Copy a small tensor to the device, without waiting for a GPU's queue."""
     if device.type == "cpu":
         return values
     return values.pin_memory().to(device, non_blocking=True)

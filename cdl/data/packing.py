@@ -1,10 +1,10 @@
-"""Decoded once, read for ever: a dataset as raw uint8 pixels, an index and a manifest. No torch.
+"""Pack a dataset as raw uint8 pixels, an index and a manifest. Imports no torch.
 
-A packed folder holds, per split, `SPLIT.pixels` (all images `[H, W, 3]` one after another) and
-`SPLIT.parquet`, its index (label, height, width, offset, name and sha256 of every image), and one
-`manifest.json` with class names, counts, the source, and a sha256 over the rows of each index. That
-one stands for the split: it says what is in the images, not how a version of pyarrow stores it.
-Another one stands for each class, whatever other classes there are.
+A packed folder contains, for each split, `SPLIT.pixels` (all images `[H, W, 3]` one after another)
+and `SPLIT.parquet`, its index (label, height, width, offset, name and sha256 of every image), and
+one `manifest.json` with class names, counts, the source, and a sha256 over the rows of each index.
+This sha256 identifies the split: it depends on the images, not on how a version of pyarrow stores
+the index. Another sha256 identifies the images of each class, independently of other classes.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
-_NAMED = 20  # of many images in one sentence
+_NAMED = 20  # names in one message, at most
 _SIZES, _INDEX = ["height", "width"], ["name", "sha256"]
 _NUMBERS = ["label", *_SIZES, "offset"]
 
@@ -43,27 +43,27 @@ def prepare(
     Args:
         output: the folder.
         source: `name` of a source and its arguments.
-        short_side: images are stored with this short side in pixels (antialiased bilinear,
-            never enlarged); None keeps them as they are.
-        validation: images that are held out of training, see `cdl.data.sources.heldout.hold_out`.
+        short_side: short side of the stored images in pixels (antialiased bilinear, never
+            enlarged); None keeps the original sizes.
+        validation: arguments of `cdl.data.sources.heldout.hold_out`; None holds out no images.
 
     Raises:
-        CdlError: bad data, naming the file: unreadable images (all of them), a label out of
-            range, a class without images, an empty split, one file in both splits.
+        CdlError: the data is invalid: unreadable images (the message lists them), a label out of
+            range, a class without images, an empty split, a file in both splits.
     """
     output, arguments = Path(output), dict(source)
     data: Source = SOURCES[arguments.pop("name")].read(**arguments)
     if validation is not None:
         data = hold_out(data, **validation)
-    with contextlib.ExitStack() as pixels:  # they appear together, when everything is right
+    with contextlib.ExitStack() as pixels:  # both files appear together, after all checks
         files = {}
         for split in SPLITS:
             temporary = pixels.enter_context(replacing(output / pixels_name(split)))
             files[split] = pixels.enter_context(open(temporary, "wb"))
         frames = _decode(data, short_side, files)
         for split, frame in frames.items():
-            _check(frame, split, data.classes)
-        twins = _twins(frames)
+            _check_classes(frame, split, data.classes)
+        copies = _count_copies(frames)
     for split, frame in frames.items():
         with replacing(output / index_name(split)) as temporary:
             frame.to_parquet(temporary, index=False)
@@ -73,28 +73,29 @@ def prepare(
         **({"validation": dict(validation)} if validation else {}),
         "classes": list(data.classes),
         "splits": {
-            s: _described(f, data.classes, bool(source.get("domains"))) for s, f in frames.items()
+            s: _manifest_entry(f, data.classes, bool(source.get("domains")))
+            for s, f in frames.items()
         },
         "skipped": dict(data.skipped),
-        **twins,
+        **copies,
     }
     write_json(output / MANIFEST, manifest)
     log.info("packed %s", {split: len(frame) for split, frame in frames.items()})
     if data.skipped:
         skipped = ", ".join(f"{n} {kind}" for kind, n in data.skipped.items())
-        log.warning("left out, as no images: %s", skipped)
+        log.warning("skipped files that are not images: %s", skipped)
 
 
 def extend(output: Path, old: Path, new: Path) -> None:
-    """Write packed data of the classes of two packed folders, without a training image of the old.
+    """Join two packed folders, without the training images of the old one.
 
-    What stands for the training images of old classes is kept, so that what was learnt from them
-    can be told apart from others.
+    The digests of the old classes' training images are kept, so that checkpoints learnt from these
+    images remain identifiable.
 
     Args:
         output: the folder to write.
-        old: its test images are taken, its classes come first.
-        new: all its images are taken.
+        old: contributes its test images; its classes come first.
+        new: contributes all its images.
     """
     first, second = (read_json(folder / MANIFEST) for folder in (old, new))
     classes = (*first["classes"], *second["classes"])
@@ -113,7 +114,7 @@ def extend(output: Path, old: Path, new: Path) -> None:
         index = pd.concat(frames, ignore_index=True)
         with replacing(output / index_name(split)) as temporary:
             index.to_parquet(temporary, index=False)
-        splits[split] = _described(index, classes)
+        splits[split] = _manifest_entry(index, classes)
     splits["train"]["classes"] = first["splits"]["train"]["classes"] | splits["train"]["classes"]
     source = {"name": "continued", "old": first["source"], "new": list(second["classes"])}
     about = {"source": source, "classes": list(classes), "splits": splits}
@@ -121,13 +122,13 @@ def extend(output: Path, old: Path, new: Path) -> None:
 
 
 def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """Return the index of a split, what the manifest says of it, and the class names.
+    """Return the index of a split, its entry in the manifest, and the class names.
 
-    It says how many `images` there are, their `sha256`, and that of each of the `classes` by name;
-    of the `domains` as well, where the source has some.
+    The entry contains the number of `images`, their `sha256`, and the sha256 of each of the
+    `classes` by name; also of the `domains`, where the source has domains.
 
     Raises:
-        CdlError: a file is missing, or the index is not the one that the manifest describes.
+        CdlError: a file is missing, or the index differs from the manifest.
     """
     manifest, again = Path(folder, MANIFEST), f"delete {folder} and run again"
     described = read_json(manifest)
@@ -140,19 +141,19 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, 
     try:
         with open(path, "rb") as file:
             frame = pd.read_parquet(file)
-        found = _digest(frame)
-    except Exception as error:  # whatever a reader says of damaged bytes
+        found = _index_digest(frame)
+    except Exception as error:  # readers raise errors of any type on damaged bytes
         raise CdlError(f"{path} cannot be read ({error}); {again}") from error
     if found != expected:
         raise CdlError(
-            f"{path} has sha256 {found[:12]} but {MANIFEST} records {str(expected)[:12]}: it "
+            f"{path} has sha256 {found[:12]}, expected {str(expected)[:12]} ({MANIFEST}): the file "
             f"was damaged or changed; {again}"
         )
     return frame, about, classes
 
 
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:
-    """Return the bytes of all images of a split, mapped from the disk; they are not checked."""
+    """Return the bytes of all images of a split, memory-mapped and not verified."""
     path = Path(folder, pixels_name(split))
     try:
         return np.memmap(path, dtype=np.uint8, mode="c")
@@ -161,7 +162,7 @@ def map_pixels(folder: str | Path, split: str) -> np.ndarray:
 
 
 def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np.ndarray) -> None:
-    """Compare images with their sha256: about half a second per GB.
+    """Compare images with their sha256; takes about half a second per GB.
 
     Args:
         folder: the packed folder.
@@ -170,68 +171,65 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
         pixels: of `map_pixels`.
 
     Raises:
-        CdlError: an image is damaged; the sentence names it.
+        CdlError: an image is damaged; the message contains its name.
     """
     stops = index["offset"] + 3 * index["height"] * index["width"]
     rows = zip(index["offset"], stops, index["sha256"], index["name"], strict=True)
     for start, stop, sha256, name in rows:
         if hashlib.sha256(pixels[start:stop].data).digest() != sha256:
             raise CdlError(
-                f"{Path(folder, pixels_name(split))}: the image {name} is not the one that was "
-                f"packed: the file was damaged or changed; delete {folder} and run again"
+                f"{Path(folder, pixels_name(split))}: the image {name} does not have its recorded "
+                f"sha256: the file was damaged or changed; delete {folder} and run again"
             )
 
 
 def domain_of(name: str) -> str:
-    """Return the domain of an image that lies in `DOMAIN/CLASS/`; nothing if it lies higher."""
+    """Return the domain of an image in `DOMAIN/CLASS/`; empty if it has none."""
     folders = name.split("/")[:-1]
     return folders[-2] if len(folders) > 1 else ""
 
 
-def _described(
+def _manifest_entry(
     index: pd.DataFrame, classes: tuple[str, ...], by_domain: bool = False
 ) -> dict[str, Any]:
-    """Return what the manifest says of a split, see `read_index`."""
+    """Return the entry of a split in the manifest, see `read_index`."""
     named = index.groupby(np.array(classes, object)[index["label"]], sort=False)
-    by_class = {name: _digest(rows, _SIZES) for name, rows in named}
-    about = {"images": len(index), "sha256": _digest(index), "classes": by_class}
+    by_class = {name: _index_digest(rows, _SIZES) for name, rows in named}
+    about = {"images": len(index), "sha256": _index_digest(index), "classes": by_class}
     if by_domain:
         domains = index.groupby(index["name"].map(domain_of), sort=True)
-        about["domains"] = {name: _digest(rows, ["label", *_SIZES]) for name, rows in domains}
+        about["domains"] = {name: _index_digest(rows, ["label", *_SIZES]) for name, rows in domains}
     return about
 
 
-def _digest(index: pd.DataFrame, numbers: Sequence[str] = _NUMBERS) -> str:
-    """Return the sha256 over the rows of an index, however they are stored."""
+def _index_digest(index: pd.DataFrame, numbers: Sequence[str] = _NUMBERS) -> str:
+    """Return the sha256 over the rows of an index, for any storage format."""
     digest = hashlib.sha256(index[list(numbers)].to_numpy("<i8").tobytes())
     digest.update("\n".join(index["name"]).encode())
     digest.update(b"".join(index["sha256"]))
     return digest.hexdigest()
 
 
-def _pixels(item: Item, classes: tuple[str, ...], short_side: int | None) -> np.ndarray:
+def _read_pixels(item: Item, classes: tuple[str, ...], short_side: int | None) -> np.ndarray:
     pixels = np.ascontiguousarray(_shrink(item.read(), short_side))
     if not 0 <= item.label < len(classes):
-        raise CdlError(
-            f"{item.name} has label {item.label}; there are {len(classes)} classes, so 0 to "
-            f"{len(classes) - 1}"
-        )
+        raise CdlError(f"{item.name}: invalid label {item.label}; expected 0 to {len(classes) - 1}")
     return pixels
 
 
 def _decode(
     data: Source, short_side: int | None, files: Mapping[str, BinaryIO]
 ) -> dict[str, pd.DataFrame]:
-    """Write the pixels of each split into its file; return their indices.
+    """Write the pixels of each split to its file and return the indices.
 
     Raises:
-        CdlError: images cannot be used; all are tried before the first ones are named.
+        CdlError: images are unreadable; all images are read before the error is raised.
     """
     rows: dict[str, list[tuple[Any, ...]]] = {split: [] for split in files}
     unreadable = []
     for item in data.items:
         try:
-            pixels = _pixels(item, data.classes, short_side)
+            pixels = _read_pixels(item, data.classes, short_side)
         except UnreadableImage as error:
             unreadable.append(str(error))
             continue
@@ -247,16 +245,16 @@ def _decode(
     return {split: pd.DataFrame(found, columns=_NUMBERS + _INDEX) for split, found in rows.items()}
 
 
-def _twins(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Count images with pixel-identical copies, for the manifest and the log; name the first.
+def _count_copies(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Count images with pixel-identical copies, for the manifest and the log.
 
     Raises:
-        CdlError: one file is in both splits.
+        CdlError: a file is in both splits.
     """
     train, test = frames.values()
     twice = set(train["name"]) & set(test["name"])
     if twice:
-        raise CdlError(f"{min(twice)} is in the training and in the test split")
+        raise CdlError(f"{min(twice)} is in both the training and the test split")
     equal = len(set(train["sha256"]) & set(test["sha256"]))
     if equal:
         log.warning("%d images have pixel-identical copies in the other split", equal)
@@ -268,7 +266,7 @@ def _twins(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         log.warning("%d images have copies with another label: %s", len(disputed), first)
     copies = sum(int(frame["sha256"].duplicated().sum()) for frame in frames.values())
     if copies:
-        log.warning("%d images repeat another one of their split", copies)
+        log.warning("%d images are copies of another image of their split", copies)
     return {
         "equal_pixels_in_both_splits": equal,
         "equal_pixels_in_one_split": copies,
@@ -276,7 +274,7 @@ def _twins(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     }
 
 
-def _check(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> None:
+def _check_classes(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> None:
     if frame.empty:
         raise CdlError(f"the {split} split is empty")
     missing = sorted(set(range(len(classes))) - set(frame["label"]))

@@ -1,4 +1,4 @@
-"""The sequence of tasks: class order, classes per task, and which images belong to each task."""
+"""The sequence of tasks: class order, classes per task, images of each task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _ORDER, _SUBSET, _CUT = 101, 102, 104  # purposes of the counter-based draws bel
 
 @dataclass(frozen=True)
 class Stream:
-    """Classes in learning order, cut into tasks.
+    """Classes in learning order, divided into tasks.
 
     Labels used by models are positions in this order, so that task `t` owns the columns
     `classes(t)` of every head and the classes seen so far are always a prefix. The dataset may have
@@ -26,9 +26,9 @@ class Stream:
 
     Attributes:
         order: `order[p]` is the dataset's label at position `p`, for every class of the tasks.
-        sizes: number of classes that each task brings.
-        domains: of a domain-incremental stream, in which the first task brings all classes, and
-            all have them: where the images of each task lie.
+        sizes: number of new classes of each task.
+        domains: the domain of each task in a domain-incremental stream, where all classes are new
+            in the first task and present in every task; empty in a class-incremental stream.
     """
 
     order: tuple[int, ...]
@@ -43,16 +43,17 @@ class Stream:
         class_order: str | Sequence[int | str],
         seed: int,
     ) -> "Stream":
-        """Make a stream.
+        """Build a stream.
 
         Args:
-            classes: of the dataset, their names by label.
+            classes: names of the dataset's classes by label.
             tasks: see `cdl.data.order.sizes_of`.
             class_order: `natural`, `seeded` (by the run's seed), or labels or names in order.
             seed: the run's seed.
 
         Raises:
-            CdlError: the classes cannot be cut that way, or the order names what is not there.
+            CdlError: the classes cannot be divided that way, or the order contains an unknown
+                class.
         """
         if class_order == "seeded":
             order = permutation((_ORDER, seed), len(classes)).tolist()
@@ -76,26 +77,26 @@ class Stream:
         return slice(start, start + self.sizes[task])
 
     def width(self, task: int) -> int:
-        """Return how many classes a task has."""
+        """Return the number of classes of a task."""
         return len(self.order[self.classes(task)])
 
     def labels(self, data: Packed) -> Tensor:
-        """Return every image's label as its position in the order, `[N]` int64; -1: in no task."""
+        """Return the positions of all images' classes, `[N]` int64; -1: in no task."""
         position = torch.full((len(data.classes),), -1)
         position[list(self.order)] = torch.arange(len(self.order))
         return position[data.labels]
 
     def indices(self, data: Packed, task: int, images_per_class: int | None = None) -> Tensor:
-        """Return the indices of a task's images in `data`, class by class, ascending in each.
+        """Return the indices of a task's images, class by class, ascending in each.
 
         Args:
             data: a split.
             task: counted from 0.
-            images_per_class: keep this many of each class (a fixed choice, the same for every
-                seed); None keeps all.
+            images_per_class: number of images to keep of each class, the same ones for every
+                seed; None keeps all.
 
         Raises:
-            CdlError: a class has fewer images than asked for.
+            CdlError: a class has fewer images than `images_per_class`, or a domain has none.
         """
         labels = self.labels(data)
         if self.domains:
@@ -108,21 +109,24 @@ class Stream:
                 if len(found) < images_per_class:
                     name = data.classes[self.order[position]]
                     raise CdlError(
-                        f"images_per_class: {images_per_class}, but class {name!r} has "
-                        f"only {len(found)} images"
+                        f"images_per_class: {images_per_class} is too large: class {name!r} has "
+                        f"{len(found)} images"
                     )
                 found = found[permutation((_SUBSET,), len(found))[:images_per_class].sort().values]
             kept.append(found)
         if not any(map(len, kept)):
-            there = sorted({domain_of(name) for name in data.names})
-            raise CdlError(f"tasks.domains: {self.domains[task]!r} has no image; there are {there}")
+            found_domains = sorted({domain_of(name) for name in data.names})
+            raise CdlError(
+                f"tasks.domains: {self.domains[task]!r} has no image; expected one of "
+                f"{found_domains}"
+            )
         return torch.cat(kept)
 
     def digest(self, about: Mapping[str, Any], classes: Sequence[str], task: int) -> str:
-        """Return what stands for a task's images, whatever others there are.
+        """Return a digest of one task's images.
 
         Args:
-            about: what the manifest says of the split.
+            about: entry of the split in the manifest.
             classes: names of the dataset's classes by label.
             task: counted from 0.
         """
@@ -131,5 +135,5 @@ class Stream:
 
 
 def cut(n: int, task: int, n_tasks: int, seed: int) -> Tensor:
-    """Return which of `n` images without a class are a task's, ascending: a random share."""
+    """Return a task's random share of `n` unlabelled images, as ascending indices."""
     return permutation((_CUT, seed), n).tensor_split(n_tasks)[task].sort().values

@@ -1,10 +1,11 @@
-"""Views of packed images: seeded random resized crops and flips, and the fixed test view.
+"""Views of packed images: seeded random crops and flips, and fixed test views.
 
-A crop, its flip and its resize are one pair of small matrices per image, `out = Wy x Wx^T`: the
-image is sampled on a separable grid. `Wy` and `Wx` hold the weights of bilinear interpolation,
-widened where the view shrinks the image (antialias), so a whole batch is two matrix products on
-the device, and a view equals what Pillow and torchvision compute up to their rounding to uint8.
-A CPU multiplies by too many zeros where images are large: there torch resizes them one by one.
+A crop, its flip and its resize are a pair of small matrices per image, `out = Wy x Wx^T`, because
+the image is sampled on a separable grid. `Wy` and `Wx` contain the weights of bilinear
+interpolation, widened where the view shrinks the image (antialias). So a whole batch is two matrix
+products on the device, and a view equals that of Pillow and torchvision up to their rounding to
+uint8. For large images most weights are zero, which is slow on a CPU: there torch resizes the
+images one by one.
 """
 
 import math
@@ -19,20 +20,20 @@ from cdl.spec import HeldOutView, View
 
 _VIEW = 201  # purpose of the counter-based draws
 _ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
-_PRODUCTS = 32  # pixels up to which products are fast on a CPU
+_PRODUCTS = 32  # side in pixels up to which products are fast on a CPU
 
 
 @dataclass(frozen=True)
 class Views:
-    """How images become inputs; all views are `[B, 3, size, size]` float32 in 0..1.
+    """Training and test views of images, `[B, 3, size, size]` float32 in 0..1.
 
     Attributes:
         size: side of a view in pixels.
-        crop_scale: range of the crop's share of the image's area.
+        crop_scale: range of the ratio of crop area to image area.
         crop_ratio: range of the crop's width over height.
         flip: probability of a horizontal flip.
-        test_resize: the test view resizes the short side to this many pixels and takes the
-            centre; None resizes the whole image to `size` x `size`.
+        test_resize: short side in pixels to which the test view resizes the image before its
+            centre crop; None resizes the whole image to `size` x `size`.
     """
 
     size: int
@@ -47,12 +48,12 @@ class Views:
         return cls(**view.to_json())
 
     def train(self, images: Tensor, sizes: Tensor, keys: Tensor, seed: int, epoch: int) -> Tensor:
-        """Return the training views of a batch, a pure function of (seed, index, epoch).
+        """Return the training views of a batch, a pure function of (seed, key, epoch).
 
         Args:
             images: `[B, 3, H, W]` uint8.
             sizes: `[B, 2]` valid height and width of each.
-            keys: `[B]` integers, of each image alone: the same wherever it stands.
+            keys: `[B]` integers that depend on the image only, not on its index.
             seed: the run's seed.
             epoch: counted from 0.
         """
@@ -69,7 +70,8 @@ class Views:
     def test_of_one_size(self, images: Tensor) -> Tensor:
         """Return the test views of images `[B, 3, H, W]` uint8 without padding.
 
-        No operation depends on a size but through tensors, so a graph of it has free sizes.
+        Operations depend on sizes only through tensors, so that an exported graph accepts images
+        of any size.
         """
         height, width = images.shape[-2:]
         sides = [torch.ones(n, dtype=torch.float64).sum() for n in (height, width)]
@@ -79,7 +81,10 @@ class Views:
         return rows @ (images.float() / 255) @ columns.mT
 
     def _test_boxes(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what test views show of images of sizes `[B, 2]`, and the whole: `[B, 4]` each."""
+        """Return the boxes of the test views, and of the whole images, `[B, 4]` each.
+
+        `sizes` is `[B, 2]`; a box is top, left, height and width.
+        """
         whole = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
         if self.test_resize is None:
             return whole, whole
@@ -89,7 +94,7 @@ class Views:
         return torch.cat([corner, (self.size * scale).expand_as(corner)], dim=1), whole
 
     def _crops(self, sizes: Tensor, draws: Tensor) -> Tensor:
-        """Return crops `[B, 4]` (top, left, height, width): the first attempt that fits."""
+        """Return crops `[B, 4]` (top, left, height, width), the first attempt that fits."""
         height, width = sizes.double()[:, None, :].unbind(-1)  # [B, 1]
         low, high = self.crop_scale
         area = height * width * (low + (high - low) * draws[..., 0])
@@ -104,7 +109,7 @@ class Views:
         return torch.where(fits.any(1)[:, None], chosen, self._centre(height, width))
 
     def _centre(self, height: Tensor, width: Tensor) -> Tensor:
-        """Return the largest central crop `[B, 4]` whose ratio is allowed."""
+        """Return the largest central crop `[B, 4]` with an allowed ratio."""
         low, high = self.crop_ratio
         w = torch.minimum(width, torch.round(height * high))
         h = torch.minimum(height, torch.round(width / low))
@@ -113,7 +118,7 @@ class Views:
 
 
 def _sample(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Resize boxes `[B, 4]` of images to `[B, 3, size, size]`, reading only inside bounds."""
+    """Resize boxes `[B, 4]` of images to `[B, 3, size, size]`; read inside bounds."""
     large = max(size, *images.shape[-2:]) > _PRODUCTS
     sample = _one_by_one if large and images.device.type == "cpu" else _products
     return sample(images, boxes, bounds, flip, size)
@@ -130,12 +135,14 @@ def _products(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size:
 
 
 def _one_by_one(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Sample the same up to 1e-4: resize the bounds, then take the box of the result."""
+    """Resize each image's bounds, then crop; equals `_products` up to 1e-4."""
     scale = size / boxes[:, 2:]
     resized = torch.round(bounds[:, 2:] * scale).int().tolist()
     corners = torch.round((boxes[:, :2] - bounds[:, :2]) * scale).int().tolist()
     views = images.new_empty((len(images), 3, size, size), dtype=torch.float32)
-    pixels = images.new_empty(images[0].numel(), dtype=torch.float32)  # large: new ones cost time
+    pixels = images.new_empty(
+        images[0].numel(), dtype=torch.float32
+    )  # reused, because allocating it per image is slow
     flipped = flip.tolist()
     for i, (top, left, height, width) in enumerate(bounds.int().tolist()):
         part = pixels[: 3 * height * width].view(height, width, 3).permute(2, 0, 1)
@@ -150,7 +157,7 @@ def _one_by_one(images: Tensor, boxes: Tensor, bounds: Tensor, flip: Tensor, siz
 def _weights(
     start: Tensor, extent: Tensor, first: Tensor, count: Tensor, size: int, length: int
 ) -> Tensor:
-    """Return `[B, size, length]` weights that resize `[start, start + extent)` to `size`."""
+    """Return weights `[B, size, length]` that resize `extent` pixels from `start`."""
     scale = (extent / size)[:, None, None]
     out = torch.arange(size, device=start.device, dtype=torch.float64)[None, :, None]
     pixel = torch.arange(length, device=start.device, dtype=torch.float64)[None, None, :]

@@ -1,1 +1,11 @@
-"""A finished student as something to use: loaded, exported, asked. Nothing is imported here."""
+"""Load, export, measure, run and continue to train finished students.
+
+- Use: `student` (the interface, and exported students), `trained` (the student of a run, in
+  torch), `load` (either of them), `predict` (files on the command line), `demo` (the web page).
+- Export: `graph` (ONNX, ExecuTorch, int8), `export` (the exported folder), `parity` (comparison
+  with torch and the evaluation), `costs` (parameters and operations), `card` (the model card),
+  `measure` (timings).
+- Further training: `learn` (one more task), `new_classes` (the user's images for it).
+
+Nothing is imported here, so that an exported student runs without torch.
+"""

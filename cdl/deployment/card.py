@@ -1,4 +1,4 @@
-"""What goes with an exported student, in the form that the Hugging Face Hub reads."""
+"""Write the model card of an exported student, in the format of the Hugging Face Hub."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +15,10 @@ from cdl.layout import ResultsFolder, record_of
 from cdl.runtime import artifacts
 from cdl.spec import Part
 
-_UNKNOWN = "not recorded; whoever passes it on has to find out"
+_UNKNOWN = "not recorded; clarify it before you redistribute this model"
 _EMBEDDED = (
-    "non-commercial research, as ImageNet's images, from which Tiny-ImageNet derives; they ship "
-    "with cdl, whose MIT licence does not cover them"
+    "non-commercial research, like the images of ImageNet, from which Tiny-ImageNet derives; "
+    "cdl's MIT licence does not cover these weights"
 )
 
 
@@ -26,8 +26,8 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     """Return a model card in Markdown.
 
     Args:
-        student: what was exported, after one of its tasks.
-        remarks: on how the graph's answers compare, what they cost and how long they take.
+        student: the exported student, after one of its tasks.
+        remarks: sentences on the comparison with torch, on costs and on latency.
     """
     results, task = student.results, student.model.task
     spec, matrix = student.spec, results["matrix"][task]
@@ -38,14 +38,14 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     ]
     average = sum(matrix[: task + 1]) / (task + 1)
     forgetting = _forgetting(results["matrix"], task)
-    source = _source(student)
-    backbone = _backbone(student)
+    source = _dataset_source(student)
+    backbone = _backbone_record(student)
     licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
     embedded = (files("cdl") / "assets" / f"{backbone['model']}.safetensors").is_file()
     method, distiller = spec.method.name, spec.distiller.name
-    taught = f", taught by {spec.teacher} with {distiller}" if spec.teacher else ""
-    title = f"{spec.backbone} with {method}{taught}"
-    named = source.get("id") or source.get("name", "unknown")
+    distilled = f", distilled from {spec.teacher} with {distiller}" if spec.teacher else ""
+    title = f"{spec.backbone} with {method}{distilled}"
+    dataset = source.get("id") or source.get("name", "unknown")
     data = ModelCardData(
         license=licence or "other",
         license_name=None if licence else "see-the-card",
@@ -57,7 +57,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
         metrics=["accuracy"],
         model_name=title,
         eval_results=[
-            EvalResult("image-classification", named, named, kind, round(value, 4))
+            EvalResult("image-classification", dataset, dataset, kind, round(value, 4))
             for kind, value in (("accuracy", average), ("forgetting", forgetting))
             if value is not None
         ],
@@ -76,7 +76,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             n_classes=len(student.classes),
             test_images=sum(results["test_images"][: task + 1]),
             remarks=remarks,
-            protocol=_protocol(student, named),
+            protocol=_protocol(student, dataset),
             weights_licence=_EMBEDDED if embedded else licence or _UNKNOWN,
             data_licence=licence_of(source.get("name", "")) or _UNKNOWN,
             provenance=_provenance(student),
@@ -84,14 +84,14 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     )
 
 
-def _source(student: TrainedStudent) -> dict[str, Any]:
-    """Return what the packed images came from, as far as it lies beside the run."""
+def _dataset_source(student: TrainedStudent) -> dict[str, Any]:
+    """Return the source of the dataset; empty if its packed images are not in the results."""
     packed = student.packed()
     return {} if packed is None else dict(artifacts.read_json(packed.manifest)["source"])
 
 
-def _backbone(student: TrainedStudent) -> dict[str, Any]:
-    """Return what the record of the own backbone says."""
+def _backbone_record(student: TrainedStudent) -> dict[str, Any]:
+    """Return the JSON record of the student's backbone."""
     name = student.spec.backbone
     folder = ResultsFolder.of_run(Path(student.files.folder))
     path = find_backbone(folder, name, student.results["backbones"][name])
@@ -110,27 +110,28 @@ def _forgetting(matrix: list[list[float]], task: int) -> float | None:
 
 
 def _protocol(student: TrainedStudent, data: str) -> dict[str, str]:
-    """Return how the student learnt, in words."""
+    """Return the data and the training of the student as text, by topic."""
     spec = student.spec
 
-    def listed(part: Part) -> str:
+    def as_text(part: Part) -> str:
         values = part.to_json().items()
         return ", ".join(f"{k} {v}" for k, v in values if k != "name" and v is not None)
 
     found = {
         "data": f"{data}, {spec.images_per_class or 'all'} training images of each class",
         "tasks": "{tasks}, class order {class_order}".format(**spec.stream.to_json()),
-        "views": listed(spec.view),
-        "training": listed(spec.training),
-        f"method {spec.method.name}": listed(spec.method),
-        f"distiller {spec.distiller.name}": listed(spec.distiller),
-        "query": f"of {spec.query}",
+        "views": as_text(spec.view),
+        "training": as_text(spec.training),
+        f"method {spec.method.name}": as_text(spec.method),
+        f"distiller {spec.distiller.name}": as_text(spec.distiller),
+        "query": f"features of {spec.query}",
         "seed": str(spec.seed),
     }
     return {name: text for name, text in found.items() if text}
 
 
 def _provenance(student: TrainedStudent) -> list[str]:
+    """Return hashes and versions of everything that the student was made from."""
     results = student.results
     return [
         *(f"weights of {name}: {sha}" for name, sha in results["backbones"].items()),

@@ -1,4 +1,4 @@
-"""What one prediction takes, counted and not timed: parameters, operations, passes of blocks."""
+"""Count the parameters, operations and block passes of one prediction."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ PARTS = ("backbone", "query_backbone", "prompts", "head", "distiller")
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one prediction.
+    """Costs of one prediction.
 
-    parameters: read by it, by part of `PARTS`; a query that the own backbone makes needs no other.
+    parameters: number of parameters that it reads, by part of `PARTS`; `query_backbone` is 0 if
+        the student's own backbone computes the query.
     gflops: 10^9 multiplications and additions for one image.
-    gflops_without_query: were its query known.
-    block_passes: how often a block of a ViT runs.
-    shared_blocks: of them, those whose output both the query's pass and that with prompts read.
+    gflops_without_query: the same without the computation of the query.
+    block_passes: number of executions of ViT blocks.
+    shared_blocks: number of blocks whose output is used by both the query and the prompted pass.
     """
 
     parameters: Mapping[str, int]
@@ -33,40 +34,40 @@ class Costs:
     shared_blocks: int
 
     def text(self) -> str:
-        """Return them as a sentence."""
+        """Return the costs as a sentence."""
         shared = ""
         if self.gflops > self.gflops_without_query:
-            shared = f", {self.shared_blocks} of them for query and answer together"
+            shared = f", {self.shared_blocks} of them shared by query and prediction"
         return f"a prediction runs {self.block_passes} blocks{shared}: {self.gflops:.3g} GFLOPs"
 
 
 @torch.no_grad()
 def costs(model: Model, size: int) -> Costs:
-    """Count what the prediction for a view `[1, 3, size, size]` takes."""
+    """Count the costs of a prediction for one view `[1, 3, size, size]`."""
     views = torch.zeros(1, 3, size, size)
     backbones = [model.learner.backbone]
     if model.query is not None and model.query is not model.learner.backbone:
         backbones.append(model.query)
     blocks = [block for backbone in backbones for block in backbone.vit.blocks]
-    runs = _Runs(blocks)
-    with _Read() as read:
+    counter = _BlockCounter(blocks)
+    with _ParameterReads() as read:
         model(views)
-    runs.stop()
-    own, foreign, _ = model.queries(views)
-    alone = model.learner.backbone.depth if model.query is not None else 0
+    counter.stop()
+    query, teacher_query, _ = model.queries(views)
+    query_blocks = model.learner.backbone.depth if model.query is not None else 0
     return Costs(
         {part: read.parameters(modules) for part, modules in _parts(model).items()},
         _flops(lambda: model(views)) / 1e9,
-        _flops(lambda: model.answer(views, own, foreign)) / 1e9,
-        runs.count,
-        len(blocks) + alone - runs.count if len(backbones) == 1 else 0,
+        _flops(lambda: model.predict_from(views, query, teacher_query)) / 1e9,
+        counter.count,
+        len(blocks) + query_blocks - counter.count if len(backbones) == 1 else 0,
     )
 
 
 def _parts(model: Model) -> dict[str, list[nn.Module]]:
-    """Return what each of `PARTS` consists of."""
+    """Return the modules of each of `PARTS`."""
     learner = model.learner
-    queries = [q for q in (model.query, model.foreign) if q and q is not learner.backbone]
+    queries = [q for q in (model.query, model.teacher_query) if q and q is not learner.backbone]
     return {
         "backbone": [learner.backbone],
         "query_backbone": [*queries],
@@ -76,20 +77,20 @@ def _parts(model: Model) -> dict[str, list[nn.Module]]:
     }
 
 
-def _flops(ask: Callable[[], Tensor]) -> int:
+def _flops(predict: Callable[[], Tensor]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        ask()
+        predict()
     return int(counter.get_total_flops())
 
 
-class _Runs:
-    """Counts how often blocks run."""
+class _BlockCounter:
+    """Counts the executions of blocks."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         self.count = 0
-        self._hooks = [block.register_forward_hook(self._ran) for block in blocks]
+        self._hooks = [block.register_forward_hook(self._increment) for block in blocks]
 
-    def _ran(self, *_: Any) -> None:
+    def _increment(self, *_: Any) -> None:
         self.count += 1
 
     def stop(self) -> None:
@@ -97,8 +98,8 @@ class _Runs:
             hook.remove()
 
 
-class _Read(TorchFunctionMode):
-    """Remembers every tensor that a function of torch reads."""
+class _ParameterReads(TorchFunctionMode):
+    """Records every parameter that a torch function reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +114,6 @@ class _Read(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def parameters(self, modules: Sequence[nn.Module]) -> int:
-        """Return the size of the parameters of modules that were read."""
+        """Return the number of values in the parameters of modules that were read."""
         found = {id(p): p.numel() for module in modules for p in module.parameters()}
         return sum(n for key, n in found.items() if key in self._ids)

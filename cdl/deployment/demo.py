@@ -1,7 +1,7 @@
-"""A page that asks a student and lets it learn, served to this machine alone.
+"""Serve the web page of `cdl demo`: classify images, train on new classes.
 
-Python's own server and one file of HTML: nothing is fetched when the page is viewed, and nothing
-more is installed than what asks the student.
+Uses Python's HTTP server, listens on the local machine only, and serves one HTML file that loads
+nothing from the internet.
 """
 
 import base64
@@ -23,32 +23,35 @@ from cdl.deployment.student import Student
 from cdl.runtime.errors import CdlError
 
 HOST = "127.0.0.1"
-_TOP = 5
-_LARGEST = 2**27  # bytes of a request
+_TOP = 5  # classes in the response
+_MAX_BYTES = 2**27  # of a request
 
 
 class Demo:
-    """A student that answers, and that learns where it is a run; one request at a time."""
+    """A student that classifies images and, if it is a run, learns new classes.
+
+    Requests are processed one at a time.
+    """
 
     def __init__(self, model: Path) -> None:
-        """Load it.
+        """Load the student.
 
         Args:
-            model: an exported folder, or that of a finished run, which alone can learn.
+            model: folder of an exported student or of a finished run; only a run can learn.
 
         Raises:
-            CdlError: as `cdl.load`.
+            CdlError: see `cdl.load`.
         """
         self._student: Student = load(model)
         self._run = None if (model / "classes.txt").exists() else model
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
-        """Return which classes it knows, and whether it learns."""
+        """Return the classes of the student and whether it can learn new ones."""
         return {"classes": self._student.classes, "learns": self._run is not None}
 
     def predict(self, raw: bytes) -> dict[str, Any]:
-        """Return the best classes of an encoded image, and the milliseconds that asking took."""
+        """Return the most probable classes of an encoded image and the time in milliseconds."""
         pixels = decode(raw, "the image")
         with self._lock:
             start = time.perf_counter()
@@ -63,53 +66,59 @@ class Demo:
         """Learn one more task.
 
         Args:
-            images: encoded images in base64, by the name of their class.
+            images: base64 of encoded images, by class name.
 
         Returns:
-            Where the new run lies, its new classes, and the accuracy on every task before and
-            after.
+            The folder of the new run, its new classes, and the accuracy on every task before and
+            after, in percent.
 
         Raises:
-            CdlError: it is no run, or what is given cannot be learnt.
+            CdlError: the student is not a run, or a class name or an image is invalid.
         """
         from cdl.deployment.learn import learn
 
         with self._lock, TemporaryDirectory() as temporary:
             if self._run is None:
-                raise CdlError("an exported student does not learn; start with the folder of a run")
-            for name, given in images.items():
-                _write(Path(temporary), name, given)
-            answer = learn(self._run, Path(temporary), _free_name(self._run))
-            self._run = Path(answer.run)
+                raise CdlError(
+                    "an exported student cannot learn; start cdl demo with the folder of a run"
+                )
+            for name, encoded in images.items():
+                _write_class(Path(temporary), name, encoded)
+            result = learn(self._run, Path(temporary), _free_name(self._run))
+            self._run = Path(result.run)
             self._student = load(self._run)
-        return answer.as_dict()
+        return result.as_dict()
 
 
-def _images(body: bytes) -> dict[str, list[str]]:
-    """Return what a request gives to learn; raise `CdlError` if it is something else."""
+def _parse_images(body: bytes) -> dict[str, list[str]]:
+    """Parse the body of a request to learn; raise `CdlError` if it is invalid."""
     try:
         images = json.loads(body)
-        if all(isinstance(one, str) for given in images.values() for one in list(given)):
-            return {name: list(given) for name, given in images.items()}
+        if all(isinstance(image, str) for encoded in images.values() for image in list(encoded)):
+            return {name: list(encoded) for name, encoded in images.items()}
     except (ValueError, AttributeError, TypeError):
         pass
-    raise CdlError("the request is no JSON of images in base64 by the name of their class")
+    raise CdlError(
+        "invalid request: expected JSON with a list of base64 images for each class name"
+    )
 
 
-def _write(folder: Path, name: str, images: Sequence[str]) -> None:
-    """Write the images of a class; raise `CdlError` if it cannot be called that."""
+def _write_class(folder: Path, name: str, images: Sequence[str]) -> None:
+    """Write the images of a class; raise `CdlError` if its name or an image is invalid."""
     if not name.strip() or Path(name).name != name or name.startswith(".") or len(name) > 100:
-        raise CdlError(f"{name!r} cannot be the name of a class; needed is a word or two")
+        raise CdlError(
+            f"invalid class name {name!r}: expected 1 to 100 characters, no /, no leading dot"
+        )
     (folder / name).mkdir()
     for i, image in enumerate(images):
         try:
             (folder / name / f"{i}.png").write_bytes(base64.b64decode(image, validate=True))
         except binascii.Error as error:
-            raise CdlError(f"image {i} of {name} is not in base64 ({error})") from error
+            raise CdlError(f"image {i} of class {name} is not valid base64 ({error})") from error
 
 
 def _free_name(run: Path) -> str:
-    """Return a name beside that of a run's configuration under which nothing lies."""
+    """Return the first unused name demo1, demo2, ... in the results folder of a run."""
     from cdl.layout import ResultsFolder
 
     root, n = ResultsFolder.of_run(run).path, 1
@@ -119,18 +128,18 @@ def _free_name(run: Path) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a demo to this machine."""
+    """Serves a demo to the local machine."""
 
     daemon_threads = True
 
     def __init__(self, demo: Demo, port: int) -> None:
-        """Bind a port, 0 for any that is free; raise `OSError` if it is taken."""
+        """Bind a port, 0 for any free one; raise `OSError` if it is in use."""
         super().__init__((HOST, port), _Handler)
         self.demo = demo
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """URL of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
 
@@ -138,37 +147,39 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     @cached_property
-    def _own(self) -> bool:
-        """Whether the page itself asks, and not one from elsewhere in the same browser."""
+    def _same_origin(self) -> bool:
+        """Whether the request comes from the page itself, not from another site in the browser."""
         address = self.server.address
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
         return f"http://{host}/" == address and (origin is None or f"{origin}/" == address)
 
     def do_GET(self) -> None:  # noqa: N802
-        """Answer with the page or with what it shows of the student."""
-        if self.path == "/about" and self._own:
+        """Send the page or the description of the student."""
+        if self.path == "/about" and self._same_origin:
             self._json(200, self.server.demo.about())
-        elif self.path == "/" and self._own:
+        elif self.path == "/" and self._same_origin:
             page = (files("cdl") / "assets" / "demo.html").read_bytes()
             self._send(200, "text/html; charset=utf-8", page)
         else:
-            self._json(404, {"error": "there is nothing here"})
+            self._json(404, {"error": "not found"})
 
     def do_POST(self) -> None:  # noqa: N802
-        """Answer a question, or learn."""
+        """Classify an image or learn new classes."""
         length = int(self.headers.get("Content-Length") or 0)
-        if not self._own or self.path not in ("/predict", "/learn") or length > _LARGEST:
+        if not self._same_origin or self.path not in ("/predict", "/learn") or length > _MAX_BYTES:
             self._json(
-                404, {"error": f"nothing is taken here, and never more than {_LARGEST} bytes"}
+                404, {"error": f"not found, or the request is larger than {_MAX_BYTES} bytes"}
             )
             return
         body, demo = self.rfile.read(length), self.server.demo
         try:
-            answer = demo.predict(body) if self.path == "/predict" else demo.learn(_images(body))
+            content = (
+                demo.predict(body) if self.path == "/predict" else demo.learn(_parse_images(body))
+            )
         except CdlError as error:
             self._json(400, {"error": str(error)})
             return
-        self._json(200, answer)
+        self._json(200, content)
 
     def _json(self, status: int, content: Mapping[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(content).encode())
@@ -184,4 +195,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing of single requests."""
+        """Do not log single requests."""

@@ -1,4 +1,4 @@
-"""A finished run to a folder that needs neither cdl's training code nor torch, and its proof."""
+"""Export a finished run to a folder that needs no torch, and compare the predictions."""
 
 import json
 import shutil
@@ -36,11 +36,12 @@ from cdl.runtime.errors import CdlError
 
 @dataclass(frozen=True)
 class Int8:
-    """What eight bits cost: before and after, bytes of the model, accuracy, milliseconds an image.
+    """Size, accuracy and latency of the model before and after int8 quantisation.
 
     kind: `dynamic` or `static`.
-    accuracy: mean over tasks, percent; None where nothing was compared.
-    latency: median of single images, one thread.
+    bytes: size of the model.
+    accuracy: mean over tasks, percent; None if predictions were not compared.
+    latency: milliseconds per image, median of single images, one thread.
     """
 
     kind: str
@@ -49,19 +50,21 @@ class Int8:
     latency: tuple[float, float]
 
     def text(self) -> str:
-        """Return it as a sentence."""
+        """Return the comparison as a sentence."""
         before, after = (n / 1e6 for n in self.bytes)
         text = f"int8 ({self.kind}): {before:.1f} MB before, {after:.1f} MB after; "
         if self.accuracy is not None:
             text += "accuracy {:.2f} % before, {:.2f} % after; ".format(*self.accuracy)
-        return text + "{:.2f} ms an image before, {:.2f} ms after".format(*self.latency)
+        return text + "{:.2f} ms per image before, {:.2f} ms after".format(*self.latency)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: its folder, the size of the model in bytes, and the comparisons.
+    """Result of an export: folder, size of the model in bytes, costs and comparisons.
 
-    latency: milliseconds of one image on the machine, one thread, median.
+    latency: milliseconds per image on `machine`, median of single images, one thread.
+    parity: comparison of the predictions; None if it was skipped.
+    int8: effects of the quantisation; None without it.
     """
 
     folder: str
@@ -74,17 +77,19 @@ class Exported:
     int8: Int8 | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the result for JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the result as text for the terminal."""
         size = f"{self.folder}: {self.classes} classes, {self.bytes / 1e6:.1f} MB"
         return "\n".join([size, *self.remarks()])
 
     def remarks(self) -> list[str]:
-        """Return how its answers compare and what they cost."""
-        parity = self.parity.text() if self.parity else "not compared with what was evaluated"
+        """Return sentences on the comparison with torch, on int8 and on costs."""
+        parity = (
+            self.parity.text() if self.parity else "predictions not compared with the evaluation"
+        )
         cost = f"{self.costs.text()}; {self.latency:.2f} ms on one thread of {self.machine}"
         return [parity, *([self.int8.text()] if self.int8 else []), cost]
 
@@ -97,83 +102,85 @@ def export(
     int8: str | None = None,
     executorch: bool = False,
 ) -> Exported:
-    """Write a student as a folder of its own.
+    """Export a student to a folder.
 
     Args:
-        run: of a finished run.
-        folder: to make.
-        task: after which, counted from 0; None: the last.
-        check: whether its answers are compared with torch's and with evaluation's.
-        int8: `dynamic` or `static`: how its weights are rounded to eight bits, after the
-            comparison; None: not at all.
-        executorch: whether a program of ExecuTorch is written instead of a graph of ONNX.
+        run: folder of a finished run.
+        folder: folder to create; it must be empty or missing.
+        task: task after which the student is exported, counted from 0; None: the last.
+        check: whether to compare the predictions with those of torch and of the evaluation.
+        int8: quantisation of the weights after the comparison, `dynamic` or `static`; None: none.
+        executorch: whether to write an ExecuTorch program instead of an ONNX graph.
 
     Raises:
         CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, the folder is
-            not empty, or the images to compare or to calibrate with are not there.
+            not empty, or the images for the comparison or the calibration are missing.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CdlError(f"{folder}: exists and is kept; name another folder")
+        raise CdlError(f"{folder}: already exists; choose another folder")
     if executorch and int8 is not None:
-        raise CdlError(f"--int8 {int8}: is for onnx alone; leave it out, or --format executorch")
+        raise CdlError(
+            f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format executorch"
+        )
     student = TrainedStudent.open(run, task, torch.get_num_threads())
     model, spec = student.model, student.spec
-    if model.foreign is not None and model.foreign is not model.query:
+    if model.teacher_query is not None and model.teacher_query is not model.query:
         raise CdlError(
-            f"distillers.{spec.distiller.name}: with protocol.query: self its prompts read "
-            f"the teacher's ViT {spec.teacher!r} at prediction, which no export holds; needed "
-            "is protocol.query: student"
+            f"distillers.{spec.distiller.name}: with protocol.query: self the prediction needs the "
+            f"teacher's ViT {spec.teacher!r}, which an export does not contain; set "
+            "protocol.query: student and run again"
         )
-    frame = test_images(student) if check else None
+    images = test_images(student) if check else None
     file = folder / (PROGRAM if executorch else MODEL)
     (write_executorch if executorch else write_onnx)(Graph(model, student.views), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
     _write(folder / PREPROCESSING, json.dumps(preprocessing(student, executorch), indent=2) + "\n")
-    parity = None if frame is None else compare(student, ExportedStudent(folder), frame)
+    parity = None if images is None else compare(student, ExportedStudent(folder), images)
     size = file.stat().st_size
     counted = costs(model, student.views.size)
-    took, machine = latency(ExportedStudent(folder), _image(student)), this_machine()["cpu"]
-    answer = Exported(str(folder), len(student.classes), size, counted, took, machine, parity)
+    duration = latency(ExportedStudent(folder), _image_size(student))
+    machine = this_machine()["cpu"]
+    result = Exported(str(folder), len(student.classes), size, counted, duration, machine, parity)
     if int8 is not None:
-        answer = _rounded(answer, student, int8, frame)
-    _write(folder / CARD, card(student, answer.remarks()))
-    return answer
+        result = _quantize(result, student, int8, images)
+    _write(folder / CARD, card(student, result.remarks()))
+    return result
 
 
-def _rounded(
-    answer: Exported, student: TrainedStudent, kind: str, images: TestImages | None
+def _quantize(
+    exported: Exported, student: TrainedStudent, kind: str, images: TestImages | None
 ) -> Exported:
-    """Round the weights of an exported folder; ask it about test images before and after."""
-    folder = Path(answer.folder)
-    calibrating = training_images(student) if kind == "static" else None
+    """Quantise an exported model to int8; measure it before and after."""
+    folder = Path(exported.folder)
+    calibration = training_images(student) if kind == "static" else None
     sizes, accuracies, times = [], [], []
-    for rounded in (False, True):
-        if rounded:
-            to_int8(folder / MODEL, calibrating)
+    for quantized in (False, True):
+        if quantized:
+            to_int8(folder / MODEL, calibration)
         sizes.append((folder / MODEL).stat().st_size)
-        asked = ExportedStudent(folder)
-        times.append(latency(asked, _image(student)) if rounded else answer.latency)
+        model = ExportedStudent(folder)
+        times.append(latency(model, _image_size(student)) if quantized else exported.latency)
         if images is not None:
-            accuracies.append(accuracy(asked, images))
+            accuracies.append(accuracy(model, images))
     found = (accuracies[0], accuracies[1]) if accuracies else None
     int8 = Int8(kind, (sizes[0], sizes[1]), found, (times[0], times[1]))
-    return replace(answer, bytes=sizes[1], latency=times[1], int8=int8)
+    return replace(exported, bytes=sizes[1], latency=times[1], int8=int8)
 
 
-def _image(student: TrainedStudent) -> tuple[int, int]:
-    """Return height and width of the images that are timed: those of the test view."""
+def _image_size(student: TrainedStudent) -> tuple[int, int]:
+    """Return height and width of the timed images: those of the test view."""
     return (student.views.test_resize or student.views.size,) * 2
 
 
 def preprocessing(student: TrainedStudent, executorch: bool = False) -> dict[str, Any]:
-    """Return what the graph does to pixels, and what it expects of them."""
+    """Return the content of preprocessing.json: the input of the graph and its preprocessing."""
     views, backbone = student.views, student.model.learner.backbone
     axes = ["batch", "height", "width", "RGB"]
-    most = {"most": list(MOST.values())} if executorch else {}
+    limits = {"most": list(MOST.values())} if executorch else {}
     return {
-        "input": {"name": INPUT, "type": "uint8", "axes": axes, **most},
+        "input": {"name": INPUT, "type": "uint8", "axes": axes, **limits},
         "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
-        "before": "upright as EXIF says, RGB, transparency on white; one size in a batch",
+        "before": "rotated upright by EXIF, RGB, transparency on white; one size per batch",
         "in_the_graph": {
             "resize_short_side": views.test_resize,
             "centre_crop" if views.test_resize else "resize": [views.size, views.size],
@@ -191,34 +198,36 @@ def _write(path: Path, text: str) -> None:
 
 
 def deploy(run: Path, folders: Mapping[str, Path], record: Path, int8: str) -> None:
-    """Export a finished run with weights of both kinds, and record what is known without a clock.
+    """Export a finished run with fp32 and with int8 weights; record all facts except timings.
 
     Args:
-        run: its folder.
-        folders: to make anew, `fp32` and `int8`.
-        record: JSON to write, which vouches for both graphs.
+        run: folder of the run.
+        folders: folders `fp32` and `int8`, which are replaced.
+        record: JSON file to write; it contains the hashes of both models.
         int8: see `export`.
 
     Raises:
-        CdlError: as `export`, or the graph does not say what was evaluated.
+        CdlError: see `export`; or the exported model's predictions differ from the evaluation.
     """
     for folder in folders.values():
         shutil.rmtree(folder, ignore_errors=True)
-    answer = export(run, folders["fp32"])
-    if answer.parity is None or not answer.parity.holds:
-        raise CdlError(f"{run}: the graph does not say what was evaluated: {answer.text()}")
+    result = export(run, folders["fp32"])
+    if result.parity is None or not result.parity.holds:
+        raise CdlError(
+            f"{run}: the exported model's predictions differ from the evaluation: {result.text()}"
+        )
     shutil.copytree(folders["fp32"], folders["int8"])
     student = TrainedStudent.open(run, threads=torch.get_num_threads())
-    copy = replace(answer, folder=str(folders["int8"]))
-    both = _rounded(copy, student, int8, test_images(student))
+    copy = replace(result, folder=str(folders["int8"]))
+    both = _quantize(copy, student, int8, test_images(student))
     _write(folders["int8"] / CARD, card(student, both.remarks()))
     assert both.int8 is not None and both.int8.accuracy is not None
     facts = {
         "accuracy": dict(zip(folders, both.int8.accuracy, strict=True)),
         "forgetting_max": student.results["metrics"]["forgetting_max"],
         "bytes": dict(zip(folders, both.int8.bytes, strict=True)),
-        "costs": asdict(answer.costs),
-        "parity": asdict(answer.parity),
-        "image": _image(student),
+        "costs": asdict(result.costs),
+        "parity": asdict(result.parity),
+        "image": _image_size(student),
     }
     artifacts.write_json(record, facts, files=[folder / MODEL for folder in folders.values()])

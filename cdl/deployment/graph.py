@@ -1,4 +1,4 @@
-"""A student as one graph, from pixels to logits, as ONNX or for ExecuTorch, and in eight bits."""
+"""Write a student as one graph from pixels to logits: ONNX, ExecuTorch, int8."""
 
 import contextlib
 import io
@@ -18,19 +18,19 @@ from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
 INPUT, OUTPUT = "images", "logits"
-MOST = {"batch": 32, "height": 512, "width": 512}  # ExecuTorch lays out its memory beforehand
-_EXAMPLE = (2, 37, 41, 3)  # all sizes differ, and none is one, which torch would take for fixed
+MOST = {"batch": 32, "height": 512, "width": 512}  # ExecuTorch plans memory at export
+_EXAMPLE = (2, 37, 41, 3)  # distinct sizes above 1, since torch would treat 1 as fixed
 
 
 class Graph(nn.Module):
     """Images `[B, H, W, 3]` uint8 of one size to logits `[B, C]`.
 
-    The test view is two matrix products whose matrices are made of the height and the width, so
-    these stay free in the graph.
+    The test view is two matrix products whose matrices are computed from height and width, so that
+    both stay dynamic in the graph.
     """
 
     def __init__(self, model: Model, views: Views) -> None:
-        """Put the test view before a model."""
+        """Combine the test view and a model."""
         super().__init__()
         self.model, self.views = model, views
         self.eval()
@@ -42,21 +42,21 @@ class Graph(nn.Module):
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Write a graph in which batch, height and width are free.
+    """Write an ONNX graph with dynamic batch, height and width.
 
     Raises:
-        CdlError: what translates is not installed.
+        CdlError: onnx or onnxscript is not installed.
     """
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise CdlError(
-            "torch writes ONNX with the packages onnx and onnxscript, which are not installed: "
+            "export to ONNX needs the packages onnx and onnxscript, which are not installed: "
             "pip install 'cdl-workbench[export]'"
         ) from error
     images = torch.zeros(_EXAMPLE, dtype=torch.uint8)
     with torch.no_grad():
-        graph(images)  # opens the blocks' entrances, which torch.export may not do
+        graph(images)  # installs the blocks' injectors, which torch.export cannot do
     free = {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,17 +76,17 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
 
 def write_executorch(graph: Graph, path: Path) -> None:
-    """Write a program of ExecuTorch for XNNPACK, in which sizes are free up to `MOST`.
+    """Write an ExecuTorch program for XNNPACK with dynamic sizes up to `MOST`.
 
     Raises:
-        CdlError: what translates is not installed.
+        CdlError: executorch is not installed.
     """
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
     except ImportError as error:
         raise CdlError(
-            "programs of ExecuTorch are written by the package executorch, which is not installed: "
+            "export to ExecuTorch needs the package executorch, which is not installed: "
             "pip install 'cdl-workbench[executorch]'"
         ) from error
     images = torch.zeros(_EXAMPLE, dtype=torch.uint8)
@@ -105,15 +105,14 @@ def write_executorch(graph: Graph, path: Path) -> None:
 
 
 def to_int8(model: Path, images: Iterable[np.ndarray] | None = None) -> None:
-    """Replace a graph by one whose matrix products with weights are of eight bits.
+    """Quantise the matrix products with weights of an ONNX graph to int8, in place.
 
     The test view, attention and norms stay in fp32.
 
     Args:
-        model: the file.
-        images: batches `[B, H, W, 3]` of training images from whose values the ranges of the
-            products' inputs are fixed (static); None: each product takes its inputs' own range
-            when it is computed (dynamic).
+        model: ONNX file to replace.
+        images: batches `[B, H, W, 3]` of training images that calibrate the ranges of the
+            activations (static); None: ranges are computed for each input (dynamic).
     """
     import onnx
     from onnxruntime import quantization as q
@@ -124,7 +123,7 @@ def to_int8(model: Path, images: Iterable[np.ndarray] | None = None) -> None:
         artifacts.replacing(model) as rounded,
         artifacts.replacing(model.with_suffix(".folded")) as folded,
     ):
-        # without shapes, which it cannot infer where sizes are free: weights are only folded
+        # only folds constants: shapes cannot be inferred with dynamic sizes
         q.quant_pre_process(model, folded, skip_symbolic_shape=True)
         if images is None:
             q.quantize_dynamic(folded, rounded, weight_type=q.QuantType.QInt8)
@@ -145,7 +144,7 @@ def to_int8(model: Path, images: Iterable[np.ndarray] | None = None) -> None:
 
 
 def _calibration(images: Iterable[np.ndarray]) -> Any:
-    """Return batches in the form that onnxruntime reads."""
+    """Return a reader of calibration batches for onnxruntime."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -161,7 +160,7 @@ def _calibration(images: Iterable[np.ndarray]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's remarks, which go to stdout and to the root of logging, to itself."""
+    """Suppress onnxruntime's messages on stdout and the root logger."""
     before = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""A finished run learns one more task: the result is a run like any other."""
+"""Train a finished run on one more task; the result is a new run."""
 
 import re
 import shutil
@@ -27,12 +27,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,49}")
 
 @dataclass(frozen=True)
 class Learnt:
-    """What one more task did.
+    """Result of learning one more task.
 
     run: folder of the new run.
-    classes: new ones.
-    before: accuracy on every old task before it, percent.
-    after: on every task after it.
+    classes: new classes.
+    before: accuracy on every old task before the new task, percent.
+    after: accuracy on every task after it, percent.
     """
 
     run: str
@@ -41,11 +41,11 @@ class Learnt:
     after: list[float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the result for JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the result as text for the terminal."""
         lines = [f"{self.run}: learnt {', '.join(self.classes)}"]
         for task, accuracy in enumerate(self.after):
             before = f"{self.before[task]:.2f} % before, " if task < len(self.before) else ""
@@ -63,44 +63,51 @@ def learn(
     unlabelled: Path | None = None,
     execution: Execution = DEFAULT,
 ) -> Learnt:
-    """Learn the classes of a folder as one more task; no image of an earlier task is read again.
+    """Learn the classes of a folder as one more task, without training images of earlier tasks.
 
     Args:
-        run: of a finished run, below its folder of results.
-        folder: one folder of images for each new class.
-        name: of what is made, beside the names of configurations: its run has the run's place
-            below it.
-        test: folders of test images; see `NewClasses.read`.
-        teacher: run of its teacher, which has learnt the same task; a run that was taught needs
-            one, and no other can have one.
-        unlabelled: further images, at any depth, of which the teacher alone says something.
-        execution: how to compute.
+        run: folder of a finished run, below its results folder.
+        folder: training images in one subfolder per new class.
+        name: folder of the new run in the results folder; the path below it is that of `run`.
+        test: test images in the same layout; see `NewClasses.read`.
+        teacher: run of the teacher that has learnt the same task; required for a distilled run,
+            invalid for others.
+        unlabelled: folder of unlabelled images at any depth, which the teacher labels.
+        execution: device and other settings that change no number.
 
     Raises:
-        CdlError: something does not fit; said before anything is learnt or written.
+        CdlError: an argument is invalid; raised before training starts and files are written.
     """
     student = TrainedStudent.open(run)
     results, task = student.results, student.model.task + 1
-    target = _target(run, name)
-    tutor = _teacher(student.spec, teacher, task)
+    target = _new_run_folder(run, name)
+    teacher_results = _teacher_results(student.spec, teacher, task)
     new = NewClasses.read(folder, test, results["classes"])
-    _tell_apart(student.spec, new, folder)
+    _check_learnable(student.spec, new, folder)
     old = student.packed()
     if old is None:
         raise CdlError(
-            f"{run}: the test images of its tasks are not below its folder of results, so nothing "
-            "could be said of what it keeps; copy its packed data there"
+            f"{run}: the packed data of its tasks are not in its results folder, so forgetting "
+            "cannot be measured; copy them there"
         )
-    if unlabelled is not None and tutor is None:
-        raise CdlError("--unlabelled: a teacher alone says something of them; leave them out")
-    further = [] if unlabelled is None else images_below(unlabelled)
-    spec, files = _specification(student, new, bool(further)), RunFiles(str(target))
-    data = _pack(ResultsFolder.of_run(run), old, new, name)
-    beside = _pack_further(data, further) if further else None
+    if unlabelled is not None and teacher_results is None:
+        raise CdlError("--unlabelled: is only used with a teacher; omit it")
+    images = [] if unlabelled is None else images_below(unlabelled)
+    spec, files = _specification(student, new, bool(images)), RunFiles(str(target))
+    data = _write_data(ResultsFolder.of_run(run), old, new, name)
+    unlabelled_data = _write_unlabelled(data, images) if images else None
     try:
-        _copy(student.files, files, spec, task)
-        teachers = None if teacher is None else RunFiles(str(teacher)).task(task).learner
-        _learn(run, files, spec, task, (data.folder, beside), (tutor, teachers), execution)
+        _copy_checkpoints(student.files, files, spec, task)
+        checkpoint = None if teacher is None else RunFiles(str(teacher)).task(task).learner
+        _train_and_evaluate(
+            run,
+            files,
+            spec,
+            task,
+            (data.folder, unlabelled_data),
+            (teacher_results, checkpoint),
+            execution,
+        )
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -108,7 +115,7 @@ def learn(
     return Learnt(files.folder, new.names, matrix[task - 1][:task], matrix[task])
 
 
-def _learn(
+def _train_and_evaluate(
     run: Path,
     files: RunFiles,
     spec: LearnerSpec,
@@ -117,38 +124,48 @@ def _learn(
     teacher: tuple[Mapping[str, Any] | None, str | None],
     execution: Execution,
 ) -> None:
-    """Learn the task and evaluate all, as the workflow's jobs do.
+    """Learn the task and evaluate on all tasks, with the functions of the workflow's jobs.
 
     Args:
-        run: the old one.
-        files: of the new one.
-        spec: its specification.
-        task: counted from 0.
-        data: packed folders, with labels and without.
-        teacher: its results and its artifact of the task.
-        execution: how to compute.
+        run: folder of the old run.
+        files: files of the new run.
+        spec: specification of the new run.
+        task: the new task, counted from 0.
+        data: folders of packed data, labelled and unlabelled.
+        teacher: results of the teacher's run and its checkpoint of the task.
+        execution: device and other settings that change no number.
     """
-    tutor, artifact = teacher
-    theirs = None if tutor is None else LearnerSpec.from_json(tutor["learner"])
-    spec = spec.taught_by(theirs)
-    mapped = set() if spec.teacher_query is None else {spec.teacher_query}
-    needs = {spec.backbone, *_queries(spec), *mapped}
-    known = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
-    taught = set() if theirs is None else {theirs.backbone, *_queries(theirs)}
-    known |= {} if tutor is None else tutor["backbones"]
+    teacher_results, checkpoint = teacher
+    teacher_spec = None
+    if teacher_results is not None:
+        teacher_spec = LearnerSpec.from_json(teacher_results["learner"])
+    spec = spec.taught_by(teacher_spec)
+    needed = _backbones_of(spec) | ({spec.teacher_query} if spec.teacher_query else set())
+    needed_by_teacher = set() if teacher_spec is None else _backbones_of(teacher_spec)
+    hashes = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
+    hashes |= {} if teacher_results is None else teacher_results["backbones"]
     folder = ResultsFolder.of_run(run)
-    paths = {name: find_backbone(folder, name, known.get(name)) for name in needs | taught}
+    names = needed | needed_by_teacher
+    paths = {name: find_backbone(folder, name, hashes.get(name)) for name in names}
     inputs = TaskInputs(
         data=data[0],
         backbones=paths,
         previous=files.task(task - 1).learner,
-        teacher=artifact,
+        teacher=checkpoint,
         unlabelled=data[1],
     )
-    mine, how = files.task(task), {"execution": execution}
-    learn_task(spec, task, inputs, mine.learner, mine.losses, teacher_spec=theirs, **how)
+    new = files.task(task)
+    learn_task(
+        spec,
+        task,
+        inputs,
+        new.learner,
+        new.losses,
+        teacher_spec=teacher_spec,
+        execution=execution,
+    )
     checkpoints = [files.task(t).learner for t in range(task + 1)]
-    evaluated = EvaluationInputs(data[0], checkpoints, {n: paths[n] for n in needs}, {})
+    evaluated = EvaluationInputs(data[0], checkpoints, {name: paths[name] for name in needed}, {})
     evaluate_run(
         spec,
         evaluated,
@@ -159,126 +176,141 @@ def _learn(
     )
 
 
-def _queries(spec: LearnerSpec) -> set[str]:
-    """Return the backbone whose query a learner reads, if it reads one."""
-    return {spec.query} if spec.method.facts.needs_query else set()
+def _backbones_of(spec: LearnerSpec) -> set[str]:
+    """Return the names of a learner's backbone and of the backbone of its query, if any."""
+    return {spec.backbone, *([spec.query] if spec.method.facts.needs_query else [])}
 
 
-def _target(run: Path, name: str) -> Path:
-    """Return the folder of the new run, which must not exist."""
+def _new_run_folder(run: Path, name: str) -> Path:
+    """Return the folder of the new run; raise `CdlError` if it exists or the name is invalid."""
     root = ResultsFolder.of_run(run).path
     if not _NAME.fullmatch(name) or name in RESERVED:
         raise CdlError(
-            f"--output: {name!r} cannot be a name in {root}; needed are up to 50 letters, digits, "
-            "_ and ., and no name that is reserved"
+            f"--output: invalid name {name!r}: expected up to 50 letters, digits, _ and ., and "
+            f"none of the reserved names {', '.join(sorted(RESERVED))}"
         )
     target = Path(root, name, *run.resolve().relative_to(root.resolve()).parts[1:])
     if target.exists():
-        raise CdlError(f"{target}: exists and is kept; take another name")
+        raise CdlError(f"{target}: already exists; choose another name")
     return target
 
 
-def _teacher(spec: LearnerSpec, teacher: Path | None, task: int) -> dict[str, Any] | None:
-    """Return the results of a teacher that fits, None for a learner that has none."""
+def _teacher_results(spec: LearnerSpec, teacher: Path | None, task: int) -> dict[str, Any] | None:
+    """Return the results of the teacher's run; None for a learner without a teacher.
+
+    Raises:
+        CdlError: the run cannot learn more tasks, or the teacher is missing or does not match.
+    """
     if spec.n_tasks is not None:
         raise CdlError(
-            f"methods.{spec.method.name}.pool: {spec.n_tasks} tasks, known beforehand, "
-            "share it; only what was learnt with pool_per_task learns more"
+            f"methods.{spec.method.name}.pool: is divided among {spec.n_tasks} tasks that were "
+            "known in advance; only runs with pool_per_task can learn more tasks"
         )
     if spec.teacher is None:
         if teacher is not None:
-            raise CdlError(f"--teacher: {teacher}, but this run was not taught; leave it out")
+            raise CdlError(
+                f"--teacher: {teacher} is not used, since this run has no teacher; omit it"
+            )
         return None
     if teacher is None:
         raise CdlError(
-            f"--teacher: is missing; {spec.teacher} taught this run with "
-            f"{spec.distiller.name}: let its run learn the task first, and name that"
+            f"--teacher: is missing; this run was distilled from {spec.teacher} with "
+            f"{spec.distiller.name}; let the teacher's run learn the task first and pass its folder"
         )
     found = artifacts.read_json(RunFiles(str(teacher)).results)
-    theirs = LearnerSpec.from_json(found["learner"], f"{teacher}: learner")
-    if (theirs.role, theirs.backbone) != ("teacher", spec.teacher):
-        raise CdlError(f"--teacher: {teacher} is no teacher {spec.teacher}, which taught before")
+    teacher_spec = LearnerSpec.from_json(found["learner"], f"{teacher}: learner")
+    if (teacher_spec.role, teacher_spec.backbone) != ("teacher", spec.teacher):
+        raise CdlError(
+            f"--teacher: {teacher} is not a run of the teacher {spec.teacher}, as before"
+        )
     if len(found["checkpoints"]) <= task:
         raise CdlError(
-            f"--teacher: {teacher} has not learnt the new task; let it learn the same folder first"
+            f"--teacher: {teacher} has not learnt the new task; run cdl learn on it with the same "
+            "--task first"
         )
     return found
 
 
-def _tell_apart(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
-    """Raise `CdlError` for a single class where telling apart those of the task is all there is.
+def _check_learnable(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
+    """Check that the learner can learn the new classes.
 
-    And for a learner whose tasks are domains, which bring no classes.
+    Raises:
+        CdlError: the tasks of the run are domains, which add no classes; or there is a single class
+            and the method only learns to distinguish the classes of one task.
     """
     if spec.stream.domains:
         raise CdlError(
-            f"{folder}: its classes cannot be learnt by a run whose tasks are domains, which have "
-            "the same classes; append a domain to its configuration, or name another run"
+            f"{folder}: new classes cannot be learnt by a run whose tasks are domains of the same "
+            "classes; add a domain to its configuration or choose another run"
         )
     if len(new.names) == 1 and spec.method.facts.trains and spec.alignment is None:
         raise CdlError(
-            f"{folder} holds one class, {new.names[0]}: a task learns to tell its classes apart; "
-            "needed are two or more, or a run whose method has alignment, or ranpac"
+            f"{folder}: contains one class, {new.names[0]}; expected two or more, since a task "
+            "learns to distinguish its classes; methods with alignment and ranpac need only one"
         )
 
 
-def _specification(student: TrainedStudent, new: NewClasses, further: bool) -> LearnerSpec:
-    """Return what fixes the new run: that of the old one with one more task.
+def _specification(student: TrainedStudent, new: NewClasses, unlabelled: bool) -> LearnerSpec:
+    """Return the specification of the new run: that of the old one with one more task.
 
-    Classes are named in the order in which they were learnt, all images of a class count, and a
-    step takes an eighth of them at most, so that few images are learnt in several steps, too.
+    Classes are in the order in which they were learnt, and all images of a class are used. The
+    batch size is at most an eighth of the training images, so that an epoch has several steps.
     """
-    spec, known = student.spec, student.results["classes"]
-    sizes = Stream.learnt(known, spec.stream.tasks).sizes
+    spec, old_classes = student.spec, student.results["classes"]
+    sizes = Stream.learnt(old_classes, spec.stream.tasks).sizes
     batch_size = min(spec.training.batch_size, ceil(len(new.train) / 8))
     return replace(
         spec,
-        stream=StreamSpec((*sizes, len(new.names)), (*known, *new.names)),
+        stream=StreamSpec((*sizes, len(new.names)), (*old_classes, *new.names)),
         training=replace(spec.training, batch_size=batch_size, unlabelled_ratio=None),
         images_per_class=None,
-        unlabelled=Unlabelled("every") if further else None,
-        # of a study, and without meaning for images that a user brings
+        unlabelled=Unlabelled("every") if unlabelled else None,
+        # settings of a study that do not apply to the user's images
         cache_dtype=None,
         labels=None,
         teacher_labels=None,
     )
 
 
-def _pack(results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str) -> PackedFiles:
-    """Write the data of the new run: test images of all classes, training images of new ones."""
+def _write_data(
+    results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str
+) -> PackedFiles:
+    """Write the packed data of the new run: test images of all, training images of new classes."""
     manifest = artifacts.read_json(old.manifest)
     images = [(i.split, i.label, fingerprint_file(i.path)) for i in (*new.train, *new.test)]
     folder = results.path / "data" / packed_name(name, {"old": manifest["splits"], "new": images})
     packed = PackedFiles(str(folder))
     if Path(packed.manifest).exists():
         return packed
-    alone = folder.with_name(f"{folder.name}.new")
+    only_new = folder.with_name(f"{folder.name}.new")
     try:
-        new.pack(alone, manifest["short_side"])
-        extend(folder, Path(old.folder), alone)
+        new.pack(only_new, manifest["short_side"])
+        extend(folder, Path(old.folder), only_new)
     finally:
-        shutil.rmtree(alone, ignore_errors=True)
+        shutil.rmtree(only_new, ignore_errors=True)
     return packed
 
 
-def _pack_further(data: PackedFiles, images: Sequence[Path]) -> str:
-    """Write images without labels beside packed data; return their folder."""
-    made_of = {"unlabelled": [fingerprint_file(image) for image in images]}
-    folder = Path(packed_name(data.folder, made_of))
+def _write_unlabelled(data: PackedFiles, images: Sequence[Path]) -> str:
+    """Write unlabelled images as packed data; return their folder."""
+    sources = {"unlabelled": [fingerprint_file(image) for image in images]}
+    folder = Path(packed_name(data.folder, sources))
     pack_unlabelled(images, folder, artifacts.read_json(data.manifest)["short_side"])
     return str(folder)
 
 
-def _copy(old: RunFiles, new: RunFiles, spec: LearnerSpec, task: int) -> None:
-    """Copy what was learnt: each artifact says what it is part of now, and what it was."""
+def _copy_checkpoints(old: RunFiles, new: RunFiles, spec: LearnerSpec, task: int) -> None:
+    """Copy the checkpoints of the old tasks.
+
+    Their records get the specification of the new run; `learnt_as` keeps that of the old run.
+    """
     for t in range(task):
-        mine, theirs = new.task(t), old.task(t)
-        state, metadata = artifacts.load(theirs.learner)
+        target, source = new.task(t), old.task(t)
+        state, metadata = artifacts.load(source.learner)
         metadata.pop("sha256")
-        was = metadata.get("learnt_as", {k: metadata[k] for k in ("learner", "inputs")})
+        original = metadata.get("learnt_as", {k: metadata[k] for k in ("learner", "inputs")})
         inputs = {k: v for k, v in metadata["inputs"].items() if k != "unlabelled"}
-        Path(mine.folder).mkdir(parents=True)
-        shutil.copyfile(theirs.losses, mine.losses)
-        now = {"learner": spec.until(t).to_json(), "inputs": inputs}
-        about = {**metadata, **now, "learnt_as": was}
-        artifacts.save(mine.learner, state, about, files=[mine.losses])
+        Path(target.folder).mkdir(parents=True)
+        shutil.copyfile(source.losses, target.losses)
+        updated = {"learner": spec.until(t).to_json(), "inputs": inputs, "learnt_as": original}
+        artifacts.save(target.learner, state, metadata | updated, files=[target.losses])

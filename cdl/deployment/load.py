@@ -9,17 +9,21 @@ from cdl.runtime.errors import CdlError
 
 
 def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> Student:
-    """Load a student, see `cdl.load`."""
+    """Load a student; see `cdl.load`."""
     path = Path(path)
     if not path.is_dir():
-        raise CdlError(f"{path} is not a folder; expected that of a finished run or of an export")
+        raise CdlError(
+            f"{path}: is not a folder; expected the folder of a finished run or of an export"
+        )
     if (path / MODEL).exists() or (path / PROGRAM).exists():
         if task is not None:
-            raise CdlError(f"task: {task}, but {path} was exported after one task; load its run")
+            raise CdlError(
+                f"task: {task} is not available; {path} was exported after one task; load its run"
+            )
         return ExportedStudent(path, threads)
     results = Path(RunFiles(str(path)).results)
     if not results.exists():
-        raise CdlError(f"{path} is not a finished run: it has no {results.name}")
+        raise CdlError(f"{path}: is not a finished run: {results.name} is missing")
     from cdl.deployment.trained import (
         TrainedStudent,  # imports torch, which an export does not need
     )

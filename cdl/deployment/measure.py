@@ -1,4 +1,7 @@
-"""Exported students timed side by side on this machine. No torch, which a device has not either."""
+"""Time exported students on this machine and write the table of the deployment study.
+
+Does not import torch, like the target device.
+"""
 
 import os
 import platform
@@ -13,31 +16,31 @@ from typing import Any
 import numpy as np
 
 from cdl.deployment.student import ExportedStudent, Student
+from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
 from cdl.runtime.benchmarks import peak_memory
 
-WEIGHTS = ("fp32", "int8")
 BATCH = 32
 THREADS = (1, 2)
-_SINGLE = 20  # images asked about one by one in a turn
-_WARM = 3
+_SINGLE = 20  # timed single images per round
+_WARM = 3  # single images before them that are not timed
 
 
 def latency(student: Student, size: tuple[int, int]) -> float:
-    """Return the median of milliseconds that single images of random pixels take."""
-    return float(np.median(_singles(student, size)))
+    """Return the median latency of single images of random pixels, in milliseconds."""
+    return float(np.median(_single_latencies(student, size)))
 
 
 def measure(
     records: Sequence[str], rows: Sequence[Mapping[str, Any]], rounds: int, outputs: Any
 ) -> None:
-    """Time exported students in turns, and write a table with one row for each and its weights.
+    """Time exported students and write a table with one row per student and kind of weights.
 
     Args:
-        records: of `deploy`, one for each student, in the order of the rows.
+        records: records written by `deploy`, one per student, in the order of `rows`.
         rows: columns that identify each student; `deployed` is its folder.
-        rounds: turns; in each every student is asked once, forwards and backwards alternately.
-        outputs: paths of the `csv` and of the `record` that vouches for it and names the machine.
+        rounds: number of rounds; each times all students, in alternating order.
+        outputs: paths of the `csv` and of its `record`, which has its hash and the machine.
 
     Raises:
         CdlError: a record is damaged.
@@ -48,14 +51,14 @@ def measure(
     folders = [Path(row["deployed"], weights) for row in rows for weights in WEIGHTS]
     sizes = [tuple(fact["image"]) for fact in facts for _ in WEIGHTS]
     machine = this_machine()
-    speeds = _in_turns(folders, sizes, rounds)
-    named = [name for name in rows[0] if name not in ("protocol", "provenance", "deployed")]
+    speeds = _time_in_rounds(folders, sizes, rounds)
+    columns = [name for name in rows[0] if name not in ("protocol", "provenance", "deployed")]
     table = []
     for i, (folder, size) in enumerate(zip(folders, sizes, strict=True)):
         row, fact, weights = rows[i // 2], facts[i // 2], WEIGHTS[i % 2]
         table.append(
             {
-                **{name: row[name] for name in named},
+                **{name: row[name] for name in columns},
                 "weights": weights,
                 "accuracy": fact["accuracy"][weights],
                 "forgetting_max": fact["forgetting_max"] if weights == "fp32" else None,
@@ -72,7 +75,7 @@ def measure(
 
 
 def this_machine() -> dict[str, Any]:
-    """Return what timings depend on."""
+    """Return processor, system, onnxruntime version and load, which affect timings."""
     import onnxruntime
 
     info = Path("/proc/cpuinfo")
@@ -87,19 +90,19 @@ def this_machine() -> dict[str, Any]:
     }
 
 
-def _in_turns(
+def _time_in_rounds(
     folders: Sequence[Path], sizes: Sequence[tuple[int, int]], rounds: int
 ) -> list[dict[str, float]]:
-    """Return latency and throughput of each student; each is opened when its turn comes."""
+    """Return latency and throughput of each student, which is loaded anew in each round."""
     singles: list[list[float]] = [[] for _ in folders]
     batches: list[dict[int, list[float]]] = [{n: [] for n in THREADS} for _ in folders]
-    for turn in range(rounds):
-        for i in range(len(folders)) if turn % 2 == 0 else reversed(range(len(folders))):
+    for round_ in range(rounds):
+        for i in range(len(folders)) if round_ % 2 == 0 else reversed(range(len(folders))):
             images = _images(sizes[i], BATCH)
             for threads in THREADS:
                 student = ExportedStudent(folders[i], threads)
                 if threads == 1:
-                    singles[i] += _singles(student, sizes[i])
+                    singles[i] += _single_latencies(student, sizes[i])
                 batches[i][threads] += _seconds(partial(student.logits, images), 1, 1)
     return [
         {
@@ -111,18 +114,19 @@ def _in_turns(
     ]
 
 
-def _singles(student: Student, size: tuple[int, int]) -> list[float]:
-    """Return the milliseconds of some single images, each of them from pixels to logits."""
+def _single_latencies(student: Student, size: tuple[int, int]) -> list[float]:
+    """Return latencies of single images from pixels to logits, in milliseconds."""
     (image,) = _images(size, 1)
     seconds = _seconds(lambda: student.logits(student.preprocess(image)), _WARM, _SINGLE)
     return [1e3 * s for s in seconds]
 
 
-def _seconds(ask: Callable[[], Any], warm: int, times: int) -> list[float]:
+def _seconds(predict: Callable[[], Any], warm: int, times: int) -> list[float]:
+    """Return the durations of `times` calls after `warm` calls that are not timed."""
     found = []
     for i in range(warm + times):
         start = time.perf_counter()
-        ask()
+        predict()
         if i >= warm:
             found.append(time.perf_counter() - start)
     return found
@@ -133,16 +137,16 @@ def _images(size: tuple[int, int], n: int) -> np.ndarray:
 
 
 def _peak_memory(folder: Path, size: tuple[int, int]) -> float:
-    """Return the megabytes of a program that opens a student and asks it about an image."""
+    """Return the peak memory of a process that classifies one image, in megabytes."""
     command = [sys.executable, "-m", __name__, str(folder), *map(str, size)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(answer.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(process.stdout)
 
 
 def main() -> None:
-    """Print the peak memory of this process after it has asked a student about an image."""
+    """Classify one image and print the peak memory of this process in megabytes."""
     folder, *size = sys.argv[1:]
-    _singles(ExportedStudent(Path(folder)), (int(size[0]), int(size[1])))
+    _single_latencies(ExportedStudent(Path(folder)), (int(size[0]), int(size[1])))
     print(peak_memory())
 
 

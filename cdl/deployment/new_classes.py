@@ -1,4 +1,4 @@
-"""New classes as a user gives them, one folder of images each: checked, and cut for a test."""
+"""Read and check the images of new classes for `cdl learn`, and split off test images."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ from cdl.data.sources.folder import SUFFIXES, Image, images_of
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 
-_TESTED = 0.2  # of a class's images, where no folder of test images is given
+_TEST_SHARE = 0.2  # share of a class's images, without a folder of test images
 
 
 @dataclass(frozen=True)
 class NewClasses:
-    """Classes of a task to come, with their images.
+    """The classes of a new task with their images.
 
-    names: in alphabetical order, which is that of learning.
-    train: files to learn from.
-    test: files to be asked about.
+    names: class names in alphabetical order, the order in which they are learnt.
+    train: training images.
+    test: test images.
     """
 
     names: tuple[str, ...]
@@ -31,74 +31,78 @@ class NewClasses:
 
     @classmethod
     def read(cls, folder: Path, test: Path | None, known: Collection[str]) -> "NewClasses":
-        """List one folder per class, and try every image.
+        """List the images of one folder per class and check that they are readable.
 
         Args:
-            folder: it holds CLASS/IMAGE.
-            test: likewise, of the same classes; None: a fifth of the images of each class, at
-                least one, is kept for the test, those whose bytes have the lowest sha256.
-            known: classes that the learner knows.
+            folder: folder with files CLASS/IMAGE.
+            test: the same for test images of the same classes; None: a fifth of the images of each
+                class, at least one, is used for the test, those with the lowest sha256.
+            known: classes that the learner has learnt already.
 
         Raises:
-            CdlError: a class is known, has one image, or is missing among the tests; there is no
-                class; images cannot be read, all of which are named.
+            CdlError: there is no class; a class is known already, has one image, or is missing in
+                `test`; images are unreadable, which are all listed.
         """
         images = images_of(str(folder), split={}).images
         names = tuple(sorted({image.label for image in images}))
         if not names:
-            raise CdlError(f"{folder} holds no class: needed are folders CLASS with images inside")
+            raise CdlError(f"{folder}: contains no class; expected one folder of images per class")
         taken = [name for name in names if name in known]
         if taken:
             raise CdlError(
-                f"{folder}: it knows {', '.join(taken)} already; needed are new classes alone"
+                f"{folder}: {', '.join(taken)}: learnt already; expected only new classes"
             )
         single = [name for name, n in Counter(i.label for i in images).items() if n == 1]
         if single:
             raise CdlError(
-                f"{folder / single[0]} holds one image; needed are at least two of a class: to "
-                "learn from, and to be asked about"
+                f"{folder / single[0]}: contains one image; expected at least two, one of them for "
+                "the test"
             )
-        asked = () if test is None else images_of(str(test), split={}).images
-        others = {image.label for image in asked} ^ set(names)
-        if test is not None and others:
+        tested = () if test is None else images_of(str(test), split={}).images
+        unmatched = {image.label for image in tested} ^ set(names)
+        if test is not None and unmatched:
             raise CdlError(
-                f"{test}: class {min(others)} is not in both folders; needed are the classes "
+                f"{test}: class {min(unmatched)} is not in both folders; expected the classes "
                 f"{', '.join(names)}"
             )
-        _try(image.path for image in (*images, *asked))
+        _check_readable(image.path for image in (*images, *tested))
         if test is None:
-            asked = tuple(_cut(images))
-            images = tuple(image for image in images if image not in asked)
-        return cls(names, images, asked)
+            tested = tuple(_test_images(images))
+            images = tuple(image for image in images if image not in tested)
+        return cls(names, images, tested)
 
     def pack(self, output: Path, short_side: int | None) -> None:
-        """Write them as packed data of these classes alone."""
+        """Write the images as packed data of these classes only."""
         splits = (("train", self.train), ("test", self.test))
         links = {
             f"{split}/{image.label}/{image.path.name}": image.path
             for split, images in splits
             for image in images
         }
-        _pack(links, output, short_side)
+        _pack_links(links, output, short_side)
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return all images of a folder, at any depth; raise `CdlError` as `NewClasses.read`."""
+    """List all images of a folder, at any depth.
+
+    Raises:
+        CdlError: there is no image, or images are unreadable, which are all listed.
+    """
     found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
     if not found:
-        raise CdlError(f"{folder} holds no image; needed are some without labels, at any depth")
-    _try(found)
+        raise CdlError(f"{folder}: contains no image; expected unlabelled images, at any depth")
+    _check_readable(found)
     return found
 
 
 def pack_unlabelled(images: Sequence[Path], output: Path, short_side: int | None) -> None:
-    """Write images without labels as packed data, of which only the training split is read."""
+    """Write unlabelled images as packed data, of which only the training split is read."""
     links = {f"train/any/{i}{path.suffix}": path for i, path in enumerate(images)}
-    _pack({**links, f"test/any/copy{images[0].suffix}": images[0]}, output, short_side)
+    _pack_links({**links, f"test/any/copy{images[0].suffix}": images[0]}, output, short_side)
 
 
-def _pack(links: Mapping[str, Path], output: Path, short_side: int | None) -> None:
-    """Write files as packed data, by what they are called as SPLIT/CLASS/IMAGE."""
+def _pack_links(links: Mapping[str, Path], output: Path, short_side: int | None) -> None:
+    """Write files as packed data; the keys are SPLIT/CLASS/IMAGE."""
     with TemporaryDirectory() as temporary:
         for name, path in links.items():
             link = Path(temporary, name)
@@ -107,22 +111,22 @@ def _pack(links: Mapping[str, Path], output: Path, short_side: int | None) -> No
         prepare(output, {"name": "folder", "path": temporary}, short_side)
 
 
-def _cut(images: Iterable[Image]) -> list[Image]:
-    """Return a fifth of the images of each class, at least one, chosen by what is in the files."""
+def _test_images(images: Iterable[Image]) -> list[Image]:
+    """Return a fifth of the images of each class, at least one, chosen by their sha256."""
     chosen = []
     for _, group in groupby(images, lambda image: image.label):
         ranked = sorted(group, key=lambda image: fingerprint_file(image.path))
-        chosen += ranked[: max(1, round(_TESTED * len(ranked)))]
+        chosen += ranked[: max(1, round(_TEST_SHARE * len(ranked)))]
     return chosen
 
 
-def _try(paths: Iterable[Path]) -> None:
-    """Raise `CdlError` that names every image that cannot be read."""
-    wrong = []
+def _check_readable(paths: Iterable[Path]) -> None:
+    """Raise `CdlError` with the errors of all unreadable images."""
+    errors = []
     for path in paths:
         try:
             decode(path.read_bytes(), str(path))
         except (UnreadableImage, OSError) as error:
-            wrong.append(str(error))
-    if wrong:
-        raise CdlError(f"{len(wrong)} of the images cannot be used: {'; '.join(wrong)}")
+            errors.append(str(error))
+    if errors:
+        raise CdlError(f"{len(errors)} images are unreadable: {'; '.join(errors)}")

@@ -1,4 +1,4 @@
-"""What an exported student says, compared with torch and with what was evaluated."""
+"""Compare the predictions of an exported student with torch and with the evaluation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from cdl.models.build import build_stream
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
-TestImages = tuple[Packed, pd.DataFrame]  # a split, and predictions of those learnt
-_AT_A_TIME = 256
-_CALIBRATING = 128  # training images that fix the ranges of static quantisation
+TestImages = tuple[Packed, pd.DataFrame]  # the test split; predictions on the learnt tasks
+_CHUNK = 256  # images read at a time
+_CALIBRATION = 128  # training images that calibrate static quantisation
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How the graph's answers compare.
+    """Differences between the exported model's predictions and those of torch and the evaluation.
 
-    images: test images of the tasks learnt.
-    unlike_torch: for how many the best class is not that of torch.
-    unlike_evaluation: for how many it is not the one in `predictions.parquet`; None after an
-        earlier task, of which nothing stands there.
-    rounded: whether evaluation computed with numbers rounded to fewer bits than fp32.
-    largest: difference of a logit to torch's.
+    images: number of test images of the learnt tasks.
+    unlike_torch: number of images for which torch predicts another class.
+    unlike_evaluation: number of images with another class in `predictions.parquet`; None for an
+        export after an earlier task, whose predictions are not in that file.
+    rounded: whether the evaluation used a precision lower than fp32.
+    largest: largest absolute difference of a logit from torch.
     """
 
     images: int
@@ -39,41 +39,44 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the graph says what was evaluated; where that was rounded, what torch says."""
+        """Whether all classes equal those of the evaluation.
+
+        If these are not available or were computed in lower precision: those of torch.
+        """
         exact = self.unlike_evaluation is not None and not self.rounded
         return not (self.unlike_evaluation if exact else self.unlike_torch)
 
     def text(self) -> str:
-        """Return it as a sentence."""
+        """Return the comparison as a sentence."""
         same = self.images - self.unlike_torch
-        parts = [f"best class as torch's for {same} of {self.images} test images"]
+        parts = [f"same class as torch for {same} of {self.images} test images"]
         if self.unlike_evaluation is not None:
-            rounded = " (which was rounded)" if self.rounded else ""
+            rounded = " (in lower precision)" if self.rounded else ""
             same = self.images - self.unlike_evaluation
-            parts.append(f"as evaluation's{rounded} for {same}")
-        return f"{', '.join(parts)}; largest difference of a logit {self.largest:.1e}"
+            parts.append(f"same as the evaluation{rounded} for {same}")
+        return f"{', '.join(parts)}; largest difference in a logit {self.largest:.1e}"
 
 
 def accuracy(student: Student, images: TestImages) -> float:
     """Return the accuracy on test images, mean over tasks, percent."""
     split, frame = images
     found = [n for p in _pixels(split, frame["image"].to_numpy()) for n in student.predict(p)]
-    right = frame["class"].to_numpy() == np.array(found)
-    return 100 * float(pd.Series(right).groupby(frame["task"].to_numpy()).mean().mean())
+    correct = frame["class"].to_numpy() == np.array(found)
+    return 100 * float(pd.Series(correct).groupby(frame["task"].to_numpy()).mean().mean())
 
 
 def training_images(student: TrainedStudent) -> list[np.ndarray]:
-    """Return training images `[1, H, W, 3]` of the classes learnt, equally many if they are there.
+    """Return training images `[1, H, W, 3]` for calibration, equally many per learnt class.
 
-    After `cdl learn` only those of the last task may be there.
+    After `cdl learn`, images may exist for the classes of the last task only.
 
     Raises:
-        CdlError: the training split that it learnt is not below the folder of results.
+        CdlError: the packed training images are not in the results folder.
     """
     spec = student.spec
-    split = _packed(student, "train", "static int8 is calibrated with", "take --int8 dynamic")
+    split = _split_of(student, "train", "--int8 static", "use --int8 dynamic")
     stream = build_stream(spec, split)
-    each = max(1, _CALIBRATING // len(student.classes))
+    each = max(1, _CALIBRATION // len(student.classes))
     labels = stream.labels(split)
     found = [torch.nonzero(labels == c)[:each, 0] for c in range(len(student.classes))]
     chosen = torch.cat(found)
@@ -81,48 +84,48 @@ def training_images(student: TrainedStudent) -> list[np.ndarray]:
 
 
 def test_images(student: TrainedStudent) -> TestImages:
-    """Return the test split and the predictions of a run, those of the tasks learnt.
+    """Return the test split of a run and its predictions on the learnt tasks.
 
     Raises:
-        CdlError: the split is not there, or something is damaged.
+        CdlError: the packed test images are not in the results folder, or a file is damaged.
     """
     files = student.files
     artifacts.check_files(files.results, files.predictions)
     frame = pd.read_parquet(files.predictions)
-    split = _packed(student, "test", "the export is compared with", "export with --no-check")
+    split = _split_of(student, "test", "the comparison", "export with --no-check")
     return split, frame[frame["task"] <= student.model.task]
 
 
-def _packed(student: TrainedStudent, split: str, why: str, remedy: str) -> Packed:
-    """Return a split of what a run was made with."""
+def _split_of(student: TrainedStudent, split: str, purpose: str, remedy: str) -> Packed:
+    """Return a split of the packed data of a run; raise `CdlError` if it is missing."""
     packed = student.packed()
     if packed is None:
         raise CdlError(
-            f"{student.files.folder}: its {split} images, which {why}, are not below its folder of "
-            f"results; {remedy}"
+            f"{student.files.folder}: the packed {split} images are not in its results folder; "
+            f"{purpose} needs them; copy them there or {remedy}"
         )
     return Packed(packed.folder, split)
 
 
 def compare(student: TrainedStudent, exported: ExportedStudent, images: TestImages) -> Parity:
-    """Ask torch and the graph about every test image."""
+    """Predict every test image with torch and with the exported model, and compare."""
     split, frame = images
-    best, torchs, largest = [], [], 0.0
+    exported_classes, torch_classes, largest = [], [], 0.0
     for pixels in _pixels(split, frame["image"].to_numpy()):
         both = np.zeros((2, len(pixels), len(student.classes)), np.float32)
         for rows in batches(pixels):
-            some = [pixels[row] for row in rows]
-            for one, logits in zip((student, exported), both, strict=True):
-                logits[rows] = one.logits(one.preprocess(some))
+            batch = [pixels[row] for row in rows]
+            for model, logits in zip((student, exported), both, strict=True):
+                logits[rows] = model.logits(model.preprocess(batch))
         largest = max(largest, float(np.abs(both[0] - both[1]).max()))
-        torchs.append(both[0].argmax(1))
-        best.append(both[1].argmax(1))
-    found, spec = np.concatenate(best), student.spec
+        torch_classes.append(both[0].argmax(1))
+        exported_classes.append(both[1].argmax(1))
+    found, spec = np.concatenate(exported_classes), student.spec
     last = student.model.task == len(student.results["checkpoints"]) - 1
     names = np.array(student.classes)[found]
     return Parity(
         len(frame),
-        int((found != np.concatenate(torchs)).sum()),
+        int((found != np.concatenate(torch_classes)).sum()),
         int((names != frame["predicted"].to_numpy()).sum()) if last else None,
         spec.precision is not None or spec.cache_dtype is not None,
         largest,
@@ -130,8 +133,8 @@ def compare(student: TrainedStudent, exported: ExportedStudent, images: TestImag
 
 
 def _pixels(split: Packed, indices: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield images `[H, W, 3]` of a split, many at a time."""
-    for some in torch.tensor(indices).split(_AT_A_TIME):
+    """Yield images `[H, W, 3]` of a split in lists of up to 256."""
+    for some in torch.tensor(indices).split(_CHUNK):
         chosen = split.pixels(some)
         found = []
         places = zip(chosen.offsets.tolist(), chosen.sizes.tolist(), strict=True)

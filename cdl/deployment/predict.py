@@ -1,4 +1,7 @@
-"""Images on the disk asked about, one after the other. No torch where the student needs none."""
+"""Classify image files one by one and print the predictions: the work of `cdl predict`.
+
+Does not import torch for an exported student.
+"""
 
 import csv
 import json
@@ -13,95 +16,95 @@ from cdl.data.sources.decoding import FORMATS
 from cdl.deployment.student import Student
 from cdl.runtime.errors import CdlError
 
-Best = list[tuple[str, float]]
+TopClasses = list[tuple[str, float]]  # the most probable classes with their probabilities
 
 
 class Printer(Protocol):
-    """How an answer looks on stdout."""
+    """Prints a prediction to stdout in one format."""
 
-    def __call__(self, file: str, best: Best) -> None:
-        """Print the best classes of a file with their probabilities."""
+    def __call__(self, file: str, top: TopClasses) -> None:
+        """Print the most probable classes of a file."""
 
 
 class TextPrinter:
-    """A line for people."""
+    """One line of text per file."""
 
-    def __call__(self, file: str, best: Best) -> None:
-        print(f"{file}: {', '.join(f'{name} {p:.3f}' for name, p in best)}")
+    def __call__(self, file: str, top: TopClasses) -> None:
+        print(f"{file}: {', '.join(f'{name} {p:.3f}' for name, p in top)}")
 
 
 class JsonPrinter:
-    """A line of JSON."""
+    """One line of JSON per file."""
 
-    def __call__(self, file: str, best: Best) -> None:
-        found = [{"class": name, "probability": p} for name, p in best]
+    def __call__(self, file: str, top: TopClasses) -> None:
+        found = [{"class": name, "probability": p} for name, p in top]
         print(json.dumps({"file": file, "predictions": found}))
 
 
 class CsvPrinter:
-    """Rows `file, rank, class, probability` below a header."""
+    """A CSV header, then rows `file, rank, class, probability`."""
 
     def __init__(self) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
         self._writer.writerow(["file", "rank", "class", "probability"])
 
-    def __call__(self, file: str, best: Best) -> None:
-        for rank, (name, p) in enumerate(best, start=1):
+    def __call__(self, file: str, top: TopClasses) -> None:
+        for rank, (name, p) in enumerate(top, start=1):
             self._writer.writerow([file, rank, name, p])
 
 
-def files_of(paths: Sequence[str], stdin: TextIO) -> list[str]:
-    """Return the files that paths name.
+def list_images(paths: Sequence[str], stdin: TextIO) -> list[str]:
+    """List the image files of the paths on the command line.
 
     Args:
-        paths: files; folders, of which all images are taken, at any depth; `-`: names on stdin.
-        stdin: where these are read.
+        paths: files; folders, which are searched for images at any depth; `-`: paths from stdin.
+        stdin: stream with one path per line.
 
     Raises:
-        CdlError: a folder holds no image.
+        CdlError: a folder contains no image.
     """
-    known = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
     files: list[str] = []
     for path in paths:
         if path == "-":
             files += [line.rstrip("\n") for line in stdin if line.strip()]
         elif Path(path).is_dir():
-            found = [p for p in sorted(Path(path).rglob("*")) if p.suffix.lower() in known]
+            found = [p for p in sorted(Path(path).rglob("*")) if p.suffix.lower() in suffixes]
             if not found:
-                raise CdlError(f"{path} holds no image; their names end in {', '.join(FORMATS)}")
+                raise CdlError(f"{path}: contains no image; expected {', '.join(FORMATS)}")
             files += map(str, found)
         else:
             files.append(path)
     return files
 
 
-def ask(student: Student, files: Sequence[str], top: int, printer: Printer) -> bool:
-    """Print what a student says of each file; name those that cannot be read on stderr.
+def print_predictions(student: Student, files: Sequence[str], top: int, printer: Printer) -> bool:
+    """Classify files and print the predictions; report unreadable files on stderr.
 
     Args:
-        student: it.
-        files: paths.
-        top: how many classes are named.
-        printer: of answers.
+        student: classifier.
+        files: paths of images.
+        top: number of classes to print per image.
+        printer: output format.
 
     Returns:
-        Whether all could be read.
+        Whether all files could be read.
     """
-    whole = True
+    all_read = True
     for file in _with_progress(files):
         try:
             (probabilities,) = student.predict_proba(file)
         except CdlError as error:
             print(f"cdl: {error}", file=sys.stderr)
-            whole = False
+            all_read = False
             continue
         order = probabilities.argsort(kind="stable")[::-1][:top]
         printer(file, [(student.classes[i], float(probabilities[i])) for i in order])
-    return whole
+    return all_read
 
 
 def _with_progress(files: Sequence[str]) -> Iterable[str]:
-    """Return files, with a bar on stderr where answers go elsewhere and stderr is a terminal."""
+    """Show a progress bar on stderr if it is a terminal and stdout is not."""
     if len(files) < 2 or sys.stdout.isatty() or not sys.stderr.isatty():
         return files
     from tqdm import tqdm

@@ -1,6 +1,6 @@
-"""What a student is to those who use it: images in, classes out. No torch.
+"""The interface of a student (images to classes), and students exported to ONNX or ExecuTorch.
 
-An exported one is asked with onnxruntime, Pillow and numpy alone.
+Does not import torch: an ONNX export runs with onnxruntime, Pillow and numpy.
 """
 
 import json
@@ -19,36 +19,36 @@ from cdl.runtime.errors import CdlError
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
 _BATCH = 32
-MODEL, PROGRAM = "model.onnx", "model.pte"  # of ONNX, of ExecuTorch
+MODEL, PROGRAM = "model.onnx", "model.pte"  # ONNX graph, ExecuTorch program
 CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
-Ask = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]  # pixels [n, H, W, 3] to logits [n, C]
 
 
 class Student(ABC):
     """A student that has finished learning.
 
-    Images are paths, Pillow's images or uint8 arrays `[H, W, 3]`; one, or any number of them in
-    any sizes. They are turned upright and lose their transparency as training images do.
+    Images are paths, Pillow images or uint8 arrays `[H, W, 3]`; a single one or several of any
+    sizes. They are rotated upright by EXIF and put on white if transparent, like training images.
 
     Attributes:
-        classes: names in the order in which they were learnt, that of all columns.
+        classes: class names in the order in which they were learnt, the order of all columns.
     """
 
     classes: tuple[str, ...]
 
     @abstractmethod
     def preprocess(self, images: Pictures) -> Any:
-        """Return the batch that `logits` takes."""
+        """Return the input of `logits`."""
 
     @abstractmethod
     def logits(self, batch: Any) -> np.ndarray:
-        """Return logits `[n, C]` of a batch that `preprocess` made."""
+        """Return logits `[n, C]` of the output of `preprocess`."""
 
     def predict_proba(self, images: Pictures) -> np.ndarray:
         """Return probabilities `[n, C]` of all classes, in fp32.
 
         Raises:
-            CdlError: an image cannot be read, or is no image.
+            CdlError: an image cannot be read or is invalid.
         """
         pixels = [read(image) for image in several(images)]
         found = np.zeros((len(pixels), len(self.classes)), np.float32)
@@ -59,64 +59,67 @@ class Student(ABC):
         return found
 
     def predict(self, images: Pictures) -> list[str]:
-        """Return the most probable class of each image; raise as `predict_proba`."""
+        """Return the most probable class of each image; see `predict_proba`."""
         return [self.classes[best] for best in self.predict_proba(images).argmax(1)]
 
 
 class ExportedStudent(Student):
-    """What `cdl export` wrote; the view is made in the graph, of images of one size at a time."""
+    """A student in a folder of `cdl export`; a batch has images of one size."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Open the graph.
+        """Load the model.
 
         Args:
-            folder: it holds `model.onnx` or `model.pte`, and `classes.txt`.
-            threads: that compute; ExecuTorch decides itself.
+            folder: folder with `model.onnx` or `model.pte`, and `classes.txt`.
+            threads: number of threads; ignored by ExecuTorch.
 
         Raises:
-            CdlError: what runs it is not installed, or a file is missing or damaged.
+            CdlError: the runtime is not installed, or a file is missing or damaged.
         """
-        again = "export it again"
+        remedy = "export it again"
         try:
             self.classes = tuple((folder / CLASSES).read_text(encoding="utf-8").splitlines())
             self.about = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CdlError(f"{folder} is no exported student ({error}); {again}") from error
+            raise CdlError(f"{folder}: is not an exported student ({error}); {remedy}") from error
         open_graph = _open_executorch if (folder / PROGRAM).exists() else _open_onnx
-        self._ask, known = open_graph(folder, threads)
-        if known not in (None, len(self.classes)):
+        self._predict, n_classes = open_graph(folder, threads)
+        if n_classes not in (None, len(self.classes)):
             raise CdlError(
-                f"{folder / CLASSES} names {len(self.classes)} classes, but {MODEL} knows "
-                f"{known}; {again}"
+                f"{folder / CLASSES}: contains {len(self.classes)} classes, {MODEL} has "
+                f"{n_classes}; {remedy}"
             )
 
     def preprocess(self, images: Pictures) -> np.ndarray:
         """Return pixels `[n, H, W, 3]` uint8 of images of one size; resizing is in the graph.
 
         Raises:
-            CdlError: an image cannot be read, or they differ in size.
+            CdlError: an image cannot be read, images differ in size, or there are too many or too
+                large ones for ExecuTorch.
         """
         pixels = [read(image) for image in several(images)]
         sizes = {image.shape[:2] for image in pixels}
         if len(sizes) > 1:
-            raise CdlError(f"images: those of a batch have one size, these {len(sizes)}")
-        found, most = (len(pixels), *max(sizes)), self.about.get("input", {}).get("most", ())
-        if any(n > limit for n, limit in zip(found, most, strict=False)):
-            raise CdlError(f"images: {found} of number, height, width; {PROGRAM} takes {most}")
+            raise CdlError(f"images: have {len(sizes)} sizes; expected one size per batch")
+        shape, limits = (len(pixels), *max(sizes)), self.about.get("input", {}).get("most", ())
+        if any(n > limit for n, limit in zip(shape, limits, strict=False)):
+            raise CdlError(
+                f"images: number, height, width are {shape}; {PROGRAM} takes up to {limits}"
+            )
         return np.stack(pixels)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Return logits `[n, C]` of pixels."""
-        return self._ask(batch)
+        return self._predict(batch)
 
 
-def _open_onnx(folder: Path, threads: int) -> tuple[Ask, int | None]:
-    """Return what asks a graph of ONNX, and how many classes it knows."""
+def _open_onnx(folder: Path, threads: int) -> tuple[Predict, int | None]:
+    """Load an ONNX graph; return its function and its number of classes."""
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise CdlError(
-            "exported students are run by the package onnxruntime, which is not installed: "
+            "exported students need the package onnxruntime, which is not installed: "
             "pip install 'cdl-workbench[predict]'"
         ) from error
     options = ort.SessionOptions()
@@ -124,52 +127,52 @@ def _open_onnx(folder: Path, threads: int) -> tuple[Ask, int | None]:
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # whatever onnxruntime says of damaged bytes
-        raise CdlError(f"{folder / MODEL} cannot be read ({error}); export it again") from error
+    except Exception as error:  # onnxruntime raises various types for damaged files
+        raise CdlError(f"{folder / MODEL}: cannot be read ({error}); export it again") from error
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
     return lambda batch: np.asarray(session.run(None, {images.name: batch})[0]), logits.shape[-1]
 
 
-def _open_executorch(folder: Path, threads: int) -> tuple[Ask, int | None]:
-    """Return what asks a program of ExecuTorch; how many classes it knows, only answers say."""
+def _open_executorch(folder: Path, threads: int) -> tuple[Predict, int | None]:
+    """Load an ExecuTorch program; return its function and None: its output size is unknown."""
     try:
         import torch
         from executorch.runtime import Runtime
     except ImportError as error:
         raise CdlError(
-            f"{PROGRAM} is run by the package executorch, which is not installed: "
+            f"{PROGRAM} needs the package executorch, which is not installed: "
             "pip install 'cdl-workbench[executorch]'"
         ) from error
     program = Runtime.get().load_program(folder / PROGRAM)
     method = program.load_method("forward")
 
-    def ask(batch: np.ndarray) -> np.ndarray:
-        assert program, "the method reads its memory"
+    def predict(batch: np.ndarray) -> np.ndarray:
+        assert program, "keeps the program alive, whose memory the method uses"
         (logits,) = method.execute([torch.from_numpy(batch)])
         return np.array(logits.numpy())
 
-    return ask, None
+    return predict, None
 
 
 def read(image: Picture) -> np.ndarray:
-    """Return an image as `[H, W, 3]` uint8; raise `CdlError` if it cannot be read or is none."""
+    """Return an image as uint8 `[H, W, 3]`; raise `CdlError` if it is unreadable or invalid."""
     if isinstance(image, Image.Image):
         return upright(image, "the image")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise CdlError(
-                f"an image is an array of {image.dtype} {list(image.shape)}; needed is uint8 "
+                f"image: invalid array {image.dtype} {list(image.shape)}; expected uint8 "
                 "[height, width, 3]"
             )
         return image
     try:
         return decode(Path(image).read_bytes(), str(image))
     except OSError as error:
-        raise CdlError(f"{image} cannot be read ({error.strerror})") from error
+        raise CdlError(f"{image}: cannot be read ({error.strerror})") from error
 
 
 def several(images: Pictures) -> list[Picture]:
-    """Return a list of images, also of one."""
+    """Return a list of images, also for a single image."""
     if isinstance(images, np.ndarray):
         return [images] if images.ndim == 3 else list(images)
     if isinstance(images, str | PathLike | Image.Image):
@@ -178,7 +181,7 @@ def several(images: Pictures) -> list[Picture]:
 
 
 def batches(pixels: Sequence[np.ndarray]) -> list[list[int]]:
-    """Return positions of images, those of one size together, a few at a time."""
+    """Return batches of positions; the images of a batch have the same size."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(pixels):
         sizes.setdefault(image.shape, []).append(position)

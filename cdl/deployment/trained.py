@@ -1,4 +1,4 @@
-"""A finished run's student, as torch computes it: the reference for all that is exported."""
+"""The student of a finished run in torch: the reference for exported students."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.shape import BackboneShape
-from cdl.backbones.vit import Begun
+from cdl.backbones.vit import BlockInputs
 from cdl.data.order import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
@@ -26,7 +26,7 @@ from cdl.spec import LearnerSpec
 
 
 class Model(nn.Module):
-    """A learner after a task, with the frozen models that make its queries."""
+    """A learner after a task, with the frozen backbones that compute its queries."""
 
     def __init__(
         self,
@@ -34,46 +34,51 @@ class Model(nn.Module):
         task: int,
         n_classes: int,
         query: Backbone | None = None,
-        foreign: Backbone | None = None,
+        teacher_query: Backbone | None = None,
     ) -> None:
-        """Put in eval mode what a prediction needs.
+        """Set all modules to eval mode, without gradients.
 
         Args:
-            learner: it.
-            task: the last one learnt, counted from 0.
-            n_classes: `C`, learnt up to there.
-            query: the backbone whose query selects the prompts, None if none is needed.
-            foreign: the one whose query mapped teacher prompts read, None if none is mapped.
+            learner: learner after `task`.
+            task: the last task learnt, counted from 0.
+            n_classes: number of classes learnt up to `task`, `C`.
+            query: the backbone whose query selects the prompts; None for methods without a query.
+            teacher_query: the backbone of the teacher's query, which selects mapped teacher
+                prompts; None for distillers that map none.
         """
         super().__init__()
-        self.learner, self.query, self.foreign = learner, query, foreign
+        self.learner, self.query, self.teacher_query = learner, query, teacher_query
         self.task, self.n_classes = task, n_classes
         self.eval().requires_grad_(False)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, as evaluation does.
+        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, like the evaluation.
 
-        Where the query is the own backbone's, its pass and that with prompts share all blocks
-        before the first one that something enters.
+        If the student's own backbone computes the query, the query pass and the prompted pass share
+        all blocks before the first prompted one.
         """
-        own, foreign, begun = self.queries(views)
-        return self.answer(views, own, foreign, begun)
+        query, teacher_query, block_inputs = self.queries(views)
+        return self.predict_from(views, query, teacher_query, block_inputs)
 
-    def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, Begun | None]:
-        """Return the queries `[B, Dq]` that own and mapped prompts read, and what is shared."""
+    def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, BlockInputs | None]:
+        """Return the queries `[B, Dq]` of student and teacher, and the inputs of shared blocks."""
         if self.query is None:
             return None, None, None
-        encoded = self.query.encode(views, begin=self.query is self.learner.backbone)
-        own = foreign = encoded.features[:, 0]
-        if self.foreign is not None and self.foreign is not self.query:
-            foreign = self.foreign.query(views)
-        return own, foreign, encoded.begun
+        encoded = self.query.encode(views, keep_inputs=self.query is self.learner.backbone)
+        query = teacher_query = encoded.features[:, 0]
+        if self.teacher_query is not None and self.teacher_query is not self.query:
+            teacher_query = self.teacher_query.query(views)
+        return query, teacher_query, encoded.block_inputs
 
-    def answer(
-        self, views: Tensor, own: Tensor | None, foreign: Tensor | None, begun: Begun | None = None
+    def predict_from(
+        self,
+        views: Tensor,
+        query: Tensor | None,
+        teacher_query: Tensor | None,
+        resume_from: BlockInputs | None = None,
     ) -> Tensor:
-        """Return logits of views whose queries are known."""
-        output = self.learner(views, own, self.task, foreign, begun=begun)
+        """Return logits `[B, C]` of views with given queries."""
+        output = self.learner(views, query, self.task, teacher_query, resume_from=resume_from)
         return self.learner.predict(output, self.n_classes)
 
 
@@ -82,13 +87,13 @@ class TrainedStudent(Student):
     """A learner after one of its tasks, in fp32 on the CPU.
 
     Attributes:
-        classes: learnt up to the task.
-        model: views to logits.
-        views: how images become inputs.
-        threads: of torch while it computes.
-        results: what `results.json` says of the run.
-        spec: of the learner after the last of the run's tasks.
-        files: of the run.
+        classes: classes learnt up to the task.
+        model: module from views to logits.
+        views: preprocessing of images.
+        threads: number of torch threads for a prediction.
+        results: content of `results.json` of the run.
+        spec: specification of the learner after the run's last task.
+        files: files of the run.
     """
 
     classes: tuple[str, ...]
@@ -101,16 +106,15 @@ class TrainedStudent(Student):
 
     @classmethod
     def open(cls, run: Path, task: int | None = None, threads: int = 1) -> "TrainedStudent":
-        """Read a finished run and the backbones that lie beside it.
+        """Load a finished run and its backbones.
 
         Args:
-            run: its folder, below the folder of results that holds the backbones.
-            task: after which, counted from 0; None: the last.
-            threads: of torch while it computes; for one image more are slower.
+            run: folder of the run, below the results folder with the backbones.
+            task: task after which the student is loaded, counted from 0; None: the last.
+            threads: number of torch threads for a prediction; 1 is fastest for single images.
 
         Raises:
-            CdlError: something of the run is missing or damaged, or a backbone that
-                it was made with does not lie there.
+            CdlError: a file of the run or a backbone is missing or damaged.
         """
         files = RunFiles(str(run))
         results = artifacts.read_json(files.results)
@@ -118,31 +122,32 @@ class TrainedStudent(Student):
         n_tasks = len(results["checkpoints"])
         task = n_tasks - 1 if task is None else task
         if not 0 <= task < n_tasks:
-            raise CdlError(f"task: {task}, but {run} has the tasks 0 to {n_tasks - 1}")
-        learnt = spec.until(task).to_json()
-        state, made = artifacts.load(files.task(task).learner, task=task, learner=learnt)
+            raise CdlError(f"task: invalid value {task} for {run}; expected 0 to {n_tasks - 1}")
+        expected = spec.until(task).to_json()
+        state, record = artifacts.load(files.task(task).learner, task=task, learner=expected)
         folder = ResultsFolder.of_run(run)
-        spec = replace(spec, teacher_query=_teacher_query(files, spec, made))
-        foreign = spec.teacher_query if spec.method.facts.needs_query else None
-        names = {name for name in (spec.backbone, spec.query, foreign) if name}
-        wanted = {name: made["inputs"]["backbones"].get(name) for name in names}
-        paths = {name: find_backbone(folder, name, sha) for name, sha in wanted.items()}
+        spec = replace(spec, teacher_query=_teacher_query(files, spec, record))
+        teacher_query = spec.teacher_query if spec.method.facts.needs_query else None
+        names = {name for name in (spec.backbone, spec.query, teacher_query) if name}
+        hashes = {name: record["inputs"]["backbones"].get(name) for name in names}
+        paths = {name: find_backbone(folder, name, sha) for name, sha in hashes.items()}
         loaded = load_backbones(spec, paths)
         stream = Stream.learnt(results["classes"], spec.stream.tasks)
-        teacher = made["teacher_shape"] and BackboneShape(**made["teacher_shape"])
-        learner = build_learner(spec, loaded[spec.backbone], made["widths"], teacher)
+        teacher = record["teacher_shape"] and BackboneShape(**record["teacher_shape"])
+        learner = build_learner(spec, loaded[spec.backbone], record["widths"], teacher)
         learner.load_state(state)
-        reads, seen = learner.needs_query, stream.classes(task).stop
-        query = loaded[spec.query] if reads else None
-        model = Model(learner, task, seen, query, loaded[foreign] if foreign else None)
-        classes = tuple(results["classes"][:seen])
+        n_classes = stream.classes(task).stop
+        query = loaded[spec.query] if learner.needs_query else None
+        mapped = loaded[teacher_query] if teacher_query else None
+        model = Model(learner, task, n_classes, query, mapped)
+        classes = tuple(results["classes"][:n_classes])
         return cls(classes, model, Views.of(spec.view), threads, results, spec, files)
 
     def packed(self) -> PackedFiles | None:
-        """Return the packed data that it learnt from and was tested on, if they lie beside it."""
+        """Return the packed data of the run; None if they are not in the results folder."""
         for packed in ResultsFolder.of_run(Path(self.files.folder)).packed("*"):
             splits = artifacts.read_json(packed.manifest)["splits"]
-            if "classes" not in splits["train"]:  # packed by an earlier version
+            if "classes" not in splits["train"]:  # written by an earlier version
                 continue
             found = digests(splits, self.results["classes"], self.spec.stream.domains)
             if all(self.results["data"][split] == digest for split, digest in found.items()):
@@ -165,44 +170,48 @@ class TrainedStudent(Student):
 
 
 def find_backbone(folder: ResultsFolder, name: str, fingerprint: str | None) -> str:
-    """Return the artifact of a backbone whose tensors are those that a record names."""
+    """Return the path of a backbone whose tensors have the given fingerprint.
+
+    Raises:
+        CdlError: the results folder does not contain it.
+    """
     found = folder.backbones(name)
     for path in found:
         if artifacts.read_json(record_of(path))["fingerprint"] == fingerprint:
             return path
-    there = f"those there are others: {', '.join(found)}" if found else "there is none"
+    others = f"found other weights: {', '.join(found)}" if found else "found none"
     raise CdlError(
-        f"{folder.path} does not hold the weights of backbone {name!r} that the student was made "
-        f"with ({there}); copy them there, or run again what made it"
+        f"{folder.path}: the weights of backbone {name!r} of this run are missing ({others}); copy "
+        "them there or run the experiment again"
     )
 
 
-def _teacher_query(files: RunFiles, spec: LearnerSpec, made: Mapping[str, Any]) -> str | None:
-    """Return the `teacher_query` of an artifact's specification.
+def _teacher_query(files: RunFiles, spec: LearnerSpec, record: Mapping[str, Any]) -> str | None:
+    """Return the `teacher_query` of the record of a checkpoint.
 
-    Artifacts of earlier versions do not record it. For these it is the query in the teacher's own
+    Records of earlier versions do not contain it. For these it is the query in the teacher's own
     record, which is found by its sha256 among the runs of the same seed and method.
 
     Raises:
-        CdlError: the artifact is one of these and its teacher's run is missing.
+        CdlError: an earlier version wrote the record and the teacher's run is missing.
     """
-    if "teacher_query" in made:
-        return None if made["teacher_query"] is None else str(made["teacher_query"])
+    if "teacher_query" in record:
+        return None if record["teacher_query"] is None else str(record["teacher_query"])
     if not (spec.distiller.facts.maps_prompts and spec.method.facts.needs_query):
         return None
-    for record in files.siblings(made["task"]):
-        teacher = artifacts.read_json(record)
-        if teacher["sha256"] == made["inputs"]["teacher"]:
-            return LearnerSpec.from_json(teacher["learner"], f"{record}: learner").query
+    for path in files.siblings(record["task"]):
+        teacher = artifacts.read_json(path)
+        if teacher["sha256"] == record["inputs"]["teacher"]:
+            return LearnerSpec.from_json(teacher["learner"], f"{path}: learner").query
     raise CdlError(
-        f"{files.folder}: an earlier version of cdl made it and did not record which query its "
-        "teacher's prompts read; put the teacher's run back beside it, or run it again"
+        f"{files.folder}: was written by an earlier version of cdl, which did not record the "
+        "teacher's query; restore the teacher's run in the same folder, or run it again"
     )
 
 
 @contextlib.contextmanager
 def _threads(n: int) -> Iterator[None]:
-    """Let torch compute with some threads."""
+    """Set the number of torch threads within a context."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

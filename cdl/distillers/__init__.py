@@ -1,7 +1,7 @@
-"""Distillers, found in this table. Those of other packages stand behind it.
+"""Registry of distillers, built in and from the entry points of other packages.
 
-A distiller is two files: `NAME.py` with its loss and module, and `NAME_facts.py` with all that
-planning, tables and figures know of it. No torch is imported here or there.
+A distiller consists of two files: `NAME.py` with its loss and module, and `NAME_facts.py` with its
+options, planning facts, check and look in figures. Neither this file nor the facts import torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distillation:
-    """A run with a teacher, as the `check` of a distiller sees it.
+    """Argument of the `check` of a distiller: the settings of one run with a teacher.
 
-    options: of the distiller, all of them.
+    options: all options of the distiller.
     method: name of the student's method.
-    tasks: of the dataset, as in the configuration.
-    n_tasks: how many they are.
-    smallest_task: classes of the smallest task; infinity where only the files say.
+    tasks: field `tasks` of the dataset in the configuration.
+    n_tasks: number of tasks.
+    smallest_task: number of classes of the smallest task; infinity if it depends on the files.
     student: name of the student's backbone.
-    student_shape: its shape; `size` always is the side of its input in pixels.
+    student_shape: its shape; `size` is always set to the side of its input in pixels.
     teacher: name of the teacher's backbone.
-    teacher_shape: its shape, the same.
+    teacher_shape: its shape, with `size` set.
     """
 
     options: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Distillation:
 
     @property
     def pair(self) -> str:
-        """Both backbones in words."""
+        """Both backbones, as in `TEACHER to STUDENT`."""
         return f"{self.teacher} to {self.student}"
 
 
@@ -53,14 +53,14 @@ def _accept(run: Distillation) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillerFacts(Facts):
-    """What planning, tables and figures know of a distiller, besides what all `Facts` hold.
+    """Planning facts of a distiller, in addition to `Facts`.
 
-    compares: which of both models' last block outputs it compares; `none` reads logits alone.
+    compares: which block outputs of both models it compares; `none` uses only logits.
     counts_tasks: as in `cdl.methods.PromptFacts`.
-    maps_prompts: whether it reads the teacher's prompts, also at prediction.
-    suits_solve: whether its soft labels are logits that a method without gradient steps can take.
-    check: calls `cdl.runtime.facts.refuse` on a run that cannot work.
-    look: colour, marker and dash in figures; None: one of a few for all that have none.
+    maps_prompts: whether it uses the teacher's prompts, also for prediction.
+    suits_solve: whether a method without gradient steps can use its soft labels.
+    check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
+    look: colour, marker and dash in figures; None uses a look from a short default list.
     """
 
     compares: Literal["none", "last", "all"] = "none"
@@ -71,7 +71,7 @@ class DistillerFacts(Facts):
     look: Look | None = None
 
     def blocks(self, depth: int) -> int:
-        """Return how many last blocks of both models it compares, for a student of `depth`."""
+        """Return the number of last blocks that it compares, given the student's `depth`."""
         return {"none": 0, "last": 1, "all": depth}[self.compares]
 
     def load(self) -> "type[Distiller]":

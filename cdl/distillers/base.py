@@ -1,4 +1,4 @@
-"""What every distiller is: additions to the student's forward, named losses, and a prediction."""
+"""Interface of distillers: injection into the student, losses and predictions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +14,14 @@ from cdl.methods.base import PromptMethod, Prompts
 
 @dataclass(frozen=True)
 class DistillerContext:
-    """What a distiller may know about the two models when it is built.
+    """Arguments that every distiller is built with.
 
-    teacher and teacher_prompts are None for learners without a teacher; `head(generator)` makes
-    another classification head of the student's kind; `n_tasks` is as in `PromptContext`.
+    student: shape of the student's backbone.
+    teacher: shape of the teacher's backbone; None without a teacher.
+    teacher_prompts: prompt method of the teacher, if the distiller maps it; else None.
+    n_tasks: as in `cdl.methods.base.PromptContext`.
+    head: function of a generator that returns another head of the same class as the student's.
+    generator: random generator of the initial values.
     """
 
     student: BackboneShape
@@ -30,13 +34,13 @@ class DistillerContext:
 
 @dataclass(frozen=True)
 class Output:
-    """A learner's forward.
+    """Output of a learner's forward pass.
 
     logits: `[B, C]` over all classes, of the class head.
-    tokens: `[B, 1 or 2, D]`, what heads read: the backbone's pooled feature (of a plain ViT its
-        class token) first, the KD token, if there is one, last.
-    blocks: outputs `[B, N, D]` of the last blocks before the final norm, as many as are read.
-    prompt_losses: by layer, scalars.
+    tokens: `[B, 1 or 2, D]`, the inputs of the heads: first the backbone's pooled feature (the
+        class token of a plain ViT), last the KD token if there is one.
+    blocks: outputs `[B, N, D]` of the last blocks before the final norm, as many as requested.
+    prompt_losses: prompt loss of each layer, a scalar.
     """
 
     logits: Tensor
@@ -47,11 +51,11 @@ class Output:
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What the frozen teacher says about a batch.
+    """Output of the frozen teacher for a batch.
 
-    logits: `[B, C_t]`, current task's classes.
-    query: `[B, Dq]`, what the teacher's prompts read, or None.
-    blocks: as in `Output`, empty unless a distiller reads them.
+    logits: `[B, C_t]`, of the classes of the current task.
+    query: query of the teacher's prompts `[B, Dq]`, or None.
+    blocks: as in `Output`, empty unless the distiller compares them.
     """
 
     logits: Tensor
@@ -60,10 +64,10 @@ class TeacherOutput:
 
 
 class Distiller(nn.Module):
-    """A student's objective. This base has no teacher: cross-entropy on the current classes.
+    """The objective of a student. The base class has no teacher: cross-entropy only.
 
     Attributes:
-        alpha: share of the soft loss; cross-entropy has the rest.
+        alpha: weight of the soft loss; cross-entropy has the weight `1 - alpha`.
     """
 
     alpha = 0.0
@@ -72,10 +76,10 @@ class Distiller(nn.Module):
         """Prepare for a task; called once before its first step."""
 
     def read_teacher(self, prompts: Mapping[str, Tensor]) -> None:
-        """Take what is needed of the state of the teacher's prompts for the task about to start."""
+        """Load the state of the teacher's prompts for the next task, if it is needed."""
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
-        """Return what enters the student's attention: its prompts and the distiller's own."""
+        """Return the injection of prompts and distiller into the student's attention."""
         return Injection(prompts.prefixes, {}, prompts.additions)
 
     def forward(
@@ -84,17 +88,17 @@ class Distiller(nn.Module):
         """Return named losses; their sum is the objective.
 
         Args:
-            output: the student's forward.
-            teacher_output: the teacher's, None without one.
+            output: the student's output.
+            teacher_output: the teacher's output; None without a teacher.
             labels: `[L]` positions in the class order, of the first `L` images of the batch; the
-                others have no label.
+                other images are unlabelled.
             classes: columns of the current task.
         """
         known = output.logits[: len(labels)]
         return {"ce": (1 - self.alpha) * local_cross_entropy(known, labels, classes)}
 
     def heads(self) -> dict[str, tuple[nn.Module, int]]:
-        """Return the distiller's own heads that predict, by name, with the token they read."""
+        """Return the distiller's heads for prediction and the positions of their tokens."""
         return {}
 
     def predict(self, output: Output) -> Tensor:
@@ -103,5 +107,5 @@ class Distiller(nn.Module):
 
 
 def local_cross_entropy(logits: Tensor, labels: Tensor, classes: slice) -> Tensor:
-    """Cross-entropy over the current task's columns only, batch mean (logits `[B, C]`)."""
+    """Return the cross-entropy of logits `[B, C]` over the task's columns, batch mean."""
     return F.cross_entropy(logits[:, classes], labels - classes.start)

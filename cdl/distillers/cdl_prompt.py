@@ -1,7 +1,7 @@
-"""Prompt mapping, the first form of continual distillation learning: teacher prompts to student.
+"""Prompt mapping, the first form of continual distillation learning.
 
-On each prompted layer the teacher's prompt for these samples is mapped into a student prefix,
-and a KD head on the class token learns the teacher's logits.
+On each prompted layer the teacher's prompt of a sample is mapped to a student prefix, and a KD head
+on the class token is trained with the teacher's logits.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from cdl.methods.base import Prompts
 
 
 class CDLPrompt(KD):
-    """A student whose prefixes follow the teacher's.
+    """A student with prefixes that are mapped from the teacher's.
 
-    The teacher's prompt method is part of this module (frozen, in eval mode), so the student can
-    be used without the teacher's ViT as long as both read the same query.
+    The teacher's prompt method is part of this module (frozen, in eval mode). The student works
+    without the teacher's ViT if both use the same query.
     """
 
     def __init__(
@@ -35,16 +35,17 @@ class CDLPrompt(KD):
         coda_growth: str = "exact",
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Make the mapping; a mapping pool is drawn task by task.
+        """Create the mapping; the entries of a pool are drawn at the start of each task.
 
         Args:
             context: the two models and the teacher's prompt method.
             mapping: `attention`, `self_attention` or `linear`.
-            pool: entries of the attention mapping's pool of all tasks together, at most
-                `min(Dt, length D)`; None where `pool_per_task` is given.
-            pool_per_task: entries of each task.
-            length: tokens of its mapped prefix, even: half keys, half values.
-            coda_growth: how its pool grows, see `ComponentPool`.
+            pool: number of entries of the attention mapping's pool, all tasks together, at most
+                `min(Dt, length D)`; None if `pool_per_task` is given.
+            pool_per_task: number of entries of each task.
+            length: number of tokens of the attention mapping's prefix, even: half keys, half
+                values.
+            coda_growth: how its pool grows, see `cdl.methods.coda_prompt.ComponentPool`.
             soft: as in `KD`.
         """
         super().__init__(context, **soft)
@@ -55,7 +56,7 @@ class CDLPrompt(KD):
         self.mapping = MAPPINGS[mapping](layers, context, length, coda_growth, pool, pool_per_task)
 
     def train(self, mode: bool = True) -> "CDLPrompt":
-        """Set the mode of the mapping; the teacher's prompts are always read in eval mode."""
+        """Set the mode of the mapping; the teacher's prompts stay in eval mode."""
         super().train(mode)
         self.teacher_prompts.eval()
         return self

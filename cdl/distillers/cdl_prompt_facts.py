@@ -1,4 +1,4 @@
-"""Mapping of the teacher's prompts: what planning and figures know of it."""
+"""Options, check, planning facts and look of the mapping of the teacher's prompts."""
 
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.kd_facts import SOFT
@@ -8,7 +8,7 @@ from cdl.runtime.options import choice, integer, tokens
 
 
 def check(run: Distillation) -> None:
-    """Refuse a pool of the attention mapping that has too few or too many entries."""
+    """Raise `Unsuitable` if the attention mapping's pool is too small or too large."""
     if run.options["mapping"] == "attention":
         widths = run.teacher_shape.width, run.student_shape.width
         check_pool(run.options, *widths, run.n_tasks)
@@ -24,22 +24,22 @@ CDL_PROMPT = DistillerFacts(
         "mapping": choice(
             "attention",
             ["attention", "self_attention", "linear"],
-            "How a teacher's prompt becomes a student's prefix.",
+            "Mapping from a teacher's prompt to a student's prefix.",
         ),
         "pool": integer(
             None,
-            "Entries of the attention mapping's pool of all tasks together; one task more then "
-            "changes all. Or:",
+            "Entries of the attention mapping's pool, all tasks together; adding a task then "
+            "changes the results of all tasks. Alternative:",
             minimum=1,
             omit_default=True,
         ),
         "pool_per_task": integer(
             None,
-            "Entries of each task. The preset clean has 10, released a pool of 100.",
+            "Entries of each task. The preset clean has 10, the preset released a pool of 100.",
             minimum=1,
             omit_default=True,
         ),
-        "length": tokens(8, "Tokens of its mapped prefix"),
+        "length": tokens(8, "Tokens of a mapped prefix"),
     },
     alternatives=("pool", "pool_per_task"),
     protocol=("coda_growth",),

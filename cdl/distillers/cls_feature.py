@@ -1,4 +1,4 @@
-"""Regression of the teacher's class token, the feature that classifies."""
+"""Regression of the teacher's class token, the input of its head."""
 
 from typing import Unpack
 
@@ -12,9 +12,9 @@ from cdl.methods.heads import linear
 
 
 class ClsFeature(FeatureDistiller):
-    """The squared distance of the student's last class token, mapped, to the teacher's.
+    """Squared distance between the student's mapped class token and the teacher's.
 
-    Unlike `FitNets` it needs no equal patch sizes: other tokens are not compared.
+    Unlike `FitNets` it works with different numbers of patches: other tokens are not compared.
     """
 
     def __init__(
@@ -24,12 +24,12 @@ class ClsFeature(FeatureDistiller):
         feature_weight: float = 1.0,
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw the map from student to teacher width; `soft` as in `KD`."""
+        """Draw the linear map from student to teacher width; `soft` as in `KD`."""
         super().__init__(context, **soft)
         assert context.teacher is not None
         self.feature_weight = feature_weight
         self.proj = linear(context.student.width, context.teacher.width, context.generator)
 
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
-        """Compare class tokens of the last block's output, before the final norm."""
+        """Return the loss between class tokens of the last block, before the final norm."""
         return self.feature_weight * F.mse_loss(self.proj(student[-1][:, 0]), teacher[-1][:, 0])

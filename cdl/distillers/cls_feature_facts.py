@@ -1,4 +1,4 @@
-"""Regression of the teacher's class token: what planning and figures know of it."""
+"""Options, check, planning facts and look of class token regression."""
 
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.kd_facts import SOFT
@@ -7,7 +7,7 @@ from cdl.runtime.options import number
 
 
 def check(run: Distillation) -> None:
-    """Refuse backbones of which one has no class token."""
+    """Raise `Unsuitable` if a backbone has no class token."""
     both = run.student_shape.class_token and run.teacher_shape.class_token
     refuse(not both, "", run.pair, "two backbones with a class token, which it compares")
 

@@ -1,4 +1,4 @@
-"""DIST (Huang et al., NeurIPS 2022): the teacher's correlations instead of its probabilities."""
+"""DIST (Huang et al., NeurIPS 2022): distillation by correlations."""
 
 from torch import Tensor
 
@@ -7,17 +7,17 @@ from cdl.distillers.kd import KD
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Return Pearson's correlation of each row of `a` with that of `b`, both `[n, m]`: `[n]`."""
+    """Return Pearson's correlation `[n]` of the rows of `a` and `b`, both `[n, m]`."""
     a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
     correlation: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
     return correlation
 
 
 def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return the inter and the intra term of logits `[B, C_t]`, both times `tau^2`.
+    """Return inter and intra term of logits `[B, C_t]`, both multiplied by `tau^2`.
 
-    With `p` the softened probabilities, inter is one minus the mean correlation of the samples'
-    rows, intra that of the classes' columns, over the batch.
+    Inter is one minus the mean correlation of the softened probabilities over classes, sample by
+    sample; intra is one minus their mean correlation over the batch, class by class.
     """
     p, q = ((logits / temperature).softmax(1) for logits in (student, teacher))
     inter, intra = 1 - pearson(p, q).mean(), 1 - pearson(p.mT, q.mT).mean()
@@ -25,7 +25,7 @@ def dist_terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Te
 
 
 class DIST(KD):
-    """`beta inter + gamma intra` in the place of the softened KL."""
+    """`beta inter + gamma intra` instead of the KL divergence of softened logits."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class DIST(KD):
         standardize: bool = False,
         confidence: float | None = None,
     ) -> None:
-        """Set the weights of the terms; the other options as in `KD`.
+        """Set the weights of the terms; the other options are those of `KD`.
 
-        As released, cross-entropy weighs 1, the soft loss 2, and the temperature is 1.
+        Defaults as released: cross-entropy has weight 1, the soft loss 2; the temperature is 1.
         """
         super().__init__(
             context,

@@ -1,4 +1,4 @@
-"""DIST: what planning and figures know of it."""
+"""Options, planning facts and look of DIST."""
 
 from cdl.distillers import DistillerFacts
 from cdl.distillers.kd_facts import SOFT
@@ -10,7 +10,7 @@ DIST = DistillerFacts(
     description="DIST (Huang et al., NeurIPS 2022): correlations in place of probabilities.",
     options={
         **SOFT,
-        "alpha": number(0.0, "Share that cross-entropy does not have.", minimum=0, maximum=1),
+        "alpha": number(0.0, "Cross-entropy has the weight 1 - alpha.", minimum=0, maximum=1),
         "temperature": number(1.0, "Temperature of the soft loss.", exclusiveMinimum=0),
         "soft_weight": number(
             2.0, "Weight of the soft loss; null: alpha.", nullable=True, minimum=0

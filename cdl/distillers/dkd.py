@@ -14,10 +14,11 @@ from cdl.runtime.errors import CdlError
 def dkd_terms(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return TCKD and NCKD of logits `[B, C]`, both times `tau^2`, batch mean.
+    """Return TCKD and NCKD of logits `[B, C]`, both multiplied by `tau^2`, batch mean.
 
-    TCKD compares target against all others, NCKD the distributions over the others; with two
-    classes NCKD is 0, one class is an error. `KD = TCKD + (1 - p_target) NCKD` sample by sample.
+    TCKD compares the probabilities of target and non-target, NCKD the distributions over the
+    non-target classes; with two classes NCKD is 0; one class is an error.
+    `KD = TCKD + (1 - p_target) NCKD` for each sample.
     """
     target = labels[:, None]
     columns = torch.arange(student.shape[1] - 1, device=labels.device)
@@ -36,7 +37,7 @@ def dkd_terms(
 
 
 class DKD(KD):
-    """`TCKD + beta NCKD` in the place of the softened KL, at a temperature of its own."""
+    """`TCKD + beta NCKD` instead of the KL divergence of softened logits."""
 
     def __init__(
         self,
@@ -47,12 +48,14 @@ class DKD(KD):
         non_target_weight: float = 4.0,
         **soft: Unpack[SoftWeights],
     ) -> None:
-        """Set the weights of the terms; `temperature` and `soft` as in `KD`."""
+        """Set the weights of the terms; `temperature` and `soft` are those of `KD`."""
         super().__init__(context, temperature=temperature, **soft)
         self.target_weight, self.non_target_weight = target_weight, non_target_weight
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
         if student.shape[1] < 2:
-            raise CdlError("distillers.dkd: a task of one class has no other class to compare with")
+            raise CdlError(
+                "distillers.dkd: a task has one class; expected at least two classes in every task"
+            )
         tckd, nckd = dkd_terms(student, teacher_output.logits, labels, self.temperature)
         return self.target_weight * tckd + self.non_target_weight * nckd

@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: what planning and figures know of it."""
+"""Options, check, planning facts and look of decoupled knowledge distillation."""
 
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.kd_facts import SOFT
@@ -7,7 +7,7 @@ from cdl.runtime.options import number
 
 
 def check(run: Distillation) -> None:
-    """Refuse a task whose one class has no others to compare with."""
+    """Raise `Unsuitable` if a task has only one class."""
     alone, value = run.smallest_task < 2, f"tasks {run.tasks}"
     refuse(alone, "", value, "two classes or more in every task")
 

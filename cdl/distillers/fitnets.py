@@ -1,4 +1,4 @@
-"""FitNets (Romero et al., ICLR 2015): a hint from the teacher's last block."""
+"""FitNets (Romero et al., ICLR 2015): regression of the teacher's last block."""
 
 from abc import abstractmethod
 from typing import Unpack
@@ -12,11 +12,11 @@ from cdl.methods.heads import linear
 
 
 class FeatureDistiller(KD):
-    """`kd` and a loss on block outputs, not scaled by `alpha`."""
+    """`kd` with an additional loss on block outputs, which `alpha` does not scale."""
 
     @abstractmethod
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
-        """Return the weighted loss of block outputs `[B, N, D]` and `[B, N, Dt]`."""
+        """Return the weighted loss between block outputs `[B, N, D]` and `[B, N, Dt]`."""
 
     def forward(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
@@ -28,7 +28,7 @@ class FeatureDistiller(KD):
 
 
 class FitNets(FeatureDistiller):
-    """The squared distance of the student's last tokens, mapped, to the teacher's."""
+    """Squared distance between the student's mapped last tokens and the teacher's."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class FitNets(FeatureDistiller):
         feature_weight: float = 0.1,
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw the map from student to teacher width; `soft` as in `KD`."""
+        """Draw the linear map from student to teacher width; `soft` as in `KD`."""
         super().__init__(context, **soft)
         assert context.teacher is not None
         self.feature_weight = feature_weight

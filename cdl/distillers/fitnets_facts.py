@@ -1,4 +1,4 @@
-"""FitNets: what planning and figures know of it."""
+"""Options, check, planning facts and look of FitNets."""
 
 from cdl.backbones.shape import BackboneShape
 from cdl.distillers import Distillation, DistillerFacts
@@ -8,20 +8,20 @@ from cdl.runtime.options import number
 
 
 def check_tokens(run: Distillation) -> None:
-    """Refuse two backbones whose tokens cannot be compared one by one."""
-    theirs, own = (_grid(shape) for shape in (run.teacher_shape, run.student_shape))
+    """Raise `Unsuitable` if the tokens of two backbones do not correspond."""
+    teacher, student = (_patch_grid(shape) for shape in (run.teacher_shape, run.student_shape))
     expected = (
-        f"equally many patches, not {theirs} x {theirs} and {own} x {own}: it compares token by "
-        "token; set size"
+        f"equally many patches, not {teacher} x {teacher} and {student} x {student}, for a "
+        "comparison token by token; set size"
     )
-    refuse(theirs != own, "", run.pair, expected)
+    refuse(teacher != student, "", run.pair, expected)
     differ = run.student_shape.class_token != run.teacher_shape.class_token
-    expected = "two backbones with a class token, or two without: it compares token by token"
+    expected = "two backbones with a class token, or two without, for a comparison token by token"
     refuse(differ, "", run.pair, expected)
 
 
-def _grid(shape: BackboneShape) -> int:
-    """Return the patches along a side of a backbone's input."""
+def _patch_grid(shape: BackboneShape) -> int:
+    """Return the number of patches along a side of a backbone's input."""
     return (shape.size or 0) // (shape.patch or 1)
 
 

@@ -12,7 +12,7 @@ from cdl.runtime.errors import CdlError
 
 
 class SoftWeights(TypedDict, total=False):
-    """Options of every distiller with a soft loss but its temperature, see `KD`."""
+    """Options shared by all distillers with a soft loss, without the temperature."""
 
     alpha: float
     standardize: bool
@@ -21,7 +21,7 @@ class SoftWeights(TypedDict, total=False):
 
 
 class SoftOptions(SoftWeights, total=False):
-    """Options of every distiller with a soft loss, see `KD`."""
+    """Options shared by all distillers with a soft loss, see `KD`."""
 
     temperature: float
 
@@ -38,27 +38,29 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def standardised(logits: Tensor) -> Tensor:
-    """Return z-scores of each row of `[B, C_t]` (logit standardisation, Sun et al., CVPR 2024).
+    """Return z-scores of each row of `[B, C_t]`.
+
+    This is the logit standardisation of Sun et al. (CVPR 2024).
 
     Raises:
-        CdlError: with fewer than three columns a z-score says nothing but which is larger.
+        CdlError: there are fewer than three columns; z-scores of two values are constant.
     """
     if logits.shape[1] < 3:
         raise CdlError(
-            f"distillers.standardize: a task of {logits.shape[1]} classes has constant "
-            "z-scores; needed are three classes or more in every task"
+            f"distillers.standardize: a task has {logits.shape[1]} classes, so its z-scores are "
+            "constant; expected at least three classes in every task"
         )
     centred = logits - logits.mean(1, keepdim=True)
     return centred / (1e-7 + logits.std(1, keepdim=True))
 
 
 def unsure_rows(logits: Tensor, confidence: float) -> Tensor:
-    """Return where no probability of logits `[B, C_t]` exceeds the confidence, `[B, 1]` bool."""
+    """Return a mask `[B, 1]` of rows without a probability above `confidence`."""
     return logits.softmax(1).amax(1, keepdim=True) <= confidence
 
 
 class KD(Distiller):
-    """The class head learns labels and the teacher's logits."""
+    """The class head is trained with labels and with the teacher's logits."""
 
     def __init__(
         self,
@@ -70,15 +72,16 @@ class KD(Distiller):
         soft_weight: float | None = None,
         confidence: float | None = None,
     ) -> None:
-        """Set what the soft loss is.
+        """Set the options of the soft loss.
 
         Args:
             context: the two models.
-            alpha: cross-entropy weighs `1 - alpha`, the soft loss `alpha`.
-            temperature: of the soft loss.
-            standardize: whether it compares z-scores of both models' logits.
-            soft_weight: its weight where that is not `alpha`.
-            confidence: the teacher's largest probability over which an image counts in it.
+            alpha: weight of the soft loss; cross-entropy has the weight `1 - alpha`.
+            temperature: temperature of the soft loss.
+            standardize: whether the soft loss compares z-scores of both models' logits.
+            soft_weight: weight of the soft loss; None uses `alpha`.
+            confidence: the soft loss includes only images with a teacher probability above this
+                value; None includes all images.
         """
         super().__init__()
         self.confidence = confidence
@@ -86,14 +89,14 @@ class KD(Distiller):
         self.soft_weight = alpha if soft_weight is None else soft_weight
 
     def soft_logits(self, output: Output) -> Tensor:
-        """Return the logits `[B, C]` that learn from the teacher."""
+        """Return the logits `[B, C]` that are compared with the teacher's."""
         return output.logits
 
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
         """Return the soft loss of logits `[B, C_t]`.
 
-        Labels `[B]` count from the task's first class; an image without one has the class that
-        the teacher finds likeliest.
+        Labels `[B]` count from the task's first class; an unlabelled image has the teacher's most
+        likely class.
         """
         return kd_loss(student, teacher_output.logits, self.temperature)
 
@@ -108,7 +111,7 @@ class KD(Distiller):
         if self.standardize:
             student, teacher = standardised(student), standardised(teacher)
             teacher_output = replace(teacher_output, logits=teacher)
-        if unsure is not None:  # what agrees with the teacher costs nothing, and the shape stays
+        if unsure is not None:  # equal logits have no loss; a mask keeps the shape fixed
             student = torch.where(unsure, teacher, student)
         losses["soft"] = self.soft_weight * self.soft_loss(student, teacher_output, targets)
         return losses

@@ -1,12 +1,15 @@
-"""Softened logits: what planning and figures know of them."""
+"""Options, planning facts and look of distillation by softened logits."""
 
 from cdl.distillers import DistillerFacts
 from cdl.runtime.facts import Look
 from cdl.runtime.options import flag, number
 
-SOFT = {  # options of every distiller with a soft loss
+SOFT = {  # options shared by all distillers with a soft loss
     "alpha": number(
-        0.5, "Share of the soft loss; cross-entropy has the rest.", minimum=0, maximum=1
+        0.5,
+        "Weight of the soft loss; cross-entropy has the weight 1 - alpha.",
+        minimum=0,
+        maximum=1,
     ),
     "temperature": number(2.0, "Temperature of the soft loss.", exclusiveMinimum=0),
     "standardize": flag(
@@ -22,8 +25,8 @@ SOFT = {  # options of every distiller with a soft loss
     ),
     "confidence": number(
         None,
-        "The soft loss counts images of which the teacher's largest probability exceeds this; "
-        "null: all.",
+        "The soft loss includes only images with a teacher probability above this value; null: "
+        "all images.",
         minimum=0,
         exclusiveMaximum=1,
         omit_default=True,

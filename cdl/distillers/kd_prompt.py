@@ -1,4 +1,4 @@
-"""KD prompts (KDP, later D-CDL): the KD token with prefixes shared by all tasks and samples."""
+"""KD prompts (KDP, later D-CDL): a KD token and prefixes shared by all samples."""
 
 from dataclasses import replace
 from typing import Unpack
@@ -14,9 +14,9 @@ from cdl.methods.base import Prompts
 
 
 class KDPrompt(KDToken):
-    """The KD token, helped by KD prefixes in the blocks after the first.
+    """The KD token with KD prefixes in the blocks after the first.
 
-    The prefixes are never re-selected or reset, so what the teacher taught persists across tasks.
+    All tasks train the same prefixes; they are neither selected per sample nor reset.
     """
 
     def __init__(
@@ -29,15 +29,15 @@ class KDPrompt(KDToken):
         kd_length: int = 6,
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw token and prefixes, these uniform on [0, 1).
+        """Draw the token and the prefixes; the prefixes are uniform on [0, 1).
 
         Args:
             context: the two models.
             kd_head: see `KDToken`.
             start: see `KDToken`.
-            kd_layers: blocks `1 .. kd_layers-1` get a prefix; None: the student's depth; with 1
-                there is none and the method is `kd_token`.
-            kd_length: tokens of a prefix, even: half keys, half values, after all others.
+            kd_layers: blocks `1 .. kd_layers-1` get a prefix; None uses the student's depth; 1
+                means no prefixes, as in `kd_token`.
+            kd_length: number of tokens of a prefix, even: half keys, half values, after all others.
             soft: see `KDToken`.
         """
         super().__init__(context, kd_head=kd_head, start=start, **soft)

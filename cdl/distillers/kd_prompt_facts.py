@@ -1,4 +1,4 @@
-"""KD prompts: what planning and figures know of them."""
+"""Options, check, planning facts and look of KD prompts."""
 
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.kd_token_facts import KD_TOKEN
@@ -7,7 +7,7 @@ from cdl.runtime.options import integer, tokens
 
 
 def check(run: Distillation) -> None:
-    """Refuse KD prefixes in blocks that the student does not have."""
+    """Raise `Unsuitable` if a KD prefix is in a block that the student does not have."""
     layers, depth = run.options["kd_layers"], run.student_shape.depth
     expected = f"at most the {depth} blocks of {run.student!r}"
     refuse((layers or 1) > depth, "kd_layers", layers, expected)
@@ -20,8 +20,8 @@ KD_PROMPT = DistillerFacts(
         **KD_TOKEN.options,
         "kd_layers": integer(
             None,
-            "Blocks 1 to kd_layers-1 get a KD prefix; null: the student's depth; 1: none, as "
-            "kd_token.",
+            "Blocks 1 to kd_layers-1 get a KD prefix; null: the student's depth; 1: no prefixes, "
+            "as kd_token.",
             minimum=1,
         ),
         "kd_length": tokens(6, "Tokens of a KD prefix"),

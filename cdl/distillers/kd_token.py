@@ -1,4 +1,4 @@
-"""The distillation token of DeiT (Touvron et al., ICML 2021) with a head of its own."""
+"""The distillation token of DeiT (Touvron et al., ICML 2021) with its own head."""
 
 from typing import Unpack
 
@@ -12,7 +12,7 @@ from cdl.methods.base import Prompts
 
 
 class KDToken(KD):
-    """A learned token, appended after the patches, whose final state learns from the teacher."""
+    """A learned token, appended after the patches; its final state is distilled."""
 
     def __init__(
         self,
@@ -26,9 +26,9 @@ class KDToken(KD):
 
         Args:
             context: the two models.
-            kd_head: False lets the soft loss act on the class head, which then predicts alone.
+            kd_head: False applies the soft loss to the class head, the only head for prediction.
             start: `uniform` on [0, 1), or `zeros`, as in the version of 2024-12.
-            soft: as in `KD`; `alpha` is also the share of the KD head in the prediction.
+            soft: as in `KD`; `alpha` is also the weight of the KD head in the prediction.
         """
         super().__init__(context, **soft)
         self.kd_head = context.head(context.generator) if kd_head else None

@@ -1,4 +1,4 @@
-"""DeiT's distillation token: what planning and figures know of it."""
+"""Options, planning facts and look of DeiT's distillation token."""
 
 from cdl.distillers import DistillerFacts
 from cdl.distillers.kd_facts import SOFT
@@ -11,12 +11,12 @@ KD_TOKEN = DistillerFacts(
     options={
         **SOFT,
         "kd_head": flag(
-            True, "A head of its own for the soft loss; false: it acts on the class head."
+            True, "A separate head for the soft loss; false: the soft loss uses the class head."
         ),
         "start": choice(
             "uniform",
             ["uniform", "zeros"],
-            "What the token starts as: uniform on [0, 1), or zeros as in the version of 2024-12.",
+            "Initial values of the token: uniform on [0, 1), or zeros as in version 2024-12.",
             omit_default=True,
         ),
     },

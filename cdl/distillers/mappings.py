@@ -1,4 +1,4 @@
-"""Maps from a teacher's prompts to student prefixes, layer by layer (no released code exists)."""
+"""Mappings from a teacher's prompts to student prefixes (no released code exists)."""
 
 import math
 from collections.abc import Callable
@@ -15,9 +15,10 @@ Prefixes = dict[int, KeyValue]
 
 
 class AttentionMapping(nn.Module):
-    """`w = cos(m * A, K)`, prefix `= sum_m w_m V_m`, with `m` the teacher prompt's mean token.
+    """Attention over a pool, with the mean token of the teacher's prompt as query.
 
-    The pool grows like CODA-Prompt's: a task owns its share.
+    With the mean token `t` the prefix is `sum_m cos(t * A_m, K_m) V_m`. The pool grows like
+    CODA-Prompt's: each task owns the same number of entries.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class AttentionMapping(nn.Module):
         return {layer: (keys[i], values[i]) for i, layer in enumerate(self.layers)}
 
     def weights(self, prompts: Prefixes, task: int) -> Tensor:
-        """Return the weight of every entry, `[layers, B, M]`."""
+        """Return the weights of all entries, `[layers, B, M]`."""
         return self.pool.weights(self._means(prompts), task)
 
     def _means(self, prompts: Prefixes) -> Tensor:
@@ -59,7 +60,7 @@ class AttentionMapping(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Single-head attention over tokens `[B, n, Dt]` to `[B, n, D]`: no residual, no norm."""
+    """Single-head attention without residual and norm, `[B, n, Dt]` to `[B, n, D]`."""
 
     def __init__(self, d_in: int, d_out: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class SelfAttention(nn.Module):
 
 
 class TokenMapping(nn.Module):
-    """One map of tokens per layer, on keys and values separately with the same weights."""
+    """One map of tokens per layer, with the same weights for keys and values."""
 
     kind: Callable[[int, int, torch.Generator], nn.Module]
 
@@ -95,7 +96,7 @@ class TokenMapping(nn.Module):
         )
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
-        """Do nothing: one map serves all tasks."""
+        """Do nothing: all tasks share one map."""
 
     def forward(self, prompts: Prefixes, task: int) -> Prefixes:
         """Map keys and values `[B, L/2, Dt]` of each layer to prefixes of student width."""
@@ -106,7 +107,7 @@ class TokenMapping(nn.Module):
 
 
 class SelfAttentionMapping(TokenMapping):
-    """An attention block over the prompt's tokens."""
+    """Self-attention over the prompt's tokens."""
 
     kind = SelfAttention
 

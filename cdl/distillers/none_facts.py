@@ -1,4 +1,4 @@
-"""No teacher: what planning and figures know of it."""
+"""Planning facts and look of training without a teacher."""
 
 from cdl.distillers import DistillerFacts
 from cdl.runtime.facts import Look

@@ -1,4 +1,4 @@
-"""ReviewKD (after Chen et al., CVPR 2021): deep student features review the teacher's blocks."""
+"""ReviewKD (after Chen et al., CVPR 2021): regression of several teacher blocks."""
 
 from typing import Any, Unpack
 
@@ -13,7 +13,7 @@ from cdl.methods.heads import linear
 
 
 class ReviewUnit(nn.Module):
-    """A block's share: map its tokens, fuse them with the deeper ones, map to teacher width."""
+    """Map the tokens of a block, fuse them with deeper ones, and project them."""
 
     def __init__(
         self, width: int, teacher_width: int, deepest: bool, generator: torch.Generator
@@ -41,7 +41,7 @@ class ReviewUnit(nn.Module):
 
 
 class ReviewKD(FeatureDistiller):
-    """The mean over blocks of the squared distance of fused tokens to the teacher's."""
+    """Squared distance of fused student tokens to the teacher's, mean over blocks."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ReviewKD(FeatureDistiller):
         )
 
     def project(self, student: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return the fused tokens at teacher width, `[B, N, Dt]` per block, shallow to deep."""
+        """Return the fused tokens of each block, `[B, N, Dt]`, from shallow to deep."""
         fused, projected = None, []
         units: list[Any] = list(reversed(self.units))
         for unit, tokens in zip(units, reversed(student), strict=True):
@@ -70,7 +70,7 @@ class ReviewKD(FeatureDistiller):
         return projected[::-1]
 
     def feature_loss(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
-        """Compare with the teacher's last blocks, as many as the student has."""
+        """Return the loss over all student blocks and as many last teacher blocks."""
         pairs = zip(self.project(student), teacher[-len(student) :], strict=True)
-        first, *others = (F.mse_loss(ours, theirs) for ours, theirs in pairs)
+        first, *others = (F.mse_loss(own, target) for own, target in pairs)
         return self.feature_weight * sum(others, first) / len(student)

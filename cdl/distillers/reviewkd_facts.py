@@ -1,4 +1,4 @@
-"""ReviewKD: what planning and figures know of it."""
+"""Options, check, planning facts and look of ReviewKD."""
 
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.fitnets_facts import check_tokens
@@ -8,11 +8,11 @@ from cdl.runtime.options import number
 
 
 def check(run: Distillation) -> None:
-    """Refuse other tokens than the teacher's, and a teacher of fewer blocks."""
+    """Raise `Unsuitable` if tokens do not correspond or the teacher has fewer blocks."""
     check_tokens(run)
-    own, theirs = run.student_shape.depth, run.teacher_shape.depth
-    expected = f"a teacher with at least {own} blocks, not {theirs}"
-    refuse(theirs < own, "", run.pair, expected)
+    student, teacher = run.student_shape.depth, run.teacher_shape.depth
+    expected = f"a teacher with at least {student} blocks, not {teacher}"
+    refuse(teacher < student, "", run.pair, expected)
 
 
 REVIEWKD = DistillerFacts(

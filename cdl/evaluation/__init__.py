@@ -1,1 +1,1 @@
-"""Checkpoints to an accuracy matrix, predictions and metrics. Nothing is imported here."""
+"""Evaluation of a run: accuracy matrix, predictions and metrics. Imports nothing."""

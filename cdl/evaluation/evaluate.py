@@ -1,4 +1,4 @@
-"""Checkpoints of one run to its accuracy matrix, predictions and metrics."""
+"""Evaluate the checkpoints of a run: accuracy matrix, predictions and metrics."""
 
 import logging
 import math
@@ -49,12 +49,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """Paths of all that a run is evaluated from.
+    """Paths of the input files of an evaluation.
 
     data: packed folder.
     checkpoints: the learner's artifacts in task order.
-    backbones: artifacts of the frozen ViTs that are loaded, by name.
-    queries: of the test views, by the backbone's name; those not given are computed.
+    backbones: artifacts of the frozen ViTs to load, by name.
+    queries: caches of the queries of the test views, by the backbone's name; the others are
+        computed.
     """
 
     data: str
@@ -66,7 +67,7 @@ class EvaluationInputs:
     def of_job(
         cls, inputs: Any, names: Sequence[str], query_names: Sequence[str]
     ) -> "EvaluationInputs":
-        """Read a rule's input: `backbones` and `queries` in the order of their names."""
+        """Return the paths in the input of a rule, with `backbones` and `queries` by name."""
         return cls(
             str(Path(inputs.data[0]).parent),
             list(inputs.checkpoints),
@@ -77,21 +78,22 @@ class EvaluationInputs:
 
 @dataclass(frozen=True)
 class _TestSet:
-    """The test images of the tasks learnt, in task order."""
+    """The test images of the learnt tasks, in task order."""
 
     split: Packed
     stream: Stream
     views: Views
     pixels: Pixels
-    indices: Tensor  # [n] in the split
-    owner: Tensor  # [n] their tasks
+    indices: Tensor  # [n] positions in the split
+    owner: Tensor  # [n] tasks of the images
     labels: Tensor  # [n] positions in the class order
-    counts: list[int]  # by task
+    counts: list[int]  # images of each task
 
     @classmethod
     def open(
         cls, spec: LearnerSpec, data: str, images_per_class: int | None, n_tasks: int
     ) -> "_TestSet":
+        """Open the test images of the first `n_tasks` tasks."""
         split = Packed(data, "test")
         stream = build_stream(spec, split)
         tasks = [stream.indices(split, t, images_per_class) for t in range(n_tasks)]
@@ -112,20 +114,20 @@ def evaluate_run(
     images_per_class: int | None,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Evaluate every stage of a run, or its first ones: as many as there are checkpoints.
+    """Evaluate a run after each task with a checkpoint.
 
     Args:
         spec: specification of the learner.
-        inputs: what it is evaluated from.
-        results: JSON to write: matrix, metrics, specification, inputs, versions.
-        predictions: Parquet to write: the last stage's for every test image, among all classes
-            and among those of its own task.
+        inputs: paths of the input files.
+        results: JSON file to write: matrix, metrics, specification, inputs, versions.
+        predictions: Parquet file to write: predictions after the last task for every test image,
+            among all classes and among those of its own task.
         images_per_class: test images per class; None for all.
-        execution: how to compute; unfinished work of the run's tasks is removed at the end.
+        execution: how to compute; saved states of the run's tasks are deleted at the end.
 
     Raises:
-        CdlError: a checkpoint is damaged or belongs to another configuration, or says of a test
-            image what is not finite; then nothing is written.
+        CdlError: a checkpoint is damaged, belongs to another configuration, or gives outputs that
+            are not finite. No file is written in this case.
     """
     test = _TestSet.open(spec, inputs.data, images_per_class, len(inputs.checkpoints))
     loaded = load_backbones(spec, inputs.backbones)
@@ -135,18 +137,18 @@ def evaluate_run(
     known = _known_queries(spec, test, inputs.queries, images_per_class, weights)
     stages = _stages(spec, test, inputs.checkpoints, images, weights)
     evaluated = [metadata for _, metadata in stages]
-    compute = compute_of(spec, execution)  # all is read: now a GPU is waited for
+    compute = compute_of(spec, execution)  # after reading all inputs, because this waits for a GPU
     place_backbones(spec, loaded, compute)
     learner.to(compute.device)
     queries = _Queries(test, compute, loaded, known)
     own = queries(spec.query if learner.needs_query else None)
     same = spec.teacher_query == spec.query or not learner.needs_query
-    foreign = own if same else queries(spec.teacher_query)
+    teacher_query = own if same else queries(spec.teacher_query)
     scores: list[Tensor] = []
     tokens = _tokens(spec, learner, test, compute)
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
-        scores.append(_scores(learner, test, compute, t, own, foreign, tokens))
+        scores.append(_scores(learner, test, compute, t, own, teacher_query, tokens))
         _check_finite(scores[t], f"logits of {inputs.checkpoints[t]}", metadata)
     states = [] if execution.states is None else _states(execution.states, evaluated)
     matrices, own_task = _matrices(test, scores)
@@ -162,12 +164,12 @@ def evaluate_run(
 
 
 def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Return where the unfinished work of evaluated checkpoints lies, if any is left."""
+    """Return the paths of the saved states of evaluated checkpoints."""
     return [checkpointing.path_of(folder, metadata["state"]) for metadata in evaluated]
 
 
 def _learner(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
-    """Build the run's learner as its first checkpoint records it."""
+    """Build the run's learner with the widths in its first checkpoint's record."""
     record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
     teacher = record["teacher_shape"]
     shape = None if teacher is None else BackboneShape(**teacher)
@@ -181,9 +183,12 @@ def _stages(
     images: Mapping[str, Any],
     weights: Mapping[str, str],
 ) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
-    """Read the learner after each task; raise `CdlError` if one is not of these images and weights.
+    """Read the learner after each task.
 
-    What it holds for later tasks alone is not kept: it may be larger than all else.
+    Tensors that only later tasks use are dropped, because they can be larger than all others.
+
+    Raises:
+        CdlError: a checkpoint is damaged, or was made from other images or weights.
     """
     stages = []
     for task, path in enumerate(checkpoints):
@@ -202,7 +207,7 @@ def _known_queries(
     images_per_class: int | None,
     weights: dict[str, str],
 ) -> dict[str, Tensor]:
-    """Read queries of the test images by backbone; `weights` remembers what made them."""
+    """Read cached queries by backbone; add the backbones' fingerprints to `weights`."""
     found = {}
     for name, path in paths.items():
         made = spec.test_queries(name, images_per_class)
@@ -215,7 +220,7 @@ def _known_queries(
 
 @dataclass(frozen=True)
 class _Queries:
-    """Queries of the test images by backbone, known or computed."""
+    """Queries of the test images by backbone, from a cache or computed."""
 
     test: _TestSet
     compute: Compute
@@ -223,6 +228,7 @@ class _Queries:
     known: Mapping[str, Tensor]
 
     def __call__(self, name: str | None) -> Tensor | None:
+        """Return the queries `[n, Dq]` of a backbone; None without a backbone."""
         if name is None:
             return None
         if name in self.known:
@@ -237,26 +243,27 @@ def _scores(
     compute: Compute,
     stage: int,
     own: Tensor | None,
-    foreign: Tensor | None,
+    teacher_query: Tensor | None,
     tokens: Tensor | None,
 ) -> Tensor:
-    """Return logits `[n, seen]` of all test images of the tasks seen at a stage."""
+    """Return logits `[n, seen]` of the test images of all tasks up to `stage`."""
     seen, n = test.stream.classes(stage).stop, sum(test.counts[: stage + 1])
     if tokens is not None:
         parts = tokens[:n].split(TEST_BATCH[compute.device.type])
         return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
 
     def logits(images: Tensor, rows: Tensor) -> Tensor:
-        query, teachers = (None if q is None else q[rows] for q in (own, foreign))
-        return learner.predict(learner(images, query, stage, teachers), seen).cpu()
+        queries = [None if q is None else q[rows] for q in (own, teacher_query)]
+        output = learner(images, queries[0], stage, teacher_query=queries[1])
+        return learner.predict(output, seen).cpu()
 
     return over_test_images(test.pixels, test.views, compute.device, logits, torch.arange(n))
 
 
 def _tokens(spec: LearnerSpec, learner: Learner, test: _TestSet, compute: Compute) -> Tensor | None:
-    """Return final tokens `[n, 1, D]` of the test images where all stages have the same.
+    """Return the final tokens `[n, 1, D]` if all stages share them, else None.
 
-    So it is where a method solves for its head and learns nothing before it; else None.
+    The stages share them if the method solves for its head and trains nothing else.
     """
     if spec.method.facts.trains:
         return None
@@ -266,16 +273,16 @@ def _tokens(spec: LearnerSpec, learner: Learner, test: _TestSet, compute: Comput
 
 
 def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:
-    """Return the accuracy in percent on each task seen."""
+    """Return the accuracy on each task up to `stage`, in percent."""
     correct = scores.argmax(1) == test.labels[: len(scores)]
     owner = test.owner[: len(scores)]
     return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
 
 
 def _matrices(test: _TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return accuracies among all classes and among those of an image's own task.
+    """Return the accuracy matrices, and the last predictions in the images' own tasks.
 
-    Also the last stage's predictions among the latter.
+    The matrices are among all classes, and among the classes of an image's own task.
     """
     matrix, within = (np.full((len(test.counts), len(test.counts)), np.nan) for _ in range(2))
     for t, logits in enumerate(scores):
@@ -294,16 +301,19 @@ def _results(
     predictions: pd.DataFrame,
     probabilistic: bool,
 ) -> dict[str, Any]:
-    """Return the numbers in `results.json`; a method that solves for its head has no logits."""
+    """Return the numbers in `results.json`.
+
+    `probabilistic` is False for a method that solves for its head: its outputs are not logits.
+    """
     sizes = test.stream.sizes[: len(test.counts)]
     classes = [test.split.classes[label] for label in test.stream.order[: sum(sizes)]]
     found = prediction_metrics(predictions, classes, sizes, probabilistic)
     numbers = metrics(matrices["matrix"], test.counts) | found.pop("metrics")
-    shown = {name: [[_number(x) for x in row] for row in m] for name, m in matrices.items()}
+    finite = {name: [[_none_if_nan(x) for x in row] for row in m] for name, m in matrices.items()}
     return {
-        **shown,
+        **finite,
         "test_images": test.counts,
-        "metrics": {k: _number(v) for k, v in numbers.items()},
+        "metrics": {k: _none_if_nan(v) for k, v in numbers.items()},
         "classes": classes,
         **found,
     }
@@ -315,7 +325,7 @@ def _provenance(
     evaluated: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what `results.json` says of how its numbers were made."""
+    """Return the provenance of the numbers in `results.json`."""
     last = evaluated[-1]
     return {
         "evaluation": EVALUATION,
@@ -335,25 +345,25 @@ def _provenance(
 
 
 def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> None:
-    """Raise `CdlError` naming the task and the epoch after which values are not finite."""
+    """Raise `CdlError` with task and epoch if a value is not finite."""
     bad = int((~values.isfinite().reshape(len(values), -1).all(1)).sum())
     if bad:
         epoch = LearnerSpec.from_json(metadata["learner"]).training.epochs - 1
         raise CdlError(
             f"{what}, learnt in task {metadata['task']} up to epoch {epoch}, are not finite for "
-            f"{bad} of {len(values)} test images; lower training.lr, nothing was written"
+            f"{bad} of {len(values)} test images; no file was written; set a lower training.lr"
         )
 
 
 def _predictions(
     test: _TestSet, scores: Tensor, own_task: np.ndarray, last: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the last stage's prediction for every test image, also among its own task's."""
+    """Return the last predictions for all test images, one row per image."""
     probabilities = scores.double().softmax(1)
     probability, predicted = scores.float().softmax(1).max(1)
     _check_finite(probability, "probabilities", last)
     true = probabilities.gather(1, test.labels[:, None])[:, 0]
-    brier = probabilities.square().sum(1) - 2 * true + 1  # squared distance to the true class's one
+    brier = probabilities.square().sum(1) - 2 * true + 1  # squared distance to the one-hot label
     names = np.array(test.split.classes)[list(test.stream.order)]
     return pd.DataFrame(
         {
@@ -371,5 +381,6 @@ def _predictions(
     )
 
 
-def _number(value: float | None) -> float | None:
+def _none_if_nan(value: float | None) -> float | None:
+    """Return a value for JSON, which has no NaN."""
     return None if value is None or math.isnan(value) else float(value)

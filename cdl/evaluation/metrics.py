@@ -1,6 +1,6 @@
-"""Metrics of an accuracy matrix and of one stage's predictions, numpy only.
+"""Metrics of an accuracy matrix and of predictions. Needs only numpy.
 
-`R[t][i]` is the accuracy (percent) on task `i`'s test images after learning task `t`, over all
+`R[t][i]` is the accuracy (percent) on task `i`'s test images after learning task `t`, among all
 classes seen so far; entries with `i > t` are ignored.
 """
 
@@ -11,20 +11,21 @@ import numpy as np
 
 
 def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, float]:
-    """Return every metric, in percent.
+    """Return all metrics of an accuracy matrix, in percent.
 
     Args:
         matrix: `R`, `[T, T]`.
-        counts: test images of each task, `[T]`, for the sample-weighted accuracy.
+        counts: number of test images of each task, `[T]`, for the sample-weighted accuracy.
 
     Returns:
-        The metrics of the tables and, last, three forms found elsewhere. `backward_transfer` is
-        the mean of last minus first accuracy over all tasks but the last (Lopez-Paz and Ranzato,
-        NeurIPS 2017), negative where tasks are forgotten; `forgetting_max` the mean drop from the
-        best earlier accuracy (Chaudhry et al., ECCV 2018); `forgetting_published` that of the
-        released trainer, first minus last divided by T; `forgetting_max_including_final` lets the
-        last stage take part in the maximum, `forgetting_stepwise` averages the drop from each
-        stage to the next (CODA-Prompt's). With one task all but the published one are NaN.
+        The metrics of the tables, followed by three variants from the literature.
+        `backward_transfer` is the mean of last minus first accuracy over all tasks but the last
+        (Lopez-Paz and Ranzato, NeurIPS 2017); it is negative if tasks are forgotten.
+        `forgetting_max` is the mean drop from the best earlier accuracy (Chaudhry et al., ECCV
+        2018). `forgetting_published` is the form of the released trainer: the sum of first minus
+        last accuracy, divided by T. `forgetting_max_including_final` includes the last stage in the
+        maximum. `forgetting_stepwise` is the mean drop from each stage to the next (CODA-Prompt).
+        With one task all forms of forgetting and transfer but the published one are NaN.
     """
     r, counts = np.asarray(matrix, dtype=float), np.asarray(counts, dtype=float)
     n = len(r)
@@ -48,9 +49,9 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
 
 
 def current(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return recorded metrics by their present names.
+    """Return stored metrics under their current names.
 
-    Until version 0.2, `forgetting` was the name of the negative backward transfer.
+    Up to version 0.2, the negative backward transfer was stored as `forgetting`.
     """
     found = dict(recorded)
     if "forgetting" in found:
@@ -60,7 +61,7 @@ def current(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Columns(Protocol):
-    """A table's columns by name, e.g. a data frame."""
+    """A table with columns by name, such as a data frame."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 
@@ -73,21 +74,22 @@ def prediction_metrics(
     tasks: int | Sequence[int],
     probabilistic: bool = True,
 ) -> dict[str, Any]:
-    """Return what follows from one stage's predictions.
+    """Return metrics of the predictions after one task.
 
     Args:
         table: columns of `predictions.parquet`, by name; `predicted_in_task`, `probability_true`
-            and `brier` may be missing.
-        classes: their names in learning order.
-        tasks: number of equal tasks, or the classes that each brings, see `own_task_predictions`.
-        probabilistic: whether the learner's outputs are logits of probabilities; those of a ridge
-            are not.
+            and `brier` can be missing.
+        classes: names of the classes in learning order.
+        tasks: number of equal tasks, or number of new classes of each task, see
+            `own_task_predictions`.
+        probabilistic: whether the learner's outputs are logits; those of a ridge regression are
+            not.
 
     Returns:
         `metrics`: `task_incremental_accuracy` (mean over tasks) and `calibration_error`, in
         percent; `negative_log_likelihood` in nats and `brier_score` between 0 and 2, means over
-        images; None without their columns, and the last three also where outputs are no
-        probabilities. `per_class`: accuracy by class, in percent; `task_confusion`: see there.
+        images; None if their columns are missing, and the last three also if `probabilistic` is
+        False. `per_class`: accuracy by class, in percent. `task_confusion`: see `task_confusion`.
     """
     sizes = [len(classes) // tasks] * tasks if isinstance(tasks, int) else list(tasks)
     brought_by = np.repeat(np.arange(len(sizes)), sizes)
@@ -116,13 +118,13 @@ def prediction_metrics(
 
 
 def own_task_predictions(scores: np.ndarray, owner: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Return the best class of each image's own task, `[n]` positions (task-incremental).
+    """Return the most likely class of each image's own task, `[n]` (task-incremental).
 
     Args:
-        scores: logits `[n, C]`, classes in learning order; columns of later tasks may be missing.
-        owner: `[n]` the images' tasks.
-        sizes: number of classes that each task brings; one that brings none, as a domain does, has
-            those of all tasks before it.
+        scores: logits `[n, C]`, classes in learning order; columns of later tasks can be missing.
+        owner: `[n]` tasks of the images.
+        sizes: number of new classes of each task; a task without new classes, such as a domain,
+            has the classes of all previous tasks.
     """
     first, stop = _columns(sizes)
     column = np.arange(scores.shape[1])
@@ -132,7 +134,7 @@ def own_task_predictions(scores: np.ndarray, owner: np.ndarray, sizes: Sequence[
 
 
 def accuracy_by(groups: np.ndarray, correct: np.ndarray, n: int) -> list[float]:
-    """Return the accuracy in percent of each of `n` groups of images, NaN for an empty one."""
+    """Return the accuracy of `n` groups of images in percent; NaN for an empty group."""
     hits, images = (np.bincount(groups, weight, n) for weight in (correct, None))
     with np.errstate(invalid="ignore"):
         return [float(x) for x in 100 * hits / images]
@@ -141,12 +143,13 @@ def accuracy_by(groups: np.ndarray, correct: np.ndarray, n: int) -> list[float]:
 def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the expected calibration error in percent (Guo et al., ICML 2017).
 
-    The mean distance of accuracy and probability over bins of equal width, weighed by images.
+    It is the mean distance between accuracy and probability over bins of equal width, weighted by
+    the number of images.
 
     Args:
-        probability: `[n]` of the predicted class.
-        correct: `[n]` whether it was right.
-        bins: of the probabilities.
+        probability: `[n]` probabilities of the predicted classes.
+        correct: `[n]` whether the predictions are correct.
+        bins: number of bins.
     """
     which = np.clip(np.ceil(probability * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(which, correct - probability.astype(float), bins)
@@ -154,11 +157,13 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 
 
 
 def agreement(predicted: np.ndarray, other: np.ndarray) -> float:
-    """Return the percentage of images with one prediction by both (Stanton et al., NeurIPS 2021).
+    """Return the percentage of images with equal predictions.
+
+    This is the top-1 agreement of Stanton et al. (NeurIPS 2021).
 
     Args:
         predicted: `[n]` classes predicted by a student.
-        other: `[n]` classes predicted for the same images by its teacher.
+        other: `[n]` classes predicted by its teacher, for the same images.
     """
     return float(100 * (predicted == other).mean())
 
@@ -166,7 +171,7 @@ def agreement(predicted: np.ndarray, other: np.ndarray) -> float:
 def _of_probabilities(
     table: Columns, correct: np.ndarray, probabilistic: bool
 ) -> dict[str, float | None]:
-    """Return the scores of predicted probabilities; None where there are none."""
+    """Return the metrics of predicted probabilities; None if there are none."""
 
     def column(name: str) -> np.ndarray | None:
         given = probabilistic and name in table
@@ -184,16 +189,17 @@ def _of_probabilities(
 
 
 def task_confusion(owner: np.ndarray, predicted: np.ndarray, n: int) -> list[list[int]]:
-    """Count images `[n, n]` by their task (row) and the task of the predicted class (column)."""
+    """Count images by task (row) and task of the predicted class (column), `[n, n]`."""
     counts = np.bincount(owner * n + predicted, minlength=n * n)
     return [[int(x) for x in row] for row in counts.reshape(n, n)]
 
 
 def _columns(sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first column of each task and the one behind its last."""
+    """Return the first column of each task and the column after its last one."""
     stop = np.cumsum(sizes)
     return np.where(np.array(sizes) > 0, stop - np.array(sizes), 0), stop
 
 
 def _mean(values: np.ndarray | list[float]) -> float:
+    """Return the mean, NaN without values."""
     return float(np.mean(values)) if len(values) else float("nan")

@@ -1,1 +1,1 @@
-"""What of a study lies on the disk: done, damaged, in the way, superfluous. No torch."""
+"""The state of the files of a study: done, outdated, damaged, left over. Does not import torch."""

@@ -1,4 +1,4 @@
-"""What lies below `results/` that no given configuration names, and how to drop it."""
+"""Find and delete results that do not belong to any of the given configurations."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,18 +18,18 @@ CONFIGURATION = TableFiles("tables").configuration
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that no configuration names, and its size in bytes."""
+    """A file or folder that no configuration uses, and its size in bytes."""
 
     path: Path
     size: int
 
 
 def leftovers(grids: Iterable[Grid]) -> list[Leftover]:
-    """Return what may be dropped, folders with all that lies in them; unfinished work stays.
+    """Return files and whole folders that no configuration uses; unfinished work is kept.
 
-    Paths are relative to the current folder; links are neither followed nor named.
+    Paths are relative to the current folder. Symbolic links are neither followed nor returned.
     """
-    kept = {Path(path) for grid in grids for path in _named(grid)}
+    kept = {Path(path) for grid in grids for path in _used_paths(grid)}
     parents = {parent for path in kept for parent in path.parents}
     root = Path(RESULTS).resolve()
     found: list[Path] = []
@@ -38,13 +38,13 @@ def leftovers(grids: Iterable[Grid]) -> list[Leftover]:
         below = any(parent in kept or parent in found for parent in path.parents)
         if not linked and path not in kept and path not in parents and not below:
             found.append(path)
-    return [Leftover(path, _size(path)) for path in found]
+    return [Leftover(path, _bytes_on_disk(path)) for path in found]
 
 
 def drop(found: Iterable[Leftover]) -> None:
-    """Delete leftovers; raise `CdlError` while Snakemake works in this folder."""
+    """Delete leftovers; raise `CdlError` while Snakemake runs in this folder."""
     if at_work():
-        raise CdlError("snakemake works in this folder: nothing was deleted; wait until it is done")
+        raise CdlError("snakemake is running in this folder: nothing was deleted; wait for its end")
     for item in found:
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -52,8 +52,8 @@ def drop(found: Iterable[Leftover]) -> None:
             item.path.unlink()
 
 
-def _named(grid: Grid) -> Iterator[str | Path]:
-    """Yield files that a configuration may read or write."""
+def _used_paths(grid: Grid) -> Iterator[str | Path]:
+    """Yield all files that the jobs of a configuration may read or write."""
     for job in [*study_jobs(grid), *Trials(grid).jobs()]:
         yield from job.paths
         if job.rule == "prepare_dataset":
@@ -63,17 +63,17 @@ def _named(grid: Grid) -> Iterator[str | Path]:
 
 
 def _candidates() -> Iterator[Path]:
-    """Yield what this program may have written, the widest first."""
+    """Yield files and folders that this program may have written, outer folders first."""
     root = Path(RESULTS)
     names = [path for path in sorted(root.glob("*/")) if path.name not in layout.RESERVED]
-    ours = [path for path in names if _is_ours(path)]
-    yield from ours
+    studies = [path for path in names if _is_study(path)]
+    yield from studies
     for kind in ("data", "backbones", "queries"):
         yield from sorted(root.glob(f"{kind}/*"))
-    for folder in (root, *ours):
+    for folder in (root, *studies):
         yield from (folder / part for part in ("tables", "figures") if (folder / part).is_dir())
         yield from folder.glob(layout.PAGE)
-    for folder in ours:
+    for folder in studies:
         runs = sorted(folder.glob("*/*/*/seed*"))
         yield from sorted({learner for run in runs for learner in (*run.parents,)[2::-1]})
         yield from runs
@@ -81,10 +81,10 @@ def _candidates() -> Iterator[Path]:
         yield from sorted(folder.glob(layout.DEPLOYED))
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_study(folder: Path) -> bool:
     return any(folder.glob("*/*/*/seed*/task*")) or (folder / CONFIGURATION).is_file()
 
 
-def _size(path: Path) -> int:
+def _bytes_on_disk(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files if not file.is_dir())

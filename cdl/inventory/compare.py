@@ -1,4 +1,4 @@
-"""The paired difference of any two cells or runs below a folder of results. No torch."""
+"""Compute the paired difference of two cells or runs. Does not import torch."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ from cdl.reporting.style import names
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 
-USUAL = "default"  # the study that a name without one means, where several have such a cell
+USUAL = "default"  # preferred study for a name without one that matches cells of several studies
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class Cell:
 
     Attributes:
         folder: `NAME/DATASET/METHOD/LEARNER`, below the folder of results.
-        runs: files of each run by its seed.
-        called: names of its columns in the tables, in their order; none without a table.
-        protocol: its hash in the tables.
+        runs: files of each run, by seed.
+        names: names in the identity columns of the tables, column by column; empty without a
+            table.
+        protocol: hash of the protocol in the tables.
     """
 
     folder: str
     runs: Mapping[int, RunFiles]
-    called: tuple[frozenset[str], ...] = ()
+    names: tuple[frozenset[str], ...] = ()
     protocol: str = ""
 
 
@@ -55,17 +56,17 @@ class Comparison:
     Attributes:
         first: folder of the cell, below the folder of results.
         second: folder of the cell whose accuracy is subtracted.
-        difference: in points.
+        difference: difference in percentage points.
         low: lower end of the 95 % interval, see `cdl.reporting.crossed`.
-        high: its upper end.
-        p: two-sided, of no difference.
-        seeds: how many both have.
-        images: how many test images both were tested on.
-        over: what the interval is taken over.
-        common_seeds: the seeds.
-        by: `task`, or `class` where seeds have class orders of their own.
-        protocols: hashes of the protocols of both, where a table names them.
-        parts: the same of every task, counted from 1, or class.
+        high: upper end of the interval.
+        p: two-sided p value of no difference.
+        seeds: number of common seeds.
+        images: number of common test images.
+        over: populations that the interval covers, such as seeds and test images.
+        common_seeds: the common seeds.
+        by: `task`, or `class` if class orders differ between seeds.
+        protocols: hashes of the protocols of both, if a table has them.
+        parts: the difference for each task, counted from 1, or each class.
     """
 
     first: str
@@ -83,25 +84,26 @@ class Comparison:
     parts: list[Part]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON; a p value that is not defined is None."""
-        parts = [part._asdict() | {"p": _defined(part.p)} for part in self.parts]
-        return asdict(self) | {"p": _defined(self.p), "parts": parts}
+        """Return a dictionary for JSON; an undefined p value is None."""
+        parts = [part._asdict() | {"p": _p_or_none(part.p)} for part in self.parts]
+        return asdict(self) | {"p": _p_or_none(self.p), "parts": parts}
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the comparison as text, one line per part."""
         n = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
         lines = [
             f"{self.first}",
             f"minus {self.second}:",
-            f"{_points(self)}, p {_p(self.p)}; 95 % interval over {self.over}, {n}, "
+            f"{_format_points(self)}, p {_format_p(self.p)}; 95 % interval over {self.over}, {n}, "
             f"{self.images:,} test images",
         ]
         if len({*self.protocols}) > 1:
-            lines.append(f"their protocols differ: {', '.join(self.protocols)}")
+            lines.append(f"the protocols differ: {', '.join(self.protocols)}")
         lines.append(f"by {self.by}, each on its own images, p values not corrected:")
         width = max(len(part.name) for part in self.parts)
         lines += [
-            f"  {part.name:<{width}}  {_points(part)}, p {_p(part.p)}, {part.images} images"
+            f"  {part.name:<{width}}  {_format_points(part)}, p {_format_p(part.p)}, "
+            f"{part.images} images"
             for part in self.parts
         ]
         return "\n".join(lines)
@@ -112,33 +114,34 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
 
     Args:
         first: folder of a cell or of a run (`.../seed0`) below the study's folder, with or without
-            folders above it; or names of its columns in the tables, divided by `/`, such as
+            parent folders; or names from the columns of the tables, separated by `/`, such as
             `cifar20/coda_prompt/kd`.
-        second: the same, of the one that is subtracted.
-        results: where the workflow writes to.
+        second: the same for the cell or run that is subtracted.
+        results: folder of the workflow's results.
 
     Raises:
-        CdlError: a name fits no cell or several, or the two have no seed or no test images in
-            common, or predictions are damaged.
+        CdlError: a name matches no cell or several, there is no common seed or test image, or
+            predictions are damaged.
     """
     cells = list(_cells(results))
     if not cells:
-        raise CdlError(f"{results.path}: no finished run below it; run `cdl run CONFIG` first")
-    one, other = (_find(name, cells, results.path) for name in (first, second))
+        raise CdlError(f"{results.path}: contains no finished run; run `cdl run CONFIG` first")
+    one, other = (_find_cell(name, cells, results.path) for name in (first, second))
     if one == other:
         raise CdlError(f"both names mean {one.folder}; expected two different cells or runs")
     seeds = sorted(one.runs.keys() & other.runs.keys())
     if not seeds:
         raise CdlError(
-            f"{one.folder} has seeds {_listed(one.runs)} and {other.folder} has "
-            f"{_listed(other.runs)}: there is no common seed to pair"
+            f"{one.folder} has seeds {_seed_list(one.runs)} and {other.folder} has "
+            f"{_seed_list(other.runs)}: expected a common seed"
         )
     pairs = [(one.runs[seed], other.runs[seed]) for seed in seeds]
-    made = [tuple(read_json(files.results) for files in pair) for pair in pairs]
-    if any(mine["data"]["test"] != others["data"]["test"] for mine, others in made):
+    contents = [tuple(read_json(files.results) for files in pair) for pair in pairs]
+    if any(run["data"]["test"] != baseline["data"]["test"] for run, baseline in contents):
         raise CdlError(f"{one.folder} and {other.folder} were tested on different images")
     frames = [tuple(read_predictions(files) for files in pair) for pair in pairs]
-    by_task = len({(*run["classes"], *run["test_images"]) for pair in made for run in pair}) == 1
+    orders = {(*run["classes"], *run["test_images"]) for pair in contents for run in pair}
+    by_task = len(orders) == 1
     by = "task" if by_task else "class"
     sides = [[_answers(frame) for frame in side] for side in zip(*frames, strict=True)]
     common = on_common_images(*sides)
@@ -168,36 +171,41 @@ def _cells(results: ResultsFolder) -> Iterator[Cell]:
     for folder, runs in results.finished().items():
         row = next((known[r.folder] for r in runs.values() if r.folder in known), None)
         study = frozenset({Path(folder).parts[0]})
-        called = () if row is None else (study, *_called(row))
-        yield Cell(folder, runs, called, "" if row is None else row["protocol"])
+        columns = () if row is None else (study, *_names_in_columns(row))
+        yield Cell(folder, runs, columns, "" if row is None else row["protocol"])
 
 
 def _rows(results: ResultsFolder) -> Iterator[dict[Hashable, Any]]:
-    """Yield the rows of all tables, with the paths of their runs; damaged tables are left out."""
+    """Yield the rows of all tables, with the paths of their runs; skip damaged tables."""
     for table, record in results.tables():
         try:
             rows = read(table, record)
         except CdlError:
-            continue  # folders are still known by their paths
+            continue  # cells can still be found by their paths
         rows["learner"] = names(rows)
         for row in rows.to_dict("records"):
             yield row | {"run": results.run(row["run"]).folder}
 
 
-def _called(row: Mapping[Hashable, Any]) -> tuple[frozenset[str], ...]:
+def _names_in_columns(row: Mapping[Hashable, Any]) -> tuple[frozenset[str], ...]:
+    """Return the names of a row's cell in each identity column, as displayed and as stored."""
     shown = names_of(row)
     return (
         frozenset({row["dataset"]}),
         frozenset({labels_shown(row)}),
         frozenset({shown["method"], row["method"]}),
-        frozenset({shown["learner"]}),
-        frozenset({shown["taught by"]}),
+        frozenset({shown["backbone"]}),
+        frozenset({shown["teacher"]}),
         frozenset({distiller_of(row), row["learner"]}),
     )
 
 
-def _find(name: str, cells: Sequence[Cell], results: Path) -> Cell:
-    """Return the cell or run of a name; raise `CdlError` unless there is exactly one."""
+def _find_cell(name: str, cells: Sequence[Cell], results: Path) -> Cell:
+    """Return the cell that a name matches, reduced to one run if the name has a seed.
+
+    Raises:
+        CdlError: the name does not match exactly one cell with this seed.
+    """
     words = _below(name, results).replace("|", "/").split("/")
     parts = [word.strip() for word in words if word.strip(" .")]
     seed = next((part for part in parts if _is_seed(part)), None)
@@ -205,20 +213,22 @@ def _find(name: str, cells: Sequence[Cell], results: Path) -> Cell:
     by_folder = [
         c for c in cells if tuple(parts) in (Path(c.folder).parts, Path(c.folder).parts[1:])
     ]
-    found = by_folder or [cell for cell in cells if _in_order(parts, cell.called)]
+    found = by_folder or [cell for cell in cells if _in_order(parts, cell.names)]
     usual = [cell for cell in found if Path(cell.folder).parts[0] == USUAL]
     if len(found) > 1 and len(usual) == 1:
         found = usual
     if len(found) != 1:
         known = [cell.folder for cell in found or cells]
         some = get_close_matches("/".join(parts), known, cutoff=0) if not found else known[:4]
-        why = f"names {len(found)} cells" if found else "names no cell with finished runs"
+        why = f"matches {len(found)} cells" if found else "matches no cell with finished runs"
         raise CdlError(f"{name!r} {why}; expected one such as {', '.join(some)}")
     if seed is None:
         return found[0]
     number = int(seed.removeprefix("seed"))
     if number not in found[0].runs:
-        raise CdlError(f"{name!r}: finished seeds of this cell are {_listed(found[0].runs)}")
+        raise CdlError(
+            f"{name!r}: seed {number} is not finished; expected one of {_seed_list(found[0].runs)}"
+        )
     return replace(found[0], runs={number: found[0].runs[number]})
 
 
@@ -227,7 +237,7 @@ def _is_seed(part: str) -> bool:
 
 
 def _below(name: str, results: Path) -> str:
-    """Return the path of a cell below the folder of results, if a name is one; else the name."""
+    """Return a name without the folder of results in front, if it is a path."""
     path = Path(name)
     if path.is_absolute() or path.exists():
         with suppress(ValueError):
@@ -235,9 +245,9 @@ def _below(name: str, results: Path) -> str:
     return name.removeprefix("./").removeprefix(f"{RESULTS}/")
 
 
-def _in_order(wanted: Sequence[str], called: Sequence[frozenset[str]]) -> bool:
-    """Whether every word is the name of a column, in the order of the columns."""
-    rest = iter(called)
+def _in_order(wanted: Sequence[str], columns: Sequence[frozenset[str]]) -> bool:
+    """Return whether every word is a name in a column, in the order of the columns."""
+    rest = iter(columns)
     return bool(wanted) and all(any(word in column for column in rest) for word in wanted)
 
 
@@ -246,28 +256,28 @@ def _answers(frame: Any) -> Answers:
 
 
 def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:
-    """Return the difference on some images, which count alike whatever their tasks."""
-    some = [[run.of(np.sort(images)) for run in side] for side in sides]
-    alike = [[run._replace(task=np.zeros_like(run.task)) for run in side] for side in some]
-    values = paired(*alike)
+    """Return the difference on some images, all with the same weight."""
+    selected = [[run.of(np.sort(images)) for run in side] for side in sides]
+    one_task = [[run._replace(task=np.zeros_like(run.task)) for run in side] for side in selected]
+    values = paired(*one_task)
     found = estimate(values)
     label = name if isinstance(name, str) else f"task {name + 1}"
     return Part(label, *found.interval, found.p, values.shape[1])
 
 
-def _listed(runs: Mapping[int, Any]) -> str:
+def _seed_list(runs: Mapping[int, Any]) -> str:
     return ", ".join(map(str, sorted(runs)))
 
 
-def _points(part: Comparison | Part) -> str:
+def _format_points(part: Comparison | Part) -> str:
     return f"{part.difference:+.1f} points ({part.low:+.1f} to {part.high:+.1f})"
 
 
-def _p(value: float) -> str:
+def _format_p(value: float) -> str:
     if np.isnan(value):
         return "not defined"
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _defined(value: float) -> float | None:
+def _p_or_none(value: float) -> float | None:
     return None if np.isnan(value) else value

@@ -1,4 +1,4 @@
-"""What the datasets of a grid hold, and whether its tasks can be made of it. No torch here."""
+"""Summarise the datasets of a grid and check its tasks. Does not import torch."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,11 +16,11 @@ from cdl.study.validation import validate_classes, validate_counts
 
 
 def describe(grid: Grid) -> dict[str, Summary]:
-    """Return what each dataset that a grid uses holds.
+    """Return a summary of each dataset of a grid.
 
     Raises:
-        ConfigError: a source is not as it is described, or the tasks, the class order or the
-            images per class cannot be had of it.
+        ConfigError: a source is missing or invalid, or the tasks, the class order or the images
+            per class do not fit it.
     """
     found: dict[str, Summary] = {}
     for name, block in grid.datasets.items():
@@ -28,9 +28,9 @@ def describe(grid: Grid) -> dict[str, Summary]:
         memory = layout.contents_memory("data", grid.packed_name(name))
         known: dict[str, str] = {}
         try:
-            if source.get("split") is not None:  # every file is read, and remembered for planning
+            if source.get("split") is not None:  # needs the hash of every file
                 known = hashes(files_of(source), memory)
-            found[name] = summarise(source, partial(_remembered, known))
+            found[name] = summarise(source, partial(_hash_of, known))
             if held_out := grid.source(name).get("validation"):
                 found[name] = remaining(found[name], **held_out)
         except (CdlError, ConfigError) as error:
@@ -39,39 +39,39 @@ def describe(grid: Grid) -> dict[str, Summary]:
         validate_classes(name, block.options, order, found[name].n_classes)
         counts = found[name].classes
         if counts is not None:
-            _named(name, order, list(counts))
+            _check_class_names(name, order, list(counts))
             validate_counts(name, block.options, counts)
     return found
 
 
-def _named(name: str, order: str | list[int | str], classes: list[str]) -> None:
-    """Raise `ConfigError` if a class order names what a dataset does not have."""
+def _check_class_names(name: str, order: str | list[int | str], classes: list[str]) -> None:
+    """Raise `ConfigError` if a class order has a class that the dataset does not have."""
     try:
         labels_of([] if isinstance(order, str) else order, classes)
     except CdlError as error:
         raise ConfigError(f"datasets.{name}: protocol.{error}") from error
 
 
-def _remembered(known: Mapping[str, str], file: Path) -> str:
+def _hash_of(known: Mapping[str, str], file: Path) -> str:
     return known[str(file)]
 
 
 def text(found: Mapping[str, Summary]) -> str:
-    """Return the same for people."""
+    """Return the summaries as text."""
     return "\n".join(line for name, summary in found.items() for line in _lines(name, summary))
 
 
 def _lines(name: str, summary: Summary) -> Iterator[str]:
     train, test = summary.images["train"], summary.images["test"]
-    size = f", {_size(summary.nbytes)}" if summary.nbytes else ""
+    size = f", {_format_bytes(summary.nbytes)}" if summary.nbytes else ""
     yield (
         f"{name}: {summary.n_classes} classes, {train:,} training and {test:,} test images{size}"
     )
     if summary.absent:
-        yield f"  to be fetched: {', '.join(summary.absent)}"
+        yield f"  not fetched yet: {', '.join(summary.absent)}"
     if summary.skipped:
         skipped = ", ".join(f"{n} {kind}" for kind, n in summary.skipped.items())
-        yield f"  left out, as no images: {skipped}"
+        yield f"  skipped, not images: {skipped}"
     if summary.classes:
         width = max(len("class"), *map(len, summary.classes))
         yield f"  {'label':>5}  {'class':<{width}}  {'train':>7}  {'test':>7}"
@@ -79,6 +79,6 @@ def _lines(name: str, summary: Summary) -> Iterator[str]:
             yield f"  {label:>5}  {title:<{width}}  {train:>7,}  {test:>7,}"
 
 
-def _size(nbytes: int) -> str:
+def _format_bytes(nbytes: int) -> str:
     megabytes = nbytes / 1e6
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"

@@ -1,11 +1,11 @@
-"""Tables of the runs that are finished, while others are missing. Nothing is run."""
+"""Write tables of the finished runs while others are missing. Does not run any job."""
 
 from typing import Any
 
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of
-from cdl.layout import SUMMARIES
+from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.published import write_comparison
-from cdl.reporting.runs import results_of, write, write_summary
+from cdl.reporting.runs import complete_all, results_of, write, write_summary
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
@@ -14,12 +14,12 @@ from cdl.study.report_jobs import ReportJobs
 
 
 def tabulate(grid: Grid) -> list[str]:
-    """Write the summary of finished runs, and each pair beside the papers' numbers.
+    """Write the summary of finished runs, and the comparisons with published numbers.
 
     Paths are relative to the current folder.
 
     Returns:
-        Lines for people: which results do not count and why, and where the tables are.
+        Lines of text: results that are left out, with the reason, and the folder of the tables.
     """
     jobs, report = Jobs(LearningJobs(grid)), ReportJobs(grid)
     state_of, lines = States(jobs), []
@@ -29,11 +29,11 @@ def tabulate(grid: Grid) -> list[str]:
         runs.append(read_json(job.records[0].path) if state.name == DONE else None)
         if state.name == OUTDATED:
             why = f"{state.what} {state.before}, now {state.now}"
-            lines.append(f"counts as not run: {name_of(job)}: {why}")
+            lines.append(f"left out: {name_of(job)}: {why}")
         elif state.name == DAMAGED:
-            lines.append(f"counts as not run: {name_of(job)}: {state.what}")
+            lines.append(f"left out: {name_of(job)}: {state.what}")
     tables = grid.layout.report.partial
-    results, protocols = results_of(report.rows, runs)
+    results, protocols = results_of(report.rows, complete_all(report.rows, runs, RunFiles))
     write(results[results["protocol"] != ""], tables.results)
     summary = [tables.summary(kind) for kind in SUMMARIES]
     write_summary(results, *summary)

@@ -1,7 +1,7 @@
-"""Whether a job is done: the one definition behind status, tables and what a run overwrites.
+"""Determine the state of a job, for status, tables and the list of overwritten results.
 
-A job is done if all its outputs exist and its record says so: it was made with the values that are
-configured, and from inputs that are done and have not changed since. Records are read once.
+A job is done if all its outputs exist and, according to its record, they were made with the
+configured values, and from inputs that are done and have not changed since. Records are read once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,10 +24,10 @@ class State(NamedTuple):
 
     Attributes:
         name: `done`, `outdated`, `damaged` or `missing`.
-        what: of an outdated job the first entry of its record that differs; of a damaged one the
-            sentence that says what is wrong.
-        before: what that entry is.
-        now: what it has to be.
+        what: for an outdated job, the first entry of its record that differs; for a damaged one,
+            the error message.
+        before: value of that entry in the record.
+        now: value as configured.
     """
 
     name: str
@@ -37,13 +37,13 @@ class State(NamedTuple):
 
 
 class States:
-    """The states of jobs of one list, by the files below the current folder.
+    """The states of the jobs of a list, from the files below the current folder.
 
-    Records are remembered, so a new object is needed after files have changed.
+    Records are cached, so create a new object after files have changed.
     """
 
     def __init__(self, jobs: Jobs) -> None:
-        """Take the list in which the jobs behind an input are found."""
+        """Store the list of jobs, which is needed to find the job that makes an input."""
         self._jobs = jobs
         self._read: Reader = cache(read_json)
         self._recorded: dict[Job, State] = {}
@@ -55,31 +55,32 @@ class States:
         return self._of_record(job)
 
     def _of_record(self, job: Job) -> State:
-        """Return what the record of a job says, whatever other outputs exist."""
+        """Return the state according to the record of a job, ignoring its other outputs."""
         if job not in self._recorded:
             record = job.records[0]
             try:
                 self._recorded[job] = self._compared(record)
             except CdlError as error:
                 self._recorded[job] = State(DAMAGED, str(error))
-            except (KeyError, TypeError, AttributeError) as error:  # made by an earlier version
+            except (KeyError, TypeError, AttributeError) as error:  # from an earlier version
                 why = f"{record.path} cannot be compared ({error!r}); delete it and run again"
                 self._recorded[job] = State(DAMAGED, why)
         return self._recorded[job]
 
     def _compared(self, record: Record) -> State:
         found = self._read(record.path)
-        return as_configured(record, found) or self._as_made(record, found) or State(DONE)
+        changed = outdated_by_values(record, found) or self._outdated_by_inputs(record, found)
+        return changed or State(DONE)
 
-    def _as_made(self, record: Record, found: Mapping[str, Any]) -> State | None:
-        """Return that a record repeats another fingerprint than an input's, None if it does not."""
+    def _outdated_by_inputs(self, record: Record, found: Mapping[str, Any]) -> State | None:
+        """Return an outdated state if an input has changed since, None otherwise."""
         for entry, sources in record.made_from.items():
             if (before := _entry(found, entry)) is None:
                 continue
-            now: Any = [self._fingerprint(path) for path in _listed(sources)]
+            now: Any = [self._fingerprint(path) for path in _as_list(sources)]
             now = now if isinstance(sources, list) else now[0]
             if now != before:
-                return State(OUTDATED, ".".join(entry), _short(before), _short(now))
+                return State(OUTDATED, ".".join(entry), _abbreviated(before), _abbreviated(now))
         if absent := [path for path in record.data if not Path(path).is_file()]:
             return State(OUTDATED, "data", "packed", f"without {absent[0]}")
         if record.data:
@@ -92,27 +93,27 @@ class States:
         return None
 
     def _fingerprint(self, path: str) -> str | None:
-        """Return the fingerprint in the record of an input; None if it is not as configured."""
+        """Return the fingerprint in the record of an input; None if the input is not done."""
         job = self._jobs.by_output.get(path)
         if not Path(path).is_file() or (job and self._of_record(job).name != DONE):
             return None
-        made = self._read(path)
-        fingerprint: str = made.get("fingerprint") or made["sha256"]
+        content = self._read(path)
+        fingerprint: str = content.get("fingerprint") or content["sha256"]
         return fingerprint
 
 
 def name_of(job: Job) -> str:
-    """Return the name of the run that a job belongs to: its folder below that of all runs."""
+    """Return the name of a job's run: its folder below the configuration's folder."""
     return "{dataset}/{method}/{learner}/seed{seed}".format(**job.key)
 
 
-def as_configured(record: Record, found: Mapping[str, Any]) -> State | None:
-    """Return what of a record was made with other values than configured, None if nothing was.
+def outdated_by_values(record: Record, found: Mapping[str, Any]) -> State | None:
+    """Return an outdated state if a record has other values than configured, None otherwise.
 
     Raises:
-        CdlError: it lacks an entry.
+        CdlError: the record lacks an entry.
     """
-    wanted, found = record.says(), {**_EARLIER, **found}
+    wanted, found = record.expected(), {**_EARLIER, **found}
     if lacking := wanted.keys() - found.keys():
         raise CdlError(f"{record.path} has no {min(lacking)!r}; delete it and run again")
     difference = first_difference({key: found[key] for key in wanted}, wanted)
@@ -124,18 +125,18 @@ def _tasks(found: Mapping[str, Any]) -> Any:
 
 
 def _entry(found: Any, keys: Iterable[str]) -> Any:
-    """Return a nested entry of a record, None if it lacks it."""
+    """Return a nested entry of a record, None if it is missing."""
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _short(value: Any) -> str:
-    """Return fingerprints for people."""
+def _abbreviated(value: Any) -> str:
+    """Return a fingerprint, or a list of them, as short text."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
+        return f"[{', '.join(map(_abbreviated, value))}]"
     return "not as configured" if value is None else str(value)[:12]

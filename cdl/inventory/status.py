@@ -1,9 +1,9 @@
-"""What of a configuration is done, running, failed or missing, and how long the rest may take.
+"""Show which jobs of a configuration are done, running, failed or missing, and the time left.
 
-Known from files: outputs and their records (see `cdl.inventory.state`), logs, benchmarks, and
-Snakemake's markers of started jobs. A job that died before it could open its log counts as missing,
-and a started one as running while any process of Snakemake works in the folder on this machine.
-Whether finished files are up to date in every respect, only `snakemake -n` says.
+Based on files: outputs and their records (see `cdl.inventory.state`), logs, benchmarks, and
+Snakemake's markers of started jobs. A job that failed before it opened its log counts as missing;
+a started job counts as running while any Snakemake process runs in the folder on this machine.
+Only `snakemake -n` determines whether finished files are up to date in every respect.
 """
 
 import base64
@@ -30,14 +30,14 @@ ERROR = re.compile(r"^\S+ \S+ ERROR \S+: (.*)", re.MULTILINE)
 
 
 def started() -> set[str]:
-    """Return the outputs of jobs that Snakemake has started and not ended."""
+    """Return the outputs of jobs that Snakemake has started and that have not ended."""
     root = Path(".snakemake", "incomplete")
     names = ("".join(f.relative_to(root).parts) for f in root.rglob("*") if f.is_file())
     return {base64.urlsafe_b64decode(name.replace("@", "")).decode() for name in names}
 
 
 def at_work() -> bool:
-    """Whether a process of Snakemake, or one of its jobs, works in this folder."""
+    """Return whether a Snakemake process, or one of its jobs, runs in this folder."""
     here = os.getcwd()
     return any(
         process.info["cwd"] == here and any("snakemake" in word for word in process.info["cmdline"])
@@ -47,13 +47,13 @@ def at_work() -> bool:
 
 
 def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[str, str]:
-    """Return one of `STATES` and a note if there is more to say.
+    """Return one of `STATES`, and a note or an empty string.
 
     Args:
-        job: whose log and benchmark are looked at.
-        state: of its outputs.
+        job: the job; its log and benchmark are read.
+        state: state of its outputs.
         marked: outputs of started jobs.
-        alive: whether Snakemake works in this folder.
+        alive: whether Snakemake runs in this folder.
     """
     if marked & set(flat(job.outputs)):
         return ("running", "") if alive else ("failed", f"interrupted; see {job.log}")
@@ -63,12 +63,12 @@ def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[
         return "failed", state.what
     if state.name == OUTDATED:
         note = f"{state.what} {state.before}, now {state.now}"
-        return "missing", f"made with other values ({note}), overwritten next"
+        return "missing", f"made with other values ({note}); the next run overwrites it"
     log, benchmark = Path(job.log), Path(job.files.benchmark)
     if not log.is_file() or benchmark.is_file() and _newer(benchmark, log):
-        return "missing", ""  # never started, or deleted after it was made
+        return "missing", ""  # never started, or its outputs were deleted
     reasons = ERROR.findall(log.read_text(errors="replace"))
-    reason = reasons[-1] if reasons else "ended without a message"
+    reason = reasons[-1] if reasons else "ended without an error message"
     return "failed", f"{reason}; see {job.log}"
 
 
@@ -77,7 +77,7 @@ def _newer(path: Path, other: Path) -> bool:
 
 
 def seconds_of(job: Job) -> float | None:
-    """Return the seconds that a finished job took, from Snakemake's benchmark file."""
+    """Return the duration of a finished job in seconds, from its benchmark; None without one."""
     try:
         return read_benchmark(job.files.benchmark).seconds
     except CdlError:
@@ -85,10 +85,10 @@ def seconds_of(job: Job) -> float | None:
 
 
 def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
-    """Guess from the most similar finished jobs what the others take."""
+    """Return the estimated time left as text, from the durations of the most similar jobs."""
     left = [job for job, (state, _) in jobs.items() if state != "done"]
     if not left:
-        return "nothing is left to do but tables and figures"
+        return "all runs are finished; only tables and figures may be left"
 
     def kinds(job: Job) -> list[tuple[str, ...]]:
         return [(job.rule, *job.alike[:n]) for n in range(len(job.alike), -1, -1)]
@@ -105,27 +105,28 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
     unknown = {job.rule for job, guess in zip(left, guesses, strict=True) if guess is None}
     known = [guess for guess in guesses if guess is not None]
     if not known:
-        return f"time left: not known yet for {len(left)} jobs; nothing like them has finished"
+        return f"time left: unknown for {len(left)} jobs; no similar job has finished"
     seconds, least = sum(known), "at least " if unknown else ""
-    text = f"time left: {least}{_duration(seconds)} for {len(left)} jobs, "
-    text += f"{least}{_duration(seconds / cores)} if always {cores} are at work"
-    return f"{text}; not known yet for {', '.join(sorted(unknown))}" if unknown else text
+    text = f"time left: {least}{_format_duration(seconds)} for {len(left)} jobs, "
+    text += f"{least}{_format_duration(seconds / cores)} with {cores} at a time"
+    return f"{text}; unknown for {', '.join(sorted(unknown))}" if unknown else text
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 @dataclass(frozen=True)
 class Status:
-    """The answer.
+    """The state of a configuration.
 
-    name: of the configuration.
-    cells: number of cells by state.
-    jobs: number of jobs by state.
-    unfinished: lines about cells that are not done.
-    notes: lines about jobs of which there is more to say.
-    time_left: in words.
+    Attributes:
+        name: name of the configuration.
+        cells: number of cells, by state.
+        jobs: number of jobs, by state.
+        unfinished: lines of text about unfinished cells.
+        notes: lines of text about failed and outdated jobs.
+        time_left: estimated time left, as text.
     """
 
     name: str
@@ -136,11 +137,11 @@ class Status:
     time_left: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return a dictionary for JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the status as text."""
         lines = [
             f"{self.name}: {sum(self.cells.values())} cells, {sum(self.jobs.values())} jobs",
             *(f"{s:<8} {self.cells[s]} cells, {self.jobs[s]} jobs" for s in STATES),
@@ -152,13 +153,13 @@ class Status:
 
 
 def report(grid: Grid, cores: int) -> Status:
-    """Look at the files of all jobs; paths are relative to the current folder.
+    """Return the status of a configuration; paths are relative to the current folder.
 
-    A cell is done if its evaluation is: then the tables have it.
+    A cell is done if its evaluation is done.
 
     Args:
-        grid: what is asked for.
-        cores: jobs at a time, for the time left.
+        grid: grid of the configuration.
+        cores: number of parallel jobs, for the time left.
     """
     marked = started()
     alive = bool(marked) and at_work()
@@ -183,8 +184,8 @@ def report(grid: Grid, cores: int) -> Status:
     notes = [f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n]
     if marked and not alive:
         notes.append(
-            "jobs were started, but no snakemake works in this folder on this machine: if none "
-            "does on another one, they were killed; `snakemake --unlock`, then start it as before"
+            "jobs were started, but no snakemake runs in this folder on this machine: unless one "
+            "runs on another machine, they were killed; run `snakemake --unlock`, then start again"
         )
     return Status(
         grid.config["name"],

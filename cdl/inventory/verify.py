@@ -1,4 +1,4 @@
-"""Every file of a study compared with the record that vouches for it. No torch."""
+"""Verify the files of a study against the checksums in their records. Does not import torch."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,19 +16,20 @@ from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles, altered
 from cdl.study.jobs import CACHES, Job
 
-SHOWN = 10  # files of a source that are named
+SHOWN = 10  # changed files of a source that are listed
 
 
 @dataclass(frozen=True)
 class Vouched:
-    """Files, and the record that vouches for them.
+    """Files and the record with their checksums.
 
     Attributes:
-        kind: how to compare: `record`, `artifact`, `packed` or `benchmark` (see `_KINDS`).
-        record: path of what vouches: JSON, or a benchmark, of which only the form is known.
-        body: what belongs to it by its kind: tensors, or pixels and indices of packed data.
-        files: that it names besides.
-        may_lack: whether none of it need exist, like caches that may be deleted at any time.
+        kind: type of the record: `record`, `artifact`, `packed` or `benchmark` (see `_KINDS`).
+        record: path of the record, a JSON file; or of a benchmark, which has no checksum, so only
+            its format is checked.
+        body: files implied by the kind: tensors, or pixels and indices of packed data.
+        files: other files with a checksum in the record.
+        may_lack: whether all of them may be missing, as for caches.
     """
 
     kind: str
@@ -45,7 +46,7 @@ class Vouched:
 
 @dataclass(frozen=True)
 class Fault:
-    """A file that is `damaged` or `missing`, and the sentence that says so."""
+    """A file that is `damaged` or `missing`, with a message."""
 
     state: str
     path: str
@@ -54,27 +55,27 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verification:
-    """The answer: how many files were compared, and what is wrong."""
+    """The result of a verification: number of files compared, and faults."""
 
     checked: int
     faults: tuple[Fault, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return a dictionary for JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the result as text, one line per fault and a summary."""
         lines = [f"{fault.state:<8} {fault.path}: {fault.text}" for fault in self.faults]
         wrong = f"{len(self.faults)} damaged or missing" if self.faults else "all as recorded"
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])
 
 
 def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
-    """Yield what vouches for the files of jobs: their records and benchmarks.
+    """Yield the records and benchmarks of jobs, with the files to verify.
 
-    Caches may lack, since they may be deleted once nothing is left to learn; so may benchmarks,
-    without which only a new table of costs cannot be made.
+    Caches may be missing, as they may be deleted after training; so may benchmarks, which are
+    needed only for a new table of costs.
     """
     for job in jobs:
         may_lack = job.rule in (*CACHES, "fetch_dataset")
@@ -91,10 +92,10 @@ def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
 
 
 def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
-    """Return, by its name, a function that reads a user's source again, every byte of it.
+    """Return functions that read every file of a user's source again, by name of the source.
 
-    It raises `CdlError` if a file is not what was read when the source was planned with: planning
-    itself reads a file again only when its size or time has changed.
+    A function raises `CdlError` if a file has changed since planning. Planning itself reads a file
+    again only if its size or time has changed.
     """
     data = {name: (user.of_data(name), "data") for name in user.data}
     backbones = {name: (user.of_backbone(name), "backbones") for name in user.backbones}
@@ -107,25 +108,25 @@ def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
 
 def _reread(files: Sequence[Path], memory: Path) -> None:
     if not memory.is_file():
-        raise CdlError(f"{memory} is missing, so nothing is known of its files; run again")
+        raise CdlError(f"{memory} is missing, so its files cannot be compared; run again")
     wrong = [f"{file} is {state}" for file, state in altered(files, memory)]
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise CdlError(
-            f"{', '.join(wrong[:SHOWN])}{more}, compared with what was read before; put back what "
-            "was there, or touch it and run again"
+            f"{', '.join(wrong[:SHOWN])}{more} since planning; restore the files, or touch them "
+            "and run again"
         )
 
 
 def verify(
     items: Iterable[Vouched], sources: Mapping[str, Callable[[], object]] | None = None
 ) -> Verification:
-    """Compare all files with their records, and go on behind what is damaged.
+    """Compare all files with their records; continue after faults.
 
     Args:
-        items: each is read once.
-        sources: by a name for people, functions that read a user's source again, and raise
-            `CdlError` if it is not what was read before.
+        items: files and records; duplicates are read once.
+        sources: functions that read a user's source again and raise `CdlError` if it has changed,
+            by name of the source (see `sources_of`).
     """
     faults: list[Fault] = []
     checked = 0
@@ -134,9 +135,9 @@ def verify(
             continue
         checked += len(item.paths)
         faults += _faults(item)
-    for name, read in (sources or {}).items():
+    for name, reread in (sources or {}).items():
         checked += 1
-        faults += _damage(name, read)
+        faults += _damage(name, reread)
     return Verification(checked, tuple(faults))
 
 
@@ -162,11 +163,11 @@ def _damage(path: str, check: Callable[..., object], *arguments: str) -> Iterato
         yield Fault("damaged", path, str(error))
 
 
-def _artifact(record: str) -> None:
+def _check_tensors(record: str) -> None:
     check_artifact(Path(record).with_suffix(".safetensors"))
 
 
-def _packed(manifest: str) -> None:
+def _check_packed(manifest: str) -> None:
     folder = Path(manifest).parent
     for split in SPLITS:
         index, _, _ = read_index(folder, split)
@@ -175,7 +176,7 @@ def _packed(manifest: str) -> None:
 
 _KINDS: dict[str, Callable[[str], object]] = {
     "record": read_json,
-    "artifact": _artifact,
-    "packed": _packed,
+    "artifact": _check_tensors,
+    "packed": _check_packed,
     "benchmark": read_benchmark,
 }

@@ -1,7 +1,7 @@
-"""Prompt methods, found in this table. Those of other packages stand behind it.
+"""Registry of prompt methods, built in and from other packages' entry points.
 
-A method is two files: `NAME.py` with its module, and `NAME_facts.py` with all that planning knows
-of it. No torch is imported here or there.
+A method consists of two files: `NAME.py` with its module, and `NAME_facts.py` with its options,
+planning facts and check. Neither this file nor the facts import torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompting:
-    """A run, as the `check` of a method sees it.
+    """Argument of the `check` of a method: the settings of one run.
 
-    options: of the method, all of them.
-    n_tasks: tasks of the stream.
-    backbone: name of the backbone that the prompts enter.
+    options: all options of the method.
+    n_tasks: number of tasks of the stream.
+    backbone: name of the prompted backbone.
     shape: its shape.
-    query_shape: shape of the backbone of the query.
-    memory: bytes that a job may take.
+    query_shape: shape of the backbone that computes the query.
+    memory: memory limit of a job, in bytes.
     """
 
     options: Mapping[str, Any]
@@ -37,24 +37,24 @@ class Prompting:
 
 
 def check_layers(run: Prompting, option: str = "layers") -> None:
-    """Refuse an option that lists blocks of which the backbone does not have all."""
+    """Raise `Unsuitable` if an option lists a block that the backbone does not have."""
     last, depth = max(run.options.get(option, []), default=0), run.shape.depth
     refuse(last >= depth, option, last, f"blocks 0 to {depth - 1} of {run.backbone!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFacts(Facts):
-    """What planning knows of a method, besides what all `Facts` hold.
+    """Planning facts of a method, in addition to `Facts`.
 
     needs_query: whether its prompts depend on the query.
-    gives_prefixes: whether blocks get prefixes, which a distiller may map.
-    adds_to_class_token: whether it changes the class token's key and value, so that there must be
-        one.
-    merges: whether a task ends with a merge, so that a teacher can be read before or after it.
-    counts_tasks: whether its option `pool`, where it has a value, is shared by all tasks, so that
-        their number must be known and one more changes all.
-    trains: whether it learns by gradient steps; else its head is solved for.
-    check: calls `cdl.runtime.facts.refuse` on a run that cannot work.
+    gives_prefixes: whether it adds prefixes to blocks; a distiller can map these.
+    adds_to_class_token: whether it changes the class token's key and value; the backbone then needs
+        a class token.
+    merges: whether a task ends with a merge; a teacher can be used before or after the merge.
+    counts_tasks: whether all tasks share its option `pool` if that is set; the number of tasks must
+        then be known, and another task changes the results of all tasks.
+    trains: whether it learns by gradient steps; otherwise a linear system is solved for its head.
+    check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
     """
 
     needs_query: bool = True

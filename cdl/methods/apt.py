@@ -1,4 +1,4 @@
-"""APT (Chen et al., ICCV 2025): additive prompts on the class token's key and value."""
+"""APT (Chen et al., ICCV 2025): prompts added to the class token's key and value."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,11 @@ from cdl.methods.heads import NormalisedHead
 
 
 class APT(PromptMethod):
-    """One key and one value vector per block, for all tasks; inference reads their average.
+    """One key and one value vector per block; inference uses their moving average.
 
-    Rows `2l` and `2l+1` of `prompt_tokens` belong to block `l`. After each task the merged tokens
-    become the trained ones (task 0) or move towards them; training goes on from the trained ones.
+    Rows `2l` and `2l+1` of `prompt_tokens` belong to block `l`. After task 0 the merged tokens are
+    a copy of the trained ones, after each later task they move towards them. The next task
+    continues from the trained ones.
     """
 
     head = NormalisedHead
@@ -24,11 +25,11 @@ class APT(PromptMethod):
         *,
         ema: float = 0.7,
     ) -> None:
-        """Draw tokens from a normal of std 0.02, cut at +-2; merged tokens start at 0.
+        """Draw tokens from a normal of std 0.02, truncated at +-2; merged tokens are 0.
 
         Args:
-            context: backbone, query and stream that the prompts are for.
-            ema: share of the old merged tokens that a merge keeps.
+            context: backbone, query and stream.
+            ema: weight of the old merged tokens in a merge.
         """
         super().__init__()
         self.ema = ema
@@ -52,9 +53,9 @@ class APT(PromptMethod):
 
     @torch.no_grad()
     def undo_merge(self) -> None:
-        """Go back to the tokens merged up to the task before (zeros after task 0).
+        """Restore the merged tokens of the previous task (zeros after task 0).
 
-        The released code merges a teacher's prompt only after the student's stage, so this is
-        how its teacher is read while it distils.
+        The released code merges a teacher's prompt only after the student's stage, so its student
+        is distilled from the unmerged teacher.
         """
         self.merged.copy_(self.merged_before)

@@ -1,4 +1,4 @@
-"""APT: what planning knows of it."""
+"""Options and planning facts of APT."""
 
 from cdl.methods import PromptFacts
 from cdl.runtime.options import number
@@ -11,8 +11,6 @@ APT = PromptFacts(
     adds_to_class_token=True,
     merges=True,
     options={
-        "ema": number(
-            0.7, "Share of the old merged prompt that a merge keeps.", minimum=0, maximum=1
-        ),
+        "ema": number(0.7, "Weight of the old merged prompt in a merge.", minimum=0, maximum=1),
     },
 )

@@ -1,4 +1,4 @@
-"""What every prompt method is: a query in, what enters the attention and a prompt loss out."""
+"""Interface of prompt methods: from a query to prompts and a prompt loss."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from cdl.methods.heads import Head, LinearHead
 
 @dataclass(frozen=True)
 class Prompts:
-    """One batch's prompts.
+    """Prompts of one batch.
 
-    prefixes: by layer, keys and values `[B, L/2, D]`, or `[1, L/2, D]` the same for all samples.
-    additions: by layer, vectors `[D]` for the class token's key and value.
-    losses: by layer, the prompt loss, a scalar; empty in eval mode.
+    prefixes: keys and values of each layer `[B, L/2, D]`, or `[1, L/2, D]` shared by all samples.
+    additions: vectors `[D]` that each layer adds to the class token's key and value.
+    losses: prompt loss of each layer, a scalar; empty in eval mode.
     """
 
     prefixes: dict[int, KeyValue] = field(default_factory=dict)
@@ -27,14 +27,14 @@ class Prompts:
 
 @dataclass(frozen=True)
 class PromptContext:
-    """What a prompt method may know when it is built.
+    """Arguments that every prompt method is built with.
 
-    width: width `D` of the backbone that the prompts enter.
-    depth: its number of blocks; prompted layers lie below.
+    width: width `D` of the prompted backbone.
+    depth: its number of blocks; prompted layers are smaller than this number.
     query_width: width `Dq` of the query.
-    n_tasks: tasks of the stream, for methods whose facts say `counts_tasks`; else None: what is
-        learnt depends on the tasks so far alone.
-    generator: source of the start.
+    n_tasks: number of tasks of the stream, for methods with the fact `counts_tasks`; None for the
+        others, whose results must not depend on later tasks.
+    generator: random generator of the initial values.
     """
 
     width: int
@@ -47,12 +47,12 @@ class PromptContext:
 class PromptMethod(nn.Module):
     """Learnable prompts of one learner.
 
-    A method draws its start from `generator`, so that equal keys give equal parameters, and
-    never sees the ViT.
+    A method draws its initial values from `generator`, so that equal seeds give equal parameters.
+    It has no access to the ViT.
 
     Attributes:
-        head: the kind of classification head that the method uses.
-        layers: blocks that get a prefix.
+        head: class of the classification head.
+        layers: blocks with a prefix.
     """
 
     head: type[LinearHead] = LinearHead
@@ -60,20 +60,20 @@ class PromptMethod(nn.Module):
 
     @abstractmethod
     def forward(self, query: Tensor | None, task: int) -> Prompts:
-        """Return the prompts of a batch from its query `[B, Dq]` while `task` is the latest."""
+        """Return the prompts of a batch with query `[B, Dq]`; `task` is the latest task."""
 
     def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> Head:
-        """Return a head of the method's kind, tokens `[B, width]` to logits `[B, n_classes]`."""
+        """Return a new head, tokens `[B, width]` to logits `[B, n_classes]`."""
         return self.head(width, n_classes, generator)
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
-        """Prepare for learning a task; called once before its first step."""
+        """Prepare for a task; called once before its first step."""
 
     def end_task(self, task: int) -> None:
         """Finish a task; called once after its last step."""
 
     def undo_merge(self) -> None:
-        """Undo what the last `end_task` merged; only for methods whose facts say `merges`."""
+        """Undo the merge of the last `end_task`; for methods with the fact `merges`."""
         raise NotImplementedError
 
 
@@ -84,7 +84,7 @@ def batch_losses(layers: tuple[int, ...], losses: Tensor, reduction: str) -> dic
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Return cosines `[..., B, M]` between rows of `a [B, D]` and `b [..., M, D]`."""
+    """Return cosines `[..., B, M]` of the rows of `a [B, D]` and `b [..., M, D]`."""
     return F.normalize(a, dim=-1, eps=1e-12) @ F.normalize(b, dim=-1, eps=1e-12).mT
 
 

@@ -1,4 +1,4 @@
-"""CODA-Prompt (Smith et al., CVPR 2023): a weighted sum of components that grow with the tasks."""
+"""CODA-Prompt (Smith et al., CVPR 2023): a weighted sum of prompt components."""
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,19 @@ from cdl.methods.growing import Growing
 
 
 def share(pool: int | None, pool_per_task: int | None, n_tasks: int | None) -> int:
-    """Return the components of a task: `pool_per_task`, or `floor(pool / n_tasks)`."""
+    """Return a task's components: `pool_per_task`, or `floor(pool / n_tasks)`."""
     if pool is None:
-        assert pool_per_task is not None, "planning sees that one of the two is given"
+        assert pool_per_task is not None, "pool or pool_per_task is set"
         return pool_per_task
-    assert n_tasks is not None, "a specification with a pool of all tasks says how many they are"
+    assert n_tasks is not None, "a shared pool needs the number of tasks"
     return pool // n_tasks
 
 
 class ComponentPool(Growing):
-    """Components with attention and key vectors; a task owns an equal share of them.
+    """Components with attention and key vectors, the same number for each task.
 
-    For a query `q [B, Dq]` the output is `sum_m cos(q * A_m, K_m) P_m`, per layer. At task `t`
-    the components of tasks `0..t` take part; those of earlier tasks are constants in training.
+    For a query `q [B, Dq]` the output of a layer is `sum_m cos(q * A_m, K_m) P_m`. At task `t` the
+    sum runs over the components of tasks `0..t`; those of earlier tasks get no gradient.
     """
 
     grows = {"key": 1, "attention": 1, "prompt": 1}
@@ -36,17 +36,17 @@ class ComponentPool(Growing):
         width: int,
         growth: str,
     ) -> None:
-        """Make an empty pool.
+        """Create an empty pool.
 
         Args:
-            n_layers: independent pools, one per prompted layer.
-            per_task: components of each task.
+            n_layers: number of independent pools, one per prompted layer.
+            per_task: number of components of each task.
             query_width: width `Dq` of keys and attention vectors.
-            length: tokens `L` of a component.
+            length: number of tokens `L` of a component.
             width: width `D` of a token.
             growth: `exact` projects new rows on the complement of the earlier ones (QR);
-                `gram_schmidt` subtracts one projection per row, as released, which is not
-                orthogonal to rows that training has turned.
+                `gram_schmidt`, the released form, subtracts one projection per row. The earlier
+                rows are no longer orthogonal after training, so its result is not either.
         """
         super().__init__()
         self.per_task, self.growth = per_task, growth
@@ -67,9 +67,12 @@ class ComponentPool(Growing):
         return key, attention, prompt
 
     def weights(self, query: Tensor, task: int) -> Tensor:
-        """Return `cos(q * A, K)`, `[layers, B, M]`, for queries `[B, Dq]` or `[layers, B, Dq]`."""
+        """Return `cos(q * A, K)`, `[layers, B, M]`.
+
+        Queries are `[B, Dq]` or `[layers, B, Dq]`.
+        """
         key, attention, _ = self.used(task)
-        # without a [B, M, Dq] tensor: both sums over Dq are matrix products
+        # two matrix products over Dq avoid a tensor [B, M, Dq]
         product = query @ (attention * F.normalize(key, dim=-1, eps=1e-12)).mT
         norm = (query.square() @ attention.square().mT).clamp_min(1e-24).sqrt()
         return product / norm
@@ -89,7 +92,7 @@ class ComponentPool(Growing):
 
     @torch.no_grad()
     def grow(self, task: int, generator: torch.Generator) -> None:
-        """Draw the components of a task, orthogonal to all earlier ones, of unit norm."""
+        """Draw the components of a task, of unit norm and orthogonal to all earlier ones."""
         start, grown = task * self.per_task, {}
         for name in self.grows:
             rows = getattr(self, name)
@@ -109,7 +112,7 @@ def _exact(old: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def _gram_schmidt(old: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return `n` unit rows by one subtraction per earlier row, all products with the draw."""
+    """Return `n` unit rows; all projections are computed from the row as drawn."""
     rows = list(old)
     while len(rows) < len(old) + n:
         drawn = torch.randn(old.shape[1], generator=generator)
@@ -138,14 +141,14 @@ class CodaPrompt(PromptMethod):
         layers: tuple[int, ...] = (0, 1, 2, 3, 4),
         coda_growth: str = "exact",
     ) -> None:
-        """Make an empty pool; `start_task` draws each task's components.
+        """Create an empty pool; `start_task` draws the components of each task.
 
         Args:
-            context: backbone, query and stream that the prompts are for.
-            pool: components of all tasks together, at most `min(Dq, L D)`; None where
+            context: backbone, query and stream.
+            pool: number of components of all tasks together, at most `min(Dq, L D)`; None if
                 `pool_per_task` is given.
-            pool_per_task: components of each task; their number grows with the tasks.
-            length: tokens `L` of a component, even: half keys, half values.
+            pool_per_task: number of components of each task; the total grows with the tasks.
+            length: number of tokens `L` of a component, even: half keys, half values.
             ortho_weight: weight `mu` of the orthogonality penalty.
             layers: prompted blocks.
             coda_growth: see `ComponentPool`.

@@ -1,4 +1,4 @@
-"""DualPrompt (Wang et al., ECCV 2022): general prompts for all, expert prompts per task."""
+"""DualPrompt (Wang et al., ECCV 2022): general prompts, and experts per task."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from cdl.methods.growing import Growing
 
 
 class DualPrompt(Growing, PromptMethod):
-    """G-prompts in the first blocks; in later ones the E-prompt of the task, found by key."""
+    """G-prompts in the first blocks, E-prompts selected by key in later blocks."""
 
     grows = {"key": 1, "prompt": 1}
 
@@ -29,17 +29,17 @@ class DualPrompt(Growing, PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            context: backbone, query and stream that the prompts are for.
-            pool: E-prompts `M` of each layer, drawn at the start; None: every task draws its own.
-                Task `t` trains the one with index `t`.
-            length: tokens `L` of an E-prompt, even: half keys, half values.
-            g_length: tokens `Lg` of a G-prompt, even.
-            top_k: E-prompts taken at test.
+            context: backbone, query and stream.
+            pool: number of E-prompts `M` of each layer, drawn at the start; None draws one at the
+                start of each task. Task `t` trains the one with index `t`.
+            length: number of tokens `L` of an E-prompt, even: half keys, half values.
+            g_length: number of tokens `Lg` of a G-prompt, even.
+            top_k: number of E-prompts selected at test.
             g_layers: blocks with a G-prompt.
             e_layers: blocks with E-prompts.
             prompt_loss_reduction: `mean` or `sum` over the batch.
-            dual_candidates: at test choose among the keys `learned` so far, or among `all`,
-                also of tasks not yet learnt, as released.
+            dual_candidates: keys to select from at test: those `learned` so far, or `all`,
+                including those of tasks not yet learnt, as released.
         """
         super().__init__()
         self.g_layers, self.e_layers = tuple(g_layers), tuple(e_layers)
@@ -67,7 +67,7 @@ class DualPrompt(Growing, PromptMethod):
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         assert query is not None
-        batch = query.shape[0]  # of free size where the graph is exported
+        batch = query.shape[0]  # a symbolic size in an exported graph
         general = self.g_prompt[:, None].expand(-1, batch, -1, -1)
         if self.training:
             expert = self.prompt[:, task, None].expand(-1, batch, -1, -1)

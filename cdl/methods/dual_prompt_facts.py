@@ -1,4 +1,4 @@
-"""DualPrompt: what planning knows of it."""
+"""Options, check and planning facts of DualPrompt."""
 
 from cdl.methods import PromptFacts, Prompting
 from cdl.methods.one_prompt_facts import check_two_lists
@@ -7,11 +7,11 @@ from cdl.runtime.options import blocks, integer, tokens
 
 
 def check(run: Prompting) -> None:
-    """Refuse blocks with both prompts, and a pool that is too small or not drawn at the start."""
+    """Raise `Unsuitable` if a block has both prompts or the pool is unsuitable."""
     check_two_lists(run)
     pool, top_k = run.options.get("pool"), run.options["top_k"]
     open_ended = pool is None and run.options["dual_candidates"] == "all"
-    expected = "a pool of prompts drawn at the start, of tasks to come too"
+    expected = "a number: dual_candidates: all selects among the prompts of all tasks"
     refuse(open_ended, "pool", pool, expected)
     small = pool is not None and pool < run.n_tasks
     refuse(small, "pool", pool, f"one prompt per task, {run.n_tasks}")
@@ -25,14 +25,14 @@ DUAL_PROMPT = PromptFacts(
     options={
         "pool": integer(
             None,
-            "E-prompts per block, drawn at the start, at least one per task; null: every task "
-            "brings its own.",
+            "E-prompts per block, drawn at the start, at least one per task; null: one is drawn at "
+            "the start of each task.",
             minimum=1,
             omit_default=True,
         ),
         "length": tokens(20, "Tokens of an E-prompt"),
         "g_length": tokens(6, "Tokens of a G-prompt"),
-        "top_k": integer(1, "E-prompts taken at test.", minimum=1),
+        "top_k": integer(1, "E-prompts selected at test.", minimum=1),
         "g_layers": blocks([0, 1], "Blocks with a G-prompt."),
         "e_layers": blocks([2, 3, 4], "Blocks with E-prompts.", minItems=1),
     },

@@ -1,4 +1,4 @@
-"""Modules that grow with the tasks: what is loaded into them says how far they have grown."""
+"""Modules that grow with the tasks; loading a state sets their size."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 
 class Growing(nn.Module):
-    """A module some of whose tensors gain rows with every task.
+    """A module with tensors that gain rows with every task.
 
-    Loading a state makes these as long as they are there; all other sizes must fit, as always.
+    Loading a state resizes these tensors to the sizes in the state; all other sizes must match.
 
     Attributes:
-        grows: by the name of a parameter or buffer, the dimension in which it grows.
+        grows: the dimension in which each parameter or buffer grows, by its name.
     """
 
     grows: Mapping[str, int] = {}
 
     @torch.no_grad()
     def append(self, n: int, **rows: Tensor) -> None:
-        """Put rows, from any device, behind the first `n` of the tensors that they are named by."""
+        """Truncate the named tensors to `n` rows and append new rows, from any device."""
         for name, new in rows.items():
             old, dim = getattr(self, name), self.grows[name]
             self._replace(name, torch.cat([old.detach().narrow(dim, 0, n), new.to(old)], dim))

@@ -1,4 +1,4 @@
-"""No prompts: a lower bound in which only the head learns."""
+"""A lower bound without prompts: only the head is trained."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from cdl.methods.base import PromptContext, PromptMethod, Prompts
 
 
 class HeadOnly(PromptMethod):
-    """The frozen backbone's class token goes to the head as it is."""
+    """The head classifies the unmodified class token of the frozen backbone."""
 
     def __init__(self, context: PromptContext) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Classification heads on one token. They grow: a task brings the columns of its classes."""
+"""Classification heads on one token. They grow with the classes of each task."""
 
 import math
 from abc import abstractmethod
@@ -11,7 +11,7 @@ from cdl.methods.growing import Growing
 
 
 def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
-    """Return a linear map whose weight and bias are uniform on +-1/sqrt(d_in) (torch default)."""
+    """Return a linear map, weight and bias uniform on +-1/sqrt(d_in) as in torch."""
     layer = nn.Linear(d_in, d_out)
     bound = 1 / math.sqrt(d_in)
     with torch.no_grad():
@@ -21,7 +21,7 @@ def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
 
 
 class Columns(Growing):
-    """A linear map `[B, D]` to `[B, C]` whose outputs grow."""
+    """A linear map `[B, D]` to `[B, C]` with a growing number of outputs."""
 
     grows = {"weight": 0, "bias": 0}
 
@@ -40,7 +40,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def grow(self, n: int, generator: torch.Generator) -> None:
-        """Add the columns of `n` classes, drawn from a generator."""
+        """Add columns for `n` classes, drawn from a generator."""
 
 
 class LinearHead(Head):
@@ -61,7 +61,7 @@ class LinearHead(Head):
 
 
 class NormalisedHead(LinearHead):
-    """APT's head: layer norm without learned change, then weights of unit norm per class."""
+    """APT's head: layer norm without learned scale, then weights of unit norm."""
 
     def __init__(self, width: int, n_classes: int, generator: torch.Generator) -> None:
         super().__init__(width, n_classes, generator)
@@ -73,9 +73,10 @@ class NormalisedHead(LinearHead):
 
 
 class PrototypeHead(Growing, Head):
-    """RanPAC's head: random features of the token times weights that nobody learns by gradient.
+    """RanPAC's head: random features of the token times weights that get no gradient.
 
-    Features are `relu(token W)` with `W` drawn once, standard normal, unscaled; or the token.
+    Features are `relu(token W)`, with `W` drawn once from a standard normal and not scaled, or the
+    token itself.
     """
 
     grows = {"weight": 0}
@@ -93,11 +94,12 @@ class PrototypeHead(Growing, Head):
         """Draw the projection `[width, projection]`; weights start at 0.
 
         Args:
-            width: of the token.
-            n_classes: rows of the weights at first.
-            generator: source of the projection.
-            projection: width `M` of the features; None: they are the token.
-            prototypes: `ridge` (logits are products with the weights) or `mean` (cosines).
+            width: width of the token.
+            n_classes: initial number of rows of the weights.
+            generator: random generator of the projection.
+            projection: width `M` of the features; None uses the token itself.
+            prototypes: `ridge` (logits are products with the weights) or `mean` (cosine
+                similarities).
         """
         super().__init__()
         self.cosine = prototypes == "mean"

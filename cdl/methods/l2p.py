@@ -1,4 +1,4 @@
-"""Learning to Prompt (Wang et al., CVPR 2022): the top-k prompts of a pool, by key similarity."""
+"""Learning to Prompt (Wang et al., CVPR 2022): top-k prompts of a pool."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from cdl.methods.base import PromptContext, PromptMethod, Prompts, batch_losses,
 
 
 class L2P(PromptMethod):
-    """A pool of prompts; each sample takes the `top_k` whose keys are nearest its query."""
+    """A pool of prompts; a sample uses the `top_k` with keys closest to its query."""
 
     def __init__(
         self,
@@ -22,10 +22,10 @@ class L2P(PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            context: backbone, query and stream that the prompts are for.
+            context: backbone, query and stream.
             pool: number of prompts `M`.
-            length: tokens `L` of a prompt, even: half keys, half values.
-            top_k: prompts selected per sample, concatenated by descending similarity.
+            length: number of tokens `L` of a prompt, even: half keys, half values.
+            top_k: number of prompts selected per sample, concatenated by descending similarity.
             layers: prompted blocks; the deep variant of the paper is `(0, 1, 2, 3, 4)`.
             prompt_loss_reduction: `mean` or `sum` over the batch.
         """

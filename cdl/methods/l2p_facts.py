@@ -1,4 +1,4 @@
-"""L2P: what planning knows of it."""
+"""Options, check and planning facts of L2P."""
 
 from cdl.methods import PromptFacts, Prompting, check_layers
 from cdl.runtime.facts import refuse
@@ -6,7 +6,7 @@ from cdl.runtime.options import blocks, integer, tokens
 
 
 def check(run: Prompting) -> None:
-    """Refuse blocks that do not exist, and more prompts than the pool has."""
+    """Raise `Unsuitable` if a block does not exist or `top_k` exceeds the pool."""
     check_layers(run)
     pool, top_k = run.options["pool"], run.options["top_k"]
     refuse(top_k > pool, "top_k", top_k, f"at most the pool, {pool}")

@@ -1,4 +1,4 @@
-"""OnePrompt (Huang et al., ICLR 2024, the prompts of OVOR): one prompt per block, for all tasks."""
+"""OnePrompt (Huang et al., ICLR 2024, the prompts of OVOR): one prompt per block."""
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +7,9 @@ from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
 
 
 class OnePrompt(PromptMethod):
-    """The same prefixes for every sample and task: no pool, no keys, no query, no prompt loss.
+    """The same prefixes for all samples and tasks, without query and prompt loss.
 
-    Training and inference are one pass of the ViT. The prompts go on from task to task.
+    Training and inference need one pass of the ViT. All tasks train the same prompts.
     """
 
     def __init__(
@@ -24,10 +24,12 @@ class OnePrompt(PromptMethod):
         """Draw prompts uniform on [0, 1).
 
         Args:
-            context: the backbone that the prompts are for.
-            length: tokens `L` of a prompt in the later blocks, even: half keys, half values.
-            g_length: tokens `Lg` of a prompt in the first blocks, even.
-            g_layers: first blocks; the names are DualPrompt's, nothing is general or expert here.
+            context: the backbone.
+            length: number of tokens `L` of a prompt in the later blocks, even: half keys, half
+                values.
+            g_length: number of tokens `Lg` of a prompt in the first blocks, even.
+            g_layers: first blocks. Both names come from DualPrompt; there are no general or
+                expert prompts here.
             e_layers: later blocks.
         """
         super().__init__()

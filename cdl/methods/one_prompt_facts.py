@@ -1,4 +1,4 @@
-"""OnePrompt: what planning knows of it."""
+"""Options, check and planning facts of OnePrompt."""
 
 from cdl.methods import PromptFacts, Prompting, check_layers
 from cdl.runtime.facts import refuse
@@ -6,11 +6,11 @@ from cdl.runtime.options import blocks, tokens
 
 
 def check_two_lists(run: Prompting) -> None:
-    """Refuse blocks that do not exist, and blocks in both `g_layers` and `e_layers`."""
+    """Raise `Unsuitable` if a block does not exist or is in both lists of layers."""
     check_layers(run, "g_layers")
     check_layers(run, "e_layers")
     shared = sorted(set(run.options["g_layers"]) & set(run.options["e_layers"]))
-    refuse(shared, "e_layers", shared, "blocks that are not in g_layers too")
+    refuse(shared, "e_layers", shared, "blocks that are not in g_layers")
 
 
 ONE_PROMPT = PromptFacts(

@@ -1,4 +1,4 @@
-"""RanPAC (McDonnell et al., NeurIPS 2023), its second phase: a ridge on frozen random features."""
+"""RanPAC (McDonnell et al., NeurIPS 2023), second phase: ridge on random features."""
 
 import torch
 from torch import Tensor
@@ -8,20 +8,20 @@ from cdl.methods.heads import Head, PrototypeHead
 
 
 class RanPAC(PromptMethod):
-    """No prompts and no gradient step: the head's weights are solved for, task by task.
+    """No prompts and no gradient steps: the head's weights solve a linear system.
 
-    `cdl.training.ranpac` solves them. Tokens are the frozen backbone's own.
+    The solver is in `cdl.training.ranpac`. The tokens are those of the unprompted backbone.
     """
 
     def __init__(
         self, context: PromptContext, *, projection: int | None = 10_000, prototypes: str = "ridge"
     ) -> None:
-        """Set what the head is.
+        """Store the options of the head.
 
         Args:
             context: the backbone.
-            projection: width `M` of the random features; None takes the class token itself.
-            prototypes: `ridge`, or `mean`: the nearest class mean by cosine.
+            projection: width `M` of the random features; None uses the class token itself.
+            prototypes: `ridge`, or `mean`: the nearest class mean by cosine similarity.
         """
         super().__init__()
         self.projection, self.prototypes = projection, prototypes

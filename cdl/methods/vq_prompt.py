@@ -1,4 +1,4 @@
-"""VQ-Prompt (Jiao et al., NeurIPS 2024): a continuous prompt, quantised to the nearest one."""
+"""VQ-Prompt (Jiao et al., NeurIPS 2024): a continuous prompt, vector-quantised."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,12 @@ from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
 
 
 class VQPrompt(PromptMethod):
-    """A pool per block, open at every task; a sample takes the prompt nearest its weighted mean.
+    """One pool of prompts per block, trained by all tasks.
 
-    With `a = softmax(q . K_m / |K_m| / tau)` the continuous prompt is `c = sum_m a_m P_m` and the
-    prompt taken is the nearest `P_k`, through which gradients pass straight to `c`. The query is
-    not normalised, so its length acts on the softmax as a temperature does.
+    A sample uses the prompt that is nearest to a weighted mean of all prompts. With
+    `a = softmax(q . K_m / |K_m| / tau)` the continuous prompt is `c = sum_m a_m P_m` and the
+    selected prompt is the nearest `P_k`; a straight-through estimator passes its gradient to `c`.
+    The query is not normalised, so its norm acts like an inverse temperature of the softmax.
     """
 
     def __init__(
@@ -29,12 +30,12 @@ class VQPrompt(PromptMethod):
         """Draw keys and prompts uniform on [0, 1).
 
         Args:
-            context: backbone, query and stream that the prompts are for.
-            pool: prompts `M` of each block.
-            length: tokens `L` of a prompt, even: half keys, half values.
+            context: backbone, query and stream.
+            pool: number of prompts `M` of each block.
+            length: number of tokens `L` of a prompt, even: half keys, half values.
             temperature: `tau` of the softmax over the pool.
-            commitment_weight: of the loss that draws `c` to the prompt taken.
-            codebook_weight: of the loss that draws the prompt taken to `c`.
+            commitment_weight: weight of the loss that moves `c` to the selected prompt.
+            codebook_weight: weight of the loss that moves the selected prompt to `c`.
             layers: prompted blocks.
         """
         super().__init__()
@@ -45,13 +46,13 @@ class VQPrompt(PromptMethod):
         self.prompt = nn.Parameter(torch.rand(n, pool, length, context.width, generator=source))
 
     def select(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return continuous prompts `[layers, B, L, D]` and the nearest ones' index `[layers, B]`.
+        """Return continuous prompts `[layers, B, L, D]` and nearest indices `[layers, B]`.
 
-        The distance is the squared one over all `L D` entries.
+        The distance is the squared Euclidean distance over all `L D` entries.
         """
         scores = query @ F.normalize(self.key, dim=-1, eps=1e-12).mT / self.temperature
         continuous = torch.einsum("ybm,ymld->ybld", scores.softmax(-1), self.prompt)
-        with torch.no_grad():  # |c - P|^2 without |c|^2, which is the same for all
+        with torch.no_grad():  # |c - P|^2 without |c|^2, which does not change the argmin
             flat = self.prompt.flatten(2)
             distance = flat.square().sum(-1)[:, None] - 2 * continuous.flatten(2) @ flat.mT
         return continuous, distance.argmin(-1)
@@ -60,11 +61,11 @@ class VQPrompt(PromptMethod):
         assert query is not None
         continuous, index = self.select(query)
         layer = torch.arange(len(self.layers), device=index.device)[:, None]
-        taken = self.prompt[layer, index]  # [layers, B, L, D]
-        prefixes = halves(self.layers, continuous + (taken - continuous).detach())
+        selected = self.prompt[layer, index]  # [layers, B, L, D]
+        prefixes = halves(self.layers, continuous + (selected - continuous).detach())
         if not self.training:
             return Prompts(prefixes)
-        commitment = (continuous - taken.detach()).square().mean((1, 2, 3))
-        codebook = (taken - continuous.detach()).square().mean((1, 2, 3))
+        commitment = (continuous - selected.detach()).square().mean((1, 2, 3))
+        codebook = (selected - continuous.detach()).square().mean((1, 2, 3))
         losses = self.commitment_weight * commitment + self.codebook_weight * codebook
         return Prompts(prefixes, losses=dict(zip(self.layers, losses, strict=True)))

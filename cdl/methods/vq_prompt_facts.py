@@ -1,4 +1,4 @@
-"""VQ-Prompt: what planning knows of it."""
+"""Options and planning facts of VQ-Prompt."""
 
 from cdl.methods import PromptFacts
 from cdl.runtime.options import blocks, integer, number, tokens
@@ -9,17 +9,15 @@ VQ_PROMPT = PromptFacts(
     options={
         "pool": integer(10, "Prompts of each block.", minimum=1),
         "length": tokens(8, "Tokens of a prompt"),
-        "temperature": number(
-            1.0, "Temperature of the weights of the prompts.", exclusiveMinimum=0
-        ),
+        "temperature": number(1.0, "Temperature of the softmax over the pool.", exclusiveMinimum=0),
         "commitment_weight": number(
             0.4,
-            "Weight of the loss that moves the weighted mean to the prompt taken.",
+            "Weight of the loss that moves the weighted mean to the selected prompt.",
             minimum=0,
         ),
         "codebook_weight": number(
             0.1,
-            "Weight of the loss that moves the prompt taken to the weighted mean.",
+            "Weight of the loss that moves the selected prompt to the weighted mean.",
             minimum=0,
         ),
         "layers": blocks([0, 1, 2, 3, 4], "Prompted blocks.", minItems=1),

@@ -1,1 +1,1 @@
-"""Backbone, prompts, head and distiller put together. Nothing is imported here."""
+"""Learners: backbone, prompts, head and distiller in one module. Imports nothing."""

@@ -1,22 +1,22 @@
-"""A learner: a frozen backbone, its prompts, its head, and what its distiller adds."""
+"""A learner: a frozen backbone with prompts, head and distiller."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.vit import Begun
+from cdl.backbones.vit import BlockInputs
 from cdl.distillers.base import Distiller, Output, TeacherOutput
 from cdl.methods.base import PromptMethod
 from cdl.methods.heads import Head
 from cdl.runtime.seeds import generator
 
-MEMORY = "memory."  # what only later tasks read of an artifact
-_AUXILIARY = {"prompt", "feature"}  # the parts that n GPUs of the released scripts add n times
+MEMORY = "memory."  # prefix of tensors in an artifact that only later tasks use
+_AUXILIARY = {"prompt", "feature"}  # losses that the released scripts sum over GPUs
 
 
 class Learner(nn.Module):
-    """A teacher or a student; the difference is only in the distiller."""
+    """A teacher or a student; they differ only in the distiller."""
 
     def __init__(
         self,
@@ -29,16 +29,16 @@ class Learner(nn.Module):
         compared_blocks: int = 0,
         auxiliary_weight: float = 1.0,
     ) -> None:
-        """Put a learner together; only the backbone is frozen.
+        """Assemble a learner; only the backbone is frozen.
 
         Args:
             backbone: the frozen ViT.
-            prompts: prompt method of the backbone's width.
+            prompts: prompt method for the backbone.
             head: tokens `[B, D]` to logits `[B, C]`.
             distiller: the objective.
             needs_query: whether the prompts depend on the query.
-            compared_blocks: how many of the last blocks the distiller compares.
-            auxiliary_weight: factor of prompt and feature losses.
+            compared_blocks: number of last blocks that the distiller compares.
+            auxiliary_weight: factor of the prompt and feature losses.
         """
         super().__init__()
         self.backbone, self.prompts, self.head = backbone, prompts, head
@@ -52,21 +52,21 @@ class Learner(nn.Module):
         task: int,
         teacher_query: Tensor | None = None,
         keep_blocks: int = 0,
-        begun: Begun | None = None,
+        resume_from: BlockInputs | None = None,
     ) -> Output:
-        """Run images `[B, 3, H, W]` in 0..1 with the prompts that their query selects.
+        """Run the backbone with prompts and the class head on a batch.
 
         Args:
-            images: a batch of views.
-            query: `[B, Dq]`; None if the prompts need none.
-            task: the latest task learnt or being learnt.
-            teacher_query: `[B, Dq']` for a distiller that maps the teacher's prompts.
-            keep_blocks: how many of the last blocks' tokens the output holds.
-            begun: by the own backbone's pass of these images without prompts, if there was one.
+            images: views `[B, 3, H, W]` in 0..1.
+            query: `[B, Dq]`; None if the prompts do not depend on a query.
+            task: the current task in training, the latest task at test.
+            teacher_query: `[B, Dq']`, for distillers that map the teacher's prompts.
+            keep_blocks: number of last blocks in the output.
+            resume_from: block inputs of the backbone's pass of these images without prompts.
         """
         prompts = self.prompts(query, task)
         injection = self.distiller.inject(prompts, teacher_query, task)
-        encoded = self.backbone.encode(images, injection, keep_blocks, begun)
+        encoded = self.backbone.encode(images, injection, keep_blocks, resume_from)
         return self.read(encoded.features, encoded.blocks, prompts.losses)
 
     def read(
@@ -75,13 +75,13 @@ class Learner(nn.Module):
         blocks: tuple[Tensor, ...] = (),
         prompt_losses: dict[int, Tensor] | None = None,
     ) -> Output:
-        """Return the output of final tokens `[B, 1 or 2, D]`, see `Output`."""
+        """Return the output for final tokens `[B, 1 or 2, D]`, see `Output`."""
         return Output(self.head(tokens[:, 0]), tokens, blocks, prompt_losses or {})
 
     def losses(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
-        """Return the named parts of the objective, ready to be summed."""
+        """Return the named, weighted losses; their sum is the objective."""
         losses: dict[str, Tensor] = self.distiller(output, teacher_output, labels, classes)
         losses["prompt"] = sum(output.prompt_losses.values(), output.logits.new_zeros(()))
         for name in _AUXILIARY & set(losses):
@@ -93,13 +93,13 @@ class Learner(nn.Module):
         return self.distiller.predict(output)[:, :seen]
 
     def heads(self) -> dict[str, tuple[nn.Module, int]]:
-        """Return every head that predicts, by name, with the token that it reads."""
+        """Return the heads for prediction by name, each with its token's position."""
         return {"head": (self.head, 0), **self.distiller.heads()}
 
     def start_task(self, task: int, n_classes: int, *keys: str | int) -> None:
-        """Draw what a new task of `n_classes` new classes needs; `keys` fix the randomness.
+        """Add the columns and prompts of a task with `n_classes` new classes.
 
-        Every head gains their columns, drawn by keys of this task alone.
+        The new columns of every head are drawn with `keys` and the task as the random seed.
         """
         if n_classes:
             for name, module in self.named_modules():
@@ -113,18 +113,18 @@ class Learner(nn.Module):
         self.prompts.end_task(task)
 
     def learnables(self) -> list[nn.Parameter]:
-        """Return the parameters that training changes."""
+        """Return the trainable parameters."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def state(self) -> dict[str, Tensor]:
-        """Return all tensors but the backbone's, by name."""
+        """Return all tensors by name, without those of the backbone."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Set what `state` returned; raise `RuntimeError` if a name or shape differs.
+        """Load a result of `state`; raise `RuntimeError` if a name or shape differs.
 
-        What grows with the tasks becomes as large as it is there.
-        What an artifact holds for later tasks alone, under `MEMORY`, is left out.
+        Modules that grow with the tasks are resized to the loaded state. Tensors with the prefix
+        `MEMORY`, which only later tasks use, are ignored.
         """
         frozen = {k: v for k, v in self.state_dict().items() if k.startswith("backbone.")}
         own = {k: v for k, v in state.items() if not k.startswith(MEMORY)}

@@ -1,15 +1,16 @@
-"""The operations of a ViT with prompts, and of all jobs that learn a task with it.
+"""Analytic operation counts of a ViT with prompts.
 
-Per image, a multiply-add being two, with `N` tokens (class, registers and KD token included), width
-`D`, `P` patches, `W_l` weights of the linear maps of block `l` (`12 D^2` of a plain ViT), `W_e` of
-the patch embedding and `m_l` extra keys,
+A multiply-add counts as two operations. For one image with `N` tokens (class token, registers and
+KD token included), width `D`, `P` patches, `W_l` weights in the linear maps of block `l` (`12 D^2`
+in a plain ViT), `W_e` weights in the patch embedding and `m_l` additional keys,
 
     forward  = 2 P W_e + sum_l (2 N W_l + 4 N (N + m_l) D)
 
-Backward through a frozen ViT costs each block above the lowest learnable one the same again, its
-attention twice; the lowest one's projections to queries, keys and values and the gradient of its
-queries are spared, unless a token is learnt. With weight gradients every linear map costs twice,
-too. Prompts, heads, losses, normalisation and what fused kernels compute again are not counted.
+The backward pass through a frozen ViT costs, for each block above the lowest one with learnable
+input, its linear maps once and its attention twice. The lowest block needs no gradients of its
+queries and of its projections to queries, keys and values, unless a token is learnt. With weight
+gradients every linear map costs twice. Prompts, heads, losses, normalisation and the recomputation
+in fused kernels are not counted.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ import torch
 from torch import nn
 
 from cdl.backbones.attention import attentions
-from cdl.backbones.frozen import Backbone, PackedLinear
+from cdl.backbones.frozen import Backbone
+from cdl.backbones.packing import PackedLinear
 from cdl.backbones.vit import Injection
 from cdl.models.learner import Learner
 
@@ -28,11 +30,11 @@ _PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj")
 def operations(
     backbone: Backbone, injection: Injection, weights: bool = False
 ) -> tuple[float, float]:
-    """Return operations per image of a ViT, forward and backward (see the module).
+    """Return the operations per image of a ViT, forward and backward.
 
     Args:
-        backbone: it tells tokens, width and blocks.
-        injection: what prompts and distiller put into its attention.
+        backbone: the ViT; it determines tokens, width and blocks.
+        injection: injection of prompts and distiller into its attention.
         weights: whether the backward pass computes weight gradients.
     """
     vit, width, depth = backbone.vit, backbone.width, backbone.depth
@@ -62,12 +64,12 @@ def operations(
 
 
 def of_learner(learner: Learner, task: int, widths: Mapping[str, int]) -> tuple[float, float]:
-    """Return a learner's operations per image, forward and backward; it is left in eval mode.
+    """Set a learner to eval mode; return its operations per image, both directions.
 
     Args:
-        learner: after a task.
-        task: the latest task learnt.
-        widths: of its `query` and, with a teacher, of the `teacher_query`.
+        learner: the learner after a task.
+        task: the latest task.
+        widths: width of its `query` and, with a teacher, of the `teacher_query`.
     """
     device = learner.backbone.mean.device
 
@@ -87,12 +89,12 @@ def of_query(backbone: Backbone) -> float:
 
 
 def _matrices(module: nn.Module) -> int:
-    """Return how many weights multiply each token."""
+    """Return the number of weights of a module that multiply each token."""
     kinds = (nn.Linear, nn.Conv2d, PackedLinear)
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))
 
 
 def _projections(block: nn.Module) -> int:
-    """Return how many weights make queries, keys and values."""
+    """Return the weights of a block's projections to queries, keys and values."""
     found = (getattr(part, name, None) for part in attentions(block) for name in _PROJECTIONS)
     return sum(_matrices(part) for part in found if isinstance(part, nn.Module))

@@ -1,4 +1,4 @@
-"""The former name of `cdl.methods`, for packages that import it: all modules are those of there."""
+"""Deprecated alias of `cdl.methods`; its modules are the modules of `cdl.methods`."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ warnings.warn("cdl.prompts is now cdl.methods: import it from there", Deprecatio
 
 
 class _Renamed(MetaPathFinder, Loader):
-    """Finds `cdl.prompts.base` and the others where they are now, so that none is loaded twice."""
+    """Import `cdl.prompts.NAME` as `cdl.methods.NAME`, so that modules load once."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -22,7 +22,7 @@ class _Renamed(MetaPathFinder, Loader):
         return ModuleSpec(name, self) if name.startswith("cdl.prompts.") else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Take the import system's empty module, which `exec_module` replaces."""
+        """Use the default module object, which `exec_module` replaces."""
 
     def exec_module(self, module: ModuleType) -> None:
         sys.modules[module.__name__] = import_module(

@@ -1,1 +1,1 @@
-"""Tables to intervals, figures, a page and answers. No torch, no study."""
+"""Build tables, intervals, figures and the page from finished runs, without torch."""

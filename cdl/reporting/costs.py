@@ -1,96 +1,73 @@
-"""What runs cost: seconds, energy, operations, and a share of what their teacher cost."""
+"""Costs of runs: time, energy, operations, and their share of the teacher's cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
+from cdl.layout import RunFiles
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 
 COST = {
-    "training_seconds": "seconds by the clock on the wall of all its tasks' jobs, waiting included",
-    "processor_seconds": "seconds that processors computed for these jobs",
-    "mean_load": "percent of one core that these jobs used while they ran",
-    "peak_memory_mb": "largest resident memory of one of these jobs",
-    "gpu_seconds": "seconds that these jobs had a GPU",
-    "peak_gpu_memory_mb": "most that one of these jobs allocated on a GPU",
-    "energy_wh": "Wh of these jobs as the machine tells: of their GPU, where they had it alone, "
-    "and of the processors by their share of processor time; empty where it does not tell",
-    "images": "views that they learnt from, of all epochs",
+    "training_seconds": "wall-clock seconds of the jobs of all its tasks, waiting included",
+    "processor_seconds": "processor seconds of these jobs",
+    "mean_load": "average load of these jobs, in percent of one core",
+    "peak_memory_mb": "largest resident memory of any of these jobs, in MB",
+    "gpu_seconds": "seconds during which these jobs held a GPU",
+    "peak_gpu_memory_mb": "largest GPU memory that any of these jobs allocated, in MB",
+    "energy_wh": "Wh of these jobs as measured by the machine: of a GPU that a job had alone, and "
+    "of the processors by the job's share of processor time; empty if not measured",
+    "images": "training views, summed over all epochs",
     "tflops": "10^12 operations of these jobs, computed from the models",
-    "task_tflops": "of one of its tasks, on average",
-    "teacher_tflops": "of all tasks of its teacher, and of its teacher's answers where these are "
-    "computed once for all students",
+    "task_tflops": "tflops per task, on average",
+    "teacher_tflops": "10^12 operations of all tasks of its teacher, and of the teacher's targets "
+    "where these are computed once for all students",
     "teacher_energy_wh": "energy_wh of its teacher",
-    "students": "runs that its teacher's cost is spread over",
-    "total_tflops": "tflops with its share of its teacher's",
-    "total_energy_wh": "energy_wh with its share of its teacher's",
-    "accuracy_per_tflop": "final average accuracy in percent over total_tflops",
-    "accuracy_per_wh": "final average accuracy in percent over total_energy_wh",
+    "students": "number of runs that share the cost of its teacher",
+    "total_tflops": "tflops plus its share of teacher_tflops",
+    "total_energy_wh": "energy_wh plus its share of teacher_energy_wh",
+    "accuracy_per_tflop": "final average accuracy in percent divided by total_tflops",
+    "accuracy_per_wh": "final average accuracy in percent divided by total_energy_wh",
 }
-_SHOWN = {  # in the table for people
-    "processor_seconds": "seconds",
+_HEADINGS = {  # of the columns in cost.md
+    "processor_seconds": "processor seconds",
     "tflops": "T, all tasks",
-    "task_tflops": "T, a task",
+    "task_tflops": "T, per task",
     "teacher_tflops": "T, its teacher",
-    "students": "students of it",
-    "total_tflops": "T, with its share",
+    "students": "students of the teacher",
+    "total_tflops": "T, with share of teacher",
     "accuracy_per_tflop": "accuracy per T",
     "energy_wh": "Wh, all tasks",
     "teacher_energy_wh": "Wh, its teacher",
-    "total_energy_wh": "Wh, with its share",
+    "total_energy_wh": "Wh, with share of teacher",
     "accuracy_per_wh": "accuracy per Wh",
 }
-Work = Mapping[str, float]  # of a task, as its record says it
-
-
-class TaskFiles(Protocol):
-    """Files of one task of a learner."""
-
-    @property
-    def learner(self) -> str:
-        """Return the path of its artifact."""
-
-
-class RunFiles(Protocol):
-    """What is asked of whoever knows where the files of a run lie."""
-
-    @property
-    def results(self) -> str:
-        """Return the path of its matrix, metrics and specification."""
-
-    @property
-    def predictions(self) -> str:
-        """Return the path of the prediction for every test image."""
-
-    def task(self, task: int) -> TaskFiles:
-        """Return the files of a task."""
+Work = Mapping[str, float]  # `work` in the record of a task
 
 
 def cost_of(files: Sequence[str], work: Sequence[Work] = ()) -> dict[str, float]:
-    """Return the columns of `COST` that are a run's own, NaN if unknown.
+    """Return the columns of `COST` that do not depend on the teacher, NaN if unknown.
 
     Args:
-        files: benchmark files of its tasks, with the jobs' logs beside them.
-        work: of its tasks, see `work_of`.
+        files: benchmark files of the tasks; the jobs' logs are in the same folders.
+        work: of the tasks, see `work_of`.
     """
     jobs = [read_benchmark(file) for file in files]
-    said = [read_measured(Path(file).with_suffix(".log")) for file in files]
+    logged = [read_measured(Path(file).with_suffix(".log")) for file in files]
     nan = float("nan")
     seconds = sum(job.seconds for job in jobs)
-    both = list(zip(said, jobs, strict=True))
-    computed = _sum([own.processor_seconds or job.processor_seconds for own, job in both])
-    memory = [own.memory_mb or job.memory_mb for own, job in both]
+    pairs = list(zip(logged, jobs, strict=True))
+    computed = _sum([own.processor_seconds or job.processor_seconds for own, job in pairs])
+    memory = [own.memory_mb or job.memory_mb for own, job in pairs]
     return {
         "training_seconds": round(seconds, 1),
         "processor_seconds": round(computed, 1),
         "mean_load": round(100 * computed / seconds, 1),
         "peak_memory_mb": max((mb for mb in memory if mb), default=nan),
-        "gpu_seconds": _sum([job.gpu_seconds for job in said]),
-        "peak_gpu_memory_mb": max((m for job in said if (m := job.gpu_memory_mb)), default=nan),
-        "energy_wh": _sum([job.energy_wh for job in said]),
+        "gpu_seconds": _sum([job.gpu_seconds for job in logged]),
+        "peak_gpu_memory_mb": max((m for job in logged if (m := job.gpu_memory_mb)), default=nan),
+        "energy_wh": _sum([job.energy_wh for job in logged]),
         "images": _sum([task["images"] for task in work]),
         "tflops": (tflops := _sum([task["operations"] / 1e12 for task in work])),
         "task_tflops": tflops / len(files),
@@ -98,7 +75,7 @@ def cost_of(files: Sequence[str], work: Sequence[Work] = ()) -> dict[str, float]
 
 
 def work_of(files: RunFiles, n_tasks: int) -> list[Work]:
-    """Return what the records of a run's tasks say of `work`; nothing if an older one does not."""
+    """Return the `work` of each task of a run; empty if a record of an older version has none."""
     records = [Path(files.task(t).learner).with_suffix(".json") for t in range(n_tasks)]
     found = [read_json(record).get("work") for record in records]
     return [work for work in found if work] if all(found) else []
@@ -107,25 +84,25 @@ def work_of(files: RunFiles, n_tasks: int) -> list[Work]:
 def with_teachers(
     cost: pd.DataFrame, results: pd.DataFrame, work: Mapping[str, Sequence[Work]]
 ) -> pd.DataFrame:
-    """Return costs with the columns of `COST` that concern a run's teacher.
+    """Add the columns of `COST` that depend on the teacher.
 
-    A learner without a teacher has no share of one, so that its total is its own.
+    A learner without a teacher has no share of one: its total is its own cost.
 
     Args:
         cost: columns of `cost_of`.
-        results: the same runs.
-        work: of the tasks of every run, by its folder.
+        results: the same runs, in the same order.
+        work: the work of all tasks by the folder of the run.
     """
     cost = cost.copy()
     by_run = cost.set_index(results["run"])
     taught = results["teacher_run"] != ""
     pairs = results.loc[taught, ["run", "teacher_run"]].itertuples(index=False, name=None)
-    answered: dict[str, float] = {}
+    targets: dict[str, float] = {}
     for run, teacher in pairs:
-        tflops = _answers(work.get(run, []), work.get(teacher, []))
-        answered[teacher] = max(answered.get(teacher, 0.0), tflops)
+        tflops = _target_tflops(work.get(run, []), work.get(teacher, []))
+        targets[teacher] = max(targets.get(teacher, 0.0), tflops)
     own = results["teacher_run"].map(by_run["tflops"])
-    cost["teacher_tflops"] = own + results["teacher_run"].map(answered)
+    cost["teacher_tflops"] = own + results["teacher_run"].map(targets)
     cost["teacher_energy_wh"] = results["teacher_run"].map(by_run["energy_wh"])
     cost["students"] = (
         results["teacher_run"].map(results["teacher_run"].value_counts()).where(taught)
@@ -140,14 +117,14 @@ def with_teachers(
 
 
 def markdown(named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series) -> str:
-    """Return costs for people, means over seeds, with what is known of all runs.
+    """Return a Markdown table of mean costs over seeds, with all columns that have a value.
 
     Args:
-        named: what the same runs are called, columns of text; equal ones are one row.
-        cost: of `with_teachers`.
+        named: names of the same runs, columns of text; runs with equal names share a row.
+        cost: from `with_teachers`.
         accuracy: final average accuracy, percent.
     """
-    known = {column: name for column, name in _SHOWN.items() if cost[column].notna().any()}
+    known = {column: name for column, name in _HEADINGS.items() if cost[column].notna().any()}
     values = cost[list(known)].assign(accuracy=accuracy.to_numpy())
     means = values.groupby([named[column].to_numpy() for column in named], sort=False).mean()
     rows = [
@@ -156,25 +133,23 @@ def markdown(named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series) -> st
         | {name: "-" if pd.isna(row[k]) else f"{row[k]:.4g}" for k, name in known.items()}
         for key, row in zip(means.index, means.to_dict("records"), strict=True)
     ]
-    absent = "" if "energy_wh" in known else " No machine told the energy of all its jobs."
+    absent = "" if "energy_wh" in known else " No run has a complete measurement of energy."
     note = (
-        "Means over seeds. T: 10^12 operations, computed from the models; a share of the teacher's "
-        "is that of its own tasks and of its answers, which are computed once, over all students "
-        "that it has here. A learner without a teacher has no share of one. Seconds are of "
-        f"processors, of all tasks' jobs.{absent}"
+        "Means over seeds. T: 10^12 operations, computed from the models. The share of the teacher "
+        "is the cost of its tasks and of its targets, which are computed once, divided by the "
+        "number of its students in this study. A learner without a teacher has no such share. "
+        f"Processor seconds: of the jobs of all tasks.{absent}"
     )
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
 
 
-def _answers(
-    student: Sequence[Mapping[str, float]], teacher: Sequence[Mapping[str, float]]
-) -> float:
-    """Return the 10^12 operations of the teacher's answers that a student read from a cache."""
+def _target_tflops(student: Sequence[Work], teacher: Sequence[Work]) -> float:
+    """Return the 10^12 operations of the teacher targets that a student read from a cache."""
     tasks = zip(student, teacher, strict=False)
-    return sum(own["answers"] * theirs["forward"] / 1e12 for own, theirs in tasks)
+    return sum(own["answers"] * taught_by["forward"] / 1e12 for own, taught_by in tasks)
 
 
 def _sum(values: Sequence[float | None]) -> float:
-    """Return a sum, NaN unless all is known."""
+    """Return the sum; NaN if any value is unknown."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else float("nan")

@@ -1,6 +1,6 @@
-"""Intervals of means over seeds and test images, two crossed random effects.
+"""Intervals of means over seeds and test images as crossed random effects.
 
-All runs of a cell are tested on the same images, so that their outcomes are a matrix `X` of n seeds
+All runs of a cell are tested on the same images, so their outcomes are a matrix `X` of n seeds
 times N images. The variance of its mean is estimated from the variance components of a two-way
 layout (Searle, Casella and McCulloch, *Variance Components*, 1992)::
 
@@ -10,8 +10,8 @@ layout (Searle, Casella and McCulloch, *Variance Components*, 1992)::
 
 and the interval is the mean -+ t(0.975, df) sqrt(V), with the degrees of freedom of Satterthwaite
 (1946). `a` and `b` both contain the interaction once, hence `- r`; the floor `b` keeps an interval
-from being narrower than that of the test images alone. With one seed only the images vary.
-A difference of two learners is the same computation on the difference of their matrices.
+from being narrower than that of the test images alone. With one seed, only the images vary.
+The difference of two learners is computed in the same way from the difference of their matrices.
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from scipy.optimize import brentq
 from scipy.stats import t as student_t
 
 LEVEL = 0.95
-SURE_GAP = 4.0  # standard errors that a gap needs before shares of it are given
+SURE_GAP = 4.0  # standard errors: shares of a smaller gap are not reported
 OVER_BOTH, OVER_IMAGES, OVER_SEEDS = "seeds and test images", "test images", "seeds"
 
 Matrix = NDArray[np.float64]
 
 
 class Answers(NamedTuple):
-    """Predictions of one run.
+    """Outcomes of one run on its test images.
 
     Attributes:
         image: `[N]`, indices of the images in the test split.
-        task: `[N]`, the task of each image.
-        correct: `[N]`, whether its class was predicted.
+        task: `[N]`, task of each image.
+        correct: `[N]`, whether the prediction is correct.
     """
 
     image: NDArray[Any]
@@ -44,7 +44,7 @@ class Answers(NamedTuple):
     correct: NDArray[Any]
 
     def of(self, images: NDArray[Any]) -> "Answers":
-        """Return the answers for some images, in the order of their indices."""
+        """Return the outcomes on some images, in the order of their indices."""
         if np.array_equal(self.image, images):
             return self
         order = np.argsort(self.image)
@@ -61,11 +61,11 @@ class Interval(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean with its uncertainty.
+    """A mean with its variance.
 
     Attributes:
         value: the mean.
-        variance: of the mean; NaN if it cannot be estimated.
+        variance: variance of the mean; NaN if it cannot be estimated.
         df: degrees of freedom of the variance.
     """
 
@@ -83,7 +83,7 @@ class Estimate(NamedTuple):
     def p(self) -> float:
         """Return the two-sided p value of the hypothesis that the mean is zero.
 
-        NaN for another mean without any variance, which then says nothing of the population.
+        A mean of zero without variance gives 1, any other mean without variance NaN.
         """
         if self.variance == 0:
             return 1.0 if self.value == 0 else float("nan")
@@ -91,13 +91,13 @@ class Estimate(NamedTuple):
 
 
 def outcomes(runs: Sequence[Answers]) -> Matrix:
-    """Return the outcomes of one cell, a run per seed.
+    """Return the outcome matrix of one cell, with one run per seed.
 
     Returns:
         `[n, N]`, in percent: 0 or 1 for each image, weighted so that the mean of a row is the mean
-        over tasks of that run's accuracies, also where tasks differ in size. Columns are images in
-        the order of their indices. Runs that were tested on different images cannot be crossed:
-        they give `[n, 1]`, their accuracies.
+        of the run's accuracies over tasks, also if tasks differ in size. Columns are images in
+        the order of their indices. For runs with different test images, which cannot be crossed:
+        `[n, 1]`, their accuracies.
     """
     ordered = [run.of(np.sort(run.image)) for run in runs]
     rows = [_weighted(run) for run in ordered]
@@ -111,17 +111,17 @@ def paired(first: Sequence[Answers], second: Sequence[Answers]) -> Matrix:
 
     Args:
         first: runs of a cell.
-        second: runs of another with the same seeds, in the same order.
+        second: runs of another cell with the same seeds, in the same order.
 
     Returns:
-        As `outcomes`, over the images that both were tested on.
+        Like `outcomes`, on the test images that both have in common.
     """
-    mine, others = map(outcomes, on_common_images(first, second))
-    return mine - others
+    left, right = map(outcomes, on_common_images(first, second))
+    return left - right
 
 
 def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
-    """Return the runs of cells, seed by seed on the images that all of the cells were tested on."""
+    """Restrict the runs of cells, seed by seed, to the test images that all cells share."""
     common = [
         reduce(np.intersect1d, (run.image for run in runs)) for runs in zip(*cells, strict=True)
     ]
@@ -129,24 +129,24 @@ def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
 
 
 def over(values: Matrix) -> str:
-    """Return what the interval of some outcomes is taken over."""
+    """Return the random effects that the interval of some outcomes covers."""
     if values.shape[0] == 1:
         return OVER_IMAGES
     return OVER_BOTH if values.shape[1] > 1 else OVER_SEEDS
 
 
 def estimate(values: Matrix) -> Estimate:
-    """Return the mean of outcomes `[n, N]` with its variance.
+    """Estimate the mean of outcomes `[n, N]` and its variance.
 
-    One seed varies over the images alone, one column over the seeds alone.
+    With one row, the variance is over images alone; with one column, over seeds alone.
     """
     return _estimate(float(values.mean()), _components(values, values), values.shape)
 
 
 def share(gain: Matrix, gap: Matrix) -> Interval | str:
-    """Return which percentage of a gap a gain closes, with its interval (Fieller, 1954).
+    """Return the percentage of a gap that a gain closes, with its interval (Fieller, 1954).
 
-    The interval holds every share `s` for which the mean of `gain - s gap` does not differ
+    The interval contains every share `s` for which the mean of `gain - s gap` does not differ
     significantly from zero.
 
     Args:
@@ -154,32 +154,32 @@ def share(gain: Matrix, gap: Matrix) -> Interval | str:
         gap: outcomes of the teacher minus those of the undistilled student, on the same images.
 
     Returns:
-        The share, or why none is given: its gap is under `SURE_GAP` standard errors, or the
-        interval has no end.
+        The share, or the reason why none is given: the gap is not positive or below `SURE_GAP`
+        standard errors, or the interval is unbounded.
     """
     whole = estimate(gap)
     error = float(np.sqrt(whole.variance))
     if not whole.value > 0:
         return "the teacher is not better than the undistilled student"
     if not whole.value >= SURE_GAP * error:
-        return f"the gap to the teacher is under {SURE_GAP:g} of its standard errors"
+        return f"the gap to the teacher is below {SURE_GAP:g} standard errors"
     parts = [_components(x, y) for x, y in ((gain, gain), (gain, gap), (gap, gap))]
 
     def excess(s: float) -> float:
-        """Return how far the mean of `gain - s gap` is outside of its interval, squared."""
+        """Return the squared mean of `gain - s gap` minus its squared half-interval."""
         mixed = parts[0] - 2 * s * parts[1] + s * s * parts[2]
         found = _estimate(float(gain.mean() - s * gap.mean()), mixed, gain.shape)
         return float(found.value**2 - _quantile(found.df) ** 2 * found.variance)
 
     if not whole.value**2 > _quantile(whole.df) ** 2 * whole.variance:
-        return "the interval of the share has no end with so few seeds"
+        return "the interval of the share is unbounded with so few seeds"
     value = float(gain.mean() / gap.mean())
     ends = [_root(excess, value, step) for step in (-0.05, 0.05)]
     return Interval(100 * value, 100 * ends[0], 100 * ends[1])
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number (Holm, 1979); NaN stays NaN and does not count."""
+    """Correct p values for their number (Holm, 1979); NaN stays NaN and is not counted."""
     given = np.asarray(p, dtype=float)
     order = np.argsort(given)[: int(np.isfinite(given).sum())]
     corrected, least = np.full(len(given), np.nan), 0.0
@@ -196,7 +196,7 @@ def _weighted(run: Answers) -> Matrix:
 
 
 def _components(x: Matrix, y: Matrix) -> NDArray[np.float64]:
-    """Return `a`, `b` and `r` of the covariance of two means; what cannot vary is 0."""
+    """Return `a`, `b` and `r` of the covariance of two means; 0 for an effect with one level."""
     n, images = x.shape
     a = _covariance(x.mean(1), y.mean(1)) / n
     b = _covariance(x.mean(0), y.mean(0)) / images
@@ -232,7 +232,7 @@ def _quantile(df: float) -> float:
 
 
 def _root(excess: Any, start: float, step: float) -> float:
-    """Return where `excess`, negative at the start, becomes positive in the direction of a step."""
+    """Find the root of `excess`, which is negative at `start`, in the direction of `step`."""
     end = start + step
     while excess(end) <= 0:
         step *= 2

@@ -1,4 +1,4 @@
-"""What students cost on a machine beside what they know: a table and a figure."""
+"""Table and figure of exported students: accuracy against cost on one machine."""
 
 from base64 import b64encode
 from collections.abc import Hashable, Mapping, Sequence
@@ -8,40 +8,31 @@ from typing import Any
 import pandas as pd
 
 from cdl.reporting.runs import method_of, names_of
+from cdl.reporting.runs import read as read_table
 from cdl.reporting.style import about, canvas, legend, look, names, paper, save
-from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
+from cdl.runtime.artifacts import read_json, replacing, write_json
 
-_TEXT = (
-    "dataset",
-    "method",
-    "teacher",
-    "teacher_method",
-    "student",
-    "kd",
-    "variant",
-    "role",
-    "query",
-    "weights",
-    *("method_options", "kd_options", "run"),
-)
 NOTE = (
-    "Accuracy: mean over tasks after the last one, percent, of the exported graph on all test "
-    "images; forgetting that of the run, points. Parameters: those that a prediction reads. "
-    "GFLOPs: multiplications and additions for one image, with the query's pass and without it; "
-    "blocks: how often a block of a ViT runs. Latency: single images from pixels to logits, one "
-    "thread, median and 95th percentile. Images a second: batches of 32, with one and two threads. "
-    "Memory: largest resident memory of a program that opens the student and asks it. Timed in "
-    "turns, one student after the other and again."
+    "Accuracy: mean over tasks after the last one, in percent, of the exported graph on all test "
+    "images. Forgetting: of the run, in points. Parameters: those that a prediction uses. "
+    "GFLOPs: multiplications and additions for one image, with and without the query's pass. "
+    "Blocks: number of executions of a ViT block. Latency: single images from pixels to logits, "
+    "one thread, median and 95th percentile. Images/s: batches of 32, one and two threads. "
+    "Memory: largest resident memory of a process that loads the student and classifies images. "
+    "Students are timed in turns, in several rounds."
 )
 
 
 def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None:
-    """Write the table for people and the figures of each dataset.
+    """Write the Markdown table and the figures of each dataset.
 
     Args:
         tables: path of `deployment` and of its record, `deployment_record`.
-        outputs: paths of `md`, of all `figures`, and of the `record` that vouches for them.
+        outputs: paths of `md`, of all `figures`, and of the `record` with their hashes.
         datasets: in the order of the figures.
+
+    Raises:
+        CdlError: the table does not match its record.
     """
     table, machine = read(tables.deployment, tables.deployment_record)
     with replacing(outputs.md) as temporary:
@@ -55,19 +46,16 @@ def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None
 
 
 def read(path: str, record: str) -> tuple[pd.DataFrame, str]:
-    """Return the table of `cdl.deployment.measure.measure` and the machine in words.
+    """Return the table of `cdl.deployment.measure.measure` and a description of the machine.
 
     Raises:
-        CdlError: it is not the table that the record vouches for.
+        CdlError: the table does not match the hash in its record.
     """
-    check_files(record, path)
-    text = dict.fromkeys(_TEXT, str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"forgetting_max": ""})
-    return table, machine_of(read_json(record)["machine"])
+    return read_table(path, record), machine_of(read_json(record)["machine"])
 
 
 def machine_of(machine: Mapping[str, Any]) -> str:
-    """Return a machine in words."""
+    """Return a one-line description of a machine."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; onnxruntime "
         f"{machine['onnxruntime']}; load before the first turn {machine['load_before']}"
@@ -75,10 +63,13 @@ def machine_of(machine: Mapping[str, Any]) -> str:
 
 
 def on_page(tables: Any) -> dict[str, Any] | None:
-    """Return what the page shows of deployment, None if nothing was deployed.
+    """Return the content of the page's deployment section; None if nothing was deployed.
 
     Args:
-        tables: as for `write_deployment`, with the paths of its figures, `deployment_figures`.
+        tables: as for `write_deployment`, and the paths of its figures, `deployment_figures`.
+
+    Raises:
+        CdlError: the table does not match its record.
     """
     if getattr(tables, "deployment", None) is None:
         return None
@@ -87,17 +78,17 @@ def on_page(tables: Any) -> dict[str, Any] | None:
     return {
         "machine": machine,
         "note": NOTE,
-        "rows": shown(table),
+        "rows": display_table(table),
         "figures": [b64encode(Path(path).read_bytes()).decode() for path in drawn],
     }
 
 
-def shown(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the table as people read it: a dictionary from heading to text for each row."""
-    return [_row(row) for row in table.to_dict("records")]
+def display_table(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the table as text: for each row a dictionary from heading to text."""
+    return [_display_row(row) for row in table.to_dict("records")]
 
 
-def _row(row: Mapping[Hashable, Any]) -> dict[str, str]:
+def _display_row(row: Mapping[Hashable, Any]) -> dict[str, str]:
     def number(name: str, digits: int = 2) -> str:
         return "-" if pd.isna(row[name]) else f"{row[name]:.{digits}f}"
 
@@ -126,19 +117,19 @@ def _row(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 def markdown(table: pd.DataFrame, machine: str) -> str:
-    """Return the table as Markdown, with the machine below it."""
-    text = pd.DataFrame(shown(table)).to_markdown(index=False, disable_numparse=True)
+    """Return the table as Markdown, with a note on the machine."""
+    text = pd.DataFrame(display_table(table)).to_markdown(index=False, disable_numparse=True)
     return f"{text}\n\nMachine: {machine}. {NOTE}\n"
 
 
 @paper()
 def accuracy_against_latency(table: pd.DataFrame, machine: str, outputs: Sequence[str]) -> None:
-    """Draw accuracy against the median latency of one image, in fp32 and, hollow, in int8.
+    """Draw accuracy against the median latency of one image: fp32 filled, int8 hollow.
 
     Args:
         table: rows of one dataset.
-        machine: in words.
-        outputs: files to write, the suffix decides the format.
+        machine: description of the machine.
+        outputs: files to write; the suffix selects the format.
     """
     note = f"{about(table, None, '')}; filled: fp32, hollow: int8; {machine}"
     named = table.assign(name=names(table), title=table.apply(method_of, axis=1))

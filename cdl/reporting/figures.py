@@ -1,4 +1,4 @@
-"""Figures for print: no colour is needed to tell two lines apart."""
+"""Figures for print; lines also differ in marker and dash, so they need no colour."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cdl.reporting.costs import RunFiles
+from cdl.layout import FIGURES, IMAGES, RunFiles
+from cdl.reporting.columns import CELL
 from cdl.reporting.runs import differences, read
 from cdl.reporting.style import (
     PAGE,
@@ -26,17 +27,15 @@ from cdl.reporting.style import (
 )
 from cdl.runtime.artifacts import read_json, write_json
 
-FIGURES = ("accuracy", "forgetting", "gain", "cost")
-IMAGES = ("svg", "pdf", "png")
 INTERVAL = "95 % interval over"
 
 
 class HeldOut(NamedTuple):
-    """What numbers of a dataset are measured with.
+    """The test set of a dataset.
 
     Attributes:
-        images: how many test images.
-        chance: percent of them that guessing gets right.
+        images: number of test images.
+        chance: accuracy of guessing, in percent.
     """
 
     images: int
@@ -44,7 +43,7 @@ class HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> "HeldOut":
-        """Return that of a run's JSON."""
+        """Return the test set from the content of a run's JSON."""
         return cls(sum(run["test_images"]), 100 / len(run["classes"]))
 
 
@@ -55,11 +54,14 @@ def write_figures(
 
     Args:
         dataset: its name in the tables.
-        tables: paths of the tables, `curves`, `results`, `intervals` and `cost`, and of their
-            records, `protocols`, `summary_record` and `cost_record`.
-        outputs: by the figure's name the SVG's path, with another format behind it that one's;
-            and the `record` that vouches for them.
-        files: from a run's folder to its files.
+        tables: paths of the tables `curves`, `results`, `intervals` and `cost`, and of their
+            records `protocols`, `summary_record` and `cost_record`.
+        outputs: paths of the SVG by the name of the figure, of other formats by `NAME_FORMAT`,
+            and of the `record` with the hashes of all files.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: a table does not match its record.
     """
     out = {
         name: [outputs[name if kind == "svg" else f"{name}_{kind}"] for kind in IMAGES]
@@ -80,26 +82,26 @@ def write_figures(
 
 
 def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a dataset's rows of a table, and those of other variants that it shares with them."""
+    """Return the rows of a dataset, and the rows of its variants that it is compared with."""
     own = runs[runs["dataset"] == dataset]
     linked = runs[runs["run"].isin([*own["teacher_run"], *own["none_run"]])]
-    beside = set(zip(linked["dataset"], linked["role"], strict=True))
+    compared = set(zip(linked["dataset"], linked["role"], strict=True))
     pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
-    shared = (table["teacher"] == "") & pairs.isin(beside)
+    shared = (table["teacher"] == "") & pairs.isin(compared)
     return table[(table["dataset"] == dataset) | shared].assign(dataset=dataset)
 
 
 @paper()
 def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[str]) -> None:
-    """Draw the mean accuracy over the tasks seen, against the number of tasks learnt.
+    """Draw the mean accuracy over the tasks seen against the number of tasks learnt.
 
-    One panel per method and pair of teacher and student; mean over seeds with a band from the
-    lowest to the highest seed where there are several.
+    One panel per method and pair of teacher and student: the mean over seeds and, with several
+    seeds, a band from the lowest to the highest.
 
     Args:
         curves: rows of one dataset from `cdl.reporting.runs.collect`.
-        test: what they are measured with.
-        outputs: files to write, the suffix decides the format.
+        test: the test set.
+        outputs: files to write; the suffix selects the format.
     """
     panels = panels_of(curves)
     band_of = "mean, band from lowest to highest seed" if curves["seed"].nunique() > 1 else ""
@@ -131,20 +133,20 @@ def forgetting(
 ) -> None:
     """Draw the accuracy on every task after every task, averaged over seeds.
 
-    One row per method and pair, one column per learner. Reading down a column of a panel shows a
-    task being forgotten; the diagonal is the accuracy on a task just learnt.
+    One row per method and pair, one column per learner. A column of a heat map shows how a task is
+    forgotten; the diagonal is the accuracy on a task that was just learnt.
 
     Args:
         results: runs of one dataset from `cdl.reporting.runs.collect`.
-        matrices: `R`, `[T, T]`, percent, of every run by its folder.
-        test: what they are measured with.
-        outputs: files to write, the suffix decides the format.
+        matrices: `R`, `[T, T]`, in percent, by the folder of the run.
+        test: the test set.
+        outputs: files to write; the suffix selects the format.
     """
-    several = results[results["n_tasks"] > 1]  # after one task there is nothing to forget
+    several = results[results["n_tasks"] > 1]  # with one task there is no forgetting
     panels = panels_of(several if len(several) else results)
     learners = list(dict.fromkeys(name for panel in panels for name in names(panel.rows)))
-    shown = [matrices[run] for panel in panels for run in panel.rows["run"]]
-    low, top = (limit(list(map(limit, shown))) for limit in (np.nanmin, np.nanmax))
+    drawn = [matrices[run] for panel in panels for run in panel.rows["run"]]
+    low, top = (limit(list(map(limit, drawn))) for limit in (np.nanmin, np.nanmax))
     side = max(1.0, (PAGE - 1.0) / max(len(learners), 5))
     size = (side * len(learners) + 1.0, (0.9 * side + 0.1) * len(panels) + 0.8)
     figure = Figure(figsize=size, layout="constrained")
@@ -174,16 +176,16 @@ def forgetting(
 def gain_over_none(
     cells: pd.DataFrame, runs: pd.DataFrame, test: HeldOut, outputs: Sequence[str]
 ) -> None:
-    """Draw what each distiller gains over the undistilled student.
+    """Draw the gain of each distiller over the undistilled student.
 
-    One panel per method and pair; the mean over seeds with its interval, and every seed as a
+    One panel per method and pair: the mean over seeds with its interval, and every seed as a
     small circle.
 
     Args:
-        cells: rows of one dataset from `cdl.reporting.intervals`; may have no gain.
+        cells: rows of one dataset from `cdl.reporting.intervals`; gains may be missing.
         runs: runs of the dataset from `cdl.reporting.runs.differences`.
-        test: what they are measured with.
-        outputs: files to write, the suffix decides the format.
+        test: the test set.
+        outputs: files to write; the suffix selects the format.
     """
     gains = cells[cells["gain"].notna()]
     if gains.empty:
@@ -204,7 +206,7 @@ def gain_over_none(
             y, style = learners.index(name), look(name)
             axis.hlines(y, row["gain_low"], row["gain_high"], color=style.colour, linewidth=1.6)
             axis.plot(row["gain"], y, **style.point)
-            own = runs[(names(runs) == name) & (runs[_SAME] == row[_SAME]).all(axis=1)]
+            own = runs[(runs[CELL] == row[CELL]).all(axis=1)]
             if len(own) > 1:
                 axis.plot(own["gain_over_none"], [y + 0.28] * len(own), "o", **_CIRCLE)
         axis.set_yticks(range(len(learners)), learners)
@@ -217,25 +219,25 @@ def gain_over_none(
 def cost_against_accuracy(
     results: pd.DataFrame, cost: pd.DataFrame, outputs: Sequence[str]
 ) -> None:
-    """Draw final average accuracy against what it cost, mean and deviation over seeds.
+    """Draw final average accuracy against cost, mean and standard deviation over seeds.
 
-    Every panel is drawn for each of `_COSTS` that is known of all runs. Where a teacher's share is
-    part of it, a line leads there from the student's own.
+    One plot per panel and measure of `_COSTS` that is known for all runs. If the measure includes
+    a share of the teacher's cost, a dotted line connects it with the student's own cost.
 
     Args:
         results: runs of one dataset from `cdl.reporting.runs.collect`.
-        cost: the same rows of its table of costs.
-        outputs: files to write, the suffix decides the format.
+        cost: the same rows of the table of costs.
+        outputs: files to write; the suffix selects the format.
     """
     known = [name for name in _COSTS if cost[name].notna().all()]
     own = [_COSTS[name][0] for name in known]
     results = results.assign(**{name: cost[name] for name in {*known, *own}})
-    shown = [(panel, name) for panel in panels_of(results) for name in known]
+    plots = [(panel, name) for panel in panels_of(results) for name in known]
     several = results["seed"].nunique() > 1
     note = about(results, None, "bars: sample standard deviation over seeds" if several else "")
-    titles = [panel.title for panel, _ in shown]
+    titles = [panel.title for panel, _ in plots]
     figure, axes = canvas(titles, "", "final average accuracy (%)", note, sharey=True)
-    for axis, (panel, measure) in zip(axes, shown, strict=True):
+    for axis, (panel, measure) in zip(axes, plots, strict=True):
         alone, label = _COSTS[measure]
         axis.set_xlabel(label)
         for name, group in panel.rows.groupby(names(panel.rows), sort=False):
@@ -253,11 +255,10 @@ def cost_against_accuracy(
     save(figure, outputs)
 
 
-_SAME = ["method", "teacher", "teacher_method", "student", "query"]
-_COSTS = {  # a column of costs: the learner's own part of it, and what it is
-    "training_seconds": ("training_seconds", "time of all tasks' jobs (s)"),
-    "total_tflops": ("tflops", "10$^{12}$ operations,\nwith a share of the teacher's"),
-    "total_energy_wh": ("energy_wh", "energy (Wh),\nwith a share of the teacher's"),
+_COSTS = {  # column of costs: column of the learner's own part, and the label of the axis
+    "training_seconds": ("training_seconds", "time of the jobs of all tasks (s)"),
+    "total_tflops": ("tflops", "10$^{12}$ operations,\nwith the share of the teacher"),
+    "total_energy_wh": ("energy_wh", "energy (Wh),\nwith the share of the teacher"),
 }
 _CIRCLE: dict[str, Any] = {
     "markersize": 2.5,
@@ -267,7 +268,7 @@ _CIRCLE: dict[str, Any] = {
 
 
 def _label_ends(axes: Sequence[Axes]) -> None:
-    """Write the names of all lines of each axis behind their ends."""
+    """Write the name of each line behind its end."""
     for axis in axes:
         ends = {}
         for line in axis.get_lines():
@@ -277,7 +278,7 @@ def _label_ends(axes: Sequence[Axes]) -> None:
 
 
 def _heat(axis: Axes, matrix: np.ndarray, limits: tuple[float, float], side: float) -> Any:
-    """Draw a matrix with its numbers, as far as they can be read."""
+    """Draw a matrix as a heat map, with its numbers if they are legible."""
     tasks = len(matrix)
     low, top = limits
     image = axis.imshow(matrix, cmap="cividis", vmin=low, vmax=top)

@@ -1,4 +1,4 @@
-"""Means over seeds, gains and shares of the gap to the teacher, with their intervals."""
+"""Means over seeds, gains and shares of the gap to the teacher, with 95 % intervals."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cdl.reporting.costs import RunFiles
+from cdl.layout import RunFiles
+from cdl.reporting.columns import CELL
 from cdl.reporting.crossed import (
     Answers,
     Interval,
@@ -21,27 +22,20 @@ from cdl.reporting.crossed import (
     paired,
     share,
 )
-from cdl.reporting.runs import (
-    CELL,
-    INTERVALS,
-    read,
-    read_predictions,
-    write,
-    write_summary,
-)
+from cdl.reporting.runs import INTERVALS, read, read_predictions, write, write_summary
 from cdl.reporting.style import names
 from cdl.runtime.artifacts import read_json, write_json
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 CONTRASTS = ["first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images"]
-CONFOUNDED = "students with a teacher see more images and views, and statistics of its labels"
-_FAMILY = ["dataset", "labels"]  # gains that are corrected together
+CONFOUNDED = "students with a teacher also see more images and views, and use the teacher's labels"
+_FAMILY = ["dataset", "labels"]  # the gains of a family are corrected together
 
 Read = Callable[[str], Answers]
 
 
 def answers_of(predictions: Callable[[str], pd.DataFrame]) -> Read:
-    """Return a function from a run's folder to its answers, which reads each run once."""
+    """Return a function from a run's folder to its outcomes, which reads each run once."""
 
     @cache
     def answers(run: str) -> Answers:
@@ -56,16 +50,16 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
 
     Args:
         results: finished runs from `cdl.reporting.runs.collect`.
-        answers: from a run's folder to its predictions.
+        answers: maps the folder of a run to its outcomes.
 
     Returns:
-        One row per cell, in percent and percent points: `n` seeds, `over` what the intervals are
-        taken (`seeds and test images`; `test images` with one seed), and each with `_low` and
-        `_high`: `accuracy` after the last task; of distilled students the `gain` over the
-        undistilled one, with its `gain_p` and `gain_p_holm`, corrected for all gains of its dataset
-        and label level; the `gap` from the undistilled student to the teacher; the percentage of
-        the gap that is `closed`, or the reason `not_closed` why it is not given. NaN where there
-        is nothing to compare with.
+        One row per cell, in percent and percentage points: `n` seeds; `over`, the random effects
+        of the intervals (`seeds and test images`; `test images` with one seed); and, each with
+        `_low` and `_high`: `accuracy` after the last task; of distilled students the `gain` over
+        the undistilled one, with `gain_p` and `gain_p_holm`, corrected for all gains of its
+        dataset and label level; the `gap` from the undistilled student to the teacher; the
+        percentage of the gap that is `closed`, or in `not_closed` the reason why none is given.
+        NaN if there is nothing to compare with.
     """
     known, rows = {*results["run"]}, []
     for cell, runs in results.groupby(CELL, sort=False):
@@ -83,12 +77,12 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
 
 
 def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, str]) -> pd.DataFrame:
-    """Return the paired difference of any two cells that were tested on the same images.
+    """Return the paired difference of every two cells that were tested on the same images.
 
     Args:
         results: finished runs from `cdl.reporting.runs.collect`.
-        answers: from a run's folder to its predictions.
-        test_images: from a run's folder to the fingerprint of its test images.
+        answers: maps the folder of a run to its outcomes.
+        test_images: maps the folder of a run to the fingerprint of its test images.
 
     Returns:
         One row per pair of cells, named by their folders: `difference` of the final average
@@ -99,9 +93,9 @@ def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, st
     for row in results.to_dict("records"):
         cells.setdefault(str(Path(row["run"]).parent), {})[row["seed"]] = row["run"]
     rows = []
-    for (first, mine), (second, others) in combinations(cells.items(), 2):
-        seeds = [seed for seed in mine if seed in others]
-        pairs = [(mine[seed], others[seed]) for seed in seeds]
+    for (first, left), (second, right) in combinations(cells.items(), 2):
+        seeds = [seed for seed in left if seed in right]
+        pairs = [(left[seed], right[seed]) for seed in seeds]
         if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
             continue
         sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
@@ -114,13 +108,16 @@ def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, st
 def write_summary_and_intervals(
     tables: Any, outputs: Any, files: Callable[[str], RunFiles]
 ) -> None:
-    """Write the summary of finished runs, the intervals of its means, and all differences.
+    """Write the summary of finished runs, the intervals of its means and the contrasts.
 
     Args:
-        tables: paths of `results` and its record `protocols`.
+        tables: paths of `results` and of its record, `protocols`.
         outputs: paths of the summary as `csv`, `md` and `tex`, of the `intervals`, of the
             `contrasts`, and of the `record` with the hashes of all of them.
-        files: from a run's folder to its files.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: a table or predictions do not match their record.
     """
     results = read(tables.results, tables.protocols)
     write_summary(results, outputs.csv, outputs.md, outputs.tex)
@@ -133,12 +130,14 @@ def write_summary_and_intervals(
 
 
 def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, Any]:
-    """Return the columns of a cell from its runs and those it is compared with, by seed.
+    """Return the numbers of a cell from its runs and the runs that it is compared with.
 
-    With few labels a gain is not that of distillation alone, so that no share is given.
+    With few labels, distillation is not the only cause of a gain, so no share is reported.
     """
     value, low, high = estimate(outcomes(runs["own"])).interval
-    found = {"accuracy": Interval(value, max(0.0, low), min(100.0, high))}  # no accuracy is outside
+    found = {
+        "accuracy": Interval(value, max(0.0, low), min(100.0, high))
+    }  # the range of accuracies
     more: dict[str, Any] = {}
     if "none" in runs:
         gain = paired(runs["own"], runs["none"])
@@ -163,7 +162,7 @@ def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, A
 
 
 def reading(cells: pd.DataFrame) -> str:
-    """Return in a few sentences how each distiller compares with the undistilled student.
+    """Summarise in a few sentences how distillers compare with the undistilled student.
 
     Args:
         cells: rows of `intervals` of one dataset, method and pair.
@@ -183,7 +182,8 @@ def reading(cells: pd.DataFrame) -> str:
         parts.append(
             f"not significantly different from the undistilled student: {', '.join(unsure)}"
         )
-    return f"{_caveat(distilled)}{'; '.join(parts)}. {_gap(distilled.iloc[0])}{_how(distilled)}"
+    before, after = _confounds(distilled), _gap(distilled.iloc[0]) + _legend(distilled)
+    return f"{before}{'; '.join(parts)}. {after}"
 
 
 def _better(name: str, row: Mapping[Any, Any]) -> str:
@@ -205,7 +205,7 @@ def _p(row: Mapping[Any, Any]) -> str:
 
 
 def _gap(row: Mapping[Any, Any] | pd.Series) -> str:
-    """Return what is known of the gap between the undistilled student and the teacher."""
+    """Describe the gap between the undistilled student and the teacher."""
     if pd.isna(row["gap"]):
         return ""
     if not row["gap_low"] > 0:
@@ -216,8 +216,8 @@ def _gap(row: Mapping[Any, Any] | pd.Series) -> str:
     return f"{text} ({low:.1f} to {high:.1f}). "
 
 
-def _how(cells: pd.DataFrame) -> str:
-    """Return what the intervals and p values are."""
+def _legend(cells: pd.DataFrame) -> str:
+    """Describe the intervals and p values."""
     seeds = sorted({*cells["n"]})
     n = f"{' or '.join(map(str, seeds))} seed{'s' if seeds[-1] != 1 else ''}"
     over = " or ".join(dict.fromkeys(cells["over"]))
@@ -227,19 +227,19 @@ def _how(cells: pd.DataFrame) -> str:
     )
 
 
-def _caveat(distilled: pd.DataFrame) -> str:
-    """Return what differs besides the loss where students see few labels."""
+def _confounds(distilled: pd.DataFrame) -> str:
+    """Describe what differs besides the loss if students see few labels."""
     if (distilled["labels"] == "all").all():
         return ""
     return (
-        "Students with a teacher also see the images without a label, more views a step, and class "
-        "statistics under the teacher's labels; their difference from the undistilled student is "
-        "the effect of all of this. "
+        "Students with a teacher also see the images without a label, more views per step, and "
+        "class statistics computed with the teacher's labels; their difference from the "
+        "undistilled student is the combined effect. "
     )
 
 
 def _range(row: Any, name: str) -> str:
-    """Return a number of `intervals` with its interval, in words."""
+    """Return a value of `intervals` with its interval as text."""
     form, unit = ("{:.0f}", " %") if name == "closed" else ("{:+.1f}", "")
     number, low, high = (form.format(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
     return f"{number}{unit} ({low} to {high})".replace("-", "−")

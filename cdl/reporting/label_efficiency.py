@@ -1,4 +1,4 @@
-"""How far few labels go: final average accuracy against how many labels each class has."""
+"""Label efficiency: final average accuracy against the number of labels per class."""
 
 import json
 from base64 import b64encode
@@ -9,15 +9,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
-from cdl.reporting.costs import RunFiles
+from cdl.layout import RunFiles
+from cdl.reporting.columns import CELL
 from cdl.reporting.figures import INTERVAL
-from cdl.reporting.runs import CELL, method_of, read, taught_by, write
+from cdl.reporting.runs import method_of, read, taught_by, write
 from cdl.reporting.style import about, canvas, legend, look, names, paper, save
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
-_SAW = {"all": "its teacher saw all labels", "same": "its teacher saw the same", "": "alone"}
+_SAW = {"all": "teacher saw all labels", "same": "teacher saw the same labels", "": "no teacher"}
 
 
 def label_efficiency(
@@ -27,20 +28,21 @@ def label_efficiency(
     dataset: str,
     levels: Mapping[str, float],
 ) -> pd.DataFrame:
-    """Return what every learner reaches with how many labels.
+    """Return the accuracy of every learner by its number of labels.
 
     Args:
-        runs: of a configuration, from `cdl.reporting.runs.collect`.
-        cells: of `cdl.reporting.intervals`.
-        protocols: what stands behind each hash in the runs.
-        dataset: the name that variants with few labels have in common.
-        levels: where each level stands on the axis, by its name, the lowest first.
+        runs: runs of a configuration, from `cdl.reporting.runs.collect`.
+        cells: from `cdl.reporting.intervals`.
+        protocols: the resolved protocol of each hash in the runs.
+        dataset: common name of the variants with few labels.
+        levels: position of each level on the axis by its name, in ascending order.
 
     Returns:
-        One row per panel, learner and level. `PANEL` names methods, pairs, what the teacher saw
-        (`all` labels or the `same` as its student) and, as JSON, what a variant says beside; in
-        `labels` is the level of the student, at which its teacher and the undistilled student
-        stand too, and `position` its place on the axis; `NUMBERS` are those of `cells`, in percent.
+        One row per panel, learner and level. `PANEL`: method, pair, the labels that the teacher
+        saw (`all`, or the `same` as its student) and, as JSON, the other settings of the variant.
+        `labels`: level of the student, which is also used for the teacher and the undistilled
+        student that it is compared with. `position`: of the level on the axis. `NUMBERS`: those of
+        `cells`, in percent.
     """
     known = runs.merge(cells[[*CELL, *NUMBERS]], on=CELL).assign(learner=names)
     by_run = {row["run"]: row for row in known.to_dict("records")}
@@ -50,16 +52,16 @@ def label_efficiency(
     rows = []
     for row in students.to_dict("records"):
         if not row["teacher"] and row["method"] in taught:
-            continue  # it stands beside those that are compared with it
+            continue  # added below with the students that are compared with it
         block = protocols[row["protocol"]]["dataset"].items()
         block = {k: v for k, v in block if k not in ("labels", "teacher_labels")}
-        panel = (method_of(row), taught_by(row), row["student"])
+        panel = (method_of(row), taught_by(row), row["backbone"])
         for saw in _seen_by_teacher(row):
             values = (*panel, saw, json.dumps(block, sort_keys=True))
             at = {"labels": row["labels"], "position": levels.get(row["labels"])}
             named = dict(zip(PANEL, values, strict=True)) | at
-            shown = [by_run[r] for r in (row["teacher_run"], row["none_run"], row["run"]) if r]
-            rows += [{**named, **{k: r[k] for k in ("learner", *NUMBERS)}} for r in shown]
+            compared = [by_run[r] for r in (row["teacher_run"], row["none_run"], row["run"]) if r]
+            rows += [{**named, **{k: r[k] for k in ("learner", *NUMBERS)}} for r in compared]
     table = pd.DataFrame(rows, columns=[*PANEL, "learner", "labels", "position", *NUMBERS])
     table = table.dropna(subset="position").drop_duplicates([*PANEL, "learner", "labels"])
     few = table.groupby([*PANEL, "learner"])["labels"].transform(
@@ -69,7 +71,7 @@ def label_efficiency(
 
 
 def _seen_by_teacher(row: Mapping[Any, Any]) -> Sequence[str]:
-    """Return the kinds of panels that a student belongs to; with all labels there is one kind."""
+    """Return the panels of a student by what its teacher saw; all labels belong to both."""
     if not row["teacher"]:
         return [""]
     if row["teacher_labels"] == row["labels"]:
@@ -87,13 +89,16 @@ def write_label_efficiency(
     """Write the table, as CSV and Markdown, and the figure, in all formats.
 
     Args:
-        dataset: the name that variants with few labels have in common.
+        dataset: common name of the variants with few labels.
         levels: as in `label_efficiency`.
         tables: paths of `results` and `intervals` and of their records, `protocols` and
             `summary_record`.
         outputs: paths of the table as `csv` and `md`, of the figure as `svg`, `pdf` and `png`, and
-            of the `record` that vouches for them.
-        files: from a run's folder to its files.
+            of the `record` with their hashes.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: a table does not match its record.
     """
     runs = read(tables.results, tables.protocols)
     cells = read(tables.intervals, tables.summary_record)
@@ -110,12 +115,15 @@ def write_label_efficiency(
 
 
 def on_page(tables: Any) -> list[dict[str, Any]]:
-    """Return what the page shows: for every dataset its name, figure, rows and note.
+    """Return the content of the page's section: name, figure, rows and note of each dataset.
 
     Args:
-        tables: paths of the tables as `efficiency_tables`, of their figures as SVG
-            `efficiency_figures` and of their records `efficiency_records`, in one order; none
-            without a dataset at several levels.
+        tables: paths of the tables as `efficiency_tables`, of their SVG figures as
+            `efficiency_figures` and of their records as `efficiency_records`, in the same order;
+            missing if no dataset has several levels.
+
+    Raises:
+        CdlError: a table or figure does not match its record.
     """
     found = []
     paths = ("efficiency_tables", "efficiency_figures", "efficiency_records")
@@ -124,14 +132,13 @@ def on_page(tables: Any) -> list[dict[str, Any]]:
         table = pd.read_csv(path, keep_default_na=False, dtype={"labels": str})
         drawn = b64encode(Path(figure).read_bytes()).decode()
         dataset = Path(path).stem.removeprefix("label_efficiency_")
-        found.append(
-            {"dataset": dataset, "figure": drawn, "rows": shown(table), "note": _note(table)}
-        )
+        text = {"rows": display_table(table), "note": _note(table)}
+        found.append({"dataset": dataset, "figure": drawn, **text})
     return found
 
 
-def shown(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the table as people read it, a column per level."""
+def display_table(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the table as text, with a column for each level."""
     lines, levels = [], _levels(table)
     for panel, learners in _panels(table):
         for learner, rows in learners.groupby("learner", sort=False):
@@ -141,31 +148,31 @@ def shown(table: pd.DataFrame) -> list[dict[str, str]]:
                     "method": panel["method"],
                     "teacher saw": panel["teacher_saw"] or "-",
                     "learner": learner,
-                    **{_named(n): _shown(by_level.get(n)) for n in levels},
+                    **{_heading(n): _with_interval(by_level.get(n)) for n in levels},
                 }
             )
     return lines
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return the table for people, as Markdown."""
-    text = pd.DataFrame(shown(table)).to_markdown(index=False, disable_numparse=True)
+    """Return the table as Markdown, with a note."""
+    text = pd.DataFrame(display_table(table)).to_markdown(index=False, disable_numparse=True)
     return f"{text}\n\n{_note(table)}\n"
 
 
 def _note(table: pd.DataFrame) -> str:
     return (
         "Final average accuracy in percent, mean over seeds, with its 95 % interval over "
-        f"{' or '.join(dict.fromkeys(table['over']))}, by how many training images of each class "
-        "have a label for the student. The teacher saw all labels, or the same as its student. A "
-        "student with a teacher also trains on the images without a label, and its heads are "
-        "aligned with the teacher's labels of these: its difference from none is the effect of "
-        "all of this."
+        f"{' or '.join(dict.fromkeys(table['over']))}, by the number of training images of each "
+        "class that have a label for the student. The teacher saw all labels, or the same as its "
+        "student. A student with a teacher also trains on the images without a label, and its "
+        "heads are aligned with the teacher's labels for them: its difference from none is the "
+        "combined effect."
     )
 
 
 def _levels(table: pd.DataFrame) -> dict[str, float]:
-    """Return the positions of the levels by their names, the lowest first."""
+    """Return the positions of the levels by their names, in ascending order."""
     levels = table.sort_values("position").drop_duplicates("labels")
     return dict(zip(levels["labels"], levels["position"], strict=True))
 
@@ -175,14 +182,14 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
     """Draw accuracy against labels, a panel per method, pair and kind of teacher.
 
     Args:
-        table: of `label_efficiency`.
+        table: from `label_efficiency`.
         note: small print, see `about`.
-        outputs: files to write, the suffix decides the format.
+        outputs: files to write; the suffix selects the format.
     """
     panels, levels = _panels(table), _levels(table)
     titles = [f"{panel['method']}\n{_SAW[panel['teacher_saw']]}" for panel, _ in panels]
     share = any(level.endswith("%") for level in levels)
-    label = "share of the training images with a label" if share else "labels of each class"
+    label = "share of the training images with a label" if share else "labels per class"
     figure, axes = canvas(
         titles, label, "final average accuracy (%)", note, sharex=True, sharey=True
     )
@@ -194,7 +201,8 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
             band: dict[str, Any] = {"color": style.colour, "alpha": 0.12, "linewidth": 0}
             ends = rows["accuracy_low"], rows["accuracy_high"]
             axis.fill_between(x, *ends, **band)
-            axis.vlines(x, *ends, color=style.colour, linewidth=0.8)  # also where a line is a point
+            # bars show the interval also if the line is a single point
+            axis.vlines(x, *ends, color=style.colour, linewidth=0.8)
         axis.set_xscale("log")
         axis.set_xticks(list(levels.values()), list(levels))
         axis.xaxis.set_minor_locator(NullLocator())
@@ -203,17 +211,17 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
 
 
 def _panels(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Split a table into its panels, in its order."""
+    """Split a table into its panels, in the order of its rows."""
     groups = table.groupby(PANEL, sort=False)
     return [(dict(zip(PANEL, key, strict=True)), rows) for key, rows in groups]
 
 
-def _named(level: str) -> str:
+def _heading(level: str) -> str:
     return f"{level} label{'' if level == '1' else 's'}"
 
 
-def _shown(row: Mapping[Any, Any] | None) -> str:
-    """Return an accuracy with its interval; a dash where there is none."""
+def _with_interval(row: Mapping[Any, Any] | None) -> str:
+    """Return an accuracy with its interval as text; a dash if there is none."""
     if row is None:
         return "-"
     return f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})"

@@ -1,4 +1,4 @@
-"""What the page shows at a glance: what was compared, how it came out, how sure, at what cost."""
+"""Overview of the page: what was compared, the results, their uncertainty and cost."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -11,14 +11,15 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
+from cdl.reporting.columns import CELL
 from cdl.reporting.crossed import estimate
 from cdl.reporting.figures import of_dataset
 from cdl.reporting.intervals import reading
-from cdl.reporting.runs import CELL, distiller_of, method_of
+from cdl.reporting.runs import distiller_of, method_of
 from cdl.reporting.style import look, names, panels_of
 
-FEW_SEEDS, FEW_IMAGES = 5, 1000  # below, the page warns
-_FLIP = Affine2D().scale(10, -10)  # down is up in SVG
+FEW_SEEDS, FEW_IMAGES = 5, 1000  # the page warns below these numbers
+_FLIP = Affine2D().scale(10, -10)  # the y axis of SVG points down
 
 
 def panels(
@@ -27,7 +28,7 @@ def panels(
     classes: pd.DataFrame,
     contents: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Return what the page draws and tabulates: a panel per dataset, method and pair."""
+    """Return the panels of the page: one per dataset, method and pair."""
     runs = dict(iter(table.groupby(CELL, sort=False)))
     of_class = dict(iter(classes.groupby(CELL, sort=False)))
     found: list[dict[str, Any]] = []
@@ -50,7 +51,7 @@ def panels(
                     "method": panel.rows["method"].iloc[0],
                     "label": method_of(panel.rows.iloc[0]),
                     "labels": _labels(panel.rows),
-                    "pair": list(taught.iloc[0][["teacher", "student"]]) if len(taught) else [],
+                    "pair": list(taught.iloc[0][["teacher", "backbone"]]) if len(taught) else [],
                     "chance": 100 / len(first["classes"]),
                     "images": sum(first["test_images"]),
                     "over": " or ".join(dict.fromkeys(panel.rows["over"])),
@@ -60,32 +61,35 @@ def panels(
                 }
             )
     for own in found:
-        beside = [other for other in found if other["dataset"] == own["dataset"]]
-        own["bounds"] = _bounds(own, beside)
-        own["main"] = bool(own["pair"]) or not any(other["pair"] for other in beside)
+        same_data = [other for other in found if other["dataset"] == own["dataset"]]
+        own["bounds"] = _bounds(own, same_data)
+        own["main"] = bool(own["pair"]) or not any(other["pair"] for other in same_data)
     return found
 
 
 def _labels(rows: pd.DataFrame) -> str:
-    """Return how many labels the students of a panel see, and their teachers; nothing if all."""
+    """Describe how many labels the students of a panel and their teachers see; "" for all."""
     students = rows[rows["role"] == "student"]
     levels = dict.fromkeys(students["labels"])
     if set(levels) <= {"all"}:
         return ""
-    told = [
-        f"{level} label{'s' * (level != '1')}" + " a class" * level.isdecimal() for level in levels
+    texts = [
+        f"{level} label{'s' * (level != '1')}" + " per class" * level.isdecimal()
+        for level in levels
     ]
     saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
     if not saw or set(saw) == set(levels):
-        return " or ".join(told)
-    return f"{' or '.join(told)}; the teacher saw {' or '.join(saw)}"
+        return " or ".join(texts)
+    return f"{' or '.join(texts)}; the teacher saw {' or '.join(saw)}"
 
 
-def _bounds(panel: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return students that the panel's are compared with: those of methods that distil nothing."""
+def _bounds(
+    panel: Mapping[str, Any], same_data: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the students of methods without distillation, for comparison with the panel."""
     return [
         {**learner, "name": f"{other['method']} alone"}
-        for other in beside
+        for other in same_data
         if panel["pair"] and not other["pair"]
         for learner in other["learners"]
         if learner["name"] == "none" and learner["backbone"] == panel["pair"][1]
@@ -93,13 +97,13 @@ def _bounds(panel: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]) -> li
 
 
 def _by_class(classes: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """Return mean, lowest and highest seed of every class, in the first seed's order."""
+    """Return mean, minimum and maximum over seeds by class, in the first seed's order."""
     spread = classes.groupby("class", sort=False)["accuracy"].agg(["mean", "min", "max"])
     return {str(row[0]): row[1:] for row in spread.itertuples(name=None)}
 
 
 def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict[str, Any]:
-    """Return all that the page says of a cell: numbers as (mean, low, high), None for no number."""
+    """Return the content of a cell on the page: (mean, low, high), None for a missing number."""
 
     def numbers(key: str) -> list[float] | None:
         ends = [float(row[f"{key}{end}"]) for end in ("", "_low", "_high")]
@@ -113,12 +117,12 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
         return [float(runs[key].mean()), float(runs[key].min()), float(runs[key].max())]
 
     style = look(name)
-    forgotten = over_seeds("forgetting_max")
+    forgetting = over_seeds("forgetting_max")
     return {
         "name": name,
         "cell": str(Path(runs["run"].iloc[0]).parent),
         "label": name if row["role"] == "teacher" else distiller_of(row),
-        "backbone": row["student"],
+        "backbone": row["backbone"],
         "colour": style.colour,
         "dash": {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}[style.dash],
         "marker": _outline(style.marker),
@@ -126,7 +130,7 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
         **{key: numbers(key) for key in ("accuracy", "gain", "gap", "closed")},
         "p": None if math.isnan(row["gain_p_holm"]) else float(row["gain_p_holm"]),
         "not_closed": row["not_closed"],
-        "forgetting": None if math.isnan(forgotten[0]) else forgotten,
+        "forgetting": None if math.isnan(forgetting[0]) else forgetting,
         "seconds": spread("training_seconds"),
         "trainable": int(runs["trainable_parameters"].iloc[0]),
         "parameters": int(runs["parameters"].iloc[0]),
@@ -136,7 +140,7 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
 
 
 def _outline(marker: str) -> str:
-    """Return a marker of matplotlib as an SVG path of 10 units around the origin."""
+    """Return a matplotlib marker as an SVG path, 10 units wide and centred at the origin."""
     style = MarkerStyle(marker)
     outline = style.get_path().transformed(style.get_transform()).transformed(_FLIP)
     letters = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
@@ -147,13 +151,13 @@ def _outline(marker: str) -> str:
 
 
 def parameters(weights: str) -> int:
-    """Return how many numbers a backbone has, from its file's header."""
+    """Return the number of parameters of a backbone, read from the header of its file."""
     with safe_open(weights, framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def count(number: float) -> str:
-    """Return a number of parameters for a sentence: 2.7 M, 61 k."""
+    """Return a number of parameters as text: 2.7 M, 61 k."""
     return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
 
 
@@ -165,50 +169,58 @@ def _and(words: Iterable[str]) -> str:
 def compared(
     table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]], frozen: Mapping[str, int]
 ) -> str:
-    """Return in one sentence what was compared; `frozen` are the parameters of backbones."""
+    """Describe in one sentence what was compared.
+
+    Args:
+        table: runs, from `cdl.reporting.runs.collect`.
+        contents: content of the results' JSON by the folder of the run.
+        frozen: number of parameters of each backbone by its name.
+    """
 
     def backbone(name: str) -> str:
         return f"{name} ({count(frozen[name])} frozen parameters)"
 
     distilled = table[table["teacher"] != ""]
-    told: dict[str, list[str]] = {}  # variants of a dataset are told of together
+    facts: dict[str, list[str]] = {}  # datasets by their facts: variants share a phrase
     for row in table.drop_duplicates("dataset").to_dict("records"):
         run = contents[row["run"]]
         fact = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
         fact += f", {sum(run['test_images']):,} test images"
-        told.setdefault(fact, []).append(row["dataset"])
-    datasets = _and(f"{_and(them)} ({fact})" for fact, them in told.items())
+        facts.setdefault(fact, []).append(row["dataset"])
+    datasets = _and(f"{_and(group)} ({fact})" for fact, group in facts.items())
     methods = _and(table["method"])
     if distilled.empty:
-        return f"{_and(map(backbone, table['student']))} on {datasets} with {methods}."
-    pairs = distilled[["teacher", "student"]].drop_duplicates().itertuples(index=False)
-    taught = _and(f"{backbone(small)}, alone and taught by {backbone(big)}" for big, small in pairs)
+        return f"{_and(map(backbone, table['backbone']))} on {datasets} with {methods}."
+    pairs = distilled[["teacher", "backbone"]].drop_duplicates().itertuples(index=False)
+    taught = _and(
+        f"{backbone(small)}, alone and with the teacher {backbone(big)}" for big, small in pairs
+    )
     by = _and(names(distilled))
-    return f"{taught}, on {datasets} with {methods}; distilled by {by}."
+    return f"{taught}, on {datasets} with {methods}; distillers: {by}."
 
 
 def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what makes numbers on this page less sure than they look."""
+    """Return warnings about few seeds and few test images."""
     seeds = table.groupby(CELL)["seed"].nunique().min()
-    few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few; a claim should rest on at least five"
+    few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few for a claim, which needs at least five"
     found = [few] if seeds < FEW_SEEDS else []
     for dataset, runs in table.groupby("dataset", sort=False):
         images = sum(contents[runs["run"].iloc[0]]["test_images"])
         if images < FEW_IMAGES:
             half = 100 * 1.96 * 0.5 / math.sqrt(images)
-            found.append(f"{dataset}: {images} test images, so ± {half:.0f} points at 50 %")
+            found.append(f"{dataset}: {images} test images: ± {half:.0f} points at 50 % accuracy")
     return found
 
 
 def cost(table: pd.DataFrame) -> str:
-    """Return in one sentence what all runs of the page cost."""
-    told = [f"{table['training_seconds'].sum() / 60:.1f} min of training"]
+    """Describe the cost of all runs in one sentence."""
+    parts = [f"{table['training_seconds'].sum() / 60:.1f} min of training"]
     if table["processor_seconds"].notna().all():
-        told[0] += f" ({table['processor_seconds'].sum() / 60:.1f} min of processors)"
+        parts[0] += f" ({table['processor_seconds'].sum() / 60:.1f} min of processor time)"
     for role, runs in table.groupby("role", sort=False)["training_seconds"]:
         low, high = runs.min(), runs.max()
         each = f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
-        told.append(f"a {role} {each} s")
+        parts.append(f"{each} s per {role}")
     if table["peak_memory_mb"].notna().any():
-        told.append(f"at most {table['peak_memory_mb'].max() / 1000:.1f} GB of memory")
-    return f"{len(table)} runs: {', '.join(told)}."
+        parts.append(f"at most {table['peak_memory_mb'].max() / 1000:.1f} GB of memory")
+    return f"{len(table)} runs: {', '.join(parts)}."

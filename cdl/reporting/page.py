@@ -1,8 +1,8 @@
-"""All runs on one self-contained page: what was compared and how it came out, then every detail.
+"""Write all runs to one self-contained HTML page: an overview, then all details.
 
-Figures and means are part of the text, which needs no script. The table of single runs is
-DataTables (https://datatables.net), whose bundle the package itables carries. It goes into the page
-as a `data:` module, so that nothing is loaded from anywhere when the page is viewed.
+The main figure and the means are static HTML and need no JavaScript. The table of single runs uses
+DataTables (https://datatables.net) from the package itables. Its bundle is embedded as a `data:`
+module, so that the page loads nothing from the network.
 """
 
 import base64
@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from cdl.reporting import label_efficiency
+from cdl.reporting.columns import CELL, IDENTITY
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
@@ -25,10 +26,8 @@ from cdl.reporting.runs import METRICS, differences, read
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
-_TEXT = ["dataset", "method", "student", "teacher", "kd", "variant", "role", "query", "protocol"]
-_TEXT += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
-_NUMBERS = ["seed", "n_tasks", "trainable_parameters", "parameters", *COST]
-_DIFFERENCES = ["gain_over_none", "gap_to_teacher"]
+_SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *COST, *METRICS]
+_SHOWN += ["gain_over_none", "gap_to_teacher"]
 
 
 def write_page(
@@ -43,19 +42,19 @@ def write_page(
     """Write the page.
 
     Args:
-        path: the HTML file; links to the runs' files are relative to its folder.
-        name: the configuration's name.
-        configuration: its text, resolved.
+        path: the HTML file; links to the files of runs are relative to its folder.
+        name: name of the configuration.
+        configuration: the resolved configuration as text.
         tables: `results`, `cost` and `classes` of `cdl.reporting.runs`, and the `intervals` and
             `contrasts` of `cdl.reporting.intervals`.
-        protocols: the protocol behind each hash in the results.
-        shown: of `runs`, by their folder, the path of the `results` and all `files` with what
-            they are; records of `data` and `backbones` and files of `weights` by name;
-            what `on_page` of `cdl.reporting.deployment` and of `cdl.reporting.label_efficiency`
-            return as `deployment` and `efficiency`.
+        protocols: the resolved protocol of each hash in the results.
+        shown: `runs`: by folder, the path of the `results` and the list `files` of descriptions
+            and paths; `data`, `backbones` and `weights`: paths of records and weights by name;
+            `deployment` and `efficiency`: from `on_page` of `cdl.reporting.deployment` and
+            `cdl.reporting.label_efficiency`.
 
     Raises:
-        CdlError: a run's results cannot be read.
+        CdlError: the results of a run are damaged.
     """
     folder = os.path.dirname(path)
     frozen = {name: parameters(file) for name, file in shown["weights"].items()}
@@ -65,6 +64,7 @@ def write_page(
     found = panels(table, tables["intervals"], tables["classes"], contents)
     content = {
         "name": name,
+        "cell": CELL,
         "runs": runs,
         "panels": [{key: panel[key] for key in ("id", "learners")} for panel in found],
         "contrasts": contrasts_of(tables["contrasts"]),
@@ -93,15 +93,18 @@ def write_page(
 def write_page_and_configuration(
     outputs: Any, tables: Any, configuration: Mapping[str, Any], shown: Mapping[str, Any]
 ) -> None:
-    """Write the page and, beside it, the resolved configuration.
+    """Write the page and the resolved configuration.
 
     Args:
-        outputs: paths of `page`, `configuration` and the `record` that vouches for them.
+        outputs: paths of `page`, `configuration` and the `record` with their hashes.
         tables: paths of `results`, `classes`, `intervals`, `contrasts` and `cost`, and of their
-            records, `protocols`, `summary_record` and `cost_record`.
-            Of deployment and label efficiency, where there are such, see their `on_page`.
-        configuration: resolved.
+            records, `protocols`, `summary_record` and `cost_record`; with deployment or label
+            efficiency, also the paths that their `on_page` reads.
+        configuration: the resolved configuration.
         shown: see `write_page`.
+
+    Raises:
+        CdlError: a table does not match its record, or results are damaged.
     """
     text = yaml.safe_dump(configuration, sort_keys=False)
     with replacing(outputs.configuration) as temporary:
@@ -128,16 +131,16 @@ def write_page_and_configuration(
 
 
 def _joined(tables: Mapping[str, pd.DataFrame], frozen: Mapping[str, int]) -> pd.DataFrame:
-    """Return the runs with differences, cost, and the parameters of everything that answers."""
+    """Add differences, cost and the number of parameters, frozen ones included, to the runs."""
     table = differences(tables["results"])
     table[list(COST)] = tables["cost"][list(COST)]
-    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["student", "query"]].values]
+    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["backbone", "query"]].values]
     table["parameters"] = table["trainable_parameters"] + own
     return table
 
 
 def _filled(content: Mapping[str, Any], **parts: Any) -> str:
-    """Return the page: `parts` are what its text names, `content` is what its script reads."""
+    """Render the page: `parts` are variables of the template, `content` is read by the script."""
 
     def fixed(number: float, digits: int = 1, sign: str = "") -> str:
         return f"{number:{sign}.{digits}f}".replace("-", "−")
@@ -164,16 +167,13 @@ def _run(
     shown: Mapping[str, Any],
     folder: str,
 ) -> dict[str, Any]:
-    """Return all that the page shows of a run."""
+    """Return the content of a run on the page."""
     links = shown["runs"][row["run"]]["files"]
-    named = {key: row[key] for key in [*_TEXT, *_NUMBERS]}
-    numbers = {key: row[key] for key in [*METRICS, *_DIFFERENCES]}
     return {
         "id": row["run"],
         "none": row["none_run"],
         "taught": row["teacher_run"],
-        **{key: _number(value) for key, value in named.items()},
-        **{key: _number(value) for key, value in numbers.items()},
+        **{key: _number(row[key]) for key in _SHOWN},
         "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],
         "test_images": result["test_images"],
         "fingerprints": {**result["data"], **result["backbones"]},
@@ -184,11 +184,11 @@ def _run(
 
 
 def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the differences between cells for the page's script.
+    """Return the differences between cells for the script of the page.
 
     Returns:
-        `cells`: their folders; `rows`: for each pair the positions of both among the cells, and
-        difference, low, high, p, number of seeds and of images.
+        `cells`: folders of the cells; `rows`: for each pair the positions of both cells, then
+        difference, low, high, p, number of seeds and number of images.
     """
     cells = list(dict.fromkeys([*table["first"], *table["second"]]))
     position = {cell: i for i, cell in enumerate(cells)}
@@ -206,9 +206,9 @@ def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _remarks(manifest: Mapping[str, Any]) -> str:
-    """Return what was left out and what is doubled in packed data; nothing if nothing is."""
+    """Describe skipped files and duplicate images of packed data; "" if there are none."""
     skipped = ", ".join(f"{n} {kind}" for kind, n in manifest.get("skipped", {}).items())
-    remarks = [f"left out as no images: {skipped}"] if skipped else []
+    remarks = [f"skipped, not images: {skipped}"] if skipped else []
     disputed = manifest.get("equal_pixels_under_two_labels", {}).get("images", 0)
     for n, what in (
         (manifest.get("equal_pixels_in_both_splits", 0), "copies in the other split"),
@@ -220,7 +220,7 @@ def _remarks(manifest: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> Any:
-    """JSON knows no NaN; six decimals, as in the CSV."""
+    """Return a value for JSON, which has no NaN, with six decimals like the CSV files."""
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, 6)
     return value

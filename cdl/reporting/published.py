@@ -1,4 +1,4 @@
-"""The papers' numbers, and ours beside them."""
+"""Comparison of own results with the numbers published in the papers."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from cdl.reporting.columns import CELL, FORMER_NAMES
 from cdl.reporting.runs import (
-    CELL,
     NOT_RUN,
     distiller_of,
     latex,
@@ -23,58 +23,58 @@ from cdl.runtime.artifacts import replacing, write_json
 METRICS = {"accuracy": "final_average_accuracy", "forgetting": "forgetting_published"}
 NOT_PUBLISHED, UNKNOWN = "-", "unknown"
 NOTE = (
-    "Percent and percent points; ours: mean ± sample standard deviation over n finished seeds. "
-    "Accuracy is the mean over tasks after the last one; forgetting is the drop since a task was "
-    "learnt, summed over tasks and divided by their number, as in the papers' code. Difference: "
-    "ours minus published. Within 2 std: whether it is at most twice our standard deviation, "
-    f"{UNKNOWN} with one seed. {NOT_RUN}: no finished run yet. {NOT_PUBLISHED}: no version of the "
-    "paper has it (nor a teacher that reads its student's query). Paper: date of the version that "
-    "states the number; the released code of no single date produced them all. Protocol: hash of "
-    "data, classes, views, schedule and the learner's weights, spelled out in the .json file "
-    "beside this table."
+    "Percent and percentage points; ours: mean ± sample standard deviation over n finished seeds. "
+    "Accuracy: mean over tasks after the last one. Forgetting: drop since a task was learnt, "
+    "summed over tasks and divided by their number, as in the papers' code. Difference: ours "
+    "minus published. Within 2 std: whether the difference is at most twice our standard "
+    f"deviation; {UNKNOWN} with one seed. {NOT_RUN}: no finished run. {NOT_PUBLISHED}: not "
+    "published in any version of the paper, nor is a teacher that uses its student's query. "
+    "Paper: date of the version that states the number; no single release of the code produced "
+    "all of them. Protocol: hash of data, classes, views, schedule and the learner's weights; the "
+    ".json file of the same name has the full protocols."
 )
-_KEY = ["method", "teacher", "student", "kd", "n_tasks"]
+_KEY = ["method", "teacher", "backbone", "distiller", "n_tasks"]
 
 
 def load() -> pd.DataFrame:
     """Return the 310 published results.
 
     Columns: version (of the paper, year and month), dataset, n_tasks, method, teacher (empty
-    without one), student, kd, accuracy and forgetting in percent.
+    without one), student, kd, and accuracy and forgetting in percent.
     """
     return pd.read_csv(str(files("cdl") / "assets" / "published.csv"), keep_default_na=False)
 
 
 def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -> pd.DataFrame:
-    """Lay our cells beside published ones.
+    """Compare own cells with published ones.
 
     Args:
-        results: one row per run, finished or not, of `cdl.reporting.runs.results_of`.
-        dataset: the papers' name of its dataset.
-        backbones: the papers' name of each of its backbones.
+        results: one row per run, finished or not, from `cdl.reporting.runs.results_of`.
+        dataset: the papers' name of the dataset.
+        backbones: the papers' name of each backbone.
 
     Returns:
-        One row per cell and version of the paper that has it, or one for a cell that none has: n
-        finished of `seeds` wanted; for accuracy and forgetting ours, std (NaN for one seed),
+        One row per cell and version of the paper that has it, or a single row if none has: n
+        finished of `seeds` planned; for accuracy and forgetting ours, std (NaN for one seed),
         published, difference (ours minus published) and within_2_std (yes, no, unknown), in
-        percent and percent points; the paper's version; our protocol. NaN is what is missing.
-        A variant has no published counterpart, nor has a teacher that reads another's query.
+        percent and percentage points; the version of the paper; our protocol. Missing values are
+        NaN. Variants and teachers that use another backbone's query have no published counterpart.
     """
     ours = summarise(results)
     ours["seeds"] = results.groupby(CELL, sort=False).size().to_numpy()
     key = ours[_KEY].assign(cell=ours.index)
-    key["student"] = key["student"].map(backbones)
+    key["backbone"] = key["backbone"].map(backbones)
     key["teacher"] = key["teacher"].map({"": "", **backbones})
-    own = (ours["role"] == "student") | (ours["query"] == ours["student"])
-    key.loc[~own | (ours["variant"] != ""), "student"] = None
-    theirs = load().rename(columns={"version": "paper"})
-    theirs = theirs[theirs["dataset"] == dataset].drop(columns="dataset")
-    both = key.merge(theirs, on=_KEY, how="left").sort_values(["cell", "paper"])
+    own = (ours["role"] == "student") | (ours["query"] == ours["backbone"])
+    key.loc[~own | (ours["variant"] != ""), "backbone"] = None
+    paper = load().rename(columns={"version": "paper", **FORMER_NAMES})
+    paper = paper[paper["dataset"] == dataset].drop(columns="dataset")
+    both = key.merge(paper, on=_KEY, how="left").sort_values(["cell", "paper"])
     ours = ours.loc[both["cell"]].reset_index(drop=True)
     both = both.reset_index(drop=True)
     table = ours[["dataset"]].copy()
     table["method"] = ours.apply(method_of, axis=1)
-    table["learner"], table["taught_by"] = ours["student"], ours["teacher"].replace("", "-")
+    table["learner"], table["taught_by"] = ours["backbone"], ours["teacher"].replace("", "-")
     table["distiller"] = ours.apply(distiller_of, axis=1)
     table[["n", "seeds"]], table["paper"] = ours[["n", "seeds"]], both["paper"]
     for metric, name in METRICS.items():
@@ -88,8 +88,8 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
     return table
 
 
-def worded(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `compare` where a word says why something is missing."""
+def with_reasons(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace missing values in a table of `compare` by the reason: `not run`, `-`, `unknown`."""
     words = table.round(6).astype(object)
     not_run = table["n"] == 0
     words.loc[not_run, "protocol"] = NOT_RUN
@@ -101,9 +101,9 @@ def worded(table: pd.DataFrame) -> pd.DataFrame:
     return words.fillna({"paper": NOT_PUBLISHED})
 
 
-def for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `compare` as text, two decimals, columns in two levels."""
-    words = worded(table).map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `compare` as text with two decimals and two levels of columns."""
+    words = with_reasons(table).map(lambda x: f"{x:.2f}" if isinstance(x, float) else str(x))
     text = {("", name.replace("_", " ")): words[name] for name in table.columns[1:5]}
     text["", "n"] = words["n"].where(
         table["n"] == table["seeds"], words["n"] + " of " + words["seeds"]
@@ -125,13 +125,13 @@ def write_comparison(
     dataset: str,
     backbones: Mapping[str, str],
 ) -> None:
-    """Write `compare` as .csv, .md, .tex (booktabs, longtable) and .html, and what is behind it.
+    """Write `compare` as .csv, .md, .tex (booktabs, longtable) and .html.
 
-    That is the rows of the finished runs as .runs.csv and their protocols as .json, the record
-    that vouches for all of them.
+    Also writes the rows of the finished runs as .runs.csv, and their protocols as .json, with the
+    hashes of all files.
 
     Args:
-        stem: path of the files without their suffix.
+        stem: path of the files without suffix.
         results: see `compare`.
         protocols: the resolved protocol of each hash.
         dataset: see `compare`.
@@ -140,12 +140,12 @@ def write_comparison(
     table = compare(results, dataset, backbones)
     tasks = " or ".join(map(str, dict.fromkeys(results["n_tasks"])))
     title = f"{results['dataset'].iloc[0]}, {tasks} tasks, {' to '.join(backbones)}"
-    text = for_people(table)
+    text = display_table(table)
     flat = text.set_axis([" ".join(names).strip() for names in text.columns], axis=1)
     html = text.style.hide(axis="index").set_uuid("comparison")
     html.set_caption(f"{title}. {NOTE}").set_table_styles(_STYLES)
     contents = {
-        ".csv": worded(table).to_csv(index=False),
+        ".csv": with_reasons(table).to_csv(index=False),
         ".md": f"{title}\n\n{flat.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
         ".tex": latex(text, NOTE, title),
         ".html": html.to_html(doctype_html=True, encoding="utf-8"),
@@ -155,8 +155,8 @@ def write_comparison(
             temporary.write_text(content)
     used = sorted({*table["protocol"]} & {*protocols})
     write(results[results["protocol"] != ""], f"{stem}.runs.csv")
-    vouched = [f"{stem}{suffix}" for suffix in (*contents, ".runs.csv")]
-    write_json(f"{stem}.json", {short: protocols[short] for short in used}, vouched)
+    recorded = [f"{stem}{suffix}" for suffix in (*contents, ".runs.csv")]
+    write_json(f"{stem}.json", {short: protocols[short] for short in used}, recorded)
 
 
 def write_compared(
@@ -165,7 +165,7 @@ def write_compared(
     published: Mapping[str, Any],
     output: str,
 ) -> None:
-    """Write a comparison of finished runs, `output` its Markdown, see `write_comparison`."""
+    """Write the comparison of finished runs; `output` is its Markdown file."""
     stem = Path(output).with_suffix("")
     write_comparison(stem, *results_of(rows, read_results(rows, results)), **published)
 

@@ -1,4 +1,4 @@
-"""From the runs' JSON to tidy tables; pandas only, no checkpoint is opened."""
+"""Collect the results of runs into tidy tables, without opening checkpoints."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from cdl.evaluation.metrics import agreement, current, prediction_metrics
-from cdl.reporting.costs import COST, RunFiles, cost_of, with_teachers, work_of
-from cdl.reporting.costs import markdown as costs_for_people
+from cdl.layout import RunFiles
+from cdl.reporting.columns import CELL, FORMER_NAMES, IDENTITY, LINKS, TEXT
+from cdl.reporting.costs import COST, cost_of, with_teachers, work_of
+from cdl.reporting.costs import markdown as cost_markdown
 from cdl.runtime.artifacts import (
     check_files,
     check_provenance,
@@ -36,28 +38,22 @@ METRICS = [
     *AGREEMENT,
 ]
 NOTE = (
-    "Percent and percent points; mean ± sample standard deviation over n seeds. Final average "
-    "accuracy is the mean over tasks after the last one, forgetting the mean drop of earlier "
-    "tasks from their best accuracy (Chaudhry et al., 2018), task-incremental accuracy that among "
-    "the classes of an image's own task, calibration error the mean distance of accuracy and "
-    "probability (15 bins), empty for a ridge, whose outputs are no probabilities. The protocol "
-    "is a hash of data, classes, views, "
-    "normalisation, schedule and the learner's own weights: numbers with the same one can be "
-    "compared. protocols.json spells it out. In brackets behind a method or distiller: its "
-    "variant, or what differs from the defaults."
+    "Percent and percentage points; mean ± sample standard deviation over n seeds. Final average "
+    "accuracy: mean accuracy over all tasks after the last one. Forgetting: mean drop of earlier "
+    "tasks from their best accuracy (Chaudhry et al., 2018). Task-incremental accuracy: accuracy "
+    "among the classes of the image's own task. Calibration error: mean distance between accuracy "
+    "and probability (15 bins); empty for ridge classifiers, whose outputs are not probabilities. "
+    "Protocol: hash of data, classes, views, normalisation, schedule and the learner's own "
+    "weights; numbers with the same protocol are comparable; protocols.json spells it out. In "
+    "brackets after a method or distiller: its variant, or the options that differ from the "
+    "defaults."
 )
 INTERVALS = [  # of `cdl.reporting.intervals`
     f"{name}{end}"
     for name in ("accuracy", "gain", "gap", "closed")
     for end in ("", "_low", "_high")
 ] + ["gain_p", "gain_p_holm"]
-IDENTITY = ["dataset", "method", "teacher", "student", "kd", "variant", "seed", "n_tasks"]
-_WHOSE = ["role", "query", "labels", "teacher_labels", "teacher_method"]
-_WHOSE += ["method_options", "kd_options"]
-_LINKS = ["run", "none_run", "teacher_run"]
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
-CELL = ["dataset", "n_tasks", "method", "role", "teacher", "student", "query", "kd", "variant"]
-CELL += ["labels", "teacher_labels", "teacher_method", "method_options", "kd_options"]
 
 
 def collect(
@@ -66,21 +62,24 @@ def collect(
     costs: Sequence[Sequence[str]],
     files: Callable[[str], RunFiles] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Gather all runs.
+    """Collect all runs into tables.
 
     Args:
-        rows: columns that identify each run, its resolved protocol, the fingerprint of its
-            specification (`provenance`), and the folders of the runs it builds on.
-        results: its JSON, written by `cdl.evaluation.evaluate.evaluate_run`.
-        costs: Snakemake's benchmark files of its tasks.
-        files: from a run's folder to its files, of which the tasks' records tell operations; None
-            reads none.
+        rows: for each run, the columns `IDENTITY` and `LINKS`, the resolved `protocol`, and the
+            fingerprint of the specification (`provenance`).
+        results: path of the JSON of each run, from `cdl.evaluation.evaluate.evaluate_run`.
+        costs: Snakemake's benchmark files of the tasks of each run.
+        files: maps the folder of a run to its files, whose task records have the numbers of
+            operations; None skips operations.
 
     Returns:
         results: one row per run, with all metrics in percent and the trainable parameters.
         curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
-        cost: one row per run, what `COST` says of its jobs.
-        protocols: the resolved protocol behind each hash in the results.
+        cost: one row per run, columns of `COST`.
+        protocols: the resolved protocol of each hash in the results.
+
+    Raises:
+        CdlError: results are damaged or belong to another run.
     """
     return tables_of(rows, read_results(rows, results), costs, files)
 
@@ -91,15 +90,15 @@ def tables_of(
     costs: Sequence[Sequence[str]],
     files: Callable[[str], RunFiles] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Return the tables of `collect` from the contents of the runs' JSON."""
+    """Return the tables of `collect` from the contents of the results' JSON."""
     curves, cost, work = [], [], {}
     for row, run, jobs in zip(rows, runs, costs, strict=True):
-        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        identity = {key: row[key] for key in IDENTITY}
         for stage, line in enumerate(run["matrix"]):
             seen = line[: stage + 1]
-            curves.append({**whose, "stage": stage, "accuracy": sum(seen) / len(seen)})
+            curves.append({**identity, "stage": stage, "accuracy": sum(seen) / len(seen)})
         work[row["run"]] = [] if files is None else work_of(files(row["run"]), row["n_tasks"])
-        cost.append({**whose, **cost_of(jobs, work[row["run"]])})
+        cost.append({**identity, **cost_of(jobs, work[row["run"]])})
     table, protocols = results_of(rows, runs)
     return table, pd.DataFrame(curves), with_teachers(pd.DataFrame(cost), table, work), protocols
 
@@ -107,11 +106,11 @@ def tables_of(
 def class_tables(
     rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what the last stage of every run says class by class and task by task.
+    """Return accuracy by class and confusion of tasks after the last stage of every run.
 
     Args:
         rows: as in `collect`.
-        runs: contents of the runs' JSON, see `complete`.
+        runs: contents of the results' JSON, see `complete`.
 
     Returns:
         classes: one row per run and class, accuracy in percent, in learning order.
@@ -119,13 +118,13 @@ def class_tables(
     """
     classes, confusion = [], []
     for row, run in zip(rows, runs, strict=True):
-        whose = {key: row[key] for key in [*IDENTITY, *_WHOSE]}
+        identity = {key: row[key] for key in IDENTITY}
         for name, accuracy in run["per_class"].items():
-            classes.append({**whose, "class": name, "accuracy": accuracy})
+            classes.append({**identity, "class": name, "accuracy": accuracy})
         for task, line in enumerate(run["task_confusion"]):
             for predicted, images in enumerate(line):
                 pair = {"task": task, "predicted_task": predicted, "images": images}
-                confusion.append({**whose, **pair})
+                confusion.append({**identity, **pair})
     return pd.DataFrame(classes), pd.DataFrame(confusion)
 
 
@@ -136,16 +135,24 @@ def write_collected(
     outputs: Any,
     files: Callable[[str], RunFiles],
 ) -> None:
-    """Write the tables of `collect` and `class_tables` to the paths that `outputs` names like them.
+    """Write the tables of `collect` and `class_tables`.
 
-    The protocols vouch for all but the costs, whose numbers no two computations share:
-    `outputs.cost_record` vouches for these. What results of an older version lack comes from the
-    predictions beside them (`files`: from a run's folder to its files).
+    `outputs.protocols` has the hashes of all tables except the costs, which are different in every
+    computation: their hashes are in `outputs.cost_record`.
+
+    Args:
+        rows: as in `collect`.
+        results: as in `collect`.
+        costs: as in `collect`.
+        outputs: paths by the names of `cdl.layout.TableFiles.collected`.
+        files: maps the folder of a run to its files; values that results of older versions lack
+            are computed from the predictions.
+
+    Raises:
+        CdlError: results or predictions are damaged or belong to another run.
     """
     found = read_results(rows, results)
-    runs = [complete(run, files(row["run"])) for row, run in zip(rows, found, strict=True)]
-    predicted = cache(lambda run: read_predictions(files(run)))
-    runs = [_with_agreement(run, row, predicted) for row, run in zip(rows, runs, strict=True)]
+    runs = [run for run in complete_all(rows, found, files) if run is not None]
     table, curves, cost, protocols = tables_of(rows, runs, costs, files)
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
@@ -153,18 +160,18 @@ def write_collected(
     write(cost, outputs.cost, "%.9g")
     write(classes, outputs.classes)
     write(confusion, outputs.confusion)
-    vouched = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
-    write_json(outputs.protocols, protocols, files=vouched)
+    recorded = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
+    write_json(outputs.protocols, protocols, files=recorded)
     named = pd.DataFrame(
         [{"dataset": row["dataset"], **names_of(row)} for row in table.to_dict("records")]
     )
     with replacing(outputs.cost_text) as temporary:
-        temporary.write_text(costs_for_people(named, cost, table["final_average_accuracy"]))
+        temporary.write_text(cost_markdown(named, cost, table["final_average_accuracy"]))
     write_json(outputs.cost_record, COST, files=[outputs.cost, outputs.cost_text])
 
 
 def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Read the runs' JSON; raise `CdlError` if one is damaged or is that of another run."""
+    """Read the runs' JSON; raise `CdlError` if a file is damaged or belongs to another run."""
     runs = [read_json(path) for path in paths]
     for row, path, run in zip(rows, paths, runs, strict=True):
         provenance = fingerprint(run.get("learner"))
@@ -173,20 +180,20 @@ def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> lis
 
 
 def read_predictions(files: RunFiles) -> pd.DataFrame:
-    """Read a run's predictions; raise `CdlError` unless they are those of its results."""
+    """Read a run's predictions; raise `CdlError` unless they match its results."""
     check_files(files.results, files.predictions)
     return pd.read_parquet(files.predictions)
 
 
 def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
-    """Return a run's results with what follows from its predictions, whatever version made it.
+    """Return a run's results with all metrics, also if an older version wrote them.
 
     Args:
         run: content of its `results.json`.
-        files: where its predictions lie; they are read only where the results lack something.
+        files: its files; predictions are read only if the results lack something.
 
     Raises:
-        CdlError: the predictions are needed and are not those of its results.
+        CdlError: the predictions are needed and do not match the results.
     """
     run = {**run, "metrics": current(run["metrics"])}
     if "per_class" in run:
@@ -196,32 +203,62 @@ def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
     return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
 
 
-def _with_agreement(
-    run: Mapping[str, Any], row: Mapping[str, Any], predicted: Callable[[str], pd.DataFrame]
-) -> dict[str, Any]:
-    """Return a run's results with its agreement with its teacher, and the undistilled student's.
+def complete_all(
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any] | None],
+    files: Callable[[str], RunFiles],
+) -> list[dict[str, Any] | None]:
+    """Complete the results of all runs, and add their agreement with the teacher.
 
     Args:
-        run: content of its `results.json`.
-        row: columns that identify it, and the folders of the runs it builds on.
-        predicted: from a run's folder to its predictions.
+        rows: as in `collect`.
+        runs: content of the `results.json` of each run; None for an unfinished one.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: predictions do not match the results.
     """
-    if not row["teacher_run"]:
-        return dict(run)
-    teacher = predicted(row["teacher_run"]).set_index("image")["predicted"]
-    found = dict(run["metrics"])
+    finished = {row["run"] for row, run in zip(rows, runs, strict=True) if run is not None}
+
+    @cache
+    def predicted(run: str) -> pd.Series | None:
+        if run not in finished:
+            return None
+        return read_predictions(files(run)).set_index("image")["predicted"]
+
+    found: list[dict[str, Any] | None] = []
+    for row, run in zip(rows, runs, strict=True):
+        if run is None:
+            found.append(None)
+            continue
+        whole = complete(run, files(row["run"]))
+        whole["metrics"] |= _agreement(row, predicted)
+        found.append(whole)
+    return found
+
+
+def _agreement(
+    row: Mapping[str, Any], predicted: Callable[[str], pd.Series | None]
+) -> dict[str, float]:
+    """Return the agreement of a run, and of its undistilled student, with the teacher.
+
+    Args:
+        row: see `collect`.
+        predicted: maps the folder of a run to its predicted classes by image, None if unfinished.
+    """
+    teacher, found = predicted(row["teacher_run"]), {}
     for name, link in AGREEMENT.items():
-        if row[link]:
-            own = predicted(row[link]).set_index("image")["predicted"]
+        own = predicted(row[link])
+        if teacher is not None and own is not None:
             images = own.index.intersection(teacher.index)
             found[name] = agreement(own[images].to_numpy(), teacher[images].to_numpy())
-    return {**run, "metrics": found}
+    return found
 
 
 def results_of(
     rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any] | None]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return `results` and `protocols` of `collect`; a run that is None has NaN and no protocol."""
+    """Return `results` and `protocols` of `collect`; an unfinished run is None and gets NaN."""
     records, protocols = [], {}
     for row, run in zip(rows, runs, strict=True):
         numbers, short = dict.fromkeys([*METRICS, "trainable_parameters"], float("nan")), ""
@@ -232,41 +269,43 @@ def results_of(
             known = current(run["metrics"])
             numbers = {name: known.get(name, float("nan")) for name in METRICS}
             numbers["trainable_parameters"] = run["trainable_parameters"]
-        identity, whose, links = ({key: row[key] for key in k} for k in (IDENTITY, _WHOSE, _LINKS))
-        records.append({**identity, **numbers, **whose, "protocol": short, **links})
+        identity, links = ({key: row[key] for key in keys} for keys in (IDENTITY, LINKS))
+        records.append({**identity, **numbers, "protocol": short, **links})
     return pd.DataFrame(records), protocols
 
 
 def write(table: pd.DataFrame, path: str | Path, float_format: str = "%.6f") -> None:
-    """Write a CSV atomically, numbers with six decimals if nothing else is asked for."""
+    """Write a CSV file atomically, by default with six decimals."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format=float_format)
 
 
 def read(path: str | Path, record: str | Path) -> pd.DataFrame:
-    """Read a CSV of `write`; empty text stays empty text, empty numbers become NaN.
+    """Read a CSV file of `write`: empty text stays empty, empty numbers become NaN.
+
+    Columns of older versions get their present names.
 
     Raises:
-        CdlError: it is not the table that the record vouches for.
+        CdlError: the file does not match the hash in its record.
     """
     check_files(record, path)
-    text = {*IDENTITY, *_WHOSE, *_LINKS, "protocol", "class"} - {"seed", "n_tasks"}
     table = pd.read_csv(
         path,
-        dtype=dict.fromkeys(text, str),
+        dtype=dict.fromkeys([*TEXT, *FORMER_NAMES, "class", "weights"], str),
         keep_default_na=False,
         na_values=dict.fromkeys([*METRICS, "forgetting", *COST, *INTERVALS], ""),
     )
+    table = table.rename(columns=FORMER_NAMES)  # up to version 0.2
     if "forgetting" in table:  # until version 0.2, the negative backward transfer
         table["backward_transfer"] = -table.pop("forgetting")
     return table
 
 
 def differences(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with `gain_over_none` and `gap_to_teacher` (teacher minus student), points.
+    """Add `gain_over_none` and `gap_to_teacher` (teacher minus student), in points.
 
-    Both compare the final average accuracy with that of the run of the same seed; NaN where there
-    is nothing to compare with.
+    Both are differences of the final average accuracies of runs with the same seed; NaN if there
+    is no such run.
     """
     table = results.copy()
     accuracy = table.set_index("run")["final_average_accuracy"]
@@ -281,10 +320,10 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds.
 
     Returns:
-        One row per cell, in percent and percent points: `n` finished seeds, mean and sample
-        standard deviation (NaN for one seed) of every metric, of the gain of the final average
-        accuracy over the undistilled student, and of its gap to the teacher (teacher minus
-        student); gain and gap are paired by seed.
+        One row per cell, in percent and percentage points: `n` finished seeds; mean and sample
+        standard deviation (NaN for one seed) of every metric, of the gain over the undistilled
+        student and of the gap to the teacher (teacher minus student) in final average accuracy.
+        Gain and gap are paired by seed.
     """
     table = differences(results)
     values = [*METRICS, *_PAIRED]
@@ -298,52 +337,52 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def distiller_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
-    """Return how tables for people name a row's distiller: `kd`, `kd (hot)`, `kd (alpha=0.9)`.
+    """Return the display name of a row's distiller: `kd`, `kd (hot)`, `kd (alpha=0.9)`.
 
-    In brackets stands the variant, or without one what differs from the schema's defaults.
+    In brackets: the variant or, without one, the options that differ from the defaults.
     """
     if row["role"] == "teacher":
         return "(teacher)"
-    note = row["variant"] or row["kd_options"]
-    return f"{row['kd']} ({note})" if note else str(row["kd"])
+    note = row["variant"] or row["distiller_options"]
+    return f"{row['distiller']} ({note})" if note else str(row["distiller"])
 
 
 def method_of(row: Mapping[Hashable, Any] | pd.Series) -> str:
-    """Return how tables for people name a row's method, as `distiller_of`."""
+    """Return the display name of a row's method, formed like that of `distiller_of`."""
     named = "+" in row["method"] or not row["method_options"]
     return str(row["method"]) if named else f"{row['method']} ({row['method_options']})"
 
 
 def taught_by(row: Mapping[Hashable, Any] | pd.Series) -> str:
-    """Return how tables for people name a row's teacher, with its method if that is another."""
+    """Return the display name of a row's teacher, with its method if it differs."""
     other = f" ({row['teacher_method']})" if row["teacher_method"] else ""
     return f"{row['teacher']}{other}" if row["teacher"] else "-"
 
 
 def labels_shown(row: Mapping[Hashable, Any]) -> str:
-    """Return how tables for people name the labels of a row's learner and of its teacher."""
+    """Return the display name of the label levels of a row's learner and its teacher."""
     taught = f" (teacher: {row['teacher_labels']})" if row["teacher"] else ""
     return f"{row['labels']}{taught}"
 
 
 def names_of(row: Mapping[Hashable, Any]) -> dict[str, str]:
-    """Return how tables for people name a row's learner: method, backbone, teacher, distiller."""
+    """Return the display names of a row: method, backbone, teacher, distiller."""
     return {
         "method": method_of(row),
-        "learner": row["student"],
-        "taught by": taught_by(row),
+        "backbone": row["backbone"],
+        "teacher": taught_by(row),
         "distiller": distiller_of(row),
     }
 
 
-def for_people(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary as text for people, two decimals."""
+def display_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary as text with two decimals, for Markdown and LaTeX."""
 
-    def shown(row: Mapping[Hashable, Any], name: str) -> str:
+    def mean_and_deviation(row: Mapping[Hashable, Any], name: str) -> str:
         if row["n"] == 0:
             return NOT_RUN
         mean, std = row[f"{name}_mean"], row[f"{name}_std"]
-        if pd.isna(mean):  # paired with a learner that does not exist, or has not been run
+        if pd.isna(mean):  # the run to compare with does not exist or is not finished
             return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
         return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
@@ -352,14 +391,14 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             {
                 "dataset": row["dataset"],
-                **({"labels a class": labels_shown(row)} if few else {}),
+                **({"labels per class": labels_shown(row)} if few else {}),
                 **names_of(row),
-                "final average accuracy": shown(row, "final_average_accuracy"),
-                "forgetting": shown(row, "forgetting_max"),
-                "task-incremental accuracy": shown(row, "task_incremental_accuracy"),
-                "calibration error": shown(row, "calibration_error"),
-                "gain over none": shown(row, "gain_over_none"),
-                "gap to teacher": shown(row, "gap_to_teacher"),
+                "final average accuracy": mean_and_deviation(row, "final_average_accuracy"),
+                "forgetting": mean_and_deviation(row, "forgetting_max"),
+                "task-incremental accuracy": mean_and_deviation(row, "task_incremental_accuracy"),
+                "calibration error": mean_and_deviation(row, "calibration_error"),
+                "gain over none": mean_and_deviation(row, "gain_over_none"),
+                "gap to teacher": mean_and_deviation(row, "gap_to_teacher"),
                 "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
                 "n": row["n"],
                 "protocol": row["protocol"] or NOT_RUN,
@@ -369,7 +408,7 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def latex(table: pd.DataFrame, note: str, caption: str) -> str:
-    """Return a table of text as LaTeX (booktabs, longtable), its note as a comment above it."""
+    """Return a table of text as LaTeX (booktabs, longtable), with the note as a comment."""
     style = table.style.hide(axis="index").format(escape="latex")
     longtable = style.format_index(escape="latex", axis="columns").to_latex(
         hrules=True,
@@ -381,13 +420,13 @@ def latex(table: pd.DataFrame, note: str, caption: str) -> str:
 
 
 def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path, tex: str | Path) -> None:
-    """Write the summary of results, finished or not."""
+    """Write the summary of results as CSV, Markdown and LaTeX; runs may be unfinished."""
     summary = summarise(results)
-    text = for_people(summary)
+    text = display_table(summary)
     with replacing(md) as temporary:
         lines = text.to_markdown(index=False, disable_numparse=True)
         temporary.write_text(f"{lines}\n\n{NOTE}\n")
-    with replacing(tex) as temporary:  # what all rows share is said once, above the table
+    with replacing(tex) as temporary:  # values that all rows share go to the caption
         shared = {name: text[name].iloc[0] for name in text if text[name].nunique() == 1}
         caption = ", ".join(f"{name} {value}" for name, value in shared.items() if value != "-")
         temporary.write_text(latex(text.drop(columns=list(shared)), NOTE, caption))

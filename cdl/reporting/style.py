@@ -1,6 +1,6 @@
-"""One style for all figures: a paper's columns, and one colour for one distiller everywhere.
+"""Style of all figures: sizes of a paper's columns, one look per distiller in every figure.
 
-A figure is drawn like this::
+Example::
 
     with paper():
         note = about(runs, images, "band: sample standard deviation over seeds")
@@ -29,13 +29,13 @@ from cdl.distillers import DISTILLERS
 from cdl.runtime.artifacts import replacing
 from cdl.runtime.facts import Look
 
-COLUMN, PAGE = 3.35, 6.9  # inches: one column of a paper, and both
+COLUMN, PAGE = 3.35, 6.9  # width in inches: one column of a paper, both columns
 INK = "#1b2026"
 _PAPER: dict[Any, Any] = {
-    "svg.hashsalt": "cdl",  # equal input, equal bytes
-    "svg.fonttype": "path",  # letters are part of the file: equal on every machine
-    "pdf.fonttype": 42,  # embedded as TrueType, which publishers ask for
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "svg.hashsalt": "cdl",  # makes the bytes of a figure reproducible
+    "svg.fonttype": "path",  # embeds letters as paths, independent of installed fonts
+    "pdf.fonttype": 42,  # embeds TrueType fonts, which publishers require
+    "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -48,15 +48,15 @@ _PAPER: dict[Any, Any] = {
 }
 
 
-TEACHER = Look(INK, "s", "--")  # a distiller's look stands with its facts
-_OTHERS = ("#7A4E2D", "#5B5BD6", "#A3333D", "#4F6D00")  # distillers that have no look of their own
+TEACHER = Look(INK, "s", "--")  # looks of distillers are in their facts
+_OTHERS = ("#7A4E2D", "#5B5BD6", "#A3333D", "#4F6D00")  # colours of distillers without a look
 _VARIANTS = "dH*8"
 
 
 def look(name: str) -> Look:
-    """Return the look of a learner named as by `names`.
+    """Return the look of a learner by its name, see `names`.
 
-    A variant, which stands in brackets, has its distiller's colour and a marker of its own.
+    A variant, in brackets, has the colour of its distiller and a marker of its own.
     """
     base, _, variant = name.partition(" (")
     known = TEACHER if base == "teacher" else None
@@ -69,32 +69,32 @@ def look(name: str) -> Look:
 
 
 def names(table: pd.DataFrame) -> pd.Series:
-    """Return what a figure calls each row: `teacher`, `kd`, or `kd (hot)`, which is a variant."""
-    named = table["kd"] + table["variant"].map(lambda v: f" ({v})" if v else "")
+    """Return the name of each row in figures: `teacher`, `kd`, or `kd (hot)` for a variant."""
+    named = table["distiller"] + table["variant"].map(lambda v: f" ({v})" if v else "")
     return named.where(table["role"] == "student", "teacher")
 
 
-_PAIR = ["teacher", "teacher_method", "student"]
+_PAIR = ["teacher", "teacher_method", "backbone"]
 
 
 class Panel(NamedTuple):
-    """A method with one pair of teacher and student, and the rows that belong there."""
+    """A method with one pair of teacher and student, and its rows."""
 
     title: str
     rows: pd.DataFrame
 
 
 def panels_of(table: pd.DataFrame) -> list[Panel]:
-    """Split rows into panels, each with its teacher; panels without rows are left out."""
+    """Split rows into panels, each with its teacher; panels without students are omitted."""
     distilled = table[table["teacher"] != ""]
     pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
-    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["student"])]
+    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["backbone"])]
     panels = []
     for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
-        is_teacher = (table["role"] == "teacher") & (table["student"] == teacher)
+        is_teacher = (table["role"] == "teacher") & (table["backbone"] == teacher)
         is_teacher &= table["query"].isin([teacher, student])
         is_teacher &= table["method"] == (other or method)
-        is_student = (table["role"] == "student") & (table["student"] == student)
+        is_student = (table["role"] == "student") & (table["backbone"] == student)
         is_student &= table["method"] == method
         taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
         is_student &= taught | (table["teacher"] == "")
@@ -108,7 +108,7 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Make a context in which a figure is drawn and saved; also a decorator, `@paper()`."""
+    """Return a context manager, or decorator, in which figures are drawn and saved."""
     with matplotlib.rc_context(_PAPER):
         yield
 
@@ -116,16 +116,16 @@ def paper() -> Iterator[None]:
 def canvas(
     titles: Sequence[str], x: str, y: str, note: str, height: float = 2.3, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and an axis for each title.
+    """Create a figure with one axis per title.
 
-    One axis is as wide as a column of a paper; several fill the page, at most three abreast.
+    A single axis has the width of a column; several fill the page, at most three per row.
 
     Args:
-        titles: of the axes.
-        x: label below all of them.
-        y: label beside all of them.
-        note: small print above them, see `about`.
-        height: of a line of axes, in inches.
+        titles: titles of the axes.
+        x: common label of the x axes.
+        y: common label of the y axes.
+        note: small print above the axes, see `about`.
+        height: height of a row of axes, in inches.
         **shared: `sharex` and `sharey` of `Figure.subplots`.
     """
     columns = min(len(titles), 3)
@@ -140,18 +140,18 @@ def canvas(
         axis.set_title(title, fontweight="bold")
         axis.grid(alpha=0.25, linewidth=0.5)
     for axis in axes[max(0, len(titles) - columns) : len(titles)]:
-        axis.tick_params(labelbottom=True)  # also where no panel lies below a shared axis
+        axis.tick_params(labelbottom=True)  # also above an empty place in the last row
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
     return figure, axes[: len(titles)]
 
 
 def label_lines(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """Write each learner's name behind the end of its line, none over another.
+    """Write the name of each learner behind the end of its line, without overlaps.
 
     Args:
-        axis: with everything drawn and its limits final.
-        ends: by the learner's name, the last point of its line.
+        axis: axis with all lines drawn and final limits.
+        ends: last point of each line by the name of the learner.
     """
     figure = axis.get_figure()
     assert isinstance(figure, Figure)
@@ -160,12 +160,12 @@ def label_lines(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     line = 8.5 / 72 * figure.dpi / axis.get_window_extent().height * (high - low)
     ranked = sorted(ends, key=lambda name: ends[name][1])
     at = [ends[name][1] for name in ranked]
-    for _ in range(50):  # neighbours push each other apart, half the way each
+    for _ in range(50):  # move overlapping neighbours apart, half the distance each
         for i in range(len(at) - 1):
             push = (line - (at[i + 1] - at[i])) / 2
             if push > 0:
                 at[i], at[i + 1] = at[i] - push, at[i + 1] + push
-    up = max(0.0, low + line / 2 - at[0]) if at else 0.0  # none beside the names of the ticks
+    up = max(0.0, low + line / 2 - at[0]) if at else 0.0  # keeps names above the tick labels
     for name, y in zip(ranked, (up + place for place in at), strict=True):
         x = ends[name][0]
         style: dict[str, Any] = {"color": _darker(look(name).colour), "va": "center"}
@@ -174,7 +174,7 @@ def label_lines(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Name all that has a label in any axis, beside the figure: where names do not fit in."""
+    """Add one legend for all axes to the right of the figure."""
     drawn: dict[str, Artist] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
@@ -183,37 +183,37 @@ def legend(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
-    """Return what who sees only the figure has to know: data, pair, n, and what bars mean.
+    """Return the small print of a figure: data, pair, number of seeds, meaning of intervals.
 
     Args:
-        runs: of one dataset, the rows that are drawn; columns of `cdl.reporting.runs.collect`.
-        images: number of test images.
-        interval: what bars or bands mean.
+        runs: rows of one dataset in the figure; columns of `cdl.reporting.runs.collect`.
+        images: number of test images; None omits it.
+        interval: description of bars or bands.
     """
     tasks = " or ".join(map(str, sorted({*runs["n_tasks"]})))
-    pairs = runs[runs["teacher"] != ""][["teacher", "student"]].drop_duplicates()
+    pairs = runs[runs["teacher"] != ""][["teacher", "backbone"]].drop_duplicates()
     taught = [f"{teacher} to {student}" for teacher, student in pairs.itertuples(index=False)]
-    alone = sorted({*runs["student"]})
+    alone = sorted({*runs["backbone"]})
     seeds = runs["seed"].nunique()
-    told = [
+    parts = [
         f"{runs['dataset'].iloc[0]}, {tasks} tasks",
         f"{images:,} test images" if images else "",
         ", ".join(taught or alone),
         f"n = {seeds} seed{'s' if seeds != 1 else ''}",
         interval,
     ]
-    return "; ".join(part for part in told if part)
+    return "; ".join(part for part in parts if part)
 
 
 def small_print(figure: Figure, note: str) -> None:
-    """Write what `about` says above a figure that `canvas` did not make."""
+    """Write a note above a figure, see `about`; `canvas` calls it."""
     width = int(figure.get_figwidth() * 72 / (6 * 0.52))
     lines = "\n".join(textwrap.wrap(note, width))
     figure.suptitle(lines, x=0.01, ha="left", fontsize=6, color="#50565c")
 
 
 def save(figure: Figure, outputs: Sequence[str]) -> None:
-    """Write a figure; each suffix decides a format: SVG and PDF are vectors, PNG has 300 dpi."""
+    """Write a figure in the formats of the suffixes: svg, pdf, or png with 300 dpi."""
     dates = {"svg": "Date", "pdf": "CreationDate"}
     for output in outputs:
         kind = output.rsplit(".", 1)[-1]
@@ -223,5 +223,5 @@ def save(figure: Figure, outputs: Sequence[str]) -> None:
 
 
 def _darker(colour: str) -> tuple[float, ...]:
-    """Return a colour for letters, which need more contrast than lines do."""
+    """Return a darker colour for text, which needs more contrast than lines."""
     return tuple(0.78 * part for part in matplotlib.colors.to_rgb(colour))

@@ -1,4 +1,4 @@
-"""What trials came to: the best values of each distiller, and how flat each hyperparameter is."""
+"""Report of hyperparameter trials: best values of each distiller, and flat ranges."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.spec import LearnerSpec
 
 _HEAD = """\
-# Written by `snakemake tuned`: an overlay with the best values of each distiller, found on
-# validation images at equal budget; the report in the folder `tuned` says how. To take them:
+# Written by `snakemake tuned`: overlay with the best values of each distiller, found on validation
+# images with equal budgets; see the report in the folder `tuned`. To use them:
 #   snakemake --cores 2 --configfile FILE {path}
 """
 
 
 def write_kept(trials: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], output: str) -> None:
-    """Write which trials of each distiller go on: those best after the first tasks.
+    """Write which trials of each distiller continue: the best after the first tasks.
 
     Args:
-        trials: of `cdl.study.trials.Trials.asked`, their `first` results finished.
-        budget: of `Trials.budget`.
-        output: record to write, `kept`: indices by distiller, the best first.
+        trials: from `cdl.study.trials.Trials.asked`, with finished `first` results.
+        budget: from `Trials.budget`.
+        output: JSON file to write; `kept` has the indices by distiller, the best first.
     """
     table = first_accuracies(trials)
     best = table.sort_values(["accuracy_first", "trial"], ascending=[False, True], kind="stable")
@@ -35,23 +35,23 @@ def write_kept(trials: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], o
 
 
 def first_accuracies(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one row per trial: its accuracy after the first tasks and the standard error of it."""
+    """Return one row per trial: accuracy after the first tasks and its standard error."""
     rows = []
     for trial in trials:
         mean, error = _accuracy(trial["first"])
-        about = {"distiller": trial["distiller"], "trial": trial["index"], **trial["values"]}
-        rows.append(about | {"accuracy_first": mean, "error_first": error})
+        identity = {"distiller": trial["distiller"], "trial": trial["index"], **trial["values"]}
+        rows.append(identity | {"accuracy_first": mean, "error_first": error})
     return pd.DataFrame(rows)
 
 
 def all_accuracies(trials: Sequence[Mapping[str, Any]], kept: str) -> pd.DataFrame:
-    """Return the rows of `first_accuracies` with `accuracy` and `error` after all tasks.
+    """Add `accuracy` and `error` after all tasks to the rows of `first_accuracies`.
 
-    They are NaN for trials that did not go on; `best` marks one trial of each distiller.
+    They are NaN for trials that did not continue; `best` marks one trial of each distiller.
     """
-    table, went_on = first_accuracies(trials), read_json(kept)["kept"]
+    table, continued = first_accuracies(trials), read_json(kept)["kept"]
     found = [
-        _accuracy(t["all"]) if t["index"] in went_on[t["distiller"]] else (np.nan, np.nan)
+        _accuracy(t["all"]) if t["index"] in continued[t["distiller"]] else (np.nan, np.nan)
         for t in trials
     ]
     table[["accuracy", "error"]] = found
@@ -60,16 +60,16 @@ def all_accuracies(trials: Sequence[Mapping[str, Any]], kept: str) -> pd.DataFra
 
 
 def flat_ranges(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """Return how flat each hyperparameter is.
+    """Return the range of good values of each hyperparameter.
 
     Args:
-        table: of `all_accuracies`.
-        fields: columns of values.
+        table: from `all_accuracies`.
+        fields: columns of hyperparameters.
 
     Returns:
-        One row per distiller and field: the `best` value, and `low` and `high`, the range of the
-        values of all `among` trials whose accuracy after the first tasks is within one standard
-        error of the best one there.
+        One row per distiller and field: the `best` value; `low` and `high`, the smallest and
+        largest value among the trials whose accuracy after the first tasks is within one standard
+        error of the best; and `among`, the number of these trials.
     """
     rows = []
     for distiller, own in table.groupby("distiller", sort=False):
@@ -89,9 +89,9 @@ def write_tuned(
     """Write the overlay, the table of trials, the report and a figure of each distiller.
 
     Args:
-        trials: of `Trials.asked`, finished as far as they went.
-        budget: of `Trials.budget`.
-        kept: record of `write_kept`.
+        trials: from `Trials.asked`, finished.
+        budget: from `Trials.budget`.
+        kept: JSON file of `write_kept`.
         outputs: paths of `overlay`, `trials`, `text`, and `figures` in the order of distillers.
     """
     table = all_accuracies(trials, kept)
@@ -103,7 +103,7 @@ def write_tuned(
     with replacing(outputs.overlay) as temporary:
         temporary.write_text(_HEAD.format(path=outputs.overlay) + text)
     with replacing(outputs.text) as temporary:
-        temporary.write_text(_for_people(table, ranges, budget))
+        temporary.write_text(_markdown(table, ranges, budget))
     for (distiller, own), output in zip(
         table.groupby("distiller", sort=False), outputs.figures, strict=True
     ):
@@ -112,20 +112,20 @@ def write_tuned(
 
 @paper()
 def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], output: str) -> None:
-    """Draw the trials of one distiller against each of its hyperparameters.
+    """Draw the accuracy of the trials of one distiller against each hyperparameter.
 
     Args:
-        own: its rows of `all_accuracies`.
-        ranges: its rows of `flat_ranges`.
-        budget: of `Trials.budget`.
-        output: file to write, the suffix decides the format.
+        own: rows of the distiller from `all_accuracies`.
+        ranges: rows of the distiller from `flat_ranges`.
+        budget: from `Trials.budget`.
+        output: file to write; the suffix selects the format.
     """
     name = own["distiller"].iloc[0]
     point = look(str(name).partition("+")[0]).point
     note = (
-        f"{name}: {len(own)} trials, hollow after {budget['first_tasks']} of {budget['tasks']} "
-        "tasks, filled after all, the best ringed; shaded: within one standard error of the best "
-        "hollow one"
+        f"{name}: {len(own)} trials; hollow: after {budget['first_tasks']} of {budget['tasks']} "
+        "tasks, filled: after all tasks, ring: best; shaded: range within one standard error of "
+        "the best hollow point"
     )
     fields = ranges["field"].tolist()
     figure, axes = canvas(fields, "", "accuracy on validation images (%)", note, sharey=True)
@@ -148,8 +148,8 @@ def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], out
 def _accuracy(results: Sequence[str]) -> tuple[float, float]:
     """Return the mean final average accuracy of runs, in percent, and its standard error.
 
-    The error is over seeds where there are several; of one seed it is that of sampling the
-    validation images, task by task.
+    With several seeds, the error is over seeds; with one seed, it is the sampling error of the
+    validation images, computed by task.
     """
     runs = [read_json(path) for path in results]
     values = pd.Series([run["metrics"]["final_average_accuracy"] for run in runs])
@@ -168,7 +168,7 @@ def _is_log(field: str, given: Mapping[str, Any]) -> bool:
     return bool(given[name]["log"])
 
 
-def _for_people(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]) -> str:
+def _markdown(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]) -> str:
     """Return the report as Markdown."""
     best = table[table["best"]].set_index("distiller")
     lines = []
@@ -181,7 +181,7 @@ def _for_people(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, 
                 "best": f"{row['best']:.4g}",
                 "flat from": f"{row['low']:.4g}",
                 "to": f"{row['high']:.4g}",
-                "trials there": f"{row['among']} of {budget['trials']}",
+                "trials in range": f"{row['among']} of {budget['trials']}",
                 "accuracy": f"{found['accuracy']:.2f} ± {found['error']:.2f}",
             }
         )
@@ -189,12 +189,12 @@ def _for_people(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, 
     note = (
         f"Every distiller had the same budget: {budget['trials']} trials, points of one scrambled "
         f"Sobol sequence, that learnt {budget['first_tasks']} of {budget['tasks']} tasks; the best "
-        f"{budget['kept']} learnt them all. Seeds {', '.join(map(str, budget['seeds']))}, none of "
-        "the study; all accuracies are final average accuracies on validation images, on which "
-        "nobody is trained, ± one standard error "
-        f"({'over seeds' if several else 'of sampling the images'}). Flat is a hyperparameter from "
-        "the least to the largest value, among all trials, whose accuracy after the first tasks is "
-        "within one standard error of the best there. The other values of such a trial differ too, "
-        "so a wide range says that the hyperparameter matters little, a narrow one may be chance."
+        f"{budget['kept']} learnt all tasks. Seeds "
+        f"{', '.join(map(str, budget['seeds']))}, not used in the study. Accuracies are final "
+        "average accuracies on validation images, which are not used for training, ± one standard "
+        f"error ({'over seeds' if several else 'of sampling the images'}). Flat from, to: smallest "
+        "and largest value among the trials whose accuracy after the first tasks is within one "
+        "standard error of the best. Trials differ in all hyperparameters, so a wide range means "
+        "that the hyperparameter matters little, while a narrow one may be due to chance."
     )
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"

@@ -1,1 +1,1 @@
-"""Below everything: files, devices, randomness, errors. Knows no model, method or study."""
+"""Basic services for all rooms: files, devices, random numbers, errors."""

@@ -1,10 +1,10 @@
-"""Files that are whole or absent, and vouched for: atomic writes, records, fingerprints on load.
+"""Write files atomically, and verify their checksums when they are read.
 
-A record is a JSON file under whose key `_record` stands the sha256 of all the rest, and those of
-other files that it vouches for: tables, predictions, loss curves. An artifact is a pair
-`NAME.safetensors` and `NAME.json`; its record carries the sha256 of the tensor file and says what
-made it. Reading checks all of them, so that a truncated, swapped, foreign or flipped file is
-refused with a sentence. Nothing is ever pickled.
+A record is a JSON file. Its key `_record` contains the sha256 of the other entries, and the sha256
+of further files that belong to the record: tables, predictions, loss curves. An artifact is a pair
+`NAME.safetensors` and `NAME.json`; its record contains the sha256 of the tensor file and describes
+how the artifact was made. Reading verifies all of these, so that a truncated, exchanged or
+corrupted file raises an error with a clear message. Nothing is pickled.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from cdl.runtime.errors import CdlError
 
-if TYPE_CHECKING:  # tables and figures read JSON only and never wait for torch
+if TYPE_CHECKING:  # jobs that only read JSON must not import torch
     from torch import Tensor
 
 _SEAL = "_record"
@@ -43,7 +43,7 @@ def fingerprint_tensors(tensors: Mapping[str, "Tensor"]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        raw = tensor.reshape(-1).view(torch.uint8)  # numpy knows no bfloat16
+        raw = tensor.reshape(-1).view(torch.uint8)  # numpy has no bfloat16
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(raw.numpy().tobytes())
     return digest.hexdigest()
@@ -57,21 +57,21 @@ def fingerprint_file(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds.
+    """Yield a temporary path that is renamed to `path` if the block succeeds.
 
-    Whoever writes the same path at the same time has another temporary one, so that `path` is
-    always wholly one of theirs.
+    The temporary file is in the same folder. Concurrent writers of the same path use different
+    temporary files, so that `path` always has the complete content of one of them.
 
     Raises:
-        CdlError: the disk is full, or the folder cannot be written.
+        CdlError: the disk is full, or the folder is not writable.
     """
     path = Path(path)
-    # a name of its own even among threads, and hosts that share the folder and have equal pids
+    # a random name is unique also among threads, and among hosts that share the folder
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # the umask's; safetensors' writer leaves 0600
+        mode = temporary.stat().st_mode  # follows the umask; safetensors would write 0600
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, path)
@@ -80,8 +80,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if reason is None:
             raise
         raise CdlError(
-            f"{path} cannot be written: {reason}; make room or the folder writable, and run "
-            "again: what is finished stays"
+            f"{path} cannot be written: {reason}; free disk space or make the folder writable, "
+            "then run again (finished jobs are kept)"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -91,39 +91,42 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write_json(
     path: str | Path, value: Mapping[str, Any], files: Iterable[str | Path] = ()
 ) -> None:
-    """Write a record (indented, NaN refused) atomically.
+    """Write a record atomically, as indented JSON.
 
     Args:
         path: the JSON file.
-        value: what it says.
-        files: written before, and vouched for; they are known by their place relative to `path`.
+        value: content of the record.
+        files: existing files whose sha256 the record contains, by their path relative to `path`.
+
+    Raises:
+        ValueError: the content has a number that is not finite.
     """
     path = Path(path)
-    content = json.loads(json.dumps(value, allow_nan=False))  # what a reader will find
-    hashes = {_name(path, file): fingerprint_file(file) for file in files}
+    content = json.loads(json.dumps(value, allow_nan=False))  # as a reader will get it
+    hashes = {_relative(path, file): fingerprint_file(file) for file in files}
     sealed = {**content, _SEAL: {"files": hashes, "sha256": fingerprint([content, hashes])}}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(sealed, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return what a record says.
+    """Return the content of a record.
 
     Raises:
-        CdlError: it is missing, damaged, or carries no hash of its content.
+        CdlError: the record is missing or damaged, or has no hash of its content.
     """
-    return _read(path)[0]
+    return _verified_record(path)[0]
 
 
 def check_files(record: str | Path, *files: str | Path) -> None:
-    """Raise `CdlError` unless files are there and are those that a record vouches for."""
-    hashes = _read(record)[1]
+    """Raise `CdlError` unless files exist and have the sha256 that a record contains."""
+    hashes = _verified_record(record)[1]
     for file in files:
         try:
             found = fingerprint_file(file)
         except OSError as error:
             raise CdlError(f"{file} cannot be read ({error.strerror}); run again") from error
-        expected = hashes.get(_name(Path(record), file))
+        expected = hashes.get(_relative(Path(record), file))
         if found != expected:
             raise CdlError(
                 f"{file} has sha256 {found[:12]}, but {record} records {str(expected)[:12]}: one "
@@ -131,12 +134,12 @@ def check_files(record: str | Path, *files: str | Path) -> None:
             )
 
 
-def _name(record: Path, file: str | Path) -> str:
+def _relative(record: Path, file: str | Path) -> str:
     return os.path.relpath(file, record.parent)
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what a record says and the hashes of the files that it vouches for."""
+def _verified_record(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a record's content and the sha256 of its files by relative path."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
@@ -145,13 +148,13 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise CdlError(f"{path} cannot be read ({error}); delete it and run again") from error
     if seal is None:
         raise CdlError(
-            f"{path} carries no hash of its content: an earlier version of cdl made it, or it was "
+            f"{path} has no hash of its content: it was written by an earlier version of cdl, or "
             "changed; delete it and run again"
         )
     if not intact:
         raise CdlError(
-            f"{path} was damaged or changed: its content has not the hash that it carries; delete "
-            "it and run again"
+            f"{path} was damaged or changed: its content does not match its hash; delete it and "
+            "run again"
         )
     return content, seal["files"]
 
@@ -162,13 +165,13 @@ def save(
     metadata: Mapping[str, Any],
     files: Iterable[str | Path] = (),
 ) -> None:
-    """Write tensors to `path` (.safetensors) and metadata with their sha256 to its .json.
+    """Write tensors to a .safetensors file and metadata to its .json record.
 
     Args:
         path: the tensor file.
         tensors: by name.
-        metadata: what the record says of them.
-        files: that the record vouches for as well.
+        metadata: further content of the record.
+        files: further existing files whose sha256 the record contains.
     """
     from safetensors.torch import save_file
 
@@ -180,11 +183,14 @@ def save(
 
 
 def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read an artifact and check it.
+    """Read an artifact and verify it.
 
     Args:
-        path: the .safetensors file; its .json lies beside it.
+        path: the .safetensors file; the .json file is in the same folder.
         expected: metadata entries that must have exactly these values.
+
+    Returns:
+        The tensors by name, and the metadata.
 
     Raises:
         CdlError: a file is missing or damaged, or an expected entry differs.
@@ -201,7 +207,7 @@ def load(path: str | Path, **expected: Any) -> tuple[dict[str, "Tensor"], dict[s
 
 
 def check_artifact(path: str | Path) -> dict[str, Any]:
-    """Return an artifact's metadata; raise `CdlError` if one of its two files is damaged."""
+    """Return an artifact's metadata; raise `CdlError` if a file is damaged."""
     path = Path(path)
     metadata = read_json(path.with_suffix(".json"))
     try:
@@ -219,24 +225,27 @@ def check_artifact(path: str | Path) -> dict[str, Any]:
 def check_provenance(
     path: str | Path, metadata: Mapping[str, Any], expected: Mapping[str, Any]
 ) -> None:
-    """Raise `CdlError` naming the first entry, at any depth, that differs from what is expected."""
+    """Raise `CdlError` with the first entry, at any depth, that is not as expected."""
     difference = first_difference({key: metadata.get(key) for key in expected}, expected)
     if difference is not None:
         key, found, needed = difference
         raise CdlError(
-            f"{path} does not fit: its {key} is {found}, needed is {needed}; delete it and run "
-            "again"
+            f"{path} was made with {key} = {found}, expected {needed}; delete it and run again"
         )
 
 
 def first_difference(
     found: Mapping[str, Any], needed: Mapping[str, Any]
 ) -> tuple[str, str, str] | None:
-    """Return the first entry, at any depth, that is not as needed: dotted key and both as JSON."""
-    here = _leaves(dict(found))
+    """Return the first entry of `needed`, at any depth, that differs in `found`.
+
+    Returns:
+        The dotted key and both values as JSON, or None if all entries are equal.
+    """
+    present = _leaves(dict(found))
     for key, value in _leaves(dict(needed)).items():
-        if here.get(key) != value:
-            return key, json.dumps(here.get(key)), json.dumps(value)
+        if present.get(key) != value:
+            return key, json.dumps(present.get(key)), json.dumps(value)
     return None
 
 

@@ -1,9 +1,13 @@
-"""What was measured of a job: by Snakemake, in its benchmark file, and by the job, in its log.
+"""Measure jobs; read measurements from benchmark files and job logs.
 
-Benchmark files carry no hash and are read strictly: a damaged one has other columns, no numbers, or
-seconds that contradict its own clock; a changed digit behind the point is not seen. What a job says
-of itself in its log goes before what Snakemake samples: it is exact, and of the job also where
-that was forked by a server (`cdl.runtime.forkserver`).
+Benchmark files have no hash, so their format is checked strictly: a file with other columns,
+invalid numbers, or seconds that contradict its `h:m:s` column is invalid. A changed digit after the
+decimal point is not detected. The job's own measurements, in its log, take precedence over those of
+Snakemake: Snakemake samples, and it does not see a job that runs in the fork server
+(`cdl.runtime.forkserver`).
+
+codecarbon is not used: it assigns the energy of the whole processor to each of several simultaneous
+jobs, and where no counter is readable it reports an estimate from the processor's nominal power.
 """
 
 import contextlib
@@ -27,21 +31,21 @@ from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
 _MEASURED = re.compile(r"measured (\{.*\})")
-POWERCAP = Path("/sys/class/powercap")  # of Linux: counters of the processors' energy
-_LOOKS = 30.0  # seconds between two looks at counters that start again
-_WH = 3600.0  # joules
+POWERCAP = Path("/sys/class/powercap")  # Linux's counters of the energy of processors
+_SAMPLING_INTERVAL = 30.0  # seconds; shorter than the time in which a counter overflows
+_JOULES_PER_WH = 3600.0
 _CLOCK = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
-_UNKNOWN = ("NA", "-")  # the job ended before it was looked at
+_UNKNOWN = ("NA", "-")  # the job ended before Snakemake's first sample
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One job; None is what Snakemake did not see.
+    """Snakemake's measurements of one job; None where Snakemake took no sample.
 
     Attributes:
-        seconds: from start to end, by the clock on the wall.
-        processor_seconds: that its processes computed, as sampled.
-        memory_mb: largest resident memory, MiB, as sampled.
+        seconds: wall time.
+        processor_seconds: processor time of all processes of the job, sampled.
+        memory_mb: peak resident memory in MiB, sampled.
     """
 
     seconds: float
@@ -55,44 +59,46 @@ def read_benchmark(path: str | Path) -> Benchmark:
         with open(path, encoding="utf-8", newline="") as file:
             header, values = csv.reader(file, delimiter="\t", strict=True)
         row = dict(zip(header, values, strict=True))
-        seconds = _number(row["s"])
-        if not seconds or abs(seconds - _clock(row["h:m:s"])) > 1:
+        seconds = _parse_number(row["s"])
+        if not seconds or abs(seconds - _parse_clock(row["h:m:s"])) > 1:
             raise ValueError(f"s is {row['s']}, h:m:s is {row['h:m:s']}")
-        others = (_number(row[name]) for name in ("cpu_time", "max_rss"))
+        others = (_parse_number(row[name]) for name in ("cpu_time", "max_rss"))
         return Benchmark(seconds, *others)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise CdlError(
-            f"{path} is no benchmark of one job ({error}); delete the job's outputs and run again"
+            f"{path} is not a valid benchmark file ({error}); delete the job's outputs and run "
+            "again"
         ) from error
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     if text in _UNKNOWN:
         return None
     if not (math.isfinite(value := float(text)) and value >= 0):
-        raise ValueError(f"{text} is no time, load or memory")
+        raise ValueError(f"invalid value {text}: expected a number of at least 0")
     return value
 
 
-def _clock(text: str) -> int:
+def _parse_clock(text: str) -> int:
     found = _CLOCK.fullmatch(text)
     if found is None:
-        raise ValueError(f"h:m:s is {text}")
+        raise ValueError(f"invalid value {text} for h:m:s")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a job measured of itself; None is what the machine does not tell.
+    """A job's measurements of itself; None where the machine provides no measurement.
 
     Attributes:
-        processor_seconds: that it and its children computed.
-        memory_mb: largest resident memory, MiB.
-        gpu_seconds: that it had a GPU.
-        gpu_wh: energy of that GPU in this time; None if other jobs may have computed there.
-        processor_wh: energy of the processors, by its share of the time that they computed.
-        gpu_memory_mb: most that it allocated on a GPU.
+        processor_seconds: processor time of the process and its children.
+        memory_mb: peak resident memory in MiB.
+        gpu_seconds: time for which the job had a GPU.
+        gpu_wh: energy of that GPU during this time in Wh; None if other jobs may have used it.
+        processor_wh: energy of the processors in Wh, multiplied by the job's share of the total
+            processor time.
+        gpu_memory_mb: peak memory allocated on a GPU in MiB.
     """
 
     processor_seconds: float | None = None
@@ -104,31 +110,32 @@ class Measured:
 
     @property
     def energy_wh(self) -> float | None:
-        """What is known of it; None if nothing is, or not of the GPU that it had."""
+        """Energy of GPU and processors in Wh; None if unknown, or unknown for a used GPU."""
         known = [wh for wh in (self.gpu_wh, self.processor_wh) if wh is not None]
         missing = self.gpu_seconds is not None and self.gpu_wh is None
         return sum(known) if known and not missing else None
 
 
 def read_measured(path: str | Path) -> Measured:
-    """Return the last that a job says in its log; of an older or missing log, nothing is known."""
+    """Return the last measurements in a job's log; all None if there are none."""
     try:
         found = _MEASURED.findall(Path(path).read_text(encoding="utf-8", errors="replace"))
-        said = json.loads(found[-1]) if found else {}
+        values = json.loads(found[-1]) if found else {}
     except (OSError, ValueError):
         return Measured()
     known = {field.name for field in fields(Measured)}
-    return Measured(**{key: value for key, value in said.items() if key in known})
+    return Measured(**{key: value for key, value in values.items() if key in known})
 
 
 class Meter:
-    """Measures a job to the end of `with`, and says in the log what it found.
+    """Context manager that measures a job and logs the measurements on exit.
 
-    Processor time and memory are those of the process from its start, energy is from `with` on.
+    Processor time and memory are measured from the start of the process, energy from the start of
+    the context.
     """
 
     def __init__(self) -> None:
-        """Look at the processors' counters for the first time."""
+        """Find the readable energy counters of the processors."""
         self._gpu: dict[str, float] = {}
         self._counters = [Counter(folder) for folder in packages()]
         self._stop = threading.Event()
@@ -136,7 +143,7 @@ class Meter:
     def __enter__(self) -> "Meter":
         self._began = _processor_seconds()
         if self._counters:
-            threading.Thread(target=self._look, daemon=True).start()
+            threading.Thread(target=self._sample, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,11 +163,11 @@ class Meter:
 
     @contextlib.contextmanager
     def on(self, gpu: str | None, alone: bool) -> Iterator[None]:
-        """Measure a GPU as long as the job has it.
+        """Measure a GPU for the duration of the context.
 
         Args:
-            gpu: as `CUDA_VISIBLE_DEVICES` names it, None without one.
-            alone: whether nobody else computes on it.
+            gpu: name of the GPU in `CUDA_VISIBLE_DEVICES`; None without a GPU.
+            alone: whether this job is the only one on the GPU; else its energy is not measured.
         """
         read = energy_of(gpu) if gpu is not None and alone else None
         began, joules = time.monotonic(), None if read is None else read()
@@ -170,32 +177,32 @@ class Meter:
             if gpu is not None:
                 self._gpu["gpu_seconds"] = time.monotonic() - began
             if read is not None and joules is not None:
-                self._gpu["gpu_wh"] = (read() - joules) / _WH
+                self._gpu["gpu_wh"] = (read() - joules) / _JOULES_PER_WH
 
-    def _look(self) -> None:
-        while not self._stop.wait(_LOOKS):
+    def _sample(self) -> None:
+        while not self._stop.wait(_SAMPLING_INTERVAL):
             for counter in self._counters:
-                counter.look()
+                counter.update()
 
     def _processor_wh(self) -> float | None:
         if not self._counters:
             return None
-        own, everybody = (b - a for a, b in zip(self._began, _processor_seconds(), strict=True))
-        joules = sum(counter.look() for counter in self._counters)
-        return joules / _WH * min(1.0, own / everybody) if everybody > 0 else None
+        own, total = (b - a for a, b in zip(self._began, _processor_seconds(), strict=True))
+        joules = sum(counter.update() for counter in self._counters)
+        return joules / _JOULES_PER_WH * min(1.0, own / total) if total > 0 else None
 
 
 class Counter:
-    """A counter of energy in Linux' powercap, which starts again at its range."""
+    """An energy counter in Linux's powercap, which overflows at the end of its range."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin at what it says now."""
+        """Start at the counter's current value."""
         self._file = folder / "energy_uj"
         self._range = int((folder / "max_energy_range_uj").read_text())
         self._last, self._joules = int(self._file.read_text()), 0.0
 
-    def look(self) -> float:
-        """Return the joules since the beginning; to be called more often than it starts again."""
+    def update(self) -> float:
+        """Return joules since the start; call this before the counter overflows."""
         now = int(self._file.read_text())
         self._joules += (now - self._last) % self._range / 1e6
         self._last = now
@@ -203,7 +210,10 @@ class Counter:
 
 
 def packages() -> list[Path]:
-    """Return the folders of the processors' counters that may be read (usually by root alone)."""
+    """Return the folders of the readable processor counters.
+
+    Usually only root can read them.
+    """
     found = []
     for folder in sorted(POWERCAP.glob("*:*")):
         with contextlib.suppress(OSError, ValueError):
@@ -214,35 +224,35 @@ def packages() -> list[Path]:
 
 
 def energy_of(gpu: str) -> Callable[[], float] | None:
-    """Return what reads the joules of a GPU since its driver started, None if nobody tells them.
+    """Return a function that reads a GPU's energy in joules since driver start.
 
-    It is asked through NVML by the package `nvidia-ml-py`, where that is installed.
+    Returns None if the GPU does not provide it, or if the package `nvidia-ml-py` is not installed.
     """
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        by_name = gpu.isdigit()
-        find = pynvml.nvmlDeviceGetHandleByIndex if by_name else pynvml.nvmlDeviceGetHandleByUUID
-        handle = find(int(gpu) if by_name else gpu)
+        by_index = gpu.isdigit()
+        find = pynvml.nvmlDeviceGetHandleByIndex if by_index else pynvml.nvmlDeviceGetHandleByUUID
+        handle = find(int(gpu) if by_index else gpu)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception as error:  # NVML's own, of a missing library, an old GPU, a part of one
-        log.info("no energy of GPU %s: %s", gpu, error)
+    except Exception as error:  # NVML's errors: no library, an old GPU, a MIG instance
+        log.info("energy of GPU %s is not available: %s", gpu, error)
         return None
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
 
 
 def peak_memory() -> float:
-    """Return the most MiB that this process had in memory."""
+    """Return the peak resident memory of this process in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # `getrusage` counts in what started this process
+    if status.exists():  # `getrusage` includes the memory of the parent before exec
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Return the seconds that this process and its children, and that all processes, computed."""
+    """Return processor seconds of this process with children, and of all."""
     own, every = psutil.Process().cpu_times(), psutil.cpu_times()
     idle = every.idle + getattr(every, "iowait", 0.0)
     busy = sum(every) - idle - getattr(every, "guest", 0.0) - getattr(every, "guest_nice", 0.0)

@@ -1,9 +1,12 @@
-"""The one exception that ends a job with a sentence instead of a traceback."""
+"""Exceptions that end a job with a message instead of a traceback."""
 
 
 class CdlError(Exception):
-    """Something the user can mend: the message names what, its value, and what would be right."""
+    """An error that the user can correct.
+
+    The message has the field, its value, what is expected and what to do.
+    """
 
 
 class Interrupted(CdlError):
-    """A signal asked the job to stop; its state is saved and the next run goes on from it."""
+    """A signal interrupted the job; the next run resumes from its saved state."""

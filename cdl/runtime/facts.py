@@ -1,4 +1,4 @@
-"""What is common to the facts of methods and distillers, which planning reads without torch."""
+"""Facts of methods and distillers that planning reads without torch."""
 
 import re
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from typing import Any
 class Facts:
     """Facts of a method or distiller.
 
-    path: `module:Class`, the class that needs torch.
+    path: `module:Class`, the implementation, which imports torch.
     description: one sentence with the paper.
-    options: arguments of the class by name, as JSON schema with the defaults of its signature;
-        `cdl.runtime.options` writes them in short.
-    alternatives: options of which a configuration gives one: it replaces another one of a preset.
-    protocol: fields of the block `protocol` that the class takes as arguments, too.
-    numerics: raised whenever the numbers of this one change and those of no other.
+    options: arguments of the class by name, as JSON schema with the defaults of its signature; see
+        `cdl.runtime.options`.
+    alternatives: mutually exclusive options; the one in a configuration replaces that of a preset.
+    protocol: fields of the block `protocol` that are also arguments of the class.
+    numerics: revision; increase it when the results of this method or distiller change.
     """
 
     path: str = field(kw_only=False)
@@ -34,18 +34,19 @@ class Facts:
 
 @dataclass(frozen=True)
 class Look:
-    """How a learner looks in every figure and on the page.
+    """Colour, marker and line style of a learner in every figure and on the page.
 
-    Distillers that often share a figure have the colours of Okabe and Ito, safe for colour-blind
-    readers; the others differ from these in lightness, and all in marker and dash.
+    Distillers that often share a figure have the colours of Okabe and Ito, which colour-blind
+    readers can distinguish; the others differ from these in lightness. All differ in marker and
+    line style.
 
     Attributes:
-        colour: `#RRGGBB`, at least 3 to 1 against white.
-        marker: of matplotlib.
-        dash: of matplotlib; with the marker it tells lines apart without colour.
+        colour: `#RRGGBB`, with a contrast of at least 3:1 against white.
+        marker: matplotlib marker.
+        dash: matplotlib line style; with the marker it distinguishes lines without colour.
 
     Raises:
-        ValueError: matplotlib could not draw it.
+        ValueError: a value is not valid in matplotlib.
     """
 
     colour: str
@@ -53,19 +54,19 @@ class Look:
     dash: str = "-"
 
     def __post_init__(self) -> None:
-        known = {"colour": "#[0-9A-Fa-f]{6}", "marker": r"[.,ov^<>1-48sp*hH+xDdPX|_]"}
-        for name, pattern in {**known, "dash": "-|--|-[.]|:"}.items():
+        patterns = {"colour": "#[0-9A-Fa-f]{6}", "marker": r"[.,ov^<>1-48sp*hH+xDdPX|_]"}
+        for name, pattern in {**patterns, "dash": "-|--|-[.]|:"}.items():
             if not re.fullmatch(pattern, value := getattr(self, name)):
-                raise ValueError(f"invalid {name} {value!r} of a look: expected {pattern}")
+                raise ValueError(f"look.{name}: invalid value {value!r}; expected {pattern}")
 
     @property
     def line(self) -> dict[str, Any]:
-        """Return it as arguments of `Axes.plot`."""
+        """Keyword arguments of `Axes.plot`."""
         return {**self.point, "linestyle": self.dash, "linewidth": 1.3}
 
     @property
     def point(self) -> dict[str, Any]:
-        """Return it as arguments of `Axes.plot` and `Axes.errorbar`, without a line."""
+        """Keyword arguments of `Axes.plot` and `Axes.errorbar` for markers alone."""
         edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
         return {
             "color": self.colour,
@@ -77,21 +78,23 @@ class Look:
 
 
 class Unsuitable(Exception):
-    """An option, or all of a method or distiller, cannot work in a run."""
+    """A method, a distiller or one of its options is not valid in a run."""
 
     def __init__(self, field: str, value: Any, expected: str) -> None:
-        super().__init__(f"{field}: {value!r} cannot work; needed is {expected}")
+        super().__init__(f"{field}: invalid value {value!r}; expected {expected}")
         self.field, self.value, self.expected = field, value, expected
 
 
 def refuse(wrong: Any, field: str, value: Any, expected: str) -> None:
-    """Raise `Unsuitable` if something is wrong; for the `check` of a method or distiller.
+    """Raise `Unsuitable` if a condition is true.
+
+    For the `check` of a method or distiller.
 
     Args:
         wrong: the condition.
-        field: name of the option; empty where no single option is wrong.
-        value: what is wrong.
-        expected: what would be right.
+        field: name of the option; empty if no single option is invalid.
+        value: the invalid value.
+        expected: description of valid values.
     """
     if wrong:
         raise Unsuitable(field, value, expected)

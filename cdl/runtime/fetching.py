@@ -1,7 +1,8 @@
-"""Published files, brought to this disk once and checked: from the publisher, a mirror or a folder.
+"""Fetch published files and verify them.
 
-The only module that uses the network, and only the local rules `fetch_backbone` and
-`fetch_dataset` call it; every other job reads what lies on the disk.
+Files come from the publisher, a mirror or a folder, and are fetched once. This is the only module
+that uses the network. Only the local rules `fetch_backbone` and `fetch_dataset` call it; all other
+jobs read files on disk.
 """
 
 import contextlib
@@ -23,10 +24,11 @@ RECORDS = Path("config/checksums")
 
 @dataclass(frozen=True)
 class Hub:
-    """A file of a repository on the Hugging Face Hub; `huggingface_hub` fetches and keeps it.
+    """A file of a repository on the Hugging Face Hub.
 
-    Its own settings hold: `HF_HOME` and `HF_HUB_CACHE` for where, `HF_TOKEN` for who asks,
-    `HF_ENDPOINT` for another server.
+    `huggingface_hub` fetches and caches the file. The settings of `huggingface_hub` apply:
+    `HF_HOME` and `HF_HUB_CACHE` for the cache folder, `HF_TOKEN` for the account, `HF_ENDPOINT` for
+    another server.
     """
 
     repository: str
@@ -39,10 +41,10 @@ class Hub:
         return hf_hub_url(self.repository, self.name, revision=self.revision)
 
     def path(self, offline: bool = False) -> Path:
-        """Return where the file lies in the Hub's cache; fetch it if it is not there.
+        """Return the path of the file in the Hub's cache; fetch a missing file.
 
         Raises:
-            OSError: it cannot be had.
+            OSError: the file cannot be fetched, or is not cached and `offline` is set.
         """
         from huggingface_hub import hf_hub_download
 
@@ -53,7 +55,7 @@ class Hub:
         return Path(found)
 
     def is_cached(self) -> bool:
-        """Return whether the file lies in the Hub's cache."""
+        """Return whether the file is in the Hub's cache."""
         try:
             return self.path(offline=True).is_file()
         except OSError:
@@ -64,7 +66,7 @@ def snapshot(dataset: str, revision: str, folder: Path, patterns: Sequence[str])
     """Fetch the files of a dataset on the Hub that match a pattern into a folder.
 
     Raises:
-        OSError: they cannot be had.
+        OSError: the files cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -80,14 +82,14 @@ def snapshot(dataset: str, revision: str, folder: Path, patterns: Sequence[str])
 
 @contextlib.contextmanager
 def _hub_errors(page: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into an `OSError` of one line."""
+    """Turn exceptions of the Hub's client into an `OSError` of one line."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.GatedRepoError as error:
         raise OSError(
-            f"it is gated: accept its terms at {page} and log in by `hf auth login` or HF_TOKEN"
+            f"it is gated: accept its terms at {page} and log in with `hf auth login` or HF_TOKEN"
         ) from error
     except Exception as error:  # each version of the Hub's client has its own network errors
         raise OSError(next(iter(str(error).strip().splitlines()), repr(error))) from error
@@ -95,13 +97,13 @@ def _hub_errors(page: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Published:
-    """A file as its publisher offers it.
+    """A published file.
 
     Attributes:
-        name: of the file on this disk, in a mirror, and in `RECORDS`.
-        url: the publisher's address of it.
-        checksum: `md5:...` or `sha256:...`; None: its sha256 is recorded in `RECORDS` by
-            `remember` when it is first fetched and found readable, and verified after.
+        name: name of the file on disk, in a mirror, and in `RECORDS`.
+        url: the publisher's address.
+        checksum: `md5:...` or `sha256:...`; None: `remember` records the sha256 in `RECORDS` when
+            the file has been fetched and read for the first time; later fetches verify it.
     """
 
     name: str
@@ -110,12 +112,12 @@ class Published:
 
     @property
     def record(self) -> Path:
-        """The recorded sha256, in the format of sha256sum."""
+        """Path of the recorded sha256, in the format of sha256sum."""
         return RECORDS / f"{self.name}.sha256"
 
     @property
     def expected(self) -> str | None:
-        """The checksum to verify, or None if there is none yet."""
+        """Checksum to verify, or None if there is none yet."""
         if self.checksum or not self.record.is_file():
             return self.checksum
         return "sha256:" + self.record.read_text().split(" ")[0].strip()
@@ -127,22 +129,21 @@ def obtain(
     mirror: str | None = None,
     offline: bool = False,
 ) -> list[Path]:
-    """Return the paths of files in `folder`, all of them checked; fetch those that are missing.
+    """Fetch missing files, verify all of them and return their paths.
 
-    What the Hub publishes stays in the Hub's own cache, unless it lies in `folder` already. An
-    interrupted download is continued by the next call if the file's checksum is known, and
-    started anew otherwise.
+    Files on the Hub stay in the Hub's own cache unless they are already in `folder`. The next call
+    resumes an interrupted download if the file's checksum is known, and restarts it otherwise.
 
     Args:
-        files: what is needed.
-        folder: where the files lie or are put.
-        mirror: a folder, or the beginning of an http(s) address, that holds the files under
-            their names; it is asked instead of the publisher.
-        offline: use no network.
+        files: the required files.
+        folder: folder of the files.
+        mirror: a folder or an http(s) base address with the files under their names, used instead
+            of the publisher.
+        offline: do not use the network.
 
     Raises:
-        CdlError: a file cannot be had or is not the one that was published; the sentence says
-            which file to put where.
+        CdlError: a file cannot be fetched or differs from the published one; the message states
+            where to place which file.
     """
     folder = Path(folder)
     remote = mirror is None or "://" in mirror
@@ -152,13 +153,13 @@ def obtain(
     if missing and remote and offline:
         wanted = ", ".join(f"{folder / file.name} (from {file.url})" for file in missing)
         raise CdlError(
-            f"fetch.offline is true, so put by hand: {wanted}; or name a folder that holds "
-            f"{'it' if len(missing) == 1 else 'them'} in fetch.mirror"
+            f"fetch.offline is set; place these files manually: {wanted}; or set fetch.mirror to a "
+            "folder that contains them"
         )
-    return [_obtain(file, folder / file.name, mirror, offline) for file in files]
+    return [_obtain_file(file, folder / file.name, mirror, offline) for file in files]
 
 
-def _obtain(file: Published, target: Path, mirror: str | None, offline: bool) -> Path:
+def _obtain_file(file: Published, target: Path, mirror: str | None, offline: bool) -> Path:
     if target.is_file():
         _verify(target, file, "delete it and run again")
     elif mirror is None and isinstance(file.url, Hub):
@@ -167,10 +168,11 @@ def _obtain(file: Published, target: Path, mirror: str | None, offline: bool) ->
             target = file.url.path(offline)
         except OSError as error:
             raise _unavailable(file, target, str(file.url), error) from error
-        _verify(target, file, f"delete {target} and run again, or what the Hub offers has changed")
+        remedy = f"delete {target} and run again; if that fails, the file on the Hub has changed"
+        _verify(target, file, remedy)
     else:
-        place = str(file.url) if mirror is None else f"{mirror.rstrip('/')}/{file.name}"
-        _bring(file, target, place)
+        origin = str(file.url) if mirror is None else f"{mirror.rstrip('/')}/{file.name}"
+        _fetch(file, target, origin)
     return target
 
 
@@ -182,42 +184,42 @@ def remember(file: Published, path: Path) -> None:
         log.info("recorded the sha256 of %s in %s", file.name, file.record)
 
 
-def _bring(file: Published, target: Path, place: str) -> None:
-    """Copy or download a file to `target`, which appears only when it is whole and checked."""
+def _fetch(file: Published, target: Path, origin: str) -> None:
+    """Copy or download a file and verify it before it is renamed to `target`."""
     part = target.with_name(f".{target.name}.part")
-    log.info("fetching %s", place)
+    log.info("fetching %s", origin)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        if "://" in place:
-            _download(place, part, resume=file.expected is not None)
+        if "://" in origin:
+            _download(origin, part, resume=file.expected is not None)
         else:
-            shutil.copyfile(place, part)
+            shutil.copyfile(origin, part)
     except OSError as error:  # requests' errors are OSErrors too
-        raise _unavailable(file, target, place, error) from error
+        raise _unavailable(file, target, origin, error) from error
     try:
-        _verify(part, file, f"what {place} offers is not the published file, or came damaged")
+        _verify(part, file, f"{origin} is not the published file, or the download is damaged")
     except CdlError:
         part.unlink()
         raise
     os.replace(part, target)
 
 
-def _unavailable(file: Published, target: Path, place: str, error: OSError) -> CdlError:
+def _unavailable(file: Published, target: Path, origin: str, error: OSError) -> CdlError:
     return CdlError(
-        f"{file.name} could not be fetched from {place} ({error}); run again, or put it by "
-        f"hand as {target} (from {file.url}), or name a folder or address that holds it in "
-        "fetch.mirror"
+        f"{file.name} could not be fetched from {origin} ({error}); run again, or place it "
+        f"manually as {target} (from {file.url}), or set fetch.mirror to a folder or address that "
+        "contains it"
     )
 
 
 def _download(url: str, part: Path, resume: bool) -> None:
     start = part.stat().st_size if resume and part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    import requests  # here, since planning reads what is published and waits for no network
+    import requests  # slow to import, and planning imports this module but never downloads
 
     with requests.get(url, headers=headers, stream=True, timeout=60) as response:
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it had come before; the checksum decides
+            return  # the partial file is already complete; its checksum is verified next
         response.raise_for_status()
         partial = response.status_code == requests.codes.partial_content
         with open(part, "ab" if partial else "wb") as stream:
@@ -233,7 +235,7 @@ def _verify(path: Path, file: Published, remedy: str) -> None:
     if found != expected:
         source = "" if file.checksum else f" ({file.record})"
         raise CdlError(
-            f"{file.name} has {algorithm} {found}, expected is {expected}{source}: {remedy}"
+            f"{file.name} has {algorithm} {found}, expected {expected}{source}: {remedy}"
         )
 
 

@@ -1,33 +1,35 @@
-"""Which GPUs a process sees, and a lease that pins one job to one of them. No torch here.
+"""Find the visible GPUs and lease one of them to a job. Does not import torch.
 
-A lease is a lock (`flock`) on a file for each place on a GPU; the kernel drops it when the process
-ends, however it ends. Inside a SLURM job only that job's processes share the files: SLURM has
-already chosen the GPUs, and two of its jobs may both call theirs 0.
+A lease is a lock on a file in the user's cache folder, with one file for every place on a GPU of
+this host. The kernel releases the lock when the process ends, also when it is killed. Inside a
+SLURM job the name of the file contains the job's number: SLURM has already assigned the GPUs, and
+two SLURM jobs on one host may both see their GPU as number 0.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
+import platform
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
 
-_NAMES = 20  # of a GPU's lock file, tried in turn
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NO_GPU = {"", "-1", "NoDevFiles"}
+_MAX_AGE = 30 * 24 * 3600.0  # seconds; longer than any SLURM job runs
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that CUDA may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the GPUs that CUDA may use, as named in `CUDA_VISIBLE_DEVICES`."""
     if VISIBLE in os.environ:
         names = [name.strip() for name in os.environ[VISIBLE].split(",")]
         return [] if names[0] in NO_GPU else names
@@ -36,33 +38,37 @@ def visible_gpus() -> list[str]:
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     listed = subprocess.run(query, capture_output=True, text=True, check=False)
     if listed.returncode:
-        log.warning("no GPU: nvidia-smi says %s", (listed.stdout + listed.stderr).strip())
+        log.warning("no GPU: nvidia-smi failed: %s", (listed.stdout + listed.stderr).strip())
         return []
     return listed.stdout.split()
 
 
 @contextlib.contextmanager
 def leased_gpu(jobs_per_gpu: int = 1, poll: float = 0.1) -> Iterator[str | None]:
-    """Wait for a place on a GPU and make that GPU the only one that CUDA sees.
+    """Wait for a free place on a GPU and make that GPU the only one visible to CUDA.
 
-    To be entered before CUDA is asked anything: it reads `CUDA_VISIBLE_DEVICES` once. torch may be
-    imported earlier. Yields the GPU's name, or None where there is no GPU.
+    Must be entered before the first CUDA call, because CUDA reads `CUDA_VISIBLE_DEVICES` only once.
+    torch may be imported earlier. Yields the GPU's name, or None on a machine without a GPU.
 
     Args:
-        jobs_per_gpu: places on each GPU; the emptiest GPU is taken.
-        poll: seconds between two looks at GPUs that are all taken.
+        jobs_per_gpu: number of places on each GPU; the GPU with the most free places is chosen.
+        poll: seconds between two attempts while all places are taken.
+
+    Raises:
+        CdlError: the lock files cannot be written.
     """
     gpus = visible_gpus()
     if not gpus:
         yield None
         return
-    lock = _lock_any(gpus, jobs_per_gpu)
-    if lock is None:
+    folder = _lock_folder()
+    lease = _lock_any(folder, gpus, jobs_per_gpu)
+    if lease is None:
         log.info("all GPUs (%s) are taken by other jobs; waiting for one", ", ".join(gpus))
-    while lock is None:
+    while lease is None:
         time.sleep(poll)
-        lock = _lock_any(gpus, jobs_per_gpu)
-    gpu, descriptor = lock
+        lease = _lock_any(folder, gpus, jobs_per_gpu)
+    gpu, lock = lease
     before = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = gpu
     log.info("pinned to GPU %s", gpu)
@@ -73,40 +79,46 @@ def leased_gpu(jobs_per_gpu: int = 1, poll: float = 0.1) -> Iterator[str | None]
             del os.environ[VISIBLE]
         else:
             os.environ[VISIBLE] = before
-        os.close(descriptor)
+        lock.release()
 
 
-def _lock_any(gpus: list[str], jobs_per_gpu: int) -> tuple[str, int] | None:
-    """Lock the first free place; return its GPU's name and the open file that holds the lock."""
+def _lock_any(folder: Path, gpus: list[str], jobs_per_gpu: int) -> tuple[str, FileLock] | None:
+    """Lock the first free place; return the name of its GPU and the lock, or None."""
+    job = os.environ.get("SLURM_JOB_ID")
+    scope = f"{platform.node()}-slurm{job}" if job else platform.node()
     for place, gpu in product(range(jobs_per_gpu), gpus):
-        descriptor = _open_own(f"{gpu}+{place}" if place else gpu)
+        name = f"{scope}-{gpu.replace('/', '_')}-{place}.lock"
+        lock = FileLock(folder / name)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return gpu, descriptor
-        except BlockingIOError:
-            os.close(descriptor)
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        except (OSError, NotImplementedError) as error:
+            raise _unusable(folder, error) from error
+        return gpu, lock
     return None
 
 
-def _open_own(place: str) -> int:
-    """Open this user's lock file of a place; what others put under its name is passed over.
+def _lock_folder() -> Path:
+    """Create the folder of lock files in the user's cache folder and return it.
 
-    All jobs of a user pass over the same files, so that they meet in one.
+    Deletes the lock files of old SLURM jobs, because every SLURM job creates new ones.
     """
-    scope = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'host')}"
-    stem = Path(tempfile.gettempdir(), f"cdl-gpu-{scope}-{place.replace('/', '_')}")
-    reason = "all belong to others"
-    for suffix in ("", *(f".{i}" for i in range(1, _NAMES))):
-        try:
-            path = f"{stem}{suffix}.lock"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError as error:  # another user's, a link, a folder
-            reason = str(error)
-            continue
-        if os.fstat(descriptor).st_uid == os.getuid():
-            return descriptor
-        os.close(descriptor)
-    raise CdlError(
-        f"no lock file {stem}*.lock can be opened ({reason}); remove them or set TMPDIR to a "
-        "folder of your own"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cdl", "gpu-locks")
+    try:
+        folder = folder.expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*-slurm*.lock"):
+            with contextlib.suppress(FileNotFoundError):  # another job may delete it, too
+                if time.time() - path.stat().st_mtime > _MAX_AGE:
+                    path.unlink()
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        raise _unusable(folder, error) from error
+    return folder
+
+
+def _unusable(folder: Path, error: Exception) -> CdlError:
+    return CdlError(
+        f"{folder}: GPU lock files cannot be written ({error}); make the folder writable or set "
+        "XDG_CACHE_HOME to a folder of your own"
     )

@@ -1,4 +1,4 @@
-"""What every job of the workflow does first: log to its file, set threads, fail in one sentence."""
+"""Set up a job: log file, threads, measurements, GPU lease, error messages."""
 
 import contextlib
 import functools
@@ -15,20 +15,20 @@ from cdl.runtime.gpus import leased_gpu
 
 
 def no_lease() -> None:
-    """Wait for no GPU."""
+    """Do nothing: the lease of jobs without a GPU."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a job computes; it changes no number.
+    """Settings of a job's execution; they do not change its results.
 
     device: see `cdl.runtime.compute.Compute.select`.
     capture: replay the training step as a CUDA graph.
-    limit_gb: most that the caches of all tasks together may take on disk.
-    states: folder for unfinished work, see `cdl.training.checkpointing`; None keeps none.
-    save_minutes: between two saves of it.
+    limit_gb: maximum disk space of the caches of all tasks together, in GB.
+    states: folder for unfinished work, see `cdl.training.checkpointing`; None: not saved.
+    save_minutes: minutes between two saves of unfinished work.
     images: digest of the user's files that the task's images come from, for the record.
-    lease: waits for a GPU of the job's own; to be called before CUDA is asked anything.
+    lease: waits for a GPU and leases it; must be called before the first CUDA call.
     """
 
     device: str = "auto"
@@ -47,16 +47,16 @@ DEFAULT = Execution()
 def job(snakemake: Any) -> Iterator[Execution]:
     """Run a block as a job of the workflow.
 
-    It logs to the rule's log and ends with one sentence instead of a traceback where the user can
-    mend something; with exit code 75 (try again) if a signal stopped it after a save.
+    Logs to the rule's log file. An error that the user can correct ends the job with a message
+    instead of a traceback. The exit code is 75 (try again) if a signal interrupted the job.
 
     Args:
-        snakemake: what a rule's script is given. A rule with the resource `gpu` uses torch: its
-            threads are set, and with `gpu: 1` its execution can wait for a GPU of its own. The
-            GPU is the job's until the block ends.
+        snakemake: the object that Snakemake gives to a script. Rules with the resource `gpu` use
+            torch, so the number of its threads is set; with `gpu: 1` the job can lease a GPU until
+            the block ends.
 
     Yields:
-        How it shall compute, from the rule's resources; the default for a rule without `gpu`.
+        Settings from the rule's resources; the default for a rule without `gpu`.
     """
     resources = snakemake.resources
     learns = hasattr(resources, "gpu")
@@ -70,28 +70,28 @@ def job(snakemake: Any) -> Iterator[Execution]:
             save_minutes=float(resources.save_minutes),
             images=snakemake.params.get("images", ""),
         )
-    with _in_one_sentence(snakemake.log[0]), contextlib.ExitStack() as held:
+    with _reported_errors(snakemake.log[0]), contextlib.ExitStack() as stack:
         if learns:
             import torch
 
             torch.set_num_threads(snakemake.threads)
-            meter = held.enter_context(Meter())
+            meter = stack.enter_context(Meter())
             if resources.gpu:
-                lease = functools.cache(lambda: _leased(held, meter, resources.jobs_per_gpu))
+                lease = functools.cache(lambda: _lease(stack, meter, resources.jobs_per_gpu))
                 execution = replace(execution, lease=lease)
         yield execution
 
 
-def _leased(held: contextlib.ExitStack, meter: Meter, jobs_per_gpu: int) -> str | None:
-    """Take a GPU until the job ends, and measure it."""
-    gpu = held.enter_context(leased_gpu(jobs_per_gpu))
-    held.enter_context(meter.on(gpu, alone=jobs_per_gpu == 1))
+def _lease(stack: contextlib.ExitStack, meter: Meter, jobs_per_gpu: int) -> str | None:
+    """Lease a GPU until the job ends, and measure it."""
+    gpu = stack.enter_context(leased_gpu(jobs_per_gpu))
+    stack.enter_context(meter.on(gpu, alone=jobs_per_gpu == 1))
     return gpu
 
 
 @contextlib.contextmanager
-def _in_one_sentence(log: str) -> Iterator[None]:
-    """Log to a file; turn what is raised into an exit code and a sentence."""
+def _reported_errors(log: str) -> Iterator[None]:
+    """Log to a file; turn exceptions into exit codes and messages."""
     logging.basicConfig(
         filename=log,
         filemode="w",
@@ -106,19 +106,19 @@ def _in_one_sentence(log: str) -> Iterator[None]:
         logging.getLogger("cdl").warning("%s", error)
         print(f"cdl: {error}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
-    except KeyboardInterrupt:  # before there is anything to save: nothing to show either
+    except KeyboardInterrupt:  # interrupted before there was anything to save
         logging.getLogger("cdl").warning("interrupted by Ctrl-C")
         sys.exit(os.EX_TEMPFAIL)
     except CdlError as error:
         logging.getLogger("cdl").error("%s", error)
         sys.exit(f"cdl: {error}")
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, known without importing torch
-            sentence = (
-                f"memory of the device is exhausted ({str(error).splitlines()[0]}); lower "
-                "training.batch_size, set compute.precision to bf16, or take a larger GPU"
+        if type(error).__name__ == "OutOfMemoryError":  # torch's class, without importing torch
+            message = (
+                f"out of device memory ({str(error).splitlines()[0]}); reduce "
+                "training.batch_size, set compute.precision to bf16, or use a larger GPU"
             )
-            logging.getLogger("cdl").error("%s", sentence)
-            sys.exit(f"cdl: {sentence}")
+            logging.getLogger("cdl").error("%s", message)
+            sys.exit(f"cdl: {message}")
         logging.getLogger("cdl").exception("unexpected error")
         raise

@@ -1,14 +1,14 @@
-"""Options of a method, distiller or source: fragments of JSON schema, each written in a line.
+"""Define options of methods, distillers and sources as JSON schema.
 
-Further keywords are those of JSON schema (`minimum`, `exclusiveMinimum`, `multipleOf`, ...) and
-`omit_default=True`: the option is absent from a specification that has its default, so that an
-option that is newer than finished tasks does not run them again.
+Further keyword arguments are those of JSON schema (`minimum`, `exclusiveMinimum`, `multipleOf`,
+...) and `omit_default=True`: a specification omits the option if it has its default value, so that
+a new option does not change the specifications of finished tasks.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-REQUIRED: Any = object()  # as a default: there is none, the option must be given
+REQUIRED: Any = object()  # as a default: the option has none and must be given
 
 
 def _option(kind: str, default: Any, description: str, nullable: bool, rest: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def integer(
 def text(
     default: str | None, description: str, nullable: bool = False, **rest: Any
 ) -> dict[str, Any]:
-    """Return an option that is a text."""
+    """Return an option that is a string."""
     return _option("string", default, description, nullable, rest)
 
 
@@ -45,7 +45,7 @@ def flag(default: bool, description: str, **rest: Any) -> dict[str, Any]:
 
 
 def choice(default: str, choices: Sequence[str], description: str, **rest: Any) -> dict[str, Any]:
-    """Return an option that is one of several words."""
+    """Return an option that is one of several strings."""
     return _option("string", default, description, False, {"enum": list(choices), **rest})
 
 
@@ -56,7 +56,7 @@ def tokens(default: int, description: str) -> dict[str, Any]:
 
 
 def blocks(default: Sequence[int], description: str, **rest: Any) -> dict[str, Any]:
-    """Return an option that lists blocks of a backbone, counted from 0."""
+    """Return an option that is a list of blocks of a backbone, counted from 0."""
     items = {"type": "integer", "minimum": 0}
     rest = {"uniqueItems": True, "items": items, **rest}
     return _option("array", list(default), description, False, rest)

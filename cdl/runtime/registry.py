@@ -1,4 +1,4 @@
-"""Facts by name, other packages' too; no torch is imported until a class is needed."""
+"""Registry of facts by name, also of other packages. Does not import torch."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,25 +11,25 @@ F = TypeVar("F")
 
 
 def load(path: str) -> Any:
-    """Return what `module:name` names; importing its module is what may take long."""
+    """Import and return the object at `module:name`."""
     module, name = path.split(":")
     return getattr(import_module(module), name)
 
 
 class Registry(Mapping[str, F]):
-    """Facts by name: our own, and behind them those that other packages offer as entry points.
+    """Facts by name: the built-in ones, then the entry points of other packages.
 
-    Both are named as `module:NAME` and loaded when a name is first needed, since their modules
-    import the class of the facts.
+    Both are given as `module:NAME` and loaded on first use, because their modules import the class
+    of the facts.
     """
 
     def __init__(self, kind: type[F], own: Mapping[str, str], *groups: str) -> None:
-        """Set what is known.
+        """Store the paths; nothing is imported.
 
         Args:
             kind: class of the facts.
-            own: where our own facts are, by name.
-            groups: of entry points, each of which names facts of the same kind.
+            own: paths of the built-in facts by name.
+            groups: groups of entry points that provide facts of the same class.
         """
         self._kind, self._own, self._groups = kind, own, groups
 
@@ -44,7 +44,7 @@ class Registry(Mapping[str, F]):
 
     @property
     def refused(self) -> list[str]:
-        """A sentence for each entry point that cannot be taken and was left out."""
+        """One message for each entry point that is invalid and was skipped."""
         return self._merged[1]
 
     @cached_property
@@ -55,26 +55,28 @@ class Registry(Mapping[str, F]):
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             try:
                 facts = point.load()
-            except Exception as error:  # whatever another package raises while it is imported
-                refused.append(f"{_named(point)} cannot be loaded ({error!r}): repair or remove it")
+            except Exception as error:  # another package may raise anything when imported
+                refused.append(
+                    f"{_describe(point)} cannot be loaded ({error!r}): repair or remove it"
+                )
                 continue
-            if why := _fault(point.name, facts, found, self._kind):
-                refused.append(f"{_named(point)} {why}")
+            if why := _problem(point.name, facts, found, self._kind):
+                refused.append(f"{_describe(point)} {why}")
             else:
                 found[point.name] = facts
         return found, refused
 
 
-def _fault(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -> str:
+def _problem(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -> str:
     if name in found:
-        return "has the name of another one that exists already: give it another name"
+        return "has a name that is already in use: choose another name"
     if not re.fullmatch("[a-z][a-z0-9_]{0,49}", name):
-        return "needs a name of small letters, digits and _, which begins with a letter"
+        return "has an invalid name: expected lower-case letters, digits and _, with a letter first"
     if not isinstance(facts, kind):
-        return f"names no {kind.__name__}: see CONTRIBUTING.md"
+        return f"is not of class {kind.__name__}: see CONTRIBUTING.md"
     return ""
 
 
-def _named(point: EntryPoint) -> str:
+def _describe(point: EntryPoint) -> str:
     package = f" of the package {point.dist.name}" if point.dist else ""
     return f"{point.group}: the entry point {point.name!r}{package}"

@@ -1,9 +1,9 @@
-"""Randomness by name: every draw is a pure function of keys, never of what was drawn before.
+"""Random numbers as pure functions of keys, independent of earlier draws.
 
-Two kinds. `generator` seeds a torch generator for parameters, which are drawn on the CPU and so
-do not depend on the device. `uniform` and `permutation` are counter-based (one 32-bit hash per
-number, integer arithmetic only), so that the view of an image is the same on every device, in
-every batch and after every restart.
+`generator` seeds a torch generator for parameters, which are drawn on the CPU and so do not depend
+on the device. `uniform` and `permutation` are counter-based (one 32-bit hash per number, integer
+arithmetic only), so that the view of an image is the same on every device, in every batch and after
+every restart.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ _MASK = 0xFFFFFFFF
 
 
 def generator(*keys: str | int) -> torch.Generator:
-    """Return a CPU generator whose stream is fixed by the keys, e.g. `(seed, "head")`."""
+    """Return a CPU generator seeded by keys, for example `(seed, "head")`."""
     digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Mix 32 bits held in int64 (the finaliser of MurmurHash3, Appleby 2011)."""
+    """Mix 32 bits, stored as int64 (finaliser of MurmurHash3, Appleby 2011)."""
     x = x & _MASK
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
@@ -36,12 +36,12 @@ def _hash(keys: tuple[int, ...], counters: Tensor) -> Tensor:
 
 
 def uniform(keys: tuple[int, ...], counters: Tensor, draws: int) -> Tensor:
-    """Return `[B, draws]` float64 numbers in [0, 1) for `B` integer counters (of images)."""
+    """Return `[B, draws]` float64 numbers in [0, 1) for `B` integer counters."""
     numbers = torch.arange(draws, device=counters.device)
     bits = _mix(_hash(keys, counters.long())[:, None] + (numbers + 1) * 0x9E3779B9)
     return bits.double() / 2**32
 
 
 def permutation(keys: tuple[int, ...], n: int) -> Tensor:
-    """Return a permutation of `range(n)`, `[n]` int64 on the CPU, fixed by the keys."""
+    """Return a permutation of `range(n)` from keys, `[n]` int64 on the CPU."""
     return torch.argsort(_hash(keys, torch.arange(n)), stable=True)

@@ -1,1 +1,1 @@
-"""What a configuration asks for: runs, specifications, paths, inputs. No torch, no Snakemake."""
+"""The plan of a study: runs, specifications, jobs and paths. Does not import torch or Snakemake."""

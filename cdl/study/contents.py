@@ -1,8 +1,8 @@
-"""What a user's files hold, told by a digest of their contents: their times do not count.
+"""Digests of the contents of a user's files; modification times do not affect them.
 
-A file is read again only if its size or time has changed since it was last read, so that planning
-stays fast; what was found then is kept in a small file beside the results, which vouches for
-itself and may be deleted. `altered` reads everything.
+To keep planning fast, a file is read again only if its size or time has changed. Sizes, times and
+digests are stored in a small JSON file with the results (the memory), which may be deleted.
+`altered` reads every file.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from cdl.study.configuration import ConfigError
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:
-    """Return all files that decide what a user's source holds; none of a published source.
+    """Return all files that a user's source is read from; empty for a published source.
 
     Raises:
-        ConfigError: they are not as the source describes them.
+        ConfigError: files are missing or invalid.
     """
     options = {key: value for key, value in source.items() if key != "name"}
     files = SOURCES[source["name"]].files
@@ -36,35 +36,36 @@ def files_of(source: Mapping[str, Any]) -> list[Path]:
 
 
 def contents(files: Iterable[Path], memory: Path) -> str:
-    """Return a digest of names and contents of files, see `hashes`."""
+    """Return a digest of the names and contents of files, see `hashes`."""
     return digest(sorted(hashes(files, memory).items()))
 
 
 def images_contents(
     source: Mapping[str, Any], stream: Stream, task: int, known: Mapping[str, str]
 ) -> str:
-    """Return a digest of the training images of a task, whatever other classes lie beside them.
+    """Return a digest of the training images of a task.
 
-    Only in a folder of images a file has one class; in another source, and where what a task
-    learns depends on how many classes there are, the digest is of all files.
+    In a folder of images, every file has one class, so the digest covers only the images of the
+    task. It covers all files for other sources, and for class orders that depend on the number of
+    classes.
 
     Args:
-        source: of a dataset.
-        stream: of a specification.
-        task: counted from 0.
-        known: of `hashes`, for all files of the source.
+        source: source of a dataset.
+        stream: stream of a specification.
+        task: index of the task, counted from 0.
+        known: result of `hashes` for all files of the source.
 
     Raises:
-        ConfigError: the tasks cannot be made of the classes that are there.
+        ConfigError: the tasks do not fit the classes in the folder.
     """
     options = {key: value for key, value in source.items() if key != "name"}
     order = stream.class_order
     domain = stream.domains[task : task + 1]
-    listed = SOURCES[source["name"]].listing
-    if listed is None or (order == "seeded" and not domain):
+    list_images = SOURCES[source["name"]].listing
+    if list_images is None or (order == "seeded" and not domain):
         return digest(sorted(known.items()))
     try:
-        listing = listed(**options)
+        listing = list_images(**options)
         if options["split"] is not None:
             listing = drawn(listing, options["split"], lambda file: known[str(file)])
         classes, images = listing.classes, [i for i in listing.images if i.split == SPLITS[0]]
@@ -86,26 +87,30 @@ def images_contents(
 
 
 def made_of_images(output: str, images: str) -> bool:
-    """Whether an output's record names a digest of images, or cannot say or need not.
+    """Return whether an output was made from images with a digest.
 
-    Then a rule need not look at the data's times. It has to otherwise: Snakemake compares no
-    parameters of a job behind one that runs again, as `prepare_dataset` does for other images.
+    If so, the rule can ignore the modification time of the packed data. If not, the time is
+    needed: Snakemake does not compare the parameters of a job whose inputs are about to be made
+    again, as `prepare_dataset` does after a change of images.
 
     Args:
-        output: of a job whose task has images of its own.
-        images: of `images_contents`, empty for a published source.
+        output: output of a job that reads the images of one task.
+        images: result of `images_contents`; empty for a published source.
+
+    Returns:
+        True also for a published source, and if the record is missing or unreadable.
     """
     if not images:
         return True
     try:
         made_of: Mapping[str, Any] = read_json(record_of(output))["inputs"]
-    except CdlError:  # nothing is there yet, or its reader tells what is wrong
+    except CdlError:  # not made yet, or damaged, which the job that reads it reports
         return True
     return made_of.get("images") == images
 
 
 def domains_in(source: Mapping[str, Any]) -> list[str]:
-    """Return the domains of a folder, in the order of the alphabet; `ConfigError` as `files_of`."""
+    """Return the domains of a folder in alphabetical order; raise `ConfigError` as `files_of`."""
     try:
         listing = images_of(**{key: value for key, value in source.items() if key != "name"})
     except CdlError as error:
@@ -114,16 +119,17 @@ def domains_in(source: Mapping[str, Any]) -> list[str]:
 
 
 def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:
-    """Return the sha256 of each file by its path.
+    """Return the sha256 of each file, by path.
 
     Args:
-        files: they exist.
-        memory: JSON of size, time and sha256 of each, as they were; it may be missing or damaged.
+        files: existing files.
+        memory: JSON file with size, time and sha256 of each file when it was last read; updated.
+            It may be missing or damaged.
 
     Raises:
         ConfigError: a file cannot be read.
     """
-    known = _known(memory)
+    known = _read_memory(memory)
     now: dict[str, list[Any]] = {}
     for file in files:
         try:
@@ -135,24 +141,24 @@ def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:
             raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
         now[str(file)] = [*stamp, sha256]
     if now != known:
-        with contextlib.suppress(CdlError):  # without it, planning takes longer the next time
+        with contextlib.suppress(CdlError):  # not essential: the next planning reads files again
             write_json(memory, {"files": now})
     return {name: sha256 for name, (_, _, sha256) in now.items()}
 
 
 def altered(files: Iterable[Path], memory: Path) -> Iterator[tuple[Path, str]]:
-    """Read every file, whatever its time, and yield those that are not what they were.
+    """Read every file and yield those that differ from the memory.
 
     Args:
-        files: of `files_of`, as they are now.
-        memory: of `hashes`, written when what was learnt from them was planned.
+        files: result of `files_of`, the current files.
+        memory: JSON file written by `hashes` during planning.
 
     Yields:
-        A file, and whether it is `changed`, `unreadable`, `new` or `missing`.
+        A file, and `changed`, `unreadable`, `new` or `missing`.
     """
-    known = _known(memory)
-    there = {str(file): file for file in files}
-    for name, file in there.items():
+    known = _read_memory(memory)
+    current = {str(file): file for file in files}
+    for name, file in current.items():
         try:
             sha256 = fingerprint_file(file)
         except OSError:
@@ -162,12 +168,12 @@ def altered(files: Iterable[Path], memory: Path) -> Iterator[tuple[Path, str]]:
             yield file, "new"
         elif sha256 != known[name][2]:
             yield file, "changed"
-    for name in known.keys() - there.keys():
+    for name in known.keys() - current.keys():
         yield Path(name), "missing"
 
 
-def _known(memory: Path) -> dict[str, list[Any]]:
-    """Return what a memory holds; nothing if it is missing, damaged or something else."""
+def _read_memory(memory: Path) -> dict[str, list[Any]]:
+    """Return size, time and sha256 by path; empty if the memory is missing or damaged."""
     try:
         entries = dict(read_json(memory)["files"]).items()
     except (CdlError, KeyError, TypeError, ValueError):
@@ -176,11 +182,11 @@ def _known(memory: Path) -> dict[str, list[Any]]:
 
 
 class UserFiles:
-    """Files of a user that data and backbones are made from, with digests; each is read once.
+    """A user's files that data and backbones are made from; digests are computed once.
 
     Attributes:
-        data: sources of packed data, arguments of `cdl.data.packing.prepare`, by folder name.
-        backbones: sources of backbones by the name of their artifact.
+        data: arguments of `cdl.data.packing.prepare`, by name of the packed folder.
+        backbones: sources of backbones, by name of their artifact.
     """
 
     def __init__(
@@ -188,24 +194,24 @@ class UserFiles:
     ) -> None:
         self.data, self.backbones = data, backbones
         self._hashes: dict[str, dict[str, str]] = {}
-        self._images: dict[tuple[str, str, int], str] = {}  # digests of tasks' images
+        self._images: dict[tuple[str, str, int], str] = {}  # digests, by folder, stream and task
 
     def of_data(self, prepared: str) -> list[Path]:
-        """Return all files that packed data are made from; none of a published source."""
+        """Return all files that packed data are made from; empty for a published source."""
         return files_of(self.data[prepared]["source"])
 
     def of_backbone(self, name: str) -> list[Path]:
-        """Return the file that a backbone is made from, if it is made from one."""
+        """Return the file that a backbone is made from; empty for other sources."""
         source = self.backbones[name]
         return [Path(source["model"])] if source["source"] == "file" else []
 
     def data_digest(self, prepared: str) -> str:
-        """Return a digest of the contents of a source's files; empty for a published source."""
+        """Return a digest of the files of a source; empty for a published source."""
         files = self._data_hashes(prepared)
         return digest(sorted(files.items())) if files else ""
 
     def backbone_digest(self, name: str) -> str:
-        """Return a digest of the contents of a backbone's file; empty without one."""
+        """Return a digest of a backbone's file; empty for other sources."""
         files = self.of_backbone(name)
         return contents(files, contents_memory("backbones", name)) if files else ""
 
@@ -214,7 +220,7 @@ class UserFiles:
         if not (known := self._data_hashes(prepared)):
             return ""
         key = (prepared, json.dumps(stream.to_json(), sort_keys=True), task)
-        if key not in self._images:  # the folder is listed once for all learners
+        if key not in self._images:  # list the folder once for all learners
             source = self.data[prepared]["source"]
             self._images[key] = images_contents(source, stream, task, known)
         return self._images[key]

@@ -1,4 +1,4 @@
-"""The grid: which runs a configuration asks for, and where they lie."""
+"""The grid: all runs of a configuration, and the folders of their results."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ from cdl.study.configuration import (
 )
 from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
-from cdl.study.validation import shape_of, validate_dataset, validate_run, validate_sizes
+from cdl.study.validation import shape_of, validate_dataset, validate_run
 
 UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
 
@@ -34,52 +34,51 @@ class Grid:
 
     Attributes:
         config: the resolved configuration.
-        layout: where its results lie.
-        datasets: those that are used, by their label: a name, or `c+few` for a variant.
-        methods: prompt methods that are distilled.
-        bounds: prompt methods that are not.
-        distillers: what they are distilled with.
+        layout: paths of its results.
+        datasets: the datasets in use, by label: a name, or `c+few` for a variant.
+        methods: prompt methods with distillation.
+        bounds: prompt methods without distillation.
+        distillers: distillers of `methods`.
         runs: every learner, teachers before their students.
-        comparisons: by the name of a table, the dataset, teacher and student that are laid
-            beside published numbers: `cifar100_base-small`.
-        deployed: runs that are exported and measured, with the teachers of each.
+        comparisons: dataset, teacher and student of each table with published numbers, by the
+            name of the table, such as `cifar100_base-small`.
+        deployed: runs to export and measure, including their teachers.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Expand the grid; raise `ConfigError` if a combination cannot work."""
+        """Expand the grid; raise `ConfigError` if a combination is impossible."""
         self.config = config
         self._packed_names: dict[str, str] = {}
         self._backbone_names: dict[str, str] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = self._blocks("datasets", grid["datasets"] or sorted(config["datasets"]))
-        _unique("grid.datasets", blocks)
+        _check_unique("grid.datasets", blocks)
         self.datasets = {block.label: block for block in blocks}
         for block in blocks:
-            self._name_domains(block)
+            self._fill_in_domains(block)
         self.methods = self._blocks("methods", grid["methods"])
         self.bounds = self._blocks("methods", grid["bounds"])
         self.distillers = self._blocks("distillers", grid["distillers"])
         self._validate()
         self.runs = list(dict.fromkeys(self._expand()))
         if not self.runs:
-            raise ConfigError("grid.exclude: leaves nothing to run; list fewer combinations")
+            raise ConfigError("grid.exclude: excludes all runs; list fewer combinations")
         self._by_folder = {run.folder: run for run in self.runs}
         self.comparisons = self._comparisons()
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
             validate_run(run, self.dataset(run), self.shape)
-            validate_sizes(run, config, self.dataset(run), self.training(run), self.shape)
         self.deployed = self._deployed()
 
-    def _name_domains(self, block: Block) -> None:
-        """Put the domains of a folder in the place of `domains: null`."""
+    def _fill_in_domains(self, block: Block) -> None:
+        """Replace `domains: null` by the names of all domains in the folder."""
         tasks, ((kind, source),) = block.options["tasks"], block.options["source"].items()
         if isinstance(tasks, dict):
             if not source.get("domains"):
                 raise ConfigError(
-                    f"datasets.{block.label}.tasks: by domain cannot work with the source "
-                    f"{kind!r}; needed is a folder with domains: true"
+                    f"datasets.{block.label}.tasks: invalid value 'by: domain' with the source "
+                    f"{kind!r}; expected a folder with domains: true"
                 )
             found = tasks["domains"] or domains_in({"name": kind, **source})
             block.options["tasks"] = {**tasks, "domains": found}
@@ -91,39 +90,44 @@ class Grid:
         for dataset, block in self.datasets.items():
             validate_dataset(dataset, block.options, config["protocol"]["class_order"])
         for pair in grid["pairs"]:
-            _known("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
+            _check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             if pair["teacher"] == pair["student"]:
                 raise ConfigError(
-                    f"grid.pairs: {pair['teacher']!r} is its own teacher; to distil "
-                    "a backbone into itself give it a second name in backbones"
+                    f"grid.pairs: {pair['teacher']!r} is both teacher and student; to distil a "
+                    "backbone into itself, list it in backbones under a second name"
                 )
-        _unique("grid.methods", [*self.methods, *self.bounds])
-        _unique("grid.distillers", self.distillers)
-        known = {
+        _check_unique("grid.methods", [*self.methods, *self.bounds])
+        _check_unique("grid.distillers", self.distillers)
+        labels = {
             "dataset": self.datasets.keys(),
             "method": {block.label for block in [*self.methods, *self.bounds]},
             "distiller": {block.label for block in self.distillers},
         }
-        for named in grid["exclude"]:
-            for part, label in named.items():
-                _known("grid.exclude", [label], known[part])
+        for combination in grid["exclude"]:
+            for part, label in combination.items():
+                _check_defined("grid.exclude", [label], labels[part])
 
     def _blocks(self, kind: str, entries: list[Any]) -> list[Block]:
+        """Return the blocks of a list of the grid, with the overrides of variants, checked."""
         blocks = []
         for entry in entries:
             entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
             name, variant = entry.pop("block"), entry.pop("variant")
-            _known(f"grid.{kind}", [name], self.config[kind])
+            _check_defined(f"grid.{kind}", [name], self.config[kind])
             training = entry.pop("training", {}) if kind == "distillers" else {}
-            validate_block(training, _overrides(), f"grid.{kind}.{variant}.training")
-            training = complete(training, _overrides())
-            methods = _methods(entry.pop("methods", {})) if kind == "distillers" else {}
+            validate_block(training, _training_schema(), f"grid.{kind}.{variant}.training")
+            training = complete(training, _training_schema())
+            methods = _method_overrides(entry.pop("methods", {})) if kind == "distillers" else {}
             if name == "none" and variant and not training and not methods:
-                raise ConfigError(f"grid.{kind}: none has no variant {variant!r}; write none")
+                raise ConfigError(
+                    f"grid.{kind}: the variant {variant!r} of none overrides nothing; write none"
+                )
             section = schema()["properties"][kind]
             part = section.get("properties", {}).get(name) or section["additionalProperties"]
             validate_block(entry, optional(part), f"grid.{kind}.{variant}")
-            options = told(complete(merge(self.config[kind][name], entry, part), part), part)
+            options = without_defaults(
+                complete(merge(self.config[kind][name], entry, part), part), part
+            )
             fields = UNITS[kind][name].protocol if kind in UNITS else ()
             options |= {field: self.config["protocol"][field] for field in sorted(fields)}
             joint, given = options.pop("joint", False), options.pop("alignment", None)
@@ -132,7 +136,7 @@ class Grid:
         return blocks
 
     def _expand(self) -> Iterator[Run]:
-        """Yield every run, teachers first, some more than once."""
+        """Yield every run, teachers first; a run that several students share is repeated."""
         own_query = self.config["protocol"]["query"] == "self"
         none = Block("none")
         grid = self.config["grid"]
@@ -143,24 +147,25 @@ class Grid:
             if not distillers:
                 continue
             teacher, student = pair["teacher"], pair["student"]
-            foreign = None if method in self.bounds else self._teacher_method(method, pair)
+            teacher_method = None if method in self.bounds else self._teacher_method(method, pair)
             teacher_query = teacher if own_query else student
             n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": none, "teacher": None, "teacher_query": None}
             yield learner(
                 dataset=self._home(dataset, "teacher"),
-                method=foreign or method,
+                method=teacher_method or method,
                 role="teacher",
                 backbone=teacher,
                 query=teacher_query,
                 **alone,
             )
             for distiller in distillers:
-                taught = {"teacher": teacher, "teacher_query": teacher_query}
-                taught |= {"distiller": distiller, "teacher_method": foreign}
-                home = self._home(dataset, "student") if distiller.name == "none" else dataset
-                taught = alone | {"distiller": distiller} if distiller.name == "none" else taught
+                distilled = {"teacher": teacher, "teacher_query": teacher_query}
+                distilled |= {"teacher_method": teacher_method}
+                undistilled = distiller.name == "none"
+                home = self._home(dataset, "student") if undistilled else dataset
+                fields = (alone if undistilled else distilled) | {"distiller": distiller}
                 options = method.options | distiller.methods.get(method.name, {})
                 yield learner(
                     dataset=home,
@@ -168,79 +173,83 @@ class Grid:
                     role="student",
                     backbone=student,
                     query=student,
-                    **taught,
+                    **fields,
                 )
 
     def _combined(self, dataset: str, method: Block) -> list[Block]:
-        """Return the distillers that a dataset and a method are combined with."""
+        """Return the distillers of a dataset and a method that the grid does not exclude."""
 
         def excluded(distiller: Block) -> bool:
-            named = {"dataset": dataset, "method": method.label, "distiller": distiller.label}
-            return any(part.items() <= named.items() for part in self.config["grid"]["exclude"])
+            labels = {"dataset": dataset, "method": method.label, "distiller": distiller.label}
+            return any(part.items() <= labels.items() for part in self.config["grid"]["exclude"])
 
         every = [Block("none")] if method in self.bounds else self.distillers
         return [distiller for distiller in every if not excluded(distiller)]
 
     def _home(self, dataset: str, role: str) -> str:
-        """Return the dataset under whose label a learner without a teacher lies.
+        """Return the dataset whose folder has the runs of a learner without a teacher.
 
-        Variants in which it sees the same share it: the first of them has it.
+        Variants of a dataset that do not differ for this learner share one run, in the folder of
+        the first variant.
         """
-        name, seen = self.datasets[dataset].name, _seen(self.datasets[dataset].options, role)
+        name = self.datasets[dataset].name
+        visible = _visible_options(self.datasets[dataset].options, role)
         return next(
             label
             for label, block in self.datasets.items()
-            if block.name == name and _seen(block.options, role) == seen
+            if block.name == name and _visible_options(block.options, role) == visible
         )
 
     def dataset(self, run: Run) -> dict[str, Any]:
-        """Return the block of a run's dataset, with what of the labels concerns this learner."""
+        """Return the block of a run's dataset, reduced to what concerns this learner."""
         block = self.datasets[run.dataset].options
         few = block.keys() & {"labels", "unlabelled"}
         if run.teacher is not None and few:
             return block
         whole = run.role == "teacher" and block.get("teacher_labels") == "all"
         hidden = {"unlabelled"} if whole else set()
-        return {k: v for k, v in _seen(block, run.role).items() if k not in hidden}
+        return {k: v for k, v in _visible_options(block, run.role).items() if k not in hidden}
 
     def _teacher_method(self, method: Block, pair: dict[str, Any]) -> Block | None:
-        """Return the method of a pair's teacher, None if it is the student's own."""
+        """Return the method of a pair's teacher, None if it is the student's method."""
         label = pair["teacher_method"]
         if label in (None, method.label):
             return None
         listed = {block.label: block for block in [*self.methods, *self.bounds]}
-        _known("grid.pairs.teacher_method", [label], {*listed, *self.config["methods"]})
+        defined = {*listed, *self.config["methods"]}
+        _check_defined("grid.pairs.teacher_method", [label], defined)
         found = listed.get(label) or self._blocks("methods", [label])[0]
         if found.joint != method.joint:
             raise ConfigError(
-                f"grid.pairs.teacher_method: {label!r} cannot teach {method.label!r}, of which "
-                "one learns all tasks at once; needed is joint for both or for neither"
+                f"grid.pairs.teacher_method: invalid value {label!r} for {method.label!r}; "
+                "expected joint: true for both or for neither"
             )
         return found
 
     def _comparisons(self) -> dict[str, tuple[str, str, str]]:
+        """Return the tables with published numbers, see `comparisons`."""
         blocks, found = self.config["backbones"], {}
         for dataset, pair in product(self.datasets, self.config["grid"]["pairs"]):
             teacher, student = pair["teacher"], pair["student"]
-            if pair["teacher_method"] is not None:  # no paper has one
+            if pair["teacher_method"] is not None:  # no published numbers
                 continue
             block = self.datasets[dataset].options
-            named = (block, blocks[teacher], blocks[student])
+            parts = (block, blocks[teacher], blocks[student])
             if not block.keys() & {"labels", "unlabelled"} and all(
-                part["published"] for part in named
+                part["published"] for part in parts
             ):
                 short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
                 name = f"{dataset}_{short}"
                 if name in found:
                     raise ConfigError(
-                        f"grid.pairs: two of them would share the table {name!r}; "
+                        f"grid.pairs: two pairs have the same table name {name!r}; "
                         f"rename {teacher!r} or {student!r} in backbones"
                     )
                 found[name] = (dataset, teacher, student)
         return found
 
     def _deployed(self) -> list[Run]:
-        """Return the runs that are exported and measured side by side."""
+        """Return the runs to export and measure, see `deployed`."""
         block = self.config["deploy"]
         if block is None:
             return []
@@ -249,8 +258,8 @@ class Grid:
             found = {run for run in self.runs if fnmatchcase(run.folder, pattern)}
             if not found:
                 raise ConfigError(
-                    f"deploy.runs: {pattern!r} is no run of this configuration; they are written "
-                    f"as {self.runs[0].folder}, * stands for anything"
+                    f"deploy.runs: {pattern!r} matches no run of this configuration; expected a "
+                    f"folder such as {self.runs[0].folder}, with * as a wildcard"
                 )
             chosen |= found | {teacher for run in found if (teacher := self.teacher_of(run))}
         for run in self.runs:
@@ -260,17 +269,17 @@ class Grid:
                 and run.prompts.needs_query
             ):
                 raise ConfigError(
-                    f"deploy.runs: {run.folder} reads its teacher's ViT {run.mapped_query!r} at "
-                    "prediction, which no export holds; needed is protocol.query: student"
+                    f"deploy.runs: {run.folder} needs its teacher's ViT {run.mapped_query!r} at "
+                    "prediction, which exports do not include; expected protocol.query: student"
                 )
         return [run for run in self.runs if run in chosen]
 
     def run_of(self, dataset: str, method: str, learner: str, seed: str | int) -> Run:
-        """Return a run by the parts of its folder."""
+        """Return the run with the given parts of its folder."""
         return self._by_folder[f"{dataset}/{method}/{learner}/seed{seed}"]
 
     def teacher_of(self, run: Run) -> Run | None:
-        """Return the run whose learner teaches this one."""
+        """Return the run of a student's teacher, None without one."""
         if run.teacher is None:
             return None
         learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
@@ -278,22 +287,22 @@ class Grid:
         return self.run_of(self._home(run.dataset, "teacher"), method.label, learner, run.seed)
 
     def undistilled(self, run: Run) -> Run | None:
-        """Return the run that a student is compared with, if there is one."""
+        """Return the undistilled student that a student is compared with, None without one."""
         if run.role != "student":
             return None
         home = self._home(run.dataset, "student")
         where, learner = f"{home}/{run.method.label}", f"{run.backbone}-q-{run.query}"
         variant = run.distiller.variant.rpartition(".")[2]
-        roles = (f"student+{variant}", "student")  # of the same name if there is one
+        roles = (f"student+{variant}", "student")  # the variant of the same name, if it exists
         folders = (f"{where}/{role}-{learner}/seed{run.seed}" for role in roles)
         return next((self._by_folder[f] for f in folders if f in self._by_folder), None)
 
     def runs_on(self, dataset: str) -> list[Run]:
-        """Return a dataset's runs, and those of other variants that it shares with them."""
+        """Return the runs of a dataset, and the teachers and baselines that it shares."""
         own = [run for run in self.runs if run.dataset == dataset]
-        beside = [other for run in own for other in (self.teacher_of(run), self.undistilled(run))]
-        shown = {run.folder for run in (*own, *beside) if run}
-        return [run for run in self.runs if run.folder in shown]
+        shared = [other for run in own for other in (self.teacher_of(run), self.undistilled(run))]
+        folders = {run.folder for run in (*own, *shared) if run}
+        return [run for run in self.runs if run.folder in folders]
 
     def runs_of(self, dataset: str, teacher: str, student: str) -> list[Run]:
         """Return the runs of one dataset and pair: teachers, undistilled and distilled students."""
@@ -311,9 +320,9 @@ class Grid:
         ]
 
     def training(self, run: Run) -> dict[str, Any]:
-        """Return how a learner's tasks are optimised: epochs, batch size, learning rate, betas.
+        """Return the optimisation of a learner: epochs, batch size, learning rate, betas.
 
-        The batch size is what its teacher's backbone asks for, if it does.
+        The batch size is that of the teacher's backbone, if it is set there.
         """
         few = self.dataset(run).keys() & {"labels", "unlabelled"}
         skipped = {"teacher"} if few else {"teacher", "unlabelled_ratio"}
@@ -322,58 +331,58 @@ class Grid:
             overrides = self.config["training"]["teacher"]
             training |= {k: v for k, v in overrides.items() if v is not None}
         teacher = run.backbone if run.role == "teacher" else run.teacher
-        asked = self.config["backbones"][teacher]["batch_size"] if teacher else None
-        batch_size = asked or self.config["training"]["batch_size"]
+        own_size = self.config["backbones"][teacher]["batch_size"] if teacher else None
+        batch_size = own_size or self.config["training"]["batch_size"]
         return training | run.distiller.training | {"batch_size": batch_size}
 
     def files(self, run: Run) -> layout.RunFiles:
-        """Return where a run lies."""
+        """Return the paths of a run."""
         return self.layout.run(run.folder)
 
     def deployed_files(self, run: Run) -> layout.DeployedFiles:
-        """Return where an exported run lies."""
+        """Return the paths of an exported run."""
         return self.layout.deployed(run.folder)
 
     @property
     def cached(self) -> bool:
-        """Whether queries and teacher logits are artifacts of their own."""
+        """Whether queries and teacher logits are cached on disk."""
         return bool(self.config["compute"]["targets"] == "cached")
 
     def test_images_per_class(self, dataset: str) -> int | None:
-        """Return how many test images of each class count; None for all."""
+        """Return the number of test images per class; None for all."""
         n: int | None = self.datasets[dataset].options["test_images_per_class"]
         return n
 
     def source(self, dataset: str) -> dict[str, Any]:
         """Return the arguments of `cdl.data.packing.prepare` for a dataset."""
         block = self.datasets[dataset].options
-        source = _packing(block["source"], block["short_side"])
+        source = _packing_arguments(block["source"], block["short_side"])
         if (held_out := block.get("validation")) is not None:
             evaluated = block.get("evaluate_on") == "validation"
             source["validation"] = {**held_out, "evaluated": evaluated}
         return source
 
     def unlabelled_source(self, dataset: str) -> dict[str, Any] | None:
-        """Return the same for a dataset's further images, None without them."""
+        """Return the same for a dataset's additional unlabelled images, None without them."""
         block = self.datasets[dataset].options
-        further = block.get("unlabelled")
-        return further and _packing(further["source"], block["short_side"])
+        unlabelled = block.get("unlabelled")
+        return unlabelled and _packing_arguments(unlabelled["source"], block["short_side"])
 
     def unlabelled(self, dataset: str) -> layout.PackedFiles | None:
-        """Return where a dataset's further images lie packed, None without them."""
+        """Return the paths of a dataset's packed unlabelled images, None without them."""
         source = self.unlabelled_source(dataset)
         name = self.datasets[dataset].name
         return None if source is None else layout.packed(layout.packed_name(name, source))
 
     def packed_name(self, dataset: str) -> str:
-        """Return the name of a dataset's packed data, shared with whoever has the same source."""
+        """Return the name of a dataset's packed data; equal sources share it."""
         if dataset not in self._packed_names:
             name = layout.packed_name(self.datasets[dataset].name, self.source(dataset))
             self._packed_names[dataset] = name
         return self._packed_names[dataset]
 
     def packed(self, dataset: str) -> layout.PackedFiles:
-        """Return where a dataset's packed data lie."""
+        """Return the paths of a dataset's packed data."""
         return layout.packed(self.packed_name(dataset))
 
     def backbone_source(self, name: str) -> dict[str, str]:
@@ -389,16 +398,16 @@ class Grid:
         if block["model"] is None:
             return {"source": source, "model": model}
         if source != "file":
-            raise ConfigError(f"backbones.{name}.model: it says what a file holds; remove it")
+            raise ConfigError(f"backbones.{name}.model: only valid together with file; remove it")
         return {"source": source, "model": model, "timm_model": block["model"]}
 
     def sizes(self, names: Iterable[str | None]) -> dict[str, int]:
-        """Return the input sizes of those backbones whose views are resized."""
+        """Return the input sizes of the backbones for which views are resized, by name."""
         blocks = self.config["backbones"]
         return {n: blocks[n]["size"] for n in sorted(filter(None, names)) if blocks[n]["size"]}
 
     def backbone_name(self, name: str) -> str:
-        """Return the name of a backbone's artifact, shared like packed data."""
+        """Return the name of a backbone's artifact; equal sources share it."""
         if name not in self._backbone_names:
             found = layout.backbone_name(name, self.backbone_source(name))
             self._backbone_names[name] = found
@@ -409,53 +418,52 @@ class Grid:
         return layout.backbone(self.backbone_name(name))
 
     def shape(self, name: str) -> BackboneShape:
-        """Return a backbone's shape without loading it."""
+        """Return a backbone's shape without loading its weights."""
         if name not in self._shapes:
             shape = shape_of(name, **self.backbone_source(name))
             self._shapes[name] = replace(shape, size=self.config["backbones"][name]["size"])
         return self._shapes[name]
 
 
-def _packing(source: dict[str, Any], short_side: int | None) -> dict[str, Any]:
+def _packing_arguments(source: dict[str, Any], short_side: int | None) -> dict[str, Any]:
     ((name, options),) = source.items()
     fields = schema()["properties"]["datasets"]["additionalProperties"]["properties"]
-    options = told(options, fields["source"]["properties"][name])
+    options = without_defaults(options, fields["source"]["properties"][name])
     return {"source": {"name": name, **options}, "short_side": short_side}
 
 
-def _seen(dataset: dict[str, Any], role: str) -> dict[str, Any]:
-    """Return a dataset's block as a learner without a teacher sees it: a teacher may see more."""
-    everything = role == "teacher" and dataset.get("teacher_labels") == "all"
-    hidden = {"teacher_labels", *(("labels",) if everything else ())}
+def _visible_options(dataset: dict[str, Any], role: str) -> dict[str, Any]:
+    """Return the options of a dataset that affect a learner without a teacher, by its role."""
+    all_labels = role == "teacher" and dataset.get("teacher_labels") == "all"
+    hidden = {"teacher_labels", *(("labels",) if all_labels else ())}
     return {key: value for key, value in dataset.items() if key not in hidden}
 
 
-def _methods(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what a distiller's variant sets of its students' methods, by their names, checked."""
+def _method_overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the method options that a distiller's variant overrides, by method, checked."""
     known = schema()["properties"]["methods"]["properties"]
-    _known("grid.distillers.methods", given, known)
-    made = {}
+    _check_defined("grid.distillers.methods", given, known)
+    overrides = {}
     for name, options in given.items():
         part = {"type": "object", "additionalProperties": False, "properties": {}}
         fields = known[name]["properties"]
         part["properties"] = {k: v for k, v in fields.items() if k not in ("joint", "alignment")}
         validate_block(options, optional(part), f"grid.distillers.methods.{name}")
-        kept = {k: v for k, v in complete(options, part).items() if k in options}
-        made[name] = kept
-    return made
+        overrides[name] = {k: v for k, v in complete(options, part).items() if k in options}
+    return overrides
 
 
-def _overrides() -> dict[str, Any]:
-    """Return the schema of what a variant may train otherwise: nothing that a cache depends on."""
+def _training_schema() -> dict[str, Any]:
+    """Return the schema of the training options of a variant: those no cache depends on."""
     fields = schema()["properties"]["training"]["properties"]
     own = {k: {n: v for n, v in fields[k].items() if n != "default"} for k in ("lr", "betas")}
     return {"type": "object", "additionalProperties": False, "properties": own}
 
 
-def told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Leave out fields that a specification does not name at their default (`omit_default`).
+def without_defaults(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Return options without those at their default that are marked `omit_default`.
 
-    So runs from before such a field existed keep their specification.
+    Runs from before such a field existed keep their specification this way.
     """
     fields = part["properties"]
     return {
@@ -465,16 +473,16 @@ def told(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _known(field: str, names: Iterable[str], known: Iterable[str]) -> None:
+def _check_defined(field: str, names: Iterable[str], defined: Iterable[str]) -> None:
     for name in names:
-        if name not in known:
+        if name not in defined:
             raise ConfigError(
-                f"{field}: {name!r} is not defined; known are {', '.join(sorted(known))}"
+                f"{field}: {name!r} is not defined; expected one of {', '.join(sorted(defined))}"
             )
 
 
-def _unique(field: str, blocks: list[Block]) -> None:
+def _check_unique(field: str, blocks: list[Block]) -> None:
     labels = [block.label for block in blocks]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice:
-        raise ConfigError(f"{field}: {twice!r} is listed twice; give one another variant")
+        raise ConfigError(f"{field}: {twice!r} is listed twice; rename the variant of one")

@@ -1,8 +1,8 @@
-"""What the jobs of a run read besides data and their own past: caches or the models themselves.
+"""Caches and frozen models that the jobs of a run read.
 
-With `compute.targets: cached` the queries of a backbone are files of their own, shared by all
-configurations that see the same views, and so are a teacher's logits; without, jobs load the
-frozen models themselves.
+With `compute.targets: cached`, the queries of a backbone and the logits of a teacher are separate
+files, shared by all configurations with the same views. With `online`, jobs load the frozen
+models.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,25 @@ QuerySpec = QueriesSpec | AligningQueriesSpec | HeldOutQueriesSpec
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """The cache of a task or of the test views: its folder, what it is made of, and from what."""
+    """The cache of one task, or of the test images.
+
+    Attributes:
+        folder: folder of the cache.
+        spec: specification of its content.
+        dataset: label of the dataset.
+        backbone: name of the backbone that computes it.
+        teacher: the run whose logits it stores; None for queries.
+    """
 
     folder: str
     spec: QuerySpec | TargetsSpec
     dataset: str
     backbone: str
-    teacher: Run | None = None  # whose targets they are
+    teacher: Run | None = None
 
     @property
     def views(self) -> QuerySpec:
-        """What fixes the views that it is computed from."""
+        """Specification of the views that it is computed from."""
         return self.spec.views if isinstance(self.spec, TargetsSpec) else self.spec
 
 
@@ -37,19 +45,19 @@ Caches = tuple[CacheSpec, ...]
 
 @dataclass(frozen=True)
 class Needs:
-    """What the jobs of a run read besides data and their own past.
+    """Inputs of the jobs of a run, in addition to data and the artifacts of earlier tasks.
 
     Attributes:
         backbones: names of the frozen ViTs that learning loads.
         teacher: whether learning opens the teacher's artifact.
-        queries: of the learner, by task; empty if it reads none.
-        teacher_queries: of the teacher if they are not the learner's, or the learner reads none, by
-            task.
-        targets: the teacher's logits, by task.
-        target_queries: what the teacher reads when its targets are made, by task.
-        aligning: what alignment reads, of each backbone in the order of names, by task.
+        queries: caches of the learner's queries, by task; empty if it reads none.
+        teacher_queries: caches of the teacher's queries, by task, unless they are in `queries`.
+        targets: caches of the teacher's logits, by task.
+        target_queries: caches of the queries from which `targets` are computed, by task.
+        aligning: caches of the queries that alignment reads, for each backbone in the order of
+            names, by task.
         test_backbones: names of the ViTs that evaluation loads.
-        test_queries: that evaluation reads.
+        test_queries: caches of the test queries that evaluation reads.
     """
 
     backbones: list[str]
@@ -64,75 +72,78 @@ class Needs:
 
     @property
     def all_queries(self) -> list[CacheSpec]:
-        """Every cache of queries that a job of the run, or of its targets, reads."""
+        """All caches of queries that the jobs of the run, or of its targets, read."""
         return [cache for caches in (*self.by_task, self.test_queries) for cache in caches]
 
     @property
     def by_task(self) -> list[Caches]:
-        """Caches of queries of training images, each by task; those that are not read are empty."""
+        """Caches of queries of training images, each by task; empty where none are read."""
         return [self.queries, self.teacher_queries, self.target_queries, *self.aligning]
 
 
 def needs(grid: Grid, run: Run) -> Needs:
-    """Decide what the jobs of a run read."""
+    """Return the inputs of the jobs of a run."""
     reads, cached, teacher = run.prompts.needs_query, grid.cached, grid.teacher_of(run)
-    asked = run.teacher_query if teacher is not None and teacher.prompts.needs_query else None
+    teacher_reads = teacher is not None and teacher.prompts.needs_query
+    teacher_query = run.teacher_query if teacher_reads else None
     whole_teacher = teacher is not None and (run.reads_blocks or not cached)
-    mapped = {name for name in (run.query, run.mapped_query) if name and reads}
-    others = set() if cached else {run.query if reads else None, asked} | mapped
-    own = reads and cached
-    foreign = asked if run.distils.maps_prompts or whole_teacher else None
-    loaded = {run.backbone, *others} | ({run.teacher} if whole_teacher else set())
+    test_names = {name for name in (run.query, run.mapped_query) if name and reads}
+    online = set() if cached else {run.query if reads else None, teacher_query} | test_names
+    loaded = {run.backbone, *online} | ({run.teacher} if whole_teacher else set())
+    while_learning = teacher_query if run.distils.maps_prompts or whole_teacher else None
+    shared = reads and while_learning == run.query
     with_targets = teacher is not None and not whole_teacher
     return Needs(
         backbones=sorted(name for name in loaded if name),
         teacher=teacher is not None and (whole_teacher or run.distils.maps_prompts),
-        queries=_queries(grid, run, run.query) if own else (),
-        teacher_queries=_queries(grid, run, foreign)
-        if cached and foreign is not None and not (reads and foreign == run.query)
+        queries=_queries(grid, run, run.query) if reads and cached else (),
+        teacher_queries=_queries(grid, run, while_learning)
+        if cached and while_learning is not None and not shared
         else (),
         targets=_targets(grid, run) if with_targets else (),
-        target_queries=_queries(grid, run, asked) if with_targets and asked else (),
-        aligning=[_queries(grid, run, name, aligning=True) for name in sorted(mapped)]
+        target_queries=_queries(grid, run, teacher_query) if with_targets and teacher_query else (),
+        aligning=[_queries(grid, run, name, aligning=True) for name in sorted(test_names)]
         if cached and run.method.alignment is not None
         else [],
-        test_backbones=sorted({run.backbone} | (set() if cached else mapped)),
-        test_queries=[_test_queries(grid, run, name) for name in sorted(mapped)] if cached else [],
+        test_backbones=sorted({run.backbone} | (set() if cached else test_names)),
+        test_queries=[_test_queries(grid, run, name) for name in sorted(test_names)]
+        if cached
+        else [],
     )
 
 
 def _queries(grid: Grid, run: Run, backbone: str, aligning: bool = False) -> Caches:
     """Return the caches of a backbone's queries of a run's training images, by task.
 
-    Each is shared by all streams that are alike up to its task, whatever follows.
+    Streams that are equal up to a task share the cache of that task.
     """
     spec = specification(grid, run)
     after = [spec.until(t) for t in range(run.n_tasks)]
     specs = [s.aligning_queries(backbone) if aligning else s.queries(backbone) for s in after]
-    return tuple(_shared(grid, run, backbone, s) for s in specs)
+    return tuple(_query_cache(grid, run, backbone, s) for s in specs)
 
 
 def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
-    """Return the cache of a backbone's queries of the test views."""
+    """Return the cache of a backbone's queries of the test images."""
     n = grid.test_images_per_class(run.dataset)
-    return _shared(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
+    return _query_cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
 
 
 def _targets(grid: Grid, run: Run) -> Caches:
-    """Return the caches of the logits of a run's teacher for the run's training views."""
+    """Return the caches of the teacher's logits for the training images of a run, by task."""
     teacher = grid.teacher_of(run)
     assert teacher is not None, "only a run with a teacher has targets"
-    folder, own, theirs = (
-        grid.files(teacher).folder,
-        *(specification(grid, r) for r in (run, teacher)),
-    )
-    specs = [own.until(t).targets(theirs.until(t)) for t in range(run.n_tasks)]
+    folder = grid.files(teacher).folder
+    student_spec, teacher_spec = (specification(grid, r) for r in (run, teacher))
+    tasks = range(run.n_tasks)
+    specs = [student_spec.until(t).targets(teacher_spec.until(t)) for t in tasks]
     return tuple(CacheSpec(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 
-def _shared(grid: Grid, run: Run, backbone: str, spec: QuerySpec) -> CacheSpec:
+def _query_cache(grid: Grid, run: Run, backbone: str, spec: QuerySpec) -> CacheSpec:
+    """Return the cache with a specification, in a folder named after all that it depends on."""
     sources = [grid.source(run.dataset), grid.backbone_source(backbone)]
-    if spec.unlabelled is not None and (further := grid.unlabelled_source(run.dataset)):
-        sources.append(further)
+    if spec.unlabelled is not None and (unlabelled := grid.unlabelled_source(run.dataset)):
+        sources.append(unlabelled)
     name = layout.queries_name(backbone, spec.to_json(), *sources)
     return CacheSpec(layout.queries(name), spec, run.dataset, backbone)

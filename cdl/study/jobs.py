@@ -1,8 +1,8 @@
-"""Every job of a configuration: the files that it reads and writes, its parameters, its record.
+"""The list of jobs of a configuration, with their files, parameters and records.
 
-The only list of jobs: the workflow's rules look inputs and parameters up in it, and its targets,
-`cdl status`, `cdl verify` and `cdl clean` are filters over it. No torch, and no file is read before
-`inputs` or `params` of a job is.
+The rules of the workflow look up inputs and parameters in it; the targets of the workflow,
+`cdl status`, `cdl verify` and `cdl clean` filter it. Does not import torch. Files are read only
+when `inputs` or `params` of a job are read.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from cdl.runtime.errors import CdlError
 
 Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`
-CACHES = ("queries", "test_queries", "teacher_targets")  # files that may be deleted at any time
+CACHES = ("queries", "test_queries", "teacher_targets")  # rules whose files may be deleted
 
 
 def flat(paths: Mapping[str, str | list[str]]) -> list[str]:
@@ -24,28 +24,29 @@ def flat(paths: Mapping[str, str | list[str]]) -> list[str]:
     return [path for paths in lists for path in paths]
 
 
-def nothing() -> dict[str, Any]:
-    """Return no inputs, parameters or entries."""
+def empty() -> dict[str, Any]:
+    """Return an empty dictionary, for jobs without inputs or parameters."""
     return {}
 
 
 @dataclass(frozen=True)
 class Record:
-    """A JSON file that vouches for outputs of a job.
+    """A JSON file with checksums of outputs of a job, and the values that they were made with.
 
     Attributes:
-        path: of the JSON file, itself an output.
-        files: outputs whose sha256 is in it, or that are known by its kind: tensors, packed data.
-        says: returns entries that it has if the job was run as configured.
-        made_from: by entry (its keys from the outside in), the record of an input, or a list of
-            them, whose fingerprint the entry repeats.
-        data: records of the packed data, and of its unlabelled images if there are some, whose
-            digests it repeats under `data`; empty if it does not.
+        path: path of the JSON file, which is also an output.
+        files: outputs with a checksum in the record; for tensors and packed data, implied by its
+            kind.
+        expected: returns the entries of a record of the job as configured.
+        made_from: records of the inputs whose fingerprints are entries of this record, by the
+            keys of the entry, outermost first.
+        data: records of the packed data, and of its unlabelled images if there are any, whose
+            digests are in the entry `data`; empty without that entry.
     """
 
     path: str
     files: tuple[str, ...] = ()
-    says: Callable[[], dict[str, Any]] = nothing
+    expected: Callable[[], dict[str, Any]] = empty
     made_from: MadeFrom = field(default_factory=dict)
     data: tuple[str, ...] = ()
 
@@ -55,15 +56,17 @@ class Job:
     """One job of the workflow.
 
     Attributes:
-        rule: of the workflow.
-        key: its wildcards.
-        outputs: paths by the rule's names.
-        records: of the outputs; the first one tells whether the job is done; none for `tuned`.
-        files: its log and benchmark.
-        reads: returns its inputs, by the rule's names.
-        given: returns its parameters.
+        rule: name of the rule.
+        key: values of its wildcards.
+        outputs: paths of the outputs, by their names in the rule.
+        records: records of the outputs; the first one decides whether the job is done. Empty for
+            `tuned`.
+        files: paths of log and benchmark.
+        reads: returns the inputs, by their names in the rule.
+        given: returns the parameters.
         measured: whether Snakemake writes a benchmark.
-        alike: what jobs of the rule that take equally long have in common, the widest first.
+        alike: properties by which the duration is estimated from other jobs of the rule, the most
+            general first.
     """
 
     rule: str
@@ -71,19 +74,19 @@ class Job:
     outputs: Paths
     records: tuple[Record, ...]
     files: JobFiles
-    reads: Callable[[], Paths] = nothing
-    given: Callable[[], dict[str, Any]] = nothing
+    reads: Callable[[], Paths] = empty
+    given: Callable[[], dict[str, Any]] = empty
     measured: bool = False
     alike: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> Paths:
-        """Paths of every file that the job reads, by the rule's names."""
+        """Paths of all files that the job reads, by their names in the rule."""
         return self.reads()
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Parameters of the rule, by their names."""
+        """Parameters of the job, by name."""
         return self.given()
 
     @property
@@ -93,20 +96,20 @@ class Job:
 
     @property
     def benchmark(self) -> str | None:
-        """Path of Snakemake's file of its seconds, written when it succeeds."""
+        """Path of Snakemake's benchmark, written when the job succeeds; None without one."""
         return self.files.benchmark if self.measured else None
 
     @property
     def paths(self) -> list[str]:
-        """All files that the job leaves."""
+        """All files that the job writes."""
         return [*flat(self.outputs), self.log, *([self.benchmark] if self.benchmark else [])]
 
 
 class Jobs:
-    """A list of jobs, looked up by rule and wildcards, or by a file that they write."""
+    """A list of jobs with look-up by rule and wildcards, or by output."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        """Take jobs; of two with the same rule and wildcards the first one."""
+        """Keep the first of the jobs with the same rule and wildcards."""
         self._jobs: dict[tuple[str, frozenset[tuple[str, str]]], Job] = {}
         for job in jobs:
             self._jobs.setdefault((job.rule, frozenset(job.key.items())), job)
@@ -115,17 +118,17 @@ class Jobs:
         return iter(self._jobs.values())
 
     def find(self, rule: str, key: Mapping[str, str]) -> Job:
-        """Return the job of a rule with some wildcards; raise `CdlError` if there is none."""
+        """Return the job with a rule and wildcards; raise `CdlError` if there is none."""
         try:
             return self._jobs[rule, frozenset(key.items())]
         except KeyError:
-            named = ", ".join(f"{name}={value}" for name, value in key.items())
+            wildcards = ", ".join(f"{name}={value}" for name, value in key.items())
             raise CdlError(
-                f"{rule}: the configuration has no such job ({named or 'no wildcards'})"
+                f"{rule}: the configuration has no such job ({wildcards or 'no wildcards'})"
             ) from None
 
     def of(self, *rules: str) -> list[Job]:
-        """Return the jobs of some rules."""
+        """Return the jobs of the given rules."""
         return [job for job in self if job.rule in rules]
 
     @cached_property
@@ -135,15 +138,15 @@ class Jobs:
 
     @cached_property
     def targets(self) -> list[str]:
-        """Files that must exist: a deleted one is made again even if tables are newer.
+        """Files that the workflow must produce, without caches and temporary files.
 
-        Caches are not among them, nor the temporary record of `fetch_dataset`.
+        All outputs are listed, so that a deleted file is made again even if the tables are newer.
         """
         skipped = (*CACHES, "fetch_dataset")
         return [path for job in self if job.rule not in skipped for path in flat(job.outputs)]
 
     def behind(self, job: Job) -> list[Job]:
-        """Return the jobs that a job waits for, and itself, without those of another learner."""
+        """Return a job and the jobs that it depends on, without those of other learners."""
         found, left = {job: None}, [job]
         while left:
             for path in flat(left.pop().inputs):
@@ -157,6 +160,6 @@ class Jobs:
 
 
 def _is_other_learner(job: Job, than: Job) -> bool:
-    """Whether a job learns or is evaluated for another learner than that of a job."""
+    """Whether a job trains or evaluates another learner than the job `than`."""
     own = job.rule in ("train", "distil", "evaluate")
     return own and any(job.key[name] != value for name, value in than.key.items())

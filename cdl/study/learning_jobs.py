@@ -1,4 +1,4 @@
-"""Jobs that prepare data, compute caches, learn, evaluate and deploy, one by one."""
+"""Jobs that prepare data, compute caches, train, evaluate and deploy."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
@@ -21,14 +21,14 @@ class LearningJobs:
     """The jobs up to the evaluation and the export of all runs of a grid.
 
     Attributes:
-        grid: of the runs.
-        queries: caches of queries by the name of their folder.
-        targets: caches of targets by their folder, by task, and a run that reads them.
-        user: files of the user that data and backbones are made from.
+        grid: the grid.
+        queries: caches of queries, by the name of their folder.
+        targets: caches of targets by task, and one run that reads them, by folder.
+        user: the user's files that data and backbones are made from.
     """
 
     def __init__(self, grid: Grid) -> None:
-        """Find out what the runs of a grid need."""
+        """Collect the caches and source files that the runs of a grid need."""
         self.grid = grid
         self._needs = {run.folder: needs(grid, run) for run in grid.runs}
         self._specification = lru_cache(None)(partial(specification, grid))
@@ -39,41 +39,41 @@ class LearningJobs:
         }
         data = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
         for name in grid.datasets:
-            if (further := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
-                data[Path(further.folder).name] = source
+            if (packed := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
+                data[Path(packed.folder).name] = source
         used = sorted({name for run in grid.runs for name in run.backbones})
         backbones = {grid.backbone_name(name): grid.backbone_source(name) for name in used}
         self.user = UserFiles(data, backbones)
 
     def of(self, run: Run) -> Needs:
-        """Return what the jobs of a run read."""
+        """Return the caches and models that the jobs of a run read."""
         return self._needs[run.folder]
 
     def __iter__(self) -> Iterator[Job]:
-        """Yield the jobs, those first that others wait for."""
+        """Yield the jobs, each after the jobs that it depends on."""
         for name in self.user.data:
             yield from self._data(name)
         yield from map(self._backbone, self.user.backbones)
-        shared: set[tuple[str, int | str]] = set()  # by several runs, yielded for the first one
+        yielded: set[tuple[str, int | str]] = set()  # caches, which several runs may share
         for run in self.grid.runs:
-            yield from self._caches(run, shared)
+            yield from self._caches(run, yielded)
             yield from (self._task(run, task) for task in range(run.n_tasks))
             yield self.evaluation(run)
         yield from map(self._deployment, self.grid.deployed)
 
-    def _caches(self, run: Run, known: set[tuple[str, int | str]]) -> Iterator[Job]:
-        """Yield the jobs of the caches that a run reads and that are not known; add them."""
+    def _caches(self, run: Run, yielded: set[tuple[str, int | str]]) -> Iterator[Job]:
+        """Yield the jobs of the caches of a run that are not in `yielded`, and add them to it."""
         need = self.of(run)
         parts: list[tuple[CacheSpec, int | str]]
         parts = [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
         parts += [(own, "test") for own in need.test_queries]
         for own, part in parts:
-            if (own.folder, part) not in known:
-                known.add((own.folder, part))
+            if (own.folder, part) not in yielded:
+                yielded.add((own.folder, part))
                 yield self._test_queries(own) if part == "test" else self._queries(own, int(part))
         for task, own in enumerate(need.targets):
-            if (own.folder, task) not in known:
-                known.add((own.folder, task))
+            if (own.folder, task) not in yielded:
+                yielded.add((own.folder, task))
                 yield self._targets(own, task)
 
     def _data(self, prepared: str) -> Iterator[Job]:
@@ -93,7 +93,7 @@ class LearningJobs:
         def reads() -> Paths:
             if published:
                 return {"record": packed.fetched}
-            if source["source"]["name"] == "folder":  # it may hold too many images to name
+            if source["source"]["name"] == "folder":  # may have too many images to list as inputs
                 return {}
             return {"files": [str(file) for file in user.of_data(prepared)]}
 
@@ -113,6 +113,7 @@ class LearningJobs:
         )
 
     def _backbone(self, name: str) -> Job:
+        """Return the job that fetches and converts the weights of a backbone."""
         path, user = layout.backbone(name), self.user
         return Job(
             rule="fetch_backbone",
@@ -128,7 +129,7 @@ class LearningJobs:
         """Return the job that computes the queries of a task's training images."""
         cache = self.queries[Path(cache.folder).name]
         prepared, spec = self.grid.packed_name(cache.dataset), cache.spec
-        assert isinstance(spec, QueriesSpec | AligningQueriesSpec), "of training images"
+        assert isinstance(spec, QueriesSpec | AligningQueriesSpec), "queries of training images"
         return self._cache(
             "queries",
             {"queried": Path(cache.folder).name, "task": str(task)},
@@ -143,6 +144,7 @@ class LearningJobs:
         )
 
     def _test_queries(self, cache: CacheSpec) -> Job:
+        """Return the job that computes the queries of the test images."""
         cache = self.queries[Path(cache.folder).name]
         return self._cache(
             "test_queries",
@@ -158,7 +160,7 @@ class LearningJobs:
         """Return the job that computes a teacher's logits for a task's training images."""
         cache = self.targets[cache.folder][0][task]
         teacher = cache.teacher
-        assert teacher is not None, "targets are those of a teacher"
+        assert teacher is not None, "targets have a teacher"
         files = RunFiles(cache.folder).task(task)
         return self._cache(
             "teacher_targets",
@@ -185,13 +187,14 @@ class LearningJobs:
         given: Any,
         made_from: MadeFrom | None = None,
     ) -> Job:
+        """Return the job of a cache of queries or targets."""
         path, metadata = outputs.values()
         record = Record(metadata, (path,), lambda: {"spec": cache.spec.to_json()}, made_from or {})
         alike = (cache.dataset, cache.backbone)
         return Job(rule, key, dict(outputs), (record,), files, reads, given, True, alike)
 
     def _task(self, run: Run, task: int) -> Job:
-        """Return the job that learns a task."""
+        """Return the job that trains a run on one task."""
         grid, need, teacher = self.grid, self.of(run), self.grid.teacher_of(run)
         files = grid.files(run).task(task)
 
@@ -235,21 +238,22 @@ class LearningJobs:
         """Return the job that evaluates a run after all its tasks.
 
         Args:
-            run: of the grid.
-            first_tasks: how many tasks a trial has learnt when `evaluate_trial` evaluates it.
+            run: run of the grid.
+            first_tasks: number of tasks after which `evaluate_trial` evaluates a trial; None for
+                all tasks.
         """
         grid, need, files = self.grid, self.of(run), self.grid.files(run)
         tasks = [files.task(task) for task in range(first_tasks or run.n_tasks)]
         outputs = files.first_outputs() if first_tasks else files.outputs()
         n, spec = grid.test_images_per_class(run.dataset), self._specification(run, None)
-        further = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
+        unlabelled = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
         revision = {} if first_tasks else {"evaluation": EVALUATION}
         record = Record(
             outputs["results"],
             (outputs["predictions"],),
             lambda: {**revision, "learner": spec.to_json(), "test_images_per_class": n},
             {("checkpoints",): [record_of(task.learner) for task in tasks]},
-            (grid.packed(run.dataset).manifest, *([further.manifest] if further else [])),
+            (grid.packed(run.dataset).manifest, *([unlabelled.manifest] if unlabelled else [])),
         )
         return Job(
             rule="evaluate_trial" if first_tasks else "evaluate",
@@ -278,16 +282,16 @@ class LearningJobs:
         )
 
     def _deployment(self, run: Run) -> Job:
-        """Return the job that exports a run and compares the export with the evaluation."""
+        """Return the job that exports a run and compares its predictions with the evaluation."""
         grid, files, made = self.grid, self.grid.files(run), self.grid.deployed_files(run)
         packed, last = grid.packed(run.dataset), run.n_tasks - 1
         teacher = grid.teacher_of(run)
-        named = {run.backbone, run.query if run.prompts.needs_query else run.backbone}
+        names = {run.backbone, run.query if run.prompts.needs_query else run.backbone}
         inputs: Paths = {
             "results": files.results,
             "predictions": files.predictions,
             "learner": files.task(last).learner,
-            "backbones": [grid.backbone(name) for name in sorted(named)],
+            "backbones": [grid.backbone(name) for name in sorted(names)],
             "data": [packed.manifest, *packed.split("test")[1:], *packed.split("train")[1:]],
         }
         if teacher is not None and run.distils.maps_prompts:
@@ -304,22 +308,22 @@ class LearningJobs:
         )
 
     def _images(self, run: Run, task: int) -> str:
-        """Return a digest of a task's images in a user's source."""
+        """Return a digest of a task's training images; empty for a published source."""
         stream = self._specification(run, task).stream
         return self.user.images_digest(self.grid.packed_name(run.dataset), stream, task)
 
     def _computing_queries(self, cache: CacheSpec, split: str) -> Paths:
-        """Return what the queries of a split are computed from."""
+        """Return the inputs of a job that computes queries of a split."""
         inputs: Paths = {
             "data": self.grid.packed(cache.dataset).split(split),
             "backbone": self.grid.backbone(cache.backbone),
         }
         return track_sidecars(
-            inputs | self._further(cache.dataset, cache.views.unlabelled is not None)
+            inputs | self._unlabelled(cache.dataset, cache.views.unlabelled is not None)
         )
 
     def _computing_targets(self, run: Run, task: int) -> Paths:
-        """Return what a teacher's targets of a task are computed from."""
+        """Return the inputs of the job that computes a teacher's targets of a task."""
         files = self.grid.files(run)
         caches, student = self.targets[files.folder]
         inputs: Paths = {
@@ -330,11 +334,11 @@ class LearningJobs:
         queries = self.of(student).target_queries
         if queries:
             inputs["queries"] = layout.cached(queries[task].folder, task)
-        seen = caches[task].views.unlabelled is not None
-        return track_sidecars(inputs | self._further(student.dataset, seen))
+        reads = caches[task].views.unlabelled is not None
+        return track_sidecars(inputs | self._unlabelled(student.dataset, reads))
 
     def _learning(self, run: Run, task: int) -> Paths:
-        """Return what one task of a run is learnt from; only what is needed is named."""
+        """Return the inputs of the job that trains a run on one task."""
         need, teacher = self.of(run), self.grid.teacher_of(run)
         inputs: Paths = {
             "data": self.grid.packed(run.dataset).split("train"),
@@ -351,12 +355,12 @@ class LearningJobs:
             inputs["aligning"] = [layout.cached(c[task].folder, task) for c in need.aligning]
         if need.targets:
             inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
-        seen = "unlabelled" in self.grid.dataset(run)
-        return track_sidecars(inputs | self._further(run.dataset, seen))
+        reads = "unlabelled" in self.grid.dataset(run)
+        return track_sidecars(inputs | self._unlabelled(run.dataset, reads))
 
-    def _further(self, dataset: str, seen: bool) -> Paths:
-        """Return the packed further images of a dataset where a job reads them."""
-        files = self.grid.unlabelled(dataset) if seen else None
+    def _unlabelled(self, dataset: str, reads: bool) -> Paths:
+        """Return the packed unlabelled images of a dataset, if a job reads them."""
+        files = self.grid.unlabelled(dataset) if reads else None
         return {} if files is None else {"unlabelled": files.split("train")}
 
 
@@ -371,15 +375,16 @@ def key_of(run: Run) -> dict[str, str]:
 
 
 def _alike(run: Run) -> tuple[str, ...]:
+    """Return properties of a run that determine how long its jobs take, see `Job.alike`."""
     return (run.dataset, run.role, run.method.label, run.distiller.label)
 
 
 def track_sidecars(inputs: Mapping[str, str | list[str]]) -> Paths:
-    """Add the `records` that tell whether the large files among some inputs have changed.
+    """Add the records of tensor files to some inputs, under `records`.
 
-    The record of a tensor file is the JSON beside it, that of packed data the manifest, which is
-    named already. Both name a sha256, so touching or damaging a large file is no reason to run
-    anything again: the job that opens it compares.
+    Snakemake detects changes of large files through their records, which have the sha256: the JSON
+    file next to a tensor file, and the manifest of packed data, which is an input already. So a
+    job does not run again because a large file was touched; the job that opens it checks it.
     """
     lists = [[v] if isinstance(v, str) else v for v in inputs.values()]
     tensors = [path for paths in lists for path in paths if path.endswith(".safetensors")]

@@ -1,4 +1,4 @@
-"""Jobs that make tables, figures and the page of finished runs."""
+"""Jobs that make tables, figures and the page from finished runs."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,12 +15,12 @@ from cdl.study.specifications import in_use, label_levels, published, row
 
 
 class ReportJobs:
-    """The jobs behind the evaluations and exports of all runs of a grid.
+    """The jobs that follow the evaluations and exports of all runs of a grid.
 
     Attributes:
-        grid: of the runs.
-        levels: of labels, of every dataset that has several, see `label_levels`.
-        deployed: datasets that have a figure of deployment.
+        grid: the grid.
+        levels: label levels of every dataset with at least two, see `label_levels`.
+        deployed: datasets with a figure of deployment.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -29,7 +29,7 @@ class ReportJobs:
         self._report, self._tables = grid.layout.report, grid.layout.report.tables
 
     def __iter__(self) -> Iterator[Job]:
-        """Yield the jobs, those first that others wait for."""
+        """Yield the jobs, each after the jobs that it depends on."""
         yield self._collect()
         yield self._tabulate()
         yield from map(self._compare, self.grid.comparisons)
@@ -42,40 +42,41 @@ class ReportJobs:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Columns that identify each run in the tables, see `row`."""
+        """Identity columns of each run in the tables, see `row`."""
         return [row(self.grid, run) for run in self.grid.runs]
 
     def compared(self, name: str) -> dict[str, Any]:
-        """Return rows of the runs of a table, and what the papers call them."""
-        compared = self.grid.comparisons[name]
-        runs = self.grid.runs_of(*compared)
+        """Return the rows of a table with published numbers, and their names in the papers."""
+        dataset_and_pair = self.grid.comparisons[name]
+        runs = self.grid.runs_of(*dataset_and_pair)
         return {
             "rows": [row(self.grid, run) for run in runs],
-            "published": published(self.grid, *compared),
+            "published": published(self.grid, *dataset_and_pair),
         }
 
     def results(self, runs: list[Run]) -> list[str]:
-        """Return the results of runs."""
+        """Return the paths of the results of runs."""
         return [self.grid.files(run).results for run in runs]
 
     def predictions(self, runs: list[Run]) -> list[str]:
-        """Return the predictions of runs."""
+        """Return the paths of the predictions of runs."""
         return [self.grid.files(run).predictions for run in runs]
 
     def _collect(self) -> Job:
+        """Return the job that collects the results and costs of all runs in tables."""
         runs, tables = self.grid.runs, self._tables
         tasks = [
             [(run, self.grid.files(run).task(task)) for task in range(run.n_tasks)] for run in runs
         ]
         costs = [[task.job(run.rule).benchmark for run, task in own] for own in tasks]
         outputs = tables.collected()
-        whose = [outputs[name] for name in ("results", "curves", "classes", "confusion")]
+        of_results = [outputs[name] for name in ("results", "curves", "classes", "confusion")]
         return Job(
             rule="collect",
             key={},
             outputs=dict(outputs),
             records=(
-                Record(tables.protocols, tuple(whose)),
+                Record(tables.protocols, tuple(of_results)),
                 Record(outputs["cost_record"], (outputs["cost"], outputs["cost_text"])),
             ),
             files=JobFiles(tables.log("collect").removesuffix(".log")),
@@ -90,9 +91,9 @@ class ReportJobs:
         )
 
     def _logs(self) -> list[str]:
-        """Return the logs of tasks, which tell what each job measured.
+        """Return the logs of tasks, which have the measurements of each job.
 
-        A finished task whose log was deleted is not learnt again for it.
+        A missing log of a finished task is left out, so that the task does not run again.
         """
         found = []
         for run in self.grid.runs:
@@ -103,12 +104,13 @@ class ReportJobs:
         return found
 
     def _tabulate(self) -> Job:
+        """Return the job that computes means, intervals, gains and gaps."""
         runs, tables, outputs = self.grid.runs, self._tables, self._tables.summarised()
         return Job(
             rule="tabulate",
             key={},
             outputs=dict(outputs),
-            records=(_vouching(outputs),),
+            records=(_record(outputs),),
             files=JobFiles(tables.log("tabulate").removesuffix(".log")),
             reads=lambda: {
                 "results": tables.results,
@@ -119,27 +121,28 @@ class ReportJobs:
         )
 
     def _compare(self, name: str) -> Job:
-        """Return the job of one dataset and pair, of its own runs only."""
+        """Return the job that compares the runs of one dataset and pair with published numbers."""
         runs = self.grid.runs_of(*self.grid.comparisons[name])
         outputs = self._tables.compared(name)
         return Job(
             rule="compare",
             key={"comparison": name},
             outputs=dict(outputs),
-            records=(_vouching(outputs, "json"),),
+            records=(_record(outputs, "json"),),
             files=JobFiles(self._tables.log(name).removesuffix(".log")),
             reads=lambda: {"results": self.results(runs)},
             given=lambda: self.compared(name),
         )
 
     def _plot(self, dataset: str) -> Job:
+        """Return the job that draws the figures of a dataset."""
         runs, tables = self.grid.runs_on(dataset), self._tables
         outputs = self._report.plotted(dataset)
         return Job(
             rule="plot",
             key={"dataset": dataset},
             outputs=dict(outputs),
-            records=(_vouching(outputs),),
+            records=(_record(outputs),),
             files=self._report.plotting(dataset),
             reads=lambda: {
                 "curves": tables.curves,
@@ -151,33 +154,33 @@ class ReportJobs:
         )
 
     def _label_efficiency(self, dataset: str) -> Job:
-        """Return the job over all variants of a dataset with few labels and with more."""
+        """Return the job that plots accuracy against labels, for all variants of a dataset."""
         outputs = self._report.label_efficiency(dataset)
         return Job(
             rule="label_efficiency",
             key={"dataset": dataset},
             outputs=dict(outputs),
-            records=(_vouching(outputs),),
+            records=(_record(outputs),),
             files=JobFiles(outputs["record"].removesuffix(".json")),
             reads=lambda: {**self._cells(), "runs": self.results(self.grid.runs)},
             given=lambda: {"levels": self.levels[dataset]},
         )
 
     def _measure(self) -> Job:
-        """Return the job that times the exported students side by side."""
-        made = [self.grid.deployed_files(run) for run in self.grid.deployed]
-        records, outputs = [files.job.record for files in made], self._tables.measured()
-        both = [(files, weights) for files in made for weights in layout.WEIGHTS]
+        """Return the job that measures all exported students."""
+        exported = [self.grid.deployed_files(run) for run in self.grid.deployed]
+        records, outputs = [files.job.record for files in exported], self._tables.measured()
+        both = [(files, weights) for files in exported for weights in layout.WEIGHTS]
 
         def rows() -> list[dict[str, Any]]:
-            pairs = zip(self.grid.deployed, made, strict=True)
+            pairs = zip(self.grid.deployed, exported, strict=True)
             return [row(self.grid, run) | {"deployed": files.folder} for run, files in pairs]
 
         return Job(
             rule="measure",
             key={},
             outputs=dict(outputs),
-            records=(_vouching(outputs),),
+            records=(_record(outputs),),
             files=JobFiles(self._tables.log("deployment").removesuffix(".log")),
             reads=lambda: {
                 "records": records,
@@ -192,19 +195,21 @@ class ReportJobs:
         )
 
     def _show_deployment(self) -> Job:
+        """Return the job that makes the table and the figures of deployment."""
         outputs = self._report.shown_deployment(self.deployed)
-        vouched = (outputs["md"], *outputs["figures"])
+        recorded = (outputs["md"], *outputs["figures"])
         return Job(
             rule="show_deployment",
             key={},
             outputs=outputs,
-            records=(Record(outputs["record"], vouched),),
+            records=(Record(outputs["record"], recorded),),
             files=self._report.deployment,
-            reads=self._measured,
+            reads=self._deployment_table,
             given=lambda: {"datasets": self.deployed},
         )
 
     def _page(self) -> Job:
+        """Return the job that writes the page and the resolved configuration."""
         grid, tables, outputs = self.grid, self._tables, self._report.paged()
         used = sorted({name for run in grid.runs for name in run.backbones})
         files = {run: grid.files(run) for run in grid.runs}
@@ -217,9 +222,9 @@ class ReportJobs:
         def reads() -> Paths:
             figures = self._report.deployment_figures(self.deployed)
             return {
-                **self._measured(),
+                **self._deployment_table(),
                 **({"deployment_figures": figures} if figures else {}),
-                **self._shown_levels(),
+                **self._label_efficiency_files(),
                 **self._cells(),
                 "contrasts": tables.contrasts,
                 "cost": tables.cost,
@@ -243,14 +248,14 @@ class ReportJobs:
             rule="page",
             key={},
             outputs=dict(outputs),
-            records=(_vouching(outputs),),
+            records=(_record(outputs),),
             files=JobFiles(tables.log("page").removesuffix(".log")),
             reads=reads,
             given=given,
         )
 
     def _cells(self) -> Paths:
-        """Return the tables of runs and of their means with intervals, and their records."""
+        """Return the tables of runs and of means with intervals, and their records."""
         tables = self._tables
         return {
             "results": tables.results,
@@ -259,27 +264,27 @@ class ReportJobs:
             "summary_record": tables.record("summary"),
         }
 
-    def _measured(self) -> Paths:
-        """Return the table of deployment and its record; nothing if nothing is deployed."""
+    def _deployment_table(self) -> Paths:
+        """Return the table of deployment and its record; empty without deployment."""
         if not self.grid.deployed:
             return {}
-        made = self._tables.measured()
-        return {"deployment": made["csv"], "deployment_record": made["record"]}
+        measured = self._tables.measured()
+        return {"deployment": measured["csv"], "deployment_record": measured["record"]}
 
-    def _shown_levels(self) -> Paths:
-        """Return what the page shows of datasets at several levels of labels; nothing without."""
-        found = [self._report.label_efficiency(dataset) for dataset in self.levels]
+    def _label_efficiency_files(self) -> Paths:
+        """Return tables, figures and records of label efficiency; empty without label levels."""
+        outputs = [self._report.label_efficiency(dataset) for dataset in self.levels]
         kinds = {"tables": "csv", "figures": "svg", "records": "record"}
-        named = {f"efficiency_{k}": [f[kind] for f in found] for k, kind in kinds.items()}
-        return dict(named) if found else {}
+        paths = {f"efficiency_{k}": [o[kind] for o in outputs] for k, kind in kinds.items()}
+        return dict(paths) if outputs else {}
 
 
 def study_jobs(grid: Grid) -> Jobs:
-    """Return all jobs of a configuration but those of its trials."""
+    """Return all jobs of a configuration, without those of its trials."""
     return Jobs([*LearningJobs(grid), *ReportJobs(grid)])
 
 
-def _vouching(outputs: dict[str, str], record: str = "record") -> Record:
-    """Return the record among outputs that vouches for the others."""
+def _record(outputs: dict[str, str], record: str = "record") -> Record:
+    """Return the record among outputs, with all other outputs as its files."""
     others = tuple(path for name, path in outputs.items() if name != record)
     return Record(outputs[record], others)

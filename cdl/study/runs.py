@@ -1,4 +1,4 @@
-"""A run, one learner over all tasks, and the configuration blocks that it is named after."""
+"""A run, that is one learner over all tasks, and the configuration blocks that define it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +9,15 @@ from cdl.methods import PROMPTS, PromptFacts
 
 @dataclass(frozen=True)
 class Block:
-    """A configuration block that the grid names, possibly with overrides under a variant."""
+    """A configuration block in a list of the grid, possibly a variant with overrides."""
 
     name: str
     variant: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    joint: bool = False  # all tasks at once
-    alignment: dict[str, Any] | None = field(default=None, hash=False)  # of heads after a task
-    training: dict[str, Any] = field(default_factory=dict, hash=False)  # that it does otherwise
-    methods: dict[str, Any] = field(default_factory=dict, hash=False)  # options of its students
+    joint: bool = False  # learn all tasks at once
+    alignment: dict[str, Any] | None = field(default=None, hash=False)  # None: heads not aligned
+    training: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of training
+    methods: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of methods
 
     @property
     def label(self) -> str:
@@ -39,7 +39,7 @@ class Run:
     distiller: Block
     seed: int
     n_tasks: int
-    teacher_method: Block | None = None  # None: its own
+    teacher_method: Block | None = None  # None: the student's method
 
     @property
     def learner(self) -> str:
@@ -52,41 +52,44 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Path below the configuration's folder of runs."""
+        """Path of the run below the configuration's folder."""
         return f"{self.dataset}/{self.method.label}/{self.learner}/seed{self.seed}"
 
     @property
     def backbones(self) -> list[str]:
-        """Names of all backbones that its numbers depend on."""
+        """Names of all backbones that affect the run, sorted."""
         names = {self.backbone, self.query, self.teacher, self.teacher_query}
         return sorted(name for name in names if name)
 
     def role_of(self, backbone: str) -> str:
-        """Return the role of one of its backbones: a teacher may read its student's queries."""
+        """Return the role of a backbone of this run: `teacher` or `student`.
+
+        The query of a teacher may come from its student's backbone, which stays `student`.
+        """
         teachers = {self.teacher, self.backbone if self.role == "teacher" else None}
         return "teacher" if backbone in teachers else "student"
 
     @property
     def rule(self) -> str:
-        """The rule that learns its tasks."""
+        """Name of the workflow rule that learns a task."""
         return "distil" if self.teacher else "train"
 
     @property
     def prompts(self) -> PromptFacts:
-        """What its method says of itself."""
+        """Planning facts of its method."""
         return PROMPTS[self.method.name]
 
     @property
     def distils(self) -> DistillerFacts:
-        """What its distiller says of itself."""
+        """Planning facts of its distiller."""
         return DISTILLERS[self.distiller.name]
 
     @property
     def reads_blocks(self) -> bool:
-        """Whether its distiller runs the teacher's ViT, for more than logits."""
+        """Whether its distiller needs features of the teacher's ViT in addition to logits."""
         return self.distils.compares != "none"
 
     @property
     def mapped_query(self) -> str | None:
-        """Whose query the teacher's prompts read at prediction, where a distiller maps them."""
+        """Backbone of the teacher's query at prediction; None if prompts are not mapped."""
         return self.teacher_query if self.distils.maps_prompts else None

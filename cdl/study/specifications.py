@@ -1,4 +1,4 @@
-"""What the numbers of a run are made of: its specification, its protocol, its row in the tables."""
+"""The specification of a run, its protocol, and its row in the tables."""
 
 import json
 from typing import Any
@@ -21,23 +21,27 @@ from cdl.spec import (
     View,
 )
 from cdl.study.configuration import complete, preset, schema
-from cdl.study.grid import Grid, told
+from cdl.study.grid import Grid, without_defaults
 from cdl.study.runs import Block, Run
 
 _PAIR = ("teacher", "student")
 
 
 def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
-    """Return all that fixes a learner's numbers, for `cdl.training.task.learn_task`.
+    """Return everything that determines a learner, for `cdl.training.task.learn_task`.
 
-    After a task, counted from 0: nothing in it depends on later ones. Without one, after the last.
+    Args:
+        grid: grid of the run.
+        run: the run.
+        task: task after which the learner is specified, counted from 0; nothing in the
+            specification depends on later tasks. None for the last task.
     """
     dataset, shared, teacher = grid.dataset(run), grid.config["protocol"], grid.teacher_of(run)
     tasks, labels = dataset["tasks"], dataset.get("labels")
     if run.method.joint:
         tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
     fresh = run.role == "student" and shared["student_views"] == "fresh"
-    aligned, other = run.method.alignment, run.teacher_method
+    alignment, teacher_method = run.method.alignment, run.teacher_method
     spec = LearnerSpec(
         numerics=NUMERICS,
         seed=run.seed,
@@ -57,9 +61,11 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         teacher_labels=dataset.get("teacher_labels"),
         unlabelled=_unlabelled(dataset, run.n_tasks),
         n_tasks=run.n_tasks if _counts_tasks(run) else None,
-        alignment=None if aligned is None else Alignment.from_json(aligned),
+        alignment=None if alignment is None else Alignment.from_json(alignment),
         student_views="fresh" if fresh else None,
-        teacher_method=None if other is None else Method(other.name, other.options),
+        teacher_method=None
+        if teacher_method is None
+        else Method(teacher_method.name, teacher_method.options),
         apt_teacher=shared["apt_teacher"] if teacher and teacher.prompts.merges else None,
         sizes=grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query}) or None,
         teacher_query=run.mapped_query,
@@ -70,7 +76,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
 
 
 def _unlabelled(dataset: dict[str, Any], n_tasks: int) -> Unlabelled | None:
-    """Return how a dataset's further images are shown; None without them."""
+    """Return how a dataset's additional unlabelled images are used; None without them."""
     if "unlabelled" not in dataset:
         return None
     how = dataset["unlabelled"]["tasks"]
@@ -78,16 +84,16 @@ def _unlabelled(dataset: dict[str, Any], n_tasks: int) -> Unlabelled | None:
 
 
 def _counts_tasks(run: Run) -> bool:
-    """Return whether something is shared by all tasks, so that their number matters."""
+    """Return whether the number of tasks affects the learner, through a shared pool."""
     kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
     kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
-    if run.teacher_method is not None:  # whose prompts may be mapped
+    if run.teacher_method is not None:  # the distiller may map its prompts
         kinds.append((run.teacher_method, PROMPTS[run.teacher_method.name]))
     return any(facts.counts_tasks and block.options.get("pool") for block, facts in kinds)
 
 
 def _numerics(run: Run) -> dict[str, Any]:
-    """Return the numerics of method and distiller, as far as the specification has them."""
+    """Return the numerics of method and distiller, unless built in and at their first revision."""
     kinds: list[tuple[Block, PromptFacts | DistillerFacts]]
     kinds = [(run.method, run.prompts), (run.distiller, run.distils)]
     found = {
@@ -98,13 +104,15 @@ def _numerics(run: Run) -> dict[str, Any]:
 
 
 def protocol(grid: Grid, run: Run) -> dict[str, Any]:
-    """Return what a run's numbers share with those beside them: what the hash stands for.
+    """Return the protocol of a run, whose hash is in the tables.
 
-    All students of a pair share one: it names the learner's own weights and those of its query,
-    whatever else the grid holds.
+    All students of a pair have the same protocol: of the backbones it has only the learner's own
+    and that of its query.
     """
-    block = told(grid.dataset(run), schema()["properties"]["datasets"]["additionalProperties"])
-    training = told(grid.config["training"], schema()["properties"]["training"])
+    block = without_defaults(
+        grid.dataset(run), schema()["properties"]["datasets"]["additionalProperties"]
+    )
+    training = without_defaults(grid.config["training"], schema()["properties"]["training"])
     return {
         "numerics": NUMERICS,
         "protocol": grid.config["protocol"],
@@ -119,14 +127,14 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
 
 
 def row(grid: Grid, run: Run) -> dict[str, Any]:
-    """Return the columns that identify a run in tables and link it to what it builds on."""
+    """Return the columns that identify a run in the tables, its teacher and its baseline."""
     none, teacher, dataset = grid.undistilled(run), grid.teacher_of(run), grid.dataset(run)
     return {
         "dataset": run.dataset,
         "method": run.method.label,
         "teacher": run.teacher or "",
-        "student": run.backbone,
-        "kd": run.distiller.name,
+        "backbone": run.backbone,
+        "distiller": run.distiller.name,
         "variant": run.distiller.variant,
         "seed": run.seed,
         "n_tasks": run.n_tasks,
@@ -136,7 +144,7 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "labels": labels_of(dataset.get("labels")),
         "teacher_labels": labels_of(grid.dataset(teacher).get("labels")) if teacher else "",
         "method_options": chosen(grid, "methods", run.method),
-        "kd_options": chosen(grid, "distillers", run.distiller),
+        "distiller_options": chosen(grid, "distillers", run.distiller),
         "protocol": protocol(grid, run),
         "provenance": fingerprint(specification(grid, run).to_json()),
         "run": grid.files(run).folder,
@@ -146,19 +154,20 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
 
 
 def labels_of(given: dict[str, Any] | None) -> str:
-    """Return what a dataset's `labels` says, for people: `10` of each class, `10%`, or `all`."""
+    """Return the label level of a dataset as text: `10` per class, `10%`, or `all`."""
     if given is None:
         return "all"
     return str(given["per_class"]) if "per_class" in given else f"{100 * given['fraction']:g}%"
 
 
 def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
-    """Return the levels of labels of every dataset that a grid has at two of them or more.
+    """Return the label levels of every dataset that the grid has with at least two.
 
     Returns:
-        By the dataset's name, where each level (see `labels_of`) stands on an axis of labels per
-        class, or of percent where there are shares; the lowest first. Where nothing says how many
-        images a class has, `all` stands at twice the next level, and numbers beside shares nowhere.
+        By name of the dataset, the position of each level (see `labels_of`) on an axis of labels
+        per class, in ascending order; in percent if any level is a percentage. If the number of
+        images per class is unknown, `all` is at twice the highest other level, and numbers are
+        left out of an axis in percent.
     """
     found: dict[str, set[str]] = {}
     for block in grid.datasets.values():
@@ -168,7 +177,7 @@ def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
 
 
 def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
-    """Return positions of levels on an axis, in ascending order."""
+    """Return the positions of levels on an axis, in ascending order."""
     ((source, options),) = dataset["source"].items()
     images = dataset["images_per_class"] or images_per_class(source, options)
     numbers = {level: float(level) for level in levels if level.isdecimal()}
@@ -183,15 +192,16 @@ def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
 
 
 def chosen(grid: Grid, kind: str, block: Block) -> str:
-    """Return the options of a block that differ from the preset's and the schema's, for people.
+    """Return the options of a block that differ from their defaults, as text.
 
     Args:
-        grid: of the block.
+        grid: grid of the block.
         kind: `methods` or `distillers`.
         block: a method or distiller.
 
     Returns:
-        `alpha=0.9, temperature=4.0`, empty where all are the defaults.
+        Such as `alpha=0.9, temperature=4.0`; empty if all options have the defaults of preset and
+        schema.
     """
     own = preset(grid.config["protocol"]["preset"]).get(kind, {}).get(block.name, {})
     defaults = complete(own, schema()["properties"][kind]["properties"][block.name])
@@ -201,7 +211,7 @@ def chosen(grid: Grid, kind: str, block: Block) -> str:
 
 
 def published(grid: Grid, dataset: str, teacher: str, student: str) -> dict[str, Any]:
-    """Return what the papers call a dataset and the backbones of a pair."""
+    """Return the names that a dataset and the backbones of a pair have in the papers."""
     blocks = grid.config["backbones"]
     return {
         "dataset": grid.datasets[dataset].options["published"],
@@ -210,10 +220,10 @@ def published(grid: Grid, dataset: str, teacher: str, student: str) -> dict[str,
 
 
 def in_use(grid: Grid) -> dict[str, Any]:
-    """Return the configuration, reduced to what can change a number.
+    """Return the configuration, reduced to what can change a result.
 
-    Blocks that no run uses are left out, and so is what only says where files come from, and
-    where, how fast and in how much space numbers are computed.
+    Leaves out blocks that no run uses, where files are downloaded from, and where, how fast and
+    with how much disk space results are computed.
     """
     kept = {
         "datasets": {block.name for block in grid.datasets.values()},
@@ -231,7 +241,7 @@ def in_use(grid: Grid) -> dict[str, Any]:
 
 
 def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:
-    """Return what rounds otherwise than fp32 computed on the spot, nothing if nothing does."""
+    """Return the fields for rounding that differs from uncached fp32; empty without any."""
     compute, rounding = grid.config["compute"], {}
     reads = run is None or run.prompts.needs_query
     if run is not None and (teacher := grid.teacher_of(run)) is not None:
@@ -245,10 +255,10 @@ def _rounding(grid: Grid, run: Run | None = None) -> dict[str, Any]:
 
 
 def _precision(given: str | dict[str, str], run: Run | None) -> str | dict[str, str]:
-    """Return what is given by role, or for the backbones of a run; one word if all are alike."""
+    """Return the precision by role, or by backbone of a run; a single value if all are equal."""
     if isinstance(given, str):
         return given
     if run is not None:
         given = {name: given[run.role_of(name)] for name in run.backbones}
-    words = set(given.values())
-    return words.pop() if len(words) == 1 else given
+    values = set(given.values())
+    return values.pop() if len(values) == 1 else given

@@ -1,7 +1,8 @@
-"""Trials: points of a Sobol sequence, each a variant of a distiller in a grid of its own.
+"""Trials of a hyperparameter search: points of a Sobol sequence, each a variant of a distiller.
 
-What is tried is known when the graph is built, so trials are cached, run side by side and go on
-after an interruption like any other runs. They see validation images alone, see `_validated`.
+All points are known when the graph is built, so trials are cached, run in parallel and resume
+after an interruption like other runs. They are evaluated on validation images, see
+`_on_validation_images`.
 """
 
 import copy
@@ -19,19 +20,19 @@ from cdl.study.jobs import Job, Paths, Record
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.runs import Block, Run
 
-VARIANT = "tune"  # of a dataset, of which trials see the validation images
-_DIGITS = 4  # that a value keeps
+VARIANT = "tune"  # variant of a dataset that trials are evaluated on
+_DIGITS = 4  # significant digits of a value
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a distiller.
+    """One setting of the hyperparameters of a distiller.
 
     Attributes:
-        distiller: label of the distiller, as in the study.
-        index: of the point.
-        values: by field, those that concern this distiller.
-        entry: the variant that learns with it, as the grid's distillers list it.
+        distiller: label of the distiller in the study.
+        index: index of the point.
+        values: values of the fields that apply to this distiller, by field.
+        entry: the variant with these values, as an entry of `grid.distillers`.
     """
 
     distiller: str
@@ -41,21 +42,21 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """Return the label of the variant."""
+        """The label of the variant."""
         return f"{self.entry['block']}+{self.entry['variant']}"
 
 
 class Trials:
-    """The trials that the `tune` of a study asks for, a grid of their own.
+    """The trials of the block `tune` of a study, with a grid of their own.
 
     Attributes:
         study: grid of the study.
-        every: trials of all distillers, in their order; empty without `tune`.
-        grid: of all runs of trials and their teachers, None without `tune`.
+        every: trials of all distillers, in the order of the distillers; empty without `tune`.
+        grid: grid of the runs of all trials and their teachers; None without `tune`.
     """
 
     def __init__(self, study: Grid) -> None:
-        """Expand the trials of a study; raise `ConfigError` if one cannot work."""
+        """Expand the trials of a study; raise `ConfigError` if one is impossible."""
         self.study, self.grid = study, None
         self.every: list[Trial] = []
         if study.config["tune"] is None:
@@ -66,39 +67,39 @@ class Trials:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run of a trial, and their teachers."""
+        """The runs of all trials, and their teachers."""
         return self.grid.runs if self.grid else []
 
     @property
     def distillers(self) -> list[str]:
-        """Labels of the distillers that have trials."""
+        """Labels of the distillers with trials."""
         return list(dict.fromkeys(trial.distiller for trial in self.every))
 
     def runs_of(self, trial: Trial) -> list[Run]:
-        """Return the students that learn with a trial's values."""
+        """Return the students of a trial."""
         return [
             run for run in self.runs if run.role == "student" and run.distiller.label == trial.label
         ]
 
-    def asked(self) -> list[dict[str, Any]]:
-        """Return every trial as a report needs it: names, values, and where its results lie.
+    def listed(self) -> list[dict[str, Any]]:
+        """Return all trials for reports: distiller, index, values, and paths of the results.
 
         Raises:
-            ConfigError: nothing is to be tuned.
+            ConfigError: the study has no `tune`.
         """
         if not self.every:
-            raise ConfigError("tune: is missing; name at least one field with its low and high")
-        found, given = [], _given(self.study.config["grid"]["distillers"])
+            raise ConfigError("tune: is missing; expected at least one field with low and high")
+        listed, entries = [], _entries_by_label(self.study.config["grid"]["distillers"])
         for trial in self.every:
             files = [self.study.files(run) for run in self.runs_of(trial)]
             entry = {"distiller": trial.distiller, "index": trial.index, "values": trial.values}
-            entry["tuned"] = _entry(given[trial.distiller], trial.values, "tuned")
+            entry["tuned"] = _entry(entries[trial.distiller], trial.values, "tuned")
             entry |= {"first": [f.first.record for f in files], "all": [f.results for f in files]}
-            found.append(entry)
-        return found
+            listed.append(entry)
+        return listed
 
     def budget(self) -> dict[str, Any]:
-        """Return what each distiller gets, the same for all, and how the fields are tried."""
+        """Return the budget of each distiller, equal for all, and the ranges of the fields."""
         tune = self.study.config["tune"]
         return {
             "trials": tune["trials"],
@@ -110,7 +111,7 @@ class Trials:
         }
 
     def jobs(self) -> Iterator[Job]:
-        """Yield the jobs of all trials: a list beside that of the study, in none of its tables."""
+        """Yield the jobs of all trials, which are not in the tables of the study."""
         if self.grid is not None:
             learning = LearningJobs(self.grid)
             yield from learning
@@ -120,15 +121,15 @@ class Trials:
         kept_trials, tuned = tuning.kept, layout.JobFiles(tuning.log.removesuffix(".log"))
 
         def first() -> list[str]:
-            return [path for trial in self.asked() for path in trial["first"]]
+            return [path for trial in self.listed() for path in trial["first"]]
 
         def given() -> dict[str, Any]:
-            return {"trials": self.asked(), "budget": self.budget()}
+            return {"trials": self.listed(), "budget": self.budget()}
 
         record = Record(kept_trials.record)
         outputs: Paths = {"kept": record.path}
         yield Job("halve", {}, outputs, (record,), kept_trials, lambda: {"results": first()}, given)
-        yield Job(  # reads the results of the kept trials as well, which only `halve` knows
+        yield Job(  # also reads the results of the kept trials, which the rule gets from `halve`
             rule="tuned",
             key={},
             outputs=tuning.outputs(self.distillers),
@@ -139,49 +140,50 @@ class Trials:
         )
 
 
-def results_of_kept(record: str, asked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the results of the trials that went on, by the record that says which.
+def results_of_kept(record: str, trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the paths of the results of the trials that continue after the first tasks.
 
     Args:
-        record: written by `cdl.reporting.tuning.write_kept`.
-        asked: of `Trials.asked`.
+        record: path of the file written by `cdl.reporting.tuning.write_kept`.
+        trials: result of `Trials.listed`.
     """
-    went_on = read_json(record)["kept"]
-    return [path for t in asked if t["index"] in went_on[t["distiller"]] for path in t["all"]]
+    kept_indices = read_json(record)["kept"]
+    return [path for t in trials if t["index"] in kept_indices[t["distiller"]] for path in t["all"]]
 
 
 def kept(trials: int, share: float) -> int:
-    """Return how many trials go on after their first tasks."""
+    """Return the number of trials that continue after the first tasks."""
     return max(1, math.ceil(round(trials * share, 9)))
 
 
 def _trials(
     config: Mapping[str, Any], methods: list[Block], distillers: list[Block]
 ) -> list[Trial]:
-    """Return the trials of all distillers that a field concerns."""
-    from scipy.stats import qmc  # takes a second, and every job of every study reads this file
+    """Return the trials of all distillers to which at least one field applies."""
+    from scipy.stats import qmc  # slow to import, and every job imports this module
 
-    tune, given = config["tune"], _given(config["grid"]["distillers"])
+    tune, entries = config["tune"], _entries_by_label(config["grid"]["distillers"])
     fields = sorted(tune["fields"])
     for field in fields:
-        _check(field, tune["fields"][field], methods, distillers)
+        _check_field(field, tune["fields"][field], methods, distillers)
     n = tune["trials"]
     sobol = qmc.Sobol(len(fields), scramble=True, seed=tune["seed"])
     points = sobol.random_base2(math.ceil(math.log2(n)))[:n].tolist()
-    found = []
+    trials = []
     for block in distillers:
         own = [(k, f, name) for k, f in enumerate(fields) if (name := _field_of(f, block))]
         for i, point in enumerate(points if own else []):
             values = {name: _value(name, tune["fields"][f], point[k]) for k, f, name in own}
-            entry = _entry(given[block.label], values, f"t{i:0{len(str(n - 1))}}")
-            found.append(Trial(block.label, i, values, entry))
-    return found
+            entry = _entry(entries[block.label], values, f"t{i:0{len(str(n - 1))}}")
+            trials.append(Trial(block.label, i, values, entry))
+    return trials
 
 
 def _field_of(field: str, block: Block) -> str | None:
-    """Return a field as it concerns a distiller, None if it does not.
+    """Return the field for a distiller, with its name instead of `*`; None if it does not apply.
 
-    A distiller that maps its teacher's prompts has its teacher's options of the method.
+    Options of a method do not apply to a distiller that maps prompts: teacher and student need the
+    same options.
     """
     if field == "training.lr":
         return field
@@ -192,41 +194,37 @@ def _field_of(field: str, block: Block) -> str | None:
     return f"distillers.{block.name}.{option}" if name in (block.name, "*") and known else None
 
 
-def _kind(field: str) -> dict[str, Any]:
-    """Return the schema of a field.
-
-    Raises:
-        ConfigError: a method has no such option.
-    """
+def _field_schema(field: str) -> dict[str, Any]:
+    """Return the schema of a field; raise `ConfigError` if it does not exist."""
     part = schema()
     for key in field.split("."):
         if key not in part["properties"]:
             known = ", ".join(sorted(part["properties"]))
-            raise ConfigError(f"tune.fields.{field}: {key!r} is unknown; known are {known}")
+            raise ConfigError(f"tune.fields.{field}: {key!r} is unknown; expected one of {known}")
         part = part["properties"][key]
     return part
 
 
-def _check(
+def _check_field(
     field: str, span: Mapping[str, Any], methods: list[Block], distillers: list[Block]
 ) -> None:
-    """Refuse a field that nothing in the grid has, and values that are none of its."""
+    """Reject a field that no run of the grid has, and an invalid range."""
     where, low, high = f"tune.fields.{field}", span["low"], span["high"]
-    concerned = [name for block in distillers if (name := _field_of(field, block))]
+    applicable = [name for block in distillers if (name := _field_of(field, block))]
     absent = field.startswith("methods.") and field.split(".")[1] not in {b.name for b in methods}
     if absent:
-        raise ConfigError(f"{where}: {field.split('.')[1]!r} is none of grid.methods")
-    if not concerned:
+        raise ConfigError(f"{where}: {field.split('.')[1]!r} is not in grid.methods")
+    if not applicable:
         names = ", ".join(block.label for block in distillers)
         raise ConfigError(f"{where}: none of the grid's distillers ({names}) has this option")
     if not low < high or (span["log"] and low <= 0):
         right = "0 < low < high" if span["log"] else "low < high"
-        raise ConfigError(f"{where}: {low:g} to {high:g} cannot work; needed is {right}")
-    for name in concerned:
-        if not {"integer", "number"} & {*_as_list(_kind(name)["type"])}:
-            raise ConfigError(f"{where}: is no number; only numbers are tuned")
+        raise ConfigError(f"{where}: invalid range {low:g} to {high:g}; expected {right}")
+    for name in applicable:
+        if not {"integer", "number"} & {*_as_list(_field_schema(name)["type"])}:
+            raise ConfigError(f"{where}: is not a number; only numbers can be tuned")
         for end in (0.0, 1.0):
-            validate_block(_value(name, span, end), _kind(name), where)
+            validate_block(_value(name, span, end), _field_schema(name), where)
 
 
 def _as_list(kinds: str | list[str]) -> list[str]:
@@ -234,17 +232,17 @@ def _as_list(kinds: str | list[str]) -> list[str]:
 
 
 def _value(field: str, span: Mapping[str, Any], u: float) -> int | float:
-    """Return the value at `u` in 0..1 of a range, of few digits; whole where the field is."""
+    """Return the value at position `u` in [0, 1] of a range, rounded; an int for integer fields."""
     low, high = span["low"], span["high"]
     value = low * (high / low) ** u if span["log"] else low + (high - low) * u
-    if "number" in _as_list(_kind(field)["type"]):
+    if "number" in _as_list(_field_schema(field)["type"]):
         return float(f"{value:.{_DIGITS}g}")
-    step = _kind(field).get("multipleOf", 1)
+    step = _field_schema(field).get("multipleOf", 1)
     return int(step * round(value / step))
 
 
-def _given(listed: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Return entries of a list of the grid, by label."""
+def _entries_by_label(listed: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Return the entries of a list of the grid as mappings, by label."""
     entries = [
         {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
         for entry in listed
@@ -253,7 +251,7 @@ def _given(listed: Sequence[Any]) -> dict[str, dict[str, Any]]:
 
 
 def _entry(given: dict[str, Any], values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """Return a distiller of the grid with other values, as an entry of the grid."""
+    """Return an entry of `grid.distillers` for a variant with other values."""
     variant = f"{given['variant']}.{variant}" if given["variant"] else variant
     entry = copy.deepcopy({**given, "variant": variant})
     for field, value in values.items():
@@ -268,62 +266,66 @@ def _entry(given: dict[str, Any], values: Mapping[str, Any], variant: str) -> di
 
 
 def _configuration(grid: Grid, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return the configuration of all trials of a study's grid."""
+    """Return the configuration of all trials of a study."""
     config = grid.config
-    tune, made = config["tune"], copy.deepcopy(config)
+    tune, trial_config = config["tune"], copy.deepcopy(config)
     both = sorted({*tune["seeds"]} & {*config["grid"]["seeds"]})
     if both:
         raise ConfigError(
-            f"tune.seeds: {both[0]} is a seed of the grid too; settings are chosen on seeds of "
-            "their own"
+            f"tune.seeds: {both[0]} is also in grid.seeds; expected other seeds, so that tuned "
+            "values are evaluated on new ones"
         )
     most = min(run.n_tasks for run in grid.runs)
     if tune["first_tasks"] > most:
-        raise ConfigError(f"tune.first_tasks: {tune['first_tasks']}, but there are {most} tasks")
-    made["deploy"] = None
-    made["grid"] |= {
+        raise ConfigError(
+            f"tune.first_tasks: invalid value {tune['first_tasks']}; expected at most {most}, the "
+            "number of tasks"
+        )
+    datasets = _entries_by_label(config["grid"]["datasets"] or sorted(config["datasets"]))
+    trial_config["deploy"] = None
+    trial_config["grid"] |= {
         "datasets": [
-            _validated(entry, config["datasets"])
-            for entry in _given(config["grid"]["datasets"] or sorted(config["datasets"])).values()
+            _on_validation_images(entry, config["datasets"]) for entry in datasets.values()
         ],
         "bounds": [],
         "seeds": tune["seeds"],
         "distillers": [trial.entry for trial in trials],
         "exclude": [
-            _renamed(pair, trial)
-            for pair in config["grid"]["exclude"]
+            _excluded_for(trial, combination)
+            for combination in config["grid"]["exclude"]
             for trial in trials
-            if trial.distiller == pair.get("distiller", trial.distiller)
-            and pair.get("method") in (None, *(block.label for block in grid.methods))
+            if trial.distiller == combination.get("distiller", trial.distiller)
+            and combination.get("method") in (None, *(block.label for block in grid.methods))
         ],
     }
-    return made
+    return trial_config
 
 
-def _renamed(pair: Mapping[str, str], trial: Trial) -> dict[str, str]:
-    """Return what is not combined, as it is called for a trial."""
-    dataset = {"dataset": _variant(pair["dataset"])} if "dataset" in pair else {}
-    return {**pair, **dataset, "distiller": trial.label}
+def _excluded_for(trial: Trial, combination: Mapping[str, str]) -> dict[str, str]:
+    """Return an entry of `grid.exclude` with the labels of a trial."""
+    dataset = combination.get("dataset")
+    renamed = {} if dataset is None else {"dataset": _variant_label(dataset)}
+    return {**combination, **renamed, "distiller": trial.label}
 
 
-def _variant(dataset: str) -> str:
+def _variant_label(dataset: str) -> str:
     """Return the label of a dataset's variant for trials."""
     return f"{dataset}{'.' if '+' in dataset else '+'}{VARIANT}"
 
 
-def _validated(entry: dict[str, Any], blocks: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a dataset of the grid of which validation images are evaluated, no test image read.
+def _on_validation_images(entry: dict[str, Any], blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of `grid.datasets` for evaluation on validation images.
 
     Raises:
-        ConfigError: it holds none out.
+        ConfigError: the dataset has no validation images.
     """
     variant = f"{entry['variant']}.{VARIANT}" if entry["variant"] else VARIANT
-    seen = {**entry, "variant": variant, "test_images_per_class": None, "published": None}
+    changed = {**entry, "variant": variant, "test_images_per_class": None, "published": None}
     if (entry.get("validation") or blocks[entry["block"]]["validation"]) is not None:
-        return seen | {"evaluate_on": "validation"}
+        return changed | {"evaluate_on": "validation"}
     if "cifar20" in (entry.get("source") or blocks[entry["block"]]["source"]):
-        return seen | {"source": {"cifar20": {"test": "validation"}}}
+        return changed | {"source": {"cifar20": {"test": "validation"}}}
     raise ConfigError(
-        f"datasets.{entry['block']}.validation: is missing; settings are tuned on images that "
-        "nobody trains on, {per_class: N}"
+        f"datasets.{entry['block']}.validation: is missing; expected {{per_class: N}}, images that "
+        "are held out of training for tuning"
     )

@@ -1,1 +1,1 @@
-"""One task of one learner: from artifacts to an artifact. Nothing is imported here."""
+"""Jobs that learn one task of one learner. Imports nothing."""

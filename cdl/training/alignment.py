@@ -1,8 +1,9 @@
-"""Classifier alignment: after a task, heads are trained on samples of all classes seen.
+"""Classifier alignment: train the heads on sampled features after each task.
 
-Each class is remembered by the mean and the spread of its features in the task that brought it,
-never by an image. SLCA (Zhang et al., ICCV 2023), HiDe-Prompt (Wang et al., NeurIPS 2023) and
-VQ-Prompt (Jiao et al., NeurIPS 2024) are three settings of this one mechanism.
+The samples of all classes seen come from normal distributions. A class's mean and spread are
+computed from its features in the task that introduces it; no images are stored. SLCA (Zhang et al.,
+ICCV 2023), HiDe-Prompt (Wang et al., NeurIPS 2023) and VQ-Prompt (Jiao et al., NeurIPS 2024) use
+this mechanism with different settings.
 """
 
 import logging
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
-from cdl.models.build import TaskContext
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
 from cdl.spec import Alignment, LearnerSpec
+from cdl.training.context import TaskContext
 from cdl.training.features import TestQuery, read_features
 from cdl.training.schedules import lagged_warm_cosine
 
@@ -30,7 +31,7 @@ Draws = Callable[[int], tuple[Tensor, Tensor]]
 
 
 def learning_rate(how: Alignment, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step of an alignment."""
+    """Return the learning rate of a step; an epoch has `steps` steps."""
     if how.schedule == "cosine":
         return how.lr / 2 * (1 + math.cos(math.pi * epoch / how.epochs))
     if how.schedule == "lagged_cosine":
@@ -45,15 +46,15 @@ def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str,
     The spread is `[C, D, D]` for `covariance`, `[C, D]` for the others, see `Alignment`.
 
     Raises:
-        CdlError: a class has one image, which has no unbiased spread.
+        CdlError: a class has one image, too few for an unbiased spread.
     """
     means, spreads = [], []
     for label in labels.unique():  # sorted
         own = features[labels == label].double()
         if len(own) < 2 and statistic != "centroid":
             raise CdlError(
-                f"alignment.statistic: {statistic} of a class with one training image; needed "
-                "are two, or statistic: centroid"
+                f"alignment.statistic: {statistic} needs at least two training images per class, "
+                "and a class has one; set statistic: centroid"
             )
         means.append(own.mean(0))
         if statistic == "covariance":
@@ -67,7 +68,7 @@ def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str,
 
 
 def factors_of(spread: Tensor, statistic: str) -> Tensor:
-    """Return what standard normal noise is multiplied by: a lower factor, or deviations.
+    """Return the factors of the noise: Cholesky factors or standard deviations.
 
     Raises:
         CdlError: a covariance is not positive definite.
@@ -78,7 +79,8 @@ def factors_of(spread: Tensor, statistic: str) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(spread.double())
     if failed.any():
         raise CdlError(
-            "alignment.statistic: a covariance is not positive definite; set statistic: variance"
+            "alignment.statistic: the covariance of a class is not positive definite; set "
+            "statistic: variance"
         )
     lower: Tensor = factor
     return lower.float()
@@ -89,8 +91,8 @@ def alignment_loss(
 ) -> Tensor:
     """Return the cross-entropy of logits `[n, seen]`, batch mean.
 
-    With `logit_norm` they are divided by it and, sample by sample, by the mean over tasks of the
-    norm of the task's logits; gradients pass through the norms.
+    If `logit_norm` is not 0, the logits of a sample are divided by it and by the mean over tasks of
+    the norm of the task's logits; the norms are differentiated.
     """
     if logit_norm:
         norms = [part.norm(dim=1) + 1e-7 for part in logits.split(list(sizes), dim=1)]
@@ -105,14 +107,15 @@ def align(
     how: Alignment,
     draws: Draws,
 ) -> Tensor:
-    """Train a head on samples of all classes seen, in place.
+    """Train a head in place on sampled features of all classes seen.
 
     Args:
         head: features `[n, D]` to logits `[n, C]`.
         statistics: `mean` and `spread` of the classes seen, see `statistics_of`.
-        sizes: classes of each task seen.
-        how: the alignment.
-        draws: from an epoch to noise `[seen, samples, D]` and a permutation of all its rows.
+        sizes: number of classes of each task seen.
+        how: options of the alignment.
+        draws: function of an epoch that returns noise `[seen, samples, D]` and a permutation of
+            all its rows.
 
     Returns:
         The loss of every step before its update, `[epochs, steps]`.
@@ -142,12 +145,12 @@ def align(
 
 
 def alignment_operations(learner: Learner, sizes: Sequence[int], how: Alignment) -> float:
-    """Return the operations of training every head that predicts on samples of all classes.
+    """Return the operations of the alignment of all heads for prediction.
 
     Args:
-        learner: whose heads are aligned.
-        sizes: classes of each task seen; with one there is nothing to align.
-        how: the alignment.
+        learner: the learner with these heads.
+        sizes: number of classes of each task seen; with one task there is no alignment.
+        how: options of the alignment.
     """
     steps = sum(sizes) if how.steps == "seen" else sum(sizes[:-1])
     rows = how.epochs * steps * how.samples if len(sizes) > 1 else 0
@@ -160,41 +163,48 @@ def align_learner(
     learner: Learner,
     how: Alignment,
     memory: Mapping[str, Tensor],
-    answers: Callable[[], Tensor] | None = None,
+    probabilities: Callable[[], Tensor] | None = None,
     **queries: TestQuery | None,
 ) -> dict[str, Tensor]:
-    """Remember the classes of a task and align every head that predicts, in place.
+    """Compute a task's class statistics and align all heads in place.
 
-    An image of the task without a label has the class that the teacher finds likeliest; without a
-    teacher it does not count, and further images, which may show anything, never do.
+    An image of the task without a label has the teacher's most likely class; without a
+    teacher it is not used. Images of `unlabelled`, which may be of any class, are never used.
 
     Args:
-        context: of the task just learnt.
-        learner: after its last step.
-        how: the alignment.
-        memory: what this returned after the task before; empty before task 0.
-        answers: the teacher's for the task's images `[n, C_t]`; None without a teacher.
-        queries: as in `read_features`.
+        context: context of the task.
+        learner: the learner after its last step.
+        how: options of the alignment.
+        memory: return value of the previous task; empty for task 0.
+        probabilities: function that returns the teacher's probabilities for the task's images
+            `[n, C_t]`; None without a teacher.
+        queries: `query` and `teacher_query`, as in `read_features`.
 
     Returns:
-        Mean and spread of all classes seen, for each token that a head reads, and the heads as
-        they were trained where the next task goes on from these.
+        Mean and spread of all classes seen, for each token of a head, and the state of the heads
+        before the alignment if the next task continues from it.
+
+    Raises:
+        CdlError: a class of the task has too few training images.
     """
     heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
     tokens = sorted({token for _, token in heads.values()})
-    images = remembered(context, taught=answers is not None)
+    images = images_for_statistics(context, taught=probabilities is not None)
     features = read_features(context, learner, images, tokens, **queries)
     labels, known = features.labels, features.labels != UNLABELLED
-    if answers is not None and not known.all():
-        likeliest = answers()[images].argmax(1) + context.stream.classes(context.task).start
-        labels = torch.where(known, labels, likeliest)
+    if probabilities is not None and not known.all():
+        first = context.stream.classes(context.task).start
+        labels = torch.where(known, labels, probabilities()[images].argmax(1) + first)
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
         for part, new in statistics_of(rows, labels, how.statistic).items():
             key = f"{_TOKENS[token]}.{part}"
             found[key] = torch.cat([memory[key].to(new.device), new]) if context.task else new
     if any(len(rows) != sum(sizes) for rows in found.values()):
-        raise CdlError(f"alignment: a class of task {context.task} has no training image")
+        raise CdlError(
+            f"alignment: a class of task {context.task} has no training image; expected at least "
+            "one per class"
+        )
     for name, (head, token) in heads.items():
         if how.next_task == "trained":
             found |= {f"{name}.trained.{k}": t.clone() for k, t in head.state_dict().items()}
@@ -203,23 +213,23 @@ def align_learner(
             shape = (sum(sizes), how.samples, own["mean"].shape[1])
             draws = drawing((*context.spec.keys, name, context.task), shape)
             losses = align(head, own, sizes, how, draws).mean(1)
-            log.info("%s aligned: loss %.4f to %.4f", name, losses[0], losses[-1])
+            log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
     return found
 
 
-def remembered(context: TaskContext[LearnerSpec], taught: bool) -> Tensor:
-    """Return the positions of the images that a task's classes are remembered by.
+def images_for_statistics(context: TaskContext[LearnerSpec], taught: bool) -> Tensor:
+    """Return the positions of the images for the statistics of a task's classes.
 
     Args:
-        context: of the task.
-        taught: whether a teacher says which class an image without a label has.
+        context: context of the task.
+        taught: whether a teacher gives the classes of images without a label.
     """
     own = len(context.indices(context.task)[0])
     return learnt_from(context.labels[:own], taught)
 
 
 def restore_trained(learner: Learner, memory: Mapping[str, Tensor]) -> None:
-    """Put heads back to what they were before an alignment, where a memory holds that."""
+    """Restore the heads' state before the last alignment, if a memory contains it."""
     for name, (head, _) in learner.heads().items():
         prefix = f"{name}.trained."
         trained = {k.removeprefix(prefix): t for k, t in memory.items() if k.startswith(prefix)}
@@ -228,7 +238,7 @@ def restore_trained(learner: Learner, memory: Mapping[str, Tensor]) -> None:
 
 
 def drawing(keys: Sequence[str | int], shape: tuple[int, int, int]) -> Draws:
-    """Return draws of `align` that are a function of keys and epoch; drawn on the CPU."""
+    """Return the `draws` of `align`, a function of keys and epoch, on the CPU."""
 
     def draw(epoch: int) -> tuple[Tensor, Tensor]:
         source = generator(*keys, "alignment", epoch)

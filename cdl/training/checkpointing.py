@@ -1,8 +1,9 @@
-"""Unfinished work of a job, so that a killed one goes on where it was.
+"""Saved state of an unfinished job, so that a killed job resumes where it stopped.
 
-The state lies in a folder that is no declared output (Snakemake deletes those of a failed job),
-under the fingerprint of everything that the job's result depends on: another configuration,
-another input or another version of torch never finds it. It may be deleted at any time.
+The state is in a folder that is not a declared output, because Snakemake deletes the outputs of a
+failed job. Its name is the fingerprint of everything that the job's result depends on, so that a
+job with another configuration, other inputs or another version of torch does not load it. It can
+be deleted at any time.
 """
 
 import json
@@ -24,19 +25,19 @@ from cdl.runtime.errors import CdlError, Interrupted
 
 log = logging.getLogger(__name__)
 _KEY = re.compile(r"[0-9a-f]{32}")
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before a time limit
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by clusters before a time limit
 
 
 class State:
-    """One job's state on disk; as a context it listens to SIGTERM and SIGUSR1."""
+    """Saved state of one job; as a context manager it handles SIGTERM and SIGUSR1."""
 
     def __init__(self, folder: str | None, job: Mapping[str, Any], minutes: float) -> None:
-        """Name the state.
+        """Compute the state's file name; read and write nothing.
 
         Args:
-            folder: of all states; None keeps nothing and listens to nothing.
+            folder: folder of all states; None disables saving and signal handling.
             job: everything that the result depends on.
-            minutes: between two saves.
+            minutes: minutes between two saves.
         """
         self.key = artifacts.fingerprint(job)[:32]
         self._path = None if folder is None else path_of(folder, self.key)
@@ -46,18 +47,18 @@ class State:
 
     def __enter__(self) -> "State":
         if self._path is not None and threading.current_thread() is threading.main_thread():
-            self._handlers = {s: signal.signal(s, self._hear) for s in _SIGNALS}
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, _: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         self._signal = signal.Signals(number).name
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return what was saved last; None, with a warning, if that is damaged."""
+        """Return the saved tensors and metadata; None, with a warning, if damaged."""
         if self._path is None or not self._path.exists():
             return None
         try:
@@ -65,10 +66,10 @@ class State:
                 metadata = json.loads((file.metadata() or {})["state"])
             tensors, provenance = load_file(self._path), metadata.pop("provenance")
         except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
-            log.warning("the saved state cannot be read, the job starts afresh: %s", error)
+            log.warning("cannot read the saved state, starting from the beginning: %s", error)
             return None
         if provenance != self._provenance(tensors, metadata):
-            log.warning("the saved state is not what was saved, the job starts afresh")
+            log.warning("the saved state has a wrong checksum, starting from the beginning")
             return None
         return tensors, metadata
 
@@ -76,44 +77,45 @@ class State:
         return [self.key, artifacts.fingerprint_tensors(tensors), artifacts.fingerprint(metadata)]
 
     def due(self) -> bool:
-        """Return whether it is time to save, or a signal asks for it."""
+        """Return whether to save now: the time has passed or a signal has arrived."""
         if self._path is None:
             return False
         return bool(self._signal) or time.monotonic() - self._last >= self._seconds
 
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Save; raise `Interrupted` afterwards if a signal asked the job to stop."""
+        """Save the state; then raise `Interrupted` if a signal has arrived."""
         if self._path is None:
             return
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         provenance = self._provenance(tensors, metadata)
         text = json.dumps({**metadata, "provenance": provenance})
-        with artifacts.replacing(self._path) as temporary:  # one file: whole or absent
+        with artifacts.replacing(self._path) as temporary:  # atomic: the file is complete or absent
             save_file(tensors, temporary, {"state": text})
         self._last = time.monotonic()
         if self._signal:
             raise Interrupted(
-                f"stopped by {self._signal}; the state is saved, the next run goes on from it"
+                f"stopped by {self._signal}; the state is saved and the next run resumes from it"
             )
 
     def remove(self) -> None:
-        """Forget the state."""
+        """Delete the saved state."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def path_of(folder: str, key: str) -> Path:
-    """Return where the state of a job lies.
+    """Return the path of a saved state.
 
     Raises:
-        CdlError: the key, which may stand in a file, is none: no name leads out of the folder.
+        CdlError: the key is invalid. Keys are read from files, so a key must not be a path that
+            leads out of the folder.
     """
     if not (isinstance(key, str) and _KEY.fullmatch(key)):
-        raise CdlError(f"state: {key!r} names no saved state; its name has 32 hexadecimal digits")
+        raise CdlError(f"state: invalid key {key!r}; expected 32 hexadecimal digits")
     return Path(folder) / f"{key}.safetensors"
 
 
 def forget(states: Iterable[Path]) -> None:
-    """Remove states, as far as they are there."""
+    """Delete saved states; missing files are ignored."""
     for path in states:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a learner makes of its own training images, seen as at test: final tokens, no gradient."""
+"""Features of a task's training images at the test view, without gradients."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,22 @@ import torch
 from torch import Tensor
 
 from cdl.data.views import Views
-from cdl.models.build import Query, TaskContext
+from cdl.distillers.base import Output
 from cdl.models.learner import Learner
-from cdl.models.teacher import TeacherSource
 from cdl.spec import LearnerSpec
+from cdl.training.context import Query, TaskContext
 from cdl.training.targets import over_test_images
+from cdl.training.teacher import TeacherSource
 
-TestQuery = Callable[[Tensor, Tensor], Tensor]  # of test views `[B, 3, H, W]` and their positions
+TestQuery = Callable[[Tensor, Tensor], Tensor]  # of views `[B, 3, H, W]` and positions
 
 
 @dataclass(frozen=True)
 class Features:
-    """Final tokens of training images of a task.
+    """Final tokens of a task's training images.
 
-    tokens: by position among the tokens (0: the pooled feature, -1: the KD token), `[n, D]`.
-    labels: `[n]` positions in the class order, `UNLABELLED` where the learner knows none.
+    tokens: `[n, D]` by the token's position (0: pooled feature, -1: KD token).
+    labels: `[n]` positions in the class order, `UNLABELLED` for images without a label.
     """
 
     tokens: dict[int, Tensor]
@@ -38,53 +39,61 @@ def read_features(
     query: TestQuery | None = None,
     teacher_query: TestQuery | None = None,
 ) -> Features:
-    """Run training images of a task through a learner in eval mode, at the test view.
+    """Return the final tokens of training images at the test view, in eval mode.
 
     Args:
-        context: of the task.
-        learner: after its last step of the task.
-        positions: `[n]` of the images among the task's.
-        tokens: positions of the tokens to read.
-        query: of its prompts; None if they read none.
-        teacher_query: of a teacher whose prompts it maps.
+        context: context of the task.
+        learner: the learner after its last step of the task.
+        positions: `[n]` positions of the images in the task.
+        tokens: positions of the tokens to return.
+        query: source of the query of its prompts; None if they do not depend on a query.
+        teacher_query: source of the teacher's query, if the distiller maps the teacher's prompts.
     """
     learner.eval()
     spec = context.spec
 
-    def read(images: Tensor, rows: Tensor) -> Tensor:
-        own = None if query is None else query(images, rows)
-        theirs = own
-        if teacher_query is not query:
-            theirs = None if teacher_query is None else teacher_query(images, rows)
-        read: Tensor = learner(images, own, context.task, theirs).tokens[:, list(tokens)]
-        return read
+    def values(source: TestQuery | None, images: Tensor, rows: Tensor) -> Tensor | None:
+        return None if source is None else source(images, rows)
+
+    def final_tokens(images: Tensor, rows: Tensor) -> Tensor:
+        own = values(query, images, rows)
+        same = teacher_query is query
+        output: Output = learner(
+            images,
+            own,
+            context.task,
+            teacher_query=own if same else values(teacher_query, images, rows),
+        )
+        return output.tokens[:, list(tokens)]
 
     device = context.compute.device
-    found = over_test_images(context.pixels, Views.of(spec.view), device, read, positions)
+    found = over_test_images(context.pixels, Views.of(spec.view), device, final_tokens, positions)
     tokens_of = {token: found[:, i] for i, token in enumerate(tokens)}
     return Features(tokens_of, context.labels[positions].to(device))
 
 
 @torch.no_grad()
-def teachers_answers(
+def teacher_probabilities(
     context: TaskContext[LearnerSpec],
     teacher: TeacherSource,
     query: Query,
     softened: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return what a teacher says of each image, the mean over its views of all epochs `[n, C_t]`.
+    """Return a teacher's probabilities for all images of a task, `[n, C_t]`.
+
+    They are the mean over the image's views in all epochs.
 
     Args:
-        context: of the task.
-        teacher: of the learner.
-        query: of the learner's prompts.
-        softened: from logits `[B, C_t]` to probabilities.
+        context: context of the task.
+        teacher: teacher of the learner.
+        query: source of the query of the learner's prompts.
+        softened: function from logits `[B, C_t]` to probabilities.
     """
     epochs, batches = context.spec.training.epochs, context.batches()
     width = context.stream.width(context.task)
-    answers = torch.zeros(len(batches.indices), width, device=context.compute.device)
+    means = torch.zeros(len(batches.indices), width, device=context.compute.device)
     for epoch in range(epochs):
-        for batch in batches.every(epoch):
+        for batch in batches.all_images(epoch):
             logits = teacher.output(batch, query(batch)).logits
-            answers[batch.positions] += softened(logits) / epochs
-    return answers
+            means[batch.positions] += softened(logits) / epochs
+    return means

@@ -1,4 +1,4 @@
-"""One flat loop for one task of any learner: views, what frozen models say of them, a step."""
+"""The training loop of one task: batches, frozen models, optimisation steps."""
 
 import logging
 import math
@@ -20,18 +20,19 @@ from cdl.training.step import Step
 log = logging.getLogger(__name__)
 
 _PROGRESS: dict[str, Any] = {"unit": "epoch", "leave": False, "disable": None}
-_Losses = list[tuple[int, Tensor]]  # epoch and loss parts of every step
+_Losses = list[tuple[int, Tensor]]  # epoch and losses of every step
 
 
 def learning_rate(epoch: int, epochs: int, base: float, schedule: str) -> float:
-    """Return the rate of an epoch, constant inside it.
+    """Return the learning rate of an epoch.
 
     Args:
         epoch: counted from 0.
-        epochs: `E`, of the task.
-        base: rate of the first epoch.
+        epochs: number of epochs `E` of the task.
+        base: learning rate of the first epoch.
         schedule: `cosine`: `base cos(99 pi e / (200 (E-1)))`; `cosine_lagged`: the same with
-            `e = 0, 0, 1, ...`, the released loop, whose scheduler lags one epoch; `constant`.
+            `e = 0, 0, 1, ...`, as in the released code, whose scheduler lags one epoch behind;
+            `constant`.
     """
     if schedule == "constant" or epochs == 1:
         return base
@@ -54,29 +55,29 @@ def train_task(
     capture: bool = False,
     state: State | None = None,
 ) -> pd.DataFrame:
-    """Learn one task in place, with an Adam that starts afresh and does not decay.
+    """Train a learner on one task in place, with a new Adam without weight decay.
 
     Args:
-        learner: its state after the previous task, with `start_task` done.
-        batches: epoch to batches.
-        query: a batch's query `[B, Dq]`, computed or from a cache; None if prompts read none.
-        teacher: a batch and its query to the frozen teacher's output, or None without one.
+        learner: the learner after the previous task, with `start_task` done.
+        batches: function of an epoch that returns its batches.
+        query: function of a batch that returns its query `[B, Dq]`, computed or cached, or None.
+        teacher: function of a batch and its query that returns the teacher's output, or None.
         task: counted from 0.
-        classes: head columns of the task.
+        classes: columns of the task.
         epochs: passes over the task's images.
-        lr: rate at the start, see `learning_rate`.
-        betas: of Adam (Kingma and Ba, 2015).
+        lr: learning rate of the first epoch, see `learning_rate`.
+        betas: betas of Adam (Kingma and Ba, 2015).
         schedule: see `learning_rate`.
         capture: replay the step as a CUDA graph, see `cdl.training.step`.
-        state: where to save unfinished work and to go on from; a resumed task ends like an
-            undisturbed one, on the CPU bit by bit.
+        state: saved state to resume from and to save to; a resumed task gives the same result as
+            an uninterrupted one, bit for bit on the CPU.
 
     Returns:
-        One row per step: task, epoch, learning_rate, and each loss part before the update.
+        One row per step: task, epoch, learning_rate, and each loss before the update.
 
     Raises:
-        CdlError: a loss, or at the end a parameter, is not finite; `Interrupted` if a signal asked
-            to stop.
+        CdlError: a loss, or a parameter after the last step, is not finite.
+        Interrupted: a signal has stopped the job; its state is saved.
     """
     learner.train()
     step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, capture=capture)
@@ -102,7 +103,7 @@ def train_task(
 
 
 def _frame(losses: _Losses, parts: list[str], epoch: int | None = None) -> pd.DataFrame:
-    """Return one row per step, of one epoch or of all: epoch and loss parts."""
+    """Return epoch and losses, one row per step, of one epoch or of all."""
     kept = [(e, values) for e, values in losses if epoch is None or e == epoch]
     values = torch.stack([values for _, values in kept]).double().cpu().numpy()
     frame = pd.DataFrame(values, columns=parts)
@@ -111,7 +112,7 @@ def _frame(losses: _Losses, parts: list[str], epoch: int | None = None) -> pd.Da
 
 
 def _save(state: State, learner: Learner, step: Step, losses: _Losses, at: tuple[int, int]) -> None:
-    """Save all that the steps to come depend on; `at` is the next epoch and step."""
+    """Save everything that the following steps need; `at` is the next epoch and step."""
     tensors = {f"learner.{name}": tensor for name, tensor in learner.state().items()}
     tensors |= {f"adam.{name}": tensor for name, tensor in step.state().items()}
     tensors["losses"] = torch.stack([values for _, values in losses])
@@ -120,26 +121,29 @@ def _save(state: State, learner: Learner, step: Step, losses: _Losses, at: tuple
 
 
 def _resume(state: State | None, learner: Learner, step: Step) -> tuple[_Losses, tuple[int, int]]:
-    """Go back to what `_save` saved: losses so far, next epoch and step."""
+    """Restore a saved state; return the losses so far and the next epoch and step."""
     saved = state.load() if state is not None else None
     if saved is None:
         return [], (0, 0)
     tensors, metadata = saved
-    learner.load_state(_below("learner.", tensors))
-    step.load_state(_below("adam.", tensors))
+    learner.load_state(_without_prefix("learner.", tensors))
+    step.load_state(_without_prefix("adam.", tensors))
     step.parts = metadata["parts"]
     epoch, i = metadata["at"]
-    log.info("going on at epoch %d, batch %d", epoch, i)
+    log.info("resuming at epoch %d, batch %d", epoch, i)
     losses = tensors["losses"].to(learner.learnables()[0].device)
     return list(zip(tensors["epochs"].tolist(), losses, strict=True)), (epoch, i)
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
 def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the tidy loss curve: task, epoch, learning_rate, part, value (epoch mean)."""
+    """Return the loss curve in long form, with the mean of each epoch.
+
+    The columns are task, epoch, learning_rate, part and value.
+    """
     keys = ["task", "epoch", "learning_rate"]
     means = history.groupby(keys).mean()
     means["total"] = means.sum(axis=1)
@@ -148,21 +152,21 @@ def per_epoch(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_learnt(learner: Learner, state: State | None, task: int, epochs: int) -> None:
-    """Raise `CdlError` unless all that was learnt is finite: no loss has seen the last update."""
+    """Raise `CdlError` if a parameter is not finite; no loss checks the last update."""
     bad = [name for name, tensor in learner.state().items() if not tensor.isfinite().all()]
     if bad:
         if state is not None:
             state.remove()
         raise CdlError(
             f"{', '.join(bad)} is not finite after the last update of task {task}, epoch "
-            f"{epochs - 1}; lower training.lr, nothing was written"
+            f"{epochs - 1}; no file was written; set a lower training.lr"
         )
 
 
 def _check_finite(
     losses: pd.DataFrame, state: State | None, task: int, epoch: int, epochs: int
 ) -> None:
-    """Log an epoch's means; a batch that is not finite is a `CdlError`, and the state goes."""
+    """Log mean losses; if one is not finite, delete the state and raise `CdlError`."""
     losses = losses.drop(columns="epoch")
     means = " ".join(f"{part} {value:.4f}" for part, value in losses.mean().items())
     log.info("task %d epoch %d/%d %s", task, epoch + 1, epochs, means)
@@ -170,8 +174,8 @@ def _check_finite(
     if len(bad):
         if state is not None:
             state.remove()
-        shown = ", ".join(f"{part} {value:.4g}" for part, value in losses.loc[bad[0]].items())
+        values = ", ".join(f"{part} {value:.4g}" for part, value in losses.loc[bad[0]].items())
         raise CdlError(
-            f"the loss is not finite in task {task}, epoch {epoch}, batch {bad[0]}: {shown}; "
-            "lower training.lr, nothing was written"
+            f"the loss is not finite in task {task}, epoch {epoch}, batch {bad[0]}: {values}; "
+            "no file was written; set a lower training.lr"
         )

@@ -1,7 +1,8 @@
-"""RanPAC's learning (McDonnell et al., NeurIPS 2023): sums over tasks, one linear solve each.
+"""Training of RanPAC (McDonnell et al., NeurIPS 2023): one linear solve per task.
 
-With features `H [n, M]` and targets `Y [n, C]` a task adds `H^T H` to the Gram matrix and `H^T Y`
-to the prototypes; the weights are `((G + r I)^-1 Q)^T`. Old tasks' images are never needed again.
+With features `H [n, M]` and targets `Y [n, C]` a task adds `H^T H` to the Gram matrix `G` and
+`H^T Y` to the prototypes `Q`; the weights are `((G + r I)^-1 Q)^T`. The images of earlier tasks are
+not needed.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,13 @@ from torch.nn import functional as F
 from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.distillers.kd import KD, standardised
 from cdl.methods.heads import PrototypeHead
-from cdl.models.build import TaskContext, no_query
 from cdl.models.learner import Learner
-from cdl.models.teacher import TeacherSource
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 from cdl.spec import LearnerSpec
-from cdl.training.features import read_features, teachers_answers
+from cdl.training.context import TaskContext, no_query
+from cdl.training.features import read_features, teacher_probabilities
+from cdl.training.teacher import TeacherSource
 
 _ORDER = 401  # purpose of the counter-based draws
 RIDGES = tuple(10.0**e for e in range(-8, 9))
@@ -30,12 +31,12 @@ Sums = dict[str, Tensor]
 
 
 def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) -> Sums:
-    """Return sums with a task added.
+    """Return the sums after adding a task.
 
     Args:
         sums: `gram [M, M]`, `prototypes [M, C]` and `counts [C]` so far; empty before task 0.
         features: `[n, M]`.
-        targets: `[n, C]`, rows of non-negative weights; there may be more columns than before.
+        targets: `[n, C]`, non-negative; `C` can be larger than in the previous task.
     """
     new = {
         "gram": features.mT @ features,
@@ -49,7 +50,7 @@ def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) ->
 
 
 def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
-    """Return `((G + r I)^-1 Q)^T`, `[C, M]`; solved in float64."""
+    """Return `((G + r I)^-1 Q)^T`, `[C, M]`, solved in float64."""
     system = gram.to(torch.float64, copy=True)
     system.diagonal().add_(ridge)
     solution: Tensor = torch.linalg.solve(system, prototypes.double())
@@ -57,10 +58,11 @@ def ridge_weights(gram: Tensor, prototypes: Tensor, ridge: float) -> Tensor:
 
 
 def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
-    """Return each of `RIDGES`' mean squared error on what was held out of a task, `[17]`.
+    """Return the mean squared error of each of `RIDGES` on held-out rows, `[17]`.
 
-    The first `int(0.8 n)` rows of features `[n, M]` and targets `[n, C]` are fitted, the rest
-    are held out; rows must be in random order. Of the two equal systems the smaller is solved.
+    The first `int(0.8 n)` rows of features `[n, M]` and targets `[n, C]` are fitted, the others
+    are held out; the rows must be in random order. The smaller of two equivalent linear systems is
+    solved.
     """
     n = int(FIT_SHARE * len(features))
     fit, rest = features[:n], features[n:]
@@ -74,18 +76,19 @@ def validation_losses(features: Tensor, targets: Tensor) -> Tensor:
 
 
 def best_ridge(losses: Tensor, gram: Tensor) -> int:
-    """Return which of `RIDGES` has the least loss `[17]` of those that a Gram matrix can bear.
+    """Return the index of the numerically safe ridge with the lowest loss `[17]`.
 
-    What a matrix `[M, M]` was summed up to is rounded, its eigenvalues are off by about its trace
-    times the unit of its type: a system with a smaller ridge is not the one that was judged.
+    The rounding errors of a Gram matrix `[M, M]` shift its eigenvalues by about its trace times the
+    machine epsilon. Smaller ridges than this are excluded, because their solution would depend on
+    the rounding errors. If all are excluded, the largest ridge is used.
     """
     smallest = torch.finfo(gram.dtype).eps * float(gram.trace())
-    borne = [i for i, ridge in enumerate(RIDGES) if ridge >= smallest] or [len(RIDGES) - 1]
-    return borne[int(losses[borne].argmin())]
+    safe = [i for i, ridge in enumerate(RIDGES) if ridge >= smallest] or [len(RIDGES) - 1]
+    return safe[int(losses[safe].argmin())]
 
 
 def mean_weights(sums: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean feature of every class, `[C, M]`; 0 for a class without images."""
+    """Return the mean features of all classes, `[C, M]`; 0 for a class without images."""
     return (sums["prototypes"] / sums["counts"].clamp_min(1e-12)).mT
 
 
@@ -95,21 +98,20 @@ def solve_task(
     teacher: TeacherSource | None,
     memory: Mapping[str, Tensor],
 ) -> tuple[pd.DataFrame, Sums]:
-    """Learn a task: set the weights of a learner's `PrototypeHead`.
+    """Learn a task: solve for the weights of a learner's `PrototypeHead`.
 
-    The ridge is chosen on a fifth of the task's own images and used with the sums of all tasks,
-    see `best_ridge`.
-    Alone it learns from the images that have a label, taught from all.
+    The ridge is selected on a fifth of the task's images and used with the sums of all tasks, see
+    `best_ridge`. A learner with a teacher uses all images, a learner without one the labelled ones.
 
     Args:
-        context: of the task.
-        learner: of the method `ranpac`.
-        teacher: gives soft labels; None without one.
-        memory: the sums after the task before; empty before task 0.
+        context: context of the task.
+        learner: a learner of the method `ranpac`.
+        teacher: source of soft labels; None without a teacher.
+        memory: the sums after the previous task; empty for task 0.
 
     Returns:
-        The history of the task, as `cdl.training.loop.train_task` gives it, of one row: the
-        validation error of the ridge chosen; and the new sums.
+        The history of the task, in the form of `cdl.training.loop.train_task`, with one row: the
+        validation error of the selected ridge; and the new sums.
 
     Raises:
         CdlError: the task has fewer than two images, so that none can be held out.
@@ -126,7 +128,9 @@ def solve_task(
         weight, error = mean_weights(sums), float("nan")
     else:
         if n < 2:
-            raise CdlError(f"ranpac: task {context.task} has {n} training images; needed are two")
+            raise CdlError(
+                f"ranpac: task {context.task} has {n} training images; expected at least two"
+            )
         order = permutation((_ORDER, context.spec.seed, context.task), n).to(features.device)
         losses = validation_losses(features[order], targets[order])
         best = best_ridge(losses, sums["gram"])
@@ -138,26 +142,29 @@ def solve_task(
 
 
 def solve_operations(images: int, classes: int, width: int, head: PrototypeHead) -> float:
-    """Return the operations of `solve_task` beside those of the backbone.
+    """Return the operations of `solve_task` without those of the backbone.
+
+    A linear solve counts as `2 M^3 / 3 + 2 M^2 C` operations.
 
     Args:
-        images: of the task.
-        classes: seen so far.
-        width: of a token.
-        head: with its weights `[C, M]`. A solve is counted as `2 M^3 / 3 + 2 M^2 C`.
+        images: number of images of the task.
+        classes: number of classes seen.
+        width: width of a token.
+        head: the head, with its weights `[C, M]`.
     """
     m, fitted = head.weight.shape[1], int(FIT_SHARE * images)
-    drawn = 0.0 if head.projection is None else 2.0 * images * width * m
+    projection = 0.0 if head.projection is None else 2.0 * images * width * m
     sums = 2.0 * images * m * (m + classes)
     if head.cosine:
-        return drawn + sums
-    small = min(fitted, m)  # the system that judges a ridge, and what it is multiplied with
-    judged = _solve(small, classes) + 2.0 * (images - fitted) * small * classes
+        return projection + sums
+    small = min(fitted, m)  # size of the smaller system in `validation_losses`
+    validation = _solve_operations(small, classes) + 2.0 * (images - fitted) * small * classes
     fit = 2.0 * (images * fitted * m if fitted < m else fitted * m * (m + classes))
-    return drawn + sums + fit + _solve(m, classes) + len(RIDGES) * judged
+    return projection + sums + fit + _solve_operations(m, classes) + len(RIDGES) * validation
 
 
-def _solve(m: int, classes: int) -> float:
+def _solve_operations(m: int, classes: int) -> float:
+    """Return the operations of solving a system `[m, m]` for all classes."""
     return 2 * m**3 / 3 + 2.0 * m**2 * classes
 
 
@@ -168,22 +175,23 @@ def _targets(
     teacher: TeacherSource | None,
     labels: Tensor,
 ) -> Tensor:
-    """Return targets `[n, seen]`: labels, and a teacher's softened answers as `kd` weighs them.
+    """Return targets `[n, seen]` from labels and the teacher's outputs.
 
-    An answer stands in the place of a label that is not known; alone such a row is 0.
+    They are weighted as in the distiller `kd`. Unlabelled rows use the teacher's output instead of
+    a label; without a teacher they are zero.
     """
     classes, known = context.stream.classes(context.task), labels != UNLABELLED
     hard = F.one_hot(labels.clamp_min(0), classes.stop).float() * known[:, None]
     if teacher is None:
         return hard
     kd = learner.distiller
-    assert isinstance(kd, KD), "planning lets no other distiller through"
+    assert isinstance(kd, KD), "planning accepts no other distiller"
 
     def softened(logits: Tensor) -> Tensor:
         logits = standardised(logits) if kd.standardize else logits
         return (logits / kd.temperature).softmax(1)
 
     soft = torch.zeros_like(hard)
-    soft[:, classes] = teachers_answers(context, teacher, no_query, softened)
+    soft[:, classes] = teacher_probabilities(context, teacher, no_query, softened)
     hard = torch.where(known[:, None], hard, soft)
     return (1 - kd.alpha) * hard + kd.soft_weight * soft

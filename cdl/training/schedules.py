@@ -1,21 +1,22 @@
-"""Learning rates that change inside an epoch, as VQ-Prompt's released code sets them."""
+"""Learning rates that change in every iteration, as in VQ-Prompt's released code."""
 
 import math
 
-FLOOR = 1e-6  # the rate that they end at
+FLOOR = 1e-6  # the final learning rate
 
 
 def warm_cosine(
     iteration: int, base: float, iterations: int, *, frozen: int = 0, warmup: int = 0
 ) -> float:
-    """Return the rate of an iteration.
+    """Return the learning rate of an iteration.
 
     Args:
         iteration: counted from 0 over all epochs; from `iterations` on the rate is `FLOOR`.
-        base: rate at the top.
-        iterations: all of them.
-        frozen: first iterations, at `FLOOR`.
-        warmup: iterations after them, linear from 0 to `base`, the end included.
+        base: the highest learning rate.
+        iterations: total number of iterations.
+        frozen: number of first iterations with the rate `FLOOR`.
+        warmup: number of iterations after these with a linear increase from 0 to `base`, both
+            included.
     """
     if iteration < frozen:
         return FLOOR
@@ -37,9 +38,10 @@ def lagged_warm_cosine(
     frozen: int = 0,
     warmup: int = 0,
 ) -> float:
-    """Return the rate as released: `first` at iteration 0, then `warm_cosine` one step late.
+    """Return the released rate: `first` at iteration 0, then a delayed `warm_cosine`.
 
-    The released scheduler steps after the update and its constructor sets the full rate.
+    The delay is one iteration: the released scheduler steps after the update, and its constructor
+    sets the full rate.
     """
     if iteration == 0:
         return first

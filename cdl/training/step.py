@@ -1,4 +1,4 @@
-"""One optimisation step of a learner, eager or replayed as one CUDA graph."""
+"""One optimisation step of a learner, run eagerly or as a CUDA graph."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,19 @@ from cdl.distillers.base import TeacherOutput
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 
-_WARM_UP = 3  # eager steps before a capture: lazily made buffers, workspaces, Adam's moments
+_WARM_UP = 3  # eager steps create lazy buffers, workspaces and Adam's moments before a capture
 
 
 class Step:
-    """Forward, sum of losses, backward, Adam (Kingma and Ba, 2015), for batches of one shape.
+    """Forward, backward and Adam (Kingma and Ba, 2015), for batches of one shape.
 
-    With `capture` the first steps run eagerly on a side stream; then one step is captured, not
-    executed, and every later one is a copy of its inputs and a replay: the same kernels without
-    the time that Python needs to launch them.
+    With `capture` the first steps run eagerly on a side stream. Then one step is captured without
+    being executed; every later step copies its inputs and replays the captured kernels, which
+    avoids the launch overhead of Python.
 
     Attributes:
-        parts: names of the loss parts, known after the first step.
-        optimizer: it starts afresh and does not decay.
+        parts: names of the losses, set by the first step.
+        optimizer: a new Adam without weight decay.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class Step:
         betas: tuple[float, float],
         capture: bool = False,
     ) -> None:
-        """Make the step of a task.
+        """Create the step of a task.
 
         Args:
             learner: in training mode, with `start_task` done.
             task: counted from 0.
-            classes: head columns of the task.
-            lr: learning rate at the start.
-            betas: of Adam.
-            capture: replay as a CUDA graph; the learner must be on a GPU.
+            classes: columns of the task.
+            lr: initial learning rate.
+            betas: betas of Adam.
+            capture: replay the step as a CUDA graph; the learner must be on a GPU.
         """
         self.learner, self.task, self.classes = learner, task, classes
         self.parts: list[str] = []
@@ -60,12 +60,12 @@ class Step:
         self._losses = torch.empty(0)
 
     def state(self) -> dict[str, Tensor]:
-        """Return Adam's tensors by parameter index and name."""
+        """Return Adam's tensors, by parameter index and name."""
         state = self.optimizer.state_dict()["state"]
         return {f"{i}.{name}": t for i, own in state.items() for name, t in own.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Set what `state` returned."""
+        """Load a result of `state`."""
         nested: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             i, name = key.split(".", 1)
@@ -74,7 +74,7 @@ class Step:
         self.optimizer.load_state_dict({"state": nested, "param_groups": groups})
 
     def set_rate(self, rate: float) -> None:
-        """Set the learning rate of the steps to come."""
+        """Set the learning rate of the following steps."""
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -84,7 +84,7 @@ class Step:
     def __call__(
         self, batch: Batch, query: Tensor | None, teacher_output: TeacherOutput | None
     ) -> Tensor:
-        """Learn one batch; return its loss parts `[len(parts)]` before the update."""
+        """Train on one batch; return its losses `[len(parts)]` before the update."""
         self._steps += 1
         if not self._capture:
             return self._step(batch.images, batch.labels, query, teacher_output)
@@ -128,10 +128,10 @@ class Step:
         static = Batch(batch.images.clone(), batch.labels.clone(), batch.epoch, batch.positions)
         query = None if query is None else query.clone()
         if teacher_output is not None:
-            foreign = None if teacher_output.query is None else teacher_output.query.clone()
+            teacher_query = None if teacher_output.query is None else teacher_output.query.clone()
             teacher_output = TeacherOutput(
                 teacher_output.logits.clone(),
-                foreign,
+                teacher_query,
                 tuple(b.clone() for b in teacher_output.blocks),
             )
         self._inputs = _tensors(static, query, teacher_output)
@@ -144,8 +144,8 @@ class Step:
             raise
         except RuntimeError as error:
             raise CdlError(
-                f"compute.capture: the step cannot be captured as a CUDA graph ({error}); "
-                "set compute.capture to false"
+                f"compute.capture: capturing the step as a CUDA graph failed ({error}); set "
+                "compute.capture to false"
             ) from error
         return graph
 

@@ -1,8 +1,8 @@
-"""What frozen models say of every view, computed once: queries, and a teacher's logits.
+"""Caches of frozen models' outputs for all views: queries and a teacher's logits.
 
-A view is a function of (seed, image, epoch), so what a frozen model makes of it is too: it is
-the same for every learner, distiller, alpha and temperature, and is read from a cache. In fp32
-the cache equals the computation on the spot, in fp16 up to its rounding.
+A view is a function of (seed, image, epoch), so the output of a frozen model is one too. It is the
+same for every learner, distiller, alpha and temperature, so it is computed once and read from a
+cache. In fp32 the cache equals the outputs computed online; in fp16 it is rounded.
 """
 
 import logging
@@ -17,15 +17,7 @@ from cdl.data.batches import Batch, Batches
 from cdl.data.packed import JoinedPixels, Packed, Pixels, joined
 from cdl.data.stream import Stream
 from cdl.data.views import Views
-from cdl.models.build import (
-    TaskContext,
-    compute_of,
-    folders_of,
-    load_backbones,
-    place_backbones,
-    versions,
-)
-from cdl.models.teacher import open_teacher
+from cdl.models.build import compute_of, load_backbones, place_backbones, versions
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
@@ -39,9 +31,11 @@ from cdl.spec import (
     TaskSpec,
 )
 from cdl.training.checkpointing import State
+from cdl.training.context import TaskContext, folders_of
+from cdl.training.teacher import open_teacher
 
 log = logging.getLogger(__name__)
-TEST_BATCH = {"cpu": 50, "cuda": 200}  # images at a time: more leave a CPU's caches
+TEST_BATCH = {"cpu": 50, "cuda": 200}  # images per batch; larger batches exceed a CPU's caches
 
 
 def write_queries(
@@ -54,19 +48,19 @@ def write_queries(
     unlabelled: str | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Compute and write the queries of a task's images: of all training views, or of test views.
+    """Compute and write the queries of a task's images, at training or test views.
 
     Args:
-        spec: of the queries after the task.
+        spec: specification of the queries after the task.
         task: counted from 0.
         data: packed folder.
         backbone: path of the query backbone's artifact.
-        output: cache to write (.safetensors; .json beside it).
-        unlabelled: packed folder of further images, if the specification has them.
+        output: cache to write (.safetensors, and .json with the same name).
+        unlabelled: packed folder of unlabelled images, if the specification has them.
         execution: how to compute.
 
     Raises:
-        CdlError: the caches would be too large, or an input is damaged.
+        CdlError: the caches exceed the size limit, or an input is damaged.
     """
     name = spec.backbone
     context = TaskContext.open(spec, task, data, {name: backbone}, execution, unlabelled=unlabelled)
@@ -93,7 +87,7 @@ def write_test_queries(
     *,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Compute and write the queries of the test views; arguments as in `write_queries`."""
+    """Compute and write the queries of all test images, see `write_queries`."""
     test = Packed(data, "test")
     backbones = load_backbones(spec, {spec.backbone: backbone})
     loaded = backbones[spec.backbone]
@@ -113,13 +107,13 @@ def write_test_queries(
 
 @dataclass(frozen=True)
 class TargetInputs:
-    """Paths of all that a teacher's targets are computed from.
+    """Paths of the input files of a teacher's targets.
 
     data: packed folder.
-    backbone: the teacher's backbone's artifact.
+    backbone: artifact of the teacher's backbone.
     teacher: the teacher's artifact of the task.
-    queries: cache of what the teacher's prompts read, None if they read nothing.
-    unlabelled: packed folder of further images, None without them.
+    queries: cache of the teacher's queries; None if its prompts do not depend on a query.
+    unlabelled: packed folder of unlabelled images; None without them.
     """
 
     data: str
@@ -130,7 +124,7 @@ class TargetInputs:
 
     @classmethod
     def of_job(cls, inputs: Any) -> "TargetInputs":
-        """Read a rule's input."""
+        """Return the paths in the input of a rule."""
         models = {name: inputs.get(name) for name in ("backbone", "teacher", "queries")}
         return cls(**models, **folders_of(inputs))
 
@@ -143,17 +137,17 @@ def write_targets(
     *,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Compute and write a teacher's logits of the current classes for all views of a task.
+    """Compute and write a teacher's logits of a task's classes for all its views.
 
     Args:
-        spec: of the targets after the task.
+        spec: specification of the targets after the task.
         task: counted from 0.
-        inputs: what they are computed from.
+        inputs: paths of the input files.
         output: cache to write.
         execution: how to compute.
 
     Raises:
-        CdlError: as `write_queries`; or an input belongs to another configuration.
+        CdlError: as in `write_queries`, or an input belongs to another configuration.
     """
     views, name = spec.views, spec.teacher.backbone
     backbones = {name: inputs.backbone}
@@ -161,11 +155,11 @@ def write_targets(
         views, task, inputs.data, backbones, execution, spec.teacher, inputs.unlabelled
     )
     query = context.cached(inputs.queries, views) if inputs.queries else None
-    guide, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
+    teacher, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
     classes = context.stream.classes(task)
 
     def logits(batch: Batch) -> Tensor:
-        return guide(batch.images, query(batch) if query else None, task, classes).logits
+        return teacher(batch.images, query(batch) if query else None, task, classes).logits
 
     widths = [context.stream.width(t) for t in range(len(context.stream.sizes))]
     _validate_size(context, widths, execution, "teacher targets")
@@ -175,7 +169,7 @@ def write_targets(
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     width = context.stream.width(task)
-    context.place(guide.learner)
+    context.place(teacher.learner)
     _write_over_views(context, width, logits, output, provenance, about, execution)
 
 
@@ -186,7 +180,11 @@ def over_test_images(
     function: Callable[[Tensor, Tensor], Tensor],
     positions: Tensor | None = None,
 ) -> Tensor:
-    """Concatenate `function(test views [B, 3, H, W], positions [B])` over images, or all."""
+    """Return `function` of the test views of images, concatenated over batches.
+
+    The arguments of `function` are views `[B, 3, H, W]` and positions `[B]`. `positions` selects
+    images; None selects all.
+    """
     results = []
     positions = torch.arange(len(pixels)) if positions is None else positions
     for some in positions.split(TEST_BATCH[device.type]):
@@ -203,16 +201,16 @@ def over_views(
     function: Callable[[Batch], Tensor],
     state: State,
 ) -> Tensor:
-    """Return `function` of every view, `[E, n, width]`, in the batches that training sees."""
+    """Return `function` of all views, `[E, n, width]`, in the batches of training."""
     epochs, n = spec.training.epochs, len(batches.indices)
     values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
     if (saved := state.load()) is not None:
         values, at = saved[0]["values"], tuple(saved[1]["at"])
-        log.info("going on at epoch %d, batch %d", *at)
+        log.info("resuming at epoch %d, batch %d", *at)
     with torch.no_grad():
         for epoch in range(at[0], epochs):
-            made = values[epoch].float().to(batches.device)  # a GPU's queue is waited for once
-            for i, batch in enumerate(batches.every(epoch)):
+            made = values[epoch].float().to(batches.device)  # one copy per epoch, one sync
+            for i, batch in enumerate(batches.all_images(epoch)):
                 if (epoch, i) < at:
                     continue
                 made[batch.positions] = function(batch)
@@ -232,9 +230,9 @@ def _write_over_views(
     about: dict[str, Any],
     execution: Execution,
 ) -> None:
-    """Compute `function` of every view and write it, going on where a killed job stopped."""
+    """Compute and write `function` of all views; resume from a saved state."""
     spec, job = context.spec, provenance | {"versions": versions()}
-    assert isinstance(spec, QueriesSpec), "other specifications are of no cache of all views"
+    assert isinstance(spec, QueriesSpec), "only these caches hold all training views"
     with State(execution.states, job, execution.save_minutes) as state:
         values = over_views(context.batches(), spec, width, function, state)
         _save(output, {"values": values}, provenance | about)
@@ -251,7 +249,7 @@ def _rounded(values: Tensor, spec: AnySpec) -> Tensor:
     if not rounded.isfinite().all():
         raise CdlError(
             f"compute.targets_dtype: {_dtype(spec)} cannot hold values up to "
-            f"{values.abs().max():.3g}; set float32, or look why the model says them"
+            f"{values.abs().max():.3g}; set float32, or check the model for such large outputs"
         )
     return rounded
 
@@ -268,7 +266,7 @@ def _validate_size(
     if needed > execution.limit_gb:
         raise CdlError(
             f"compute.targets_max_gb: {execution.limit_gb:g}, but the {what} of {tasks} need "
-            f"{needed:.3g} GB on disk; raise it, or set compute.targets to online"
+            f"{needed:.3g} GB on disk; set a larger limit, or set compute.targets to online"
         )
 
 

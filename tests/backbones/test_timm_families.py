@@ -1,4 +1,4 @@
-"""Every family of timm that can be prompted, shrunk, against timm's own forward."""
+"""Every family of timm that can be prompted, at a small size, against timm's own forward."""
 
 import copy
 
@@ -11,11 +11,11 @@ from torch import nn
 from cdl.backbones import families
 from cdl.backbones.architectures import architectures, find, find_weights
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.vit import Injection, _unrotated
+from cdl.backbones.vit import Injection, _append_identity_rotation
 from cdl.runtime.errors import CdlError
 from tools import tabulate_backbones as tabulate
 
-# one of every kind: what `parts`, class, pooling and class token of the table tell apart
+# one of every kind, as distinguished by parts, class, pooling and class token in the table
 REPRESENTATIVES = """
     aimv2_1b_patch14_224
     beit3_base_patch16_224
@@ -83,14 +83,14 @@ REPRESENTATIVES = """
 AS_WIDE_AS_THEIR_STEM = {"vit_base_mci_224", "vitamin_small_224", "vitamin_xlarge_256"}
 WIDTH = 96
 REFUSED = {
-    "swin_tiny_patch4_window7_224": "SwinTransformer is no sequence of blocks",
-    "convnext_tiny": "ConvNeXt is no sequence of blocks",
-    "samvit_base_patch16": "VisionTransformerSAM is no sequence of blocks",
-    "vit_relpos_base_patch16_224": "VisionTransformerRelPos is no sequence of blocks",
-    "beit_base_patch16_224": "Beit is no sequence of blocks",
-    "naflexvit_base_patch16_gap": "NaFlexVit is no sequence of blocks",
-    "cait_xxs24_224": "Cait is no sequence of blocks",
-    "resnet50": "ResNet is no sequence of blocks",
+    "swin_tiny_patch4_window7_224": "SwinTransformer is not a sequence of blocks",
+    "convnext_tiny": "ConvNeXt is not a sequence of blocks",
+    "samvit_base_patch16": "VisionTransformerSAM is not a sequence of blocks",
+    "vit_relpos_base_patch16_224": "VisionTransformerRelPos is not a sequence of blocks",
+    "beit_base_patch16_224": "Beit is not a sequence of blocks",
+    "naflexvit_base_patch16_gap": "NaFlexVit is not a sequence of blocks",
+    "cait_xxs24_224": "Cait is not a sequence of blocks",
+    "resnet50": "ResNet is not a sequence of blocks",
 }
 
 
@@ -100,7 +100,7 @@ def kind(architecture):
 
 
 def small(name):
-    """The architecture with two narrow blocks and few patches, and weights that all matter."""
+    """Build an architecture with two narrow blocks, few patches and no weight at its default."""
     patch = find(name).shape.patch
     arguments = {"depth": 2, "img_size": 3 * patch}
     if name not in AS_WIDE_AS_THEIR_STEM:
@@ -122,7 +122,7 @@ def pairs(batch, length, width=WIDTH, grad=False):
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_a_family_runs_as_timm_runs_it_and_takes_prefixes(name):
+def test_a_family_equals_timms_forward_and_accepts_prefixes(name):
     model = small(name)
     own = copy.deepcopy(model)
     backbone = Backbone(model, [0.0] * 3, [1.0] * 3, name)
@@ -150,7 +150,7 @@ def test_a_family_runs_as_timm_runs_it_and_takes_prefixes(name):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_representatives_are_all_kinds_that_timm_has():
+def test_the_representatives_cover_all_kinds_of_the_table():
     accepted = [a for a in architectures().values() if a.shape]
     chosen = {kind(architectures()[name]) for name in REPRESENTATIVES}
     assert len(REPRESENTATIVES) >= 40
@@ -158,9 +158,9 @@ def test_the_representatives_are_all_kinds_that_timm_has():
 
 
 @pytest.mark.parametrize("name", [*REPRESENTATIVES[::4], *REFUSED])
-def test_the_table_is_what_timm_builds(name):
+def test_the_table_equals_what_timm_builds(name):
     if not timm.is_model(name):
-        pytest.skip(f"timm {timm.__version__} does not know {name}")
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     (row,) = tabulate.rows([name])
     table = next(r for r in tabulate.read() if r["architecture"] == name)
     del row["tags"], table["tags"]  # each version of timm publishes more
@@ -174,17 +174,18 @@ def test_the_page_of_backbones_is_made_from_the_table():
 
 
 @pytest.mark.parametrize(("name", "message"), REFUSED.items())
-def test_what_takes_no_prefixes_is_refused_and_a_near_one_named(name, message):
-    with pytest.raises(CdlError, match=f"'{name}' cannot be prompted: {message}.*near is vit_"):
+def test_an_architecture_without_prefixes_is_refused_and_another_suggested(name, message):
+    whole = f"'{name}' cannot be prompted: {message}.*use for example vit_"
+    with pytest.raises(CdlError, match=whole):
         find(name)
 
 
 def test_tags_are_known_without_a_network():
     assert find_weights("vit_base_patch14_reg4_dinov2.lvd142m").shape.patch == 14
     for tag, message in {
-        "vit_base_patch16_224": "is not a full tag, such as vit_base_patch16_224",
-        "vit_base_patch16_224.mea": "is not on the Hub; tags of vit_base_patch16_224 are: .*mae",
-        "vit_bse_patch16_224.mae": "is no architecture of timm; near is vit_base_patch16_224",
+        "vit_base_patch16_224": "is not a full tag: .* for example vit_base_patch16_224",
+        "vit_base_patch16_224.mea": "is not on the Hub; tags of vit_base_patch16_224: .*mae",
+        "vit_bse_patch16_224.mae": "not an architecture of timm; did you mean vit_base_patch16_224",
     }.items():
         with pytest.raises(CdlError, match=message):
             find_weights(tag)
@@ -193,7 +194,7 @@ def test_tags_are_known_without_a_network():
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("shape", [(9, 16), (4, 9, 16)])
 def test_an_appended_token_is_not_rotated(half, shape):
-    positions, x = _unrotated(torch.randn(shape)), torch.randn(2, 4, 10, 8)
+    positions, x = _append_identity_rotation(torch.randn(shape)), torch.randn(2, 4, 10, 8)
     turned = apply_rot_embed_cat(x, positions, half=half)
     assert torch.equal(turned[:, :, -1], x[:, :, -1])
     assert not torch.isclose(turned[:, :, :-1], x[:, :, :-1]).all()
@@ -202,12 +203,12 @@ def test_an_appended_token_is_not_rotated(half, shape):
 def test_additions_need_a_class_token():
     backbone = Backbone(small("vit_base_patch16_siglip_224"), [0.0] * 3, [1.0] * 3, "siglip")
     images = torch.rand(1, 3, backbone.size, backbone.size)
-    with pytest.raises(CdlError, match="additions go to the class token, and this backbone has no"):
+    with pytest.raises(CdlError, match="additions need a class token; this backbone has none"):
         backbone.encode(images, Injection(additions={0: (torch.ones(WIDTH), torch.ones(WIDTH))}))
 
 
-def test_keys_enter_after_their_norm():
-    """With q/k norm, longer keys of a prefix draw more attention; normed ones could not."""
+def test_prefix_keys_are_not_normed():
+    """With q/k norm, scaling the keys of a prefix changes the result; a norm would undo it."""
     model = small("vit_5b_patch16_sapiens2")
     backbone = Backbone(model, [0.0] * 3, [1.0] * 3, "x")
     assert not isinstance(model.blocks[0].attn.k_norm, nn.Identity)
@@ -216,7 +217,7 @@ def test_keys_enter_after_their_norm():
     assert not torch.isclose(short.features, long.features).all()
 
 
-def test_a_view_of_another_size_is_resized_on_the_way_in():
+def test_a_view_of_another_size_is_resized_before_encoding():
     backbone = Backbone(small("vit_base_patch16_clip_224"), [0.5] * 3, [0.5] * 3, "x", "bicubic")
     images = torch.zeros(2, 3, 32, 32)
     images[:, :, :, 16:] = 1

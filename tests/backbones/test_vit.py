@@ -1,4 +1,4 @@
-"""The prompted forward against timm's own, and backbones from every source."""
+"""The forward pass with prompts against timm's own, and backbones from every source."""
 
 import copy
 
@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
-from cdl.backbones.attention import Entrance, by_products
+from cdl.backbones.attention import AttentionInjector, by_products
 from cdl.backbones.fetch import fetch
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, encode
@@ -25,7 +25,7 @@ def test_without_prompts_it_is_timm(toy_backbone):
     torch.testing.assert_close(backbone.query(images), expected[:, 0])
 
 
-def test_packed_products_are_torchs_up_to_rounding_and_so_are_their_gradients(toy_backbone):
+def test_packed_products_and_gradients_equal_torchs_up_to_rounding(toy_backbone):
     plain, packed = toy_backbone(), toy_backbone().place(Compute.select("cpu"))
     maps = [type(m).__name__ for m in packed.modules() if hasattr(m, "weight")]
     assert maps.count("PackedLinear") == 4 * packed.depth
@@ -41,7 +41,7 @@ def test_packed_products_are_torchs_up_to_rounding_and_so_are_their_gradients(to
     assert all(map(torch.equal, gradients[1], gradients[2]))
 
 
-def test_attention_by_products_is_torchs_and_masks_are_left_to_torch():
+def test_attention_by_products_equals_torchs_and_masks_use_torchs():
     source = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(2, 3, n, 8, generator=source, dtype=torch.float64) for n in (5, 7, 7)
@@ -49,13 +49,13 @@ def test_attention_by_products_is_torchs_and_masks_are_left_to_torch():
     expected = F.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(by_products(query, key, value), expected)
     half = [tensor.bfloat16() for tensor in (query, key, value)]
-    torch.testing.assert_close(Entrance()(*half), by_products(*half), rtol=0, atol=0)
+    torch.testing.assert_close(AttentionInjector()(*half), by_products(*half), rtol=0, atol=0)
     mask = (torch.arange(7) < 4).expand(5, 7)
     masked = F.scaled_dot_product_attention(*half, attn_mask=mask)
-    torch.testing.assert_close(Entrance()(*half, attn_mask=mask), masked, rtol=0, atol=0)
+    torch.testing.assert_close(AttentionInjector()(*half, attn_mask=mask), masked, rtol=0, atol=0)
     exact = [tensor.float() for tensor in (query, key, value)]
     fused = F.scaled_dot_product_attention(*exact)
-    torch.testing.assert_close(Entrance()(*exact), fused, rtol=0, atol=0)
+    torch.testing.assert_close(AttentionInjector()(*exact), fused, rtol=0, atol=0)
 
 
 def test_a_weight_that_learns_is_not_packed(toy_backbone):
@@ -65,7 +65,7 @@ def test_a_weight_that_learns_is_not_packed(toy_backbone):
     assert not any(type(m).__name__ == "PackedLinear" for m in backbone.modules())
 
 
-def test_prefixes_leave_the_number_of_tokens_and_reach_every_token(toy_backbone):
+def test_prefixes_keep_the_number_of_tokens_and_change_every_token(toy_backbone):
     backbone = toy_backbone()
     images = torch.rand(2, 3, 8, 8)
     plain = backbone.encode(images, keep_blocks=6)
@@ -89,22 +89,20 @@ PREFIX, SUFFIX, ADDITION = ((torch.ones(n),) * 2 for n in ((2, 3, 12), (3, 12), 
         (Injection(), 6),
     ],
 )
-def test_a_second_pass_goes_on_where_something_enters_and_says_the_same(
-    toy_backbone, injection, first
-):
+def test_a_pass_resumes_at_the_first_injection_with_equal_output(toy_backbone, injection, first):
     backbone, ran = toy_backbone(), []
     images = torch.rand(2, 3, 8, 8)
-    plain = backbone.encode(images, begin=True)
+    plain = backbone.encode(images, keep_inputs=True)
     alone = backbone.encode(images, injection, keep_blocks=6)
     for layer, block in enumerate(backbone.vit.blocks):
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
-    second = backbone.encode(images, injection, keep_blocks=6, begun=plain.begun)
+    second = backbone.encode(images, injection, keep_blocks=6, resume_from=plain.block_inputs)
     assert ran == list(range(first, 6))
     pairs = zip((alone.tokens, *alone.blocks), (second.tokens, *second.blocks), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_softmax_does_not_mind_the_order_of_prefix_and_suffix(toy_backbone):
+def test_prefix_and_suffix_give_the_same_attention(toy_backbone):
     vit = toy_backbone().vit
     images, pair = torch.rand(2, 3, 8, 8), (torch.randn(3, 12), torch.randn(3, 12))
     before = tuple(t.expand(2, -1, -1) for t in pair)
@@ -114,7 +112,7 @@ def test_softmax_does_not_mind_the_order_of_prefix_and_suffix(toy_backbone):
     )
 
 
-def test_additions_touch_the_class_token_only(toy_backbone):
+def test_additions_of_zeros_change_nothing(toy_backbone):
     vit = toy_backbone().vit
     images = torch.rand(2, 3, 8, 8)
     zeros = {0: (torch.zeros(12), torch.zeros(12))}
@@ -123,7 +121,7 @@ def test_additions_touch_the_class_token_only(toy_backbone):
     )
 
 
-def test_a_copy_takes_prefixes_as_its_original_and_nothing_stays_in_either(toy_backbone):
+def test_a_copy_accepts_prefixes_and_neither_keeps_them(toy_backbone):
     backbone = toy_backbone()
     images, prefix = torch.rand(2, 3, 8, 8), (torch.randn(2, 3, 12), torch.randn(2, 3, 12))
     learnt = tuple(2 * t.requires_grad_() for t in prefix)
@@ -158,7 +156,7 @@ def header(**changes):
     return {k: str(v) for k, v in (shape | {"mean": "0 0 0", "std": "1 1 1"} | changes).items()}
 
 
-def test_a_local_file_and_what_may_be_wrong_with_it(tmp_path):
+def test_a_local_file_and_errors_in_it(tmp_path):
     vit = VisionTransformer(
         img_size=8, patch_size=4, embed_dim=12, depth=2, num_heads=3, num_classes=0
     )
@@ -189,7 +187,7 @@ def test_a_damaged_backbone_is_refused(tmp_path):
         Backbone.load(path, 16, "backbone")
 
 
-def test_fingerprints_follow_values_only():
+def test_fingerprints_depend_on_values_only():
     a = {"x": torch.ones(2), "y": torch.zeros(3)}
     b = {"y": torch.zeros(3), "x": torch.ones(2)}
     assert artifacts.fingerprint_tensors(a) == artifacts.fingerprint_tensors(b)

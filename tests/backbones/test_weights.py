@@ -1,4 +1,4 @@
-"""Files of weights: whose they are, what of them is kept, and what may be wrong with them."""
+"""Files of weights: their model, the tensors that are kept, and errors in them."""
 
 import copy
 import json
@@ -31,13 +31,13 @@ def feature(model, images, mean=0.5, std=0.5):
     return model.forward_head(model.forward_features((images - mean) / std), pre_logits=True)
 
 
-@pytest.mark.parametrize("said", ["in its header", "beside the path"])
-def test_a_file_of_a_timm_model_needs_only_its_name(published, said, tmp_path):
+@pytest.mark.parametrize("given", ["header", "argument"])
+def test_a_file_of_a_timm_model_needs_only_its_name(published, given, tmp_path):
     file, output = tmp_path / "mine.safetensors", tmp_path / "b.safetensors"
     header = {"mean": "[0.5, 0.5, 0.5]", "std": "0.25, 0.25, 0.25"}
-    beside = {"timm_model": NAME} if said == "beside the path" else {}
-    save_file(published.state_dict(), file, header | ({} if beside else {"timm_model": NAME}))
-    fetch(output, "file", str(file), **beside)
+    argument = {"timm_model": NAME} if given == "argument" else {}
+    save_file(published.state_dict(), file, header | ({} if argument else {"timm_model": NAME}))
+    fetch(output, "file", str(file), **argument)
     images = torch.rand(2, 3, 160, 160)
     expected = feature(published, images, 0.5, 0.25)
     query = Backbone.load(output, 160, "backbone").query(images)
@@ -47,7 +47,7 @@ def test_a_file_of_a_timm_model_needs_only_its_name(published, said, tmp_path):
     assert record["architecture"]["global_pool"] == "token"
 
 
-def test_mean_and_std_of_a_file_without_are_those_of_the_models_tag(published, tmp_path):
+def test_mean_and_std_default_to_those_of_the_models_tag(published, tmp_path):
     file, output = tmp_path / "mine.safetensors", tmp_path / "b.safetensors"
     save_file(published.state_dict(), file)
     fetch(output, "file", str(file), timm_model=f"{NAME}.r160_in1k")
@@ -71,22 +71,23 @@ def changed(state, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "it lacks blocks.3.attn.qkv.weight$"),
-        ("another shape", r"it has of other shapes norm.weight .32,. for .64,.$"),
-        ("unknown", "it has unknown adapter.weight$"),
+        ("missing", "missing: blocks.3.attn.qkv.weight$"),
+        ("another shape", r"wrong shape: norm.weight .32,., expected .64,.$"),
+        ("unknown", "unknown: adapter.weight$"),
     ],
 )
-def test_other_tensors_than_the_models_are_one_sentence(published, name, message, tmp_path):
+def test_tensors_that_differ_from_the_models_are_one_error(published, name, message, tmp_path):
     file = tmp_path / "mine.safetensors"
     save_file(changed(published.state_dict(), name), file)
     with pytest.raises(CdlError, match=f"does not have the tensors of timm's {NAME}: {message}"):
         fetch(tmp_path / "b.safetensors", "file", str(file), timm_model=NAME)
 
 
-def test_a_refused_family_is_one_sentence(tmp_path):
+def test_a_refused_family_is_one_error(tmp_path):
     file = tmp_path / "mine.safetensors"
     save_file({"x": torch.ones(1)}, file)
-    with pytest.raises(CdlError, match="'resnet18' cannot be prompted: ResNet is no sequence of b"):
+    message = "'resnet18' cannot be prompted: ResNet is not a sequence of blocks"
+    with pytest.raises(CdlError, match=message):
         fetch(tmp_path / "b.safetensors", "file", str(file), timm_model="resnet18")
 
 
@@ -101,7 +102,7 @@ def test_an_artifact_of_earlier_versions_loads(tmp_path):
     assert torch.equal(Backbone.load(output, 16, "backbone").query(images), expected)
 
 
-def test_releases_of_other_programs_are_imported_without_running_them(published, tmp_path):
+def test_checkpoints_of_other_programs_are_imported_without_running_code(published, tmp_path):
     """A checkpoint as MoCo v3, DINO and iBOT publish them: nested, prefixed, with more inside."""
     own = {f"module.base_encoder.{k}": v for k, v in published.state_dict().items()}
     file, output = tmp_path / "release.pth", tmp_path / "mine.safetensors"
@@ -127,24 +128,22 @@ class Hostile:
         return print, ("this must not be printed",)
 
 
-def test_a_file_that_wants_to_run_code_is_refused(tmp_path, capsys):
+def test_a_file_with_code_is_refused(tmp_path, capsys):
     file = tmp_path / "release.pth"
     torch.save({"state_dict": Hostile()}, file)
-    with pytest.raises(CdlError, match="holds more than tensors"):
+    with pytest.raises(CdlError, match="contains more than tensors"):
         import_weights(file, NAME, tmp_path / "mine.safetensors")
     file.write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(CdlError, match="cannot be read|holds more than tensors"):
+    with pytest.raises(CdlError, match="cannot be read|contains more than tensors"):
         import_weights(file, NAME, tmp_path / "mine.safetensors")
     file.write_bytes(b"no weights")
-    with pytest.raises(CdlError, match="cannot be read|holds more than tensors"):
+    with pytest.raises(CdlError, match="cannot be read|contains more than tensors"):
         import_weights(file, NAME, tmp_path / "mine.safetensors")
     assert not (tmp_path / "mine.safetensors").exists()
     assert "must not" not in capsys.readouterr().out
 
 
-def test_a_check_says_what_a_model_is_and_whether_it_runs_as_timms(
-    published, tmp_path, monkeypatch
-):
+def test_a_check_describes_a_model_and_compares_it_with_timm(published, tmp_path, monkeypatch):
     file = tmp_path / "mine.safetensors"
     save_file(published.state_dict(), file)
     found = check(NAME, file)
@@ -160,7 +159,7 @@ def test_a_check_says_what_a_model_is_and_whether_it_runs_as_timms(
     from cdl.backbones.vit import encode
 
     monkeypatch.setattr("cdl.backbones.check.encode", other)
-    assert "differs from timm's own" in check(NAME).problem
+    assert "its output differs from timm's" in check(NAME).problem
 
 
 def cdl(*arguments, folder):
@@ -168,7 +167,7 @@ def cdl(*arguments, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_commands_answer_in_words_and_in_json(published, tmp_path):
+def test_the_commands_print_text_and_json(published, tmp_path):
     listed = cdl("list", "dinov3", folder=tmp_path)
     assert "  vit_small_patch16_dinov3.lvd1689m\n" in listed.stdout
     assert "swin" not in listed.stdout

@@ -1,4 +1,4 @@
-"""`python -m cdl trace` and `status`, asked about a real run at its smallest."""
+"""`cdl trace` and `cdl status` on a small finished run."""
 
 import json
 import os
@@ -24,7 +24,7 @@ KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 TEACHER = "digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
 
 
-def ask(*arguments, cwd=ROOT):
+def cdl(*arguments, cwd=ROOT):
     command = [sys.executable, "-m", "cdl", *map(str, arguments)]
     path = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=path, check=False)
@@ -35,15 +35,15 @@ def status(tmp_path_factory):
     """What `cdl status` prints for a folder and an overlay of the tiny configuration."""
     file = tmp_path_factory.mktemp("overlay") / "overlay.yaml"
 
-    def ask_status(folder, overlay):
+    def status_with(folder, overlay):
         file.write_text(overlay)
         return status_of(folder, *CONFIGS, file)
 
-    return ask_status
+    return status_with
 
 
 def status_of(folder, *files):
-    answer = ask("status", *files, "--directory", folder, "--cores", 2)
+    answer = cdl("status", *files, "--directory", folder, "--cores", 2)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -51,24 +51,26 @@ def status_of(folder, *files):
 def wait(condition, process):
     end = time.monotonic() + 300
     while not condition():
-        assert process.poll() is None and time.monotonic() < end, "it did not come so far"
+        assert process.poll() is None and time.monotonic() < end, (
+            "the process ended or took more than 300 s"
+        )
         time.sleep(0.1)
 
 
 def test_status_before_anything_has_run(status, tmp_path):
     before = status(tmp_path, TINY)
     assert "missing  4 cells, 20 jobs" in before
-    assert "time left: not known yet for 20 jobs" in before
+    assert "time left: unknown for 20 jobs" in before
 
 
 def test_status_of_a_finished_and_of_a_larger_configuration(status, finished):
     assert "done     4 cells, 20 jobs" in status(finished, TINY)
-    assert "nothing is left to do" in status(finished, TINY)
+    assert "all runs are finished" in status(finished, TINY)
     larger = status(finished, "grid: {distillers: [none, kd, cdl_prompt, dkd]}")
     assert "tiny: 5 cells, 23 jobs" in larger
     assert "missing  1 cells, 3 jobs" in larger
     guessed = r"(\d+ s|\d+\.\d min)"  # as long as jobs took here
-    assert re.search(rf"time left: {guessed} for 3 jobs, {guessed} if always 2", larger)
+    assert re.search(rf"time left: {guessed} for 3 jobs, {guessed} with 2 at a time", larger)
     edited = status(finished, "distillers: {kd: {alpha: 0.3}}")
     assert f"missing  {KD}: " in edited
     assert edited.count("made with other values") == 3
@@ -90,10 +92,10 @@ def test_status_of_running_and_killed_runs(status, copied):
     log = copied / task / "distil.log"
 
     def start():
-        """Start one long job, and wait until it learns."""
-        begin = time.time()
+        """Start one long job, and wait until it trains."""
+        start_time = time.time()
         process = popen(copied, f"{task}/learner.json", overlay=long)
-        wait(lambda: log.is_file() and log.stat().st_mtime > begin, process)
+        wait(lambda: log.is_file() and log.stat().st_mtime > start_time, process)
         wait(lambda: "/100000" in log.read_text(), process)
         return process
 
@@ -107,7 +109,7 @@ def test_status_of_running_and_killed_runs(status, copied):
     assert process.wait() == 1
     answer = status(copied, long)
     assert "failed   1 cells, 1 jobs" in answer
-    assert "task0/learner.json: ended without a message" in answer
+    assert "task0/learner.json: ended without an error message" in answer
 
     process = start()
     os.killpg(process.pid, signal.SIGKILL)
@@ -117,12 +119,12 @@ def test_status_of_running_and_killed_runs(status, copied):
     assert "`snakemake --unlock`" in answer
 
 
-def test_status_needs_no_checkout_and_says_in_one_sentence_what_is_bad(tmp_path):
-    answer = ask("status", CONFIGS[0], cwd=tmp_path)
+def test_status_needs_no_checkout_and_reports_an_invalid_value_in_one_line(tmp_path):
+    answer = cdl("status", CONFIGS[0], cwd=tmp_path)
     assert answer.returncode == 0
     assert "done     0 cells, 0 jobs" in answer.stdout
     (tmp_path / "bad.yaml").write_text("grid: {seeds: [-1]}")
-    answer = ask("status", CONFIGS[0], tmp_path / "bad.yaml")
+    answer = cdl("status", CONFIGS[0], tmp_path / "bad.yaml")
     assert answer.returncode == 2
     assert answer.stderr.startswith("cdl: grid.seeds.0: -1 is less than the minimum")
 
@@ -141,7 +143,7 @@ def test_trace_finds_a_cell_and_its_chain_holds(finished, cell):
 
 
 def edit_json(path, change):
-    """Change a record and seal it again, as a person would who knows how."""
+    """Change a record and write it with a new checksum."""
     value, names = read_json(path), json.loads(path.read_text())["_record"]["files"]
     change(value)
     write_json(path, value, files=[path.parent / name for name in names])
@@ -176,20 +178,20 @@ def forget_images(root):
 @pytest.mark.parametrize(
     ("harm", "broken", "message"),
     [
-        (retouch_table, ["results"], "final_average_accuracy is .*, in the table"),
+        (retouch_table, ["results"], "final_average_accuracy is .*, but .* in the table"),
         (
             lambda root: edit_json(
                 root / "tiny" / KD / "results.json", lambda r: r["learner"].update(seed=7)
             ),
             ["configuration", "task 0", "task 1"],
-            "its seed is 7, needed is 0",
+            "with seed = 7, expected 0",
         ),
         (
             lambda root: edit_json(
                 root / "tiny" / KD / "results.json", lambda r: r["matrix"][1].__setitem__(0, 99.0)
             ),
             ["results", "predictions"],
-            "from its matrix follows",
+            "but its matrix gives",
         ),
         (
             lambda root: edit_json(
@@ -232,11 +234,11 @@ def forget_images(root):
             ["task 1"],
             "cannot be read",
         ),
-        (swap_teacher, ["task 1"], "its teacher is"),
+        (swap_teacher, ["task 1"], "with teacher = "),
         (
             lambda root: flip(next(root.glob("data/*/test.pixels"))),
             ["data"],
-            "test.pixels: the image digits.* is not the one that was packed",
+            "test.pixels: the image digits.* does not have its recorded sha256",
         ),
         (
             lambda root: next(root.glob("backbones/vit_nano-*.json")).unlink(),
@@ -258,25 +260,27 @@ def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, mes
 def test_trace_names_a_damaged_table(finished, tmp_path):
     shutil.copytree(finished / "results", tmp_path / "results")
     flip(tmp_path / "results/tiny/tables/results.csv")
-    answer = ask("trace", KD, cwd=tmp_path)
+    answer = cdl("trace", KD, cwd=tmp_path)
     assert (answer.returncode, answer.stderr) == (1, "")
     assert re.search(r"BROKEN +table +results/tiny/tables/results.csv has sha256", answer.stdout)
 
 
 def test_trace_on_the_command_line(finished, tmp_path):
-    answer = ask("trace", KD, cwd=finished)
+    answer = cdl("trace", KD, cwd=finished)
     assert answer.returncode == 0
     assert answer.stdout.startswith(f"results/tiny/{KD}\n  ok")
     shutil.copytree(finished / "results", tmp_path / "results")
     flip(tmp_path / "results" / "tiny" / KD / "task0" / "learner.safetensors")
-    answer = ask("trace", KD, cwd=tmp_path)
+    answer = cdl("trace", KD, cwd=tmp_path)
     assert answer.returncode == 1
     assert "BROKEN" in answer.stdout
-    answer = ask("trace", "digits/nothing", cwd=finished)
+    answer = cdl("trace", "digits/nothing", cwd=finished)
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith("cdl: 'digits/nothing' is no cell of a table; one is results/")
+    assert answer.stderr.startswith(
+        "cdl: 'digits/nothing' is not a cell of a table; expected one such as results/"
+    )
 
 
 def test_trace_without_tables_is_one_sentence(tmp_path):
-    with pytest.raises(CdlError, match="no table lies below it"):
+    with pytest.raises(CdlError, match="contains no table"):
         trace("digits", ResultsFolder(tmp_path))

@@ -1,4 +1,4 @@
-"""`cdl data`: what datasets hold, before anything runs; wrong tasks are refused then."""
+"""`cdl data` describes datasets before a run and rejects impossible tasks."""
 
 import json
 import os
@@ -25,8 +25,8 @@ BLOCKER = "import sys\nsys.modules['torch'] = None  # importing it is an ImportE
 
 
 @pytest.fixture
-def ask(tmp_path):
-    """Ask about a source in an empty folder where torch cannot be imported."""
+def cdl_data(tmp_path):
+    """Run `cdl data` on a source in an empty folder where torch cannot be imported."""
     (tmp_path / "sitecustomize.py").write_text(BLOCKER)
 
     def run(source, *arguments, tasks="2", more=""):
@@ -49,15 +49,15 @@ def write(folder, classes=("ant", "bee", "cow", "dog"), n=30):
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
-def test_a_folder_of_classes_with_a_drawn_split(ask, tmp_path):
+def test_a_folder_of_classes_with_a_drawn_split(cdl_data, tmp_path):
     write(tmp_path / "raw")
     (tmp_path / "raw" / "README.txt").touch()
     source = "folder: {path: raw, split: {test: 0.3}}"
-    answer = ask(source)
+    answer = cdl_data(source)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("pets: 4 classes, ")
-    assert "left out, as no images: 1 .txt" in answer.stdout
-    found = json.loads(ask(source, "--json").stdout)["pets"]
+    assert "skipped, not images: 1 .txt" in answer.stdout
+    found = json.loads(cdl_data(source, "--json").stdout)["pets"]
     assert found["n_classes"] == 4
     assert sum(found["images"].values()) == 120
     assert found["classes"].keys() == {"ant", "bee", "cow", "dog"}
@@ -66,11 +66,11 @@ def test_a_folder_of_classes_with_a_drawn_split(ask, tmp_path):
     assert found["skipped"] == {".txt": 1}
 
 
-def test_what_it_says_is_what_is_packed(ask, tmp_path):
+def test_the_printed_counts_are_those_of_the_packed_data(cdl_data, tmp_path):
     from cdl.data.packing import prepare
 
     write(tmp_path / "raw")
-    found = json.loads(ask("folder: {path: raw, split: {test: 0.3}}", "--json").stdout)["pets"]
+    found = json.loads(cdl_data("folder: {path: raw, split: {test: 0.3}}", "--json").stdout)["pets"]
     split = {"test": 0.3, "seed": 0}
     prepare(tmp_path / "p", {"name": "folder", "path": str(tmp_path / "raw"), "split": split})
     for i, name in enumerate(("train", "test")):
@@ -79,61 +79,62 @@ def test_what_it_says_is_what_is_packed(ask, tmp_path):
         assert counts == [pair[i] for pair in found["classes"].values()]
 
 
-def test_parquet_is_counted_without_reading_images(ask, tmp_path):
+def test_parquet_is_counted_without_reading_images(cdl_data, tmp_path):
     for split, n in (("train", 3), ("test", 1)):
         frame = pd.DataFrame({"image": [b"none"] * 2 * n, "label": [0, 1] * n})
         frame.assign(title=["cat", "dog"] * n).to_parquet(tmp_path / f"{split}-0.parquet")
     (tmp_path / "raw").mkdir()
     for file in tmp_path.glob("*.parquet"):
         file.rename(tmp_path / "raw" / file.name)
-    answer = ask("parquet: {path: raw, class_name: title}", "--json")
+    answer = cdl_data("parquet: {path: raw, class_name: title}", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["pets"]["classes"] == {"cat": [3, 1], "dog": [3, 1]}
 
 
-def test_a_published_source_says_what_will_be_fetched(ask):
-    answer = ask("cifar100: {}", tasks="10")
+def test_downloads_of_a_published_source_are_printed(cdl_data):
+    answer = cdl_data("cifar100: {}", tasks="10")
     assert "pets: 100 classes, 50,000 training and 10,000 test images\n" in answer.stdout
-    assert "to be fetched: data/cifar100/cifar-100-binary.tar.gz" in answer.stdout
+    assert "not fetched yet: data/cifar100/cifar-100-binary.tar.gz" in answer.stdout
 
 
 @pytest.mark.parametrize(
     ("tasks", "more", "message"),
     [
-        ("3", "", "datasets.pets.tasks: 3 cannot work; needed is a divisor of its 4 classes"),
-        ("[3, 2]", "", "datasets.pets.tasks: [3, 2] cannot work; needed is a divisor"),
+        ("3", "", "datasets.pets.tasks: invalid value 3; expected a divisor of its 4 classes"),
+        ("[3, 2]", "", "datasets.pets.tasks: invalid value [3, 2]; expected a divisor"),
         (
             "2",
             "protocol: {class_order: [0, 1, 4]}\n",
-            "protocol.class_order: [0, 1, 4] cannot work; needed is labels from 0 to 3",
+            "protocol.class_order: invalid value [0, 1, 4]; expected labels from 0 to 3",
         ),
     ],
 )
-def test_wrong_tasks_are_refused(ask, tmp_path, tasks, more, message):
+def test_impossible_tasks_are_rejected(cdl_data, tmp_path, tasks, more, message):
     write(tmp_path / "raw")
-    answer = ask("folder: {path: raw, split: {test: 0.3}}", tasks=tasks, more=more)
+    answer = cdl_data("folder: {path: raw, split: {test: 0.3}}", tasks=tasks, more=more)
     assert answer.returncode == 2
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1
 
 
-def test_more_images_than_a_class_has_are_refused(ask, tmp_path):
+def test_more_images_than_a_class_has_are_rejected(cdl_data, tmp_path):
     write(tmp_path / "raw" / "train", n=5)
     write(tmp_path / "raw" / "test", n=3)
-    answer = ask("folder: {path: raw}", tasks="2, test_images_per_class: 4")
+    answer = cdl_data("folder: {path: raw}", tasks="2, test_images_per_class: 4")
     assert answer.returncode == 2
-    assert "pets.test_images_per_class: 4 cannot work; needed is at most 3, as class 'ant' has" in (
-        answer.stderr
+    assert (
+        "pets.test_images_per_class: invalid value 4; expected at most 3, the number in class 'ant'"
+        in (answer.stderr)
     )
 
 
-def test_a_source_that_is_not_there_and_a_split_given_twice(ask, tmp_path):
-    answer = ask("folder: {path: raw}")
+def test_a_missing_source_and_a_split_given_twice_are_rejected(cdl_data, tmp_path):
+    answer = cdl_data("folder: {path: raw}")
     assert answer.returncode == 2
     assert "cdl: datasets.pets: raw/train is neither a folder of classes nor a split file" in (
         answer.stderr
     )
-    answer = ask("folder: {path: raw, train: training, split: {test: 0.3}}")
-    assert "folder.split: ['training', 'test'] cannot work" in answer.stderr
-    answer = ask("folder: {path: raw, split: {test: 1.0}}")
+    answer = cdl_data("folder: {path: raw, train: training, split: {test: 0.3}}")
+    assert "folder.split: invalid value ['training', 'test']" in answer.stderr
+    answer = cdl_data("folder: {path: raw, split: {test: 1.0}}")
     assert "datasets.pets.source.folder.split" in answer.stderr

@@ -1,7 +1,7 @@
-"""Every configuration for Snakemake that a page or a comment shows is planned as shown (`-n`).
+"""Every Snakemake command on a page or in a comment can be planned (`-n`) as shown.
 
-What it would read is there: embedded data, or stand-ins for the user's own images. The papers'
-grids, which are large and alike, are planned by `study/test_paper.py`.
+Data come from the package, or the test writes placeholder images in the place of the user's own.
+The papers' grids, which are large and similar, are planned by `study/test_paper.py`.
 """
 
 import io
@@ -18,7 +18,7 @@ from cdl.study.configuration import merge, read
 
 SHOWN = sorted({tuple(p.values[0][1:]) for p in commands() if p.values[0][0] == "snakemake"})
 NO_PLANS = {"--lint", "--report", "--unlock", "--logger", "--until", "--workflow-profile"}
-OWN_WEIGHTS = "config/proxy/larger_pairs.yaml"  # names files that only its user has
+OWN_WEIGHTS = "config/proxy/larger_pairs.yaml"  # names weights that are not in the checkout
 
 
 def files_of(words):
@@ -27,13 +27,13 @@ def files_of(words):
 
 
 def is_plan(words):
-    """Whether a command asks for jobs on this machine, of files that are in the checkout."""
+    """Return whether a command runs jobs on this machine from files in the checkout."""
     missing = {word for word in words if is_placeholder(word)} | MADE | {OWN_WEIGHTS}
-    bare = words == ("tuned",)  # of a configuration that asks for it
+    bare = words == ("tuned",)  # only valid for a configuration with `tune`
     return not bare and not (NO_PLANS | missing) & {*words, *files_of(words)}
 
 
-PLANS = {  # one command of each
+PLANS = {  # one command for each list of configuration files
     files_of(words): words
     for words in SHOWN
     if is_plan(words) and not any("/paper/" in file for file in files_of(words))

@@ -1,4 +1,4 @@
-"""The command line as a user gets it: from a wheel, in an empty folder, without a checkout."""
+"""The command line as installed from a wheel, in an empty folder, without a checkout."""
 
 import os
 import re
@@ -37,34 +37,36 @@ def site(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
-    def ask(*arguments):
+    def run(*arguments):
         return cdl(tmp_path, *arguments, path=site)
 
-    made = ask("init", "x")
+    made = run("init", "x")
     assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith("x/config.yaml: edit it, then: cdl run x/config.yaml --cores 2")
-    plan = ask("run", "x/config.yaml", "-n", "--quiet", "reason", "rules")
+    assert made.stdout.startswith(
+        "wrote x/config.yaml; edit it, then run: cdl run x/config.yaml --cores 2"
+    )
+    plan = run("run", "x/config.yaml", "-n", "--quiet", "reason", "rules")
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert f"{site}/cdl/_program/profiles/default" in plan.stderr
     assert "distil                 9" in plan.stdout
-    start = ask("run", "x/config.yaml", "--cores", "1", "--until", "fetch_backbone")
+    start = run("run", "x/config.yaml", "--cores", "1", "--until", "fetch_backbone")
     assert start.returncode == 0, start.stderr
     assert "2/2 jobs" in start.stderr and "rule fetch_backbone" not in start.stderr
     assert list((tmp_path / "results" / "backbones").glob("vit_*.safetensors"))
-    state = ask("status", "x/config.yaml")
+    state = run("status", "x/config.yaml")
     assert state.returncode == 0, state.stderr
     assert state.stdout.startswith("starter: 5 cells, 30 jobs\n")
     for kind in ("methods", "distillers", "backbones", "datasets"):
-        listed = ask("list", kind)
+        listed = run("list", kind)
         assert listed.returncode == 0, listed.stderr
         assert len(listed.stdout.splitlines()) > 3
-    traced = ask("trace", "digits/l2p")
+    traced = run("trace", "digits/l2p")
     assert traced.returncode == 2
-    assert traced.stderr == "cdl: results: no table lies below it; run snakemake first\n"
+    assert traced.stderr == "cdl: results: contains no table; run `cdl run CONFIG` first\n"
 
 
 @pytest.mark.slow
-def test_init_writes_a_commented_start_and_keeps_what_is_there(tmp_path):
+def test_init_writes_a_commented_configuration_and_keeps_existing_files(tmp_path):
     assert cdl(tmp_path, "init", "x").returncode == 0
     files = {str(p.relative_to(tmp_path / "x")) for p in (tmp_path / "x").rglob("*.*")}
     assert files == {"config.yaml", "config.schema.json", "profiles/slurm/config.yaml"}
@@ -82,7 +84,7 @@ def test_init_writes_a_commented_start_and_keeps_what_is_there(tmp_path):
     assert re.search(r"Group job train0", plan.stdout)  # the profile's `chain`
     again = cdl(tmp_path, "init", "x")
     assert again.returncode == 2
-    assert again.stderr == "cdl: x/config.yaml: exists and is kept; name another folder\n"
+    assert again.stderr == "cdl: x/config.yaml: already exists; choose another folder\n"
     assert (tmp_path / "x" / "config.yaml").read_text() == text
 
 
@@ -102,7 +104,7 @@ def test_help_fits_a_screen_and_shows_an_example(command, tmp_path):
     [
         (
             ["list", "foo"],
-            "Invalid value for 'kind': 'foo' is not one of 'methods', 'distillers', ",
+            "Invalid value for 'KIND': 'foo' is not one of 'methods', 'distillers', ",
         ),
         (["run"], "Missing argument 'CONFIG' (see `cdl run --help`)"),
         (["statuss"], "No such command 'statuss'. Did you mean 'status'? (see `cdl --help`)"),
@@ -110,7 +112,7 @@ def test_help_fits_a_screen_and_shows_an_example(command, tmp_path):
         (["status", "x.yaml", "--foo"], "No such option: --foo"),
     ],
 )
-def test_a_wrong_question_is_one_line_and_exit_code_2(arguments, sentence, tmp_path):
+def test_a_usage_error_is_one_line_and_exit_code_2(arguments, sentence, tmp_path):
     answer = cdl(tmp_path, *arguments)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.startswith(f"cdl: {sentence}")

@@ -1,20 +1,29 @@
-"""What `cdl run` says: a line while it runs, a summary at its end, and how to go on."""
+"""The progress line of `cdl run`, its messages about failures, and its summary."""
 
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
-from runs import CONFIGS
+from runs import CONFIGS, ROOT
 from snakemake_interface_logger_plugins.common import LogEvent
 from study import write_study_page
 
 from cdl.cli import check_command, progress
-from cdl.cli.progress import PLAIN, LogHandler, Progress, about, described, follow
+from cdl.cli.progress import (
+    PROGRESS_OPTIONS,
+    RULES,
+    LogHandler,
+    Progress,
+    about,
+    describe_job,
+    run_snakemake,
+)
 from cdl.cli.summary import show
 from cdl.layout import ReportFiles, RunFiles
 from cdl.reporting.intervals import write_summary_and_intervals
@@ -24,64 +33,80 @@ from cdl.runtime.artifacts import write_json
 STUDENT = "kd-vit_nano-from-vit_micro-q-vit_nano"
 
 
-def test_the_line_says_what_is_done_at_work_and_left():
+def test_the_line_shows_finished_and_running_jobs_and_the_time_left():
     run = Progress()
     run.plan({"train": 4, "distil": 2, "total": 6})
     assert run.line(0) == "0/6 jobs"
-    run.start(1, "train", "teacher of task 1", 0)
-    run.start(2, "train", "student alone of task 1", 0)
-    assert run.line(5) == "0/6 jobs, teacher of task 1, student alone of task 1"
+    run.start(1, "train", "train teacher, task 1", 0)
+    run.start(2, "train", "train undistilled student, task 1", 0)
+    line = "0/6 jobs; running: train teacher, task 1; train undistilled student, task 1"
+    assert run.line(5) == line
+    run.start(4, "queries", "queries, task 1", 5)
+    assert run.line(5) == f"{line}; 1 more"
+    run.fail(4)
     run.finish(1, 20)
     run.finish(2, 20)
-    run.start(3, "train", "teacher of task 2", 20)
-    # two trainings of 20 s and two distillations, which are guessed alike, two at a time
+    run.start(3, "train", "train teacher, task 2", 20)
+    # two trainings and two distillations left, each estimated as 20 s, two in parallel
     assert run.seconds_left(20) == pytest.approx(40)
-    assert run.line(20) == "2/6 jobs, teacher of task 2, about 40 s left"
+    assert run.line(20) == "2/6 jobs, about 40 s left; running: train teacher, task 2"
     assert run.seconds_left(30) == pytest.approx((80 - 10) / (50 / 30))
-    assert run.fail(3) == "teacher of task 2"
+    assert run.fail(3) == "train teacher, task 2"
     assert run.line(40).startswith("2/6 jobs, about")
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(2, "5 s"), (68, "70 s"), (700, "12 min"), (9000, "2.5 h")]
 )
-def test_a_guess_is_not_more_precise_than_it_can_be(seconds, text):
+def test_estimated_durations_are_rounded(seconds, text):
     assert about(seconds) == f"about {text}"
 
 
 @pytest.mark.parametrize(
     ("rule", "wildcards", "text"),
     [
-        ("train", {"learner": "teacher-vit_micro-q-vit_nano", "task": "2"}, "teacher of task 3"),
+        (
+            "train",
+            {"learner": "teacher-vit_micro-q-vit_nano", "task": "2"},
+            "train teacher, task 3",
+        ),
         (
             "train",
             {"learner": "student-vit_nano-q-vit_nano", "task": "0"},
-            "student alone of task 1",
+            "train undistilled student, task 1",
         ),
-        ("distil", {"learner": STUDENT, "task": "1"}, "kd of task 2"),
+        ("distil", {"learner": STUDENT, "task": "1"}, "distil with kd, task 2"),
         (
             "teacher_targets",
             {"learner": "teacher-a-q-b", "task": "1"},
-            "what the teacher of task 2 says",
+            "teacher targets, task 2",
         ),
-        ("evaluate", {"learner": STUDENT}, "test of kd"),
+        ("evaluate", {"learner": STUDENT}, "evaluate kd"),
         ("test_queries", {"queried": "vit_nano-1a2b"}, "test queries"),
         ("prepare_dataset", {}, "prepare dataset"),
+        ("page", {}, "results page"),
     ],
 )
-def test_jobs_have_names_for_people(rule, wildcards, text):
-    assert described(rule, wildcards) == text
+def test_jobs_are_described_in_words(rule, wildcards, text):
+    assert describe_job(rule, wildcards) == text
 
 
-def record(level=logging.INFO, message="", **told):
+def test_the_described_rules_exist():
+    files = [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+    text = "\n".join(file.read_text() for file in files)
+    rules = re.findall(r"^ *(?:rule|checkpoint) (\w+):", text, re.MULTILINE)
+    assert set(RULES) <= set(rules)
+
+
+def record(level=logging.INFO, message="", **fields):
     made = logging.LogRecord("snakemake", level, "", 0, message, (), None)
-    made.__dict__ |= told
+    made.__dict__ |= fields
     return made
 
 
 @pytest.fixture
 def handler(monkeypatch):
-    """The logger where nothing can be overwritten; `clock` is what it takes for the time."""
+    """A handler that prints to a file, not to a terminal; `clock` is its time."""
     made = LogHandler(None, None)
     made.console = Console(file=io.StringIO(), width=80)
     made.clock = 0.0
@@ -89,7 +114,7 @@ def handler(monkeypatch):
     return made
 
 
-def test_outside_a_terminal_lines_follow_each_other_seldom(handler):
+def test_outside_a_terminal_a_line_is_printed_every_few_seconds(handler):
     handler.emit(record(event=LogEvent.RUN_INFO, stats={"train": 30, "total": 30}))
     for job in range(30):
         wildcards = {"learner": "teacher-a-q-a", "task": "0"}
@@ -100,19 +125,19 @@ def test_outside_a_terminal_lines_follow_each_other_seldom(handler):
     handler.close()
     lines = handler.console.file.getvalue().splitlines()
     assert len(lines) == 7 and lines[0] == "0/30 jobs" and lines[-1] == "30/30 jobs"
-    assert lines[2] == "9/30 jobs, teacher of task 1, about 20 s left" or "left" in lines[2]
+    assert lines[2] == "10/30 jobs, about 20 s left; running: train teacher, task 1"
 
 
-def test_failures_and_what_cdl_says_are_shown_and_snakemakes_chatter_is_not(handler):
+def test_failures_and_messages_of_cdl_are_printed_and_other_messages_are_not(handler):
     began = {"event": LogEvent.JOB_INFO, "rule_name": "prepare_dataset", "wildcards": None}
     handler.emit(record(jobid=3, **began))
-    for _ in range(2):  # Snakemake says it twice
+    for _ in range(2):  # Snakemake emits the event twice
         handler.emit(record(logging.ERROR, event=LogEvent.JOB_ERROR, jobid=3, log=["a/b[0].log"]))
     handler.emit(record(message="Select jobs to execute..."))
     handler.emit(record(message="finished runs will be overwritten, 2:", cdl=True))
     handler.emit(record(logging.ERROR, "Directory cannot be locked", event=LogEvent.ERROR))
     handler.emit(record(message="Terminating processes on user request, this might take long."))
-    handler.emit(record(logging.ERROR, "Signals.SIGINT", event=LogEvent.ERROR))  # of course
+    handler.emit(record(logging.ERROR, "Signals.SIGINT", event=LogEvent.ERROR))  # expected
     assert handler.console.file.getvalue().splitlines() == [
         "failed: prepare dataset; see a/b[0].log",
         "finished runs will be overwritten, 2:",
@@ -135,15 +160,15 @@ def test_failures_and_what_cdl_says_are_shown_and_snakemakes_chatter_is_not(hand
         (["--cores", "2", "--no-such-option"], False),
     ],
 )
-def test_only_a_plain_run_is_told_in_one_line(more, plain):
-    asked = check_command(["--configfile", *map(str, CONFIGS), *more])
-    assert (asked <= PLAIN) == plain
+def test_other_options_than_those_of_a_plain_run_show_snakemakes_output(more, plain):
+    given = check_command(["--configfile", *map(str, CONFIGS), *more])
+    assert (given <= PROGRESS_OPTIONS) == plain
 
 
-def test_exit_codes_and_signals_are_handed_on():
-    assert follow([sys.executable, "-c", "import sys; sys.exit(3)"]) == (3, False)
+def test_exit_codes_and_signals_are_passed_on():
+    assert run_snakemake([sys.executable, "-c", "import sys; sys.exit(3)"]) == (3, False)
     stop = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
-    assert follow([sys.executable, "-c", stop]) == (128 + signal.SIGTERM, True)
+    assert run_snakemake([sys.executable, "-c", stop]) == (128 + signal.SIGTERM, True)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -153,7 +178,7 @@ class Tables:
     protocols: str
 
 
-def test_the_summary_shows_every_mean_its_interval_and_where_to_go_on(tmp_path):
+def test_the_summary_shows_every_mean_with_its_interval_and_the_next_command(tmp_path):
     results = write_study_page(tmp_path, methods=["l2p"])
     report = ReportFiles(f"{tmp_path}/made")
     write(results, report.tables.results)
@@ -169,17 +194,17 @@ def test_the_summary_shows_every_mean_its_interval_and_where_to_go_on(tmp_path):
     colours = {"color_system": "truecolor", "force_terminal": True, "highlight": False}
     console = Console(file=io.StringIO(), width=100, **colours)
     show(report, "cdl init study", console)
-    told = console.file.getvalue()
+    printed = console.file.getvalue()
     cells = read(report.tables.intervals, report.tables.record("summary"))
     for row in cells.to_dict("records"):
-        assert f"{row['accuracy']:.1f}" in told
-        assert f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}" in told
-    assert "█" in told and "38;2;0;114;178" in told  # kd's own colour, as in every figure
+        assert f"{row['accuracy']:.1f}" in printed
+        assert f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}" in printed
+    assert "█" in printed and "38;2;0;114;178" in printed  # kd's own colour, as in every figure
     for path in (
         report.page,
         report.tables.summary("md"),
         report.figure("accuracy", "digits", "svg"),
     ):
-        assert path in told
-    assert told.rstrip().endswith("cdl init study\x1b[0m")
+        assert path in printed
+    assert printed.rstrip().endswith("cdl init study\x1b[0m")
     assert os.path.exists(report.tables.summary("tex"))

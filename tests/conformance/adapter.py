@@ -1,10 +1,10 @@
-"""Runs the product's own modules on golden vectors.
+"""Run the product's modules on golden vectors.
 
 `run_case(kind, config, tensors)` takes a case's `hyper` and its tensors under their own keys
 (`param.`, `in.`, and those of shared files), and returns `out.` tensors and every scalar by its
 dotted path in the case's `scalars`, e.g. `prompt_loss_per_layer.0` or `steps.1.soft_loss.3`.
-Nothing is computed here but the stated objectives of gradients; a kind that is not in `KINDS`
-raises `KeyError`.
+This file computes only the objectives whose gradients a case contains; a kind that is not in
+`KINDS` raises `KeyError`.
 """
 
 import alignment_cases

@@ -1,4 +1,4 @@
-"""Classifier alignment and RanPAC, which learn from features alone."""
+"""Cases of classifier alignment and RanPAC, which need only features."""
 
 import torch
 from common import Config, Kinds, Result, Tensors, below, load

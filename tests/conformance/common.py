@@ -1,4 +1,4 @@
-"""What the cases share: golden names, toy contexts, a timm ViT of a case's shape."""
+"""Helpers of all cases: golden names, small contexts, a timm ViT with a case's shape."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ def floats(tensors: Tensors) -> Tensors:
 
 
 def learner_of(head: nn.Module, distiller: nn.Module) -> Learner:
-    """A learner of a head and a distiller alone: its outputs are given."""
+    """A learner with only a head and a distiller; the case gives its outputs."""
     nothing = nn.Identity()
     return Learner(nothing, nothing, head, distiller, needs_query=False, compared_blocks=0)
 
@@ -39,7 +39,7 @@ def leaf(tensor: Tensor) -> Tensor:
 
 
 def load(module: nn.Module, state: Tensors) -> None:
-    """Set parameters and buffers by name; every given name must exist."""
+    """Set parameters and buffers by name; raise if a name does not exist."""
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
 

@@ -1,4 +1,4 @@
-"""Losses of the distillers, the student's objective, and predictions."""
+"""Cases of the distillers' losses, the student's objective, and predictions."""
 
 import torch
 from common import (
@@ -39,7 +39,7 @@ def _loss_kd(config: Config, tensors: Tensors) -> Result:
 
 
 def _soft(distiller: KD, logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """The soft loss of all classes, as the student's objective holds it."""
+    """Return the soft loss of all classes, a part of the student's objective."""
     given = TeacherOutput(teacher, None)
     return distiller(as_output(logits), given, labels, slice(0, logits.shape[1]))["soft"]
 
@@ -166,7 +166,7 @@ _GOLDEN_DISTILLERS = {
 def _loss_student_total(config: Config, tensors: Tensors) -> Result:
     kind, tokens = _GOLDEN_DISTILLERS[config["kd_method"]], None
     options = {"alpha": config["alpha"], "temperature": config["temperature"]}
-    if kind is DKD:  # at its own temperature, whatever the case says of the others'
+    if kind is DKD:  # dkd has its own temperature, independent of the case's
         options = {"alpha": config["alpha"], **dkd_weights(config)}
     distiller = kind(distiller_context(1, 1, BackboneShape(1, 1)), **options)
     logits = leaf(tensors["in.logits"])
@@ -176,8 +176,8 @@ def _loss_student_total(config: Config, tensors: Tensors) -> Result:
     extra = {"feature": feature}
     if kind is KDToken:
         leaves["kd_logits"] = leaf(tensors["in.kd_logits"])
-        tokens = leaves["kd_logits"][:, None]  # the KD head is the identity here
-    if issubclass(kind, FeatureDistiller):  # the case gives the loss, not the features
+        tokens = leaves["kd_logits"][:, None]  # the KD head is replaced by the identity
+    if issubclass(kind, FeatureDistiller):  # the case contains the loss, not the features
         distiller.feature_loss, extra = lambda student, teacher: feature, {}
     learner = learner_of(nn.Identity(), distiller)
     output = Output(logits, as_output(logits, tokens).tokens, (), {0: prompt})

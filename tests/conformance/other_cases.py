@@ -1,4 +1,4 @@
-"""Schedules, metrics and mappings."""
+"""Cases of schedules, metrics and mappings."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Prompt methods on given queries, and the ViT on given injections."""
+"""Cases of prompt methods with given queries and of the ViT with given injections."""
 
 import torch
 from common import Config, Kinds, Result, Tensors, below, floats, leaf, load, prompt_context, vit
@@ -70,7 +70,7 @@ def _vq(config: Config) -> VQPrompt:
 
 
 def _holder(method: PromptMethod) -> nn.Module:
-    """Return the module whose parameters carry the golden names `key`, `prompt`, ..."""
+    """Return the module with the parameters named `key`, `prompt`, ... in the golden files."""
     return method.pool if isinstance(method, CodaPrompt) else method
 
 
@@ -89,7 +89,7 @@ def _prompt_case(method: PromptMethod, config: Config, tensors: Tensors) -> Resu
     for layer, pair in prompts.prefixes.items():
         keys, values = (half.expand(len(query), -1, -1) for half in pair)
         result[f"out.k_{layer}"], result[f"out.v_{layer}"] = keys.detach(), values.detach()
-        if f"in.weight_k_{layer}" not in tensors:  # no gradient is asked for
+        if f"in.weight_k_{layer}" not in tensors:  # the case has no gradients
             continue
         objective = objective + (keys * tensors[f"in.weight_k_{layer}"]).sum()
         objective = objective + (values * tensors[f"in.weight_v_{layer}"]).sum()

@@ -1,4 +1,4 @@
-"""One training step of a whole learner up to its gradients."""
+"""Cases of one training step of a learner, up to its gradients."""
 
 from common import Config, Kinds, Result, Tensors, below, load, vit
 
@@ -18,7 +18,7 @@ def _step(name: str, config: Config, tensors: Tensors) -> Result:
     frozen = vit(config, shape, below(tensors, "param.backbone."))
     backbone = Backbone(frozen, [0.0] * 3, [1.0] * 3, "golden")
     options = {option: config[option] for option in _OPTIONS[name]}
-    options |= {ours: config[theirs] for theirs, ours in _WEIGHTS.items() if theirs in config}
+    options |= {own: config[golden] for golden, own in _WEIGHTS.items() if golden in config}
     learner = build(
         backbone=backbone,
         query_width=config["dim"],

@@ -1,4 +1,4 @@
-"""Every golden case under a folder (CDL_VECTORS, else both copies here), one line per case."""
+"""All golden cases in a folder (CDL_VECTORS, or both copies here), one line per case."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def read_case(name):
 
 
 def worst(found, expected, rtol, atol):
-    """The largest error as a share of its tolerance."""
+    """Return the largest error, relative to its tolerance."""
     expected = math.nan if expected is None else expected  # JSON has no NaN
     found, expected = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
     assert found.shape == expected.shape, (found.shape, expected.shape)

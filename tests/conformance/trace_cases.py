@@ -1,4 +1,4 @@
-"""Whole training runs of teacher and student on given batches."""
+"""Cases of complete training runs of teacher and student on given batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ def _distiller_options(config: Config) -> dict[str, Any]:
     options: dict[str, Any] = {"name": name}
     if name != "none":
         options["alpha"] = config["alpha"]
-    if name not in ("none", "dkd"):  # dkd keeps its own temperature
+    if name not in ("none", "dkd"):  # dkd has its own temperature
         options["temperature"] = config["temperature"]
     if name == "dkd":
         options |= dkd_weights(config)
@@ -64,7 +64,7 @@ def _distiller_options(config: Config) -> dict[str, Any]:
     return options
 
 
-_EXTRAS = {  # golden name: where the product keeps it
+_EXTRAS = {  # golden name: name in the product
     "head.": "head.linear.",
     "kd_head.": "distiller.kd_head.linear.",
     "kd_token": "distiller.kd_token",
@@ -109,7 +109,7 @@ def _learner(
 
 
 def _redraw(learner: Learner, drawn: Tensors, task: int) -> None:
-    """Put given components in the place of those that `start_task` would draw."""
+    """Use given components instead of those drawn by `start_task`."""
     for name, rows in drawn.items():
         pool = learner.prompts.pool
         start = task * pool.per_task
@@ -163,12 +163,12 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
         teacher.end_task(task)
         merged = None
         if apt:
-            # as released: while it distils, the teacher is read with the previous merge
+            # as released: the student is distilled from the teacher with the previous merge
             merged = teacher.prompts.merged.clone()
             teacher.prompts.undo_merge()
         guide = Teacher(teacher)
         outputs = [guide(x, query(x), task, classes, False).logits for x in images[:steps]]
-        outputs *= config["epochs"]  # stored batches: every epoch sees the same
+        outputs *= config["epochs"]  # every epoch uses the same stored batches
         result[f"out.teacher_current_logits_task{task}"] = torch.stack(outputs)
         distilled = not isinstance(student.distiller, NoDistillation)
 

@@ -1,4 +1,4 @@
-"""The images that ship with the package, and the script that cut them out of CIFAR-100."""
+"""The images that ship with the package, and the script that selects them from CIFAR-100."""
 
 import os
 from collections import Counter
@@ -45,7 +45,7 @@ def test_it_is_small_enough_for_the_package():
 
 
 def made():
-    """Ten classes of five images a split; the last of each are one image."""
+    """Ten classes with five images per split; the last image of each split is the same."""
     pixels = np.random.default_rng(0).integers(0, 256, (10, 10, 4, 4, 3), dtype=np.uint8)
     pixels[:, 9] = pixels[:, 4]
     names = [f"class{i}" for i in reversed(range(10))]
@@ -57,7 +57,7 @@ def made():
     return Source(tuple(names), items), pixels
 
 
-def test_the_cut_takes_every_fifth_class_and_no_image_twice_whatever_the_order(monkeypatch):
+def test_the_selection_has_every_fifth_class_and_no_image_twice_in_any_order(monkeypatch):
     parts = {"train": {"train": 3, "validation": 2}, "test": {"test": 9}}
     monkeypatch.setattr(make_cifar20, "PARTS", parts)
     source, pixels = made()
@@ -75,9 +75,9 @@ def test_the_cut_takes_every_fifth_class_and_no_image_twice_whatever_the_order(m
 
 
 @pytest.mark.slow
-def test_the_script_makes_the_same_pixels_of_cifar100():
+def test_the_script_selects_the_same_pixels_from_cifar100():
     if not (list(WHOLE.glob("*.parquet")) or list(WHOLE.glob("*.tar.gz"))):
-        pytest.skip(f"no CIFAR-100 in {WHOLE}; CDL_CIFAR100 may name another folder")
+        pytest.skip(f"no CIFAR-100 in {WHOLE}; set CDL_CIFAR100 to its folder")
     rows = make_cifar20.cut(make_cifar20.read(WHOLE))
     table = pq.read_table(FILE).to_pylist()
     assert len(rows) == len(table)

@@ -57,7 +57,7 @@ TEN = tuple("0123456789")
 
 
 def batch(data, *indices):
-    """Some images of a split in one part, with their sizes and keys."""
+    """Return some images of a split in one part, with their sizes and keys."""
     (part,) = data.pixels(torch.tensor(indices)).parts(torch.arange(len(indices)))
     return part
 
@@ -91,7 +91,7 @@ def test_parquet_is_packed_losslessly(tmp_path):
         (rows("train", (0, 0)), "train split has no image of class 1 .'dog'."),
         (rows("train", (0, -1)), "label -1"),
         (rows("train", (0, 2), ("cat", "fox")), "no.* has label 1|class 1"),
-        (rows("test"), "test/0.png is in the training and in the test split"),
+        (rows("test"), "test/0.png is in both the training and the test split"),
         ([(b"no image", 0, "cat", "broken.png"), *rows("train")], "broken.png is not a readable"),
         ([], "train split is empty"),
     ],
@@ -103,9 +103,9 @@ def test_bad_parquet_is_one_error_naming_the_file(tmp_path, train, message):
     assert not (tmp_path / "packed" / "manifest.json").exists()
 
 
-def test_a_file_that_is_no_parquet_and_a_column_that_is_no_image(tmp_path):
+def test_an_invalid_parquet_file_and_a_column_without_images(tmp_path):
     source = write_parquet(tmp_path, rows("train"), rows("test"))
-    with pytest.raises(CdlError, match="holds str, not the bytes of an image"):
+    with pytest.raises(CdlError, match="contains str; expected the bytes of an image"):
         prepare(tmp_path / "packed", source | {"image": "name"})
     (tmp_path / "train-0.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(CdlError, match="train-0.parquet cannot be read as Parquet"):
@@ -158,10 +158,10 @@ def test_a_folder_with_split_files(tmp_path):
     prepare(tmp_path / "p", source)
     assert Packed(tmp_path / "p", "test").names.tolist() == ["ant/all1.png", "bee/all1.png"]
     (root / "test.txt").write_text("ant/all0.png\nbee/all1.png\n")
-    with pytest.raises(CdlError, match="ant/all0.png is in the training and in the test split"):
+    with pytest.raises(CdlError, match="ant/all0.png is in both the training and the test split"):
         prepare(tmp_path / "q", source)
     (root / "test.txt").write_text("/etc/ant/all1.png\n")
-    with pytest.raises(CdlError, match="is not of the form class/name.jpg"):
+    with pytest.raises(CdlError, match="invalid line .*; expected class/name.jpg"):
         prepare(tmp_path / "q", source)
     (root / "test.txt").write_text("ant/gone.png\nbee/all1.png\n")
     with pytest.raises(CdlError, match="gone.png cannot be read: No such file"):
@@ -206,19 +206,19 @@ def test_truncated_and_missing_packed_data_are_refused(tmp_path, name):
         Packed(tmp_path, "train")
 
 
-def test_one_flipped_bit_in_packed_data_is_noticed(tmp_path):
+def test_a_flipped_bit_in_packed_data_is_detected(tmp_path):
     prepare(tmp_path, {"name": "digits"})
     file = tmp_path / "train.pixels"
     raw = bytearray(file.read_bytes())
     raw[200 * 192 + 5] ^= 4
     file.write_bytes(raw)
     train = Packed(tmp_path, "train")
-    train.pixels(torch.arange(200))  # what is read is checked, and nothing else
+    train.pixels(torch.arange(200))  # only images that are read are verified
     with pytest.raises(CdlError, match=r"train.pixels: the image .* damaged or changed"):
         train.pixels(torch.tensor([7, 200]))
 
 
-def test_a_changed_index_is_noticed_and_another_encoding_of_it_is_not(tmp_path):
+def test_a_changed_index_is_detected_and_another_encoding_of_it_accepted(tmp_path):
     prepare(tmp_path, {"name": "digits"})
     file = tmp_path / "train.parquet"
     index, before = pd.read_parquet(file), Packed(tmp_path, "train").fingerprint
@@ -246,7 +246,7 @@ def test_packed_data_of_another_split_or_without_its_manifest_entries_are_refuse
 
 
 def png_header(width, height):
-    """A PNG that announces its size and holds next to nothing."""
+    """A PNG whose header gives its size and which has almost no data."""
 
     def chunk(kind, body):
         return (
@@ -267,10 +267,12 @@ def test_an_image_of_absurd_size_is_refused_before_it_is_decoded(tmp_path, side)
 
 
 def test_only_formats_of_images_are_decoded(tmp_path):
-    postscript = encoded(picture(0), "EPS")  # Pillow would start another program for it
+    postscript = encoded(picture(0), "EPS")  # Pillow would start another program to decode it
     train = [*rows("train"), (postscript, 0, "cat", "page.png")]
     source = write_parquet(tmp_path, train, rows("test"))
-    with pytest.raises(CdlError, match="page.png is not a readable image .its bytes are none of"):
+    with pytest.raises(
+        CdlError, match="page.png is not a readable image .expected one of the formats"
+    ):
         prepare(tmp_path / "packed", source)
 
 
@@ -296,7 +298,7 @@ def test_tasks_partition_the_data(digits):
 
 
 @pytest.mark.parametrize("order", ["natural", "seeded", [7, "3", 5, 0, 1, 2, 4]])
-def test_a_stream_is_the_beginning_of_every_longer_one(digits, order):
+def test_a_stream_is_a_prefix_of_every_longer_one(digits, order):
     short, long = (Stream.build(TEN, tasks, order, seed=1) for tasks in ([2, 3], [2, 3, 2]))
     assert long.order[:5] == short.order
     assert len(short.order) == 5
@@ -306,7 +308,7 @@ def test_a_stream_is_the_beginning_of_every_longer_one(digits, order):
     assert (short.labels(digits) == -1).any()
 
 
-def test_a_class_is_told_by_its_images_whatever_others_there_are(tmp_path):
+def test_the_digest_of_a_class_is_independent_of_other_classes(tmp_path):
     root = make_folder(tmp_path / "raw")
     source = {"name": "folder", "path": str(root)}
     prepare(tmp_path / "before", source)
@@ -335,12 +337,16 @@ def test_images_per_class_is_the_same_choice_for_every_seed(digits):
 @pytest.mark.parametrize(
     ("tasks", "order", "message"),
     [
-        (3, "natural", "3 equal tasks cannot be made of 10 classes"),
-        ([4, 4, 3], "natural", "are 11 classes, but there are 10 in order"),
-        ([2, 2], [0, 1, 2], "are 4 classes, but there are 3 in order"),
-        ([2], [0, 10], "10 names no class"),
-        ([2], ["one", 2], "'one' names no class"),
-        ([2], [1, "1"], "'1' names a class that stands there already"),
+        (3, "natural", "tasks: invalid value 3 for 10 classes; expected a divisor of 10"),
+        (
+            [4, 4, 3],
+            "natural",
+            "needs 11 classes; expected at most 10, the number of classes in order",
+        ),
+        ([2, 2], [0, 1, 2], "needs 4 classes; expected at most 3, the number of classes in order"),
+        ([2], [0, 10], "10 is not a class"),
+        ([2], ["one", 2], "'one' is not a class"),
+        ([2], [1, "1"], "'1' is listed twice"),
     ],
 )
 def test_impossible_streams(tasks, order, message):
@@ -349,7 +355,7 @@ def test_impossible_streams(tasks, order, message):
 
 
 def test_too_many_images_per_class(digits):
-    with pytest.raises(CdlError, match="images_per_class: 1000, but class '0' has only"):
+    with pytest.raises(CdlError, match="images_per_class: 1000 is too large: class '0' has"):
         Stream.build(TEN, 1, "natural", 0).indices(digits, 0, 1000)
 
 
@@ -397,7 +403,7 @@ def test_the_test_view_equals_torchvision_resize_and_centre_crop(height, width, 
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 16), (32, 32), (28, 32), (33, 16), (32, 48)])
-def test_small_views_are_the_bits_of_products_and_large_ones_close_to_them(side, size, monkeypatch):
+def test_small_views_equal_products_and_large_ones_are_close(side, size, monkeypatch):
     images = torch.randint(0, 256, (64, 3, side, side - 1), dtype=torch.uint8)
     sizes = torch.tensor([[side, side - 1]]).expand(64, 2)
     views = Views(size, test_resize=size + 2)
@@ -457,9 +463,9 @@ def test_epochs_are_reshuffled_and_the_partial_batch_is_dropped(digits):
     assert len(epochs[0]) == 48 == 16 * len(made)
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
-    whole, every = list(made(1)), list(made.every(1))
-    assert all(torch.equal(a.images, b.images) for a, b in zip(whole, every, strict=False))
-    assert sorted(torch.cat([b.positions for b in every]).tolist()) == list(range(50))
+    whole, seen = list(made(1)), list(made.all_images(1))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(whole, seen, strict=False))
+    assert sorted(torch.cat([b.positions for b in seen]).tolist()) == list(range(50))
 
 
 def test_a_batch_larger_than_a_task_is_refused(digits):

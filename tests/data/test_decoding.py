@@ -1,4 +1,4 @@
-"""Bytes of image files become pixels: upright, eight bits, on white, or one sentence."""
+"""Decoding of image files: upright, 8-bit, on white, or one error message."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def turned(orientation):
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_is_turned_as_its_exif_orientation_says(kind, orientation):
+def test_the_exif_orientation_is_applied(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -42,7 +42,7 @@ def test_an_image_is_turned_as_its_exif_orientation_says(kind, orientation):
     assert np.array_equal(pixels, turned(orientation))
 
 
-def test_a_photograph_is_turned_and_broken_exif_is_nobodys_orientation():
+def test_a_photograph_is_turned_and_broken_exif_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode(encoded(RGB, "JPEG", exif=exif), "x").shape == (8, 6, 3)
@@ -55,7 +55,7 @@ def test_16_bit_greyscale_is_scaled(kind):
     assert np.array_equal(decode(encoded(DEEP, kind), "x"), GREY[..., None].repeat(3, -1))
 
 
-def test_white_of_a_tiff_is_where_its_tags_say():
+def test_white_of_a_tiff_is_defined_by_its_tags():
     raw = encoded(DEEP, "TIFF", tiffinfo={262: 0})  # PhotometricInterpretation: WhiteIsZero
     assert np.array_equal(decode(raw, "x")[..., 0], 255 - GREY)
 
@@ -68,9 +68,9 @@ def test_floating_point_is_scaled_from_0_to_1_and_other_ranges_are_refused():
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     assert np.array_equal(decode(encoded(ramp, "TIFF"), "x")[..., 0], GREY)
     for value in (7.0, -1.0, float("nan")):
-        with pytest.raises(CdlError, match="a.tif holds floating-point numbers outside 0 to 1"):
+        with pytest.raises(CdlError, match="a.tif contains floating-point numbers outside 0 to 1"):
             decode(encoded(np.full((4, 4), value, np.float32), "TIFF"), "a.tif")
-    with pytest.raises(CdlError, match="a.tif holds signed or 32-bit integers"):
+    with pytest.raises(CdlError, match="a.tif contains signed or 32-bit integers"):
         decode(encoded(DEEP.astype(np.int32), "TIFF"), "a.tif")
 
 
@@ -94,7 +94,7 @@ def test_transparency_of_a_palette_and_of_grey_is_composited_too():
     assert decode(encoded(grey), "x")[0, :, 0].tolist() == [255, 9]
 
 
-def test_of_an_animation_the_first_image_is_taken():
+def test_the_first_image_of_an_animation_is_used():
     frames = [Image.fromarray(np.full((4, 4, 3), v, np.uint8)) for v in (10, 200)]
     for kind in ("GIF", "WEBP", "TIFF", "PNG"):
         raw = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
@@ -102,7 +102,7 @@ def test_of_an_animation_the_first_image_is_taken():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_plain_images_are_what_pillow_makes_of_them(kind):
+def test_plain_images_equal_pillows_conversion(kind):
     raw = encoded(RGB, kind)
     with Image.open(io.BytesIO(raw)) as image:
         assert np.array_equal(decode(raw, "x"), np.asarray(image.convert("RGB")))
@@ -110,7 +110,7 @@ def test_plain_images_are_what_pillow_makes_of_them(kind):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_damaged_bytes_are_pixels_or_one_sentence(kind):
+def test_damaged_bytes_are_pixels_or_one_error(kind):
     whole, rng = encoded(RGB, kind), np.random.default_rng(0)
     for _ in range(200):
         raw = bytearray(whole)
@@ -144,7 +144,7 @@ def test_every_format_in_a_folder_is_packed(tmp_path):
     assert manifest["skipped"] == {}
 
 
-def test_what_is_left_out_is_counted_by_suffix_in_manifest_and_log(tmp_path, caplog):
+def test_skipped_files_are_counted_by_suffix_in_manifest_and_log(tmp_path, caplog):
     source, train = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train"
     for name in ("ant/a.txt", "bee/b.TXT", "notes.csv", "ant/Makefile", ".DS_Store"):
         (train / name).touch()
@@ -154,18 +154,21 @@ def test_what_is_left_out_is_counted_by_suffix_in_manifest_and_log(tmp_path, cap
     manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
     assert manifest["skipped"] == {".csv": 1, ".txt": 2, "hidden": 2, "without suffix": 1}
     assert manifest["classes"] == ["ant", "bee"]
-    assert "left out, as no images: 1 .csv, 2 .txt, 2 hidden, 1 without suffix" in caplog.text
+    assert (
+        "skipped files that are not images: 1 .csv, 2 .txt, 2 hidden, 1 without suffix"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("name", ["photo.heic", "page.SVG", "scan.jp2"])
-def test_images_that_no_decoder_reads_are_refused_and_not_left_out(tmp_path, name):
+def test_image_formats_without_a_decoder_are_refused_and_not_skipped(tmp_path, name):
     source = make_folder(tmp_path / "raw")
     (tmp_path / "raw" / "train" / "ant" / name).touch()
-    with pytest.raises(CdlError, match=f"{name}: images .* cannot be read; convert or remove"):
+    with pytest.raises(CdlError, match=f"{name}: invalid format .*; convert or remove it"):
         prepare(tmp_path / "p", source)
 
 
-def test_all_unreadable_images_are_named_at_once_each_with_its_reason(tmp_path):
+def test_all_unreadable_images_are_listed_with_their_reasons(tmp_path):
     source, train = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train"
     whole = encoded(RGB)
     (train / "ant" / "1.png").write_bytes(whole[:-40])
@@ -179,14 +182,14 @@ def test_all_unreadable_images_are_named_at_once_each_with_its_reason(tmp_path):
     message = str(caught.value)
     assert message.startswith("4 images cannot be used: ")
     assert "ant/1.png is not a readable image (" in message
-    assert "ant/2.png is not a readable image (its bytes are none of JPEG, PNG, " in message
+    assert "ant/2.png is not a readable image (expected one of the formats JPEG, PNG, " in message
     assert "bee/3.png is not a readable image (" in message
-    assert "bee/4.tif holds floating-point numbers" in message
+    assert "bee/4.tif contains floating-point numbers" in message
     assert "<" not in message and "object at" not in message
-    assert not list((tmp_path / "p").iterdir()), "nothing half made stays"
+    assert not list((tmp_path / "p").iterdir()), "no partial files remain"
 
 
-def test_of_many_unreadable_images_the_first_twenty_are_named_and_the_rest_counted(tmp_path):
+def test_the_first_twenty_unreadable_images_are_listed_and_the_rest_counted(tmp_path):
     source, train = make_folder(tmp_path / "raw"), tmp_path / "raw" / "train"
     for i in range(25):
         (train / "ant" / f"bad{i:02}.png").write_bytes(b"no image")

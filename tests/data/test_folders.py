@@ -1,4 +1,4 @@
-"""Which files a folder consists of, how a split is drawn, and what is refused."""
+"""Listing of a folder, the draw of a split, and what is refused."""
 
 import json
 import math
@@ -63,14 +63,14 @@ def test_a_drawn_split_is_packed_and_recorded(tmp_path):
         assert {sides(root)[name] for name in names} == {split}
 
 
-def test_every_class_has_the_share_that_chance_allows(tmp_path):
+def test_every_class_has_the_expected_share_of_test_images(tmp_path):
     root = make_classes(tmp_path, 300)
     found = pd.Series(sides(root)).groupby(lambda name: name.split("/")[0])
     for share in found.apply(lambda s: (s == "test").mean()):
         assert abs(share - 0.25) < 3 * math.sqrt(0.25 * 0.75 / 300)
 
 
-def test_images_that_come_or_go_or_are_renamed_move_no_other(tmp_path):
+def test_adding_removing_or_renaming_images_moves_no_other(tmp_path):
     root = make_classes(tmp_path)
     before = sides(root)
     make_classes(root, 30, ("ant", "cow"), first=40)
@@ -86,7 +86,7 @@ def test_images_that_come_or_go_or_are_renamed_move_no_other(tmp_path):
         assert later[name] == before[name.replace("renamed", "")]
 
 
-def test_equal_files_are_on_one_side_and_another_seed_draws_anew(tmp_path):
+def test_equal_files_are_in_one_split_and_another_seed_draws_others(tmp_path):
     root = make_classes(tmp_path)
     shutil.copytree(root / "ant", root / "copy")
     found = sides(root)
@@ -97,14 +97,14 @@ def test_equal_files_are_on_one_side_and_another_seed_draws_anew(tmp_path):
 def test_a_class_without_test_images_is_refused(tmp_path):
     root = make_classes(tmp_path / "raw", 40)
     make_classes(root, 1, ("cow",))
-    refused(root, "the (train|test) split has no image of class 'cow'; take another", split=SPLIT)
+    refused(root, "the (train|test) split has no image of class 'cow'; use another", split=SPLIT)
 
 
-def test_a_folder_of_classes_alone_says_how_to_split_it(tmp_path):
-    refused(make_classes(tmp_path / "raw", 2), r"write split: \{test: 0.2, seed: 0\}")
+def test_the_error_for_a_folder_of_classes_suggests_a_split(tmp_path):
+    refused(make_classes(tmp_path / "raw", 2), r"set split: \{test: 0.2, seed: 0\}")
 
 
-def test_linked_split_and_class_folders_are_entered(tmp_path):
+def test_links_to_split_and_class_folders_are_followed(tmp_path):
     make_splits(tmp_path / "far")
     root = tmp_path / "raw"
     (root / "train").mkdir(parents=True)
@@ -114,36 +114,36 @@ def test_linked_split_and_class_folders_are_entered(tmp_path):
     assert len(images_of(str(root)).images) == 8
 
 
-def test_what_would_be_lost_is_refused(tmp_path):
+def test_images_that_would_be_lost_are_refused(tmp_path):
     root = make_splits(tmp_path / "raw")
     (root / "train" / "ant" / "more").mkdir()
     refused(root, "train/ant/more is a folder inside a class")
     (root / "train" / "ant" / "more").rename(root / "train" / "ant" / ".more")
     (root / "train" / "cow").mkdir()
-    refused(root, "the class .*train/cow holds no image")
+    refused(root, "the class .*train/cow has no image")
     (root / "train" / "cow" / "notes.txt").touch()
-    refused(root, "the class .*train/cow holds no image")
+    refused(root, "the class .*train/cow has no image")
     shutil.rmtree(root / "train" / "cow")
     write_image(root / "train" / "lost.png", 9)
-    refused(root, "train/lost.png is in no class")
+    refused(root, "train/lost.png is not in a class")
 
 
 def test_pipes_devices_and_dead_links_among_images_are_refused_and_never_opened(tmp_path):
     root = make_splits(tmp_path / "raw")
     odd = root / "train" / "ant" / "odd.png"
     os.mkfifo(odd)
-    refused(root, "odd.png is no file")
+    refused(root, "odd.png is not a regular file")
     odd.unlink()
     odd.symlink_to("/dev/zero")
-    refused(root, "odd.png is no file")
+    refused(root, "odd.png is not a regular file")
     odd.unlink()
     odd.symlink_to(root / "nowhere")
-    refused(root, "odd.png is no file")
-    odd.rename(root / "train" / "ant" / "odd.log")  # no image, so nobody asks what it is
+    refused(root, "odd.png is not a regular file")
+    odd.rename(root / "train" / "ant" / "odd.log")  # not the suffix of an image, so it is skipped
     prepare(tmp_path / "packed", {"name": "folder", "path": str(root)})
 
 
-def test_names_that_are_not_utf8_are_one_sentence(tmp_path):
+def test_names_that_are_not_utf8_are_one_error(tmp_path):
     root = make_splits(tmp_path / "raw")
     name = os.fsdecode(b"caf\xe9.png")
     write_image(root / "train" / "ant" / name, 9)
@@ -153,14 +153,14 @@ def test_names_that_are_not_utf8_are_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (b"ant/0.png\nbee/0.png\nant/./0.png\n", "'ant/./0.png' stands in the lines 1 and 3"),
+        (b"ant/0.png\nbee/0.png\nant/./0.png\n", "'ant/./0.png' is repeated in lines 1 and 3"),
         (b"ant/0.png\nbee/caf\xe9.png\n", "cannot be read as text in UTF-8"),
-        (b"ant/0.png\n//bee.png\n", "'//bee.png' is not of the form"),
-        (b"ant/0.png\nodd/odd.png\n", "odd.png is no file"),
+        (b"ant/0.png\n//bee.png\n", "invalid line '//bee.png'; expected"),
+        (b"ant/0.png\nodd/odd.png\n", "odd.png is not a regular file"),
         (b"ant/0.png\nbee/gone.png\nbee/lost.png\n", "2 images .*gone.png cannot .*lost.png cann"),
     ],
 )
-def test_a_wrong_split_file_is_one_sentence(tmp_path, lines, message):
+def test_an_invalid_split_file_is_one_error(tmp_path, lines, message):
     root = make_classes(tmp_path / "raw", 3)
     (root / "odd").mkdir()
     os.mkfifo(root / "odd" / "odd.png")
@@ -208,7 +208,7 @@ def table(folder, names, files=None, labels=(0, 1)):
         (["cat", None], None, "the class with label 1 has no name"),
         (["cat", ""], None, "the class with label 1 has no name"),
         (["cat", "cat"], None, "the labels 0 and 1 are both named 'cat'"),
-        (["cat", "dog"], ["a", None], "column 'file' holds None in row 1, no path"),
+        (["cat", "dog"], ["a", None], "column 'file' contains None in row 1; expected a path"),
     ],
 )
 def test_null_and_doubled_names_in_parquet_are_refused(tmp_path, names, files, message):
@@ -216,6 +216,6 @@ def test_null_and_doubled_names_in_parquet_are_refused(tmp_path, names, files, m
         prepare(tmp_path / "p", table(tmp_path, names, files))
 
 
-def test_truth_values_are_no_labels(tmp_path):
-    with pytest.raises(CdlError, match="label (True|False) in column 'label'"):
+def test_booleans_are_not_labels(tmp_path):
+    with pytest.raises(CdlError, match="invalid label (True|False) in column 'label'"):
         prepare(tmp_path / "p", table(tmp_path, ["cat", "dog"], labels=(False, True)))

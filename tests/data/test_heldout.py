@@ -1,4 +1,4 @@
-"""Validation images: held out of training by content, class by class, and nobody trains on them."""
+"""Validation images: held out of training, class by class, by content."""
 
 import random
 from collections import Counter
@@ -37,7 +37,7 @@ def contents(source, split):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_draw_follows_the_pixels_and_takes_all_copies(seed):
+def test_the_draw_depends_on_pixels_and_includes_all_copies(seed):
     source = made()
     train, test = (contents(source, split) for split in ("train", "test"))
     checked = hold_out(source, 3, seed, evaluated=True)
@@ -52,14 +52,16 @@ def test_the_draw_follows_the_pixels_and_takes_all_copies(seed):
     assert fewer < held  # nested
 
 
-def test_another_seed_draws_others_and_a_class_is_never_held_out_whole():
+def test_another_seed_draws_others_and_every_class_keeps_a_training_image():
     drawn = {frozenset(contents(hold_out(made(), 3, s, True), "test")) for s in range(4)}
     assert len(drawn) > 1
-    with pytest.raises(CdlError, match="7 of class 'ant' leave no training image; it has 7"):
+    with pytest.raises(
+        CdlError, match="7 is too large: class 'ant' has 7 different training images"
+    ):
         hold_out(made(), 7)
 
 
-def test_test_images_are_not_even_decoded_where_validation_images_are_evaluated():
+def test_test_images_are_not_decoded_if_validation_images_are_evaluated():
     def never():
         raise AssertionError("a test image was read")
 
@@ -69,7 +71,7 @@ def test_test_images_are_not_even_decoded_where_validation_images_are_evaluated(
     assert len([item.read() for item in checked.items]) == 16
 
 
-def test_unreadable_images_are_left_for_the_packing_to_name():
+def test_unreadable_images_are_left_for_packing_to_report():
     def broken():
         raise UnreadableImage("0/1 is broken")
 
@@ -78,7 +80,7 @@ def test_unreadable_images_are_left_for_the_packing_to_name():
     assert "0/1" in {item.name for item in hold_out(replace(source, items=items), 2).items}
 
 
-def test_a_packed_folder_for_validation_holds_no_test_image(tmp_path):
+def test_a_packed_folder_for_validation_has_no_test_image(tmp_path):
     held = {"per_class": 20, "seed": 0}
     prepare(tmp_path / "plain", {"name": "digits"})
     prepare(tmp_path / "v", {"name": "digits"}, validation=held | {"evaluated": True})

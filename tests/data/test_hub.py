@@ -1,6 +1,6 @@
 """Datasets of the Hugging Face Hub: fetched at one commit, recorded, verified, mirrored, offline.
 
-A folder stands in for the Hub; its client copies from there what matches.
+A folder replaces the Hub; the fake client copies matching files from it.
 """
 
 import io
@@ -54,13 +54,13 @@ def table(seed, label=NAMES):
 
 
 class Hub:
-    """Files below a folder, and what was asked of it."""
+    """Fake Hub client: files in a folder, and a record of the requests."""
 
     def __init__(self, folder):
-        self.folder, self.asked, self.error = folder, [], None
+        self.folder, self.requests, self.error = folder, [], None
 
     def snapshot_download(self, repo, *, repo_type, revision, allow_patterns, local_dir):
-        self.asked.append((repo, repo_type, revision))
+        self.requests.append((repo, repo_type, revision))
         if self.error:
             raise self.error
         for file in self.folder.rglob("*.*"):
@@ -87,7 +87,7 @@ def test_files_of_one_commit_are_fetched_once_recorded_and_packed(hub):
     archives.fetch("fetched.json", **SOURCE)
     archives.fetch("fetched.json", **SOURCE, offline=True)
     archives.fetch("fetched.json", **SOURCE)
-    assert hub.asked == [("owner/birds", "dataset", COMMIT)]
+    assert hub.requests == [("owner/birds", "dataset", COMMIT)]
     lines = [line.split("  ") for line in RECORD.read_text().splitlines()]
     assert [name for _, name in lines] == [
         f"data/{n}.parquet" for n in ("test-0", "train-0", "train-1")
@@ -101,8 +101,8 @@ def test_files_of_one_commit_are_fetched_once_recorded_and_packed(hub):
     assert train.names[4] == "data/train-1.parquet[0]"
 
 
-def test_what_is_planned_from_the_files_needs_them(hub):
-    with pytest.raises(CdlError, match=f"{FOLDER} is not there yet.*--until fetch_dataset"):
+def test_planning_from_the_files_needs_the_files(hub):
+    with pytest.raises(CdlError, match=f"{FOLDER} does not exist yet.*--until fetch_dataset"):
         summarise(SOURCE, str)
     archives.fetch("fetched.json", **SOURCE)
     found = summarise(SOURCE, str)
@@ -110,7 +110,7 @@ def test_what_is_planned_from_the_files_needs_them(hub):
 
 
 @pytest.mark.parametrize("described", [{"names": ["one"]}, {"dtype": "int64"}, {"names": [1, 1]}])
-def test_labels_without_fitting_names_are_their_own(hub, described):
+def test_labels_without_valid_names_are_their_own_names(hub, described):
     for i, file in enumerate(sorted((hub.folder / "data").iterdir())):
         pq.write_table(table(10 * i, described), file)
     archives.fetch("fetched.json", **SOURCE)
@@ -121,43 +121,43 @@ def test_a_changed_file_is_refused_by_fetching_and_by_verifying(hub):
     archives.fetch("fetched.json", **SOURCE)
     Path("fetched.json").unlink()
     pq.write_table(table(99), FOLDER / "data" / "test-0.parquet")
-    message = "test-0.parquet has sha256 .* expected is .*config/checksums.*: delete it and run"
+    message = "test-0.parquet has sha256 .* expected .*config/checksums.*: delete it and run"
     for attempt in (partial(archives.fetch, "fetched.json"), archives.check):
         with pytest.raises(CdlError, match=message):
             attempt(**SOURCE)
     assert not Path("fetched.json").exists()
     (FOLDER / "data" / "test-0.parquet").unlink()
-    archives.fetch("fetched.json", **SOURCE)  # from the Hub, which has the recorded one
+    archives.fetch("fetched.json", **SOURCE)  # downloads the recorded file again
     archives.check(**SOURCE)
 
 
-def test_a_hub_that_lost_a_recorded_file_is_not_taken_for_complete(hub):
+def test_a_recorded_file_that_the_hub_lost_is_an_error(hub):
     archives.fetch("fetched.json", **SOURCE)
     for folder in (hub.folder, FOLDER):
         (folder / "data" / "train-1.parquet").unlink()
     with pytest.raises(
-        CdlError, match=r"train-1.parquet is missing, which config/checksums/.* lists"
+        CdlError, match=r"train-1.parquet is missing but recorded in config/checksums/"
     ):
         archives.fetch("fetched.json", **SOURCE)
 
 
-def test_offline_says_what_to_put_where_and_takes_it(hub):
+def test_offline_lists_the_files_to_place_and_uses_them(hub):
     message = (
-        f"fetch.offline is true, so put by hand: data/train-.*owner/birds/tree/{COMMIT} "
-        f"into {FOLDER}; or name a folder that holds owner/birds/{COMMIT} in fetch.mirror"
+        f"fetch.offline is set; place these files manually: data/train-.*owner/birds/tree/{COMMIT} "
+        f"into {FOLDER}; or set fetch.mirror to a folder that contains owner/birds/{COMMIT}"
     )
     with pytest.raises(CdlError, match=message):
         archives.fetch("fetched.json", **SOURCE, offline=True)
     shutil.copytree(hub.folder / "data", FOLDER / "data")
     archives.fetch("fetched.json", **SOURCE, offline=True)
-    (FOLDER / "data" / "train-0.parquet").unlink()  # now it is known that there must be two
-    with pytest.raises(CdlError, match="put by hand"):
+    (FOLDER / "data" / "train-0.parquet").unlink()  # the record now lists two training files
+    with pytest.raises(CdlError, match="place these files manually"):
         archives.fetch("fetched.json", **SOURCE, offline=True)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_a_folder_is_a_mirror_and_an_address_is_none(hub):
-    with pytest.raises(CdlError, match="mirror/owner/birds/.* does not hold data/train"):
+def test_a_mirror_is_a_folder_and_not_an_address(hub):
+    with pytest.raises(CdlError, match="mirror/owner/birds/.* does not contain data/train"):
         archives.fetch("fetched.json", **SOURCE, mirror="mirror")
     shutil.copytree(hub.folder, Path("mirror/owner/birds", COMMIT))
     archives.fetch("fetched.json", **SOURCE, mirror="mirror", offline=True)
@@ -165,10 +165,10 @@ def test_a_folder_is_a_mirror_and_an_address_is_none(hub):
     shutil.rmtree(FOLDER)
     with pytest.raises(CdlError, match="http://x is an address, .* or set HF_ENDPOINT"):
         archives.fetch("fetched.json", **SOURCE, mirror="http://x")
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_a_hub_that_cannot_be_reached_is_one_sentence(hub):
+def test_an_unreachable_hub_is_one_error(hub):
     hub.error = ConnectionError("no route\nto host")
     with pytest.raises(
         CdlError, match=r"owner/birds at .* could not be fetched .*\(no route\); run"
@@ -219,6 +219,6 @@ def test_the_workflow_fetches_from_a_mirror_and_packs(hub):
         ({"test": "**/*.parquet"}, "hub.test: .* without '..'"),
     ],
 )
-def test_a_block_that_cannot_work_is_refused_at_planning(change, message):
+def test_an_invalid_block_is_refused_at_planning(change, message):
     with pytest.raises(ConfigError, match=f"datasets.birds.source.{message}"):
         Grid(resolve(config(change)))

@@ -1,4 +1,4 @@
-"""Which images have a label, and batches of those that have one and those that have none."""
+"""The draw of labelled images, and batches of labelled and unlabelled images."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def known(given, seed=0):
     return known_labels(LABELS, given and Labels(**given), seed)
 
 
-def test_labels_are_few_true_balanced_and_nested():
+def test_labels_are_true_balanced_and_nested():
     sets = [known({"per_class": n}) != UNLABELLED for n in (1, 5, 10)]
     for n, has in zip((1, 5, 10), sets, strict=True):
         assert torch.bincount(LABELS[has]).tolist()[4:] == [n] * 3
@@ -32,7 +32,9 @@ def test_labels_are_few_true_balanced_and_nested():
 
 
 def test_more_labels_than_images_are_refused():
-    with pytest.raises(CdlError, match=r"labels\.per_class: 21, but a class has only 20"):
+    with pytest.raises(
+        CdlError, match=r"labels\.per_class: 21 is too large: a class has 20 training images"
+    ):
         known({"per_class": 21})
 
 
@@ -47,7 +49,7 @@ def batches(labels, **options):
 @pytest.mark.parametrize("taught", [False, True])
 def test_an_epoch_is_one_pass_over_the_larger_kind(taught):
     labels = known({"per_class": 2})  # 6 images with a label, 54 without
-    made = batches(labels, batch_size=4, beside=8, taught=taught)
+    made = batches(labels, batch_size=4, unlabelled=8, taught=taught)
     assert len(made) == 6
     first, again, next_one = (list(made(epoch)) for epoch in (0, 0, 1))
     assert len(first) == 6
@@ -60,40 +62,40 @@ def test_an_epoch_is_one_pass_over_the_larger_kind(taught):
     assert torch.bincount(own, minlength=60)[labels != UNLABELLED].tolist() == [4] * 6
     assert not torch.equal(own, torch.cat([batch.positions[:4] for batch in next_one]))
     if taught:
-        others = torch.cat([batch.positions[4:] for batch in first])
-        assert len(others.unique()) == len(others) == 48
+        unlabelled = torch.cat([batch.positions[4:] for batch in first])
+        assert len(unlabelled.unique()) == len(unlabelled) == 48
 
 
 def test_the_labelled_kind_may_be_the_larger_one():
-    made = batches(known({"per_class": 16}), batch_size=8, beside=8, taught=True)
+    made = batches(known({"per_class": 16}), batch_size=8, unlabelled=8, taught=True)
     assert len(made) == 6
     found = list(made(0))
     assert len(torch.cat([batch.positions[:8] for batch in found]).unique()) == 48
-    others = torch.cat([batch.positions[8:] for batch in found])
-    others = torch.bincount(others, minlength=60)
-    assert others[known({"per_class": 16}) == UNLABELLED].tolist() == [4] * 12
+    unlabelled = torch.cat([batch.positions[8:] for batch in found])
+    visits = torch.bincount(unlabelled, minlength=60)
+    assert visits[known({"per_class": 16}) == UNLABELLED].tolist() == [4] * 12
 
 
 def test_images_of_two_sources_are_one_task():
-    """Those of the second are larger and come last in each batch; nobody is lost."""
+    """Images of the second are larger and last in each batch; every image is seen."""
     own = batches(LABELS, batch_size=7)
     flat = torch.randint(0, 256, (10 * 300,), generator=torch.manual_seed(1)).to(torch.uint8)
     sizes = torch.full((10, 2), 10)
     which = torch.arange(10)
-    further = Pixels(flat, which * 300, sizes, indices=which, keys=which + 60)
+    unlabelled = Pixels(flat, which * 300, sizes, indices=which, keys=which + 60)
     labels = torch.cat([known({"per_class": 3}), torch.full((10,), UNLABELLED)])
-    both = replace(own, pixels=JoinedPixels(own.pixels, further), labels=labels)
-    seen = list(both.every(0))
+    both = replace(own, pixels=JoinedPixels(own.pixels, unlabelled), labels=labels)
+    seen = list(both.all_images(0))
     assert sorted(torch.cat([batch.positions for batch in seen]).tolist()) == list(range(70))
     alone = {
         p: view
-        for b in own.every(0)
+        for b in own.all_images(0)
         for p, view in zip(b.positions.tolist(), b.images, strict=True)
     }
     for batch in seen:
         for position, view in zip(batch.positions.tolist(), batch.images, strict=True):
             assert position >= 60 or torch.equal(view, alone[position])
-    for batch in replace(both, beside=6, taught=True)(0):
+    for batch in replace(both, unlabelled=6, taught=True)(0):
         assert torch.equal(batch.labels, labels[batch.positions[:7]])
         assert (labels[batch.positions[7:]] == UNLABELLED).all()
         assert batch.positions[7:].ge(60).long().diff().ge(0).all()
@@ -101,7 +103,7 @@ def test_images_of_two_sources_are_one_task():
 
 def test_every_image_is_seen_once_whatever_its_label():
     plain, few = (batches(labels, batch_size=7) for labels in (LABELS, known({"per_class": 1})))
-    for whole, part in zip(plain.every(2), few.every(2), strict=True):
+    for whole, part in zip(plain.all_images(2), few.all_images(2), strict=True):
         assert torch.equal(whole.images, part.images)
         assert torch.equal(whole.positions, part.positions)
         assert len(part.labels) == 0

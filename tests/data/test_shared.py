@@ -1,4 +1,4 @@
-"""Packed data that several prepare at once, and read meanwhile, are always whole."""
+"""Packed data that several processes prepare and read at once are always complete."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_two_processes_prepare_one_source_while_a_third_reads_it(tmp_path):
     reads = 0
     while any(writer.poll() is None for writer in writers):
         train = Packed(packed, "train")
-        train.pixels(torch.arange(20))  # each image is compared with its hash
+        train.pixels(torch.arange(20))  # compares each image with its hash
         assert train.fingerprint == before
         reads += 1
     assert [writer.returncode for writer in writers] == [0, 0]

@@ -1,4 +1,4 @@
-"""What a prediction takes is counted, and what is shared is counted once."""
+"""The costs of a prediction; shared computation is counted once."""
 
 import pytest
 import torch
@@ -26,8 +26,8 @@ def test_blocks_before_the_first_prompted_one_run_once(
     found = costs(model, 8)
     assert (found.block_passes, found.shared_blocks) == (passes, shared)
     images = torch.rand(2, 3, 8, 8)
-    own = model.learner.backbone.query(images)
-    assert torch.equal(model(images), model.answer(images, own, own))
+    query = model.learner.backbone.query(images)
+    assert torch.equal(model(images), model.predict_from(images, query, query))
     assert found.gflops_without_query < found.gflops < 2 * found.gflops_without_query
     assert f"runs {passes} blocks, {shared} of them" in found.text()
 
@@ -50,13 +50,13 @@ def test_a_token_that_enters_before_the_first_block_leaves_the_patches_to_share(
     assert query == pytest.approx(alone - head - patches, rel=0.05)
 
 
-def test_a_query_of_another_network_shares_nothing_and_has_its_own_parameters(toy_backbone):
+def test_a_query_of_another_backbone_shares_no_blocks_and_has_its_own_parameters(toy_backbone):
     found = costs(model_of(toy_backbone, "l2p", other_query=True), 8)
     assert (found.block_passes, found.shared_blocks) == (9, 0)
     assert found.parameters["query_backbone"] > 0
 
 
-def test_parameters_that_only_training_reads_do_not_count(toy_backbone):
+def test_parameters_that_only_training_reads_are_not_counted(toy_backbone):
     plain, fitted, prompted = (
         costs(model_of(toy_backbone, "l2p", d), 8).parameters
         for d in ("none", "fitnets", "kd_prompt")

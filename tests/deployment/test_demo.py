@@ -1,4 +1,4 @@
-"""A student behind a page: it answers, refuses in a sentence, learns, and still knows."""
+"""The demo page classifies images, reports invalid requests, and learns new classes."""
 
 import base64
 import http.client
@@ -18,7 +18,7 @@ from cdl.runtime.errors import CdlError
 
 @pytest.fixture
 def served(copied):
-    """A server of a run that can learn."""
+    """Start a server of a run that can learn."""
     with Server(Demo(copied / ALONE), 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -27,31 +27,31 @@ def served(copied):
         thread.join()
 
 
-def ask(server, method, path, body=None, **headers):
+def request(server, method, path, body=None, **headers):
     connection = http.client.HTTPConnection(*server.server_address)
     connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
-def test_it_answers_about_an_image_and_refuses_what_is_none(served, copied, tmp_path):
+def test_images_are_classified_and_other_files_rejected(served, copied, tmp_path):
     image = photos(tmp_path / "a", "red") / "red" / "0.png"
-    status, body = ask(served, "POST", "/predict", image.read_bytes())
+    status, body = request(served, "POST", "/predict", image.read_bytes())
     answer, student = json.loads(body), cdl.load(copied / ALONE)
     assert status == 200 and answer["milliseconds"] > 0 and len(answer["best"]) == 5
     assert answer["best"][0]["class"] == student.predict(image)[0]
-    status, body = ask(served, "POST", "/predict", b"no image")
+    status, body = request(served, "POST", "/predict", b"no image")
     assert status == 400 and "the image" in json.loads(body)["error"]
-    assert json.loads(ask(served, "GET", "/about")[1]) == {
+    assert json.loads(request(served, "GET", "/about")[1]) == {
         "classes": list(student.classes),
         "learns": True,
     }
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[1]", b'{"red": 1}', b'{"red": [1]}'])
-def test_what_is_no_request_to_learn_is_a_sentence(served, body):
-    status, answer = ask(served, "POST", "/learn", body)
-    assert status == 400 and "by the name of their class" in json.loads(answer)["error"]
+def test_an_invalid_request_to_learn_is_rejected_in_a_sentence(served, body):
+    status, answer = request(served, "POST", "/learn", body)
+    assert status == 400 and "base64 images for each class name" in json.loads(answer)["error"]
 
 
 @pytest.mark.parametrize(
@@ -63,31 +63,31 @@ def test_what_is_no_request_to_learn_is_a_sentence(served, body):
         ("POST", "/predict", {"Origin": "http://elsewhere.example"}),
     ],
 )
-def test_nothing_else_is_served_and_other_pages_are_refused(served, method, path, headers):
-    assert ask(served, method, path, b"" if method == "POST" else None, **headers)[0] == 404
+def test_other_paths_and_other_origins_are_rejected(served, method, path, headers):
+    assert request(served, method, path, b"" if method == "POST" else None, **headers)[0] == 404
 
 
-def test_what_cannot_be_learnt_is_a_sentence(finished, tmp_path):
+def test_invalid_classes_are_rejected_in_a_sentence(finished, tmp_path):
     image = (photos(tmp_path / "a", "red") / "red" / "0.png").read_bytes()
     coded = [base64.b64encode(image).decode()] * 3
-    with pytest.raises(CdlError, match="holds one class, red"):
+    with pytest.raises(CdlError, match="contains one class, red"):
         Demo(finished / ALONE).learn({"red": coded})
     with pytest.raises(CdlError, match="--teacher: is missing"):
         Demo(finished / KD).learn({"red": coded, "blue": coded})
     for name in ("../red", "", ".hidden"):
-        with pytest.raises(CdlError, match="cannot be the name of a class"):
+        with pytest.raises(CdlError, match="invalid class name"):
             Demo(finished / ALONE).learn({name: coded})
-    with pytest.raises(CdlError, match="not in base64"):
+    with pytest.raises(CdlError, match="not valid base64"):
         Demo(finished / ALONE).learn({"red": ["!"]})
 
 
-def test_in_the_browser_an_image_is_named_and_new_classes_are_learnt(served, tmp_path):
+def test_in_the_browser_an_image_is_classified_and_new_classes_are_learnt(served, tmp_path):
     folder = photos(tmp_path / "a", "red", "green")
     browser = open_browser(tmp_path / "profile")
     try:
         browser.get("about:blank")
         for log in ("browser", "performance"):
-            browser.get_log(log)  # what the browser does on its own account
+            browser.get_log(log)  # requests of the browser itself
         browser.get(served.address)
 
         def text(selector):
@@ -99,7 +99,7 @@ def test_in_the_browser_an_image_is_named_and_new_classes_are_learnt(served, tmp
         browser.find_element(By.ID, "image").send_keys(str(folder / "red" / "0.png"))
         wait(lambda: " ms on this machine" in text("#took"))
         assert len(browser.find_elements(By.CSS_SELECTOR, "#best tr")) == 5
-        assert "It knows 10 classes" in text("#count")
+        assert "10 classes" in text("#count")
         for field, name in zip(
             browser.find_elements(By.CSS_SELECTOR, "fieldset"), ("red", "green"), strict=True
         ):
@@ -107,20 +107,20 @@ def test_in_the_browser_an_image_is_named_and_new_classes_are_learnt(served, tmp
             paths = "\n".join(map(str, sorted((folder / name).iterdir())))
             field.find_element(By.CSS_SELECTOR, "[type=file]").send_keys(paths)
         browser.find_element(By.CSS_SELECTOR, "#learn button").click()
-        wait(lambda: "Learnt green, red" in text("#state") or text("#refused"))
-        assert text("#refused") == ""
-        wait(lambda: "It knows 12 classes" in text("#count"))
+        wait(lambda: "Learnt green, red" in text("#state") or text("#learn-error"))
+        assert text("#learn-error") == ""
+        wait(lambda: "12 classes" in text("#count"))
         rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#tasks tr")]
-        assert rows[0] == "accuracy, % before now" and len(rows) == 4 and "–" in rows[3]
+        assert rows[0] == "accuracy in % before now" and len(rows) == 4 and "–" in rows[3]
         assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
         events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
-        asked = {
+        requested = {
             e["params"]["request"]["url"]
             for e in events
             if e["method"] == "Network.requestWillBeSent"
         }
         own = (served.address, "data:", "blob:")
-        assert asked and [url for url in asked if not url.startswith(own)] == []
+        assert requested and [url for url in requested if not url.startswith(own)] == []
         browser.save_screenshot(str(tmp_path / "demo.png"))
     finally:
         browser.quit()

@@ -1,4 +1,4 @@
-"""A student as a program of ExecuTorch says what torch says; without the package it is refused."""
+"""An ExecuTorch program predicts like torch; without the package an error names it."""
 
 import importlib.util
 import sys
@@ -20,7 +20,7 @@ INSTALLED = importlib.util.find_spec("executorch") is not None
 
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="the extra executorch is not installed")
-def test_a_program_says_what_torch_says_of_images_of_any_size(toy_backbone, monkeypatch, tmp_path):
+def test_a_program_predicts_like_torch_for_images_of_any_size(toy_backbone, monkeypatch, tmp_path):
     monkeypatch.setitem(toys.METHODS, "l2p", toys.METHODS["l2p"] | {"layers": (1,)})
     graph = Graph(model_of(toy_backbone, "l2p", "kd_prompt"), Views(8))
     write_executorch(graph, tmp_path / PROGRAM)
@@ -33,11 +33,11 @@ def test_a_program_says_what_torch_says_of_images_of_any_size(toy_backbone, monk
         expected = graph(torch.from_numpy(pixels)).detach()
         np.testing.assert_allclose(student.logits(pixels), expected, atol=2e-5)
     assert student.predict([pixels[0], pixels[1]])[0] in "abcd"
-    with pytest.raises(CdlError, match=r"images: \(1, 513, 8\) of number, height, width"):
+    with pytest.raises(CdlError, match=r"images: number, height, width are \(1, 513, 8\)"):
         student.preprocess(np.zeros((MOST["height"] + 1, 8, 3), np.uint8))
 
 
-def test_without_the_package_it_is_refused_by_name(toy_backbone, monkeypatch, tmp_path):
+def test_a_missing_package_is_reported_by_name(toy_backbone, monkeypatch, tmp_path):
     for name in [m for m in sys.modules if m.split(".")[0] == "executorch"] + ["executorch"]:
         monkeypatch.setitem(sys.modules, name, None)
     graph = Graph(model_of(toy_backbone, "head_only", "none"), Views(8))
@@ -46,7 +46,7 @@ def test_without_the_package_it_is_refused_by_name(toy_backbone, monkeypatch, tm
     (tmp_path / CLASSES).write_text("a\n")
     (tmp_path / PREPROCESSING).write_text("{}")
     (tmp_path / PROGRAM).touch()
-    with pytest.raises(CdlError, match="run by the package executorch, which is not installed"):
+    with pytest.raises(CdlError, match="needs the package executorch, which is not installed"):
         ExportedStudent(tmp_path)
-    with pytest.raises(CdlError, match="--int8 static: is for onnx alone"):
+    with pytest.raises(CdlError, match="--int8 static: only valid with --format onnx"):
         export(tmp_path, tmp_path / "out", int8="static", executorch=True)

@@ -1,4 +1,4 @@
-"""A finished run exported: the folder says what was evaluated, and what cannot be is refused."""
+"""Exports of a finished run predict what was evaluated; invalid exports are rejected."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ MAPPED = f"{RUNS}/cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
 
 
 @pytest.mark.parametrize("run", [KD, MAPPED])
-def test_the_folder_says_what_was_evaluated(finished, tmp_path, run):
+def test_the_export_predicts_what_was_evaluated(finished, tmp_path, run):
     answer = export(finished / run, tmp_path / "student")
     assert answer.parity.images == 80 and answer.parity.holds
     assert answer.parity.unlike_torch == 0 and answer.parity.largest < 1e-4
@@ -42,7 +42,7 @@ def test_the_folder_says_what_was_evaluated(finished, tmp_path, run):
     names = {path.name for path in (tmp_path / "student").iterdir()}
     assert names == {"model.onnx", "classes.txt", "preprocessing.json", "card.md"}
     check_card(tmp_path / "student" / "card.md", read_json(finished / run / "results.json"))
-    with pytest.raises(CdlError, match="student: exists and is kept"):
+    with pytest.raises(CdlError, match="student: already exists"):
         export(finished / run, tmp_path / "student")
 
 
@@ -52,7 +52,7 @@ def test_an_earlier_task_is_compared_with_torch(finished, tmp_path):
     assert cdl.load(tmp_path / "student").classes == cdl.load(finished / KD, task=0).classes
 
 
-def test_the_command_fails_where_the_graph_says_something_else(copied, tmp_path):
+def test_the_command_fails_if_predictions_differ_from_the_evaluation(copied, tmp_path):
     run = copied / KD
     frame = pd.read_parquet(run / "predictions.parquet")
     frame.loc[0, "predicted"] = next(c for c in set(frame["class"]) - {frame.loc[0, "predicted"]})
@@ -69,14 +69,14 @@ def test_the_command_fails_where_the_graph_says_something_else(copied, tmp_path)
     answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert answer.returncode == 1, answer.stderr
     assert json.loads(answer.stdout)["parity"]["unlike_evaluation"] == 1
-    assert "does not say what was evaluated" in answer.stderr.splitlines()[-1]
+    assert "predictions differ from the evaluation" in answer.stderr.splitlines()[-1]
     command = ["export", str(run), "-o", str(tmp_path / "other"), "--no-check"]
     answer = CliRunner().invoke(cli.app, command)
-    assert answer.exit_code == 0 and "not compared" in answer.stdout
+    assert answer.exit_code == 0 and "predictions not compared" in answer.stdout
 
 
 def check_card(path, results):
-    """The header is one that the Hub takes, and what the reader is owed stands below it."""
+    """Check that the Hub can read the header and that the text has all required facts."""
     card = ModelCard.load(path)
     data, text = card.data, card.text
     assert (data.library_name, data.pipeline_tag) == ("onnx", "image-classification")
@@ -88,21 +88,21 @@ def check_card(path, results):
     assert {result.dataset_name for result in data.eval_results} == {"digits"}
     for task, classes in enumerate((results["classes"][:6], results["classes"][6:])):
         assert f"| {task + 1} | {', '.join(classes)} | {results['matrix'][1][task]:.2f} |" in text
-    owed = ["## Intended use", "## Limits", "CC BY 4.0", "non-commercial research"]
-    owed += ["16 training images of each class", "epochs 1", " ms on one thread of ", "seed: 0"]
-    assert [words for words in owed if words not in text] == []
+    required = ["## Intended use", "## Limits", "CC BY 4.0", "non-commercial research"]
+    required += ["16 training images of each class", "epochs 1", " ms on one thread of ", "seed: 0"]
+    assert [words for words in required if words not in text] == []
 
 
 @pytest.fixture(scope="module")
 def deployed(finished, tmp_path_factory):
-    """A run as the rule `deploy` leaves it."""
+    """Export a run like the rule `deploy`."""
     folder = tmp_path_factory.mktemp("deployed")
     folders = {weights: folder / weights for weights in WEIGHTS}
     deploy(finished / KD, folders, folder / "deploy.json", "dynamic")
     return folder
 
 
-def test_eight_bits_are_a_third_of_the_size_and_cost_what_is_said(finished, deployed):
+def test_int8_is_a_third_of_the_size_and_its_accuracy_is_recorded(finished, deployed):
     facts = read_json(deployed / "deploy.json")
     check_files(deployed / "deploy.json", *(deployed / w / "model.onnx" for w in WEIGHTS))
     assert facts["bytes"]["int8"] < facts["bytes"]["fp32"] / 3
@@ -120,7 +120,7 @@ def test_eight_bits_are_a_third_of_the_size_and_cost_what_is_said(finished, depl
     assert "int8 (dynamic): " in card and "% after" in card
 
 
-def test_ranges_fixed_by_training_images_change_few_answers(finished, deployed, tmp_path):
+def test_static_quantisation_changes_few_predictions(finished, deployed, tmp_path):
     student = cdl.load(finished / KD)
     training = training_images(student)
     assert len(training) == 10 * 12 and training[0].shape == (1, 8, 8, 3)
@@ -152,40 +152,40 @@ def test_students_are_measured_side_by_side(deployed, tmp_path):
     assert read_json(out.record)["machine"]["onnxruntime"] == onnxruntime.__version__
 
 
-def test_a_student_that_reads_its_teachers_vit_is_refused_by_name(finished, tmp_path, monkeypatch):
+def test_a_student_that_needs_its_teachers_vit_is_rejected_by_name(finished, tmp_path, monkeypatch):
     student = cdl.load(finished / MAPPED)
-    student.model.foreign = cdl.load(
+    student.model.teacher_query = cdl.load(
         finished / RUNS / "teacher-vit_micro-q-vit_nano/seed0"
     ).model.learner.backbone
     monkeypatch.setattr(room.TrainedStudent, "open", lambda *_: student)
-    with pytest.raises(CdlError, match="distillers.cdl_prompt: .*reads? the teacher's ViT"):
+    with pytest.raises(CdlError, match="distillers.cdl_prompt: .*needs the teacher's ViT"):
         export(finished / MAPPED, tmp_path / "student")
     assert not (tmp_path / "student").exists()
 
 
 def test_without_the_test_images_nothing_is_written(copied, tmp_path):
     shutil.rmtree(copied / "results" / "data")
-    with pytest.raises(CdlError, match="test images, .*export with --no-check"):
+    with pytest.raises(CdlError, match="test images are not .*export with --no-check"):
         export(copied / KD, tmp_path / "student")
     assert not (tmp_path / "student").exists()
 
 
-def test_damage_to_an_exported_folder_is_said_in_a_sentence(deployed, tmp_path):
+def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_path):
     folder = tmp_path / "student"
     shutil.copytree(deployed / "fp32", folder)
-    with pytest.raises(CdlError, match="images: those of a batch have one size, these 2"):
+    with pytest.raises(CdlError, match="images: have 2 sizes; expected one size per batch"):
         cdl.load(folder).preprocess([np.zeros((s, 8, 3), np.uint8) for s in (8, 9)])
     with pytest.raises(CdlError, match="exported after one task; load its run"):
         cdl.load(folder, task=0)
     classes = (folder / "classes.txt").read_text()
     (folder / "classes.txt").write_text(classes + "more\n")
-    with pytest.raises(CdlError, match="names 11 classes, but model.onnx knows 10; export it"):
+    with pytest.raises(CdlError, match="contains 11 classes, model.onnx has 10; export it"):
         cdl.load(folder)
     (folder / "classes.txt").write_text(classes)
     model = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(model[: len(model) // 2])
-    with pytest.raises(CdlError, match="model.onnx cannot be read"):
+    with pytest.raises(CdlError, match="model.onnx: cannot be read"):
         cdl.load(folder)
     (folder / "classes.txt").unlink()
-    with pytest.raises(CdlError, match="is no exported student"):
+    with pytest.raises(CdlError, match="is not an exported student"):
         cdl.load(folder)

@@ -1,4 +1,4 @@
-"""Every prompt method and every distiller in an ONNX graph that says what torch says."""
+"""Every method and every distiller exports to an ONNX graph that predicts like torch."""
 
 import numpy as np
 import onnxruntime
@@ -15,9 +15,9 @@ from cdl.distillers.base import Distiller
 from cdl.methods import PROMPTS
 from cdl.study.configuration import schema
 
-pytestmark = pytest.mark.slow  # translating takes seconds
+pytestmark = pytest.mark.slow  # each export takes seconds
 SHAPES = ((1, 8, 8), (3, 21, 13), (2, 7, 30))
-SHALLOW = {  # time grows with the blocks: two are enough
+SHALLOW = {  # the time grows with the number of blocks; two are enough
     "l2p": {"layers": (0,)},
     "dual_prompt": {"g_layers": (0,), "e_layers": (1,)},
     "coda_prompt": {"layers": (0, 1)},
@@ -25,10 +25,10 @@ SHALLOW = {  # time grows with the blocks: two are enough
     "vq_prompt": {"layers": (0, 1)},
     "ranpac": {"projection": 16},
 }
-# what a distiller leaves in the student's prediction is in the graph; the others leave nothing
-LEAVING = ("kd_token", "kd_prompt", "cdl_prompt")
+# distillers that change the prediction of the student; the others are not in the graph
+IN_PREDICTION = ("kd_token", "kd_prompt", "cdl_prompt")
 CROPPED = "head_only"
-CASES = [  # a graph is what the method adds and what the distiller leaves: each once
+CASES = [  # a covering set: every method, every distiller in the prediction and every mapping once
     ("l2p", "none", {}),
     ("l2p", "kd_token", {}),
     ("dual_prompt", "cdl_prompt", {"mapping": "attention"}),
@@ -52,7 +52,9 @@ def model_of(toy_backbone, method, distiller, **options):
     student = toys.learner(small, method, distiller, teacher=large, options=options)
     student.distiller.read_teacher(teacher.prompts.state_dict())
     student.end_task(0)
-    torch.nn.init.normal_(getattr(student.head, "weight", torch.empty(1)))  # RanPAC's starts at 0
+    torch.nn.init.normal_(
+        getattr(student.head, "weight", torch.empty(1))
+    )  # RanPAC's weights start at 0
     query = small if student.needs_query else None
     return Model(student, 0, 4, query, query)
 
@@ -66,16 +68,16 @@ def check(graph, path):
     rng = np.random.default_rng(0)
     for shape in SHAPES:
         pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        torchs = graph.views.test(
+        views = graph.views.test(
             torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor([shape[1:]] * shape[0])
         )
-        expected = graph.model(torchs)
+        expected = graph.model(views)
         (found,) = session.run(None, {"images": pixels})
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(("method", "distiller", "options"), CASES)
-def test_it_exports_and_agrees(toy_backbone, tmp_path, method, distiller, options):
+def test_the_graph_predicts_like_torch(toy_backbone, tmp_path, method, distiller, options):
     model = model_of(toy_backbone, method, distiller, **options)
     check(Graph(model, Views(8)), tmp_path / "model.onnx")
 
@@ -83,15 +85,15 @@ def test_it_exports_and_agrees(toy_backbone, tmp_path, method, distiller, option
 def test_the_cases_have_every_method_distiller_and_mapping():
     methods, distillers, options = zip(*CASES, strict=True)
     assert {*methods, CROPPED} == set(PROMPTS)
-    assert {*distillers} == {"none", *LEAVING}
+    assert {*distillers} == {"none", *IN_PREDICTION}
     mapping = schema()["properties"]["distillers"]["properties"]["cdl_prompt"]["properties"][
         "mapping"
     ]
     assert {o["mapping"] for o in options if o} == set(mapping["enum"])
 
 
-@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - set(LEAVING)))
-def test_other_distillers_leave_nothing_in_the_graph(name):
+@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - set(IN_PREDICTION)))
+def test_other_distillers_do_not_change_the_prediction(name):
     kind = DISTILLERS[name].load()
     assert kind.inject is Distiller.inject and kind.predict is Distiller.predict
 

@@ -1,4 +1,4 @@
-"""A finished run learns more tasks, alone or taught, and keeps what it was."""
+"""A finished run learns more tasks, with or without a teacher; old checkpoints stay the same."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ CPU = Execution(device="cpu")
 
 
 def photos(folder, *names, n=10):
-    """A folder of images for each class, in a colour of its own."""
+    """Write a folder of images for each class, each class in another colour."""
     rng = np.random.default_rng(len(names[0]))
     for name in names:
         (folder / name).mkdir(parents=True)
@@ -41,7 +41,7 @@ def test_two_more_tasks_in_a_row(copied, tmp_path):
     assert run == copied / "results/more/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
     second = learn(run, photos(tmp_path / "b", "violet", "orange"), "yet_more", execution=CPU)
     assert (len(second.before), len(second.after)) == (3, 4)
-    assert second.before == pytest.approx(first.after)  # nothing of the past is asked otherwise
+    assert second.before == pytest.approx(first.after)  # old tasks are evaluated in the same way
     old, new = cdl.load(copied / ALONE), cdl.load(second.run)
     assert new.classes == (*old.classes, "green", "red", "orange", "violet")
     assert cdl.load(second.run, task=1).classes == old.classes
@@ -56,24 +56,26 @@ def test_two_more_tasks_in_a_row(copied, tmp_path):
         assert record["learnt_as"]["learner"] == read_json(was.with_suffix(".json"))["learner"]
     (test,) = (copied / "results" / "data").glob("yet_more-*")
     manifest = read_json(test / "manifest.json")
-    assert manifest["splits"]["train"]["images"] == 16  # of the new classes alone
+    assert manifest["splits"]["train"]["images"] == 16  # only of the new classes
     assert read_json(f"{second.run}/results.json")["learner"]["training"]["batch_size"] == 2
     assert new.predict(tmp_path / "b/violet/0.png")[0] in new.classes
 
 
-def test_a_taught_run_goes_on_with_its_teacher(copied, tmp_path):
+def test_a_distilled_run_learns_more_with_its_teacher(copied, tmp_path):
     folder = photos(tmp_path / "a", "red", "green")
-    with pytest.raises(CdlError, match="--teacher: is missing; vit_micro taught this run with kd"):
+    with pytest.raises(
+        CdlError, match="--teacher: is missing; this run was distilled from vit_micro with kd"
+    ):
         learn(copied / KD, folder, "more")
     with pytest.raises(CdlError, match="has not learnt the new task"):
         learn(copied / KD, folder, "more", teacher=copied / TEACHER)
     tutor = learn(copied / TEACHER, folder, "more", execution=CPU).run
-    with pytest.raises(CdlError, match="this run was not taught"):
+    with pytest.raises(CdlError, match="this run has no teacher"):
         learn(copied / ALONE, folder, "more", teacher=Path(tutor))
-    with pytest.raises(CdlError, match="is no teacher vit_micro"):
+    with pytest.raises(CdlError, match="is not a run of the teacher vit_micro"):
         learn(copied / KD, folder, "more", teacher=copied / ALONE)
     further = photos(tmp_path / "further", "whatever", n=5)
-    with pytest.raises(CdlError, match="--unlabelled: a teacher alone says something of them"):
+    with pytest.raises(CdlError, match="--unlabelled: is only used with a teacher"):
         learn(copied / ALONE, folder, "more", unlabelled=further)
     how = {"teacher": Path(tutor), "execution": CPU}
     learnt = learn(copied / KD, folder, "more", unlabelled=further, **how)
@@ -88,7 +90,7 @@ def test_a_taught_run_goes_on_with_its_teacher(copied, tmp_path):
     assert was["inputs"]["unlabelled"] == record["inputs"]["unlabelled"]
 
 
-def test_images_for_the_test_may_be_given(copied, tmp_path):
+def test_test_images_can_be_given(copied, tmp_path):
     train, test = (photos(tmp_path / name, "red", "green", n=6) for name in ("train", "test"))
     learnt = learn(copied / ALONE, train, "more", test=test, execution=CPU)
     assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 12
@@ -114,14 +116,14 @@ def spoil_files(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_known, "it knows 7 already"),
-        (spoil_single, "new/one holds one image; needed are at least two"),
-        (spoil_files, "2 of the images cannot be used: .*new/new/0.png.*new/new/3.png"),
-        (lambda folder: folder.mkdir(), "holds no class"),
-        (lambda folder: photos(folder, "one"), "holds one class, one: a task learns to tell"),
+        (spoil_known, "7: learnt already"),
+        (spoil_single, "new/one: contains one image; expected at least two"),
+        (spoil_files, "2 images are unreadable: .*new/new/0.png.*new/new/3.png"),
+        (lambda folder: folder.mkdir(), "contains no class"),
+        (lambda folder: photos(folder, "one"), "contains one class, one; expected two or more"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused_before_any_work(finished, tmp_path, spoil, message):
+def test_invalid_images_are_rejected_before_any_work(finished, tmp_path, spoil, message):
     spoil(tmp_path / "new")
     before = sorted(finished.rglob("*"))
     with pytest.raises(CdlError, match=message) as caught:
@@ -130,18 +132,18 @@ def test_what_cannot_be_learnt_is_refused_before_any_work(finished, tmp_path, sp
     assert sorted(finished.rglob("*")) == before
 
 
-def test_names_that_are_taken_or_reserved_are_refused(finished, tmp_path):
+def test_existing_and_reserved_names_are_rejected(finished, tmp_path):
     folder = photos(tmp_path / "a", "red")
     for name, message in (
-        ("tiny", "exists and is kept"),
-        ("data", "'data' cannot be a name"),
-        ("../x", "cannot be a name"),
+        ("tiny", "already exists"),
+        ("data", "invalid name 'data'"),
+        ("../x", "invalid name"),
     ):
         with pytest.raises(CdlError, match=message):
             learn(finished / ALONE, folder, name)
 
 
-def test_nothing_is_left_of_a_task_that_failed(copied, tmp_path, monkeypatch):
+def test_a_failed_task_leaves_no_files(copied, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise CdlError("the loss is not finite")
 

@@ -1,4 +1,4 @@
-"""`cdl predict` on good files and bad ones, without torch."""
+"""`cdl predict` on readable and unreadable files, without torch."""
 
 import csv
 import io
@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, ask, files_of
+from cdl.deployment.predict import (
+    CsvPrinter,
+    JsonPrinter,
+    TextPrinter,
+    list_images,
+    print_predictions,
+)
 from cdl.deployment.student import Student
 from cdl.runtime.errors import CdlError
 
@@ -20,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Corner(Student):
-    """The class whose channel is brightest in the upper left corner."""
+    """Predict the brightest channel of the upper left pixel."""
 
     classes = ("red", "green", "blue")
 
@@ -39,7 +45,7 @@ def photos(tmp_path):
     pixels[0, 0] = 50, 0, 0
     Image.fromarray(pixels).save(folder / "a.png")
     turned = np.zeros((2, 3, 3), np.uint8)
-    turned[1, 0] = 0, 0, 50  # upper left once it is turned upright
+    turned[1, 0] = 0, 0, 50  # upper left after the rotation that EXIF demands
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(turned).save(folder / "deep" / "b.png", exif=exif)
@@ -48,33 +54,33 @@ def photos(tmp_path):
     return folder
 
 
-def test_folders_files_and_lists_name_files(photos):
+def test_folders_files_and_stdin_are_listed(photos):
     stdin = io.StringIO(f"{photos}/deep/b.png\n\nnowhere.png\n")
-    found = files_of([str(photos), "-", "x.gif"], stdin)
+    found = list_images([str(photos), "-", "x.gif"], stdin)
     inside = [str(photos / name) for name in ("a.png", "c.jpg", "deep/b.png")]
     assert found == [*inside, str(photos / "deep/b.png"), "nowhere.png", "x.gif"]
     (photos / "empty").mkdir()
-    with pytest.raises(CdlError, match="empty holds no image; their names end in JPEG, PNG"):
-        files_of([str(photos / "empty")], stdin)
+    with pytest.raises(CdlError, match="empty: contains no image; expected JPEG, PNG"):
+        list_images([str(photos / "empty")], stdin)
 
 
-def test_an_unreadable_image_is_a_line_and_the_others_are_answered(photos, capsys):
+def test_unreadable_images_are_reported_and_the_others_classified(photos, capsys):
     files = [str(photos / name) for name in ("c.jpg", "a.png", "deep/b.png", "nowhere.png")]
-    assert not ask(Corner(), files, 2, TextPrinter())
+    assert not print_predictions(Corner(), files, 2, TextPrinter())
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         f"{photos}/a.png: red 0.987, blue 0.007",
         f"{photos}/deep/b.png: blue 0.987, green 0.007",
     ]
     first, second = err.splitlines()
-    assert "c.jpg is not a readable image" in first and "nowhere.png cannot be read" in second
-    assert ask(Corner(), files[1:3], 2, TextPrinter())
+    assert "c.jpg is not a readable image" in first and "nowhere.png: cannot be read" in second
+    assert print_predictions(Corner(), files[1:3], 2, TextPrinter())
 
 
-def test_json_and_csv_say_the_same(photos, capsys):
-    ask(Corner(), [str(photos / "a.png")], 3, JsonPrinter())
+def test_json_and_csv_contain_the_same_predictions(photos, capsys):
+    print_predictions(Corner(), [str(photos / "a.png")], 3, JsonPrinter())
     line = json.loads(capsys.readouterr().out)
-    ask(Corner(), [str(photos / "a.png")], 3, CsvPrinter())
+    print_predictions(Corner(), [str(photos / "a.png")], 3, CsvPrinter())
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["class"] for row in rows] == [p["class"] for p in line["predictions"]]
     assert [float(row["probability"]) for row in rows] == [
@@ -84,7 +90,7 @@ def test_json_and_csv_say_the_same(photos, capsys):
     assert sum(float(row["probability"]) for row in rows) == pytest.approx(1)
 
 
-# a graph made by hand: the mean of each channel is a class
+# a minimal graph: the logit of a class is the mean of one channel
 MODEL = """
 import onnx
 from onnx import TensorProto as T, helper as h
@@ -123,7 +129,7 @@ def cdl(*arguments, code=""):
     )  # fmt: skip
 
 
-def test_an_exported_student_is_asked_without_torch(exported, photos):
+def test_an_exported_student_predicts_without_torch(exported, photos):
     answer = cdl("predict", exported, photos, "-k", 1, "--csv")
     assert answer.returncode == 1
     assert [row["class"] for row in csv.DictReader(io.StringIO(answer.stdout))] == ["red", "blue"]
@@ -133,8 +139,8 @@ def test_an_exported_student_is_asked_without_torch(exported, photos):
     assert cdl("predict", exported, photos).returncode == 0
 
 
-def test_a_model_that_is_none_is_refused_in_one_line(photos):
+def test_a_folder_without_a_model_is_rejected_in_one_line(photos):
     answer = cdl("predict", photos, photos / "a.png")
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"cdl: {photos} is not a finished run")
+    assert answer.stderr.startswith(f"cdl: {photos}: is not a finished run")
     assert len(answer.stderr.splitlines()) == 1

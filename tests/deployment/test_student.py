@@ -1,4 +1,4 @@
-"""A finished run loaded as a student: it says what was evaluated, of images in any form."""
+"""A student loaded from a finished run predicts what was evaluated, for images in any form."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ KD = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 
 
 class Brightness(Student):
-    """The mean of all pixels against a half; it remembers the sizes of its batches."""
+    """Predict from the mean of all pixels; record the sizes of the batches."""
 
     classes = ("dark", "bright")
 
@@ -42,7 +42,7 @@ def grey(value, height=4, width=4):
     return np.full((height, width, 3), value, np.uint8)
 
 
-def test_answers_are_in_the_order_of_images_of_any_size():
+def test_predictions_are_in_the_order_of_the_images():
     student = Brightness()
     images = [grey(0), grey(255, 6, 4), grey(254), grey(10, 6, 4)]
     assert student.predict(images) == ["dark", "bright", "bright", "dark"]
@@ -51,7 +51,7 @@ def test_answers_are_in_the_order_of_images_of_any_size():
     np.testing.assert_allclose(student.predict_proba(images).sum(1), 1, rtol=1e-6)
 
 
-def test_one_image_is_a_list_of_one(tmp_path):
+def test_a_single_image_is_accepted(tmp_path):
     Image.fromarray(grey(255)).save(tmp_path / "white.png")
     student = Brightness()
     for image in (grey(255), Image.fromarray(grey(255)), tmp_path / "white.png"):
@@ -59,11 +59,11 @@ def test_one_image_is_a_list_of_one(tmp_path):
     assert student.predict(np.stack([grey(255), grey(0)])) == ["bright", "dark"]
 
 
-def test_pictures_are_turned_upright_and_stay_as_they_are(tmp_path):
+def test_images_are_rotated_upright_and_not_modified(tmp_path):
     wide = np.zeros((2, 3, 3), np.uint8)
     wide[0, 0] = 200
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     Image.fromarray(wide).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as image:
         np.testing.assert_array_equal(read(image), np.rot90(wide, -1))
@@ -74,12 +74,12 @@ def test_pictures_are_turned_upright_and_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (np.zeros((2, 2, 3)), r"float64 \[2, 2, 3\]; needed is uint8 \[height, width, 3\]"),
+        (np.zeros((2, 2, 3)), r"float64 \[2, 2, 3\]; expected uint8 \[height, width, 3\]"),
         (np.zeros((2, 2), np.uint8), r"uint8 \[2, 2\]"),
-        ("no/such.png", "no/such.png cannot be read"),
+        ("no/such.png", "no/such.png: cannot be read"),
     ],
 )
-def test_what_is_no_image_is_refused(image, words):
+def test_invalid_images_are_rejected(image, words):
     with pytest.raises(CdlError, match=words):
         read(image)
 
@@ -90,7 +90,7 @@ def test_importing_cdl_imports_nothing_of_torch_or_pillow():
 
 
 def pictures(finished, run):
-    """Test images of a run as arrays, and what was predicted."""
+    """Return the test images of a run as arrays, and the predictions."""
     (data,) = (finished / "results" / "data").iterdir()
     frame = pd.read_parquet(finished / run / "predictions.parquet")
     pixels = Packed(data, "test").pixels(torch.tensor(frame["image"].to_numpy()))
@@ -114,7 +114,7 @@ def test_a_loaded_run_predicts_what_was_evaluated(finished, learner):
     assert student.preprocess(images[0]).shape == (1, 3, 8, 8)
 
 
-def test_an_earlier_task_knows_fewer_classes_and_threads_are_given_back(finished):
+def test_an_earlier_task_has_fewer_classes_and_threads_are_restored(finished):
     student = cdl.load(finished / KD, task=0)
     assert student.classes == cdl.load(finished / KD).classes[:6]
     torch.set_num_threads(2)
@@ -125,29 +125,29 @@ def test_an_earlier_task_knows_fewer_classes_and_threads_are_given_back(finished
         torch.set_num_threads(1)
 
 
-def test_what_cannot_be_loaded_is_said_in_a_sentence(copied):
-    with pytest.raises(CdlError, match="task: 2, but .*seed0 has the tasks 0 to 1"):
+def test_missing_files_are_reported_in_a_sentence(copied):
+    with pytest.raises(CdlError, match="task: invalid value 2 for .*seed0; expected 0 to 1"):
         cdl.load(copied / KD, task=2)
-    with pytest.raises(CdlError, match="is not a finished run: it has no results.json"):
+    with pytest.raises(CdlError, match="is not a finished run: results.json is missing"):
         cdl.load(copied / RUNS)
-    with pytest.raises(CdlError, match="is no folder"):
+    with pytest.raises(CdlError, match="is not a folder"):
         cdl.load(copied / "nowhere")
     for file in (copied / "results" / "backbones").glob("vit_nano-*"):
         file.unlink()
-    with pytest.raises(CdlError, match="weights of backbone 'vit_nano' .*there is none"):
+    with pytest.raises(CdlError, match="weights of backbone 'vit_nano' .*found none"):
         cdl.load(copied / KD)
 
 
-def test_other_weights_of_the_same_name_are_refused(copied):
+def test_other_weights_of_the_same_name_are_rejected(copied):
     (own,) = (copied / "results" / "backbones").glob("vit_nano-*.safetensors")
     (other,) = (copied / "results" / "backbones").glob("vit_micro-*.safetensors")
     for suffix in (".safetensors", ".json"):
         other.with_suffix(suffix).replace(own.with_suffix(suffix))
-    with pytest.raises(CdlError, match="'vit_nano' that the student was made with .*are others"):
+    with pytest.raises(CdlError, match="'vit_nano' of this run are missing .*found other weights"):
         cdl.load(copied / KD)
 
 
-def test_a_run_of_an_earlier_version_reads_the_query_in_its_teachers_record(copied):
+def test_for_a_run_of_an_earlier_version_the_query_is_in_the_teachers_record(copied):
     run = copied / RUNS / "cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
     new = cdl.load(run)
     assert new.spec.teacher_query == "vit_nano"
@@ -159,6 +159,6 @@ def test_a_run_of_an_earlier_version_reads_the_query_in_its_teachers_record(copi
     assert old.spec.teacher_query == "vit_nano"
     np.testing.assert_array_equal(old.predict_proba(grey(9)), new.predict_proba(grey(9)))
     shutil.rmtree(copied / RUNS / "teacher-vit_micro-q-vit_nano")
-    with pytest.raises(CdlError, match="earlier version .* put the teacher's run back"):
+    with pytest.raises(CdlError, match="earlier version .* restore the teacher's run"):
         cdl.load(run)
-    assert cdl.load(copied / KD)  # which maps nothing
+    assert cdl.load(copied / KD)  # which needs no query of the teacher

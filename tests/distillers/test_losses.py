@@ -40,7 +40,7 @@ def test_dkd_refuses_a_task_of_one_class(toy_backbone):
 
     student = learner(toy_backbone(), "l2p", "dkd", teacher=toy_backbone(24, 7))
     signal = type("TeacherOutput", (), {"logits": logits(classes=1)})
-    with pytest.raises(CdlError, match="dkd: a task of one class"):
+    with pytest.raises(CdlError, match="dkd: a task has one class; expected at least two"):
         student.distiller.soft_loss(logits(classes=1), signal, torch.zeros(6).long())
 
 
@@ -61,11 +61,11 @@ def test_local_cross_entropy_masks_earlier_classes_and_cuts_later_ones():
     )
 
 
-def test_standardised_logits_forget_scale_and_shift():
+def test_standardised_logits_do_not_depend_on_scale_and_shift():
     scores = logits()
     torch.testing.assert_close(standardised(5 * scores - 3), standardised(scores))
     torch.testing.assert_close(standardised(scores).std(1), torch.ones(len(scores)).double())
-    with pytest.raises(CdlError, match="standardize: a task of 2 classes"):
+    with pytest.raises(CdlError, match="standardize: a task has 2 classes"):
         standardised(logits(classes=2))
 
 
@@ -83,16 +83,16 @@ def test_every_soft_loss_can_be_standardised_and_weighed(toy_backbone, name):
     for case, options in cases.items():
         student, teacher = pair(toy_backbone, "l2p", name, options)
         query = student.backbone.query(images)
-        said = teacher(images, query, 0, TASKS[0], student.compared_blocks)
-        output = student.train()(images, query, 0, said.query, student.compared_blocks)
-        found[case] = student.losses(output, said, labels, TASKS[0])
+        target = teacher(images, query, 0, TASKS[0], student.compared_blocks)
+        output = student.train()(images, query, 0, target.query, student.compared_blocks)
+        found[case] = student.losses(output, target, labels, TASKS[0])
     torch.testing.assert_close(found["nine"]["soft"], 9 * found["plain"]["soft"])
     torch.testing.assert_close(found["nine"]["ce"], found["plain"]["ce"])
     torch.testing.assert_close(found["z"]["ce"], found["plain"]["ce"])
     assert not torch.isclose(found["z"]["soft"], found["plain"]["soft"])
 
 
-def test_dist_is_zero_for_a_teacher_that_says_the_same_up_to_correlation():
+def test_dist_is_zero_for_equal_logits():
     scores = logits()
     inter, intra = dist_terms(scores, scores, 2.0)
     assert abs(inter) < 1e-6
@@ -105,7 +105,7 @@ def test_the_class_feature_ignores_all_other_tokens(toy_backbone):
     from toys import pair
 
     student, _ = pair(toy_backbone, "l2p", "cls_feature")
-    ours, theirs = torch.randn(3, 5, 12), torch.randn(3, 9, 24)  # unequal numbers of patches
-    loss = student.distiller.feature_loss((ours,), (theirs,))
-    ours[:, 1:], theirs[:, 1:] = 0, 0
-    assert torch.equal(student.distiller.feature_loss((ours,), (theirs,)), loss)
+    own, target = torch.randn(3, 5, 12), torch.randn(3, 9, 24)  # different numbers of patches
+    loss = student.distiller.feature_loss((own,), (target,))
+    own[:, 1:], target[:, 1:] = 0, 0
+    assert torch.equal(student.distiller.feature_loss((own,), (target,)), loss)

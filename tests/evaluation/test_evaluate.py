@@ -1,4 +1,4 @@
-"""What evaluation refuses to publish, and what it never touches."""
+"""Evaluation: rejected checkpoints, protected files, and evaluation of the first tasks."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cdl.runtime.errors import CdlError
 
 @pytest.fixture
 def learnt(lab):
-    """A lab with the undistilled student, learnt."""
+    """Return a lab and its trained undistilled student."""
     here = lab()
     student = here.run(role="student", teacher=None)
     here.learn_all(student)
@@ -25,7 +25,7 @@ def test_a_state_named_by_a_record_is_removed_from_no_other_folder(learnt, key):
     path = Path(here.checkpoint(student, 1))
     tensors, metadata = artifacts.load(path)
     artifacts.save(path, tensors, metadata | {"state": key.format(str(here.folder)[1:])})
-    with pytest.raises(CdlError, match="names no saved state"):
+    with pytest.raises(CdlError, match="state: invalid key .*; expected 32 hexadecimal digits"):
         here.evaluate(student)
     assert precious.read_text() == "mine"
     assert not (here.folder / student.folder / "results.json").exists()
@@ -36,7 +36,7 @@ def test_logits_that_are_not_finite_reach_no_table(learnt):
     path = Path(here.checkpoint(student, 1))
     tensors, metadata = artifacts.load(path)
     name = next(name for name in tensors if name.startswith("head.") and tensors[name].ndim == 2)
-    tensors[name] = tensors[name].sign() * 3e38  # finite, but no sum of two of them is
+    tensors[name] = tensors[name].sign() * 3e38  # finite, but sums overflow
     artifacts.save(path, tensors, metadata)
     sentence = r"logits of .*task1/learner.safetensors, learnt in task 1 up to epoch 0, are not"
     with pytest.raises(CdlError, match=sentence):
@@ -45,7 +45,7 @@ def test_logits_that_are_not_finite_reach_no_table(learnt):
     assert not list((here.folder / student.folder).glob("predictions.parquet"))
 
 
-def test_the_first_tasks_alone_come_to_what_they_come_to_among_all(learnt):
+def test_evaluating_the_first_tasks_gives_their_part_of_all_results(learnt):
     here, student = learnt
     first, predictions = here.evaluate(student, tasks=1)
     whole, everything = here.evaluate(student)

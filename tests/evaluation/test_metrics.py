@@ -1,4 +1,4 @@
-"""Metrics of one stage's predictions."""
+"""Metrics of predictions after one task."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_confusion_counts_every_image_once():
     assert counts == [[1, 1], [0, 1]]
 
 
-def test_predictions_of_an_older_version_say_all_but_task_incremental_accuracy():
+def test_predictions_of_an_older_version_lack_task_incremental_accuracy():
     table = pd.DataFrame(
         {
             "task": [0, 0, 1, 1],

@@ -60,9 +60,9 @@ class Lab:
     def backbone(self, name):
         return str(self.inputs / f"{name}.safetensors")
 
-    def further(self, spec, dataset):
-        """Folder of the packed further images that a specification asks for, made once."""
-        folder = self.folder / "further"
+    def unlabelled(self, spec, dataset):
+        """Pack the unlabelled images of a specification once; return their folder or None."""
+        folder = self.folder / "unlabelled"
         if spec.unlabelled is None:
             return None
         if not folder.exists():
@@ -80,7 +80,7 @@ class Lab:
             if task == "test":
                 write_test_queries(cache.spec, self.data, backbone, path, **how)
             else:
-                how["unlabelled"] = self.further(cache.views, cache.dataset)
+                how["unlabelled"] = self.unlabelled(cache.views, cache.dataset)
                 write_queries(cache.spec, task, self.data, backbone, path, **how)
         return path
 
@@ -95,7 +95,7 @@ class Lab:
                 backbone=self.backbone(cache.backbone),
                 teacher=self.checkpoint(cache.teacher, task),
                 queries=self.queries(needs(self.grid, run).target_queries, task),
-                unlabelled=self.further(cache.views, cache.dataset),
+                unlabelled=self.unlabelled(cache.views, cache.dataset),
             )
             write_targets(cache.spec, task, inputs, path, execution=self.execution)
         return path
@@ -110,7 +110,7 @@ class Lab:
             teacher=self.checkpoint(teacher, task) if need.teacher else None,
             teacher_queries=self.queries(need.teacher_queries, task),
             targets=self.targets(run, need.targets, task),
-            unlabelled=self.further(self.spec(run), run.dataset),
+            unlabelled=self.unlabelled(self.spec(run), run.dataset),
             aligning=[self.queries(caches, task) for caches in need.aligning],
         )
 

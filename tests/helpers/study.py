@@ -1,4 +1,4 @@
-"""A study that nobody ran: files of finished runs with made-up numbers, for figures and pages."""
+"""A made-up study: files of finished runs with random numbers, for figures and pages."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -10,10 +10,11 @@ from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
 from cdl.layout import RunFiles
+from cdl.reporting.columns import CELL
 from cdl.reporting.deployment import on_page
 from cdl.reporting.intervals import answers_of, contrasts, intervals
 from cdl.reporting.page import write_page
-from cdl.reporting.runs import CELL, collect, read_predictions
+from cdl.reporting.runs import collect, read_predictions
 from cdl.runtime.artifacts import fingerprint, write_json
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
@@ -48,8 +49,8 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50,
                         "dataset": "digits",
                         "method": method,
                         "teacher": teacher,
-                        "student": student,
-                        "kd": kd,
+                        "backbone": student,
+                        "distiller": kd,
                         "variant": "",
                         "seed": seed,
                         "n_tasks": tasks,
@@ -59,7 +60,7 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50,
                         "labels": "all",
                         "teacher_labels": "all" if teacher else "",
                         "method_options": "",
-                        "kd_options": "alpha=0.9" if kd == "dkd" else "",
+                        "distiller_options": "alpha=0.9" if kd == "dkd" else "",
                         "protocol": PROTOCOL,
                         "provenance": fingerprint(LEARNER),
                         "run": run,

@@ -1,4 +1,4 @@
-"""What a run overwrites is said before; what no configuration names is dropped when asked."""
+"""Messages about results that a run will overwrite, and deletion of unused results."""
 
 import json
 import subprocess
@@ -38,14 +38,14 @@ def named(found):
 def test_what_a_run_overwrites_is_said_before_it(here):
     assert overwritten(jobs({})) == []
     first, line, last = overwritten(jobs(ALPHA))
-    assert first == "finished runs that were made with other values will be overwritten, 1:"
+    assert first == "1 finished run with other values will be overwritten:"
     assert line.strip() == (
         "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0: distiller.alpha 0.5, now "
         "0.9"
     )
-    assert "another name" in last
+    assert "rename this configuration" in last
     many = overwritten(jobs({"training": {"lr": 0.5}}))
-    assert many[0].endswith("will be overwritten, 4:")
+    assert many[0] == "4 finished runs with other values will be overwritten:"
 
 
 def test_snakemake_says_it_even_in_a_dry_run_and_how_to_verify_with_nothing_to_do(here):
@@ -73,7 +73,7 @@ def test_nothing_that_a_configuration_names_is_left_over(here):
 
 def test_runs_caches_and_data_that_no_configuration_names_are_dropped_and_no_other(here):
     subprocess.run(["cp", "-r", "results/tiny", "results/old"], check=True)
-    Path("results/mine").mkdir()  # not of this program
+    Path("results/mine").mkdir()  # not written by this program
     Path("results/mine/notes.txt").write_text("x")
     Path("results/link").symlink_to("tiny")
     Path("results/state/x.safetensors").parent.mkdir(exist_ok=True)
@@ -108,7 +108,7 @@ def test_a_folder_that_a_link_leads_out_of_results_is_not_touched(here, tmp_path
 
 def test_nothing_is_dropped_while_snakemake_works(here, monkeypatch):
     monkeypatch.setattr(cleaning, "at_work", lambda: True)
-    with pytest.raises(CdlError, match="snakemake works in this folder"):
+    with pytest.raises(CdlError, match="snakemake is running in this folder"):
         drop(leftovers([make_grid({"name": "other"})]))
     assert Path(RUNS).is_dir()
 

@@ -1,4 +1,4 @@
-"""`cdl compare`: two cells or runs, by their folders or by the names in tables."""
+"""`cdl compare` of two cells or runs, found by folder or by names in tables."""
 
 import json
 
@@ -132,11 +132,11 @@ def test_seeds_with_class_orders_of_their_own_are_compared_by_class(results):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ("kdd", NONE, "names no cell with finished runs; expected one such as default/digits"),
-        ("digits/l2p", NONE, "names 4 cells"),
-        (f"{KD}/seed7", NONE, "finished seeds of this cell are 0, 1"),
-        (f"{KD}/seed0", f"{NONE}/seed1", "there is no common seed"),
-        (f"wrong/default/{KD}", NONE, "names no cell"),
+        ("kdd", NONE, "matches no cell with finished runs; expected one such as default/digits"),
+        ("digits/l2p", NONE, "matches 4 cells"),
+        (f"{KD}/seed7", NONE, "seed 7 is not finished; expected one of 0, 1"),
+        (f"{KD}/seed0", f"{NONE}/seed1", "expected a common seed"),
+        (f"wrong/default/{KD}", NONE, "matches no cell"),
         (NONE, "digits/l2p/none", "both names mean default/digits"),
     ],
 )
@@ -161,7 +161,7 @@ def test_damaged_predictions_are_refused(results):
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path):
-    with pytest.raises(CdlError, match="no finished run"):
+    with pytest.raises(CdlError, match="contains no finished run"):
         compare(KD, NONE, ResultsFolder(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""One definition of done: what status shows, what tables count, and why not."""
+"""The state of jobs, as shown by status and used by tables."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def here(copied, monkeypatch):
 
 
 def evaluations(changes):
-    """The state of the evaluation of each learner."""
+    """Return the state of the evaluation of each learner."""
     jobs = Jobs(LearningJobs(make_grid(changes)))
     state_of = States(jobs)
     return {job.key["learner"].split("-")[0]: state_of(job) for job in jobs.of("evaluate")}
 
 
 def path_of(rule, learner, name, task=None):
-    """A file of a job of the finished configuration."""
+    """Return the path of a file of a job of the finished configuration."""
     jobs = Jobs(LearningJobs(make_grid({})))
     return next(
         Path(job.outputs[name])

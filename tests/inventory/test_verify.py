@@ -1,4 +1,4 @@
-"""Damage to the files of a real run at its smallest: refused or harmless, never silent."""
+"""Damage of single bits in the files of a run is detected or harmless."""
 
 import json
 import os
@@ -27,18 +27,18 @@ from cdl.study.report_jobs import ReportJobs, study_jobs
 
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 SMALL = 300_000  # bytes
-FLIPS = 3  # of each small file
+FLIPS = 3  # per small file
 
 
 @pytest.fixture
 def study(copied, monkeypatch):
-    """The grid of the finished configuration, in a copy of its folder."""
+    """Return the grid of the finished configuration, in a copy of its folder."""
     monkeypatch.chdir(copied)
     return make_grid({})
 
 
 def published(grid):
-    """All that tables and page would say now, or the sentence that refuses it."""
+    """Return the content of tables and page, or the error message."""
     job = Jobs(ReportJobs(grid)).find("collect", {})
     tables = grid.layout.report.tables
     try:
@@ -53,12 +53,12 @@ def published(grid):
 
 
 def harmless(path, before, after):
-    """Whether a file says the same as before, for whoever reads it."""
+    """Return whether a changed file has the same meaning as before."""
     if path.suffix == ".json":
         return json.loads(before) == json.loads(after)
     if path.name in ("train.parquet", "test.parquet"):
-        return True  # its rows were compared, not how they are stored
-    return path.suffix == ".tsv"  # of Snakemake, without a hash: only its form is checked
+        return True  # the rows are compared, not their encoding
+    return path.suffix == ".tsv"  # written by Snakemake without a hash: only the format is checked
 
 
 def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(study):
@@ -77,7 +77,7 @@ def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(study):
             faults = verify(item for item in items if str(path) in item.paths).faults
             assert faults or harmless(path, whole, bytes(raw)), f"{path} is silently damaged"
             refused += bool(faults)
-        if path.suffix != ".svg":  # with the last of them
+        if path.suffix != ".svg":  # with the last flip
             said = published(study)
             same = path.suffix == ".tsv" or said == truth
             assert isinstance(said, str) or same, f"{path} changes a table silently"
@@ -109,15 +109,15 @@ def test_a_damaged_benchmark_is_one_sentence(study, row):
     path.write_text(f"{header}\n8.1\t0:00:08\t1\t1\t1\n")
     assert not isinstance(published(study), str)
     path.write_text(f"{header}\n{row}\n")
-    assert published(study).startswith(f"{path} is no benchmark of one job")
+    assert published(study).startswith(f"{path} is not a valid benchmark file")
     path.write_text(header.replace("cpu_time", "cpu_tim") + "\n8.1\t0:00:08\t1\t1\t1\n")
-    assert published(study).startswith(f"{path} is no benchmark of one job ('cpu_time')")
+    assert published(study).startswith(f"{path} is not a valid benchmark file ('cpu_time')")
 
 
 def test_a_record_edited_with_its_hash_is_told_by_what_belongs_to_it(study):
     path = study.layout.run(KD).results
     made = read_json(path)
-    write_json(path, made, files=[])  # vouches for no predictions any more
+    write_json(path, made, files=[])  # the record no longer has the hash of the predictions
     assert "predictions.parquet has sha256" in published(study)
 
 
@@ -154,9 +154,9 @@ def test_verify_names_what_is_damaged_or_missing(copied):
     faults = json.loads(answer.stdout)["faults"]
     lost = [fault["path"] for fault in faults if fault["state"] == "missing"]
     assert lost == [str(gone.relative_to(copied))]
-    told = [fault["text"] for fault in faults if fault["state"] == "damaged"]
+    messages = [fault["text"] for fault in faults if fault["state"] == "damaged"]
     for path in harmed:
-        assert any(str(path.relative_to(copied)) in text for text in told), path
+        assert any(str(path.relative_to(copied)) in text for text in messages), path
     assert len(faults) == len(harmed) + 1
 
 
@@ -180,7 +180,7 @@ def test_a_source_changed_behind_its_size_and_time_is_found_by_verify_data(tmp_p
     before = image.stat()
     image.write_bytes(b"train2")
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert LearningJobs(grid).user.data_digest(prepared)  # planning does not see it
+    assert LearningJobs(grid).user.data_digest(prepared)  # planning does not notice the change
     (fault,) = verify([], sources).faults
     assert "images/train/a/1.png is changed" in fault.text
 

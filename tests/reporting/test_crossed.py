@@ -19,7 +19,7 @@ from cdl.reporting.crossed import (
 
 
 def answers(*tasks, first=0):
-    """Answers of a run, given for each task which of its images are right."""
+    """Outcomes of a run, given for each task whether each image is classified correctly."""
     owner = np.repeat(np.arange(len(tasks)), list(map(len, tasks)))
     return Answers(first + np.arange(owner.size), owner, np.concatenate(tasks))
 
@@ -54,7 +54,7 @@ def test_the_interval_is_never_narrower_than_that_of_the_images():
     assert estimate(x).variance == pytest.approx(x[0].var(ddof=1) / 40)
 
 
-def test_one_seed_varies_over_images_and_other_images_leave_the_seeds():
+def test_one_seed_varies_over_images_and_unshared_images_over_seeds():
     one = answers(np.arange(10) % 2 == 0)
     alone = outcomes([one])
     assert over(alone) == OVER_IMAGES
@@ -71,18 +71,18 @@ def test_tasks_of_different_sizes_count_alike():
     assert outcomes([run, run]).mean(1) == pytest.approx([50, 50])
 
 
-def test_pairs_are_compared_on_the_images_that_both_have():
+def test_pairs_are_compared_on_common_images():
     first, second = answers(np.ones(6, bool)), answers(np.arange(4) < 1, first=2)
     shuffled = Answers(*(column[::-1] for column in second))
     assert paired([first], [second]).tolist() == paired([first], [shuffled]).tolist()
     assert paired([first], [second]).mean() == pytest.approx(75)
 
 
-def test_equal_learners_differ_by_nothing():
+def test_equal_learners_have_no_difference():
     run = answers(np.arange(10) % 2 == 0)
     assert estimate(paired([run, run], [run, run])).interval == (0, 0, 0)
     assert estimate(paired([run, run], [run, run])).p == 1
-    assert np.isnan(estimate(np.ones((3, 5))).p)  # no variance: nothing is known of other seeds
+    assert np.isnan(estimate(np.ones((3, 5))).p)  # no variance: p is not defined
 
 
 def normal(n, images, mean, seed):
@@ -91,7 +91,7 @@ def normal(n, images, mean, seed):
     return mean + noise - noise.mean()
 
 
-def test_the_ends_of_a_share_are_where_its_difference_just_becomes_significant():
+def test_the_ends_of_a_share_have_a_p_value_of_five_percent():
     gain, gap = normal(5, 200, 1.0, 0), normal(5, 200, 2.0, 1)
     value, low, high = share(gain, gap)
     assert value == pytest.approx(50) and low < value < high
@@ -100,12 +100,12 @@ def test_the_ends_of_a_share_are_where_its_difference_just_becomes_significant()
         assert at.p == pytest.approx(0.05, abs=1e-6)
 
 
-def test_a_share_has_a_reason_where_it_is_not_given():
+def test_a_missing_share_has_a_reason():
     gain = normal(5, 200, 1.0, 0)
-    assert "under 4" in share(gain, normal(5, 200, 0.05, 1))
+    assert "below 4" in share(gain, normal(5, 200, 0.05, 1))
     assert "not better" in share(gain, normal(5, 200, -2.0, 1))
     seeds = np.array([[9.0], [11.0]])  # nine standard errors, but t(0.975, 1) is 12.7
-    assert "no end" in share(seeds / 2, seeds)
+    assert "unbounded" in share(seeds / 2, seeds)
 
 
 def test_holm_against_the_definition():
@@ -137,7 +137,7 @@ def old_bootstrap(x, rng, draws=300):
 
 
 def coverage(n, spread, interval_of, cells=400):
-    """Percentage of simulated cells whose interval holds the true accuracy."""
+    """Percentage of simulated cells whose interval contains the true accuracy."""
     rng = np.random.default_rng(8)
     held = 0
     for _ in range(cells):
@@ -154,7 +154,7 @@ def test_coverage(n, spread):
 
 @pytest.mark.parametrize(("n", "spread"), [(2, 0.0), (2, 3.5), (5, 0.0), (5, 3.5)])
 def test_false_alarms_of_paired_gains(n, spread):
-    """How often two learners that are equally good differ significantly, of 400 pairs."""
+    """Count significant differences in 400 pairs of equally good learners."""
     rng, alarms = np.random.default_rng(3), 0
     for _ in range(400):
         seeds = rng.normal(size=(2, n, 1)) * spread / 100 / stats.norm.pdf(0)
@@ -165,7 +165,7 @@ def test_false_alarms_of_paired_gains(n, spread):
 
 
 def test_coverage_of_shares():
-    """How often Fieller's interval holds the true share, 40 %, of 200 cells of five seeds."""
+    """Count how often Fieller's interval contains the true share, 40 %, in 200 cells."""
     rng, held, given = np.random.default_rng(4), 0, 0
     for _ in range(200):
         shared, seeds = 0.8 * rng.normal(size=1000), 0.02 * rng.normal(size=(3, 5, 1))
@@ -178,6 +178,6 @@ def test_coverage_of_shares():
     assert given > 150 and 100 * held / given >= 90
 
 
-def test_the_former_bootstrap_misses_that_coverage():
+def test_the_former_bootstrap_has_less_coverage():
     rng = np.random.default_rng(0)
     assert coverage(2, 3.5, lambda x: old_bootstrap(x, rng)) < 88

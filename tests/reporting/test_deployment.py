@@ -1,4 +1,4 @@
-"""The table of deployment for people, and its figure."""
+"""Markdown table and figure of deployment."""
 
 from types import SimpleNamespace
 

@@ -30,9 +30,9 @@ def drawn(monkeypatch):
     return caught
 
 
-def test_nothing_to_compare_with_is_said(tmp_path, drawn):
+def test_a_missing_baseline_is_reported(tmp_path, drawn):
     results, *_ = make_study(tmp_path, methods=["l2p"])
-    alone = results[results["kd"] != "none"]
+    alone = results[results["distiller"] != "none"]
     cells = intervals(alone, ANSWERS)
     assert cells["gain"].isna().all()
     assert "nothing to compare" in reading(cells)
@@ -40,7 +40,7 @@ def test_nothing_to_compare_with_is_said(tmp_path, drawn):
     assert "no undistilled baseline" in drawn[0].texts[0].get_text()
 
 
-def test_who_sees_only_the_figure_knows_data_pair_n_and_interval(tmp_path, drawn):
+def test_the_small_print_names_data_pair_n_and_interval(tmp_path, drawn):
     results, curves, *_ = make_study(tmp_path)
     figures.accuracy_over_tasks(curves, TEST, [])
     figures.gain_over_none(intervals(results, ANSWERS), differences(results), TEST, [])
@@ -49,7 +49,7 @@ def test_who_sees_only_the_figure_knows_data_pair_n_and_interval(tmp_path, drawn
         assert note.startswith("digits, 4 tasks; 200 test images; big to small; n = 2 seeds; ")
         assert interval in note
     assert "chance at the end 12.5 %" in drawn[0].get_suptitle().replace("\n", " ")
-    for axis in drawn[0].axes:  # no legend: names stand behind lines
+    for axis in drawn[0].axes:  # no legend: names are at the ends of lines
         assert {text.get_text() for text in axis.texts} == {"teacher", "none", "kd", "dkd"}
 
 
@@ -66,7 +66,7 @@ def test_the_heat_map_shows_means_over_seeds_of_every_learner(tmp_path, drawn):
     assert {(i, t): f"{mean[t, i]:.0f}" for t in range(4) for i in range(t + 1)} == numbers
 
 
-def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
+def test_students_of_a_teacher_with_another_method_have_a_panel_of_their_own(tmp_path):
     results, *_ = make_study(tmp_path)
     taught = results["teacher"] != ""
     foreign = (results["method"] == "l2p") & taught
@@ -76,7 +76,7 @@ def test_students_of_a_foreign_teacher_have_a_panel_of_their_own(tmp_path):
     assert list(panels) == ["l2p\nbig to small", "apt\nbig to small", "l2p\nbig (apt) to small"]
     rows = panels["l2p\nbig (apt) to small"]
     assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}
-    assert set(rows[rows["kd"] != "none"]["teacher_method"]) == {"apt"}
+    assert set(rows[rows["distiller"] != "none"]["teacher_method"]) == {"apt"}
     assert len(rows) == 2 + 2 + 4  # teacher, none, two distillers; of two seeds
     answers = answers_of(lambda run: predictions(run.removesuffix("x")))
     gains = intervals(both, answers).dropna(subset="gain")

@@ -1,4 +1,4 @@
-"""`cdl tables`: what is finished and still of this configuration, and nothing is trained."""
+"""`cdl tables`: tabulate finished runs of the configuration without training."""
 
 import os
 import subprocess
@@ -30,11 +30,11 @@ def tabulated(folder, more=""):
     (folder / "tabulated.yaml").write_text(OVERLAY + more)
     files = [*map(str, CONFIGS), str(folder / "tabulated.yaml")]
     command = [sys.executable, "-m", "cdl", "tables", *files, "--directory", str(folder)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     partial = folder / TABLES / "partial"
     table = pd.read_csv(partial / f"{NAME}.csv", keep_default_na=False)
     n = (table["accuracy"] != "not run").sum()
-    assert said.endswith(f"{n} of 3 runs are finished; tables: {TABLES}/partial\n")
+    assert printed.endswith(f"{n} of 3 runs are finished; tables: {TABLES}/partial\n")
     summary = (partial / "summary.md").read_text()
     assert len(table) == 3
     assert ("not run" in summary) == (table["accuracy"] == "not run").any()
@@ -68,7 +68,7 @@ def test_a_part_is_finished(folder):
     assert state(folder) == before
 
 
-def test_a_table_asked_for_by_name_runs_what_it_needs_and_then_rests(folder):
+def test_a_table_as_target_runs_its_inputs_once(folder):
     run(folder, f"{TABLES}/{NAME}.md", overlay=OVERLAY)
     assert not (folder / TABLES / "results.csv").exists()
     subprocess.run(["rm", "-r", folder / TABLES / "partial"], check=True)
@@ -84,7 +84,7 @@ def test_a_table_asked_for_by_name_runs_what_it_needs_and_then_rests(folder):
         assert (whole / "partial" / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_it_does_not_wait_for_a_run_that_is_going_on(folder):
+def test_it_does_not_wait_for_a_run_in_progress(folder):
     locks = folder / ".snakemake" / "locks"
     locks.mkdir(exist_ok=True)
     lock = locks / "0.output.lock"

@@ -1,4 +1,4 @@
-"""How sure the numbers are: intervals of made-up runs."""
+"""Intervals, contrasts and their summary in words, from made-up runs."""
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,16 @@ ANSWERS = answers_of(predictions)
 def test_every_mean_has_an_interval_around_it(tmp_path):
     results, *_ = make_study(tmp_path)
     table = intervals(results, ANSWERS)
-    means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
+    means = results.groupby(["method", "role", "distiller"], sort=False)[
+        "final_average_accuracy"
+    ].mean()
     assert table["accuracy"].to_numpy() == pytest.approx(means.to_numpy())
     assert (table["accuracy_low"] < table["accuracy"]).all()
     assert (table["accuracy"] < table["accuracy_high"]).all()
     assert set(table["over"]) == {"seeds and test images"} and set(table["n"]) == {2}
     distilled = table["teacher"] != ""
     assert table["gain"].notna().tolist() == distilled.tolist()
-    by_cell = table.set_index(["method", "kd", "role"])["accuracy"]
+    by_cell = table.set_index(["method", "distiller", "role"])["accuracy"]
     gain = by_cell["apt", "dkd", "student"] - by_cell["apt", "none", "student"]
     assert table["gain"].iloc[-1] == pytest.approx(gain)
 
@@ -62,7 +64,7 @@ def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     table = contrasts(results, ANSWERS, tested).set_index(["first", "second"])
     assert len(table) == 6
     row = table.loc[(f"{tmp_path}/l2p/none", f"{tmp_path}/l2p/kd")]
-    gain = intervals(results, ANSWERS).set_index(["kd", "role"]).loc[("kd", "student")]
+    gain = intervals(results, ANSWERS).set_index(["distiller", "role"]).loc[("kd", "student")]
     assert -row["difference"] == pytest.approx(gain["gain"])
     assert (-row["high"], -row["low"]) == pytest.approx((gain["gain_low"], gain["gain_high"]))
     assert row["p"] == pytest.approx(gain["gain_p"])
@@ -73,9 +75,9 @@ def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
 
 
 def study_of(tmp_path, shares, labels="all"):
-    """Intervals of one method whose learners answer these shares of 400 images.
+    """Intervals of one method whose learners classify these shares of 400 images correctly.
 
-    Students answer one within the other, the teacher independently of them.
+    Correct images of students are nested; those of the teacher are independent of them.
     """
     results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2, images=200)
     orders = [np.random.default_rng(seed).permutation(400) for seed in (0, 1)]
@@ -87,9 +89,9 @@ def study_of(tmp_path, shares, labels="all"):
     return intervals(results.assign(labels=labels), answers_of(made))
 
 
-def test_the_reading_names_who_is_better_and_by_how_much(tmp_path):
+def test_the_reading_reports_gains_losses_and_shares(tmp_path):
     cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38})
-    kd = cells[cells["kd"] == "kd"].iloc[0]
+    kd = cells[cells["distiller"] == "kd"].iloc[0]
     assert kd["closed"] == pytest.approx(25, abs=1)
     assert kd["closed_low"] < kd["closed"] < kd["closed_high"]
     text = reading(cells)
@@ -109,16 +111,16 @@ def test_the_reading_never_claims_a_share_for_a_distiller_that_does_not_help(tmp
     assert "closes" not in text and "%" not in text.replace("95 %", "")
 
 
-def test_a_teacher_that_is_not_surely_better_leaves_no_gap_to_close(tmp_path):
+def test_a_teacher_that_is_not_significantly_better_has_no_share(tmp_path):
     cells = study_of(tmp_path, {"big": 0.41, "none": 0.4, "kd": 0.5, "dkd": 0.38})
     assert cells["closed"].isna().all() and cells["gap"].notna().any()
     reasons = set(cells.loc[cells["gap"].notna(), "not_closed"])
-    assert reasons == {"the gap to the teacher is under 4 of its standard errors"}
+    assert reasons == {"the gap to the teacher is below 4 standard errors"}
     assert "not significantly better than the undistilled student" in reading(cells)
     assert "closes" not in reading(cells)
 
 
-def test_a_student_with_few_labels_is_said_to_see_more_than_the_undistilled_one(tmp_path):
+def test_the_reading_names_confounds_at_few_labels(tmp_path):
     shares = {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38}
     cells = study_of(tmp_path, shares)
     assert "without a label" not in reading(cells)

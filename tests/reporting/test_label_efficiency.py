@@ -1,4 +1,4 @@
-"""Accuracy against labels: which learners stand together, from rows of a planned grid."""
+"""Label efficiency: panels of learners, from rows of a planned grid."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,8 @@ import pytest
 from lab import make_grid
 
 from cdl.reporting import label_efficiency as efficiency
-from cdl.reporting.runs import CELL, write
+from cdl.reporting.columns import CELL
+from cdl.reporting.runs import write
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.specifications import label_levels, row
@@ -25,7 +26,7 @@ FULL = [few("l1t", {"per_class": 1}, teacher_labels="all")]
 
 @pytest.fixture
 def study():
-    """Runs and cells of a grid in which every number is made up and different."""
+    """Runs and cells of a grid with made-up numbers, all different."""
     grid = make_grid(
         {"grid": {"datasets": ["digits", *LEVELS, *FULL], "distillers": ["none", "kd"]}}
     )
@@ -46,7 +47,7 @@ def table_of(grid, runs, cells, protocols):
     return efficiency.label_efficiency(runs, cells, protocols, "digits", levels)
 
 
-def test_every_student_stands_beside_its_teacher_and_the_undistilled_one(study):
+def test_every_student_is_in_a_panel_with_its_teacher_and_the_undistilled_one(study):
     grid, runs, cells, protocols = study
     table = table_of(grid, runs, cells, protocols)
     assert not table.duplicated([*efficiency.PANEL, "learner", "labels"]).any()
@@ -83,7 +84,7 @@ def test_the_figure_shows_every_level_at_its_place(study, monkeypatch):
     assert "| 1 label " in text and "10.0 (9.0 to 12.0)" in text
 
 
-def test_the_page_shows_the_table_that_its_record_vouches_for(study, tmp_path):
+def test_the_page_shows_the_table_that_matches_its_record(study, tmp_path):
     table = table_of(*study)
     path, figure, record = (
         str(tmp_path / f"label_efficiency_d.{k}") for k in ("csv", "svg", "json")
@@ -94,7 +95,7 @@ def test_the_page_shows_the_table_that_its_record_vouches_for(study, tmp_path):
     given = {"tables": [path], "figures": [figure], "records": [record]}
     tables = SimpleNamespace(**{f"efficiency_{name}": paths for name, paths in given.items()})
     (part,) = efficiency.on_page(tables)
-    assert part["dataset"] == "d" and part["rows"] == efficiency.shown(table)
+    assert part["dataset"] == "d" and part["rows"] == efficiency.display_table(table)
     assert efficiency.on_page(SimpleNamespace()) == []
     Path(figure).write_text("<svg> </svg>")
     with pytest.raises(CdlError):

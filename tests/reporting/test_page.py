@@ -1,4 +1,4 @@
-"""The page with all runs, as a person meets it: in a browser without network."""
+"""The page with all runs, in a browser without network."""
 
 import base64
 import json
@@ -38,21 +38,21 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, study):
-    """The page, freshly opened; at the end, nothing was fetched and nothing went wrong."""
+    """The page, newly opened; afterwards checks that nothing was fetched and no error logged."""
     browser.get("about:blank")
     emulate(browser)
     resize(browser, 1500, 1000)
     for log in ("browser", "performance"):
-        browser.get_log(log)  # what the browser does on its own account
+        browser.get_log(log)  # drop entries of the browser itself
     browser.get(f"file://{study[0]}/index.html")
     browser.execute_script("document.getElementById('every').open = true")
     yield browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [
+    requested = [
         e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
     ]
-    assert asked and {url.split(":")[0] for url in asked} <= {"file", "data", "about"}
+    assert requested and {url.split(":")[0] for url in requested} <= {"file", "data", "about"}
 
 
 def emulate(browser, scheme="light", media="screen"):
@@ -61,7 +61,7 @@ def emulate(browser, scheme="light", media="screen"):
 
 
 def resize(browser, width, height):
-    """Make the inside of the window this large, whatever a window has around it."""
+    """Set the size of the viewport."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
@@ -87,7 +87,7 @@ def column(browser, title):
 
 
 def wait_for_heading(browser, text):
-    """Wait until the detail is that of a run; the browser follows an address in its own time."""
+    """Wait until the details of a run are shown; the browser follows an address with delay."""
     WebDriverWait(browser, 20).until(lambda _: one(browser, "#chosen").text == text)
 
 
@@ -96,7 +96,7 @@ def choose(browser, label, value):
     Select(browser.find_element(By.XPATH, path)).select_by_visible_text(value)
 
 
-def test_the_file_asks_for_nothing_and_names_no_host(study):
+def test_the_file_requests_nothing_from_the_network(study):
     text = (study[0] / "index.html").read_text()
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", text)
     assert not re.search(r"@import|url\(", text)
@@ -195,7 +195,7 @@ def test_a_row_opens_curve_matrix_protocol_and_files(page, study):
     assert expected | {folder / "digits" / "manifest.json", folder / "big.json"} <= set(targets)
 
 
-def test_keys_and_addresses_lead_to_a_run_too(page, study):
+def test_keys_and_addresses_select_a_run(page, study):
     folder, _ = study
     link = one(page, f"tr[data-run='{folder}/l2p/none/seed0'] a")
     link.send_keys(Keys.ENTER)
@@ -207,7 +207,7 @@ def test_keys_and_addresses_lead_to_a_run_too(page, study):
     wait_for_heading(page, "(teacher): big")
 
 
-def test_what_was_deployed_is_a_table_with_its_machine_and_figure(page, study):
+def test_deployment_has_a_table_a_machine_and_a_figure(page, study):
     text = one(page, "#deployment").text
     assert "Machine: Abacus 1" in text and "Latency: single images" in text
     assert len(find(page, "#deployment tbody tr")) == 2 * len(study[1])
@@ -232,7 +232,7 @@ def test_provenance_is_on_the_page(page):
 CONTRAST = """
 const channel = (c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
 const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-const over = (colours) => {  // what colours, one painted over the other, come to
+const over = (colours) => {  // blend colours, painted over each other
   canvas.clearRect(0, 0, 1, 1);
   colours.forEach((c) => { canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1); });
   return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((c) => channel(c / 255));
@@ -261,7 +261,7 @@ def test_light_and_dark_are_legible(page, scheme):
     assert [(round(ratio, 2), where) for ratio, where in ratios if ratio < 4.5] == []
 
 
-def test_paper_shows_what_the_screen_folds_and_hides_what_cannot_be_pressed(page):
+def test_print_opens_details_and_hides_controls(page):
     emulate(page, "dark", "print")
     ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
@@ -288,18 +288,20 @@ def test_no_width_scrolls_the_whole_page(page, width, height):
 FIRST_SCREEN = ["h1", "#compared", "#warnings", "#main-figure", ".reading", "#cost"]
 
 
-def test_the_first_screen_says_what_was_compared_how_it_came_out_how_sure_and_the_cost(page, study):
+def test_the_first_screen_has_comparison_results_uncertainty_and_cost(page, study):
     _, results = study
     resize(page, 1280, 800)
     for selector in FIRST_SCREEN:
         for part in find(page, selector):
             assert part.is_displayed() and part.rect["y"] + part.rect["height"] <= 800, selector
-    told = one(page, "#compared").text
+    text = one(page, "#compared").text
     for fact in ("small (1 k", "big (3 k", "digits (8 classes in 4 tasks, 200 test images)", "dkd"):
-        assert fact in told
+        assert fact in text
     assert "2 seeds: too few" in one(page, "#warnings").text
-    assert "200 test images, so ± 7 points" in one(page, "#warnings").text
-    means = results.groupby(["method", "role", "kd"], sort=False)["final_average_accuracy"].mean()
+    assert "200 test images: ± 7 points" in one(page, "#warnings").text
+    means = results.groupby(["method", "role", "distiller"], sort=False)[
+        "final_average_accuracy"
+    ].mean()
     shown = [cell.text.split() for cell in find(page, ".forest tbody .number")]
     assert [words[0] for words in shown] == [f"{x:.1f}" for x in means]
     assert all(float(low) < float(x) < float(high) for x, low, _, high in shown)
@@ -307,11 +309,11 @@ def test_the_first_screen_says_what_was_compared_how_it_came_out_how_sure_and_th
     assert "over seeds and test images, 2 seeds" in one(page, ".reading").text
 
 
-def test_methods_that_distil_nothing_are_bounds_beside_those_that_do(tmp_path):
+def test_methods_without_distillation_are_bounds_of_the_others(tmp_path):
     results = write_study_page(tmp_path, alone=["apt"], seeds=[0])
     text = (tmp_path / "index.html").read_text()
     forests = re.findall(r'<table class="forest">.*?</table>', text, re.DOTALL)
-    assert len(forests) == 1  # of l2p, whose students learn from a teacher
+    assert len(forests) == 1  # of l2p, whose students have a teacher
     learners = re.findall(r'<th scope="row">(.*?)</th>', forests[0])
     assert learners == ["teacher", "none", "kd", "dkd", "apt alone"]
     apt = results[(results["method"] == "apt") & (results["role"] == "student")]
@@ -327,12 +329,13 @@ def test_a_small_screen_shows_every_mean_with_its_interval(page):
             assert 0 <= number.rect["x"] and number.rect["x"] + number.rect["width"] <= 400
 
 
-def test_means_stand_in_the_text_and_single_runs_behind_a_click(browser, study):
+def test_means_are_static_html_and_single_runs_need_a_click(browser, study):
     folder, results = study
-    text = (folder / "index.html").read_text().split("<script")[0]  # what needs no JavaScript
-    for mean in results.groupby(["method", "role", "kd"])["final_average_accuracy"].mean():
+    text = (folder / "index.html").read_text().split("<script")[0]  # the part without JavaScript
+    for mean in results.groupby(["method", "role", "distiller"])["final_average_accuracy"].mean():
         assert text.count(f">{mean:.1f} <small>") >= 2
-    assert ">1,234<" in text  # trained, and in all: the teacher is asked with the student's queries
+    assert ">1,234<" in text  # trained parameters
+    # frozen ones included; the teacher also uses the student's backbone for queries
     assert ">2 k<" in text and ">5 k<" in text
     browser.get(f"file://{folder}/index.html")
     assert not one(browser, "#runs").is_displayed()
@@ -346,7 +349,7 @@ def test_means_stand_in_the_text_and_single_runs_behind_a_click(browser, study):
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
-def test_axe_finds_nothing_against_wcag(page, scheme, width):
+def test_axe_finds_no_wcag_violation(page, scheme, width):
     emulate(page, scheme)
     resize(page, width, 800)
     page.execute_script("document.querySelectorAll('details').forEach((f) => { f.open = true; })")

@@ -1,4 +1,4 @@
-"""What was left out or doubled in the data stands on the page."""
+"""Remarks on the page: skipped files, duplicate images, few labels."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from study import write_study_page
 from cdl.reporting.overview import _labels
 
 
-def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
+def test_the_page_reports_skipped_files_and_duplicates(tmp_path):
     manifests = {
         "digits": {
             "skipped": {".txt": 3, "hidden": 1},
@@ -25,7 +25,7 @@ def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
     content = json.loads(re.search(r'id="content">(.*?)</script>', text, re.DOTALL)[1])
     assert content["remarks"]["clean"] == ""
     assert content["remarks"]["digits"] == (
-        "left out as no images: 3 .txt, 1 hidden; "
+        "skipped, not images: 3 .txt, 1 hidden; "
         "images with copies in the other split: 2; images with copies with another label: 4"
     )
     assert "content.remarks" in text
@@ -35,12 +35,12 @@ def test_the_page_says_what_was_left_out_and_what_is_doubled(tmp_path):
     ("level", "teacher", "text"),
     [
         ("all", "all", ""),
-        ("10", "10", "10 labels a class"),
-        ("10", "all", "10 labels a class; the teacher saw all"),
+        ("10", "10", "10 labels per class"),
+        ("10", "all", "10 labels per class; the teacher saw all"),
         ("5%", "all", "5% labels; the teacher saw all"),
     ],
 )
-def test_the_page_says_how_few_labels_students_and_their_teachers_saw(level, teacher, text):
+def test_the_page_reports_the_label_levels_of_students_and_teachers(level, teacher, text):
     columns = ["role", "teacher", "labels", "teacher_labels"]
     rows = [
         ("teacher", "", teacher, ""),

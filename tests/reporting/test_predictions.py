@@ -1,4 +1,4 @@
-"""Results of an older version, completed from the predictions beside them."""
+"""Results of an older version, completed from their predictions."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 from study import make_study
 
 from cdl.layout import RunFiles
-from cdl.reporting.runs import IDENTITY, METRICS, class_tables, complete, tables_of
+from cdl.reporting.columns import IDENTITY
+from cdl.reporting.runs import METRICS, class_tables, complete, complete_all, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 
@@ -16,7 +17,7 @@ NEW = ("task_incremental_accuracy", "calibration_error")
 
 @pytest.fixture
 def old(tmp_path):
-    """The files of a run of two tasks of two classes whose results know nothing new."""
+    """Files of a run with two tasks of two classes, whose results lack the new metrics."""
     make_study(tmp_path, methods=("l2p",), seeds=(0,), tasks=2)
     files = RunFiles(str(tmp_path / "l2p" / "kd" / "seed0"))
     table = pd.read_parquet(files.predictions)
@@ -31,7 +32,7 @@ def old(tmp_path):
     return files
 
 
-def test_tables_are_made_again_from_predictions(old):
+def test_missing_metrics_are_computed_from_predictions(old):
     run = read_json(old.results)
     assert not set(NEW) & set(run["metrics"])
     made = complete(run, old)
@@ -40,8 +41,7 @@ def test_tables_are_made_again_from_predictions(old):
     assert made["metrics"]["task_incremental_accuracy"] is None
     assert made["per_class"]["b"] is None
     assert made["matrix"] == run["matrix"]
-    whose = ["role", "query", "teacher_method", "method_options", "kd_options"]
-    row = dict.fromkeys([*IDENTITY, *whose], "x")
+    row = dict.fromkeys(IDENTITY, "x")
     row |= {"labels": "all", "teacher_labels": "all"}
     row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
     cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
@@ -52,7 +52,7 @@ def test_tables_are_made_again_from_predictions(old):
     assert confusion["images"].sum() == sum(run["test_images"])
 
 
-def test_results_that_know_it_all_are_left_alone(old):
+def test_complete_results_are_unchanged(old):
     run = read_json(old.results) | {"per_class": {"a": 1.0}}
     assert complete(run, old) == run
 
@@ -62,3 +62,24 @@ def test_predictions_of_another_run_are_refused(old):
     pd.read_parquet(old.predictions).tail(9).to_parquet(old.predictions)
     with pytest.raises(CdlError, match="predictions"):
         complete(run, old)
+
+
+def test_agreement_needs_finished_runs(tmp_path):
+    results, *_ = make_study(tmp_path, methods=("l2p",), seeds=(0,), tasks=2)
+    rows, runs = results.to_dict("records"), []
+    for row in rows:
+        files = RunFiles(row["run"])
+        table = pd.read_parquet(files.predictions)
+        table.assign(predicted=table["correct"].map(str)).to_parquet(files.predictions)
+        runs.append(read_json(files.results) | {"per_class": {}})
+        write_json(files.results, runs[-1], files=[files.predictions])
+
+    def names(runs):
+        found = complete_all(rows, runs, RunFiles)
+        return [run and {n for n in run["metrics"] if n in both} for run in found]
+
+    both = {"teacher_agreement", "none_teacher_agreement"}
+    teacher, none, *distilled = runs
+    assert names(runs) == [set(), set(), both, both]
+    assert names([teacher, None, *distilled]) == [set(), None, *[{"teacher_agreement"}] * 2]
+    assert names([None, none, *distilled]) == [None, set(), set(), set()]

@@ -1,4 +1,4 @@
-"""Ours beside the papers' numbers: matched as declared, honest about what is missing."""
+"""Comparison with the papers' numbers: matching, and words for missing values."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,9 @@ from cdl.reporting.published import (
     METRICS,
     NOTE,
     compare,
-    for_people,
+    display_table,
     load,
-    worded,
+    with_reasons,
     write_comparison,
 )
 from cdl.reporting.runs import METRICS as ALL_METRICS
@@ -33,7 +33,7 @@ def grid(changes=None, name="cifar100"):
 
 
 def result(accuracy=80.0, forgetting=5.0):
-    """What stands in a run's results.json, as far as tables read it."""
+    """The part of a run's results.json that tables read."""
     metrics = dict.fromkeys(ALL_METRICS, 0.0)
     metrics |= {METRICS["accuracy"]: accuracy, METRICS["forgetting"]: forgetting}
     return {"metrics": metrics, "data": {"train": "a", "test": "b"}, "trainable_parameters": 7}
@@ -60,7 +60,7 @@ def test_the_data_are_310_results_of_four_versions():
 
 
 @pytest.mark.parametrize("name", ["cifar100", "imagenet_r"])
-def test_every_published_number_is_beside_one_of_ours(name):
+def test_every_published_number_matches_a_run(name):
     made = grid(name=name)
     tables = [compared(made, of)[0] for of in made.comparisons.values()]
     ours = pd.concat(tables)
@@ -68,8 +68,8 @@ def test_every_published_number_is_beside_one_of_ours(name):
     ours["teacher"], ours["kd"] = ours["taught_by"].replace("-", ""), ours["distiller"]
     key = ["version", "method", "teacher", "student", "kd"]
     assert not ours.duplicated(key).any()
-    theirs = load().query("dataset == @name")
-    both = theirs.merge(ours, on=key, how="outer", indicator=True)
+    papers = load().query("dataset == @name")
+    both = papers.merge(ours, on=key, how="outer", indicator=True)
     alone = both[both["_merge"] != "both"]
     # the teacher of the largest pair reads its student's query, so it is not the papers' learner
     assert set(alone["student"]) == {"vit_large"}
@@ -93,7 +93,7 @@ def test_difference_and_two_standard_deviations():
     assert row["accuracy_within_2_std"] == "yes"
     assert row["forgetting_difference"] == pytest.approx(-3)
     assert row["forgetting_within_2_std"] == "no"
-    text = for_people(table).loc[row.name]
+    text = display_table(table).loc[row.name]
     assert text["accuracy", "ours"] == f"{accuracy + 0.5:.2f} ± 1.00"
     assert text["", "n"] == "3"
 
@@ -103,16 +103,16 @@ def test_one_seed_has_no_standard_deviation():
     row = cell(table, "apt", "dkd", "2026-04")
     assert row["n"] == 1
     assert row["accuracy_within_2_std"] == "unknown"
-    assert worded(table).loc[row.name, "accuracy_std"] == "unknown"
-    text = for_people(table).loc[row.name]
+    assert with_reasons(table).loc[row.name, "accuracy_std"] == "unknown"
+    text = display_table(table).loc[row.name]
     assert text["accuracy", "ours"] == "80.00"
     assert text["", "n"] == "1 of 3"
 
 
-def test_what_is_missing_has_a_word():
+def test_missing_values_have_a_reason():
     table, *_ = compared(grid(), runs=lambda run: None if run.distiller.name == "kd" else result())
     row = cell(table, "l2p", "kd", "2025-03").name
-    words, text = worded(table), for_people(table)
+    words, text = with_reasons(table), display_table(table)
     for column in ("accuracy", "accuracy_std", "forgetting_difference", "protocol"):
         assert words.loc[row, column] == NOT_RUN
     assert words.loc[row, "accuracy_published"] > 50
@@ -126,7 +126,7 @@ def test_what_is_missing_has_a_word():
     assert not text.isin(["", "nan", "None", "0.00 ± nan"]).any(axis=None)
 
 
-def test_what_was_not_published_is_not_matched():
+def test_unpublished_cells_are_not_matched():
     variant = {"block": "kd", "variant": "tau4", "temperature": 4}
     changes = {"grid": {"methods": ["l2p"], "distillers": ["none", variant], "exclude": []}}
     table, *_ = compared(grid(changes))
@@ -197,7 +197,9 @@ def test_a_protocol_does_not_depend_on_what_else_is_in_the_grid():
 
 def test_two_pairs_of_one_name_are_refused():
     tag = "vit_base_patch16_224.augreg_in21k_ft_in1k"
-    with pytest.raises(ConfigError, match="share the table 'cifar100_base-small'; rename 'base'"):
+    with pytest.raises(
+        ConfigError, match="the same table name 'cifar100_base-small'; rename 'base'"
+    ):
         grid(
             {
                 "backbones": {"base": {"timm": tag, "published": "vit_base"}},

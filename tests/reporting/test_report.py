@@ -1,4 +1,4 @@
-"""What the real workflow gives people to read: the page and `snakemake --report`."""
+"""Reports of the real workflow: the page and `snakemake --report`."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from runs import CONFIGS, snakemake
 from cdl.study.specifications import in_use, specification
 
 
-def test_the_page_tells_what_the_tables_tell(finished):
+def test_the_page_has_the_runs_of_the_tables(finished):
     text = (finished / "results/tiny/index.html").read_text()
     content = json.loads(re.search(r'id="content">(.*?)</script>', text, re.DOTALL)[1])
     results = pd.read_csv(finished / "results/tiny/tables/results.csv")

@@ -1,4 +1,4 @@
-"""One style: who is who in a figure, without colour and for colour-blind readers as well."""
+"""Style of figures: learners can be told apart without colour and with colour blindness."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def test_every_distiller_has_a_look_of_its_own_in_every_configuration():
 
 def test_a_look_that_cannot_be_drawn_is_refused():
     for wrong in [("red", "o"), ("#5E6670", "oo"), ("#5E6670", "o", "dashed")]:
-        with pytest.raises(ValueError, match="of a look: expected"):
+        with pytest.raises(ValueError, match="look.*: invalid value .*; expected"):
             Look(*wrong)
 
 
@@ -55,14 +55,14 @@ def test_lines_can_be_seen_on_white_and_letters_read(colour):
 
 
 @pytest.mark.parametrize("blindness", BLIND)
-def test_those_of_the_default_run_differ_for_colour_blind_readers(blindness):
+def test_learners_of_the_default_run_differ_with_colour_blindness(blindness):
     usual = ["teacher", "none", "kd", "kd_prompt", "cdl_prompt"]
     points = [seen(style.look(name).colour, blindness) for name in usual]
     distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2)]
-    assert min(distances) > 0.08  # 0.02 can just be told apart
+    assert min(distances) > 0.08  # about 0.02 is just noticeable
 
 
-def test_names_behind_lines_keep_a_distance(tmp_path):
+def test_names_at_the_ends_of_lines_do_not_overlap(tmp_path):
     with style.paper():
         figure, (axis,) = style.canvas(["l2p"], "x", "y", "digits, 3 tasks; n = 1 seed")
         ends = {"kd": (1, 0.50), "none": (1, 0.501), "teacher": (1, 0.499)}

@@ -1,4 +1,4 @@
-"""What comes over the network: checked, continued, from a mirror, or named for doing by hand."""
+"""Published files: fetched, resumed, verified, from a mirror, or placed manually."""
 
 import hashlib
 import io
@@ -41,27 +41,27 @@ CONTENT = bytes(range(256)) * 40_000  # 10 MB
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
-    """Paths are relative to the folder of a run; a proxy must not see what goes to 127.0.0.1."""
+    """Change to a temporary folder; use no proxy for 127.0.0.1."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "*")
 
 
 class Server:
-    """A web server on this machine: files by name, the ranges asked for, and faults."""
+    """A local web server with files by name; records requests and simulates faults."""
 
     def __init__(self, files):
-        self.files, self.asked, self.stop_after, self.ranges = files, [], None, True
+        self.files, self.requests, self.stop_after, self.ranges = files, [], None, True
         self.status = 200
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                name, wanted = self.path.rsplit("/", 1)[1], self.headers.get("Range")
-                server.asked.append((self.path, wanted))
+                name, byte_range = self.path.rsplit("/", 1)[1], self.headers.get("Range")
+                server.requests.append((self.path, byte_range))
                 body = server.files.get(name)
                 if body is None:
                     return self.send_error(404)
-                start = int(wanted[6:-1]) if wanted and server.ranges else 0
+                start = int(byte_range[6:-1]) if byte_range and server.ranges else 0
                 if start and start >= len(body):
                     return self.send_error(416)
                 self.send_response(206 if start else 200)
@@ -70,7 +70,7 @@ class Server:
                 self.wfile.write(body[start : server.stop_after])
                 return None
 
-            def do_HEAD(self):  # as the Hub says what it would send
+            def do_HEAD(self):  # the Hub's metadata of a file
                 body = server.files.get(self.path.rsplit("/", 1)[1])
                 self.send_response(server.status if body is not None else 404)
                 if server.status == 401:
@@ -109,11 +109,11 @@ def test_files_are_fetched_once(server, algorithm):
     for _ in range(2):
         paths = obtain(files, "data")
         assert [path.read_bytes() for path in paths] == list(server.files.values())
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert sorted(p.name for p in Path("data").iterdir()) == ["big.tar", "list.yaml"]
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server):
+def test_an_interrupted_download_is_resumed(server):
     file, server.stop_after = server.published("big.tar"), 3_000_000
     with pytest.raises(CdlError, match="big.tar could not be fetched .* run again"):
         obtain([file], "data")
@@ -121,52 +121,52 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server):
     server.stop_after = None
     (path,) = obtain([file], "data")
     assert path.read_bytes() == CONTENT
-    start = int(server.asked[1][1].removeprefix("bytes=").removesuffix("-"))
+    start = int(server.requests[1][1].removeprefix("bytes=").removesuffix("-"))
     assert 2_000_000 < start <= 3_000_000
 
 
-def test_a_download_killed_after_its_last_byte_is_taken_over(server):
+def test_a_complete_partial_file_is_used(server):
     Path("data").mkdir()
     Path("data/.big.tar.part").write_bytes(CONTENT)
     assert obtain([server.published("big.tar")], "data")[0].read_bytes() == CONTENT
 
 
-def test_a_server_that_cannot_continue_is_asked_from_the_start(server):
+def test_a_download_restarts_if_the_server_has_no_ranges(server):
     Path("data").mkdir()
     Path("data/.big.tar.part").write_bytes(CONTENT[:1000])
     server.ranges = False
     assert obtain([server.published("big.tar")], "data")[0].read_bytes() == CONTENT
 
 
-def test_a_damaged_remainder_is_refused_and_then_fetched_anew(server):
+def test_a_damaged_partial_file_is_refused_and_fetched_again(server):
     Path("data").mkdir()
     Path("data/.big.tar.part").write_bytes(b"x" * 1000)
     file = server.published("big.tar")
-    with pytest.raises(CdlError, match="has md5 .* expected is .* not the published file"):
+    with pytest.raises(CdlError, match="has md5 .* expected .* not the published file"):
         obtain([file], "data")
     assert list(Path("data").iterdir()) == []
     assert obtain([file], "data")[0].read_bytes() == CONTENT
 
 
-def test_a_wrong_file_put_there_by_hand_is_refused_and_left_alone(server):
+def test_a_wrong_file_of_the_user_is_refused_and_kept(server):
     Path("data").mkdir()
     Path("data/big.tar").write_bytes(CONTENT[:-1])
     with pytest.raises(CdlError, match="big.tar has md5 .*delete it and run again"):
         obtain([server.published("big.tar")], "data")
     assert Path("data/big.tar").read_bytes() == CONTENT[:-1]
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_mirror_is_asked_instead_of_the_publisher(server):
+def test_a_mirror_replaces_the_publisher(server):
     file = server.published("big.tar")
     elsewhere = Published(file.name, "http://publisher.invalid/big.tar", file.checksum)
     obtain([elsewhere], "data", mirror=f"{server.url}/mirror/")
-    assert server.asked == [("/mirror/big.tar", None)]
+    assert server.requests == [("/mirror/big.tar", None)]
     Path("mine").mkdir()
     Path("mine/big.tar").write_bytes(CONTENT)
     assert obtain([elsewhere], "more", "mine", offline=True)[0].read_bytes() == CONTENT
     Path("mine/big.tar").write_bytes(CONTENT[::-1])
-    with pytest.raises(CdlError, match="what mine/big.tar offers is not the published file"):
+    with pytest.raises(CdlError, match="mine/big.tar is not the published file"):
         obtain([elsewhere], "third", "mine")
     with pytest.raises(CdlError, match="could not be fetched from empty/big.tar .*No such file"):
         obtain([elsewhere], "third", "empty")
@@ -174,21 +174,23 @@ def test_a_mirror_is_asked_instead_of_the_publisher(server):
         obtain([Published("gone.tar", f"{server.url}/gone.tar", file.checksum)], "third")
 
 
-def test_offline_says_every_file_and_its_place(server):
+def test_offline_lists_every_missing_file_and_its_path(server):
     files = [server.published(name) for name in server.files]
     Path("data").mkdir()
     for mirror in (None, server.url):
-        with pytest.raises(CdlError, match=r"put by hand: data/big.tar \(from .*/big.tar\), data"):
+        with pytest.raises(
+            CdlError, match=r"place these files manually: data/big.tar \(from .*/big.tar\), data"
+        ):
             obtain(files, "data", mirror, offline=True)
     for name, content in server.files.items():
         Path("data", name).write_bytes(content)
     assert len(obtain(files, "data", offline=True)) == 2
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_missing_network_is_one_sentence():
-    file = Published("big.tar", "http://127.0.0.1:9/big.tar", "md5:0")  # nobody listens there
-    with pytest.raises(CdlError, match="could not be fetched .* by hand as data/big.tar .from htt"):
+def test_a_missing_network_is_reported_in_one_sentence():
+    file = Published("big.tar", "http://127.0.0.1:9/big.tar", "md5:0")  # no server on this port
+    with pytest.raises(CdlError, match="could not be fetched .* manually as data/big.tar .from ht"):
         obtain([file], "data")
 
 
@@ -197,14 +199,14 @@ def test_a_missing_network_is_one_sentence():
 
 @pytest.fixture
 def weights():
-    """A stand-in for what timm publishes: a classifier's weights, cut to two blocks."""
+    """A classifier of timm with two blocks, in place of the published weights."""
     torch.manual_seed(0)
     return timm.create_model(TAG.split(".")[0], depth=2, num_classes=5)
 
 
 @pytest.fixture
 def hub(server, weights, monkeypatch):
-    """The server as the hub that timm's tags point to."""
+    """The local server in place of the Hub."""
     save_file(weights.state_dict(), "model.safetensors")
     server.files["model.safetensors"] = Path("model.safetensors").read_bytes()
     for name in ("hf_hub_url", "hf_hub_download"):
@@ -216,9 +218,9 @@ def hub(server, weights, monkeypatch):
     return server
 
 
-def test_a_timm_tag_is_fetched_recorded_and_verified_after(hub, weights):
+def test_a_timm_tag_is_fetched_recorded_and_verified_later(hub, weights):
     backbones.fetch("b.safetensors", "timm", TAG)
-    assert [path for path, _ in hub.asked] == [f"/timm/{TAG}/resolve/main/model.safetensors"]
+    assert [path for path, _ in hub.requests] == [f"/timm/{TAG}/resolve/main/model.safetensors"]
     images = torch.rand(1, 3, 224, 224)
     expected = weights.eval().forward_features((images - 0.5) / 0.5)[:, 0]
     torch.testing.assert_close(
@@ -231,36 +233,36 @@ def test_a_timm_tag_is_fetched_recorded_and_verified_after(hub, weights):
 
     backbones.fetch("b.safetensors", "timm", TAG)
     backbones.fetch("b.safetensors", "timm", TAG, offline=True)
-    assert len(hub.asked) == 1  # the Hub's cache has it
+    assert len(hub.requests) == 1  # read from the Hub's cache
 
     (file,) = Path("cache").glob("*/snapshots/*/model.safetensors")
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
-    file.resolve().write_bytes(raw)  # one bit on this disk
+    file.resolve().write_bytes(raw)  # one bit flipped on disk
     with pytest.raises(
         CdlError, match="has sha256 .* expected .*config/checksums.*: delete .*cache.* and run"
     ):
         backbones.fetch("c.safetensors", "timm", TAG)
     shutil.rmtree("cache")
-    hub.files["model.safetensors"] = bytes(raw)  # the publisher changed its mind
-    with pytest.raises(CdlError, match="what the Hub offers has changed"):
+    hub.files["model.safetensors"] = bytes(raw)  # the published file changed
+    with pytest.raises(CdlError, match="the file on the Hub has changed"):
         backbones.fetch("c.safetensors", "timm", TAG)
     assert not Path("c.safetensors").exists()
 
 
-def test_gated_and_missing_weights_are_one_sentence_with_a_remedy(hub):
+def test_gated_and_missing_weights_are_reported_with_a_remedy(hub):
     del hub.files["model.safetensors"]
-    with pytest.raises(CdlError, match=f"could not be .*by hand as data/backbones/{TAG}.safetens"):
+    with pytest.raises(CdlError, match=f"could not .*manually as data/backbones/{TAG}.safetens"):
         backbones.fetch("b.safetensors", "timm", TAG)
     hub.status = 401
     with pytest.raises(
-        CdlError, match=f"accept its terms at https://huggingface.co/timm/{TAG} and log in by"
+        CdlError, match=f"accept its terms at https://huggingface.co/timm/{TAG} and log in with"
     ):
         backbones.fetch("b.safetensors", "timm", TAG)
     assert not Path("config/checksums").exists()
 
 
-def test_what_is_no_safetensors_is_neither_loaded_nor_recorded(hub):
+def test_a_file_that_is_not_safetensors_is_neither_loaded_nor_recorded(hub):
     pickled = io.BytesIO()
     torch.save({"a": torch.ones(1)}, pickled)
     hub.files["model.safetensors"] = pickled.getvalue()
@@ -269,14 +271,14 @@ def test_what_is_no_safetensors_is_neither_loaded_nor_recorded(hub):
     assert not Path("config/checksums").exists()
 
 
-def test_an_unrecorded_download_that_broke_off_is_started_anew(hub):
+def test_an_interrupted_download_without_checksum_restarts(hub):
     hub.files[f"{TAG}.safetensors"] = hub.files["model.safetensors"]
     hub.stop_after = 1_000_000
     with pytest.raises(CdlError, match="could not be fetched"):
         backbones.fetch("b.safetensors", "timm", TAG, mirror=hub.url)
     hub.stop_after = None
     backbones.fetch("b.safetensors", "timm", TAG, mirror=hub.url)
-    assert [wanted for _, wanted in hub.asked] == [None, None]
+    assert [byte_range for _, byte_range in hub.requests] == [None, None]
 
 
 def test_backbones_offline_and_from_a_folder(hub, weights):
@@ -285,11 +287,11 @@ def test_backbones_offline_and_from_a_folder(hub, weights):
     Path("mirror").mkdir()
     save_file(weights.state_dict(), Path("mirror", f"{TAG}.safetensors"))
     backbones.fetch("b.safetensors", "timm", TAG, mirror="mirror", offline=True)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize("tag", ["vit_tiny_patch16_224.nonsense", "vit_huge_patch3_5.augreg"])
-def test_a_tag_that_timm_does_not_know(tag):
+def test_an_unknown_timm_tag_is_refused(tag):
     with pytest.raises(CdlError, match=f"timm .*{tag}|{tag}.* timm"):
         backbones.fetch("b.safetensors", "timm", tag)
 
@@ -306,7 +308,7 @@ def add(tar, name, content=b"", **fields):
 
 
 def publish(monkeypatch, name, files):
-    """Let a source have other published files."""
+    """Replace the published files of a source."""
     monkeypatch.setitem(SOURCES._merged[0], name, replace(SOURCES[name], published=files))
 
 
@@ -317,7 +319,7 @@ def jpeg(seed):
     return buffer.getvalue()
 
 
-LISTS = {  # labels are not in the order of the folders, and one list still names another tree
+LISTS = {  # labels are not in the order of folders; some paths have another parent folder
     "train": ["n02/art_0.jpg", "n01/toy_3.jpg", "train/n03/art_1.jpg", "n01/art_0.jpg"],
     "test": ["n03/art_0.jpg", "test/n01/sketch_7.jpg", "n02/misc_11.jpg"],
 }
@@ -326,7 +328,7 @@ LABELS = {"n02": 0, "n03": 1, "n01": 2}
 
 @pytest.fixture
 def imagenet_r(server, monkeypatch):
-    """A small archive and lists of the same structure, where the publishers have the real ones."""
+    """Publish a small archive and lists with the structure of the real ones."""
     buffer, names = io.BytesIO(), [name for listed in LISTS.values() for name in listed]
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         add(tar, "imagenet-r", type=tarfile.DIRTYPE)
@@ -378,7 +380,7 @@ def test_a_changed_list_or_archive_is_refused(imagenet_r):
         raw = bytearray(imagenet_r.files[name])
         raw[len(raw) // 2] ^= 1
         kept, imagenet_r.files[name] = imagenet_r.files[name], bytes(raw)
-        with pytest.raises(CdlError, match=f"{name} has md5 .* expected is"):
+        with pytest.raises(CdlError, match=f"{name} has md5 .* expected "):
             archives.fetch("fetched.json", **SOURCE)
         imagenet_r.files[name] = kept
         assert not Path("fetched.json").exists()
@@ -386,16 +388,16 @@ def test_a_changed_list_or_archive_is_refused(imagenet_r):
 
 
 @pytest.mark.parametrize("below", ["", "imagenet-r"])
-def test_a_rearranged_tree_is_recognised_and_refused(imagenet_r, below):
+def test_a_rearranged_tree_is_refused(imagenet_r, below):
     root = Path(SOURCE["root"])
     for split in ("train", "test"):
         (root / below / split / "n01").mkdir(parents=True)
     for attempt in (lambda: archives.fetch("f.json", **SOURCE), lambda: prepare("p", SOURCE)):
         with pytest.raises(CdlError, match="rearranged by another tool .*put imagenet-r.tar as"):
             attempt()
-    assert imagenet_r.asked == []
+    assert imagenet_r.requests == []
     (root / "imagenet-r.tar").write_bytes(imagenet_r.files["imagenet-r.tar"])
-    archives.fetch("f.json", **SOURCE)  # the archive beside it is all that is read
+    archives.fetch("f.json", **SOURCE)  # only the archive is read
     prepare("p", SOURCE)
 
 
@@ -417,7 +419,7 @@ def test_the_real_files_offline():
 
 
 def hostile(tmp_path):
-    """An archive whose members lead out of any folder it could be unpacked into."""
+    """Write an archive with members outside its folder."""
     path = tmp_path / "root" / "imagenet-r.tar"
     path.parent.mkdir()
     (tmp_path / "secret.jpg").write_bytes(jpeg(0))
@@ -440,7 +442,7 @@ def test_a_hostile_archive_writes_nothing_and_links_nowhere(tmp_path, name):
         lists = {"data": [file], "targets": [0]}
         path.with_name(f"imagenet-r_{split}.yaml").write_text(yaml.dump(lists))
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(CdlError, match=f"holds no file 'imagenet-r/n01/{name}.jpg'"):
+    with pytest.raises(CdlError, match=f"contains no file 'imagenet-r/n01/{name}.jpg'"):
         prepare(tmp_path / "packed", {"name": "imagenet_r", "root": str(path.parent)})
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "packed"}
     assert not (tmp_path.parent / "escaped.jpg").exists()
@@ -451,14 +453,14 @@ def test_a_hostile_archive_writes_nothing_and_links_nowhere(tmp_path, name):
     [
         ("data: [a/n01/x.jpg]", "cannot be read as a split file .'targets'"),
         ("data: [a/n01/x.jpg]\ntargets: []", "cannot be read as a split file"),
-        ("data: [x.jpg]\ntargets: [0]", "'x.jpg' with label 0 is not FOLDER/NAME"),
-        ("data: [a/n01/x.jpg]\ntargets: [one]", "with label 'one' is not"),
-        ("data: [a/n01/x.jpg]\ntargets: [1]", "none has label 0"),
+        ("data: [x.jpg]\ntargets: [0]", "invalid entry 'x.jpg' with label 0; expected FOLDER/NAME"),
+        ("data: [a/n01/x.jpg]\ntargets: [one]", "with label 'one'; expected FOLDER"),
+        ("data: [a/n01/x.jpg]\ntargets: [1]", "none of the 1 classes has label 0"),
         ("data: [n01/x.jpg, n02/x.jpg]\ntargets: [0, 0]", "n02/x.jpg has label 0, .* of 'n01'"),
         ("!!python/object/apply:os.mkdir [pwned]", "cannot be read as a split file"),
     ],
 )
-def test_split_files_that_are_none(tmp_path, lists, message):
+def test_an_invalid_split_file_is_refused(tmp_path, lists, message):
     path = hostile(tmp_path)
     for split in ("train", "test"):
         path.with_name(f"imagenet-r_{split}.yaml").write_text(lists)
@@ -531,26 +533,28 @@ def test_cifar10_is_fetched_checked_and_read_in_the_order_of_its_files(cifar10):
     assert np.array_equal(images.permute(0, 2, 3, 1), cifar10[10:])
 
 
-def test_a_file_of_cifar10_that_broke_off_is_named(cifar10, server):
+def test_a_truncated_file_of_cifar10_is_reported(cifar10, server):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         add(tar, "cifar-10-batches-bin/batches.meta.txt", b"airplane\n")
         add(tar, "cifar-10-batches-bin/data_batch_1.bin", bytes(3072))
     Path("data").mkdir()
     Path("data/cifar-10-binary.tar.gz").write_bytes(buffer.getvalue())
-    with pytest.raises(CdlError, match="data_batch_1.bin has 3072 bytes, no multiple of 3,073"):
+    with pytest.raises(
+        CdlError, match="data_batch_1.bin has 3072 bytes; expected a multiple of 3,073"
+    ):
         prepare("packed", {"name": "cifar10", "root": "data"})
 
 
 @pytest.mark.parametrize("keep", [100, 9000])
-def test_a_truncated_archive_is_one_sentence(cifar100, server, keep):
+def test_a_truncated_archive_is_reported_in_one_sentence(cifar100, server, keep):
     Path("data").mkdir()
     Path("data/cifar-100-binary.tar.gz").write_bytes(server.files["cifar-100-binary.tar.gz"][:keep])
     with pytest.raises(CdlError, match="cifar-100-binary.tar.gz .*--forcerun fetch_dataset"):
         prepare("packed", {"name": "cifar100", "root": "data"})
 
 
-# ---- the network is for the two rules that fetch
+# ---- only the two fetch rules use the network
 
 
 def test_compute_jobs_open_no_connection(imagenet_r, cifar100, monkeypatch):
@@ -585,15 +589,18 @@ def snakemake(*arguments):
 
 
 @pytest.mark.slow
-def test_offline_in_the_workflow_is_one_sentence_and_work_goes_on_after(server):
+def test_offline_fails_in_one_sentence_and_other_jobs_run(server):
     Path("config.yaml").write_text(CONFIG % "{imagenet_r: {}}" + "fetch: {offline: true}\n")
     result = snakemake("--until", "fetch_dataset", "fetch_backbone", "--keep-going")
     assert result.returncode != 0
-    assert "cdl: fetch.offline is true, so put by hand: data/imagenet-r/imagenet-r.tar (from" in (
-        result.stderr
+    expected = (
+        "cdl: fetch.offline is set; place these files manually: data/imagenet-r/imagenet-r.tar"
     )
+    assert f"{expected} (from" in result.stderr
     assert "Traceback (most recent call last)" not in result.stderr.split("cdl: ")[0][-2000:]
-    assert len(list(Path("results/backbones").glob("*.safetensors"))) == 2  # what could be done
+    assert (
+        len(list(Path("results/backbones").glob("*.safetensors"))) == 2
+    )  # the jobs that need no network
     plan = snakemake("-n", "--until", "fetch_backbone", "fetch_dataset").stdout
     assert "fetch_dataset" in plan
     assert "fetch_backbone" not in plan
@@ -619,19 +626,19 @@ def folder_source():
 
     def change():
         Image.new("RGB", (4, 4), (77, 0, 0)).save(file, compress_level=0)
-        assert file.stat().st_size == size  # nothing but the pixels tells
+        assert file.stat().st_size == size  # only the pixels differ
 
     return "{folder: {path: given}}", file, change
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", [parquet_source, folder_source])
-@pytest.mark.parametrize("time", [1e9, 4e9])  # of the changed file: long ago, and to come
+@pytest.mark.parametrize("time", [1e9, 4e9])  # of the changed file: in the past and in the future
 def test_a_dataset_changed_on_disk_is_prepared_again(source, time):
     text, file, change = source()
     Path("config.yaml").write_text(CONFIG % text)
     assert snakemake("--until", "prepare_dataset").returncode == 0
-    os.utime(file, (time, time))  # touched only
+    os.utime(file, (time, time))  # unchanged content
     assert "prepare_dataset" not in snakemake("-n", "--until", "prepare_dataset").stdout
     change()
     os.utime(file, (time + 1, time + 1))
@@ -639,7 +646,7 @@ def test_a_dataset_changed_on_disk_is_prepared_again(source, time):
 
 
 @pytest.mark.slow
-def test_what_was_learnt_from_changed_images_is_learnt_again_at_once_and_nothing_else():
+def test_only_tasks_of_changed_images_run_again():
     folder_source()
     text = CONFIG.replace("tasks: 2", "tasks: [1, 1]") % "{folder: {path: given}}"
     text += "training: {epochs: 1, batch_size: 1}\nprotocol: {class_order: natural}\n"
@@ -647,7 +654,7 @@ def test_what_was_learnt_from_changed_images_is_learnt_again_at_once_and_nothing
     goal = "results/fetched/pictures/head_only/student-nano-q-nano/seed0/task1/learner.safetensors"
     result = snakemake(goal)
     assert result.returncode == 0, result.stderr
-    for split in ("train", "test"):  # one class more, that no task has
+    for split in ("train", "test"):  # a further class that is in no task
         shutil.copytree(f"given/{split}/bee", f"given/{split}/cow")
     planned = snakemake("-n", goal).stdout
     assert "prepare_dataset" in planned and not re.search(r"^train +\d", planned, re.MULTILINE)

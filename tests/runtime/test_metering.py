@@ -1,4 +1,4 @@
-"""What a job measures of itself: energy where the machine tells it, nothing where it does not."""
+"""Measurements of a job by itself, on machines with and without energy counters."""
 
 import logging
 import sys
@@ -21,9 +21,9 @@ def counter(root, name, joules, kind="package-0", top=1000):
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """Measure a block as a job does; return what its log says afterwards."""
+    """Return a function that measures a block as a job and reads the log."""
     monkeypatch.setattr(benchmarks, "POWERCAP", tmp_path / "powercap")
-    # of the job, of everybody: it has one half
+    # (of the job, of all processes): the job's share is one half
     seconds = iter([(1.0, 10.0), (4.0, 16.0), (4.0, 16.0)])
     monkeypatch.setattr(benchmarks, "_processor_seconds", lambda: next(seconds))
     monkeypatch.setattr(benchmarks, "peak_memory", lambda: 300.0)
@@ -44,22 +44,22 @@ def measure(tmp_path, monkeypatch):
     return run
 
 
-def test_the_processors_energy_is_shared_by_processor_time_and_may_start_again(measure, tmp_path):
+def test_processor_energy_is_shared_by_processor_time_and_counters_may_overflow(measure, tmp_path):
     root = tmp_path / "powercap"
     one = counter(root, "intel-rapl:0", 900)
     two = counter(root, "intel-rapl:1", 5, kind="package-1")
-    counter(root, "intel-rapl:0:0", 1, kind="core")  # is in its package
-    whole = counter(root, "intel-rapl:2", 1, kind="psys")  # holds the packages
+    counter(root, "intel-rapl:0:0", 1, kind="core")  # part of its package
+    whole = counter(root, "intel-rapl:2", 1, kind="psys")  # includes the packages
 
     def work(meter):
-        one.write_text("80000000")  # 180 J later: it went through 1000
+        one.write_text("80000000")  # 180 J later, after an overflow at 1000 J
         two.write_text("545000000")  # 540 J
         whole.write_text("900000000")
 
     assert measure(work) == Measured(4.0, 300.0, processor_wh=pytest.approx(0.5 * 720 / 3600))
 
 
-def test_a_machine_that_tells_nothing_leaves_nothing(measure, tmp_path):
+def test_a_machine_without_counters_has_no_energy(measure, tmp_path):
     assert measure(lambda meter: None) == Measured(4.0, 300.0)
     assert Measured().energy_wh is None
     assert read_measured(tmp_path / "missing.log") == Measured()
@@ -69,11 +69,11 @@ def test_a_machine_that_tells_nothing_leaves_nothing(measure, tmp_path):
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_gpus_energy_counts_only_for_a_job_that_has_it_alone(measure, monkeypatch, alone):
-    said = iter([5_000, 5_000, 7_205_000])  # mJ: when asked whether it can, before, after
+    readings = iter([5_000, 5_000, 7_205_000])  # mJ: test of support, before, after
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
         nvmlDeviceGetHandleByUUID=lambda name: name,
-        nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(said),
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(readings),
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
 
@@ -84,9 +84,9 @@ def test_a_gpus_energy_counts_only_for_a_job_that_has_it_alone(measure, monkeypa
     found = measure(work)
     assert found.gpu_seconds >= 0
     assert found.gpu_wh == (pytest.approx(2.0) if alone else None)
-    assert found.energy_wh == found.gpu_wh  # what is missing of a GPU is not made up for
+    assert found.energy_wh == found.gpu_wh  # unknown if the GPU's energy is unknown
 
 
-def test_a_gpu_that_does_not_tell_its_energy_is_no_error(monkeypatch):
+def test_a_gpu_without_energy_counter_is_no_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)  # importing it is an ImportError
     assert energy_of("0") is None

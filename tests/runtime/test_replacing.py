@@ -1,4 +1,4 @@
-"""Files are whole or absent, also when several write them at once."""
+"""Atomic writes, also by several writers at once."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 
-def test_two_writers_of_one_path_have_temporary_files_of_their_own(tmp_path):
+def test_two_writers_of_one_path_use_different_temporary_files(tmp_path):
     path = tmp_path / "x"
-    with replacing(path) as first:  # as on two hosts where both have this pid
+    with replacing(path) as first:  # as on two hosts with equal pids
         first.write_text("a" * 100)
         with replacing(path) as second:
             assert first != second
@@ -18,7 +18,7 @@ def test_two_writers_of_one_path_have_temporary_files_of_their_own(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_threads_that_write_one_path_leave_it_whole(tmp_path):
+def test_threads_that_write_one_path_leave_a_complete_file(tmp_path):
     path, start = tmp_path / "x.json", threading.Barrier(8)
 
     def write(number):
@@ -33,7 +33,7 @@ def test_threads_that_write_one_path_leave_it_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_block_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failing_block_leaves_the_old_file(tmp_path):
     path = tmp_path / "x"
     path.write_text("before")
     try:

@@ -1,4 +1,4 @@
-"""Snakemake's scheduler looks again once, however often it has looked."""
+"""At most one timer of Snakemake's scheduler is pending."""
 
 import inspect
 import threading
@@ -10,41 +10,41 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from cdl.runtime.forkserver.scheduler import look_rarely
 
 
-class Looks:
-    """What a scheduler waits for: how many looks wait, and how many came."""
+class OpenJobs:
+    """Counts the evaluations that a scheduler is triggered to do."""
 
     def __init__(self):
-        self.came = threading.Semaphore(0)
+        self.released = threading.Semaphore(0)
 
     def release(self):
-        self.came.release()
+        self.released.release()
 
     def wait(self):
-        assert self.came.acquire(timeout=60)
+        assert self.released.acquire(timeout=60)
 
 
-def test_one_look_waits_at_a_time():
-    looks = Looks()
-    scheduler = SimpleNamespace(_open_jobs=looks, _schedule_reevalutation=None)
+def test_at_most_one_timer_is_pending():
+    jobs = OpenJobs()
+    scheduler = SimpleNamespace(_open_jobs=jobs, _schedule_reevalutation=None)
     look_rarely(scheduler)
     before = threading.active_count()
     for _ in range(50):  # jobs that end within a second
         scheduler._schedule_reevalutation(0.3)
     assert threading.active_count() <= before + 1
-    looks.wait()
-    for _ in range(3):  # each look asks for the next, as the scheduler does
+    jobs.wait()
+    for _ in range(3):  # each evaluation schedules the next, as in Snakemake
         scheduler._schedule_reevalutation(0.01)
-        looks.wait()
-    assert not looks.came.acquire(timeout=0.5)  # and none is left
+        jobs.wait()
+    assert not jobs.released.acquire(timeout=0.5)  # no further timer is pending
 
 
-def test_a_scheduler_that_does_otherwise_is_left_alone():
-    scheduler = SimpleNamespace(_open_jobs=Looks())
+def test_a_scheduler_without_timers_is_not_changed():
+    scheduler = SimpleNamespace(_open_jobs=OpenJobs())
     look_rarely(scheduler)
     assert not hasattr(scheduler, "_schedule_reevalutation")
 
 
-def test_snakemake_still_leaves_timers():
+def test_snakemake_still_starts_timers():
     if not hasattr(JobScheduler, "_schedule_reevalutation"):
-        pytest.skip("this Snakemake looks at its jobs otherwise: look_rarely can go")
+        pytest.skip("this version of Snakemake has no such timers: remove look_rarely")
     assert "_open_jobs.release" in inspect.getsource(JobScheduler._schedule_reevalutation)

@@ -1,4 +1,4 @@
-"""What planning knows of backbones of different families, sizes and patch sizes."""
+"""Planning with backbones of different families, sizes and patch sizes."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_a_backbone_has_a_size_of_its_own():
     assert specification(grid, tutor).sizes == {"tutor": 98}
     assert specification(grid, kd).sizes == {"tutor": 98}
     assert specification(grid, none).sizes is None
-    assert "sizes" not in protocol(grid, kd)  # of the student and of its query
+    assert "sizes" not in protocol(grid, kd)  # neither the student nor its query is resized
     assert protocol(grid, tutor)["sizes"] == {"tutor": 98}
     spec = specification(grid, tutor)
     assert spec.queries("tutor").sizes == {"tutor": 98}
@@ -70,7 +70,7 @@ def test_a_backbone_has_a_size_of_its_own():
     [
         (
             ({"timm": DINO, "size": 100}, PLAIN),
-            "backbones.tutor.size: 100 cannot .* multiple of 14",
+            "backbones.tutor.size: invalid value 100; .* multiple of 14",
         ),
         ((DINO, PLAIN, ["fitnets"]), "fitnets: .* equally many patches, not 16 x 16 and 14 x 14"),
         (({"timm": DINO, "size": 196}, PLAIN, ["fitnets"]), None),
@@ -84,14 +84,17 @@ def test_a_backbone_has_a_size_of_its_own():
         ),
         ((SIGLIP, PLAIN, ["kd", "kd_token", "kd_prompt", "cdl_prompt"]), None),
         ((DINO, PLAIN, ["kd"], "apt"), None),
-        ((SIGLIP, PLAIN, ["kd"], "apt"), "methods.apt: 'tutor' .* a backbone with a class token"),
+        (
+            (SIGLIP, PLAIN, ["kd"], "apt"),
+            "methods.apt: invalid value 'tutor'; .* a backbone with a class token",
+        ),
         (
             ("convnext_tiny.fb_in1k", PLAIN),
             "tutor.timm: 'convnext_tiny.fb_in1k' cannot be prompted",
         ),
         (
             ({"timm": PLAIN, "model": "x"}, DINO),
-            "tutor.model: it says what a file holds; remove it",
+            "tutor.model: only valid together with file; remove it",
         ),
     ],
 )
@@ -110,5 +113,6 @@ def test_a_file_and_the_model_it_holds(tmp_path):
     given = {"file": str(file), "model": "vit_base_patch16_siglip_224"}
     shape = pair(given, PLAIN, method="head_only").shape("tutor")
     assert (shape.width, shape.depth, shape.patch, shape.class_token) == (48, 2, 16, False)
-    with pytest.raises(ConfigError, match="tutor.model: 'siglip' is no architecture of timm; near"):
+    message = "tutor.model: 'siglip' is not an architecture of timm; did you mean"
+    with pytest.raises(ConfigError, match=message):
         pair(given | {"model": "siglip"}, PLAIN)

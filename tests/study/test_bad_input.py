@@ -1,4 +1,4 @@
-"""Whatever stands in a configuration: a plan inside results/, or one readable sentence."""
+"""Any configuration gives a plan inside results/, or one readable error message."""
 
 import copy
 import datetime
@@ -103,7 +103,7 @@ VALUES = st.one_of(
 
 
 def fitting(part):
-    """Values of the right type and about the right range: combinations may still be impossible."""
+    """Draw values of the right type, in or near the valid range; combinations may be impossible."""
     kinds = part.get("type", "object")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     low, most = part.get("minimum", part.get("exclusiveMinimum", 0)), part.get("maximum", 60)
@@ -126,7 +126,7 @@ def fitting(part):
 
 
 def places(value, part, path=()):
-    """Every place of a configuration, present or only in the schema: a path of keys, its schema."""
+    """Yield every field, present or only in the schema: its path of keys, and its schema."""
     yield path, part
     properties = part.get("properties", {})
     named = part.get("additionalProperties")
@@ -144,7 +144,7 @@ PLACES = [list(places(config, schema()))[1:] for config in VALID]
 
 
 def parent_of(config, path):
-    """The container of a place, made where it does not exist; None if it cannot be there."""
+    """Return the container of a field, created if missing; None if it cannot exist."""
     for key in path[:-1]:
         if isinstance(config, dict):
             config = config.setdefault(key, {})
@@ -157,7 +157,7 @@ def parent_of(config, path):
 
 @st.composite
 def mutated(draw):
-    """A valid configuration after one to three mutations."""
+    """Draw a valid configuration with one to three mutations."""
     which = draw(st.integers(0, len(VALID) - 1))
     config = copy.deepcopy(VALID[which])
     for _ in range(draw(st.integers(1, 3))):
@@ -187,7 +187,7 @@ def mutated(draw):
 
 
 def assert_readable(message, config):
-    """A line that starts with a field, and says more than that it is wrong."""
+    """Assert that a message is one line that starts with a field and explains the error."""
     assert message.isprintable()
     assert len(message) < 800
     fields = ["the configuration", *FIELDS, *(key for key in config if isinstance(key, str))]
@@ -205,7 +205,7 @@ def assert_inside(paths):
 
 
 def parse(config, folder):
-    """The real Snakefile, in this process: its global names after parsing."""
+    """Parse the real Snakefile in this process and return its global names."""
     file = folder / "config.json"
     file.write_text(json.dumps(config))
     here = os.getcwd()
@@ -259,15 +259,15 @@ def test_a_mutated_configuration_is_a_plan_or_one_sentence(config, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b\n", "cdl: bad.yaml: holds no mapping"),
-        ("", "cdl: bad.yaml: holds no mapping"),
+        ("- a\n- b\n", "cdl: bad.yaml: is not a mapping"),
+        ("", "cdl: bad.yaml: is not a mapping"),
         (
             'name: !!python/object/apply:os.mkdir ["harm"]\n',
             "line 1, column 7: could not determine a constructor for the tag",
         ),
         (
             "training: {epochs: 1}\ntraining: {lr: 0.1}\n",
-            "training: is given twice, again in line 2",
+            "training: duplicate key, again in line 2",
         ),
         ("name: ../../escape\n", "name: '../../escape' does not match"),
         (
@@ -282,9 +282,9 @@ def test_a_hostile_file_is_one_sentence_of_snakemake(text, message, tmp_path):
     command = ["-n", "--snakefile", ROOT / "Snakefile", "--configfile", *configs]
     result = run_module("snakemake", *command, cwd=tmp_path)
     assert result.returncode == 1
-    said = result.stdout + result.stderr  # a dry run speaks on stdout
-    assert message in said
-    assert "Traceback" not in said
+    output = result.stdout + result.stderr  # a dry run writes to stdout
+    assert message in output
+    assert "Traceback" not in output
     assert {path.name for path in tmp_path.iterdir()} <= {"bad.yaml", ".snakemake"}
 
 
@@ -295,9 +295,9 @@ def test_a_hostile_file_is_one_sentence_of_snakemake(text, message, tmp_path):
         (b"[" * 20000, "cannot be read as plain YAML in UTF-8"),
         (b"a: !!python/tuple [1]", "cannot be read as plain YAML in UTF-8"),
         (b"? [1, 2]\n: 3", "cannot be read as plain YAML in UTF-8"),
-        (b"__use_yte__: false", "__use_yte__ asks for a template"),
-        (b"just text", "holds no mapping"),
-        (b"a: {b: 1, b: 2}", "b: is given twice, again in line 1"),
+        (b"__use_yte__: false", "YTE templates (__use_yte__) are not supported"),
+        (b"just text", "is not a mapping"),
+        (b"a: {b: 1, b: 2}", "b: duplicate key, again in line 1"),
     ],
 )
 def test_a_file_is_read_strictly(content, message, tmp_path):
@@ -311,7 +311,7 @@ def test_a_file_is_read_strictly(content, message, tmp_path):
 def test_a_configuration_without_end_is_refused():
     config = {"name": "x"}
     config["grid"] = config
-    with pytest.raises(ConfigError, match="is nested without end"):
+    with pytest.raises(ConfigError, match="contains itself through a YAML alias"):
         resolve(config)
 
 
@@ -320,10 +320,10 @@ def test_a_configuration_without_end_is_refused():
     [
         (b"", "is not a .safetensors file"),
         (b"[" * 9000, "is not a .safetensors file"),
-        (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "says in its header neither"),
+        (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "has neither timm_model nor"),
         (
             json.dumps({"__metadata__": {"timm_model": "swin_tiny_patch4_window7_224"}}).encode(),
-            "cannot be prompted: SwinTransformer is no sequence .* near is vit_tiny_patch16_224",
+            "cannot be prompted: SwinTransformer is not a seq.* for example vit_tiny_patch16_224",
         ),
         (
             json.dumps(
@@ -339,7 +339,7 @@ def test_a_configuration_without_end_is_refused():
             json.dumps(
                 {"__metadata__": {"embed_dim": "96", "depth": "6", "patch_size": "0"}}
             ).encode(),
-            "name the timm model whose weights it holds in backbones.vit_nano.model",
+            "name the timm model of these weights in backbones.vit_nano.model",
         ),
     ],
 )
@@ -354,12 +354,15 @@ def test_a_hostile_backbone_file_is_refused(header, message, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"folder": {"path": "."}}, "path: '.' cannot work; needed is a folder that does not hold"),
-        ({"folder": {"path": "x", "train": "../y"}}, "train: '../y' cannot work"),
-        ({"parquet": {"path": "x", "test": "**/*"}}, "test: '\\*\\*/\\*' cannot work"),
-        ({"parquet": {"path": "x" * 300}}, "path: .* needed is a path that can be read"),
-        ({"parquet": {"path": "a\nb"}}, "path: .* needed is a path of printable characters"),
-        ({"cifar100": {"root": "\ud800"}}, "root: .* needed is a path of printable characters"),
+        (
+            {"folder": {"path": "."}},
+            "path: invalid value '.'; expected a folder that does not contain",
+        ),
+        ({"folder": {"path": "x", "train": "../y"}}, "train: invalid value '../y'"),
+        ({"parquet": {"path": "x", "test": "**/*"}}, "test: invalid value '\\*\\*/\\*'"),
+        ({"parquet": {"path": "x" * 300}}, "path: .* expected a path that can be read"),
+        ({"parquet": {"path": "a\nb"}}, "path: .* expected a path of printable characters"),
+        ({"cifar100": {"root": "\ud800"}}, "root: .* expected a path of printable characters"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_refused(source, message):

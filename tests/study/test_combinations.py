@@ -1,4 +1,4 @@
-"""Every distiller is planned with every prompt method, or refused by name."""
+"""Every combination of distiller and method is planned, or rejected with its name."""
 
 import pytest
 from lab import make_grid
@@ -26,7 +26,9 @@ def test_a_combination_is_planned_or_refused_by_name(method, distiller):
         runs = grid(method, *{distiller} - {"none"}).runs
         assert distiller in {run.distiller.name for run in runs}
     else:
-        with pytest.raises(ConfigError, match=rf"distillers\.{distiller}: 'methods\.{method}'"):
+        with pytest.raises(
+            ConfigError, match=rf"distillers\.{distiller}: invalid value 'methods\.{method}'"
+        ):
             grid(method, distiller)
 
 
@@ -42,7 +44,9 @@ def test_every_method_that_trains_can_be_aligned(method):
 
 def test_standardised_logits_need_three_classes():
     z = {"block": "kd", "variant": "z", "standardize": True}
-    with pytest.raises(ConfigError, match=r"distillers\.kd\+z\.standardize: 'tasks \[8, 2\]'"):
+    with pytest.raises(
+        ConfigError, match=r"distillers\.kd\+z\.standardize: invalid value 'tasks \[8, 2\]'"
+    ):
         grid("l2p", z, tasks=[8, 2])
     assert grid("l2p", z, tasks=[7, 3]).runs
 

@@ -1,4 +1,4 @@
-"""A user's files are told by what is in them, through links, whatever their times say."""
+"""Changes of a user's files are detected by content, also behind links, not by time."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PARQUET = {"name": "parquet", "train": "train*.parquet", "test": "test*.parquet"
 def write_image(path, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, "BMP")  # of equal size, whatever it shows
+    Image.fromarray(pixels).save(path, "BMP")  # all files have the same size
 
 
 def make(root):
@@ -30,7 +30,7 @@ def make(root):
 
 @pytest.fixture
 def ask(tmp_path):
-    """What planning asks of the folder `raw`."""
+    """Return a function that computes the digest of the folder `raw`, as in planning."""
     source = FOLDER | {"path": str(tmp_path / "raw")}
     return lambda: contents(files_of(source), tmp_path / "memory.json")
 
@@ -131,7 +131,7 @@ def test_nothing_is_altered_where_nothing_is(tmp_path, ask):
 
 def test_a_pipe_among_images_is_refused_before_it_is_opened(tmp_path, ask):
     os.mkfifo(make(tmp_path / "raw") / "train" / "ant" / "1.png")
-    with pytest.raises(ConfigError, match="1.png is no file"):
+    with pytest.raises(ConfigError, match="1.png is not a regular file"):
         ask()
 
 

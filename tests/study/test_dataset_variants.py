@@ -1,4 +1,4 @@
-"""Variants of a dataset: few labels, and what they share."""
+"""Variants of a dataset with few labels, and the runs and files that they share."""
 
 import pandas as pd
 import pytest
@@ -36,13 +36,13 @@ def test_a_teacher_that_sees_all_labels_is_trained_once():
     everywhere = ("digits", "digits+l1", "digits+l5", "digits+l1t", "digits+l5t")
     assert learners(grid) == sharing | {f"{d}/{kd}" for d in everywhere}
     rows = {run.folder: row(grid, run) for run in grid.runs}
-    found = {r["dataset"]: r for r in rows.values() if r["kd"] == "kd"}
+    found = {r["dataset"]: r for r in rows.values() if r["distiller"] == "kd"}
     assert found["digits+l5t"]["teacher_run"] == found["digits"]["teacher_run"]
     assert found["digits+l5t"]["none_run"] == found["digits+l5"]["none_run"]
     assert found["digits+l5"]["teacher_run"] != found["digits"]["teacher_run"]
-    told = {d: (r["labels"], r["teacher_labels"]) for d, r in found.items()}
-    assert told["digits"] == ("all", "all") and told["digits+l5t"] == ("5", "all")
-    assert told["digits+l1"] == ("1", "1")
+    levels = {d: (r["labels"], r["teacher_labels"]) for d, r in found.items()}
+    assert levels["digits"] == ("all", "all") and levels["digits+l5t"] == ("5", "all")
+    assert levels["digits+l1"] == ("1", "1")
     hashes = [str(found[d]["protocol"]) for d in everywhere]
     assert len(set(hashes)) == 5
     shown = {run.dataset for run in grid.runs_on("digits+l5t")}
@@ -65,7 +65,7 @@ def test_data_queries_and_targets_are_shared():
     assert grid.targets.keys() == plain.targets.keys()
 
 
-def test_with_all_labels_nothing_is_told():
+def test_with_all_labels_the_specification_has_no_labels():
     grid = grid_of("digits", training={"unlabelled_ratio": 3})
     plain = grid_of("digits")
     for run, other in zip(grid.runs, plain.runs, strict=True):
@@ -89,17 +89,23 @@ ALIGNED = {"block": "coda_prompt", "variant": "a", "alignment": {"preset": "slca
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"datasets": [few(17, "x")]}, r"digits\+x\.labels\.per_class: 17 .* at most 16"),
+        (
+            {"datasets": [few(17, "x")]},
+            r"digits\+x\.labels\.per_class: invalid value 17; .* at most 16",
+        ),
         ({"datasets": [few(2, "x"), few(3, "x")]}, r"grid\.datasets: 'digits\+x' is listed twice"),
         ({"datasets": ["nothing"]}, r"grid\.datasets: 'nothing' is not defined"),
         ({"datasets": [few(0, "x")]}, r"grid\.datasets\.x\.labels\.per_class: 0"),
-        ({"datasets": [few(1, "x")], "methods": [ALIGNED]}, r"\.statistic: 'covariance'"),
+        (
+            {"datasets": [few(1, "x")], "methods": [ALIGNED]},
+            r"\.statistic: invalid value 'covariance'",
+        ),
         (
             {
                 "methods": ["ranpac"],
                 "distillers": [{"block": "kd", "variant": "c", "confidence": 0.5}],
             },
-            r"kd\+c\.confidence: 0\.5",
+            r"kd\+c\.confidence: invalid value 0\.5",
         ),
     ],
 )
@@ -125,7 +131,7 @@ def test_combinations_are_left_out_by_all_that_an_entry_names():
     assert {run.folder for run in grid.runs} < {run.folder for run in whole.runs}
     kept = "digits+l5/coda_prompt/student"
     assert all(path.startswith(("digits+l1/", kept)) for path in left) and len(left) == 4
-    with pytest.raises(ConfigError, match=r"grid\.exclude: leaves nothing to run"):
+    with pytest.raises(ConfigError, match=r"grid\.exclude: excludes all runs"):
         make_grid({"grid": {**base, "exclude": [{"method": "coda_prompt"}]}})
     with pytest.raises(ConfigError, match=r"grid\.exclude: 'digits\+l9' is not defined"):
         make_grid({"grid": {**base, "exclude": [{"dataset": "digits+l9"}]}})

@@ -94,7 +94,7 @@ STUDENT = "results/toy/digits/shift/match-nano-from-micro-q-nano/seed0/task0/lea
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder of packages with one that offers a method and a distiller."""
+    """Return a folder with a package that has a method and a distiller."""
     package, info = tmp_path / "site" / "toy", tmp_path / "site" / "toy_cdl-0.1.dist-info"
     package.mkdir(parents=True)
     info.mkdir()
@@ -177,17 +177,17 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
     [
         (
             "[cdl.methods]\nl2p = toy.facts:SHIFT\n",
-            "cdl.methods: the entry point 'l2p' of the package toy-cdl has the name of another one "
-            "that exists already: give it another name",
+            "cdl.methods: the entry point 'l2p' of the package toy-cdl has a name that is already "
+            "in use: choose another name",
         ),
         (
             "[cdl.distillers]\nMatch-er = toy.facts:MATCH\n",
-            "cdl.distillers: the entry point 'Match-er' of the package toy-cdl needs a name of "
-            "small letters, digits and _, which begins with a letter",
+            "cdl.distillers: the entry point 'Match-er' of the package toy-cdl has an invalid "
+            "name: expected lower-case letters, digits and _, with a letter first",
         ),
         (
             "[cdl.distillers]\nshift = toy.facts:SHIFT\n",
-            "cdl.distillers: the entry point 'shift' of the package toy-cdl names no "
+            "cdl.distillers: the entry point 'shift' of the package toy-cdl is not of class "
             "DistillerFacts: see CONTRIBUTING.md",
         ),
         (
@@ -209,7 +209,7 @@ def test_the_workflow_refuses_it_in_the_same_sentence(site):
     result = snakemake(site, "-n")
     assert result.returncode != 0
     said = result.stdout + result.stderr
-    assert "cdl.distillers: the entry point 'kd' of the package toy-cdl has the name" in said
+    assert "cdl.distillers: the entry point 'kd' of the package toy-cdl has a name that is" in said
     assert "Traceback" not in said
 
 
@@ -218,7 +218,7 @@ def test_options_that_are_no_schema_are_refused(site):
     file.write_text(FACTS.replace('"integer"', '"whole"'))
     answer = python(site, "-m", "cdl", "data", "config.yaml")
     assert answer.returncode == 2
-    assert answer.stderr.startswith("cdl: methods.shift: the options that its package names are no")
+    assert answer.stderr.startswith("cdl: methods.shift: the options of its package are not")
 
 
 def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypatch):
@@ -239,11 +239,11 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
 @pytest.mark.parametrize(
     ("right", "wrong", "sentence"),
     [
-        ("length: 6", "length: 10", "methods.shift.length: 10 cannot work; needed is at most 8"),
+        ("length: 6", "length: 10", "methods.shift.length: invalid value 10; expected at most 8"),
         (
             "tasks: 2",
             "tasks: 5",
-            "distillers.match: 'tasks 5' cannot work; needed is five classes in every task",
+            "distillers.match: invalid value 'tasks 5'; expected five classes in every task",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The papers' configurations and the ablations: planned here, without weights, torch or network."""
+"""Planning of the papers' configurations and ablations without weights, torch or network."""
 
 import re
 
@@ -26,7 +26,7 @@ def paper(name):
 
 
 def expected(config, pairs):
-    """Jobs of all runs of some pairs, counted from the configuration's lists alone."""
+    """Return the number of jobs by rule, computed from the lists of the configuration."""
     grid, (dataset,) = config["grid"], config["datasets"].values()
     methods, seeds, tasks = len(grid["methods"]), len(grid["seeds"]), dataset["tasks"]
     distilled = methods * (len(grid["distillers"]) - 1) - len(grid["exclude"])

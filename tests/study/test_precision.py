@@ -1,4 +1,4 @@
-"""A precision stands in what it rounds: specifications, caches, protocols; nothing else changes."""
+"""A precision changes the specifications, caches and protocols that it affects, and no others."""
 
 from dataclasses import replace
 from functools import reduce

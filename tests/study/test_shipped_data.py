@@ -1,4 +1,4 @@
-"""A shipped configuration fetches its data by itself or says at once what to put where."""
+"""Shipped configurations fetch their data, or report which files to place where."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
 
 
 def own_files(config):
-    """Files and patterns that a user has to put somewhere, with their folders."""
+    """Return files and patterns that a user must provide, with their folders."""
     for dataset in config.get("datasets", {}).values():
         for name, source in dataset.get("source", {}).items():
             if "path" in source:

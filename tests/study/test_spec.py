@@ -1,4 +1,4 @@
-"""Specifications as JSON: there and back, and what is refused."""
+"""Conversion of specifications to and from JSON, and invalid JSON."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ NAMES = ["default.yaml", "methods_digits.yaml", "paper/domainnet.yaml", "rare", 
 
 @pytest.fixture
 def spec():
-    """The specification of a student whose distiller maps its teacher's prompts."""
+    """Return the specification of a student whose distiller maps its teacher's prompts."""
     grid = jobs_of("methods_digits.yaml")[0].grid
     run = next(r for r in grid.runs if r.distiller.name == "cdl_prompt")
     return specification(grid, run)

@@ -1,4 +1,4 @@
-"""Teachers of another method than their students'."""
+"""Teachers with another method than their students."""
 
 import pytest
 from lab import make_grid
@@ -35,7 +35,7 @@ def test_two_teachers_of_one_backbone_are_two_and_share_the_undistilled_student(
     assert len({made.undistilled(run) for run in taught}) == 1
     rows = [row(made, run) for run in taught]
     assert [r["teacher_method"] for r in rows] == ["", "", "ranpac", "ranpac"]
-    assert len({str(r["protocol"]) for r in rows}) == 1  # they may be compared
+    assert len({str(r["protocol"]) for r in rows}) == 1  # so they may be compared
     assert {"coda_prompt", "ranpac"} == set(in_use(made)["methods"])
 
 
@@ -74,15 +74,21 @@ def test_a_variant_teaches_and_the_own_method_named_is_no_other():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"distillers": ["cdl_prompt"]}, "distillers.cdl_prompt: 'teacher_method: ranpac'"),
-        ({"pairs": [PAIR | {"teacher_method": "ranpak"}]}, "'ranpak' is not defined; known are"),
+        (
+            {"distillers": ["cdl_prompt"]},
+            "distillers.cdl_prompt: invalid value 'teacher_method: ranpac'",
+        ),
+        (
+            {"pairs": [PAIR | {"teacher_method": "ranpak"}]},
+            "'ranpak' is not defined; expected one of",
+        ),
         (
             {"methods": [{"block": "l2p", "variant": "joint", "joint": True}]},
-            "grid.pairs.teacher_method: 'ranpac' cannot teach 'l2p\\+joint'",
+            "grid.pairs.teacher_method: invalid value 'ranpac' for 'l2p\\+joint'",
         ),
         (
             {"methods": ["ranpac"], "pairs": [PAIR | {"teacher_method": "l2p"}]},
-            "kd_prompt: 'methods.ranpac'",
+            "kd_prompt: invalid value 'methods.ranpac'",
         ),
     ],
 )

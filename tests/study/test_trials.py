@@ -1,4 +1,4 @@
-"""Trials: which there are, what they may see, and what they come to."""
+"""Trials: their values, their images, and the tuned values that follow from them."""
 
 import math
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_every_distiller_has_the_same_points_in_its_ranges():
         assert lr == kd["training.lr"] == kd_prompt["training.lr"] and 0.001 <= lr <= 0.1
         assert kd["distillers.kd.alpha"] == kd_prompt["distillers.kd_prompt.alpha"]
         assert kd_prompt["distillers.kd_prompt.kd_length"] in {2, 4, 6, 8, 10}
-    # eight points of a Sobol sequence: one in each eighth of every range, and known beforehand
+    # eight points of a Sobol sequence: one in each eighth of every range, and known in advance
     eighths = {int(8 * math.log(t.values["training.lr"] / 0.001, 100)) for t in by_label.values()}
     assert eighths == set(range(8))
     assert [t.values for t in study().every] == [t.values for t in made.every]
@@ -128,7 +128,7 @@ def test_the_study_is_the_same_with_and_without_trials():
     assert both[0].targets == both[1].targets
     assert in_use(made.study) == in_use(plain.study)
     with pytest.raises(ConfigError, match="tune: is missing"):
-        plain.asked()
+        plain.listed()
 
 
 @cache
@@ -147,18 +147,18 @@ def results(path, accuracy, seed=1000):
 def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = study()
-    asked = made.asked()
-    for trial in asked:  # after its first task trial 5 is best, then 6; after all 6
+    listed = made.listed()
+    for trial in listed:  # after its first task trial 5 is best, then 6; after all 6
         for path in map(tmp_path.__truediv__, trial["first"]):
             results(path, {5: 80.0, 6: 79.0, 2: 77.0}.get(trial["index"], 40.0))
         for path in map(tmp_path.__truediv__, trial["all"]):
             results(path, {5: 60.0, 6: 61.0}.get(trial["index"], 99.0))
-    write_kept(asked, made.budget(), "kept.json")
+    write_kept(listed, made.budget(), "kept.json")
     assert read_json("kept.json")["kept"] == dict.fromkeys(made.distillers, [5, 6])
-    assert len(results_of_kept("kept.json", asked)) == 6
+    assert len(results_of_kept("kept.json", listed)) == 6
     figures = [f"{name}.svg" for name in made.distillers]
     out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
-    write_tuned(asked, made.budget(), "kept.json", out)
+    write_tuned(listed, made.budget(), "kept.json", out)
     table = pd.read_csv("t.csv")
     assert table["accuracy"].notna().sum() == 6
     assert table.loc[table["best"], "trial"].tolist() == [6, 6, 6]
@@ -187,9 +187,9 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"tune": {"seeds": [0]}}, "tune.seeds: 0 is a seed of the grid too"),
+        ({"tune": {"seeds": [0]}}, "tune.seeds: 0 is also in grid.seeds"),
         ({"datasets": {"digits": {"validation": None}}}, "digits.validation: is missing"),
-        ({"tune": {"first_tasks": 3}}, "tune.first_tasks: 3, but there are 2 tasks"),
+        ({"tune": {"first_tasks": 3}}, "tune.first_tasks: invalid value 3; expected at most 2"),
     ],
 )
 def test_trials_without_seeds_images_or_tasks_of_their_own_are_refused(changes, sentence):
@@ -202,13 +202,13 @@ def test_trials_without_seeds_images_or_tasks_of_their_own_are_refused(changes, 
     [
         ("distillers.dkd.alpha", 0, 1, "none of the grid's distillers"),
         ("training.epochs", 1, 9, "training.lr, methods.NAME.OPTION, or distillers.NAME"),
-        ("methods.l2p.pool", 5, 9, "'l2p' is none of grid.methods"),
-        ("methods.coda_prompt.pol", 5, 9, "'pol' is unknown; known are"),
+        ("methods.l2p.pool", 5, 9, "'l2p' is not in grid.methods"),
+        ("methods.coda_prompt.pol", 5, 9, "'pol' is unknown; expected one of"),
         ("distillers.kd.alpha", 0, 2, "greater than the maximum"),
-        ("distillers.kd.alpha", 1, 1, "needed is low < high"),
-        ("distillers.kd.temperature", 1, 0.5, "needed is low < high"),
+        ("distillers.kd.alpha", 1, 1, "expected low < high"),
+        ("distillers.kd.temperature", 1, 0.5, "expected low < high"),
         ("training.lr", 0, 1, "less than or equal to the minimum"),
-        ("distillers.kd.standardize", 0, 1, "is no number"),
+        ("distillers.kd.standardize", 0, 1, "is not a number"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(field, low, high, sentence):

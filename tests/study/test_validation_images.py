@@ -1,4 +1,4 @@
-"""A study that is evaluated on validation images: no job of it can see a test image."""
+"""Evaluation on validation images: no job reads a test image."""
 
 import pytest
 from lab import make_grid
@@ -16,7 +16,7 @@ def grid(**options):
 
 
 def read_by(made):
-    """Every path that a job of a grid reads, by the names that the rules give the jobs."""
+    """Yield the inputs of all jobs of a grid, with their names in the rules."""
     for job in LearningJobs(made):
         yield from job.inputs.items()
 
@@ -58,8 +58,11 @@ def test_without_validation_nothing_is_named_differently():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"evaluate_on": "validation"}, r"digits.evaluate_on: 'validation' cannot work; needed is"),
-        ({"validation": {"per_class": 143}}, r"validation.per_class: 143 cannot work; .* 142"),
+        (
+            {"evaluate_on": "validation"},
+            r"digits.evaluate_on: invalid value 'validation'; expected",
+        ),
+        ({"validation": {"per_class": 143}}, r"validation.per_class: invalid value 143; .* 142"),
         ({"validation": {}}, "'per_class' is a required property"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Alignment of heads: what is kept, what is trained, what the next task starts from."""
+"""Alignment of heads: stored statistics, training, and the start of the next task."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def aligned(method="coda_prompt", preset="slca", **fields):
 
 
 def clouds(n=40, classes=4, width=5):
-    """Features of well separated classes, in a random order."""
+    """Return features and labels of well separated classes, in random order."""
     source = torch.Generator().manual_seed(0)
     labels = torch.arange(classes).repeat(n)[torch.randperm(n * classes, generator=source)]
     centres = 3 * torch.randn(classes, width, generator=source)
@@ -35,7 +35,7 @@ def test_alignment_removes_a_bias_between_tasks(preset, lr):
     features, labels = clouds()
     head = LinearHead(5, 6, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        head.linear.bias[2:4] += 30  # the last task's classes win everywhere
+        head.linear.bias[2:4] += 30  # every image is classified into the last task
 
     def accuracy():
         return float((head(features)[:, :4].argmax(1) == labels).float().mean())
@@ -51,15 +51,15 @@ def test_alignment_removes_a_bias_between_tasks(preset, lr):
 
 def test_draws_are_a_function_of_keys_and_epoch():
     one, same, other = (drawing(keys, (3, 4, 5)) for keys in ((0, "a"), (0, "a"), (0, "b")))
-    for mine, theirs in zip(one(1), same(1), strict=True):
-        assert torch.equal(mine, theirs)
+    for a, b in zip(one(1), same(1), strict=True):
+        assert torch.equal(a, b)
     assert not torch.equal(one(1)[0], one(2)[0])
     assert not torch.equal(one(1)[0], other(1)[0])
 
 
 def test_a_class_of_one_image_has_no_covariance():
     features, labels = torch.randn(3, 4), torch.tensor([0, 0, 1])
-    with pytest.raises(CdlError, match=r"alignment\.statistic: covariance of a class with one"):
+    with pytest.raises(CdlError, match=r"alignment\.statistic: covariance needs at least two"):
         statistics_of(features, labels, "covariance")
     assert not statistics_of(features, labels, "centroid")["spread"][1].any()
 
@@ -101,7 +101,7 @@ def test_a_task_goes_on_from_the_heads_that_its_preset_names(toy_backbone):
     trained = {k: t + 1 for k, t in student.head.state_dict().items()}
     restore_trained(student, {f"head.trained.{k}": t for k, t in trained.items()})
     assert all(torch.equal(t, trained[k]) for k, t in student.head.state_dict().items())
-    restore_trained(student, {"feature.mean": torch.zeros(1)})  # `aligned` keeps no heads
+    restore_trained(student, {"feature.mean": torch.zeros(1)})  # `aligned` stores no heads
     assert all(torch.equal(t, trained[k]) for k, t in student.head.state_dict().items())
 
 
@@ -146,7 +146,7 @@ def test_queries_of_other_images_are_refused(lab):
     inputs = here.task_inputs(run, 0)
     record = here.checkpoint(run, 0)
     others = replace(inputs, aligning=[inputs.queries])
-    with pytest.raises(CdlError, match="does not fit: its spec.views is null"):
+    with pytest.raises(CdlError, match="was made with spec.views = null"):
         learn_task(here.spec(run), 0, others, record, record + ".csv")
 
 
@@ -162,5 +162,7 @@ def test_without_alignment_nothing_is_kept(lab):
 def test_one_task_has_nothing_to_align(lab):
     changes = aligned()
     changes["grid"]["methods"][0]["joint"] = True
-    with pytest.raises(ConfigError, match=r"coda_prompt\+aligned\.alignment: 'one task'"):
+    with pytest.raises(
+        ConfigError, match=r"coda_prompt\+aligned\.alignment: invalid value 'one task'"
+    ):
         lab(changes)

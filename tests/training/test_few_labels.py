@@ -1,4 +1,4 @@
-"""Learning from few labels: what has none counts in the soft loss, and no label of it is seen."""
+"""Learning from few labels: unlabelled images are used in the soft loss, without labels."""
 
 import pytest
 import torch
@@ -11,15 +11,15 @@ from cdl.data.stream import Stream
 from cdl.distillers.base import TeacherOutput
 from cdl.distillers.dkd import dkd_terms
 from cdl.distillers.kd import kd_loss
-from cdl.models import build as factory
 from cdl.runtime import artifacts
 from cdl.study.inputs import needs
+from cdl.training import context as task_context
 
 LABELLED = 2
 
 
 def losses(toy_backbone, distiller, **options):
-    """Losses of a batch of which two images have a label; logits and labels of all; the teacher."""
+    """Return losses of a batch with two labelled images, task and soft logits, labels, teacher."""
     student, teacher = pair(toy_backbone, "l2p", distiller, options.items())
     images, labels = batch(5)
     query = student.backbone.query(images)
@@ -70,15 +70,19 @@ def few(**options):
     return {"datasets": {"digits": {"labels": {"per_class": 2}, **options}}}
 
 
-FURTHER = {"source": {"digits": {"test_images": 1767}}}  # leaves 30 training images
+UNLABELLED_DATA = {"source": {"digits": {"test_images": 1767}}}  # leaves 30 training images
 ALIGNED = {"coda_prompt": {"alignment": {"preset": "slca"}}}
 RANPAC = {"ranpac": {"projection": 64}}
 CASES = {
     "taught": (few(), "dkd", "coda_prompt"),
-    "further images": (few(unlabelled={**FURTHER, "tasks": "cut"}), "kd", "coda_prompt"),
+    "unlabelled images": (
+        few(unlabelled={**UNLABELLED_DATA, "tasks": "cut"}),
+        "kd",
+        "coda_prompt",
+    ),
     "aligned": ({**few(teacher_labels="all"), "methods": ALIGNED}, "kd_prompt", "coda_prompt"),
     "aligned alone": ({**few(), "methods": ALIGNED}, "none", "coda_prompt"),
-    "solved": ({**few(unlabelled=FURTHER), "methods": RANPAC}, "kd", "ranpac"),
+    "solved": ({**few(unlabelled=UNLABELLED_DATA), "methods": RANPAC}, "kd", "ranpac"),
     "solved alone": ({**few(), "methods": RANPAC}, "none", "ranpac"),
 }
 
@@ -88,7 +92,7 @@ def with_grid(changes, distiller, method):
 
 
 def learnt(here, distiller):
-    """A student after its first task."""
+    """Return a student after its first task."""
     run = here.student(distiller)
     for learner in filter(None, (here.grid.teacher_of(run), run)):
         here.learn(learner, 0)
@@ -97,22 +101,23 @@ def learnt(here, distiller):
 
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_labels_of_unlabelled_images_change_nothing(lab, case, monkeypatch):
-    """Which images are the task's, and which labels are known, is as before; all labels are not."""
+    """The task's images and known labels are fixed; then all labels on disk are changed."""
     states, known, members, planting = [], {}, {}, False
-    asked, found, opened = factory.known_labels, Stream.indices, Packed.__init__
+    known_labels, task_indices = task_context.known_labels, Stream.indices
+    open_packed = Packed.__init__
 
     def choose(labels, given, seed):
-        return known.setdefault((len(labels), given is None), asked(labels, given, seed))
+        return known.setdefault((len(labels), given is None), known_labels(labels, given, seed))
 
     def indices(self, data, task, n):
-        return members.setdefault(task, found(self, data, task, n))
+        return members.setdefault(task, task_indices(self, data, task, n))
 
     def plant(self, folder, split):
-        opened(self, folder, split)
+        open_packed(self, folder, split)
         if planting:
             self.labels = (self.labels + 1) % 10
 
-    monkeypatch.setattr(factory, "known_labels", choose)
+    monkeypatch.setattr(task_context, "known_labels", choose)
     monkeypatch.setattr(Stream, "indices", indices)
     monkeypatch.setattr(Packed, "__init__", plant)
     changes, distiller, method = CASES[case]
@@ -145,7 +150,7 @@ def test_a_teacher_may_have_seen_all_labels(lab):
     assert not torch.equal(found["same"]["head.linear.weight"], plain["head.linear.weight"])
 
 
-def test_caches_say_what_the_models_say(lab):
+def test_caches_equal_the_models_outputs(lab):
     heads = []
     for name, compute in (
         ("cached", {"targets": "cached", "targets_dtype": "float32"}),
@@ -160,9 +165,9 @@ def test_caches_say_what_the_models_say(lab):
 
 
 @pytest.mark.parametrize("tasks", ["every", "cut"])
-def test_further_images_are_seen_by_taught_students_alone(lab, tasks):
-    further = {**FURTHER, "tasks": tasks}
-    changes = {"datasets": {"digits": {"unlabelled": further, "teacher_labels": "all"}}}
+def test_only_distilled_students_read_unlabelled_images(lab, tasks):
+    unlabelled = {**UNLABELLED_DATA, "tasks": tasks}
+    changes = {"datasets": {"digits": {"unlabelled": unlabelled, "teacher_labels": "all"}}}
     here = lab(with_grid(changes, "kd", "coda_prompt"))
     run = learnt(here, "kd")
     targets = artifacts.load(here.targets(run, needs(here.grid, run).targets, 0))[0]["values"]

@@ -1,4 +1,4 @@
-"""A job reads all that it needs before it waits for a GPU, and asks CUDA nothing earlier."""
+"""A job reads its inputs before it waits for a GPU and does not call CUDA before."""
 
 import os
 import subprocess
@@ -20,17 +20,17 @@ from cdl.training import targets, task
 JOBS = ("write_queries", "write_test_queries", "write_targets", "learn_task", "evaluate_run")
 IMPORTS = """
 import torch
-asked = []
+calls = []
 for name in ("is_available", "device_count", "init", "_lazy_init"):
-    setattr(torch.cuda, name, lambda name=name: asked.append(name) or 0)
+    setattr(torch.cuda, name, lambda name=name: calls.append(name) or 0)
 import cdl.evaluation.evaluate, cdl.training.targets, cdl.training.task
-print(asked)
+print(calls)
 """
 
 
 @pytest.fixture
 def happened(monkeypatch, tmp_path):
-    """What happens, in order: a job's name, what it reads and builds, its lease, its work."""
+    """Record events in order: a job's name, reads, its lease of a GPU, its work."""
     events = []
 
     def watch(owner, name, event):
@@ -60,7 +60,7 @@ def happened(monkeypatch, tmp_path):
     for name in JOBS:
         watch(jobs, name, name)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def lease():
         with leased_gpu() as gpu:
@@ -97,7 +97,7 @@ def test_every_job_reads_then_waits_for_its_gpu_then_works(lab, happened, method
         assert not {"read", "lease", "cuda"} & set(job[leased + 2 :]), events[start]
 
 
-def test_importing_what_jobs_need_asks_cuda_nothing():
+def test_imports_of_jobs_do_not_call_cuda():
     command = [sys.executable, "-c", IMPORTS]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (found.stdout, found.returncode) == ("[]\n", 0), found.stderr

@@ -1,4 +1,4 @@
-"""Every prompt method with every distiller: shapes, gradients, persistence, bounds."""
+"""All prompt methods with all distillers: shapes, gradients, persistence, bounds."""
 
 import pytest
 import torch
@@ -238,7 +238,7 @@ def test_dual_prompt_chooses_among_learnt_keys_only(toy_backbone):
     dual = student.prompts
     query = torch.randn(4, 12)
     with torch.no_grad():
-        dual.key[:, 2] = query[0]  # the best key belongs to a task not yet learnt
+        dual.key[:, 2] = query[0]  # the closest key belongs to a later task
     chosen = {}
     for candidates in ("learned", "all"):
         dual.candidates = candidates
@@ -247,7 +247,7 @@ def test_dual_prompt_chooses_among_learnt_keys_only(toy_backbone):
     assert any(torch.equal(chosen["learned"], dual.prompt[0, task, :2]) for task in range(2))
 
 
-def test_auxiliary_losses_weigh_as_told(toy_backbone):
+def test_auxiliary_weight_multiplies_auxiliary_losses(toy_backbone):
     student, teacher = pair(toy_backbone, "l2p", "fitnets")
     student.train()
     _, once = step(student, teacher, *batch())

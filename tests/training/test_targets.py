@@ -1,4 +1,4 @@
-"""Caches of what frozen models say: equal to computing it on the spot, checked, and bounded."""
+"""Caches of frozen models' outputs: equal to online outputs, validated, limited in size."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cdl.distillers import DISTILLERS
-from cdl.models.build import TaskContext
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.jobs import Execution
 from cdl.study.inputs import needs
 from cdl.training.checkpointing import State
+from cdl.training.context import TaskContext
 
 ALL = {"grid": {"distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
 APT = {"grid": {"methods": ["apt"], "distillers": ["none", "kd"]}}
@@ -31,7 +31,7 @@ def losses(lab, run, task):
 
 
 def learnt(lab, changes, kd, **compute):
-    """The states after all tasks, the loss curves and the results of a student."""
+    """Return the last state, the loss curves and the accuracy matrix of a student."""
     here = lab({**changes, "name": "_".join(map(str, compute.values())), "compute": compute})
     run = here.student(kd)
     here.learn_all(run)
@@ -76,7 +76,7 @@ def test_fresh_views_are_the_students_alone_and_the_same_for_all_of_them(lab):
         context = TaskContext.open(here.spec(run), 0, **paths)
         first[run.role] = next(context.batches()(0))
     a, b = first["teacher"].positions.tolist(), first["student"].positions.tolist()
-    assert a != b  # another order, and another view of an image that both see
+    assert a != b  # another order, and another view of an image in both
     shared = next(p for p in a if p in b)
     views = (first["teacher"].images[a.index(shared)], first["student"].images[b.index(shared)])
     assert not torch.equal(*views)
@@ -121,7 +121,7 @@ def test_targets_that_do_not_belong_are_refused(lab):
     kept = {p: p.read_bytes() for path in paths for p in (path, path.with_suffix(".json"))}
     for suffix in (".safetensors", ".json"):
         paths[0].with_suffix(suffix).write_bytes(kept[paths[1].with_suffix(suffix)])
-    with pytest.raises(CdlError, match=r"targets.*does not fit: its spec.*seed is 1, needed is 0"):
+    with pytest.raises(CdlError, match=r"targets.*was made with spec.*seed = 1, expected 0"):
         here.learn(one, 0)
     for path, content in kept.items():
         path.write_bytes(content)
@@ -132,7 +132,7 @@ def test_targets_that_do_not_belong_are_refused(lab):
     metadata = artifacts.read_json(paths[0].with_suffix(".json"))
     metadata["inputs"]["backbones"]["vit_nano"] = "changed"
     artifacts.write_json(paths[0].with_suffix(".json"), metadata)
-    with pytest.raises(CdlError, match=r"targets.*vit_nano is \"changed\""):
+    with pytest.raises(CdlError, match=r"targets.*vit_nano = \"changed\""):
         here.learn(one, 0)
     assert not Path(here.checkpoint(one, 0)).exists()
 
@@ -169,13 +169,13 @@ def test_numbers_that_do_not_fit_the_cache_are_refused():
 def test_devices_that_do_not_exist_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert Compute.select("auto").name == "cpu"
-    with pytest.raises(CdlError, match="compute.device: 'cuda:3', but torch .* sees 0 CUDA"):
+    with pytest.raises(CdlError, match="compute.device: invalid value 'cuda:3'; torch .* 0 CUDA"):
         Compute.select("cuda:3")
 
 
 @pytest.fixture
 def bf16_units():
-    """Skips where the CPU refuses bf16."""
+    """Skip if the CPU does not support bf16."""
     try:
         Compute.select("cpu", "bf16")
     except CdlError as error:
@@ -226,7 +226,7 @@ def test_a_gpu_named_by_its_index_is_the_current_one(monkeypatch):
     first, second = Compute.select("cuda"), Compute.select("cuda:1", "bf16", capture=True)
     assert first.device == torch.device("cuda")
     assert second.dtype == torch.bfloat16
-    assert current == []  # choosing changes nothing
+    assert current == []  # selecting a device does not change it
     for compute in (first, second):
         compute.apply()
     assert current == [0, 1]

@@ -1,4 +1,4 @@
-"""Tasks and evaluations from artifacts to artifacts, in process, on a few embedded digits."""
+"""Learning and evaluation of tasks, in process, on a few images of digits."""
 
 from pathlib import Path
 
@@ -73,12 +73,12 @@ def test_a_student_starts_like_the_undistilled_one_but_not_like_its_teacher(lab)
     here.learn_all(taught)
     here.learn_all(none)
     a, b = (artifacts.load(here.checkpoint(run, 1))[0] for run in (none, taught))
-    assert all(torch.equal(a[k], b[k]) for k in a)  # alpha 0: bit by bit
+    assert all(torch.equal(a[k], b[k]) for k in a)  # with alpha 0, bit for bit
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(lab):
     here = lab({"training": {"epochs": 3}})
-    here.grid.config["training"]["lr"] = 1e30  # more than a configuration may say
+    here.grid.config["training"]["lr"] = 1e30  # above the maximum of the schema
     run = here.run(role="student", teacher=None)
     with pytest.raises(CdlError, match=r"not finite in task 0, epoch \d, batch \d+: ce"):
         here.learn(run, 0)
@@ -94,18 +94,18 @@ def test_checkpoints_of_another_seed_task_or_backbone_are_refused(lab, inputs):
     for suffix in (".safetensors", ".json"):
         source = Path(here.checkpoint(two, 0)).with_suffix(suffix)
         Path(here.checkpoint(one, 0)).with_suffix(suffix).write_bytes(source.read_bytes())
-    with pytest.raises(CdlError, match="its learner.seed is 1, needed is 0"):
+    with pytest.raises(CdlError, match="with learner.seed = 1, expected 0"):
         here.learn(one, 1)
-    with pytest.raises(CdlError, match="its task is 0, needed is 1"):
+    with pytest.raises(CdlError, match="with task = 0, expected 1"):
         artifacts.load(here.checkpoint(two, 0), task=1)
     fetch(here.folder / "other.safetensors", "embedded", "vit_nano_patch4_32")
     state, metadata = artifacts.load(here.folder / "other.safetensors")
     state["norm.bias"] += 1
     artifacts.save(here.folder / "other.safetensors", state, metadata | {"fingerprint": "changed"})
     here.backbone = lambda _: str(here.folder / "other.safetensors")
-    with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
+    with pytest.raises(CdlError, match='with backbones.vit_nano = .*expected "changed"'):
         here.evaluate(two)
-    with pytest.raises(CdlError, match='its backbones.vit_nano is .*needed is "changed"'):
+    with pytest.raises(CdlError, match='with backbones.vit_nano = .*expected "changed"'):
         here.learn(two, 1)
 
 

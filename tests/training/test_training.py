@@ -1,4 +1,4 @@
-"""The loop, its schedule, artifacts and metrics."""
+"""The training loop, its schedule, artifacts and metrics."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_learning_lowers_the_loss_and_moves_only_what_learns(toy_backbone):
     head = student.head.linear.weight
     untouched = learner(toy_backbone(), "coda_prompt").head.linear.weight
     later = slice(TASKS[0].stop, None)
-    assert torch.equal(head[later], untouched[later])  # classes of later tasks do not move
+    assert torch.equal(head[later], untouched[later])  # columns of later tasks are not trained
 
 
 def test_the_loss_curve_is_tidy(toy_backbone):
@@ -135,9 +135,9 @@ def test_damaged_artifacts_are_refused(artifact, damage):
 
 
 def test_an_artifact_of_another_configuration_is_refused_by_name(artifact):
-    with pytest.raises(CdlError, match="its learner.training.epochs is 3, needed is 5"):
+    with pytest.raises(CdlError, match="with learner.training.epochs = 3, expected 5"):
         artifacts.load(artifact, learner={"training": {"epochs": 5}})
-    with pytest.raises(CdlError, match="its task is 1, needed is 0"):
+    with pytest.raises(CdlError, match="with task = 1, expected 0"):
         artifacts.load(artifact, task=0)
 
 

@@ -1,4 +1,4 @@
-"""What a task took: operations from the models, as torch counts them in the job itself."""
+"""Recorded work of a task, compared with torch's count of operations in the job."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ CHEAP = {"pairs": [{"teacher": "vit_micro", "student": "vit_nano", "teacher_meth
 
 @pytest.fixture
 def products_that_torch_counts(monkeypatch):
-    monkeypatch.setattr(frozen, "available", lambda: False)  # of packed weights it counts none
+    monkeypatch.setattr(frozen, "available", lambda: False)  # torch does not count packed weights
 
 
 def work(lab, run, task):
@@ -42,13 +42,13 @@ def test_operations_are_what_torch_counts(products_that_torch_counts, lab, chang
     run = here.student(kd)
     teacher = here.grid.teacher_of(run)
     for learner, task in [(r, t) for r in (teacher, run) if r for t in (0, 1)]:
-        inputs = here.task_inputs(learner, task)  # caches are made outside the count
+        inputs = here.task_inputs(learner, task)  # computes the caches outside the count
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             here.learn(learner, task)
         assert inputs.data
     found = work(here, run, 1)
     assert found["images"] == 64 and found["answers"] == answers  # 4 classes of 16, one epoch
-    # prompts, heads and losses are left out of the formula: little, and never counted too much
+    # the formula omits prompts, heads and losses, a small share; it is a lower bound
     assert 0.9 * counter.get_total_flops() < found["operations"] <= counter.get_total_flops()
 
 
@@ -64,7 +64,7 @@ def test_operations_of_a_solve_are_what_torch_counts_and_the_solves(
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         here.learn(run, 1)
     whole, judged = (2 * m**3 / 3 + 2 * m**2 * 10 for m in (128, 51))  # 51 images are fitted
-    solves = whole + len(RIDGES) * judged  # torch counts none
+    solves = whole + len(RIDGES) * judged  # torch does not count solves
     found = work(here, run, 1)
     assert found["operations"] - solves == pytest.approx(counter.get_total_flops(), rel=0.01)
     student = here.student("kd")

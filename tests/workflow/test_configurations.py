@@ -1,4 +1,4 @@
-"""Two configurations at work in one folder share what they have in common, and nothing breaks."""
+"""Two configurations that run in one folder share common files without conflicts."""
 
 import shutil
 

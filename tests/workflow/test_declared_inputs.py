@@ -1,4 +1,4 @@
-"""The list of jobs has the files of the rules; a job reads no file that it does not declare."""
+"""The list of jobs agrees with the rules, and jobs read declared files only."""
 
 import json
 import os
@@ -49,7 +49,7 @@ opened: set[str] = set()
 
 
 class Named(dict):
-    """What a script is given by name, as attributes too."""
+    """Named values of a script, also available as attributes."""
 
     def __getattr__(self, name):
         if name in self:
@@ -58,7 +58,7 @@ class Named(dict):
 
 
 def note(event, arguments):
-    """Remember what Python opens, or tries to, below `results/` of the current folder."""
+    """Record the files that Python opens, or tries to open, below `results/`."""
     if event == "open" and isinstance(arguments[0], str | os.PathLike):
         path = os.path.relpath(os.fspath(arguments[0]))
         if path.startswith(f"{layout.RESULTS}/"):
@@ -71,7 +71,7 @@ def hook():
 
 
 def perform(job, store, folder, script, inputs):
-    """Run a job's script in a folder with its inputs alone; take its files to the store."""
+    """Run a job's script in a folder with only its inputs, and move its files to the store."""
     for path in flat(inputs):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(store / path, folder / path)
@@ -104,17 +104,17 @@ def perform(job, store, folder, script, inputs):
 def test_a_job_reads_what_it_declares(changes, n_rules, tmp_path, monkeypatch):
     grid = make_grid(changes)
     trials, store, rules = Trials(grid), tmp_path / "store", set()
-    asked = trials.asked() if trials.every else []
+    listed = trials.listed() if trials.every else []
     for i, job in enumerate([*study_jobs(grid), *trials.jobs()]):
         if all((store / path).exists() for path in job.paths):
-            continue  # a cache that study and trials share
-        if not asked and job.rule in ("halve", "tuned"):
+            continue  # a cache shared by study and trials
+        if not listed and job.rule in ("halve", "tuned"):
             continue
         inputs, script = dict(job.inputs), f"{job.rule}.py"
         if job.rule == "evaluate_trial":
             script = "evaluate.py"
         if job.rule == "tuned":
-            inputs["results"] = results_of_kept(str(store / inputs["kept"]), asked)
+            inputs["results"] = results_of_kept(str(store / inputs["kept"]), listed)
         folder = tmp_path / str(i)
         folder.mkdir()
         monkeypatch.chdir(folder)

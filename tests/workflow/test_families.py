@@ -1,4 +1,4 @@
-"""A teacher of another family than its student, through the whole workflow, with random weights."""
+"""The whole workflow for teacher and student of different families, with random weights."""
 
 import json
 
@@ -26,7 +26,7 @@ protocol: {query: self}
 
 
 def test_a_dinov2_with_registers_teaches_a_plain_student(tmp_path):
-    """Patches of 14 at 28 px and of 4 at 8 px: as many tokens, but for the registers."""
+    """Use patches of 14 at 28 px and of 4 at 8 px: the same number of patch tokens."""
     torch.manual_seed(0)
     model = families.create("vit_small_patch14_reg4_dinov2", SHAPE)
     header = {key: str(value) for key, value in SHAPE.items()}

@@ -1,4 +1,4 @@
-"""Faults injected into the real workflow: one sentence, a failure, and the next run goes on."""
+"""Faults injected into the workflow: one error message, and the next run resumes."""
 
 import errno
 import os
@@ -24,12 +24,12 @@ NONE = "student-vit_nano-q-vit_nano"
 
 
 def forget(folder, run_folder=STUDENT):
-    """Remove what one student wrote, and the tables, so that a few short jobs remain."""
+    """Remove the files of one student and the tables, so that a few short jobs remain."""
     subprocess.run(["rm", "-r", folder / run_folder, folder / "results/tiny/tables"], check=True)
 
 
 def job_of(parent, rule):
-    """The process of a running job of a rule, once there is one."""
+    """Return the process of a running job of a rule, as soon as there is one."""
     while parent.poll() is None:
         for process in psutil.Process(parent.pid).children(recursive=True):
             try:
@@ -79,11 +79,11 @@ def test_a_killed_snakemake_needs_unlock_and_then_goes_on(finished, copied, alon
     forget(copied)
     started = popen(copied)
     job_of(started, "distil")
-    if alone:  # its jobs keep running, and write what the next run writes too
+    if alone:  # its jobs keep running, and write the same files as the next run
         started.kill()
         started.wait()
         started.stdout.close()
-    else:  # with its jobs, as when a terminal or a machine dies
+    else:  # and its jobs, as if a terminal was closed or a machine failed
         end(started)
     refused = snakemake(copied, "--cores", "2")
     assert refused.returncode != 0
@@ -119,7 +119,7 @@ def test_sigterm_saves_the_job_and_it_goes_on(copied):
         assert started.returncode != 0
         assert "exit status 75" in output
         assert "stopped by SIGTERM; the state is saved" in log.read_text()
-        assert ("going on at epoch" in log.read_text()) == goes_on
+        assert ("resuming at epoch" in log.read_text()) == goes_on
         assert len(list((copied / "results/state").glob("*.safetensors"))) == 1 + 1  # the teacher's
 
 
@@ -186,7 +186,7 @@ def swap(path):
 @pytest.mark.parametrize(
     ("name", "harm", "message"),
     [
-        ("results.json", swap, 'results.json does not fit: its learner is "'),
+        ("results.json", swap, 'results.json was made with learner = "'),
         ("results.json", truncate, "results.json cannot be read"),
         ("predictions.parquet", swap, "predictions.parquet has sha256"),
         ("predictions.parquet", flip, "predictions.parquet has sha256"),
@@ -210,13 +210,13 @@ def test_swapped_results_of_two_runs_are_told_by_their_specification(copied):
         (copied / STUDENT / "task0" / name).write_bytes((other / name).read_bytes())
     result = snakemake(copied, "--cores", "2", "--forcerun", "evaluate", "--keep-going")
     assert result.returncode != 0
-    assert 'does not fit: its learner.teacher is null, needed is "vit_micro"' in result.stderr
+    assert 'was made with learner.teacher = null, expected "vit_micro"' in result.stderr
 
 
 def test_a_truncated_checkpoint_is_refused_by_name(copied):
     teacher = copied / RUNS / "teacher-vit_micro-q-vit_nano/seed0"
     truncate(teacher / "task1" / "learner.safetensors")
-    (teacher / "results.json").unlink()  # who opens it notices
+    (teacher / "results.json").unlink()  # so that the next job reads the checkpoint
     result = snakemake(copied, "--cores", "2")
     assert result.returncode != 0
     assert "task1/learner.safetensors has sha256" in result.stderr
@@ -235,7 +235,7 @@ def test_a_swapped_backbone_is_refused_by_name(copied):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 300 kB."""
+    """Return a folder on a file system of 300 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]
@@ -248,7 +248,7 @@ def small_disk(tmp_path):
 
 
 def write_as_a_job(target, size):
-    """Write an artifact in a process that runs as the workflow's jobs do."""
+    """Write an artifact in a process like a job of the workflow."""
     script = (
         "import os, torch\n"
         "from types import SimpleNamespace as Given\n"

@@ -1,4 +1,4 @@
-"""A stream that goes on: what is learnt already is not learnt again."""
+"""Tasks added to a stream: finished tasks do not run again."""
 
 from functools import reduce
 from pathlib import Path
@@ -35,7 +35,7 @@ def add_class(folder, name, seed):
 
 
 def pretend(folder, overlay):
-    """Leave a folder as a whole run would, with empty files and Snakemake's own records."""
+    """Fill a folder as after a whole run, with empty files and Snakemake's metadata."""
     file = folder / "stream.yaml"
     file.write_text(overlay)
     grid = Grid(resolve(reduce(merge, map(read, [*CONFIGS, file]))))
@@ -54,9 +54,9 @@ def test_a_size_and_a_class_folder_more_plan_the_new_task_alone(tmp_path, monkey
     pretend(tmp_path, STREAM.format(digits=[4, 3], mine=[2, 1]))
     assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3], mine=[2, 1])) == {}
     add_class(tmp_path, "dog", 3)
-    # of both datasets, for three methods: a teacher, and students alone and twice taught
+    # both datasets, three methods: a teacher, an undistilled and two distilled students
     assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3, 2], mine=[2, 1, 1])) == {
-        **{"prepare_dataset": 1, "test_queries": 1},  # of the folder
+        **{"prepare_dataset": 1, "test_queries": 1},  # for the folder
         **{"queries": 2, "teacher_targets": 6, "train": 12, "distil": 12, "evaluate": 24},
         **{"collect": 1, "tabulate": 1, "plot": 2, "page": 1},
     }

@@ -1,4 +1,4 @@
-"""What the shipped profiles promise that needs no cluster to see; tests/slurm/ runs one."""
+"""Settings of the shipped profiles; tests/workflow/slurm/ runs them on a cluster."""
 
 import re
 

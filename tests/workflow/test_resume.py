@@ -1,4 +1,4 @@
-"""A job that is killed or asked to stop goes on where it was and ends bit-identical."""
+"""A killed or stopped job resumes and gives bit-identical results."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def queries(here):
 
 
 JOBS = {job.__name__: job for job in (train, distil, teacher_targets, queries)}
-BEFORE = {  # what must exist first
+BEFORE = {  # targets that must exist first
     "train": [queries],
     "distil": [queries, train, teacher_targets],
     "teacher_targets": [queries, train],
@@ -54,7 +54,7 @@ def prepared(lab, name, job):
 
 
 def written(here):
-    """Everything but states: hashes by path."""
+    """Return the hashes of all files except states, by path."""
     return {
         str(path.relative_to(here.folder)): artifacts.fingerprint_file(path)
         for path in sorted(here.folder.rglob("*"))
@@ -67,7 +67,7 @@ def states(here):
 
 
 def child(job, here, fatal, moment):
-    """Run a job in a process of its own that kills itself at its `fatal`-th save."""
+    """Run a job in a process that kills itself at its `fatal`-th save."""
     save, replace = State.save, os.replace
     count = 0
 
@@ -111,12 +111,12 @@ def test_killed_at_random_moments_it_ends_bit_identical(lab, job):
         with safe_open(state, framework="pt") as file:
             progress.append(json.loads(file.metadata()["state"])["at"])
     assert progress == sorted(progress)
-    assert progress[0] < progress[-1]  # it went on, not anew
+    assert progress[0] < progress[-1]  # resumed, not started again
     JOBS[job](killed)
     a, b = written(undisturbed), written(killed)
     assert a == {k.replace("killed", "undisturbed"): v for k, v in b.items()}
     for path in killed.folder.rglob(".*"):
-        assert path.parent.name == "state", path  # only temporaries that a kill left
+        assert path.parent.name == "state", path  # temporary files left by the kill
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -179,6 +179,6 @@ def test_a_damaged_state_is_not_used(lab, damage, caplog):
         state.write_bytes(states(undisturbed)[0].read_bytes().replace(b"provenance", b"mode_of"))
     with caplog.at_level(logging.WARNING):
         train(here)
-    assert "starts afresh" in caplog.text
+    assert "starting from the beginning" in caplog.text
     a, b = (artifacts.load(h.checkpoint(h.run(role="teacher"), 0)) for h in (undisturbed, here))
     assert a[1]["sha256"] == b[1]["sha256"]

@@ -20,14 +20,14 @@ def test_it_runs_and_then_rests(finished):
         "dataset",
         "method",
         "teacher",
-        "student",
-        "kd",
+        "backbone",
+        "distiller",
         "variant",
         "seed",
         "n_tasks",
     ]
     assert results["role"].tolist() == ["teacher", "student", "student", "student"]
-    assert results["kd"].tolist() == ["none", "none", "kd", "cdl_prompt"]
+    assert results["distiller"].tolist() == ["none", "none", "kd", "cdl_prompt"]
     assert results["teacher"].tolist() == ["", "", "vit_micro", "vit_micro"]
     assert results["final_average_accuracy"].between(0, 100).all()
     for run_folder in results["run"]:

@@ -1,4 +1,4 @@
-# What frozen models say of every view, computed once and read by every learner.
+# Outputs of frozen models (queries, teacher logits), computed once and read by all learners.
 
 
 rule queries:

@@ -1,11 +1,11 @@
-"""What the rules share: the configuration's grid, and its answers per wildcard."""
+"""Shared by all rules: the grid of the configuration, its jobs, and look-ups by wildcards."""
 
 import re
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from cdl.inventory.overwriting import announced
+from cdl.inventory.overwriting import start_messages
 from cdl.runtime.errors import CdlError
 from cdl import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
@@ -16,30 +16,30 @@ from cdl.study.report_jobs import study_jobs
 from cdl.study.trials import Trials, results_of_kept
 
 
-def told(function):
-    """A function whose error becomes Snakemake's sentence instead of a traceback."""
+def as_workflow_error(function):
+    """Wrap a function so that its errors are reported by Snakemake without a traceback."""
 
-    def asked(*arguments):
+    def wrapper(*arguments):
         try:
             return function(*arguments)
         except (ConfigError, CdlError) as error:
             raise WorkflowError(str(error)) from None
 
-    return asked
+    return wrapper
 
 
-@told
+@as_workflow_error
 def grid_of(files, given, config):
     return Grid(resolve(overlay(files, given, config)))
 
 
 GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
 STUDY = study_jobs(GRID)
-TRIALS = told(Trials)(GRID)
+TRIALS = as_workflow_error(Trials)(GRID)
 JOBS = Jobs([*STUDY, *TRIALS.jobs()])
 RUNS = {run.folder: run for run in [*GRID.runs, *TRIALS.runs]}
-if workflow.is_main_process:  # and not once more in every job
-    for line in announced(STUDY, workflow.configfiles):
+if workflow.is_main_process:  # print once; every job reads this file too
+    for line in start_messages(STUDY, workflow.configfiles):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
@@ -48,13 +48,13 @@ TABLES = REPORT.tables
 PACKED = layout.packed("{prepared}")
 QUERIES = layout.queries("{queried}")
 ENV = HERE / "envs" / "cdl.yaml"
-# How a job computes changes no number: resources, which are no reason to run again. A GPU named by
-# its index is nobody's to lease.
+# Settings that change no result are resources, which do not cause jobs to run again. A GPU given by
+# its index is not leased.
 COMPUTE = GRID.config["compute"]
 LEASES = int(COMPUTE["device"] in ("auto", "cuda"))
 COMPUTING = {
     "gpu": LEASES,
-    # of the GPUs' queue: one job more than may compute at a time gets ready
+    # one job more than may compute at the same time, which loads its inputs meanwhile
     "gpu_percent": LEASES * 100 // (COMPUTE["jobs_per_gpu"] + 1),
     "jobs_per_gpu": COMPUTE["jobs_per_gpu"],
     "device": COMPUTE["device"],
@@ -62,7 +62,7 @@ COMPUTING = {
     "save_minutes": str(COMPUTE["save_minutes"]),
     "limit_gb": str(COMPUTE["targets_max_gb"]),
 }
-# a learner without a teacher of its own, and one distilled from a teacher
+# names of learners without a teacher, and of distilled students
 ALONE = r"(teacher|student(\+[^/-]+)?)-[^/-]+-q-[^/-]+"
 DISTILLED = r"[^/-]+-[^/-]+-from-[^/-]+-q-[^/-]+"
 
@@ -79,12 +79,12 @@ wildcard_constraints:
 
 
 def param(rule, name):
-    """A parameter of a rule's jobs, by their wildcards."""
-    return told(lambda w: JOBS.find(rule, dict(w.items())).params[name])
+    """Return a function from wildcards to a parameter of a job."""
+    return as_workflow_error(lambda w: JOBS.find(rule, dict(w.items())).params[name])
 
 
 def chain_of(wildcards):
-    """The submission that a job is part of on a cluster: `chain` tasks of one learner."""
+    """Return the group of a job on a cluster: `chain` tasks of one learner."""
     run = RUNS[
         f"{wildcards.dataset}/{wildcards.method}/{wildcards.learner}/seed{wildcards.seed}"
     ]
@@ -93,17 +93,17 @@ def chain_of(wildcards):
 
 
 def growing(amount):
-    """A resource that grows with every retry."""
+    """Return a resource that grows with every retry."""
     return lambda wildcards, attempt: amount * attempt
 
 
-@told
+@as_workflow_error
 def tracked(rule, w):
-    """Inputs of a job, without the times of those that records or parameters tell."""
+    """Return the inputs of a job, without times where records or parameters detect changes."""
     job = JOBS.find(rule, dict(w.items()))
     images = job.params.get("images")
-    as_before = images is not None and made_of_images(job.records[0].path, images)
-    untimed = {"files", "logs", *(["data"] if as_before else [])}
+    same_images = images is not None and made_of_images(job.records[0].path, images)
+    untimed = {"files", "logs", *(["data"] if same_images else [])}
 
     def flagged(name, value):
         if isinstance(value, list):
@@ -114,10 +114,10 @@ def tracked(rule, w):
 
 
 def inputs_of(rule):
-    """All inputs of a rule's jobs, by name."""
+    """Return an input function for all inputs of a rule, by name."""
     return unpack(lambda w: tracked(rule, w))
 
 
 def without(outputs, *names):
-    """Outputs but those that a rule lists itself, with a caption for Snakemake's report."""
+    """Return outputs except those that a rule lists itself, with a caption for the report."""
     return {name: path for name, path in outputs.items() if name not in names}

@@ -1,4 +1,4 @@
-# Only with `deploy` in the configuration: finished students leave as graphs, timed side by side.
+# Only with `deploy` in the configuration: export finished students as graphs and measure them.
 
 
 DEPLOYED = GRID.layout.deployed()
@@ -27,7 +27,7 @@ rule deploy:
         "../scripts/deploy.py"
 
 
-# All cores, so that nothing else of this run computes beside what is timed.
+# All cores, so that no other job of this run disturbs the measurement.
 rule measure:
     input:
         inputs_of("measure"),

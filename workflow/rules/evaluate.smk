@@ -1,4 +1,4 @@
-# From checkpoints to numbers: one evaluation per run, one tidy table of all runs.
+# Evaluate each run, and collect the results of all runs in tidy tables.
 
 
 localrules:

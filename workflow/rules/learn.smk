@@ -1,4 +1,4 @@
-# One task of one learner is one artifact, made from the artifact of the task before.
+# Each job trains one learner on one task, from the artifact of the previous task.
 
 
 rule train:
@@ -12,7 +12,7 @@ rule train:
         TASK.job("train").benchmark
     wildcard_constraints:
         learner=ALONE,
-    priority: 1  # chains of tasks first: evaluations fill what is left of the cores
+    priority: 1  # tasks first: they depend on each other, evaluations use the cores that are left
     group:
         chain_of
     conda:

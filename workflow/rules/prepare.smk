@@ -1,4 +1,4 @@
-# Data and backbones, brought into one form. Only the two `fetch_` rules may use the network.
+# Fetch and convert data and backbones. Only the two `fetch_` rules use the network.
 
 
 localrules:
@@ -6,8 +6,8 @@ localrules:
     fetch_backbone,
 
 
-# The files themselves are no outputs, which Snakemake would delete when a job fails. The record
-# is temporary, so that preparing again always begins with checking them again.
+# The files are not outputs, because Snakemake deletes the outputs of failed jobs. The record is
+# temporary, so that the files are checked again before they are prepared again.
 rule fetch_dataset:
     output:
         record=temp(PACKED.fetched),

@@ -1,4 +1,4 @@
-# What `snakemake --report` shows, and the page with all runs.
+# Figures for `snakemake --report`, and the page with all runs.
 
 
 localrules:
@@ -48,7 +48,7 @@ rule plot:
         "../scripts/plot.py"
 
 
-# Of a dataset that the grid has with few labels and with more, over all of its variants.
+# For datasets that the grid has at several label levels, over all of their variants.
 rule label_efficiency:
     input:
         inputs_of("label_efficiency"),

@@ -1,4 +1,4 @@
-# What people read.
+# Summary tables, and comparisons with published numbers.
 
 
 localrules:
@@ -23,7 +23,7 @@ rule tabulate:
         "../scripts/tabulate.py"
 
 
-# One dataset and pair, of its own runs only: a table asked for by name trains no other pair.
+# Depends only on the runs of its dataset and pair, so that a single table does not train others.
 rule compare:
     input:
         inputs_of("compare"),

@@ -1,4 +1,4 @@
-# `snakemake tuned`: what `tune` asks for, tried on validation images.
+# `snakemake tuned`: the hyperparameter search of `tune`, on validation images.
 
 TUNING = GRID.layout.tuning
 
@@ -8,7 +8,7 @@ localrules:
     tuned,
 
 
-# A trial after its first tasks.
+# Evaluates a trial after its first tasks.
 rule evaluate_trial:
     input:
         inputs_of("evaluate_trial"),
@@ -60,7 +60,7 @@ rule tuned:
     input:
         inputs_of("tuned"),
         results=lambda w: results_of_kept(
-            checkpoints.halve.get().output.kept, told(TRIALS.asked)()
+            checkpoints.halve.get().output.kept, as_workflow_error(TRIALS.listed)()
         ),
     output:
         **without(TUNING.outputs(TRIALS.distillers), "text", "figures"),

@@ -1,4 +1,4 @@
-"""Results of all runs as tidy tables."""
+"""Collect the results of all runs in tidy tables."""
 
 from cdl.runtime.jobs import job
 

@@ -1,4 +1,4 @@
-"""One dataset and pair beside the papers' numbers."""
+"""Compare one dataset and pair with published numbers."""
 
 from cdl.runtime.jobs import job
 

@@ -1,4 +1,4 @@
-"""A finished run exported in fp32 and int8, compared with what was evaluated."""
+"""Export a finished run in fp32 and int8, and compare with the evaluation."""
 
 from pathlib import Path
 

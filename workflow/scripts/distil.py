@@ -1,4 +1,4 @@
-"""One task of a student that learns from a teacher."""
+"""Train a student on one task with a teacher."""
 
 from cdl.runtime.jobs import job
 

@@ -1,4 +1,4 @@
-"""All stages of a run: accuracy matrix, metrics, predictions."""
+"""Evaluate a run after every task: accuracy matrix, metrics, predictions."""
 
 from cdl.runtime.jobs import job
 

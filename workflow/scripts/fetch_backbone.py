@@ -1,10 +1,10 @@
-"""Bring a backbone into the form that all jobs read."""
+"""Fetch a backbone and convert it to the format that all jobs read."""
 
 from cdl.runtime.jobs import job
 
 with job(snakemake):
     from cdl.backbones.fetch import fetch
 
-    # `fetch` is read here and not in params: another mirror is no reason to run anything again
+    # read here and not in params, so that another mirror does not cause jobs to run again
     fetching = snakemake.config.get("fetch", {})
     fetch(snakemake.output.weights, **snakemake.params.source, **fetching)

@@ -1,4 +1,4 @@
-"""Which trials go on after their first tasks."""
+"""Select the trials that continue after the first tasks."""
 
 from cdl.runtime.jobs import job
 

@@ -1,4 +1,4 @@
-"""Accuracy against labels, as a table and a figure."""
+"""Write the table and the figure of accuracy against labels."""
 
 from cdl.runtime.jobs import job
 

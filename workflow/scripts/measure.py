@@ -1,4 +1,4 @@
-"""Exported students timed side by side."""
+"""Measure all exported students."""
 
 from cdl.runtime.jobs import job
 

@@ -1,4 +1,4 @@
-"""The page with all runs, and the resolved configuration that it shows."""
+"""Write the page with all runs, and the resolved configuration."""
 
 from cdl.runtime.jobs import job
 

@@ -1,4 +1,4 @@
-"""The figures of a dataset, as SVG, PDF and PNG."""
+"""Draw the figures of a dataset as SVG, PDF and PNG."""
 
 from cdl.runtime.jobs import job
 

@@ -1,10 +1,10 @@
-"""Queries of one task's training views."""
+"""Compute the queries of the training images of one task."""
 
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.models.build import folders_of
     from cdl.spec import queries_from_json
+    from cdl.training.context import folders_of
     from cdl.training.targets import write_queries
 
     given, task = snakemake.input, int(snakemake.wildcards.task)

@@ -1,4 +1,4 @@
-"""The table of deployment for people, and accuracy against latency as a figure."""
+"""Write the table of deployment, and the figure of accuracy against latency."""
 
 from cdl.runtime.jobs import job
 

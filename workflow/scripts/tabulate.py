@@ -1,4 +1,4 @@
-"""Means over seeds, gains and gaps, and how sure they are."""
+"""Compute means over seeds, gains and gaps, with intervals."""
 
 from cdl.runtime.jobs import job
 

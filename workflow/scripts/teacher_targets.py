@@ -1,4 +1,4 @@
-"""A teacher's logits for every training view of one task."""
+"""Compute a teacher's logits for the training images of one task."""
 
 from cdl.runtime.jobs import job
 

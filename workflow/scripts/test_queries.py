@@ -1,4 +1,4 @@
-"""Queries of the test views."""
+"""Compute the queries of the test images."""
 
 from pathlib import Path
 

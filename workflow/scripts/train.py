@@ -1,4 +1,4 @@
-"""One task of a learner without a teacher."""
+"""Train a learner without a teacher on one task."""
 
 from cdl.runtime.jobs import job
 

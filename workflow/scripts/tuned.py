@@ -1,4 +1,4 @@
-"""The best values as an overlay, every trial, and how flat each hyperparameter is."""
+"""Write the best values as an overlay, all trials, and the flatness of each hyperparameter."""
 
 from cdl.runtime.jobs import job
 

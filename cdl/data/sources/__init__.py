@@ -1,7 +1,7 @@
-"""Where images come from: published archives, folders and tables, as named items.
+"""Sources of images: published archives, folders and tables, read as named items.
 
-A source is one file: how it is read, and all that planning knows of it. Planning imports these
-files, so what takes long to import (numpy, Pillow, pyarrow) is imported in functions.
+Each source is one file with its reader and its facts for planning. Planning imports these files,
+so packages that take long to import (numpy, Pillow, pyarrow) are imported inside functions.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,22 +22,25 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFacts:
-    """A source.
+    """Reader and facts of a source.
 
-    read: from its options, as keyword arguments, to class names and items of both splits.
+    read: function of the options, as keyword arguments, that returns class names and items of both
+        splits.
     description: one sentence.
-    options: arguments of `read` by name, as JSON schema with the defaults of its signature;
-        `cdl.runtime.options` writes them in short.
-    n_classes: where it is fixed.
-    n_images: of each split where they are fixed, or a function from the options to them.
-    licence: of the images, as far as their publishers say.
+    options: JSON schema of the arguments of `read` by name, with the defaults of its signature;
+        `cdl.runtime.options` has a short notation.
+    n_classes: number of classes; None if it is not fixed.
+    n_images: number of images of each split, or a function from the options to it; None if only
+        the files determine it.
+    licence: of the images, as published; None if unknown.
     published: files that are fetched into the option `root`.
-    fetch: in the place of `published`, where the options decide which files; as
-        `cdl.data.sources.archives.fetch` without a name.
-    check: of what `fetch` has brought; as `cdl.data.sources.archives.check` without a name.
-    files: of a user's own source, from its options to all files that decide what it holds.
-    listing: the same with the class of each file, where a file has one.
-    summarise: in the place of reading it; as `cdl.data.sources.summary.summarise`.
+    fetch: replaces `published` if the files depend on the options; same arguments as
+        `cdl.data.sources.archives.fetch` without `name`.
+    check: verifies the files of `fetch`; same arguments as `cdl.data.sources.archives.check`
+        without `name`.
+    files: for a user's own source, function from its options to all files that it reads.
+    listing: like `files`, with the class of each file where a file has one.
+    summarise: summary without reading the source, see `cdl.data.sources.summary.summarise`.
     """
 
     read: "Callable[..., Source]"
@@ -70,29 +73,29 @@ SOURCES = Registry(
 
 
 def licence_of(source: str) -> str | None:
-    """Return the licence of a source's images, None if it is not known."""
+    """Return the licence of a source's images, or None if it is unknown."""
     return SOURCES[source].licence if source in SOURCES else None
 
 
 def n_images(source: str, options: Mapping[str, Any]) -> Mapping[str, int] | None:
-    """Return the images of each split of a source, None if only its files say."""
+    """Return the number of images of each split, or None if it is not fixed."""
     fixed = SOURCES[source].n_images
     return fixed(options) if callable(fixed) else fixed
 
 
 def images_per_class(source: str, options: Mapping[str, Any]) -> float | None:
-    """Return the mean number of training images of a class, None if only its files say."""
+    """Return the mean number of training images per class, or None if it is not fixed."""
     n, classes = n_training_images(source, options, None), SOURCES[source].n_classes
     return n / classes if n and classes else None
 
 
 def n_training_images(source: str, options: Mapping[str, Any], per_class: int | None) -> int | None:
-    """Return how many training images a source has, None if only its files say.
+    """Return the number of training images of a source, or None if it is not fixed.
 
     Args:
-        source: its name.
+        source: name of the source.
         options: its block of the configuration.
-        per_class: most of each class; None for all.
+        per_class: upper limit per class; None for no limit.
     """
     images, classes = n_images(source, options), SOURCES[source].n_classes
     if images is None or classes is None:

@@ -1,8 +1,8 @@
-"""Datasets that are published as archives: fetched whole, checked, and read in place.
+"""Datasets published as archives: fetched, verified, and read without unpacking.
 
-`fetch` brings the files into the source's `root` and is the only function here that may use the
-network. Nothing is ever unpacked or unpickled: a reader returns the bytes of an archive's regular
-files, so no path can lead out of a folder and no link is followed.
+`fetch` downloads the files into the source's `root` and is the only function here that uses the
+network. Archives are never unpacked or unpickled: a reader returns the bytes of their regular
+files, so no path can point outside a folder and no link is followed.
 """
 
 import tarfile
@@ -26,17 +26,17 @@ _BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error)
 
 
 def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
-    """Bring a source's files into its `root` and write their checksums to `record` (JSON).
+    """Fetch a source's files into `root`; write their checksums to `record` (JSON).
 
     Args:
-        record: says that all files were there and right.
-        name: of a source with published files.
-        root: folder of the files; right ones that lie there are taken.
-        options: `mirror` and `offline` of `cdl.runtime.fetching.obtain`; of `hub` all its options.
+        record: file to write when all files are present and verified.
+        name: name of a source with published files.
+        root: folder of the files; valid files that are already in it are kept.
+        options: `mirror` and `offline` of `cdl.runtime.fetching.obtain`; all options of `hub`.
 
     Raises:
-        CdlError: a file cannot be had, or is not the published one, or instead of the archive
-            there is a tree that another tool has rearranged.
+        CdlError: a file cannot be fetched or has the wrong checksum; or `root` contains a tree
+            that another tool rearranged, instead of the archive.
     """
     facts = SOURCES[name]
     if facts.fetch is not None:
@@ -48,7 +48,7 @@ def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
 
 
 def check(name: str, root: str, **options: Any) -> None:
-    """Raise `CdlError` if a file that lies in `root` is not as published; arguments of `fetch`."""
+    """Raise `CdlError` if a file in `root` differs from the published one."""
     facts = SOURCES[name]
     if facts.check is not None:
         return facts.check(root, **options)
@@ -59,13 +59,13 @@ def check(name: str, root: str, **options: Any) -> None:
 def read_binary_cifar(
     path: Path, files: Mapping[str, Sequence[str]], names: str, labels: int
 ) -> Source:
-    """Read a binary edition of CIFAR: per image labels, of a byte each, then the pixels' planes.
+    """Read a binary edition of CIFAR: per image one-byte labels, then pixel planes.
 
     Args:
-        path: of the archive.
-        files: of each split in it.
-        names: file of the class names in it.
-        labels: bytes of labels, of which the last counts.
+        path: path of the archive.
+        files: names of each split's files in it.
+        names: name of the file with the class names in it.
+        labels: number of label bytes per image; the last one is used.
     """
     read = open_archive(path)
     size = labels + 3 * 32 * 32
@@ -76,7 +76,9 @@ def read_binary_cifar(
             for file in files[split]:
                 raw = np.frombuffer(read(file), np.uint8)
                 if raw.size % size:
-                    raise CdlError(f"{path}: {file} has {raw.size} bytes, no multiple of {size:,}")
+                    raise CdlError(
+                        f"{path}: {file} has {raw.size} bytes; expected a multiple of {size:,}"
+                    )
                 for row in raw.reshape(-1, size):
                     pixels = row[labels:].reshape(3, 32, 32).transpose(1, 2, 0)
                     image = partial(np.asarray, pixels)
@@ -88,17 +90,17 @@ def read_binary_cifar(
 def open_archive(path: Path) -> Callable[[str], bytes]:
     """Return a function from the name of a regular file in a tar archive to its bytes."""
     try:
-        tar = tarfile.open(path)  # noqa: SIM115 (open as long as its reader)
+        tar = tarfile.open(path)  # noqa: SIM115 (the reader needs it open)
         members = {member.name: member for member in tar if member.isfile()}
     except _BROKEN as error:
         raise CdlError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
     def read(name: str) -> bytes:
         if name not in members:
-            raise CdlError(f"{path} holds no file {name!r}; {AGAIN}")
+            raise CdlError(f"{path} contains no file {name!r}; {AGAIN}")
         try:
             file = tar.extractfile(members[name])
-            assert file is not None  # of regular files alone
+            assert file is not None  # since `members` has regular files only
             return file.read()
         except _BROKEN as error:
             raise CdlError(f"{name} in {path} cannot be read ({error}); {AGAIN}") from error
@@ -107,13 +109,13 @@ def open_archive(path: Path) -> Callable[[str], bytes]:
 
 
 def validate_layout(root: Path, archive: str) -> None:
-    """Raise `CdlError` if there are train and test folders where the archive should be."""
+    """Raise `CdlError` if there are train and test folders instead of the archive."""
     if (root / archive).exists():
         return
     for folder in (root, root / archive.split(".")[0]):
         if all((folder / split).is_dir() for split in SPLITS):
             raise CdlError(
-                f"{folder} was rearranged by another tool (it has the folders train and test) and "
-                f"says nothing about the split used here; put {archive} as published into {root}, "
-                "or name another root"
+                f"{folder} was rearranged by another tool (it has the folders train and test), "
+                f"and its split may differ; put {archive} as published into {root}, or set another "
+                "root"
             )

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 10 classes."""
+"""CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 images, 32x32 pixels, 10 classes."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ ARCHIVE = Published(
 
 
 def read(root: str = "data/cifar10") -> Source:
-    """Read the binary edition: per image a label and 3x32x32 bytes.
+    """Read the binary edition: a label and 3x32x32 bytes per image.
 
-    Training images are in five files.
+    The training images are in five files.
     """
     from cdl.data.sources.archives import read_binary_cifar
 

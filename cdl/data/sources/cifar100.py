@@ -1,4 +1,4 @@
-"""CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32x32 pixels, 100 classes."""
+"""CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 images, 32x32, 100 classes."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ LICENCE = (  # of all three CIFAR sources
 
 
 def read(root: str = "data/cifar100") -> Source:
-    """Read the binary edition: per image a coarse label, a fine label and 3x32x32 bytes.
+    """Read the binary edition: coarse label, fine label and 3x32x32 bytes per image.
 
-    Fine labels are used.
+    The fine labels are used.
     """
     from cdl.data.sources.archives import read_binary_cifar
 

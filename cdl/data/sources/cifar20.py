@@ -1,4 +1,4 @@
-"""Twenty classes of CIFAR-100, every fifth in alphabetical order; they ship with the package."""
+"""Twenty classes of CIFAR-100 (every fifth alphabetically), part of the package."""
 
 from functools import partial
 from importlib.resources import files
@@ -10,14 +10,14 @@ from cdl.runtime.options import choice
 
 
 def read(test: str = "test") -> Source:
-    """Read 100 training and 100 test images of 32x32 pixels each of twenty classes.
+    """Read twenty classes with 100 training and 100 test images each, 32x32 pixels.
 
-    There are 20 validation images of each class, too, for choices of settings; `assets/README.md`
-    is the card.
+    Each class also has 20 validation images for choosing settings; `assets/README.md` is the data
+    card.
 
     Args:
-        test: the images that runs are evaluated on, `test` or `validation`; the others are left
-            out unread.
+        test: images that runs are evaluated on, `test` or `validation`; those of the other kind
+            are not decoded.
     """
     import pyarrow.parquet as pq
 

@@ -1,11 +1,12 @@
-"""The bytes of an image file become pixels: upright, eight bits, no transparency.
+"""Decode image files to upright 8-bit RGB pixels without transparency.
 
-* Turned as its EXIF orientation says, as viewers show it.
+* The EXIF orientation is applied, as in image viewers.
 * Transparent pixels are composited on white.
 * 16-bit greyscale is scaled from 0..65535 (or the full range of its bits) to 0..255, floating
-  point from 0..1. Integers of 32 bits name no white, and are refused like floats outside 0..1.
-* Of an animation or a file of several pages the first image is taken.
-* Any other mode (palette, grey, CMYK) becomes RGB as Pillow converts it.
+  point from 0..1. 32-bit integers do not define a white level; they are refused, as are floats
+  outside 0..1.
+* The first image is used of an animation or a file with several pages.
+* Any other mode (palette, grey, CMYK) is converted to RGB by Pillow.
 """
 
 import io
@@ -17,7 +18,7 @@ from PIL.TiffTags import TAGS_V2
 
 from cdl.runtime.errors import CdlError
 
-# Decoders that work in this process, on the bytes they are given: none starts another program
+# Only formats whose decoders work in this process on the given bytes: none starts another program
 # (as EPS does) or opens other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BITS, _PHOTOMETRIC = (
@@ -29,19 +30,19 @@ _WHITE = (255, 255, 255, 255)
 
 
 class UnreadableImage(CdlError):
-    """An image that cannot be used, with the reason; the others of its source may be fine."""
+    """An unusable image, with the reason; others of its source may be valid."""
 
 
 def decode(raw: bytes, name: str) -> np.ndarray:
     """Return an encoded image as `[H, W, 3]` uint8.
 
     Raises:
-        UnreadableImage: it is damaged, of a foreign format, larger than Pillow's limit of 89
-            million pixels, or its numbers name no white.
+        UnreadableImage: the image is damaged, has an unsupported format, has more than 89 million
+            pixels (Pillow's limit), or does not define a white level.
     """
     if not isinstance(raw, bytes):
         kind = "null" if raw is None else type(raw).__name__
-        raise UnreadableImage(f"{name} holds {kind}, not the bytes of an image")
+        raise UnreadableImage(f"{name} contains {kind}; expected the bytes of an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -57,18 +58,20 @@ def decode(raw: bytes, name: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise UnreadableImage(
-            f"{name} is not a readable image (its bytes are none of {known})"
+            f"{name} is not a readable image (expected one of the formats {known})"
         ) from error
-    except Exception as error:  # a decoder's errors on damaged bytes are of any kind
+    except Exception as error:  # decoders raise errors of any type on damaged bytes
         reason = str(error) or type(error).__name__
         raise UnreadableImage(f"{name} is not a readable image ({reason})") from error
 
 
 def upright(image: Image.Image, name: str) -> np.ndarray:
-    """Return an image that Pillow opened as `[H, W, 3]` uint8, as `decode` does; it stays as it is.
+    """Return an image that Pillow opened as `[H, W, 3]` uint8, like `decode`.
+
+    The image itself is not changed.
 
     Raises:
-        UnreadableImage: its numbers name no white.
+        UnreadableImage: the image does not define a white level.
     """
     if image.getexif().get(_ORIENTATION, 1) == 1:
         return _rgb(image, name)
@@ -95,15 +98,17 @@ def _grey(image: Image.Image, name: str) -> np.ndarray:
         white = 1.0
         if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
             raise UnreadableImage(
-                f"{name} holds floating-point numbers outside 0 to 1, whose white is not "
-                "defined; store it with 8 or 16 bits"
+                f"{name} contains floating-point numbers outside 0 to 1, which do not define a "
+                "white level; store it with 8 or 16 bits"
             )
-    elif image.mode == "I" and image.format != "PNG":  # 16 bits there, in Pillow before 11.3
+    elif (
+        image.mode == "I" and image.format != "PNG"
+    ):  # a PNG in mode I has 16 bits in Pillow before 11.3
         raise UnreadableImage(
-            f"{name} holds signed or 32-bit integers, whose white is not defined; store it with "
-            "8 or 16 bits"
+            f"{name} contains signed or 32-bit integers, which do not define a white level; store "
+            "it with 8 or 16 bits"
         )
     grey = np.rint(values * (255 / white)).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == 0 and image.mode != "F":  # 0 is white there
+    if tags.get(_PHOTOMETRIC) == 0 and image.mode != "F":  # WhiteIsZero
         grey = 255 - grey
     return np.where(values == image.info.get("transparency"), np.uint8(255), grey)

@@ -8,7 +8,7 @@ from cdl.data.sources import SPLITS, SourceFacts
 from cdl.data.sources.items import Item, Source
 from cdl.runtime.options import integer
 
-IMAGES = 1797  # of both splits
+IMAGES = 1797  # in both splits
 
 
 def read(seed: int = 0, test_images: int = 360) -> Source:
@@ -16,7 +16,7 @@ def read(seed: int = 0, test_images: int = 360) -> Source:
 
     Args:
         seed: of the split, independent of the seeds of the runs.
-        test_images: how many of the images are held out.
+        test_images: number of test images.
     """
     import numpy as np
     from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Files of the user's own: those that can never be read to their end are refused by name."""
+"""Refuse pipes, devices, dead links and names that are not UTF-8."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from cdl.runtime.errors import CdlError
 
 
 def validate_file(file: Path) -> None:
-    """Raise `CdlError` if a file can never be read to its end, or its name is no text."""
+    """Raise `CdlError` unless a path is a regular file with a name in UTF-8."""
     validate_name(file)
     if not file.is_file():
         raise CdlError(
-            f"{file} is no file (but a pipe, a device, a folder or a link that leads nowhere): "
-            "remove it"
+            f"{file} is not a regular file (but a pipe, a device, a folder or a dead link): remove "
+            "it"
         )
 
 
 def validate_name(path: Path) -> None:
-    """Raise `CdlError` if a name is no text."""
+    """Raise `CdlError` unless a name is UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

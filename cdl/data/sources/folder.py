@@ -1,7 +1,7 @@
-"""Images in folders of the user's own: which files they are, and how they are read.
+"""Images in a user's folder: list the files, draw a split, read the images.
 
-Nothing is opened but split files until an image is read. A folder is entered through links, as
-deep as classes lie and no deeper; names that begin with a dot are nobody's images.
+Listing opens no files other than split files. Links to folders are followed, down to the level of
+classes; names that begin with a dot are ignored.
 """
 
 import os
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUFFIXES = frozenset(".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff".split())
-FOREIGN = frozenset(  # of images that no decoder reads: never left out without a word
+FOREIGN = frozenset(  # image formats without a decoder, which are refused instead of skipped
     ".apng .arw .avif .cr2 .cr3 .dcm .dng .eps .exr .hdr .heic .heif .ico .j2k .jp2 .jpe .jxl .nef "
     ".pbm .pcx .pgm .pnm .ppm .psd .raw .svg .tga .xcf".split()
 )
-HIDDEN = "hidden"  # counts names that begin with a dot among what is skipped
+HIDDEN = "hidden"  # key of the number of skipped names that begin with a dot
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image file: its split (empty until it is drawn), its class, where it lies."""
+    """An image file: its split (empty until it is drawn), its class, its path."""
 
     split: str
     label: str
@@ -41,7 +41,7 @@ class Image:
 
     @property
     def domain(self) -> str:
-        """The folder above its class's."""
+        """Name of the folder above the class's folder."""
         return self.path.parts[-3]
 
 
@@ -50,9 +50,9 @@ class Listing:
     """The files of a folder of images.
 
     Attributes:
-        images: of both splits, the training images first.
+        images: of both splits, training images first.
         lists: split files.
-        skipped: how many other files lie among the images, by suffix.
+        skipped: number of other files among the images, by suffix.
     """
 
     images: tuple[Image, ...]
@@ -61,7 +61,7 @@ class Listing:
 
     @property
     def files(self) -> list[Path]:
-        """All files that decide what the source holds."""
+        """All files on which the contents of the source depend."""
         return [*self.lists, *(image.path for image in self.images)]
 
     @property
@@ -81,10 +81,11 @@ def read(
 
     Args:
         path: the folder.
-        train: sub-folder of the training images, or a text file in `path` with one image a
+        train: sub-folder of the training images, or a text file in `path` with one image per
             line, written `class/name.jpg`.
         test: the same for the test images.
-        split: instead of both, the share of `test` images and a `seed`: see `drawn`.
+        split: replaces `train` and `test` by a draw with the share of `test` images and a `seed`,
+            see `drawn`.
         domains: whether there are folders of domains, `DOMAIN/CLASS/IMAGE`, with the same classes.
     """
     listing = images_of(path, train, test, split, domains)
@@ -102,8 +103,8 @@ def _open(file: Path) -> "np.ndarray":
     from cdl.data.sources.decoding import UnreadableImage, decode
 
     try:
-        if file.exists() and not file.is_file():  # a pipe or a device might never end
-            raise UnreadableImage(f"{file} is no file")
+        if file.exists() and not file.is_file():  # reading a pipe or a device may not end
+            raise UnreadableImage(f"{file} is not a regular file")
         raw = file.read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{file} cannot be read: {error.strerror}") from error
@@ -117,14 +118,14 @@ def images_of(
     split: Mapping[str, Any] | None = None,
     domains: bool = False,
 ) -> Listing:
-    """List a folder of images, see `read`; `split` is not drawn yet.
+    """List a folder of images, see `read`; a `split` is not drawn yet.
 
     Raises:
-        CdlError: files among which something would be lost: images that no decoder reads, in no
-            class or in a folder below one; a class without images; pipes, devices and links that
-            lead nowhere; names that are not UTF-8; lines of a split file given twice.
+        CdlError: images would be lost: formats without a decoder, images outside a class or in a
+            folder below one; a class has no images; there are pipes, devices, dead links, names
+            that are not UTF-8, or repeated lines in a split file.
     """
-    root, inside = Path(path), _domains if domains else _classes
+    root, inside = Path(path), _in_domains if domains else _in_classes
     images: list[Image] = []
     lists: list[Path] = []
     skipped: Counter[str] = Counter()
@@ -135,13 +136,13 @@ def images_of(
         place = root / entry
         if place.is_file():
             lists.append(place)
-            images += [Image(name, *found) for found in _listed(root, place)]
+            images += [Image(name, *found) for found in _in_split_file(root, place)]
         elif place.is_dir():
             images += [Image(name, *found) for found in inside(place, skipped)]
         else:
             raise CdlError(
-                f"{place} is neither a folder of classes nor a split file; where {root} holds "
-                "CLASS/IMAGE alone, write split: {test: 0.2, seed: 0}"
+                f"{place} is neither a folder of classes nor a split file; if {root} contains only "
+                "CLASS/IMAGE, set split: {test: 0.2, seed: 0}"
             )
     return Listing(tuple(images), tuple(lists), dict(sorted(skipped.items())))
 
@@ -151,20 +152,20 @@ def drawn(
     split: Mapping[str, Any],
     sha256_of: Callable[[Path], str] = fingerprint_file,
 ) -> Listing:
-    """Draw the test images of a listing without splits, by what is in each file.
+    """Draw the test images of a listing without splits, from the files' contents.
 
     An image is a test image if the sha256 of (seed, sha256 of the file), read as a number in
-    0..1, is less than `test`. So each class has the same share but for chance (a class of n
-    images has `test * n` test images, give or take `sqrt(test * (1 - test) * n)`), equal files
-    are on one side, and no image changes sides when others come or go.
+    0..1, is less than `test`. So each class has this share in expectation (a class of n images has
+    `test * n` test images with standard deviation `sqrt(test * (1 - test) * n)`), equal files are
+    in the same split, and no image changes its split when other images are added or removed.
 
     Args:
-        listing: of `images_of` with `split`.
+        listing: from `images_of` with `split`.
         split: `test`, the share, and `seed`.
-        sha256_of: of a file.
+        sha256_of: function from a file to its sha256.
 
     Raises:
-        CdlError: a class has no image on one of the sides, or a file cannot be read.
+        CdlError: a class has no image in one of the splits, or a file cannot be read.
     """
     images = []
     for image in listing.images:
@@ -179,45 +180,45 @@ def drawn(
         if without:
             raise CdlError(
                 f"split: with test {split['test']} and seed {split['seed']} the {name} split has "
-                f"no image of class {without[0]!r}; take another seed or share, or more images"
+                f"no image of class {without[0]!r}; use another seed or share, or more images"
             )
     return replace(listing, images=tuple(sorted(images, key=lambda i: SPLITS.index(i.split))))
 
 
-def _domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """Yield class and path of each image in `place/DOMAIN/CLASS/`; count what is skipped."""
+def _in_domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
+    """Yield class and path of images in `place/DOMAIN/CLASS/`; count skipped files."""
     for folder in _visible(place, skipped):
         if folder.is_dir():
-            yield from _classes(folder, skipped)
+            yield from _in_classes(folder, skipped)
         elif _is_image(folder, skipped):
-            raise CdlError(f"{folder} is in no domain: put it into DOMAIN/CLASS/")
+            raise CdlError(f"{folder} is not in a domain: move it into DOMAIN/CLASS/")
 
 
-def _classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """Yield class and path of each image in `place/CLASS/`; count what is skipped."""
+def _in_classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
+    """Yield class and path of each image in `place/CLASS/`; count skipped files."""
     found: list[tuple[str, Path]] = []
     for folder in _visible(place, skipped):
         if not folder.is_dir():
             if _is_image(folder, skipped):
-                raise CdlError(f"{folder} is in no class: put it into a folder named after one")
+                raise CdlError(f"{folder} is not in a class: move it into the folder of its class")
             continue
         before = len(found)
         for file in _visible(folder, skipped):
             if file.is_dir():
                 raise CdlError(
-                    f"{file} is a folder inside a class, whose images would be left out: move them "
-                    "up, or let its name begin with a dot"
+                    f"{file} is a folder inside a class, and its images would be skipped: move "
+                    "them up, or rename it to begin with a dot"
                 )
             if _is_image(file, skipped):
                 validate_file(file)
                 found.append((folder.name, file))
         if len(found) == before:
-            raise CdlError(f"the class {folder} holds no image: remove it, or put some into it")
+            raise CdlError(f"the class {folder} has no image: remove it, or add images")
     yield from sorted(found, key=lambda pair: pair[1])
 
 
 def _visible(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """Yield what a folder holds, but for hidden names, which are counted."""
+    """Yield the entries of a folder without hidden names, which are counted."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -231,18 +232,18 @@ def _visible(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
 
 
 def _is_image(file: Path, skipped: Counter[str]) -> bool:
-    """Whether a file's suffix is that of an image; others are counted."""
+    """Return whether a file has the suffix of an image; count other files."""
     suffix = file.suffix.lower()
     if suffix in FOREIGN:
         known = " ".join(sorted(SUFFIXES))
-        raise CdlError(f"{file}: images {suffix} cannot be read; convert or remove them ({known})")
+        raise CdlError(f"{file}: invalid format {suffix}; convert or remove it (expected {known})")
     if suffix not in SUFFIXES:
         skipped[suffix or "without suffix"] += 1
         return False
     return True
 
 
-def _listed(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
+def _in_split_file(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
     """Yield class and path of each line of a split file."""
     validate_file(place)
     try:
@@ -255,15 +256,15 @@ def _listed(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
             continue
         inside = PurePosixPath(line)
         if inside.is_absolute() or ".." in inside.parts or len(inside.parts) < 2:
-            raise CdlError(f"{place}: the line {line!r} is not of the form class/name.jpg")
+            raise CdlError(f"{place}: invalid line {line!r}; expected class/name.jpg")
         if seen.setdefault(inside, i) != i:
-            raise CdlError(f"{place}: {line!r} stands in the lines {seen[inside]} and {i}")
-        if (root / inside).exists():  # a missing one is named with all others by who reads it
+            raise CdlError(f"{place}: {line!r} is repeated in lines {seen[inside]} and {i}")
+        if (root / inside).exists():  # packing reports all missing files in one error
             validate_file(root / inside)
         yield inside.parts[-2], root / inside
 
 
-def _files(**options: Any) -> list[Path]:
+def _source_files(**options: Any) -> list[Path]:
     return images_of(**options).files
 
 
@@ -286,7 +287,7 @@ FOLDER = SourceFacts(
         "test": text("test", "Sub-folder or split file of the test images."),
         "domains": flag(
             False,
-            "Whether domains lie above the classes, DOMAIN/CLASS/*.jpg; they may be the tasks.",
+            "Whether images are in DOMAIN/CLASS/*.jpg; the domains may then be the tasks.",
             omit_default=True,
         ),
         "split": {
@@ -294,17 +295,19 @@ FOLDER = SourceFacts(
             "additionalProperties": False,
             "required": ["test"],
             "default": None,
-            "description": "Where there is no split: {test: 0.2, seed: 0} draws one by the "
+            "description": "For a folder without splits: {test: 0.2, seed: 0} draws them from the "
             "contents of each file.",
             "properties": {
                 "test": number(
                     REQUIRED, "Share of the test images.", exclusiveMinimum=0, exclusiveMaximum=1
                 ),
-                "seed": integer(0, "Of the draw, independent of the seeds of the runs.", minimum=0),
+                "seed": integer(
+                    0, "Seed of the draw, independent of the seeds of the runs.", minimum=0
+                ),
             },
         },
     },
-    files=_files,
+    files=_source_files,
     listing=images_of,
     summarise=_summarise,
 )

@@ -1,4 +1,4 @@
-"""Validation images: some of the training images of each class, which nobody trains on."""
+"""Hold out some training images of each class as validation images."""
 
 import hashlib
 from collections import defaultdict
@@ -12,40 +12,40 @@ from cdl.runtime.errors import CdlError
 
 
 def hold_out(source: Source, per_class: int, seed: int = 0, evaluated: bool = False) -> Source:
-    """Return a source whose training images lack those held out for validation.
+    """Return a source without the training images that are held out for validation.
 
-    Of each class those images are held out that come first in the order of the sha256 of seed and
-    pixels: whatever their names and order are, and with all copies of them. All training images
-    are read once to find them.
+    The images of a class are sorted by the sha256 of seed and pixels, and the first ones are held
+    out, with all their copies. So the draw does not depend on names or order. It reads all
+    training images once.
 
     Args:
         source: training images and test images.
-        per_class: how many different images of each class are held out.
+        per_class: number of different images of each class to hold out.
         seed: of the draw, independent of the seeds of the runs.
-        evaluated: they take the place of the test images, which are left out unread; else they
-            are left out themselves.
+        evaluated: whether the validation images replace the test images, which are then not read;
+            otherwise the validation images are left out.
 
     Raises:
-        CdlError: a class has no image left to train on.
+        CdlError: a class has no training image left.
     """
     items = list(source.items)
     found: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, item in enumerate(items):
-        if item.split == "train" and (place := _place(item, seed)):
+        if item.split == "train" and (place := _draw_key(item, seed)):
             found[item.label][place].append(i)
     held: set[int] = set()
     for label, places in sorted(found.items()):
         if len(places) <= per_class:
             raise CdlError(
-                f"validation.per_class: {per_class} of class {source.classes[label]!r} leave no "
-                f"training image; it has {len(places)}"
+                f"validation.per_class: {per_class} is too large: class {source.classes[label]!r} "
+                f"has {len(places)} different training images, and one must remain"
             )
         held.update(i for place in sorted(places)[:per_class] for i in places[place])
-    return replace(source, items=list(_divided(items, held, evaluated)))
+    return replace(source, items=list(_apply_draw(items, held, evaluated)))
 
 
 def remaining(whole: Summary, per_class: int, seed: int = 0, evaluated: bool = False) -> Summary:
-    """Return the summary of what `hold_out` returns, copies of an image not counted."""
+    """Return the summary of the source from `hold_out`, ignoring copies of images."""
     held = per_class * whole.n_classes
     images = {"train": whole.images["train"] - held, "test": whole.images["test"]}
     classes = whole.classes and {
@@ -55,8 +55,11 @@ def remaining(whole: Summary, per_class: int, seed: int = 0, evaluated: bool = F
     return replace(whole, images=images | ({"test": held} if evaluated else {}), classes=classes)
 
 
-def _place(item: Item, seed: int) -> str:
-    """Return where an image stands in the draw; nothing if packing will name it as unreadable."""
+def _draw_key(item: Item, seed: int) -> str:
+    """Return the sort key of an image in the draw; empty if the image is unreadable.
+
+    Packing reports unreadable images.
+    """
     try:
         pixels = item.read()
     except UnreadableImage:
@@ -64,7 +67,7 @@ def _place(item: Item, seed: int) -> str:
     return hashlib.sha256(f"{seed} {pixels.shape} ".encode() + pixels.tobytes()).hexdigest()
 
 
-def _divided(items: list[Item], held: set[int], evaluated: bool) -> Iterator[Item]:
+def _apply_draw(items: list[Item], held: set[int], evaluated: bool) -> Iterator[Item]:
     for i, item in enumerate(items):
         if i in held:
             if evaluated:

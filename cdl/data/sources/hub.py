@@ -1,7 +1,7 @@
-"""Image datasets in Parquet on the Hugging Face Hub, fetched at one revision and recorded.
+"""Image datasets in Parquet on the Hugging Face Hub, fetched at one revision.
 
-`fetch` brings the files into `ROOT/ID/REVISION` under their names in the repository; they are read
-there. The sha256 of each is recorded when it first comes and verified whenever it is fetched again.
+`fetch` downloads the files to `ROOT/ID/REVISION` under their names in the repository, where they
+are read. Their sha256 is recorded at the first fetch and verified at every later one.
 """
 
 import json
@@ -26,7 +26,7 @@ TRAIN, TEST = "data/train-*.parquet", "data/test-*.parquet"
 
 
 def folder_of(root: str, id: str, revision: str) -> Path:
-    """Return where the files of a dataset lie."""
+    """Return the folder of a dataset's files."""
     return Path(root, id, revision)
 
 
@@ -39,16 +39,16 @@ def read(
     image: str = "image",
     label: str = "label",
 ) -> Source:
-    """Read an image dataset in Parquet on the Hugging Face Hub, as `fetch_dataset` has brought it.
+    """Read an image dataset in Parquet that `fetch_dataset` downloaded from the Hub.
 
     Args:
         id: of the repository, OWNER/NAME.
-        revision: its commit.
-        root: folder of all such datasets; this one lies in ROOT/ID/REVISION.
+        revision: commit of the repository.
+        root: folder of all such datasets; this one is in ROOT/ID/REVISION.
         train: glob of the training files in the repository.
         test: glob of the test files.
         image: column of encoded bytes (or of structs with a field `bytes`).
-        label: column of integers from 0; classes have the names that the files give them, if any.
+        label: column of integers from 0; class names are those in the files' metadata, if any.
     """
     path, columns = str(folder_of(root, id, revision)), Columns(image, label, None, None)
     tables = tables_of(path, train, test)
@@ -69,37 +69,37 @@ def fetch(
     mirror: str | None = None,
     offline: bool = False,
 ) -> None:
-    """Bring a dataset's Parquet files to this disk and write their sha256 to `record` (JSON).
+    """Fetch a dataset's Parquet files and write their sha256 to `record` (JSON).
 
-    What lies there already as it was recorded is taken, and then no network is used.
+    If all recorded files are already present, the network is not used.
 
     Args:
-        record: says that all files were there and right.
-        root: and the others: see `read`.
+        record: file to write when all files are present and verified.
+        root: folder of all such datasets; this one is in ROOT/ID/REVISION.
         id: of the repository, OWNER/NAME.
-        revision: the commit.
+        revision: commit of the repository.
         train: glob of the training files in the repository.
         test: glob of the test files.
         image: column of the images, which are not read here.
-        label: column of labels from 0, without gap.
-        mirror: a folder that holds the files below ID/REVISION.
-        offline: use no network.
+        label: column of labels from 0, without gaps.
+        mirror: folder with the files in ID/REVISION.
+        offline: whether to use no network.
 
     Raises:
-        CdlError: a file cannot be had, is not what was recorded, or has no such labels.
+        CdlError: a file cannot be fetched, differs from its record, or has invalid labels.
     """
     folder, patterns = folder_of(root, id, revision), (train, test)
     sums = Sums(id, revision)
     if not sums.complete(folder, patterns):
         if mirror is not None:
-            _copy(mirror, f"{id}/{revision}", folder, patterns)
+            _copy_from_mirror(mirror, f"{id}/{revision}", folder, patterns)
         elif not offline:
             _download(id, revision, folder, patterns)
         elif sums.known(patterns) or not _has(folder, patterns):
             raise CdlError(
-                f"fetch.offline is true, so put by hand: {train} and {test} of "
-                f"https://huggingface.co/datasets/{id}/tree/{revision} into {folder}; or name a "
-                f"folder that holds {id}/{revision} in fetch.mirror"
+                f"fetch.offline is set; place these files manually: {train} and {test} of "
+                f"https://huggingface.co/datasets/{id}/tree/{revision} into {folder}; or set "
+                f"fetch.mirror to a folder that contains {id}/{revision}"
             )
     tables = tables_of(str(folder), train, test)
     found = {
@@ -114,14 +114,14 @@ def fetch(
 
 
 def check(root: str, id: str, revision: str, train: str, test: str, image: str, label: str) -> None:
-    """Raise `CdlError` if a file that lies on this disk is not what was recorded."""
+    """Raise `CdlError` if a present file differs from its record."""
     folder, sums = folder_of(root, id, revision), Sums(id, revision)
     there = [name for name in sums.recorded if (folder / name).is_file()]
     sums.verify({name: fingerprint_file(folder / name) for name in there}, folder, ())
 
 
 def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names that a file's own description gives to its labels; else `classes`."""
+    """Return the class names in a file's metadata if they are valid, else `classes`."""
     import pyarrow.parquet as pq
 
     described = (pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
@@ -134,7 +134,7 @@ def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, 
 
 
 class Sums:
-    """The recorded sha256 of a dataset's files, in the format of sha256sum."""
+    """Recorded sha256 of a dataset's files, in the format of sha256sum."""
 
     def __init__(self, id: str, revision: str) -> None:
         self.file = RECORDS / f"{id.replace('/', '--')}@{revision}.sha256"
@@ -148,26 +148,26 @@ class Sums:
         return all(any(_matches(name, p) for name in self.recorded) for p in patterns)
 
     def complete(self, folder: Path, patterns: tuple[str, ...]) -> bool:
-        """Return whether all files of the patterns are recorded and there."""
+        """Return whether files of all patterns are recorded and all of them are present."""
         return self.known(patterns) and not self._missing(folder, patterns)
 
     def verify(self, found: Mapping[str, str], folder: Path, patterns: tuple[str, ...]) -> None:
-        """Raise `CdlError` if a file is missing or is not what was recorded.
+        """Raise `CdlError` if a file is missing or differs from its record.
 
         Args:
             found: sha256 of the files in `folder`.
-            folder: where they lie.
-            patterns: those of which every recorded file must be there.
+            folder: folder of the files.
+            patterns: globs; every recorded file that matches one must be present.
         """
         missing = self._missing(folder, patterns)
         wrong = [n for n, sha256 in found.items() if self.recorded.get(n, sha256) != sha256]
         for name in wrong[:1]:
             raise CdlError(
-                f"{folder / name} has sha256 {found[name]}, expected is {self.recorded[name]} "
+                f"{folder / name} has sha256 {found[name]}, expected {self.recorded[name]} "
                 f"({self.file}): delete it and run again"
             )
         for name in missing[:1]:
-            raise CdlError(f"{folder / name} is missing, which {self.file} lists: put it there")
+            raise CdlError(f"{folder / name} is missing but recorded in {self.file}: put it there")
 
     def remember(self, found: Mapping[str, str]) -> None:
         """Record files that are not recorded yet."""
@@ -184,7 +184,7 @@ class Sums:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Return whether `Path.glob` would find a name, which the Hub's `*` crosses folders for."""
+    """Return whether `Path.glob` finds a name; the Hub's `*` also crosses folders."""
     same_depth = len(PurePosixPath(name).parts) == len(PurePosixPath(pattern).parts)
     return same_depth and PurePosixPath(name).match(pattern)
 
@@ -193,16 +193,16 @@ def _has(folder: Path, patterns: tuple[str, ...]) -> bool:
     return all(any(folder.glob(pattern)) for pattern in patterns)
 
 
-def _copy(mirror: str, inside: str, folder: Path, patterns: tuple[str, ...]) -> None:
+def _copy_from_mirror(mirror: str, inside: str, folder: Path, patterns: tuple[str, ...]) -> None:
     place = Path(mirror, inside)
     if "://" in mirror:
         raise CdlError(
-            f"fetch.mirror: {mirror} is an address, of which the files of {inside} cannot be "
-            "listed; name a folder, or set HF_ENDPOINT to a server that mirrors the Hub"
+            f"fetch.mirror: {mirror} is an address, where the files of {inside} cannot be listed; "
+            "expected a folder; or set HF_ENDPOINT to a server that mirrors the Hub"
         )
     if not _has(place, patterns):
         raise CdlError(
-            f"fetch.mirror: {place} does not hold {' and '.join(patterns)}; put it there"
+            f"fetch.mirror: {place} does not contain {' and '.join(patterns)}; put the files there"
         )
     for file in (file for pattern in patterns for file in sorted(place.glob(pattern))):
         with replacing(folder / file.relative_to(place)) as temporary:
@@ -216,7 +216,7 @@ def _download(id: str, revision: str, folder: Path, patterns: tuple[str, ...]) -
     except OSError as error:
         raise CdlError(
             f"{id} at {revision} could not be fetched from the Hub ({error}); run again, or put "
-            f"{' and '.join(patterns)} by hand into {folder}"
+            f"{' and '.join(patterns)} into {folder} manually"
         ) from error
 
 
@@ -224,8 +224,8 @@ def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Sum
     folder = folder_of(options["root"], options["id"], options["revision"])
     if not folder.is_dir():
         raise CdlError(
-            f"{folder} is not there yet, and only its files say what classes it has: fetch it by "
-            "`cdl run CONFIG --until fetch_dataset`"
+            f"{folder} does not exist yet, and its classes are known only from its files: fetch it "
+            "with `cdl run CONFIG --until fetch_dataset`"
         )
     return summary_of(read(**options))
 
@@ -233,7 +233,7 @@ def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Sum
 HUB = SourceFacts(
     read=read,
     description="An image dataset in Parquet on the Hugging Face Hub, fetched at one commit, "
-    "recorded and checked.",
+    "recorded and verified.",
     options={
         "id": text(
             REQUIRED,
@@ -242,12 +242,12 @@ HUB = SourceFacts(
         ),
         "revision": text(
             REQUIRED,
-            "The commit, 40 hexadecimal digits: a branch would be another dataset tomorrow.",
+            "The commit, 40 hexadecimal digits; a branch is refused, because its contents change.",
             pattern="^[0-9a-f]{40}$",
         ),
         "root": text(
             "data/hub",
-            "Folder of such datasets; this one lies in ROOT/ID/REVISION.",
+            "Folder of such datasets; this one is in ROOT/ID/REVISION.",
             minLength=1,
         ),
         "train": text(TRAIN, "Glob of the training files in the repository."),

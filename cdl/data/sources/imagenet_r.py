@@ -37,14 +37,14 @@ LISTS = (
         "md5:3ea5a3aa2e96578874254d4ee87321b3",
     ),
 )
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads 30,000 lines in 1 s
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader reads 30,000 lines in 1 s
 
 
 def read(root: str = "data/imagenet-r") -> Source:
     """Read 24,000 training and 6,000 test images of 200 classes.
 
-    The two lists give each image's label; labels do not follow the sorted names of the folders. A
-    class is named by its WordNet id.
+    The two lists contain each image's label; labels do not follow the sorted names of the folders.
+    Class names are WordNet ids.
     """
     from cdl.data.sources.archives import open_archive, validate_layout
     from cdl.data.sources.decoding import decode
@@ -60,19 +60,19 @@ def read(root: str = "data/imagenet-r") -> Source:
     items = []
     for split in SPLITS:
         lines = path.with_name(f"imagenet-r_{split}.yaml")
-        for name, label in _listed(lines):
+        for name, label in _read_split_file(lines):
             folder, file = name.split("/")[-2:]
             if folders.setdefault(label, folder) != folder:
                 raise CdlError(
-                    f"{lines}: {name} has label {label}, which is that of {folders[label]!r}"
+                    f"{lines}: {name} has label {label}, which is the label of {folders[label]!r}"
                 )
             inside = f"imagenet-r/{folder}/{file}"
             items.append(Item(split, label, f"{folder}/{file}", partial(image, inside)))
     return Source(class_names(folders, root), items)
 
 
-def _listed(path: Path) -> list[tuple[str, int]]:
-    """Return names and labels of a split file: `data`, a list of paths, and `targets`."""
+def _read_split_file(path: Path) -> list[tuple[str, int]]:
+    """Return names and labels of a split file with `data` (paths) and `targets`."""
     from cdl.data.sources.archives import AGAIN
 
     try:
@@ -82,7 +82,10 @@ def _listed(path: Path) -> list[tuple[str, int]]:
         raise CdlError(f"{path} cannot be read as a split file ({error}); {AGAIN}") from error
     for name, label in pairs:
         if not isinstance(name, str) or name.count("/") < 1 or type(label) is not int:
-            raise CdlError(f"{path}: {name!r} with label {label!r} is not FOLDER/NAME and a number")
+            raise CdlError(
+                f"{path}: invalid entry {name!r} with label {label!r}; expected FOLDER/NAME and an "
+                "integer"
+            )
     return pairs
 
 

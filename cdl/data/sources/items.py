@@ -1,4 +1,4 @@
-"""What a source yields: class names, and the images of both splits."""
+"""Output of a source: class names, and the images of both splits."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One image: split, label, a name for error messages, and how to read its pixels."""
+    """One image: split, label, name for error messages, function that reads it."""
 
     split: str
     label: int
@@ -22,7 +22,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """Class names in label order, the items of both splits, and files left out, by suffix."""
+    """Class names in label order, items of both splits, skipped files by suffix."""
 
     classes: tuple[str, ...]
     items: Iterable[Item]
@@ -33,13 +33,13 @@ def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:
     """Return names in label order.
 
     Raises:
-        CdlError: the labels do not run from 0, or a name is empty or that of two labels.
+        CdlError: the labels have a gap or do not start at 0, or a name is empty or used twice.
     """
     missing = sorted(set(range(len(names))) - set(names))
     if missing:
         raise CdlError(
-            f"{path}: {len(names)} classes but none has label {missing[0]}; labels "
-            "must run from 0 without a gap"
+            f"{path}: none of the {len(names)} classes has label {missing[0]}; expected labels "
+            "from 0 without a gap"
         )
     owner: dict[str, int] = {}
     for label in range(len(names)):

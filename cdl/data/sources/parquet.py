@@ -1,4 +1,4 @@
-"""Encoded images and labels in Parquet files of the user's own."""
+"""Encoded images and labels in a user's Parquet files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +28,15 @@ def read(
         test: glob of the test files.
         image: column of encoded bytes (or of structs with a field `bytes`).
         label: column of integers from 0.
-        class_name: column with the label's name; None: the label is its own name.
-        file: column with the image's own path, used to find one file in both splits; or None.
+        class_name: column with the name of the label; None uses the label as its name.
+        file: column with the image's original path, to detect a file in both splits; or None.
     """
     columns = Columns(image, label, class_name, file)
     tables = tables_of(path, train, test)
     return Source(read_classes(path, tables, columns), items_of(path, tables, columns))
 
 
-def _files(path: str, train: str, test: str, **columns: Any) -> list[Path]:
+def _source_files(path: str, train: str, test: str, **columns: Any) -> list[Path]:
     return [file for files in tables_of(path, train, test).values() for file in files]
 
 
@@ -63,8 +63,10 @@ PARQUET = SourceFacts(
         "image": text("image", "Column of encoded image bytes."),
         "label": text("label", "Column of integer labels from 0."),
         "class_name": text(None, "Column of class names."),
-        "file": text(None, "Column of the images' own paths: one path in both splits is an error."),
+        "file": text(
+            None, "Column of the images' original paths; a path in both splits is an error."
+        ),
     },
-    files=_files,
+    files=_source_files,
     summarise=_summarise,
 )

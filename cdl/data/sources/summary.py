@@ -1,4 +1,4 @@
-"""What a source holds, found out without decoding an image or using the network. No torch."""
+"""Summarise a source without decoding images. Uses no network and no torch."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,12 +16,12 @@ class Summary:
 
     Attributes:
         n_classes: number of classes.
-        images: of each split.
-        classes: training and test images of each class, by its name in label order; None of a
-            published source, whose archive is not opened.
-        nbytes: of its files on this disk.
-        absent: files that are not there yet and will be fetched.
-        skipped: files among the images that are none, by suffix.
+        images: number of images of each split.
+        classes: number of training and test images of each class, by name in label order; None for
+            a published source, whose archive is not opened.
+        nbytes: size of its local files in bytes.
+        absent: files that are missing and will be fetched.
+        skipped: number of files among the images that are not images, by suffix.
     """
 
     n_classes: int
@@ -33,14 +33,14 @@ class Summary:
 
 
 def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
-    """Return what a source holds.
+    """Return the summary of a source.
 
     Args:
-        source: `name` of a source and its arguments, all of them.
-        sha256_of: of a file, where images are drawn by their contents.
+        source: `name` of a source and all its arguments.
+        sha256_of: function from a file to its sha256, for splits that are drawn by content.
 
     Raises:
-        CdlError: it cannot be read as it is described.
+        CdlError: the source cannot be read.
     """
     options = dict(source)
     name = options.pop("name")
@@ -53,18 +53,18 @@ def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Su
 
 
 def summary_of(source: Source) -> Summary:
-    """Return what a source holds that has been read; its size is not known."""
+    """Return the summary of a source that was read; its size in bytes is given as 0."""
     pairs = [(item.split, item.label) for item in source.items]
     return counted(source.classes, pairs, [], source.skipped)
 
 
 def _published(name: str, options: dict[str, Any]) -> Summary:
     facts, images = SOURCES[name], n_images(name, options)
-    assert facts.n_classes is not None and images is not None, "fixed, since it is published"
+    assert facts.n_classes is not None and images is not None, "published sources have fixed counts"
     files = [Path(options["root"], file.name) for file in facts.published]
     there = [file for file in files if file.is_file()]
     absent = tuple(str(file) for file in files if file not in there)
-    return Summary(facts.n_classes, images, None, _size(there), absent)
+    return Summary(facts.n_classes, images, None, _nbytes_of(there), absent)
 
 
 def counted(
@@ -77,8 +77,8 @@ def counted(
     counts = Counter(pairs)
     rows = {name: (counts["train", i], counts["test", i]) for i, name in enumerate(classes)}
     images = {s: sum(n for (split, _), n in counts.items() if split == s) for s in SPLITS}
-    return Summary(len(classes), images, rows, _size(files), (), skipped or {})
+    return Summary(len(classes), images, rows, _nbytes_of(files), (), skipped or {})
 
 
-def _size(files: Iterable[Path]) -> int:
+def _nbytes_of(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.exists())

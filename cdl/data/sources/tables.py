@@ -1,4 +1,4 @@
-"""Encoded images in Parquet files: classes and rows, checked."""
+"""Read and validate classes and rows of Parquet files with encoded images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Columns(NamedTuple):
-    """Names of the columns: encoded image, label from 0, and what may be missing."""
+    """Names of the columns: encoded image, label from 0, and two optional ones."""
 
     image: str
     label: str
@@ -24,7 +24,7 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An image as it is stored: its bytes, its label, its own path if there is a column."""
+    """An image as stored: bytes, label, and the original path if there is a column."""
 
     image: Any
     label: int
@@ -49,47 +49,49 @@ def read_classes(
     """Return class names in label order; no image is read.
 
     Args:
-        path: the folder, for messages.
-        files: of each split.
-        columns: a label is its own name without `class_name`.
+        path: folder of the files, for error messages.
+        files: files of each split.
+        columns: without `class_name`, a label is its own name.
 
     Raises:
-        CdlError: a file cannot be read; a label is no integer from 0; a label has two names or
-            two labels have one.
+        CdlError: a file cannot be read; a label is not an integer from 0; a label has two names,
+            or two labels have the same name.
     """
     names: dict[int, str] = {}
     for part in (part for parts in files.values() for part in parts):
-        for label, name in set(zip(*_labels(part, columns), strict=True)):
+        for label, name in set(zip(*_labels_and_names(part, columns), strict=True)):
             if type(label) is not int or label < 0:
                 raise CdlError(
-                    f"{part}: label {label!r} in column {columns.label!r}; labels are integers "
-                    "from 0"
+                    f"{part}: invalid label {label!r} in column {columns.label!r}; expected "
+                    "integers from 0"
                 )
             if names.setdefault(label, name) != name:
                 raise CdlError(
-                    f"{part}: label {label} is named {name!r}, elsewhere {names[label]!r}"
+                    f"{part}: label {label} is named {name!r} here and {names[label]!r} elsewhere"
                 )
     return class_names(names, path)
 
 
 def read_labels(part: Path, columns: Columns) -> list[int]:
     """Return the labels of a file's rows; no image is read."""
-    return _labels(part, columns)[0]
+    return _labels_and_names(part, columns)[0]
 
 
 def read_rows(part: Path, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of a file; raise `CdlError` if one has no name where there is a column."""
+    """Yield the rows of a file; raise `CdlError` if an original path is missing."""
     wanted = [name for name in (columns.image, columns.label, columns.file) if name]
-    for i, row in enumerate(_read(part, wanted).to_pylist()):
+    for i, row in enumerate(_read_columns(part, wanted).to_pylist()):
         image = row[columns.image]
         name = row[columns.file] if columns.file else None
         if columns.file and not isinstance(name, str):
-            raise CdlError(f"{part}: column {columns.file!r} holds {name!r} in row {i}, no path")
+            raise CdlError(
+                f"{part}: column {columns.file!r} contains {name!r} in row {i}; expected a path"
+            )
         yield Row(image["bytes"] if isinstance(image, dict) else image, row[columns.label], name)
 
 
 def items_of(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) -> Iterator[Item]:
-    """Yield the items of the files of each split in the folder `path`."""
+    """Yield the items of each split's files in the folder `path`."""
     from cdl.data.sources.decoding import decode
 
     for split, parts in tables.items():
@@ -99,14 +101,14 @@ def items_of(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) 
                 yield Item(split, row.label, name, partial(decode, row.image, name))
 
 
-def _labels(part: Path, columns: Columns) -> tuple[list[Any], list[Any]]:
-    table = _read(part, [name for name in (columns.label, columns.class_name) if name])
+def _labels_and_names(part: Path, columns: Columns) -> tuple[list[Any], list[Any]]:
+    table = _read_columns(part, [name for name in (columns.label, columns.class_name) if name])
     labels = table[columns.label].to_pylist()
     names = table[columns.class_name].to_pylist() if columns.class_name else map(str, labels)
     return labels, list(names)
 
 
-def _read(part: Path, columns: list[str]) -> "Table":
+def _read_columns(part: Path, columns: list[str]) -> "Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 

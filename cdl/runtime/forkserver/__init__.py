@@ -1,1 +1,1 @@
-"""What Snakemake takes between its jobs, kept short: their start, and its looks at them."""
+"""Reduce Snakemake's overhead per job: fork server, fewer scheduler timers."""

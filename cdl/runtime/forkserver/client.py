@@ -1,9 +1,11 @@
-"""What stands for a warm job, started as `python client.py SOCKET python script.py`.
+"""Proxy process for a job that runs in the fork server.
 
-It asks the server for a child that runs the script and is, to Snakemake, that job: the
-child has its files, folder, environment and limits, gets every signal that it gets and dies with
-it; its end is the child's. Where there is no server, or it goes before the child has ended, the
-client becomes what it was asked to run. It imports little, so that it is there at once.
+Snakemake starts `python client.py SOCKET python script.py` instead of `python script.py`. The
+client sends the command to the server, which forks a child that runs the script with the client's
+standard files, working directory, environment and resource limits. The client forwards its signals
+to the child and exits with the child's exit status; if the client dies, the child is killed. If
+there is no server, or the server dies before the child has ended, the client executes the command
+itself. The client imports few modules, so that it starts fast.
 """
 
 import json
@@ -21,13 +23,17 @@ FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-# what a script's libraries read once: the server has one thread, and serves jobs of one thread
+# Numerical libraries read these once, when they are imported. The server imports them with one
+# thread, so only jobs with one thread can run in it.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LIMITS = sorted(v for name, v in vars(resource).items() if name.startswith("RLIMIT_"))
 
 
-def ask(address: str, command: list[str]) -> bytes:
-    """Return how the server's child ended; nothing if there was none, or nobody to say it."""
+def run_in_server(address: str, command: list[str]) -> bytes:
+    """Run a command in a child of the server and return its exit code as 4 bytes.
+
+    Returns no bytes if there is no server, or if the server died before the child ended.
+    """
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.connect(address)
@@ -43,18 +49,18 @@ def ask(address: str, command: list[str]) -> bytes:
             text = json.dumps(request).encode()
             socket.send_fds(server, [len(text).to_bytes(4, "big")], [0, 1, 2])
             server.sendall(text)
-            forward(server)
+            forward_signals(server)
             return server.recv(4)
         except OSError:
             return b""
 
 
-def forward(server: socket.socket) -> None:
-    """Send a byte for every signal from now on, but those that were ignored before."""
+def forward_signals(server: socket.socket) -> None:
+    """Send the number of each signal as a byte; ignored signals stay ignored."""
 
-    def send(heard: int, _: object) -> None:
+    def send(number: int, _: object) -> None:
         try:
-            server.sendall(bytes([heard]))
+            server.sendall(bytes([number]))
         except OSError:  # the child has just ended
             pass
 
@@ -64,14 +70,14 @@ def forward(server: socket.socket) -> None:
 
 
 def main(address: str, *command: str) -> None:
-    """Run a command as a child of the server, or as itself."""
+    """Run a command in the server if it supports the command, else in this process."""
     is_script = len(command) == 2 and command[0] == sys.executable
-    is_alone = all(os.environ.get(name) == "1" for name in THREADS)
-    answer = ask(address, list(command)) if is_script and is_alone else b""
-    if not answer:  # what is handled here is handled by default there, what is ignored stays so
-        os.execvp(command[0], command)
-    code = int.from_bytes(answer, "big", signed=True)
-    if code < 0:  # by a signal
+    has_one_thread = all(os.environ.get(name) == "1" for name in THREADS)
+    status = run_in_server(address, list(command)) if is_script and has_one_thread else b""
+    if not status:
+        os.execvp(command[0], command)  # exec resets signal handlers and keeps ignored signals
+    code = int.from_bytes(status, "big", signed=True)
+    if code < 0:  # the child was ended by a signal, so this process ends by the same signal
         if -code in FORWARDED:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

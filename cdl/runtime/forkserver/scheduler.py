@@ -1,8 +1,9 @@
-"""Snakemake's scheduler, kept from looking at its jobs ever more often.
+"""Limit the timers of Snakemake's scheduler.
 
-By default it starts at most 100 jobs a second. To notice that more may start, every look at the
-jobs leaves a timer behind that makes it look again, which leaves another: after n finished jobs it
-looks n times a second, and asks for the size of every input each time (snakemake#3744).
+By default Snakemake starts at most 100 jobs per second. To find out when more jobs may start,
+every evaluation of the open jobs starts a timer that triggers another evaluation, which starts
+another timer. After n finished jobs there are n evaluations per second, each of which reads the
+size of every input file (snakemake#3744).
 """
 
 import threading
@@ -10,22 +11,23 @@ from typing import Any
 
 
 def look_rarely(scheduler: Any) -> None:
-    """Let at most one timer of a scheduler wait at a time.
+    """Let a scheduler have at most one pending timer.
 
     Args:
-        scheduler: Snakemake's, about to run jobs. One that does this otherwise is left as it is.
+        scheduler: Snakemake's scheduler, before it runs jobs. A version of Snakemake without these
+            timers is not changed.
     """
     if not (hasattr(scheduler, "_open_jobs") and hasattr(scheduler, "_schedule_reevalutation")):
         return
-    waiting = threading.Event()
+    pending = threading.Event()
 
-    def look() -> None:
-        waiting.clear()  # first: the look that follows must find that none waits
+    def evaluate() -> None:
+        pending.clear()  # before the release: the evaluation must be able to start the next timer
         scheduler._open_jobs.release()
 
-    def look_later(delay: float) -> None:
-        if not waiting.is_set():
-            waiting.set()
-            threading.Timer(delay, look).start()
+    def schedule(delay: float) -> None:
+        if not pending.is_set():
+            pending.set()
+            threading.Timer(delay, evaluate).start()
 
-    scheduler._schedule_reevalutation = look_later
+    scheduler._schedule_reevalutation = schedule

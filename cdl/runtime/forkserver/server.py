@@ -1,9 +1,10 @@
-"""Warm starts: jobs are forked from one process that has imported everything.
+"""Fork server: start jobs as forks of a process that has imported all modules.
 
-A job's own work is often shorter than its three seconds of imports. So a local run has one server
-that imports what the rules' scripts import and computes nothing: no thread, no number, no GPU.
-`client.py` stands before every command of a job and has the server fork a child that runs the
-script as a process of its own would. The server ends with Snakemake, after its last child.
+Importing the modules takes about three seconds, often longer than the job itself. A local run
+therefore has one server process that imports the modules of all rule scripts. The server itself
+computes nothing: it starts no threads, draws no random numbers and uses no GPU. Every command of a
+job is prefixed with `client.py`, which requests a fork that runs the script as a separate process
+would. The server exits when Snakemake has exited and its last child has ended.
 """
 
 import atexit
@@ -30,69 +31,73 @@ from typing import Any
 
 from cdl.runtime.forkserver import client
 
-_WORTH = 2  # learning jobs, from which on a server is started
-_LONGEST = 80  # characters of a folder: a socket's whole path may have 107
-_PATIENCE = 5.0  # seconds for a client to say what it wants
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
+_MIN_JOBS = 2  # learning jobs from which a server saves time
+_MAX_FOLDER = 80  # characters; the path of a Unix socket may have at most 107
+_REQUEST_TIMEOUT = 5.0  # seconds
+_PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 Command = list[str]  # python and a script
 _IMPORTED = re.compile(r"^ *from (cdl[\w.]*) import ", re.MULTILINE)
 
 
 def prefix_of(workflow: Any, scripts: Path) -> str:
-    """Start a server for a run, and return what makes the commands of its jobs ask it.
+    """Start a server for a run and return the prefix of its jobs' shell commands.
 
     Args:
-        workflow: Snakemake's, about to run jobs.
-        scripts: folder of its scripts; what they import is imported once.
+        workflow: Snakemake's workflow, before it runs jobs.
+        scripts: folder of the rule scripts; the server imports the modules of cdl that they import.
 
     Returns:
-        For Snakemake's `shell.prefix`. Nothing, and no server, where jobs run on other machines or
-        in environments of their own, where fewer than two learn, or without Linux' pidfd.
+        The prefix for Snakemake's `shell.prefix`. Returns an empty prefix and starts no server if
+        jobs run on other machines or in environments of their own, if fewer than two jobs learn,
+        or on systems without Linux's pidfd.
     """
-    elsewhere = not workflow.local_exec or workflow.deployment_settings.deployment_method
+    is_remote = not workflow.local_exec or workflow.deployment_settings.deployment_method
     jobs = sum("gpu" in job.rule.resources for job in workflow.dag.needrun_jobs())
-    if elsewhere or jobs < _WORTH or not hasattr(os, "pidfd_open"):
+    if is_remote or jobs < _MIN_JOBS or not hasattr(os, "pidfd_open"):
         return ""
     texts = (path.read_text() for path in scripts.glob("*.py"))
     modules = sorted({name for text in texts for name in _IMPORTED.findall(text)})
-    command = start([*modules, "torch._dynamo"])  # which a first step of torch's optimizers imports
+    command = start([*modules, "torch._dynamo"])  # torch's optimizers import it in their first step
     return shlex.join(command).replace("{", "{{").replace("}", "}}") + " "
 
 
 def start(modules: Sequence[str]) -> list[str]:
-    """Start a server that ends with this process; return the command of its client.
+    """Start a server and return the command of its client.
 
-    Clients may ask it at once: they wait until it has imported `modules`.
+    The server ends with this process. Clients may connect immediately; they wait until the server
+    has imported `modules`.
     """
-    usual = tempfile.gettempdir()
-    folder = usual if len(usual) < _LONGEST else "/tmp"
-    address = tempfile.mkdtemp(prefix="cdl-warm-", dir=folder) + "/socket"  # for this user alone
+    folder = tempfile.gettempdir()
+    if len(folder) >= _MAX_FOLDER:
+        folder = "/tmp"
+    # mkdtemp makes a folder that only this user can read, so no other user can connect
+    address = tempfile.mkdtemp(prefix="cdl-fork-", dir=folder) + "/socket"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(128)
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(listener.fileno()), *modules],
-            stdin=subprocess.PIPE,  # ends when this process does
+            stdin=subprocess.PIPE,  # is closed when this process ends, which stops the server
             pass_fds=[listener.fileno()],
-            process_group=0,  # Ctrl-C is for the jobs
+            process_group=0,  # Ctrl-C must reach the jobs only
             env=os.environ | dict.fromkeys(client.THREADS, "1"),
         )
-    atexit.register(lambda: server)  # keeps the pipe
+    atexit.register(lambda: server)  # keeps a reference, so that the pipe stays open
     return [sys.executable, "-IS", client.__file__, address]
 
 
 class Server:
-    """Forks a child for every caller, until standard input and then the last child have ended."""
+    """Forks a child per client until stdin is closed and all children ended."""
 
     def __init__(self, listener: socket.socket) -> None:
-        """Take a socket that listens."""
+        """Serve the clients of a listening socket."""
         self._listener, self._pid = listener, os.getpid()
         self._events = selectors.DefaultSelector()
         self._events.register(listener, selectors.EVENT_READ, self._fork)
         self._events.register(sys.stdin, selectors.EVENT_READ, self._close)
 
     def serve(self) -> Command | None:
-        """Return in a child what it shall run, in the server nothing."""
+        """Handle events; return a command in each child, and None in the server."""
         while self._events.get_map():
             key, _ = self._events.select()[0]
             handle: Callable[[], Command | None] = key.data
@@ -106,49 +111,51 @@ class Server:
         self._listener.close()
 
     def _fork(self) -> Command | None:
-        caller, _ = self._listener.accept()
+        client_socket, _ = self._listener.accept()
         try:
-            request, files = received(caller)
-        except (OSError, ValueError):  # it died meanwhile
-            caller.close()
+            request, files = receive_request(client_socket)
+        except (OSError, ValueError):  # the client died, or sent no valid request
+            client_socket.close()
             return None
         child = os.fork()
         if child == 0:
-            caller.close()
+            client_socket.close()
             return self._become(request, files)
         for file in files:
             os.close(file)
+        self._watch(child, client_socket)
+        return None
+
+    def _watch(self, child: int, client_socket: socket.socket) -> None:
+        """Forward signals from the client to its child, and the child's exit code back."""
         ended = os.pidfd_open(child)
 
-        def tell() -> None:
-            """Tell the caller how its child ended."""
+        def send_exit_code() -> None:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             self._events.unregister(ended)
             os.close(ended)
-            if caller in self._events.get_map():
-                self._events.unregister(caller)
-            with caller, contextlib.suppress(OSError):
-                caller.sendall(code.to_bytes(4, "big", signed=True))
+            if client_socket in self._events.get_map():
+                self._events.unregister(client_socket)
+            with client_socket, contextlib.suppress(OSError):
+                client_socket.sendall(code.to_bytes(4, "big", signed=True))
 
-        def hear() -> None:
-            """Give the child the signals of its caller, and its death."""
+        def forward_signals() -> None:
             try:
-                heard = caller.recv(64)
+                numbers = client_socket.recv(64)
             except OSError:
-                heard = b""
-            for number in heard or [signal.SIGKILL]:
+                numbers = b""
+            for number in numbers or [signal.SIGKILL]:  # no bytes: the client has died
                 os.kill(child, number)
-            if not heard:
-                self._events.unregister(caller)
+            if not numbers:
+                self._events.unregister(client_socket)
 
-        self._events.register(ended, selectors.EVENT_READ, tell)
-        self._events.register(caller, selectors.EVENT_READ, hear)
-        return None
+        self._events.register(ended, selectors.EVENT_READ, send_exit_code)
+        self._events.register(client_socket, selectors.EVENT_READ, forward_signals)
 
     def _become(self, request: dict[str, Any], files: Sequence[int]) -> Command:
-        """Be, in a child, the process that the caller was asked to be; return its command."""
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        if os.getppid() != self._pid:
+        """Turn the forked child into the requested process; return its command."""
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._pid:  # the server died before prctl took effect
             os.kill(os.getpid(), signal.SIGKILL)
         for file in [key.fileobj for key in self._events.get_map().values()]:
             if isinstance(file, int):
@@ -165,33 +172,38 @@ class Server:
             resource.setrlimit(kind, limits)
         os.environ.clear()
         os.environ.update(request["environment"])
-        tempfile.tempdir = None
+        tempfile.tempdir = None  # TMPDIR may have changed
         command: Command = request["command"]
         sys.argv = command[1:]
         sys.path[0] = os.path.dirname(sys.argv[0])
         return command
 
 
-def received(caller: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Return what a caller asks for, and its standard files."""
-    caller.settimeout(_PATIENCE)
-    size, files, _, _ = socket.recv_fds(caller, 4, 3)
-    with caller.makefile("rb") as stream:
+def receive_request(client_socket: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return a client's request and the descriptors of its standard files.
+
+    Raises:
+        OSError: the client died, or sent nothing for 5 seconds.
+        ValueError: the request is not JSON.
+    """
+    client_socket.settimeout(_REQUEST_TIMEOUT)
+    size, files, _, _ = socket.recv_fds(client_socket, 4, 3)
+    with client_socket.makefile("rb") as stream:
         text = stream.read(int.from_bytes(size, "big"))
-    caller.settimeout(None)
+    client_socket.settimeout(None)
     return json.loads(text), files
 
 
-class QuickEnd:
-    """Runs a script; at the end it leaves out the freeing of memory alone, half a second."""
+class FastExit:
+    """Runs a script and exits without freeing memory, which would take half a second."""
 
     def __init__(self) -> None:
-        """Be first in `atexit`, whose functions run backwards: before anything is imported."""
+        """Register first, before other imports, so that this exit handler runs last."""
         self._code: int | None = None
-        atexit.register(self._leave)
+        atexit.register(self._exit_now)
 
     def run(self, script: str) -> None:
-        """Run a script as `python script` does."""
+        """Run a script as `python SCRIPT` does."""
         try:
             runpy.run_path(script, run_name="__main__")
             self._code = 0
@@ -202,23 +214,23 @@ class QuickEnd:
             self._code = 1
             raise
 
-    def _leave(self) -> None:
-        if self._code is not None:  # in a child, and nothing that is Python's own to end
+    def _exit_now(self) -> None:
+        if self._code is not None:  # None in the server, and in a child that Python itself must end
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self._code & 0xFF)
 
 
 if __name__ == "__main__":
-    end = QuickEnd()
-    given, *names = sys.argv[1:]
+    fast_exit = FastExit()
+    descriptor, *names = sys.argv[1:]
     for name in names:
         importlib.import_module(name)
-    gc.freeze()
-    with socket.socket(fileno=int(given)) as asked:
-        address = asked.getsockname()
-        command = Server(asked).serve()
+    gc.freeze()  # the collector would write to memory that children share with the server
+    with socket.socket(fileno=int(descriptor)) as listening:
+        address = listening.getsockname()
+        command = Server(listening).serve()
     if command:
-        end.run(command[1])
+        fast_exit.run(command[1])
     else:
         shutil.rmtree(Path(address).parent)

@@ -65,7 +65,7 @@ def missing() -> list[str]:
 
 
 class Cluster:
-    """The running cluster: `environment` leads programs to it.
+    """A running cluster; programs find it through `environment`.
 
     A job's step is started without SLURM_CONF, so a wrapper of srun on PATH says it again.
     """
@@ -91,7 +91,7 @@ class Cluster:
         (self.base / "slurm.conf").write_text(text)
         (self.base / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         (self.base / "plugstack.conf").touch()
-        # a GPU must be a device file to be counted; nothing opens these two
+        # SLURM counts a GPU only if it is a device file; these two are never opened
         devices = "".join(f"Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
         (self.base / "gres.conf").write_text(devices)
         key = self.base / "munge.key"
@@ -127,14 +127,14 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
 
     def ask(self, *command: str, check: bool = True) -> str:
-        """Run one of SLURM's programs; return what it printed."""
+        """Run one of SLURM's programs and return its output."""
         options = {"env": self.environment, "text": True, "capture_output": True, "timeout": 120}
         result = subprocess.run(command, check=False, **options)
         assert not check or result.returncode == 0, (command, result.stdout, result.stderr)
         return result.stdout.strip()
 
     def jobs(self) -> list[dict[str, str]]:
-        """Return what the controller knows of all jobs, ended ones too, oldest first."""
+        """Return the controller's records of all jobs, including ended ones, oldest first."""
         lines = self.ask("scontrol", "show", "jobs", "--oneliner").splitlines()
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
 
@@ -156,7 +156,7 @@ class Cluster:
             time.sleep(0.2)
 
     def _left_over(self) -> list[int]:
-        """Return processes whose environment names this cluster's folder and a job."""
+        """Return the processes with this cluster's folder and a job in their environment."""
         marks = (b"SLURM_JOB_ID=", os.fsencode(f"PATH={self.base}/bin:"))
         found = []
         for environment in Path("/proc").glob("[0-9]*/environ"):

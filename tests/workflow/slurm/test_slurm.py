@@ -1,4 +1,4 @@
-"""The smallest configuration on a real SLURM: through the profile, with jobs killed under way."""
+"""The smallest configuration on SLURM with the profile, with jobs killed while they run."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def slurm():
 
 
 class Workflow:
-    """A snakemake that submits to the cluster; ended with the block if it is still there."""
+    """Start a snakemake that submits to the cluster, and end it with the block."""
 
     def __init__(self, slurm, folder, *arguments):
         options = ["--workflow-profile", PROFILE, "--latency-wait", "10"]
@@ -51,7 +51,7 @@ class Workflow:
         self.process.wait()
 
     def until(self, condition):
-        """Return what the condition says as soon as that is something."""
+        """Return the value of a condition as soon as it is true."""
         while self.process.poll() is None:
             if result := condition():
                 return result
@@ -59,7 +59,7 @@ class Workflow:
         raise AssertionError(f"snakemake ended too early:\n{self.log.read_text()[-4000:]}")
 
     def running(self, name, number):
-        """Return the ids of that many running jobs of a group or rule, as soon as they run."""
+        """Return the ids of `number` running jobs of a group or rule, as soon as they run."""
 
         def ids():
             jobs = [j["JobId"] for j in named(self.slurm, name) if j["JobState"] == "RUNNING"]
@@ -79,12 +79,12 @@ def named(slurm, name):
 
 @pytest.fixture(scope="module")
 def disturbed(slurm, tmp_path_factory):
-    """A finished run, some of whose jobs met a cancellation, a time limit and a preemption."""
+    """Return a finished run with a cancelled, a timed-out and a preempted job."""
     folder = tmp_path_factory.mktemp("slurm")
     with Workflow(slurm, folder) as workflow:
         cancelled, late = workflow.running("train0", 2)
         slurm.ask("scancel", cancelled)
-        slurm.ask("scontrol", "update", f"JobId={late}", "EndTime=now")  # its limit is now
+        slurm.ask("scontrol", "update", f"JobId={late}", "EndTime=now")  # its time limit ends now
         workflow.running("distil0", 2)
         slurm.ask("sbatch", "-p", "urgent", "--mem", "100", "-o", "/dev/null", "--wrap", "true")
         assert workflow.end() == 0, workflow.log.read_text()[-4000:]
@@ -107,7 +107,7 @@ def test_every_chain_is_one_job_and_each_step_its_own_artifact(slurm, disturbed)
     ]
     assert len(list(disturbed.glob("results/tiny/digits/*/*/*/task[01]/learner.json"))) == 8
     for job in done:
-        assert f"JobId={job['JobId']} " in slurm.completed()  # the accounting's own record
+        assert f"JobId={job['JobId']} " in slurm.completed()  # in the record of ended jobs
         assert list((disturbed / ".snakemake" / "slurm_logs").rglob(f"{job['JobId']}.log"))
         on_gpu = "prepare_dataset" not in job["Comment"]
         assert job["Partition"] == ("gpu" if on_gpu else "cpu")
@@ -119,7 +119,7 @@ def test_cancelled_and_late_jobs_are_retried_with_more(slurm, disturbed):
     jobs = sorted(named(slurm, "train0"), key=lambda job: (job["Comment"], int(job["JobId"])))
     states = [job["JobState"] for job in jobs]
     assert states[1::2] == ["COMPLETED", "COMPLETED"]
-    # the late one counts as failed where it saved and left before the controller ended it
+    # the late job counts as failed if it saved and exited before the controller ended it
     assert sorted(states[::2]) in (["CANCELLED", "TIMEOUT"], ["CANCELLED", "FAILED"])
     assert [job["MinMemoryNode"] for job in jobs] == ["4000M", "8000M"] * 2
     minutes = {"rule_train0_teacher_targets_train": "04:00:00", "rule_train0_train": "02:00:00"}

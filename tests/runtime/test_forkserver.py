@@ -1,4 +1,4 @@
-"""A job forked by the server is, to whoever started it, a process of its own."""
+"""A job that the server forks behaves like a separate process."""
 
 import json
 import os
@@ -15,9 +15,9 @@ import pytest
 
 from cdl.runtime.forkserver import client, server
 
-# to the script, which a traceback shows too
-WAY = r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|end)\..*\n)?'
-ONE = os.environ | dict.fromkeys(client.THREADS, "1") | {"OF": "the job"}
+# lines of a traceback that a script in its own process does not have
+SERVER_FRAMES = r'  File "(<frozen runpy>|.*server\.py)", .*\n(    (runpy|fast_exit)\..*\n)?'
+ONE_THREAD = os.environ | dict.fromkeys(client.THREADS, "1") | {"OF": "the job"}
 PARENT = """
 import json, sys
 from cdl.runtime.forkserver.server import start
@@ -28,8 +28,8 @@ sys.stdin.read()
 
 @pytest.fixture
 def parent():
-    """A process that has started a server; `command` is its client's, `server` its process."""
-    # colorsys stands for torch: a module that nothing else imports
+    """Yield a process that has a server; `command` starts a client."""
+    # colorsys is in place of torch: no other module imports it
     command = [sys.executable, "-c", PARENT, "colorsys"]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
         process.command = json.loads(process.stdout.readline())
@@ -41,46 +41,47 @@ def parent():
         assert not Path(process.command[-1]).parent.exists()
 
 
-def written(folder, text):
+def script_command(folder, text):
     path = folder / "script.py"
     path.write_text(text)
     return [sys.executable, str(path)]
 
 
 def popen(command, **options):
-    options = {"stdin": -1, "stdout": -1, "stderr": -1, "text": True, "env": ONE} | options
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    return subprocess.Popen(command, **heard | options)  # whoever runs tests may ignore Ctrl-C
+    options = {"stdin": -1, "stdout": -1, "stderr": -1, "text": True, "env": ONE_THREAD} | options
+    # the process that runs the tests may ignore Ctrl-C
+    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, **default | options)
 
 
-def until(condition):
-    """Wait until something holds; whoever runs the tests ends what never does."""
+def wait_for(condition):
+    """Wait until a condition is true, without a timeout."""
     while not (found := condition()):
         time.sleep(0.01)
     return found
 
 
 def child_of(parent):
-    return until(parent.server.children)[0]
+    return wait_for(parent.server.children)[0]
 
 
 SCRIPTS = {
-    "everything it is given": """
+    "its inputs": """
 import os, resource, sys, tempfile
 print(sorted((k, v) for k, v in os.environ.items() if k not in ("_", "SHLVL")))
 print(os.getcwd(), sys.argv, __file__, sys.path[0], oct(os.umask(0)), tempfile.gettempdir())
 print(resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_AS))
 print(sorted(os.listdir('/proc/self/fd'))[:3], sys.stdin.read(), __name__)
-print("to the other", file=sys.stderr)
+print("to stderr", file=sys.stderr)
 """,
     "success": "",
     "an exit code": "raise SystemExit(75)",
-    "a sentence": "import sys; sys.exit('cdl: one sentence')",
-    "an error": "raise ValueError('of this script')",
+    "an error message": "import sys; sys.exit('cdl: a message')",
+    "an exception": "raise ValueError('of this script')",
     "a signal": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "an abort": "import os; os.abort()",
-    "a lack of memory": "bytearray(10**9)",
-    "what is left to do at the end": """
+    "exhausted memory": "bytearray(10**9)",
+    "exit handlers and threads": """
 import atexit, threading, time
 atexit.register(print, "registered")
 threading.Thread(target=lambda: (time.sleep(0.1), print("in a thread"))).start()
@@ -89,33 +90,35 @@ threading.Thread(target=lambda: (time.sleep(0.1), print("in a thread"))).start()
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-def test_a_script_sees_and_shows_what_it_would_in_a_process_of_its_own(parent, tmp_path, script):
-    command = written(tmp_path, script)
+def test_a_script_runs_as_in_a_separate_process(parent, tmp_path, script):
+    command = script_command(tmp_path, script)
     limited = ["bash", "-c", 'ulimit -n 100; ulimit -v 900000; umask 027; exec "$@"', "-"]
     ends = []
     for how in ([], parent.command):
-        options = {"cwd": tmp_path, "env": ONE | {"TMPDIR": str(tmp_path)}}
+        options = {"cwd": tmp_path, "env": ONE_THREAD | {"TMPDIR": str(tmp_path)}}
         with popen([*limited, *how, *command], **options) as process:
             out, error = process.communicate("its input")
-        ends.append((process.returncode, out, re.sub(WAY, "", error)))
+        ends.append((process.returncode, out, re.sub(SERVER_FRAMES, "", error)))
     assert ends[0] == ends[1]
 
 
-def test_what_is_imported_is_there(parent, tmp_path):
+def test_modules_are_already_imported(parent, tmp_path):
     script = "import sys, os; print('colorsys' in sys.modules, os.getppid())"
-    with popen([*parent.command, *written(tmp_path, script)]) as process:
+    with popen([*parent.command, *script_command(tmp_path, script)]) as process:
         assert process.communicate()[0].split() == ["True", str(parent.server.pid)]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"env": ONE | {"OMP_NUM_THREADS": "2"}},  # libraries have read it
+        {
+            "env": ONE_THREAD | {"OMP_NUM_THREADS": "2"}
+        },  # libraries read it when the server imported them
         {"executable": "/bin/sh"},
     ],
 )
-def test_what_the_server_is_not_made_for_is_run_as_it_is(parent, tmp_path, change):
-    command = written(tmp_path, "import sys; print('colorsys' in sys.modules)")
+def test_unsupported_commands_run_in_their_own_process(parent, tmp_path, change):
+    command = script_command(tmp_path, "import sys; print('colorsys' in sys.modules)")
     if program := change.pop("executable", None):
         command = [program, "-c", "echo False"]
     with popen([*parent.command, *command], **change) as process:
@@ -123,29 +126,29 @@ def test_what_the_server_is_not_made_for_is_run_as_it_is(parent, tmp_path, chang
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("heard", [True, False])
-def test_a_signal_reaches_the_script_once(parent, tmp_path, number, heard):
+@pytest.mark.parametrize("handled", [True, False])
+def test_a_signal_is_delivered_once(parent, tmp_path, number, handled):
     script = """
 import signal, sys, time
-heard = []
+received = []
 if sys.stdin.readline() == "listen\\n":
-    signal.signal(int(sys.stdin.readline()), lambda n, _: heard.append(n))
+    signal.signal(int(sys.stdin.readline()), lambda n, _: received.append(n))
 else:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 print("ready", flush=True)
-while not heard:
+while not received:
     time.sleep(0.01)
 time.sleep(0.1)
-print(heard, flush=True)
+print(received, flush=True)
 raise SystemExit(75)
 """
-    with popen([*parent.command, *written(tmp_path, script)], process_group=0) as process:
-        process.stdin.write(f"{'listen' if heard else 'do not'}\n{int(number)}\n")
+    with popen([*parent.command, *script_command(tmp_path, script)], process_group=0) as process:
+        process.stdin.write(f"{'listen' if handled else 'do not'}\n{int(number)}\n")
         process.stdin.flush()
         process.stdout.readline()
         os.killpg(process.pid, number)  # as Ctrl-C does
         out, _ = process.communicate()
-    assert (process.returncode, out) == ((75, f"[{int(number)}]\n") if heard else (-number, ""))
+    assert (process.returncode, out) == ((75, f"[{int(number)}]\n") if handled else (-number, ""))
 
 
 SLOW = """
@@ -157,9 +160,9 @@ print('done')
 """
 
 
-def test_a_signal_that_is_ignored_is_not_passed_on(parent, tmp_path):
+def test_an_ignored_signal_is_not_forwarded(parent, tmp_path):
     options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as by nohup
-    command = [*parent.command, *written(tmp_path, SLOW)]
+    command = [*parent.command, *script_command(tmp_path, SLOW)]
     with popen(command, process_group=0, **options) as process:
         process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
@@ -168,25 +171,25 @@ def test_a_signal_that_is_ignored_is_not_passed_on(parent, tmp_path):
     assert process.returncode == 0
 
 
-def test_a_killed_child_is_a_killed_job(parent, tmp_path):
-    with popen([*parent.command, *written(tmp_path, SLOW)]) as process:
+def test_a_job_ends_by_the_signal_that_killed_its_child(parent, tmp_path):
+    with popen([*parent.command, *script_command(tmp_path, SLOW)]) as process:
         child_of(parent).kill()
         assert process.communicate()[0] in ("", "began\n")
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_job_leaves_no_child_and_the_others_alone(parent, tmp_path):
-    command = [*parent.command, *written(tmp_path, SLOW)]
+def test_killing_a_job_kills_its_child_and_no_other(parent, tmp_path):
+    command = [*parent.command, *script_command(tmp_path, SLOW)]
     with popen(command) as one, popen(command) as other:
-        until(lambda: len(parent.server.children()) == 2)
+        wait_for(lambda: len(parent.server.children()) == 2)
         one.kill()
-        until(lambda: len(parent.server.children()) == 1)
+        wait_for(lambda: len(parent.server.children()) == 1)
         assert other.communicate("go\n") == ("began\ndone\n", "")
         assert other.returncode == 0
 
 
-def test_a_killed_server_costs_a_start_and_no_job(parent, tmp_path):
-    command = [*parent.command, *written(tmp_path, SLOW)]
+def test_jobs_restart_in_their_own_process_if_the_server_is_killed(parent, tmp_path):
+    command = [*parent.command, *script_command(tmp_path, SLOW)]
     with popen(command) as process:
         child = child_of(parent)
         assert process.stdout.readline() == "began\n"
@@ -195,25 +198,25 @@ def test_a_killed_server_costs_a_start_and_no_job(parent, tmp_path):
         assert not child.is_running()
         assert process.communicate("go\n")[0] == "began\ndone\n"
         assert process.returncode == 0
-    with popen(command) as process:  # there is none any more
+    with popen(command) as process:  # there is no server
         assert process.communicate("go\n")[0] == "began\ndone\n"
     Path(parent.command[-1]).unlink()
-    Path(parent.command[-1]).parent.rmdir()  # as after `kill -9` of anything
+    Path(parent.command[-1]).parent.rmdir()  # a killed server leaves its socket
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
 def test_the_server_ends_with_its_parent_after_the_last_job(parent, tmp_path, how):
-    command = [*parent.command, *written(tmp_path, SLOW)]
+    command = [*parent.command, *script_command(tmp_path, SLOW)]
     with popen(command) as process:
         child_of(parent)
         parent.stdin.close() if how is None else parent.send_signal(how)
         parent.wait()
         assert process.communicate("go\n")[0] == "began\ndone\n"
-    with popen(command) as process:  # too late: on its own
+    with popen(command) as process:  # the server has ended: runs in its own process
         assert process.communicate("go\n")[0] == "began\ndone\n"
 
 
-def test_a_folder_too_long_for_a_socket_is_not_taken(monkeypatch, tmp_path):
+def test_a_temporary_folder_too_long_for_a_socket_is_not_used(monkeypatch, tmp_path):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     monkeypatch.setattr(server.tempfile, "tempdir", str(folder))
@@ -225,20 +228,22 @@ def test_a_folder_too_long_for_a_socket_is_not_taken(monkeypatch, tmp_path):
     address.parent.rmdir()
 
 
-def test_who_asks_for_nothing_stops_nobody(parent, tmp_path):
-    with server.socket.socket(server.socket.AF_UNIX) as mute:
-        mute.connect(parent.command[-1])
-        server.socket.send_fds(mute, [b"\0\0\0\1"], [0])
-    with popen([*parent.command, *written(tmp_path, "print('asked')")]) as process:
-        assert process.communicate()[0] == "asked\n"
+def test_an_incomplete_request_does_not_stop_the_server(parent, tmp_path):
+    with server.socket.socket(server.socket.AF_UNIX) as connection:
+        connection.connect(parent.command[-1])
+        server.socket.send_fds(connection, [b"\0\0\0\1"], [0])
+    with popen([*parent.command, *script_command(tmp_path, "print('ran')")]) as process:
+        assert process.communicate()[0] == "ran\n"
 
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 
 
 def workflow(jobs, local=True, deployed=()):
-    learns, shows = ({"gpu": 1}, {"mem_mb": 1})
-    rules = [SimpleNamespace(rule=SimpleNamespace(resources=r)) for r in [shows] + jobs * [learns]]
+    learning, other = {"gpu": 1}, {"mem_mb": 1}
+    rules = [
+        SimpleNamespace(rule=SimpleNamespace(resources=r)) for r in [other] + jobs * [learning]
+    ]
     return SimpleNamespace(
         local_exec=local,
         deployment_settings=SimpleNamespace(deployment_method=set(deployed)),
@@ -247,17 +252,17 @@ def workflow(jobs, local=True, deployed=()):
 
 
 @pytest.mark.parametrize(
-    "asked", [workflow(1), workflow(9, local=False), workflow(9, deployed=["conda"])]
+    "case", [workflow(1), workflow(9, local=False), workflow(9, deployed=["conda"])]
 )
-def test_no_server_where_it_is_of_no_use(monkeypatch, asked):
+def test_no_server_is_started_where_it_saves_no_time(monkeypatch, case):
     monkeypatch.delattr(server, "start")
-    assert server.prefix_of(asked, SCRIPTS) == ""
+    assert server.prefix_of(case, SCRIPTS) == ""
 
 
-def test_the_server_imports_what_scripts_import(monkeypatch):
-    def told(modules):
+def test_the_server_imports_the_modules_of_the_scripts(monkeypatch):
+    def start(modules):
         assert {"cdl.training.task", "cdl.evaluation.evaluate", "cdl.runtime.jobs"} <= set(modules)
         return ["a {python}"]
 
-    monkeypatch.setattr(server, "start", told)
+    monkeypatch.setattr(server, "start", start)
     assert server.prefix_of(workflow(2), SCRIPTS) == "'a {{python}}' "

@@ -1,0 +1,64 @@
+"""Arguments and options that several commands share."""
+
+import json
+from functools import reduce
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from cdl.layout import RESULTS
+from cdl.study.configuration import merge, read, resolve
+from cdl.study.grid import Grid
+
+CONFIG_HELP = "YAML files; later ones override earlier ones."
+Configs = Annotated[list[Path], typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+OptionalConfigs = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="CONFIG", help=f"{CONFIG_HELP} Default: config/default.yaml."),
+]
+Directory = Annotated[Path, typer.Option(help="Folder that contains the results folder.")]
+Results = Annotated[Path, typer.Option(help="Results folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_RESULTS = Path(RESULTS)
+
+
+def program() -> Path:
+    """Return the folder with Snakefile, workflow, profiles and config: in a wheel or a checkout."""
+    package = Path(str(files("cdl")))
+    packaged = package / "_program"
+    return packaged if packaged.is_dir() else package.parent
+
+
+def grid_of(configs: list[Path] | None) -> Grid:
+    """Return the grid of a configuration and its overlays; None is the default configuration.
+
+    Raises:
+        ConfigError: a file cannot be read or a value is invalid.
+    """
+    configs = configs or [program() / "config" / "default.yaml"]
+    return Grid(resolve(reduce(merge, map(read, configs))))
+
+
+class Printable(Protocol):
+    """The result of a command, as text or JSON."""
+
+    def text(self) -> str:
+        """Return the text for the terminal."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content for JSON."""
+
+
+def print_result(result: Printable, as_json: bool) -> None:
+    """Print a result as text, or as JSON for the option --json."""
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print(result.text())
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,177 @@
+"""Commands that show, check or delete results: status, tables, compare, trace, verify, clean."""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdl.cli.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    Configs,
+    Directory,
+    OptionalConfigs,
+    Results,
+    grid_of,
+    print_json,
+    print_result,
+)
+from cdl.layout import ResultsFolder
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import study_jobs
+
+
+def status(
+    config: Configs,
+    directory: Directory = Path("."),
+    cores: Annotated[
+        int, typer.Option(min=1, help="Parallel jobs, for the estimated time left.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Show the progress of CONFIG and the estimated time left.
+
+    Counts the table cells and jobs that are done, running, failed or missing.
+    """
+    from cdl.inventory.status import report
+
+    grid = grid_of(config)
+    os.chdir(directory)
+    found = report(grid, cores)
+    print_result(found, as_json)
+
+
+def tables(config: OptionalConfigs = None, directory: Directory = Path(".")) -> None:
+    """Write tables of the runs of CONFIG that are finished.
+
+    Other runs may still be in progress. Writes to the folder
+    results/NAME/tables/partial.
+    """
+    from cdl.inventory.finished import tabulate
+
+    grid = grid_of(config)
+    os.chdir(directory)
+    print("\n".join(tabulate(grid)))
+
+
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="FIRST", help="Table cell: DATASET/METHOD/LEARNER.")
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="SECOND", help="Table cell that is subtracted from FIRST.")
+    ],
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two table cells, paired by seed and test image.
+
+    Prints the difference of the accuracies in percentage points with its 95 %
+    confidence interval and p value: overall, per task and per class.
+    """
+    from cdl.inventory.compare import compare as paired_comparison
+
+    found = paired_comparison(first, second, ResultsFolder(results))
+    print_result(found, as_json)
+
+
+def trace(
+    cell: Annotated[
+        str,
+        typer.Argument(metavar="CELL", help="DATASET/METHOD/LEARNER/SEED, or a prefix of it."),
+    ],
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Show the provenance of a table cell.
+
+    Lists and checks the files that the cell was computed from: tables,
+    predictions, checkpoints, weights and data. Exit code 1 if a check fails.
+    """
+    from cdl.inventory.trace import trace as provenance
+
+    chains = provenance(cell, ResultsFolder(results))
+    if as_json:
+        print_json({run: [link._asdict() for link in links] for run, links in chains.items()})
+    else:
+        for name, links in chains.items():
+            print(name)
+            for link in links:
+                print(f"  {'ok    ' if link.holds else 'BROKEN'}  {link.what:<13} {link.text}")
+    if not all(link.holds for links in chains.values() for link in links):
+        raise typer.Exit(1)
+
+
+def verify(
+    config: OptionalConfigs = None,
+    directory: Directory = Path("."),
+    data: Annotated[bool, typer.Option("--data", help="Also check the source datasets.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the result files of CONFIG against their recorded hashes.
+
+    Prints damaged and missing files. Exit code 1 if there are any.
+    """
+    from cdl.inventory.verify import sources_of, vouched
+    from cdl.inventory.verify import verify as check_files
+
+    grid = grid_of(config)
+    os.chdir(directory)
+    user = LearningJobs(grid).user
+    sources = sources_of(user) | _archive_checks(user.data) if data else {}
+    found = check_files(vouched(study_jobs(grid)), sources)
+    print_result(found, as_json)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def _archive_checks(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[[], None]]:
+    """Return, by its name, a function that compares a published source with its checksums."""
+    from cdl.data.sources.archives import check
+
+    sources = {name: block["source"] for name, block in data.items()}
+    return {
+        f"source of {name}": partial(check, **source)
+        for name, source in sources.items()
+        if "root" in source
+    }
+
+
+def clean(
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG", help="Configurations to keep: FILE, or FILE+OVERLAY with an overlay."
+        ),
+    ],
+    directory: Directory = Path("."),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the listed results.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List (or delete, with --yes) results that no CONFIG uses.
+
+    Prints each size and the total.
+    """
+    from cdl.inventory.cleaning import drop, leftovers
+
+    files = [[Path(file) for file in config.split("+")] for config in configs]
+    grids = list(map(grid_of, files))
+    os.chdir(directory)
+    found = leftovers(grids)
+    if yes:
+        drop(found)
+    size = sum(item.size for item in found)
+    if as_json:
+        paths = {str(item.path): item.size for item in found}
+        print_json({"deleted": yes, "bytes": size, "paths": paths})
+        return
+    for item in found:
+        print(f"{item.size / 1e6:>10.1f} MB  {item.path}")
+    if not found:
+        print("nothing to delete: all results belong to the given configurations")
+        return
+    done = "deleted" if yes else "in total; add --yes to delete these files"
+    print(f"{size / 1e6:>10.1f} MB  {done}")

@@ -1,0 +1,195 @@
+"""The context of a job on one task: data, stream, backbones, caches, device."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from cdl.backbones.frozen import Backbone
+from cdl.data.batches import Batch, Batches
+from cdl.data.cached import CachedOutputs
+from cdl.data.labels import UNLABELLED, known_labels
+from cdl.data.packed import JoinedPixels, Packed, Pixels
+from cdl.data.stream import Stream, cut
+from cdl.data.views import Views
+from cdl.models.build import build_stream, compute_of, load_backbones, place_backbones
+from cdl.models.learner import Learner
+from cdl.runtime import artifacts
+from cdl.runtime.compute import Compute
+from cdl.runtime.jobs import Execution
+from cdl.spec import LearnerSpec, Part, TaskSpec
+
+_FRESH = 1 << 31  # offset of the seed of views that differ from the teacher's
+
+Query = Callable[[Batch], Tensor | None]
+Spec = TypeVar("Spec", bound=TaskSpec, covariant=True)
+_Given = TypeVar("_Given", bound=TaskSpec)
+
+
+def no_query(batch: Batch) -> None:
+    """Return None, for methods without a query."""
+
+
+def folders_of(inputs: Any) -> dict[str, Any]:
+    """Return the packed folders of a rule's input: `data`, and `unlabelled` or None."""
+    unlabelled = inputs.get("unlabelled")
+    files = {"data": inputs.data[0], "unlabelled": unlabelled[0] if unlabelled else None}
+    return {name: file and str(Path(file).parent) for name, file in files.items()}
+
+
+@dataclass(frozen=True)
+class TaskContext(Generic[Spec]):
+    """Inputs of the job of one task, all read before the job waits for a device.
+
+    spec: specification after the task, of a learner or of a cache over its views.
+    task: counted from 0.
+    train: the packed training split.
+    stream: tasks and class order.
+    execution: how the job computes.
+    backbones: the frozen ViTs that the job loads, by name; on the CPU until `place`.
+    fingerprints: of everything that the job has read: `data` (the task's images), `backbones` by
+        name, and an entry for each file that is opened later.
+    models: specification of the learner that owns the backbones, if `spec` is of views alone.
+    unlabelled: packed images without labels, if the specification has `unlabelled`.
+    """
+
+    spec: Spec
+    task: int
+    train: Packed
+    stream: Stream
+    execution: Execution
+    backbones: Mapping[str, Backbone]
+    fingerprints: dict[str, Any]
+    models: LearnerSpec | None = None
+    unlabelled: Packed | None = None
+
+    @staticmethod
+    def open(
+        spec: _Given,
+        task: int,
+        data: str,
+        backbones: Mapping[str, str],
+        execution: Execution,
+        models: LearnerSpec | None = None,
+        unlabelled: str | None = None,
+    ) -> "TaskContext[_Given]":
+        """Open data and backbones by their paths; raise `CdlError` if one is damaged."""
+        train = Packed(data, "train")
+        stream = build_stream(spec, train)
+        loaded = load_backbones(models or spec, backbones)
+        fingerprints = {
+            "data": stream.digest(train.about, train.classes, task),
+            "backbones": {name: backbone.fingerprint for name, backbone in loaded.items()},
+        }
+        if execution.images:
+            fingerprints["images"] = execution.images
+        packed = None
+        if unlabelled is not None:
+            packed = Packed(unlabelled, "train")
+            fingerprints["unlabelled"] = packed.fingerprint
+        return TaskContext(
+            spec, task, train, stream, execution, loaded, fingerprints, models, packed
+        )
+
+    def indices(self, task: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of a task's images in `train`, and of those in `unlabelled`."""
+        own = self.stream.indices(self.train, task, self.spec.images_per_class)
+        if self.unlabelled is None:
+            return own, torch.arange(0)
+        n, split = len(self.unlabelled), self.spec.unlabelled
+        if split is None or split.of is None:
+            return own, torch.arange(n)
+        return own, cut(n, task, split.of, self.spec.seed)
+
+    @cached_property
+    def pixels(self) -> Pixels | JoinedPixels:
+        """The task's images, checked, on the CPU; those of `unlabelled` come last."""
+        own, unlabelled = self.indices(self.task)
+        pixels = self.train.pixels(own)
+        if self.unlabelled is None:
+            return pixels
+        return JoinedPixels(pixels, self.unlabelled.pixels(unlabelled))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels for the learner `[n]`: positions in the class order, or `UNLABELLED`."""
+        own, unlabelled = self.indices(self.task)
+        labels = self.stream.labels(self.train)[own]
+        known = known_labels(labels, self.spec.labels, self.spec.seed)
+        return torch.cat([known, torch.full_like(unlabelled, UNLABELLED)])
+
+    @cached_property
+    def compute(self) -> Compute:
+        """The device; the first use acquires it until the end of the job."""
+        return compute_of(self.models or self.spec, self.execution)
+
+    def place(self, *learners: Learner | None) -> None:
+        """Check the task's images, acquire the device, move backbones and learners to it."""
+        _ = self.pixels
+        place_backbones(self.models or self.spec, self.backbones, self.compute)
+        for learner in filter(None, learners):
+            learner.to(self.compute.device)
+
+    def batches(self) -> Batches:
+        """Return the training batches of the task."""
+        spec, training = self.spec, self.spec.training
+        assert training is not None, "queries for alignment have no training batches"
+        ratio = 1.0 if training.unlabelled_ratio is None else training.unlabelled_ratio
+        return Batches(
+            pixels=self.pixels.on(self.compute.device),
+            labels=self.labels,
+            views=Views.of(spec.view),
+            seed=spec.seed + (_FRESH if spec.student_views is not None else 0),
+            task=self.task,
+            batch_size=training.batch_size,
+            unlabelled=max(1, round(training.batch_size * ratio)),
+            taught=spec.teacher is not None,
+        )
+
+    def checkpoint(
+        self, path: str, spec: LearnerSpec, task: int
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read a learner's artifact; raise `CdlError` if its data or backbones differ."""
+        state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
+        self._check_provenance(path, metadata, task)
+        return state, metadata
+
+    def cached(self, path: str, spec: Part) -> CachedOutputs:
+        """Read a cache and add its backbones to `fingerprints`; raise `CdlError` as above."""
+        cache = CachedOutputs(path, task=self.task, spec=spec.to_json())
+        self._check_provenance(path, cache.metadata, self.task)
+        self.fingerprints["backbones"] |= cache.inputs["backbones"]
+        return cache
+
+    def query(self, name: str, path: str | None) -> tuple[int, Query]:
+        """Return the width and the source of a backbone's queries.
+
+        The source is the cache at `path` if there is one, else the backbone itself; if the
+        backbone is not loaded, the width is 0 and the source is `no_query`.
+        """
+        if path is not None:
+            assert isinstance(self.spec, LearnerSpec), "only a learner reads cached queries"
+            cache = self.cached(path, self.spec.queries(name))
+            return cache.width, cache
+        if name in self.backbones:
+            backbone = self.backbones[name]
+            return backbone.width, lambda batch: backbone.query(batch.images)
+        return 0, no_query
+
+    def _check_provenance(self, path: str, metadata: Mapping[str, Any], task: int) -> None:
+        """Raise `CdlError` if an artifact was made from other data or backbones."""
+        found = metadata["inputs"]
+        shared = {
+            name: fingerprint
+            for name, fingerprint in self.fingerprints["backbones"].items()
+            if name in found["backbones"]
+        }
+        data = self.stream.digest(self.train.about, self.train.classes, task)
+        expected: dict[str, Any] = {"data": data, "backbones": shared}
+        if "unlabelled" in found:  # a teacher may have been trained without unlabelled images
+            expected["unlabelled"] = self.fingerprints.get("unlabelled")
+        artifacts.check_provenance(path, found, expected)
