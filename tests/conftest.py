@@ -24,7 +24,7 @@ sys.path[:0] = [
 LONGEST = (  # first, so that no worker is left with one at the end
     *("workflow", "deployment/test_graph.py", "cli/test_cli.py", "reporting/test_finished.py"),
     *("reporting/test_page.py", "test_tutorial.py", "deployment", "cli", "study/test_bad_input.py"),
-    *("runtime/test_warm.py", "runtime/test_fetch.py"),
+    *("runtime/test_forkserver.py", "runtime/test_fetch.py"),
 )
 
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores

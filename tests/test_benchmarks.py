@@ -73,6 +73,7 @@ def cells(printed):
     return rows[0], rows[2:]
 
 
+@pytest.mark.slow
 def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys, tmp_path):
     output = tmp_path / "steps.json"
     given = [*ARGUMENTS, "--rounds=1", "--workers=1", f"--output={output}"]
@@ -114,6 +115,7 @@ def test_without_options_the_pool_fits_the_narrow_student_and_grows_by_task_else
     assert configuration(case, tmp_path, here)["methods"]["coda_prompt"]["pool"] == 20
 
 
+@pytest.mark.slow
 def test_growth_prints_a_row_per_value(capsys):
     growth.main([*ARGUMENTS, "--rounds=1", "--vary", "pool=2,4"])
     header, rows = cells(capsys.readouterr().out)
@@ -268,6 +270,7 @@ def test_backbones_by_name_of_an_architecture(tmp_path):
         backbone_file("resnet50", 32, tmp_path)
 
 
+@pytest.mark.slow
 def test_load_counts_what_snakemake_plans():
     table = load.main(["--jobs", "40"])
     assert table["what"].tolist() == ["grid", "snakemake -n"]

@@ -1,15 +1,13 @@
 """Compare the documentation with the code: counts, links, examples and named tests."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from forked import run_module
 from PIL import Image
 from torch import nn
 
@@ -118,8 +116,7 @@ def test_the_examples_on_using_a_student_predict_as_in_the_evaluation(
     assert names == str([str(first), str(last)])
     assert str(first) in probabilities and early.count("'") == 12 and logits.startswith("[[")
     for command in commands:
-        program = [sys.executable, "-m", *command.split()]
-        subprocess.run(program, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        run_module(*command.split(), torch=True, capture_output=False, check=True)
     exec(of_the_folder, {})
     assert capsys.readouterr().out == f"{[str(first)]}\n"
 

@@ -3,12 +3,11 @@
 import copy
 import json
 import pickle
-import subprocess
-import sys
 
 import pytest
 import timm
 import torch
+from forked import run_module
 from safetensors.torch import load_file, save_file
 
 from cdl.backbones.check import Checked, check, import_weights
@@ -163,8 +162,7 @@ def test_a_check_describes_a_model_and_compares_it_with_timm(published, tmp_path
 
 
 def cdl(*arguments, folder):
-    command = [sys.executable, "-m", "cdl", "backbones", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return run_module("cdl", "backbones", *arguments, torch=True, cwd=folder)
 
 
 def test_the_commands_print_text_and_json(published, tmp_path):

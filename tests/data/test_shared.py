@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -18,6 +19,7 @@ for _ in range(15):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_one_source_while_a_third_reads_it(tmp_path):
     for split in ("train", "test"):
         for c, name in enumerate(("ant", "bee")):

@@ -2,21 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+from forked import run_module
 from huggingface_hub import ModelCard
 from test_student import KD, RUNS, pictures
-from typer.testing import CliRunner
 
 import cdl
-from cdl import cli
 from cdl.deployment import export as room
 from cdl.deployment.export import Parity, deploy, export
 from cdl.deployment.graph import to_int8
@@ -26,7 +22,6 @@ from cdl.layout import WEIGHTS
 from cdl.runtime.artifacts import check_files, read_json, write_json
 from cdl.runtime.errors import CdlError
 
-ROOT = Path(__file__).parents[2]
 MAPPED = f"{RUNS}/cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
 
 
@@ -65,14 +60,13 @@ def test_the_command_fails_if_predictions_differ_from_the_evaluation(copied, tmp
         del made["learner"]["cache_dtype"]
         write_json(record, made)
     write_json(run / "results.json", results, [run / "predictions.parquet"])
-    command = [sys.executable, "-m", "cdl", "export", run, "-o", tmp_path / "student", "--json"]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    answer = run_module("cdl", "export", run, "-o", tmp_path / "student", "--json", torch=True)
     assert answer.returncode == 1, answer.stderr
     assert json.loads(answer.stdout)["parity"]["unlike_evaluation"] == 1
     assert "predictions differ from the evaluation" in answer.stderr.splitlines()[-1]
-    command = ["export", str(run), "-o", str(tmp_path / "other"), "--no-check"]
-    answer = CliRunner().invoke(cli.app, command)
-    assert answer.exit_code == 0 and "predictions not compared" in answer.stdout
+    command = ["export", run, "-o", tmp_path / "other", "--no-check"]
+    answer = run_module("cdl", *command, torch=True)
+    assert answer.returncode == 0 and "predictions not compared" in answer.stdout
 
 
 def check_card(path, results):

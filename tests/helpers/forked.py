@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -49,21 +50,29 @@ def request_for(name, *arguments, before=""):
 
     `before` is Python code that is executed first.
     """
-    planning = "-n" in arguments
+    runs_jobs = name == "snakemake" and "-n" not in arguments
     request = {
         "command": [name, *map(str, arguments)],
         "before": before,
-        "prefix": "" if planning else jobs_prefix(),
+        "prefix": jobs_prefix() if runs_jobs else "",
     }
     return {REQUEST: json.dumps(request)}
 
 
-def run_module(name, *arguments, before="", **options):
-    """Run `python -m name` with arguments; return what `subprocess.run` does with its options."""
+def jobs_client():
+    """The command of the client of the server that has imported what jobs import, torch too."""
+    return shlex.split(jobs_prefix())
+
+
+def run_module(name, *arguments, before="", torch=False, **options):
+    """Run `python -m name` with arguments; return what `subprocess.run` does with its options.
+
+    With `torch`, in a fork of the server that has imported it.
+    """
     environment = dict(options.pop("env", os.environ)) | dict.fromkeys(client.THREADS, "1")
     environment |= request_for(name, *arguments, before=before)
     options = {"capture_output": True, "text": True, "check": False} | options
-    command = [*planning_client(), sys.executable, __file__]
+    command = [*(jobs_client() if torch else planning_client()), sys.executable, __file__]
     return subprocess.run(command, env=environment, **options)
 
 

@@ -7,17 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import jobs_client
 
 from cdl.runtime.errors import CdlError
+from cdl.runtime.forkserver.client import THREADS
 from cdl.runtime.gpus import leased_gpu, visible_gpus
 
-ROOT = Path(__file__).parents[2]
 HOLD = """
-import os, sys, time
+import os, time
 from types import SimpleNamespace
 from cdl.runtime.jobs import job
 execution = {"device": "auto", "capture": 0, "limit_gb": "1", "save_minutes": "1"}
-resources = SimpleNamespace(gpu=1, jobs_per_gpu=int(sys.argv[1]), **execution)
+resources = SimpleNamespace(gpu=1, jobs_per_gpu=int(os.environ["JOBS_PER_GPU"]), **execution)
 given = SimpleNamespace(resources=resources, log=["/dev/stderr"], params={}, threads=1)
 seen = os.environ.get("CUDA_VISIBLE_DEVICES")
 with job(given) as execution:
@@ -46,14 +47,17 @@ def nvidia_smi(tmp_path, script):
 
 
 @pytest.fixture
-def holder():
+def holder(tmp_path):
     """Return a function that starts a process with a lease, which prints its GPU."""
     processes = []
+    script = tmp_path / "hold.py"
+    script.write_text(HOLD)
+    one_thread = dict.fromkeys(THREADS, "1")
 
     def hold(jobs_per_gpu=1, **environment):
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(jobs_per_gpu)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            [*jobs_client(), sys.executable, script],
+            env=os.environ | one_thread | {"JOBS_PER_GPU": str(jobs_per_gpu)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

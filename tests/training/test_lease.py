@@ -97,6 +97,7 @@ def test_every_job_reads_then_waits_for_its_gpu_then_works(lab, happened, method
         assert not {"read", "lease", "cuda"} & set(job[leased + 2 :]), events[start]
 
 
+@pytest.mark.slow
 def test_imports_of_jobs_do_not_call_cuda():
     command = [sys.executable, "-c", IMPORTS]
     found = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -43,14 +43,19 @@ def learnt(lab, changes, kd, **compute):
 @pytest.mark.parametrize(
     ("changes", "kd"),
     [
-        (ALL, "none"),
         (ALL, "kd"),
-        (ALL, "fitnets"),
-        (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
-        (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
-        (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
-        (taught_by("ranpac", "coda_prompt"), "kd"),
-        (taught_by("coda_prompt", "head_only"), "fitnets"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (ALL, "none"),
+                (ALL, "fitnets"),
+                (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
+                (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
+                (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
+                (taught_by("ranpac", "coda_prompt"), "kd"),
+                (taught_by("coda_prompt", "head_only"), "fitnets"),
+            )
+        ),
     ],
 )
 def test_cached_equals_online(lab, changes, kd):
@@ -195,8 +200,10 @@ def test_bf16_on_the_cpu_gives_the_same_bits_twice_and_others_than_fp32(lab, bf1
     pd.testing.assert_frame_equal(first[1], exact[1], rtol=0.1, atol=0.05)
 
 
-@pytest.mark.parametrize("query", ["student", "self"])
-@pytest.mark.parametrize("kd", ["kd", "cdl_prompt", "fitnets"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kd", "query"), [("kd", "student"), ("cdl_prompt", "self"), ("fitnets", "self")]
+)
 def test_each_cache_is_computed_in_the_precision_of_its_model(lab, bf16_units, query, kd):
     changes, found = ALL | {"protocol": {"query": query}}, {}
     for teacher, student in (("bf16", "fp32"), ("fp32", "bf16")):

@@ -14,8 +14,7 @@ from cdl.training import targets
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("query", ["student", "self"])
-@pytest.mark.parametrize("kd", ["kd", "cdl_prompt"])
+@pytest.mark.parametrize(("kd", "query"), [("kd", "student"), ("cdl_prompt", "self")])
 def test_both_queries_train_and_evaluate(lab, query, kd):
     here = lab({"protocol": {"query": query}, "training": {"epochs": 4}})
     run = next(r for r in here.grid.runs if r.distiller.name == kd)

@@ -31,8 +31,10 @@ def work(lab, run, task):
 @pytest.mark.parametrize(
     ("changes", "kd", "answers"),
     [
-        ({}, "kd", 64),
-        (ONLINE | {"protocol": {"query": "self"}}, "cdl_prompt", 0),
+        pytest.param({}, "kd", 64, marks=pytest.mark.slow),
+        pytest.param(
+            ONLINE | {"protocol": {"query": "self"}}, "cdl_prompt", 0, marks=pytest.mark.slow
+        ),
         (ONLINE | {"grid": {"distillers": ["kd_prompt"], **CHEAP}}, "kd_prompt", 0),
         ({"grid": {"methods": [ALIGNED]}}, "none", 0),
     ],
