@@ -20,7 +20,8 @@ demo: $(VENV)/ready-export
 	@$(BIN)/python -c "$(IMAGE)"
 	$(BIN)/cdl predict results/student results/apple.png --top 3
 
-test: style docs
+test: $(VENV)/ready-test $(VENV)/ready-docs
+	$(MAKE) --jobs 2 style docs
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations 10
 
 check: style

@@ -21,12 +21,24 @@ sys.path[:0] = [
 ]
 
 
+LONGEST = (  # first, so that no worker is left with one at the end
+    *("workflow", "deployment/test_graph.py", "cli/test_cli.py", "reporting/test_finished.py"),
+    *("reporting/test_page.py", "test_tutorial.py", "deployment", "cli", "study/test_bad_input.py"),
+    *("runtime/test_warm.py", "runtime/test_fetch.py"),
+)
+
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores
+
+
+def rank(item):
+    """The place of a test's file or folder in `LONGEST`; behind all of them if it has none."""
+    path = str(item.path.relative_to(HERE))
+    return next((i for i, name in enumerate(LONGEST) if path.startswith(name)), len(LONGEST))
 
 
 def pytest_collection_modifyitems(items):
     """Mark as slow what starts programs; skip `gpu` where torch sees none; long files first."""
-    items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] != "workflow")
+    items.sort(key=rank)
     for item in items:
         programs = item.path.relative_to(HERE).parts[0] in ("cli", "workflow")
         if programs or {"finished", "browser"} & set(getattr(item, "fixturenames", ())):
@@ -81,7 +93,9 @@ def finished(tmp_path_factory):
     with FileLock(f"{folder}.lock"):
         if not (folder / "whole").exists():
             folder.mkdir(exist_ok=True)
-            runs.run(folder)
+            process = runs.popen(folder, own_server=True)
+            output = process.communicate()[0]
+            assert process.returncode == 0, output[-4000:]
             (folder / "whole").touch()
     return folder
 

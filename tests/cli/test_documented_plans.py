@@ -5,14 +5,13 @@ The papers' grids, which are large and similar, are planned by `study/test_paper
 """
 
 import io
-import subprocess
-import sys
 from functools import reduce
 
 import pandas as pd
 import pytest
+from forked import run_module
 from PIL import Image
-from runs import ENVIRONMENT, ROOT
+from runs import ENVIRONMENT, ROOT, job_stats
 from test_commands import MADE, commands, is_placeholder, snakemake_options
 
 from cdl.study.configuration import merge, read
@@ -58,13 +57,9 @@ def test_a_shown_configuration_plans(words, tmp_path):
         ((kind, source),) = dataset["source"].items()
         if kind == "parquet":
             parquet(tmp_path / source["path"], source)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n"]
-    command += [str(ROOT / word) if word in files else word for word in words if word != "-n"]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, check=False
-    )
-    assert answer.returncode == 0, answer.stdout[-1000:] + answer.stderr[-2000:]
-    assert "Job stats" in answer.stdout + answer.stderr
+    shown = [str(ROOT / word) if word in files else word for word in words if word != "-n"]
+    command = ["snakemake", "--snakefile", ROOT / "Snakefile", "-n", *shown]
+    assert job_stats(run_module(*command, env=ENVIRONMENT, cwd=tmp_path))
 
 
 def test_configurations_are_planned():

@@ -7,6 +7,7 @@ import sys
 from itertools import product
 
 import pytest
+from forked import run_module
 from PIL import Image
 from runs import ROOT
 
@@ -24,8 +25,8 @@ pkgutil.iter_modules = lambda *a, **k: (m for m in modules(*a, **k) if not m.nam
 """
 
 
-def start(folder, *command, path=ROOT):
-    environment = os.environ | {"PYTHONPATH": f"{path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+def start(folder, *command):
+    environment = os.environ | {"PYTHONPATH": f"{folder}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-m", *map(str, command)],
         capture_output=True,
@@ -37,8 +38,9 @@ def start(folder, *command, path=ROOT):
     )
 
 
-def snakemake(folder, *arguments, **options):
-    return start(folder, "snakemake", "--snakefile", ROOT / "Snakefile", *arguments, **options)
+def snakemake(folder, *arguments):
+    command = ["snakemake", "--snakefile", ROOT / "Snakefile", *arguments]
+    return run_module(*command, cwd=folder, timeout=300)
 
 
 def error_line(answer):
@@ -97,7 +99,8 @@ def test_the_named_targets_are_those_of_the_workflow(tmp_path):
 def test_a_missing_slurm_plugin_is_reported_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDDEN)
     profile = ROOT / "workflow" / "profiles" / "slurm"
-    answer = snakemake(tmp_path, "-n", "--workflow-profile", profile, path=tmp_path)
+    command = ["snakemake", "--snakefile", ROOT / "Snakefile", "-n"]  # started afresh
+    answer = start(tmp_path, *command, "--workflow-profile", profile)
     assert error_line(answer).startswith(
         "cdl: executor: slurm is not installed; in the checkout run pip install '.[slurm]'"
     )

@@ -6,8 +6,6 @@ A folder replaces the Hub; the fake client copies matching files from it.
 import io
 import json
 import shutil
-import subprocess
-import sys
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from forked import run_module
 from huggingface_hub import errors
 from PIL import Image
 
@@ -203,9 +202,8 @@ def config(change):
 def test_the_workflow_fetches_from_a_mirror_and_packs(hub):
     shutil.copytree(hub.folder, Path("mirror/owner/birds", COMMIT))
     Path("config.yaml").write_text(json.dumps(config({}) | {"fetch": {"mirror": "mirror"}}))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1"]
-    command += ["--until", "prepare_dataset", "--configfile", "config.yaml"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1"]
+    result = run_module(*command, "--until", "prepare_dataset", "--configfile", "config.yaml")
     assert result.returncode == 0, result.stderr[-3000:]
     (manifest,) = Path("results/data").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["classes"] == ["wren", "crow"]

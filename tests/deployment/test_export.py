@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 from test_student import KD, RUNS, pictures
+from typer.testing import CliRunner
 
 import cdl
+from cdl import cli
 from cdl.deployment import export as room
 from cdl.deployment.export import Parity, deploy, export
 from cdl.deployment.graph import to_int8
@@ -68,9 +70,9 @@ def test_the_command_fails_if_predictions_differ_from_the_evaluation(copied, tmp
     assert answer.returncode == 1, answer.stderr
     assert json.loads(answer.stdout)["parity"]["unlike_evaluation"] == 1
     assert "predictions differ from the evaluation" in answer.stderr.splitlines()[-1]
-    command = [sys.executable, "-m", "cdl", "export", run, "-o", tmp_path / "other", "--no-check"]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert answer.returncode == 0 and "predictions not compared" in answer.stdout
+    command = ["export", str(run), "-o", str(tmp_path / "other"), "--no-check"]
+    answer = CliRunner().invoke(cli.app, command)
+    assert answer.exit_code == 0 and "predictions not compared" in answer.stdout
 
 
 def check_card(path, results):
@@ -168,9 +170,9 @@ def test_without_the_test_images_nothing_is_written(copied, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
-def test_damage_to_an_exported_folder_is_reported_in_a_sentence(finished, tmp_path):
+def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_path):
     folder = tmp_path / "student"
-    export(finished / KD, folder, check=False)
+    shutil.copytree(deployed / "fp32", folder)
     with pytest.raises(CdlError, match="images: have 2 sizes; expected one size per batch"):
         cdl.load(folder).preprocess([np.zeros((s, 8, 3), np.uint8) for s in (8, 9)])
     with pytest.raises(CdlError, match="exported after one task; load its run"):

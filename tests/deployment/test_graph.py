@@ -1,17 +1,19 @@
-"""Every method with every distiller exports to an ONNX graph that predicts like torch."""
+"""Every method and every distiller exports to an ONNX graph that predicts like torch."""
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 import toys
-from toys import METHODS, possible
+from toys import METHODS
 
 from cdl.data.views import Views
 from cdl.deployment.graph import Graph, write_onnx
 from cdl.deployment.trained import Model
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import Distiller
+from cdl.methods import PROMPTS
+from cdl.study.configuration import schema
 
 pytestmark = pytest.mark.slow  # each export takes seconds
 SHAPES = ((1, 8, 8), (3, 21, 13), (2, 7, 30))
@@ -23,9 +25,19 @@ SHALLOW = {  # the time grows with the number of blocks; two are enough
     "vq_prompt": {"layers": (0, 1)},
     "ranpac": {"projection": 16},
 }
-ALL = {**METHODS, "ranpac": {}}
 # distillers that change the prediction of the student; the others are not in the graph
 IN_PREDICTION = ("kd_token", "kd_prompt", "cdl_prompt")
+CROPPED = "head_only"
+CASES = [  # a covering set: every method, every distiller in the prediction and every mapping once
+    ("l2p", "none", {}),
+    ("l2p", "kd_token", {}),
+    ("dual_prompt", "cdl_prompt", {"mapping": "attention"}),
+    ("coda_prompt", "kd_prompt", {}),
+    ("apt", "kd_prompt", {}),
+    ("one_prompt", "cdl_prompt", {"mapping": "self_attention"}),
+    ("vq_prompt", "cdl_prompt", {"mapping": "linear"}),
+    ("ranpac", "none", {}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -64,14 +76,20 @@ def check(graph, path):
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("method", "distiller"),
-    [(m, d) for m in ALL for d in ("none", "kd_prompt", "cdl_prompt") if possible(m, d)]
-    + [("l2p", "kd_token")],  # kd_prompt contains kd_token
-)
-def test_the_graph_predicts_like_torch(toy_backbone, tmp_path, method, distiller):
-    model = model_of(toy_backbone, method, distiller)
+@pytest.mark.parametrize(("method", "distiller", "options"), CASES)
+def test_the_graph_predicts_like_torch(toy_backbone, tmp_path, method, distiller, options):
+    model = model_of(toy_backbone, method, distiller, **options)
     check(Graph(model, Views(8)), tmp_path / "model.onnx")
+
+
+def test_the_cases_have_every_method_distiller_and_mapping():
+    methods, distillers, options = zip(*CASES, strict=True)
+    assert {*methods, CROPPED} == set(PROMPTS)
+    assert {*distillers} == {"none", *IN_PREDICTION}
+    mapping = schema()["properties"]["distillers"]["properties"]["cdl_prompt"]["properties"][
+        "mapping"
+    ]
+    assert {o["mapping"] for o in options if o} == set(mapping["enum"])
 
 
 @pytest.mark.parametrize("name", sorted(set(DISTILLERS) - set(IN_PREDICTION)))
@@ -80,12 +98,6 @@ def test_other_distillers_do_not_change_the_prediction(name):
     assert kind.inject is Distiller.inject and kind.predict is Distiller.predict
 
 
-@pytest.mark.parametrize("mapping", ["self_attention", "linear"])
-def test_every_mapping_exports(toy_backbone, tmp_path, mapping):
-    model = model_of(toy_backbone, "l2p", "cdl_prompt", mapping=mapping)
-    check(Graph(model, Views(8)), tmp_path / "model.onnx")
-
-
 def test_a_central_crop_and_a_backbone_of_another_size_export(toy_backbone, tmp_path):
-    model = model_of(toy_backbone, "head_only", "none")
+    model = model_of(toy_backbone, CROPPED, "none")
     check(Graph(model, Views(12, test_resize=14)), tmp_path / "model.onnx")

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import threading
 from dataclasses import replace
@@ -23,6 +21,7 @@ import pytest
 import timm
 import torch
 import yaml
+from forked import run_module
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -585,10 +584,8 @@ grid: {methods: [head_only], pairs: [{teacher: micro, student: nano}], distiller
 
 
 def snakemake(*arguments):
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1"]
-    command += [*arguments, "--configfile", "config.yaml", "--quiet", "host", "reason"]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "1", *arguments]
+    return run_module(*command, "--configfile", "config.yaml", "--quiet", "host", "reason")
 
 
 @pytest.mark.slow

@@ -1,13 +1,10 @@
 """Planning of the papers' configurations and ablations without weights, torch or network."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from runs import ROOT, listed, planned
 
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
@@ -15,7 +12,6 @@ from cdl.study.specifications import specification
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
 BLOCKER = """
 import socket, sys
@@ -52,37 +48,21 @@ def expected(config, pairs):
     }
 
 
-def dry_run(folder, config, *targets):
-    """Return the jobs of a dry run by rule, without torch or network."""
-    (folder / "sitecustomize.py").write_text(BLOCKER)
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "host", "rules", "reason"]
-    command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, *targets]
-    result = subprocess.run(
-        [*command, "--configfile", *config],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        check=False,
-    )
-    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
-    table = result.stdout.split("Job stats", 1)[1].split("\n\n")[0]
-    return {k: int(n) for k, n in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
-
-
 @pytest.mark.parametrize("name", ["cifar100", "imagenet_r"])
-def test_job_counts_are_as_explained(name, tmp_path):
+def test_job_counts_are_as_explained(name):
     section = PAGE.split("## How many jobs")[1].split("##")[0]
     documented = {k: int(n) for k, n in re.findall(r"^\| `?(\w+)`? \| (\d+) \|", section, re.M)}
     config = paper(name)
     counted = expected(config, config["grid"]["pairs"])
     assert {rule: documented[rule] for rule in counted} == counted
-    assert dry_run(tmp_path, [ROOT / "config" / "paper" / f"{name}.yaml"]) == documented
+    plan = listed([ROOT / "config" / "paper" / f"{name}.yaml"])
+    assert plan | {"all": 1, "total": plan.total() + 1} == documented
 
 
 def test_a_table_asked_for_by_name_plans_only_its_pair(tmp_path):
     target = "results/paper_cifar100/tables/cifar100_base-small.md"
-    plan = dry_run(tmp_path, [ROOT / "config" / "paper" / "cifar100.yaml"], target)
-    plan.pop("total")
+    files = [ROOT / "config" / "paper" / "cifar100.yaml"]
+    plan = planned(tmp_path, target, files=files, before=BLOCKER)
     config = paper("cifar100")
     pairs = [{"teacher": "vit_base", "student": "vit_small"}]
     assert plan == expected(config, pairs)
@@ -98,12 +78,12 @@ def test_papers_use_full_tags_and_the_released_protocol(name):
         assert block["published"] == backbone
 
 
-def test_cifar10_is_planned_by_the_same_settings_with_nothing_to_compare(tmp_path):
+def test_cifar10_is_planned_by_the_same_settings_with_nothing_to_compare():
     own, theirs = paper("cifar10"), paper("cifar100")
     assert own["grid"] == theirs["grid"]
     counted = expected(own, own["grid"]["pairs"]) | {"compare": 0}
-    plan = dry_run(tmp_path, [ROOT / "config" / "paper" / "cifar10.yaml"])
-    assert {rule: plan.get(rule, 0) for rule in counted} == counted
+    plan = listed([ROOT / "config" / "paper" / "cifar10.yaml"])
+    assert {rule: plan[rule] for rule in counted} == counted
 
 
 ABLATIONS = sorted((ROOT / "config" / "ablations").glob("*.yaml"), key=lambda p: p.name)
@@ -121,6 +101,6 @@ def test_an_ablation_fits_a_small_and_a_large_configuration(path, below):
     assert f"`{path.name}`" in PAGE
 
 
-def test_an_ablation_can_be_planned(tmp_path):
+def test_an_ablation_can_be_planned():
     layers = [ROOT / "config" / "digits.yaml", ROOT / "config" / "ablations" / "kd_layers.yaml"]
-    assert dry_run(tmp_path, layers)["distil"] == 4 * 3
+    assert listed(layers)["distil"] == 4 * 3
