@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 320
+LIMIT = 60
 WORDS = re.compile(
     r"\b(told|asked|beside|lies?|stands? for|nobody|whoever|needed is|cannot work)\b", re.IGNORECASE
 )

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of
+from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
 from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.published import write_comparison
 from cdl.reporting.runs import complete_all, results_of, write, write_summary
-from cdl.runtime.artifacts import read_json, write_json
+from cdl.runtime.artifacts import check_files, read_json, write_json
+from cdl.runtime.errors import CdlError
 from cdl.study.grid import Grid
-from cdl.study.jobs import Jobs
+from cdl.study.jobs import Jobs, Record
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import ReportJobs
 
@@ -26,6 +27,8 @@ def tabulate(grid: Grid) -> list[str]:
     runs: list[dict[str, Any] | None] = []
     for job in jobs.of("evaluate"):
         state = state_of(job)
+        if state.name == DONE:
+            state = _with_predictions(job.records[0])
         runs.append(read_json(job.records[0].path) if state.name == DONE else None)
         if state.name == OUTDATED:
             why = f"{state.what} {state.before}, now {state.now}"
@@ -44,3 +47,12 @@ def tabulate(grid: Grid) -> list[str]:
         write_comparison(f"{tables.folder}/{name}", mine, protocols, **compared["published"])
     n = sum(run is not None for run in runs)
     return [*lines, f"{n} of {len(runs)} runs are finished; tables: {tables.folder}"]
+
+
+def _with_predictions(record: Record) -> State:
+    """Return the state of a finished evaluation after comparing its predictions with the record."""
+    try:
+        check_files(record.path, *record.files)
+    except CdlError as error:
+        return State(DAMAGED, str(error))
+    return State(DONE)

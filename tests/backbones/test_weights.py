@@ -179,7 +179,9 @@ def test_the_commands_print_text_and_json(published, tmp_path):
     both = cdl("check", NAME, "resnet18", folder=tmp_path)
     assert both.returncode == 1
     first, second = both.stdout.splitlines()
-    assert first.startswith(f"{NAME}: width 64, 6 blocks, 101 tokens, class token, difference ")
+    assert first.startswith(
+        f"{NAME}: width 64, 6 blocks, 101 tokens, class token, largest difference "
+    )
     assert first.endswith(": ok")
     assert second.startswith("resnet18: 'resnet18' cannot be prompted: ")
     one = cdl("check", NAME, "--weights", "x.safetensors", "--json", folder=tmp_path)

@@ -124,4 +124,4 @@ def test_results_of_other_checkpoints_do_not_count(folder):
 def test_snakemake_names_the_command(folder):
     refused = snakemake(folder, "--cores", "1", "tables", overlay=OVERLAY)
     assert refused.returncode != 0
-    assert "tables: is no target; run " in refused.stderr and " tables " in refused.stderr
+    assert "tables: is not a target; run " in refused.stderr and " tables " in refused.stderr

@@ -6,7 +6,7 @@ import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdl.backbones import frozen
+from cdl.backbones import packing
 from cdl.runtime import artifacts
 from cdl.training.ranpac import RIDGES
 
@@ -21,7 +21,7 @@ CHEAP = {"pairs": [{"teacher": "vit_micro", "student": "vit_nano", "teacher_meth
 
 @pytest.fixture
 def products_that_torch_counts(monkeypatch):
-    monkeypatch.setattr(frozen, "available", lambda: False)  # torch does not count packed weights
+    monkeypatch.setattr(packing, "available", lambda: False)  # torch does not count packed weights
 
 
 def work(lab, run, task):
@@ -80,7 +80,7 @@ def test_packed_weights_are_counted_too(lab, monkeypatch):
     for packed in (True, False):
         here = lab({"name": f"packed{packed}"})
         if not packed:
-            monkeypatch.setattr(frozen, "available", lambda: False)
+            monkeypatch.setattr(packing, "available", lambda: False)
         run = here.run(role="student", teacher=None)
         here.learn(run, 0)
         found.append(work(here, run, 0)["operations"])
