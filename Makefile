@@ -1,6 +1,6 @@
 # make demo: environment, default run, summary, an exported student and what it says of an image.
 # make test: environment, style, types, all tests.
-# make check: style, types and the quick tests, for every commit.
+# make check: style, types and the quick tests, for every commit; make quick: these tests alone.
 # make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
@@ -24,7 +24,10 @@ test: $(VENV)/ready-test $(VENV)/ready-docs
 	$(MAKE) --jobs 2 style docs
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations 10
 
-check: style
+check: $(VENV)/ready-test
+	$(MAKE) --jobs 2 style quick
+
+quick: $(VENV)/ready-test
 	$(BIN)/pytest -n $(CORES) --dist loadscope --no-loadscope-reorder -m "not slow" --quiet
 
 style: $(VENV)/ready-test
@@ -64,4 +67,4 @@ $(VENV)/ready-docs: $(VENV)/ready
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
-.PHONY: demo test check style docs tutorial gpu-proof schema
+.PHONY: demo test check quick style docs tutorial gpu-proof schema

@@ -53,9 +53,9 @@ def test_snakemakes_report_has_figures_captions_and_provenance(finished, tmp_pat
         "Runs, configuration and provenance",
         "every run in detail",
         "resolved configuration",
-        "a task being forgotten",  # captions
+        "how a task is forgotten",  # captions
         "paired by image",
-        "what is computed once",
+        "computed once for all learners",
     ):
         assert needed in re.sub(r"\\n|\s+", " ", text.replace('\\"', '"')), needed
     assert not re.search(r"<(script|link)[^>]+(src|href)=[\"']?(https?:)?//", text)

@@ -102,7 +102,7 @@ def tracked(rule, w):
     """Return the inputs of a job, without times where records or parameters detect changes."""
     job = JOBS.find(rule, dict(w.items()))
     images = job.params.get("images")
-    same_images = images is not None and made_of_images(job.records[0].path, images)
+    same_images = images is not None and made_of_images(job.records[0].files[0], images)
     untimed = {"files", "logs", *(["data"] if same_images else [])}
 
     def flagged(name, value):
