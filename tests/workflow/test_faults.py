@@ -312,6 +312,6 @@ def test_exhausted_memory_says_what_to_lower(tmp_path):
     command = [sys.executable, "-c", script]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0
-    assert "Tried to allocate 2 GiB); lower training.batch_size" in result.stderr
+    assert "Tried to allocate 2 GiB); reduce training.batch_size" in result.stderr
     assert "Traceback" not in result.stderr
-    assert "lower training.batch_size" in Path(tmp_path / "log").read_text()
+    assert "reduce training.batch_size" in Path(tmp_path / "log").read_text()
