@@ -97,6 +97,10 @@ def learn(
     data = _write_data(ResultsFolder.of_run(run), old, new, name)
     unlabelled_data = _write_unlabelled(data, images) if images else None
     try:
+        target.mkdir(parents=True)  # exclusive: a failed run removes only what it has made
+    except FileExistsError:
+        raise CdlError(f"{target}: already exists; another `cdl learn` may be writing it") from None
+    try:
         _copy_checkpoints(student.files, files, spec, task)
         checkpoint = None if teacher is None else RunFiles(str(teacher)).task(task).learner
         _train_and_evaluate(

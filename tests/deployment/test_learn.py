@@ -143,6 +143,17 @@ def test_existing_and_reserved_names_are_rejected(finished, tmp_path):
             learn(finished / ALONE, folder, name)
 
 
+def test_a_run_that_another_process_has_made_meanwhile_is_kept(copied, tmp_path, monkeypatch):
+    folder = photos(tmp_path / "a", "red", "green")
+    first = Path(learn(copied / ALONE, folder, "more", execution=CPU).run)
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    # the second process looked for the folder before the first one made it
+    monkeypatch.setattr("cdl.deployment.learn._new_run_folder", lambda run, name: first)
+    with pytest.raises(CdlError, match="another `cdl learn` may be writing it"):
+        learn(copied / ALONE, folder, "more", execution=CPU)
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
 def test_a_failed_task_leaves_no_files(copied, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise CdlError("the loss is not finite")
