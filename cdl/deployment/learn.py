@@ -96,10 +96,7 @@ def learn(
     spec, files = _specification(student, new, bool(images)), RunFiles(str(target))
     data = _write_data(ResultsFolder.of_run(run), old, new, name)
     unlabelled_data = _write_unlabelled(data, images) if images else None
-    try:
-        target.mkdir(parents=True)  # exclusive: a failed run removes only what it has made
-    except FileExistsError:
-        raise CdlError(f"{target}: already exists; another `cdl learn` may be writing it") from None
+    _make_folder(target)
     try:
         _copy_checkpoints(student.files, files, spec, task)
         checkpoint = None if teacher is None else RunFiles(str(teacher)).task(task).learner
@@ -197,6 +194,14 @@ def _new_run_folder(run: Path, name: str) -> Path:
     if target.exists():
         raise CdlError(f"{target}: already exists; choose another name")
     return target
+
+
+def _make_folder(target: Path) -> None:
+    """Make the folder of the new run; a failed process removes only a folder that it has made."""
+    try:
+        target.mkdir(parents=True)
+    except FileExistsError:
+        raise CdlError(f"{target}: already exists; another `cdl learn` may be writing it") from None
 
 
 def _teacher_results(spec: LearnerSpec, teacher: Path | None, task: int) -> dict[str, Any] | None:
