@@ -100,15 +100,8 @@ def learn(
     try:
         _copy_checkpoints(student.files, files, spec, task)
         checkpoint = None if teacher is None else RunFiles(str(teacher)).task(task).learner
-        _train_and_evaluate(
-            run,
-            files,
-            spec,
-            task,
-            (data.folder, unlabelled_data),
-            (teacher_results, checkpoint),
-            execution,
-        )
+        folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
+        _train_and_evaluate(run, files, spec, task, folders, theirs, execution)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
