@@ -7,6 +7,7 @@ a task or run is given as a wildcard such as `{task}`, the path is a pattern for
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,23 +89,45 @@ class TaskFiles:
     """Files of one task of a learner.
 
     Attributes:
-        learner: artifact of the learner after the task.
+        learner: artifact of the learner after training on the task.
+        aligned: artifact of the learner after the alignment of its heads.
         losses: loss curve.
         targets: logits for all training views, if the learner is a teacher.
     """
 
     folder: str
     learner = Below("learner.safetensors")
+    aligned = Below("aligned.safetensors")
     losses = Below("losses.csv")
     targets = Below("targets.safetensors")
 
     def job(self, rule: str) -> JobFiles:
-        """Return log and benchmark of `train`, `distil` or `teacher_targets`."""
+        """Return log and benchmark of `train`, `distil`, `align` or `teacher_targets`."""
         return JobFiles(f"{self.folder}/{'targets' if rule == 'teacher_targets' else rule}")
 
     def outputs(self) -> dict[str, str]:
         """Return the outputs of learning by their names in the rule."""
         return {**artifact("learner", self.learner), "losses": self.losses}
+
+    def described(self, task: int, rule: str) -> list[tuple[str, str]]:
+        """Return description and path of the files of `train`, `distil` or `align`, for display.
+
+        Args:
+            task: the task, counted from 0.
+            rule: name of the rule.
+        """
+        path = self.checkpoint(rule == "align")
+        made = "aligned heads" if rule == "align" else "checkpoint"
+        files = [
+            (f"{made} after task {task + 1}", path),
+            (f"record of the {made}", record_of(path)),
+        ]
+        losses = [] if rule == "align" else [("losses", self.losses)]
+        return [*files, *losses, ("log", self.job(rule).log)]
+
+    def checkpoint(self, aligned: bool) -> str:
+        """Return the artifact for prediction, of a learner whose heads are aligned or not."""
+        return self.aligned if aligned else self.learner
 
 
 @dataclass(frozen=True)
@@ -144,28 +167,29 @@ class RunFiles:
         """Return the files of a task."""
         return TaskFiles(f"{self.folder}/task{task}")
 
+    def checkpoints(self, results: Mapping[str, Any]) -> list[str]:
+        """Return the evaluated artifacts of a finished run in task order.
+
+        Args:
+            results: content of `results`; that of version 0.2 has no paths of artifacts.
+        """
+        if "checkpoint_files" not in results:
+            return [self.task(t).learner for t in range(len(results["checkpoints"]))]
+        return [os.path.normpath(f"{self.folder}/{path}") for path in results["checkpoint_files"]]
+
     def siblings(self, task: int | str) -> list[Path]:
         """Return records after a task of runs with equal dataset, method and seed."""
         run = Path(self.folder).resolve()
         pattern = f"*/{run.name}/task{task}/{record_of(Path(self.task(task).learner).name)}"
         return sorted(run.parents[1].glob(pattern))
 
-    def described(self, n_tasks: int, rule: str) -> list[tuple[str, str]]:
-        """Return description and path of every file, for display."""
-        files = [
+    def described(self) -> list[tuple[str, str]]:
+        """Return description and path of the files of the evaluation, for display."""
+        return [
             ("matrix, metrics, specification", self.results),
             ("prediction for every test image", self.predictions),
             ("log of the evaluation", self.evaluation.log),
         ]
-        for t in range(n_tasks):
-            task = self.task(t)
-            files += [
-                (f"checkpoint after task {t + 1}", task.learner),
-                ("record of the checkpoint", record_of(task.learner)),
-                ("losses", task.losses),
-                ("log", task.job(rule).log),
-            ]
-        return files
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,12 @@ class Alignment(Part):
     schedule: `cosine` to 0 over the epochs, `lagged_cosine` over iterations, see
         `cdl.training.schedules`, or `constant`.
     next_task: the next task starts from the `aligned` or the `trained` heads.
+    labels: classes of the images without a label: `own` (such images are not used), `self` (the
+        learner's most likely class of the task) or `teacher`; None: `teacher` with a teacher, else
+        `own`.
+    answers: views that the teacher classifies: None (mean over the training views) or `test`.
+    drift: `sdc`: means of earlier classes move with the features of the task's images, see
+        `cdl.training.alignment.compensated`; None: they stay.
     """
 
     statistic: str
@@ -271,6 +277,9 @@ class Alignment(Part):
     epochs: int
     schedule: str
     next_task: str
+    labels: str | None = None
+    answers: str | None = None
+    drift: str | None = None
 
     def mean_factors(self, sizes: Sequence[int]) -> list[float]:
         """Return the factor of each class's mean from the sizes of the tasks seen."""
@@ -365,7 +374,10 @@ class LearnerSpec(Part):
     teacher_labels: `all` if the teacher was trained with all labels.
     unlabelled: unlabelled images.
     n_tasks: number of tasks, if all tasks share something.
-    alignment: alignment of heads after a task.
+    alignment: alignment of heads after a task, if heads are aligned. The specification of the
+        training has it only if the next task starts from the aligned heads.
+    teacher_alignment: alignment of the teacher's heads if it is another one; `none` if they are
+        not aligned.
     student_views: `fresh` if the views differ from the teacher's.
     teacher_method: method of the teacher, if it is another one.
     apt_teacher: `previous` or `merged`, for a teacher that merges, see `cdl.methods.apt`.
@@ -399,6 +411,7 @@ class LearnerSpec(Part):
     unlabelled: Unlabelled | None = None
     n_tasks: int | None = None
     alignment: Alignment | None = None
+    teacher_alignment: Alignment | str | None = None
     student_views: str | None = None
     teacher_method: Method | None = None
     apt_teacher: str | None = None
@@ -422,6 +435,13 @@ class LearnerSpec(Part):
         """Return the specification with the `teacher_query` that follows from a teacher."""
         maps = teacher is not None and self.distiller.facts.maps_prompts
         return replace(self, teacher_query=teacher.query if teacher and maps else None)
+
+    @property
+    def labelled_by_teacher(self) -> bool:
+        """Whether the teacher gives the classes of unlabelled images for alignment."""
+        if self.alignment is None:
+            return False
+        return (self.alignment.labels or ("teacher" if self.teacher else "own")) == "teacher"
 
     @property
     def keys(self) -> tuple[str | int, ...]:

@@ -61,6 +61,8 @@ def describe_job(rule: str, wildcards: Mapping[str, str]) -> str:
         action = f"train {learner}"
     elif rule == "distil":
         action = f"distil with {learner}"
+    elif rule == "align":
+        action = f"align the heads of {learner}"
     elif rule == "evaluate":
         action = f"evaluate {learner}"
     else:

@@ -1,5 +1,6 @@
 """Train a finished run on one more task; the result is a new run."""
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,22 @@ from cdl.data.stream import Stream
 from cdl.deployment.new_classes import NewClasses, images_below, pack_unlabelled
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
-from cdl.layout import RESERVED, PackedFiles, ResultsFolder, RunFiles, packed_name
+from cdl.layout import (
+    RESERVED,
+    PackedFiles,
+    ResultsFolder,
+    RunFiles,
+    TaskFiles,
+    packed_name,
+    record_of,
+)
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec, Unlabelled
 from cdl.spec import Stream as StreamSpec
+from cdl.training.align_task import AlignInputs, align_task
 from cdl.training.task import TaskInputs, learn_task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,49}")
@@ -93,15 +103,19 @@ def learn(
     if unlabelled is not None and teacher_results is None:
         raise CdlError("--unlabelled: is only used with a teacher; omit it")
     images = [] if unlabelled is None else images_below(unlabelled)
-    spec, files = _specification(student, new, bool(images)), RunFiles(str(target))
+    both = (student.spec, trained_specification(student))
+    specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
+    files = RunFiles(str(target))
     data = _write_data(ResultsFolder.of_run(run), old, new, name)
     unlabelled_data = _write_unlabelled(data, images) if images else None
     _make_folder(target)
     try:
-        _copy_checkpoints(student.files, files, spec, task)
-        checkpoint = None if teacher is None else RunFiles(str(teacher)).task(task).learner
+        _copy_checkpoints(student, files, specs, task)
+        checkpoint = None
+        if teacher is not None and teacher_results is not None:
+            checkpoint = RunFiles(str(teacher)).checkpoints(teacher_results)[task]
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
-        _train_and_evaluate(run, files, spec, task, folders, theirs, execution)
+        _train_and_evaluate(run, files, specs, task, folders, theirs, execution)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -112,7 +126,7 @@ def learn(
 def _train_and_evaluate(
     run: Path,
     files: RunFiles,
-    spec: LearnerSpec,
+    specs: tuple[LearnerSpec, ...],
     task: int,
     data: tuple[str, str | None],
     teacher: tuple[Mapping[str, Any] | None, str | None],
@@ -123,7 +137,7 @@ def _train_and_evaluate(
     Args:
         run: folder of the old run.
         files: files of the new run.
-        spec: specification of the new run.
+        specs: specification of the new run, and that without alignment, as its training has it.
         task: the new task, counted from 0.
         data: folders of packed data, labelled and unlabelled.
         teacher: results of the teacher's run and its checkpoint of the task.
@@ -133,7 +147,7 @@ def _train_and_evaluate(
     teacher_spec = None
     if teacher_results is not None:
         teacher_spec = LearnerSpec.from_json(teacher_results["learner"])
-    spec = spec.taught_by(teacher_spec)
+    spec, trained_spec = (own.taught_by(teacher_spec) for own in specs)
     needed = _backbones_of(spec) | ({spec.teacher_query} if spec.teacher_query else set())
     needed_by_teacher = set() if teacher_spec is None else _backbones_of(teacher_spec)
     hashes = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
@@ -144,21 +158,40 @@ def _train_and_evaluate(
     inputs = TaskInputs(
         data=data[0],
         backbones=paths,
-        previous=files.task(task - 1).learner,
+        previous=files.task(task - 1).checkpoint(trained_spec.alignment is not None),
         teacher=checkpoint,
         unlabelled=data[1],
     )
     new = files.task(task)
     learn_task(
-        spec,
+        trained_spec,
         task,
         inputs,
         new.learner,
         new.losses,
-        teacher_spec=teacher_spec,
+        teacher_spec=teacher_spec if trained_spec.teacher else None,
         execution=execution,
     )
-    checkpoints = [files.task(t).learner for t in range(task + 1)]
+    if spec.alignment is not None:
+        align_task(
+            spec,
+            task,
+            AlignInputs(
+                data=data[0],
+                backbones=paths,
+                trained=new.learner,
+                previous=files.task(task - 1).aligned,
+                before=files.task(task - 1).learner if spec.alignment.drift else None,
+                teacher=checkpoint,
+                unlabelled=data[1],
+            ),
+            new.aligned,
+            trained_spec=trained_spec,
+            teacher_spec=teacher_spec if spec.labelled_by_teacher else None,
+            execution=execution,
+        )
+    aligned = spec.alignment is not None
+    checkpoints = [files.task(t).checkpoint(aligned) for t in range(task + 1)]
     evaluated = EvaluationInputs(data[0], checkpoints, {name: paths[name] for name in needed}, {})
     evaluate_run(
         spec,
@@ -252,13 +285,40 @@ def _check_learnable(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
         )
 
 
-def _specification(student: TrainedStudent, new: NewClasses, unlabelled: bool) -> LearnerSpec:
-    """Return the specification of the new run: that of the old one with one more task.
+def trained_specification(student: TrainedStudent) -> LearnerSpec:
+    """Return the specification of a run without alignment, as its training has it.
+
+    Raises:
+        CdlError: an earlier version wrote the run, with the aligned heads in place of the trained.
+    """
+    if student.spec.alignment is None:
+        return student.spec
+    checkpoint = student.files.checkpoints(student.results)[-1]
+    trained = trained_artifact(checkpoint)
+    found = artifacts.read_json(record_of(trained))["learner"]
+    return LearnerSpec.from_json(found, f"{record_of(trained)}: learner")
+
+
+def trained_artifact(aligned: str) -> str:
+    """Return the path of the trained learner of an aligned artifact; raise `CdlError` as above."""
+    record = artifacts.read_json(record_of(aligned))
+    if "trained" not in record:
+        raise CdlError(
+            f"{aligned}: was written by an earlier version of cdl, which did not keep the heads "
+            "before their alignment; run the experiment again to learn on"
+        )
+    return os.path.normpath(f"{Path(aligned).parent}/{record['trained']}")
+
+
+def _specification(
+    student: TrainedStudent, spec: LearnerSpec, new: NewClasses, unlabelled: bool
+) -> LearnerSpec:
+    """Return a specification of the old run with one more task.
 
     Classes are in the order in which they were learnt, and all images of a class are used. The
     batch size is at most an eighth of the training images, so that an epoch has several steps.
     """
-    spec, old_classes = student.spec, student.results["classes"]
+    old_classes = student.results["classes"]
     sizes = Stream.learnt(old_classes, spec.stream.tasks).sizes
     batch_size = min(spec.training.batch_size, ceil(len(new.train) / 8))
     return replace(
@@ -301,18 +361,32 @@ def _write_unlabelled(data: PackedFiles, images: Sequence[Path]) -> str:
     return str(folder)
 
 
-def _copy_checkpoints(old: RunFiles, new: RunFiles, spec: LearnerSpec, task: int) -> None:
-    """Copy the checkpoints of the old tasks.
+def _copy_checkpoints(
+    student: TrainedStudent, new: RunFiles, specs: tuple[LearnerSpec, ...], task: int
+) -> None:
+    """Copy the checkpoints of the old tasks, before and after the alignment.
 
     Their records get the specification of the new run; `learnt_as` keeps that of the old run.
     """
-    for t in range(task):
-        target, source = new.task(t), old.task(t)
-        state, metadata = artifacts.load(source.learner)
-        metadata.pop("sha256")
-        original = metadata.get("learnt_as", {k: metadata[k] for k in ("learner", "inputs")})
-        inputs = {k: v for k, v in metadata["inputs"].items() if k != "unlabelled"}
+    spec, trained_spec = specs
+    for t, source in enumerate(student.files.checkpoints(student.results)[:task]):
+        target = new.task(t)
         Path(target.folder).mkdir(parents=True)
-        shutil.copyfile(source.losses, target.losses)
-        updated = {"learner": spec.until(t).to_json(), "inputs": inputs, "learnt_as": original}
-        artifacts.save(target.learner, state, metadata | updated, files=[target.losses])
+        if spec.alignment is not None:
+            _copy_artifact(source, target.aligned, spec.until(t), trained=Path(target.learner).name)
+            source = trained_artifact(source)
+        losses = TaskFiles(str(Path(source).parent)).losses
+        shutil.copyfile(losses, target.losses)
+        _copy_artifact(source, target.learner, trained_spec.until(t), [target.losses])
+
+
+def _copy_artifact(
+    source: str, target: str, spec: LearnerSpec, files: Sequence[str] = (), **changed: str
+) -> None:
+    """Copy an artifact with another specification, and with other entries in its record."""
+    state, metadata = artifacts.load(source)
+    metadata.pop("sha256")
+    original = metadata.get("learnt_as", {k: metadata[k] for k in ("learner", "inputs")})
+    inputs = {k: v for k, v in metadata["inputs"].items() if k != "unlabelled"}
+    updated = {"learner": spec.to_json(), "inputs": inputs, "learnt_as": original, **changed}
+    artifacts.save(target, state, metadata | updated, files=files)

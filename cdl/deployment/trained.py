@@ -124,7 +124,8 @@ class TrainedStudent(Student):
         if not 0 <= task < n_tasks:
             raise CdlError(f"task: invalid value {task} for {run}; expected 0 to {n_tasks - 1}")
         expected = spec.until(task).to_json()
-        state, record = artifacts.load(files.task(task).learner, task=task, learner=expected)
+        checkpoint = files.checkpoints(results)[task]
+        state, record = artifacts.load(checkpoint, task=task, learner=expected)
         folder = ResultsFolder.of_run(run)
         spec = replace(spec, teacher_query=_teacher_query(files, spec, record))
         teacher_query = spec.teacher_query if spec.method.facts.needs_query else None

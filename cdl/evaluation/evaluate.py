@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +157,9 @@ def evaluate_run(
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
     content = _results(test, matrices, frame, spec.method.facts.trains)
-    about = {"images": images_per_class, "device": compute.name}
+    about: dict[str, Any] = {"images": images_per_class, "device": compute.name}
     about["train"] = digest_of(images, content["classes"], test.stream.domains)
+    about["files"] = [os.path.relpath(path, Path(results).parent) for path in inputs.checkpoints]
     content |= _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
     checkpointing.forget(states)
@@ -339,6 +341,7 @@ def _provenance(
         },
         "test_images_per_class": about["images"],
         "checkpoints": [metadata["sha256"] for metadata in evaluated],
+        "checkpoint_files": about["files"],
         "device": about["device"],
         "versions": versions(),
     }

@@ -18,7 +18,7 @@ import numpy as np
 from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
-from cdl.layout import ResultsFolder, RunFiles
+from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of
 from cdl.reporting.runs import METRICS, read, read_predictions
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
@@ -196,9 +196,8 @@ def _check_page(page: str, record: str) -> str:
 def _check_checkpoint(
     run: RunFiles, task: int, made: Mapping[str, Any], teacher: RunFiles | None
 ) -> str:
-    path = run.task(task).learner
+    path = run.checkpoints(made)[task]
     metadata = _checked_artifact(path)
-    artifacts.check_files(Path(path).with_suffix(".json"), run.task(task).losses)
     sha256, evaluated = metadata["sha256"], made["checkpoints"]
     if sha256 != evaluated[task]:
         raise CdlError(
@@ -206,13 +205,35 @@ def _check_checkpoint(
         )
     learnt = _learner(run.results, made).until(task).to_json()
     artifacts.check_provenance(path, metadata, {"task": task, "learner": learnt})
-    inputs = {}
-    if task:
-        inputs["previous"] = evaluated[task - 1]
-    if teacher is not None:
-        inputs["teacher"] = _checked_artifact(teacher.task(task).learner)["sha256"]
+    inputs = {"previous": evaluated[task - 1]} if task else {}
     artifacts.check_provenance(path, metadata["inputs"], inputs)
-    return f"{path} {sha256[:12]}"
+    trained = _check_trained(path, metadata)
+    artifacts.check_files(record_of(trained), TaskFiles(str(Path(trained).parent)).losses)
+    if teacher is not None:
+        theirs = teacher.checkpoints(read_json(teacher.results))[task]
+        _check_teacher(theirs, {path: metadata, trained: _checked_artifact(trained)})
+    both = path if trained == path else f"{path} from {trained}"
+    return f"{both} {sha256[:12]}"
+
+
+def _check_trained(path: str, metadata: Mapping[str, Any]) -> str:
+    """Check the artifact that an aligned one was made from; return its path, or `path`."""
+    if "trained" not in metadata:
+        return path
+    trained = os.path.normpath(f"{Path(path).parent}/{metadata['trained']}")
+    made = {"trained": _checked_artifact(trained)["sha256"]}
+    artifacts.check_provenance(path, metadata["inputs"], made)
+    return trained
+
+
+def _check_teacher(teacher: str, made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that artifacts were made with a teacher's artifact, and that at least one was."""
+    sha256 = _checked_artifact(teacher)["sha256"]
+    taught = {path: own["inputs"] for path, own in made.items() if "teacher" in own["inputs"]}
+    for path, inputs in taught.items():
+        artifacts.check_provenance(path, inputs, {"teacher": sha256})
+    if not taught:
+        raise CdlError(f"{min(made)} and its record do not name a teacher; expected {teacher}")
 
 
 def _check_backbone(results: ResultsFolder, name: str, made: Mapping[str, Any]) -> str:

@@ -15,6 +15,11 @@ MEMORY = "memory."  # prefix of tensors in an artifact that only later tasks use
 _AUXILIARY = {"prompt", "feature"}  # losses that the released scripts sum over GPUs
 
 
+def memory_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an artifact that only later tasks use, without their prefix."""
+    return {k.removeprefix(MEMORY): t for k, t in state.items() if k.startswith(MEMORY)}
+
+
 class Learner(nn.Module):
     """A teacher or a student; they differ only in the distiller."""
 

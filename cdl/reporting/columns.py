@@ -18,6 +18,7 @@ IDENTITY = [
     "distiller_options",
 ]
 CELL = [name for name in IDENTITY if name != "seed"]  # runs of a cell differ only in their seed
-LINKS = ["run", "none_run", "teacher_run"]  # folders of a run and of the runs it is compared with
+# folders of a run, of its checkpoints before alignment, and of the runs it is compared with
+LINKS = ["run", "trained_run", "none_run", "teacher_run"]
 TEXT = [*(name for name in CELL if name != "n_tasks"), *LINKS, "protocol"]
 FORMER_NAMES = {"student": "backbone", "kd": "distiller", "kd_options": "distiller_options"}

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cdl.layout import RunFiles
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 
 COST = {
-    "training_seconds": "wall-clock seconds of the jobs of all its tasks, waiting included",
+    "training_seconds": "wall-clock seconds of the jobs that train and align it, waiting included",
     "processor_seconds": "processor seconds of these jobs",
     "mean_load": "average load of these jobs, in percent of one core",
     "peak_memory_mb": "largest resident memory of any of these jobs, in MB",
@@ -43,15 +42,18 @@ _HEADINGS = {  # of the columns in cost.md
     "total_energy_wh": "Wh, with share of teacher",
     "accuracy_per_wh": "accuracy per Wh",
 }
-Work = Mapping[str, float]  # `work` in the record of a task
+Work = Mapping[str, float]  # `work` in the record of a job, and its task
 
 
-def cost_of(files: Sequence[str], work: Sequence[Work] = ()) -> dict[str, float]:
+def cost_of(
+    files: Sequence[str], work: Sequence[Work] = (), n_tasks: int | None = None
+) -> dict[str, float]:
     """Return the columns of `COST` that do not depend on the teacher, NaN if unknown.
 
     Args:
-        files: benchmark files of the tasks; the jobs' logs are in the same folders.
-        work: of the tasks, see `work_of`.
+        files: benchmark files of the jobs; their logs are in the same folders.
+        work: of the jobs, see `work_of`.
+        n_tasks: number of tasks; None: the number of jobs.
     """
     jobs = [read_benchmark(file) for file in files]
     logged = [read_measured(Path(file).with_suffix(".log")) for file in files]
@@ -70,15 +72,16 @@ def cost_of(files: Sequence[str], work: Sequence[Work] = ()) -> dict[str, float]
         "energy_wh": _sum([job.energy_wh for job in logged]),
         "images": _sum([task["images"] for task in work]),
         "tflops": (tflops := _sum([task["operations"] / 1e12 for task in work])),
-        "task_tflops": tflops / len(files),
+        "task_tflops": tflops / (n_tasks or len(files)),
     }
 
 
-def work_of(files: RunFiles, n_tasks: int) -> list[Work]:
-    """Return the `work` of each task of a run; empty if a record of an older version has none."""
-    records = [Path(files.task(t).learner).with_suffix(".json") for t in range(n_tasks)]
-    found = [read_json(record).get("work") for record in records]
-    return [work for work in found if work] if all(found) else []
+def work_of(records: Sequence[str]) -> list[Work]:
+    """Return `work` and task in the records of jobs; empty if an older version wrote one."""
+    found = [read_json(record) for record in records]
+    if not all(record.get("work") for record in found):
+        return []
+    return [{**record["work"], "task": record["task"]} for record in found]
 
 
 def with_teachers(
@@ -91,7 +94,7 @@ def with_teachers(
     Args:
         cost: columns of `cost_of`.
         results: the same runs, in the same order.
-        work: the work of all tasks by the folder of the run.
+        work: the work of all jobs by the folder of the run.
     """
     cost = cost.copy()
     by_run = cost.set_index(results["run"])
@@ -145,8 +148,8 @@ def markdown(named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series) -> st
 
 def _target_tflops(student: Sequence[Work], teacher: Sequence[Work]) -> float:
     """Return the 10^12 operations of the teacher targets that a student read from a cache."""
-    tasks = zip(student, teacher, strict=False)
-    return sum(own["answers"] * taught_by["forward"] / 1e12 for own, taught_by in tasks)
+    forward = {job["task"]: job["forward"] for job in teacher}
+    return sum(job["answers"] * forward.get(job["task"], 0.0) / 1e12 for job in student)
 
 
 def _sum(values: Sequence[float | None]) -> float:

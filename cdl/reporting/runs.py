@@ -60,7 +60,7 @@ def collect(
     rows: Sequence[Mapping[str, Any]],
     results: Sequence[str],
     costs: Sequence[Sequence[str]],
-    files: Callable[[str], RunFiles] | None = None,
+    records: Sequence[Sequence[str]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Collect all runs into tables.
 
@@ -68,9 +68,9 @@ def collect(
         rows: for each run, the columns `IDENTITY` and `LINKS`, the resolved `protocol`, and the
             fingerprint of the specification (`provenance`).
         results: path of the JSON of each run, from `cdl.evaluation.evaluate.evaluate_run`.
-        costs: Snakemake's benchmark files of the tasks of each run.
-        files: maps the folder of a run to its files, whose task records have the numbers of
-            operations; None skips operations.
+        costs: Snakemake's benchmark files of the jobs of each run, on all its tasks.
+        records: records of the artifacts of these jobs, which have the numbers of operations; None
+            skips operations.
 
     Returns:
         results: one row per run, with all metrics in percent and the trainable parameters.
@@ -81,24 +81,24 @@ def collect(
     Raises:
         CdlError: results are damaged or belong to another run.
     """
-    return tables_of(rows, read_results(rows, results), costs, files)
+    return tables_of(rows, read_results(rows, results), costs, records)
 
 
 def tables_of(
     rows: Sequence[Mapping[str, Any]],
     runs: Sequence[Mapping[str, Any]],
     costs: Sequence[Sequence[str]],
-    files: Callable[[str], RunFiles] | None = None,
+    records: Sequence[Sequence[str]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Return the tables of `collect` from the contents of the results' JSON."""
     curves, cost, work = [], [], {}
-    for row, run, jobs in zip(rows, runs, costs, strict=True):
+    for i, (row, run) in enumerate(zip(rows, runs, strict=True)):
         identity = {key: row[key] for key in IDENTITY}
         for stage, line in enumerate(run["matrix"]):
             seen = line[: stage + 1]
             curves.append({**identity, "stage": stage, "accuracy": sum(seen) / len(seen)})
-        work[row["run"]] = [] if files is None else work_of(files(row["run"]), row["n_tasks"])
-        cost.append({**identity, **cost_of(jobs, work[row["run"]])})
+        work[row["run"]] = own = [] if records is None else work_of(records[i])
+        cost.append({**identity, **cost_of(costs[i], own, row["n_tasks"])})
     table, protocols = results_of(rows, runs)
     return table, pd.DataFrame(curves), with_teachers(pd.DataFrame(cost), table, work), protocols
 
@@ -132,6 +132,7 @@ def write_collected(
     rows: Sequence[Mapping[str, Any]],
     results: Sequence[str],
     costs: Sequence[Sequence[str]],
+    records: Sequence[Sequence[str]],
     outputs: Any,
     files: Callable[[str], RunFiles],
 ) -> None:
@@ -144,6 +145,7 @@ def write_collected(
         rows: as in `collect`.
         results: as in `collect`.
         costs: as in `collect`.
+        records: as in `collect`.
         outputs: paths by the names of `cdl.layout.TableFiles.collected`.
         files: maps the folder of a run to its files; values that results of older versions lack
             are computed from the predictions.
@@ -153,7 +155,7 @@ def write_collected(
     """
     found = read_results(rows, results)
     runs = [run for run in complete_all(rows, found, files) if run is not None]
-    table, curves, cost, protocols = tables_of(rows, runs, costs, files)
+    table, curves, cost, protocols = tables_of(rows, runs, costs, records)
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
     write(curves, outputs.curves)
@@ -296,6 +298,8 @@ def read(path: str | Path, record: str | Path) -> pd.DataFrame:
         na_values=dict.fromkeys([*METRICS, "forgetting", *COST, *INTERVALS], ""),
     )
     table = table.rename(columns=FORMER_NAMES)  # up to version 0.2
+    if "run" in table and "trained_run" not in table:  # until version 0.2
+        table["trained_run"] = table["run"]
     if "forgetting" in table:  # until version 0.2, the negative backward transfer
         table["backward_transfer"] = -table.pop("forgetting")
     return table

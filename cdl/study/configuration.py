@@ -286,8 +286,29 @@ def alignment(given: dict[str, Any]) -> dict[str, Any]:
     presets: dict[str, dict[str, Any]]
     presets = yaml.safe_load((HERE / "presets" / "alignment.yaml").read_text())
     own = {name: value for name, value in given.items() if value is not None}
-    completed: dict[str, Any] = presets[own.pop("preset")] | own
-    return completed
+    return _without_usual(presets[own.pop("preset")] | own)
+
+
+def align_with(base: dict[str, Any] | None, given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return an alignment with overrides, see `alignment`.
+
+    Args:
+        base: alignment of the method; None without one.
+        given: overrides, with a preset if there is no `base`; a preset replaces all of `base`.
+            None switches alignment off.
+    """
+    if not given:
+        return None if given is None else base
+    if base is None or given.get("preset") is not None:
+        return alignment(given)
+    own = {name: value for name, value in given.items() if value is not None}
+    return _without_usual({**base, **own})
+
+
+def _without_usual(aligning: dict[str, Any]) -> dict[str, Any]:
+    """Return an alignment without the values of newer fields that it has without them."""
+    usual = {"answers": "train_views", "drift": "none"}
+    return {k: v for k, v in aligning.items() if usual.get(k) != v}
 
 
 def plain(value: Any, field: str = "") -> Any:

@@ -15,6 +15,7 @@ from cdl.methods import PROMPTS
 from cdl.runtime.facts import Facts
 from cdl.study.configuration import (
     ConfigError,
+    align_with,
     alignment,
     complete,
     merge,
@@ -26,6 +27,7 @@ from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
 from cdl.study.validation import shape_of, validate_dataset, validate_run
 
+_ALONE = Block("none", trains_as="none")  # the distiller of learners without a teacher
 UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
 
 
@@ -59,12 +61,18 @@ class Grid:
             self._fill_in_domains(block)
         self.methods = self._blocks("methods", grid["methods"])
         self.bounds = self._blocks("methods", grid["bounds"])
+        self._by_label = {block.label: block for block in [*self.methods, *self.bounds]}
         self.distillers = self._blocks("distillers", grid["distillers"])
         self._validate()
         self.runs = list(dict.fromkeys(self._expand()))
         if not self.runs:
             raise ConfigError("grid.exclude: excludes all runs; list fewer combinations")
         self._by_folder = {run.folder: run for run in self.runs}
+        self._undistilled: dict[tuple[str, str, int], list[Run]] = {}
+        for run in self.runs:
+            if run.role == "student" and run.distiller.name == "none":
+                key = (run.dataset, run.method.label, run.seed)
+                self._undistilled.setdefault(key, []).append(run)
         self.comparisons = self._comparisons()
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
@@ -118,7 +126,9 @@ class Grid:
             validate_block(training, _training_schema(), f"grid.{kind}.{variant}.training")
             training = complete(training, _training_schema())
             methods = _method_overrides(entry.pop("methods", {})) if kind == "distillers" else {}
-            if name == "none" and variant and not training and not methods:
+            aligning = entry.pop("alignment", {}) if kind == "distillers" else {}
+            _validate_aligning(aligning, f"grid.{kind}.{variant}.alignment")
+            if name == "none" and variant and not training and not methods and aligning == {}:
                 raise ConfigError(
                     f"grid.{kind}: the variant {variant!r} of none overrides nothing; write none"
                 )
@@ -132,13 +142,16 @@ class Grid:
             options |= {field: self.config["protocol"][field] for field in sorted(fields)}
             joint, given = options.pop("joint", False), options.pop("alignment", None)
             aligned = given and alignment(given)
-            blocks.append(Block(name, variant, options, joint, aligned, training, methods))
-        return blocks
+            blocks.append(
+                Block(name, variant, options, joint, aligned, training, methods, aligning)
+            )
+        plain = {block.name for block in blocks if not block.variant}
+        others = sorted({block.name for block in blocks} - plain) if kind in UNITS else []
+        return _with_training(blocks, self._blocks(kind, others) if others else [])
 
     def _expand(self) -> Iterator[Run]:
         """Yield every run, teachers first; a run that several students share is repeated."""
         own_query = self.config["protocol"]["query"] == "self"
-        none = Block("none")
         grid = self.config["grid"]
         for dataset, method, pair, seed in product(
             self.datasets, [*self.methods, *self.bounds], grid["pairs"], grid["seeds"]
@@ -151,7 +164,7 @@ class Grid:
             teacher_query = teacher if own_query else student
             n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
-            alone: dict[str, Any] = {"distiller": none, "teacher": None, "teacher_query": None}
+            alone: dict[str, Any] = {"distiller": _ALONE, "teacher": None, "teacher_query": None}
             yield learner(
                 dataset=self._home(dataset, "teacher"),
                 method=teacher_method or method,
@@ -163,13 +176,13 @@ class Grid:
             for distiller in distillers:
                 distilled = {"teacher": teacher, "teacher_query": teacher_query}
                 distilled |= {"teacher_method": teacher_method}
-                undistilled = distiller.name == "none"
+                own = _of_student(method, distiller)
+                undistilled = distiller.name == "none" and not _taught_statistics(own)
                 home = self._home(dataset, "student") if undistilled else dataset
                 fields = (alone if undistilled else distilled) | {"distiller": distiller}
-                options = method.options | distiller.methods.get(method.name, {})
                 yield learner(
                     dataset=home,
-                    method=replace(method, options=options),
+                    method=own,
                     role="student",
                     backbone=student,
                     query=student,
@@ -183,7 +196,7 @@ class Grid:
             labels = {"dataset": dataset, "method": method.label, "distiller": distiller.label}
             return any(part.items() <= labels.items() for part in self.config["grid"]["exclude"])
 
-        every = [Block("none")] if method in self.bounds else self.distillers
+        every = [_ALONE] if method in self.bounds else self.distillers
         return [distiller for distiller in every if not excluded(distiller)]
 
     def _home(self, dataset: str, role: str) -> str:
@@ -286,16 +299,59 @@ class Grid:
         method = run.teacher_method or run.method
         return self.run_of(self._home(run.dataset, "teacher"), method.label, learner, run.seed)
 
+    def trained(self, run: Run) -> Run:
+        """Return the run whose jobs train a run; runs that differ in alignment alone share it.
+
+        Its folder has the checkpoints before the alignment. It is the run itself if the next task
+        starts from aligned heads, and it is not always a run of the grid.
+        """
+        if _starts_aligned(run.method.alignment):
+            return run
+        method, distiller = replace(run.method, alignment=None), run.distiller
+        if run.distiller.name != "none":  # its teacher's heads are aligned as those of the method
+            taught_by = self._by_label[run.method.label]
+            if not _starts_aligned(taught_by.alignment):
+                distiller = _renamed(distiller, distiller.trains_as)
+            return replace(run, method=method, distiller=distiller)
+        if run.role == "student":
+            distiller = _renamed(distiller, distiller.trains_as)
+        return replace(
+            run,
+            dataset=self._home(run.dataset, run.role),
+            method=_renamed(method, method.trains_as),
+            distiller=distiller,
+            teacher=None,
+            teacher_query=None,
+            teacher_method=None,
+        )
+
+    def checkpoint(self, run: Run, task: int) -> str:
+        """Return the path of a run's artifact after a task, after the alignment if there is one."""
+        files = self.files(run if run.aligned else self.trained(run))
+        return files.task(task).checkpoint(run.aligned)
+
     def undistilled(self, run: Run) -> Run | None:
-        """Return the undistilled student that a student is compared with, None without one."""
+        """Return the undistilled student that a student is compared with, None without one.
+
+        It is the variant of the same name if there is one, else one whose alignment uses the same
+        labels, else the one without a variant. A variant of `none` that differs in alignment alone
+        is compared with the one without a variant.
+        """
         if run.role != "student":
             return None
-        home = self._home(run.dataset, "student")
-        where, learner = f"{home}/{run.method.label}", f"{run.backbone}-q-{run.query}"
-        variant = run.distiller.variant.rpartition(".")[2]
-        roles = (f"student+{variant}", "student")  # the variant of the same name, if it exists
-        folders = (f"{where}/{role}-{learner}/seed{run.seed}" for role in roles)
-        return next((self._by_folder[f] for f in folders if f in self._by_folder), None)
+        home, (distiller, method) = self._home(run.dataset, "student"), (run.distiller, run.method)
+        others = [*self._undistilled.get((home, method.label, run.seed), [])]
+        others += self._undistilled.get((run.dataset, method.label, run.seed), [])
+        alike = [o for o in others if (o.backbone, o.query) == (run.backbone, run.query)]
+        alike = [o for o in alike if o.teacher in (None, run.teacher)]
+        plain = [o for o in alike if not o.distiller.variant]
+        if distiller.name == "none" and distiller.trains_as == "none" and plain:
+            return plain[0]
+        variant = distiller.variant.rpartition(".")[2]
+        named = [o for o in alike if variant and o.distiller.variant == variant]
+        aligned = [o for o in alike if o.distiller.trains_as == "none"]
+        aligned = [o for o in aligned if o.statistics == run.statistics]
+        return next(iter([*named, *aligned, *plain]), None)
 
     def runs_on(self, dataset: str) -> list[Run]:
         """Return the runs of a dataset, and the teachers and baselines that it shares."""
@@ -437,6 +493,64 @@ def _visible_options(dataset: dict[str, Any], role: str) -> dict[str, Any]:
     all_labels = role == "teacher" and dataset.get("teacher_labels") == "all"
     hidden = {"teacher_labels", *(("labels",) if all_labels else ())}
     return {key: value for key, value in dataset.items() if key not in hidden}
+
+
+def _validate_aligning(given: dict[str, Any] | None, field: str) -> None:
+    """Check a distiller's overrides of alignment."""
+    part = schema()["properties"]["methods"]["properties"]["l2p"]["properties"]["alignment"]
+    validate_block(given, optional(part), field)
+    if given and _starts_aligned(alignment({"preset": "slca"} | given)):
+        raise ConfigError(
+            f"{field}.next_task: invalid value 'aligned' for one distiller; expected trained: the "
+            "variants of a distiller share their training; set it in the block of the method"
+        )
+
+
+def _starts_aligned(aligning: dict[str, Any] | None) -> bool:
+    """Return whether the next task starts from heads that are aligned."""
+    return aligning is not None and aligning["next_task"] == "aligned"
+
+
+def _taught_statistics(method: Block) -> bool:
+    """Return whether a teacher labels the images for the alignment of a method."""
+    return method.alignment is not None and method.alignment.get("labels") == "teacher"
+
+
+def _of_student(method: Block, distiller: Block) -> Block:
+    """Return the method of a student, with the overrides of its distiller."""
+    options = method.options | distiller.methods.get(method.name, {})
+    if distiller.aligning and distiller.aligning.get("preset") is None and not method.alignment:
+        raise ConfigError(
+            f"grid.distillers.{distiller.variant}.alignment.preset: is missing, and the method "
+            f"{method.label!r} has no alignment to change; expected a preset, or an entry in "
+            "grid.exclude"
+        )
+    aligning = align_with(method.alignment, distiller.aligning)
+    return replace(method, options=options, alignment=aligning)
+
+
+def _with_training(blocks: list[Block], plain: list[Block]) -> list[Block]:
+    """Set `trains_as` of methods or distillers.
+
+    Args:
+        blocks: blocks of a list of the grid.
+        plain: blocks without a variant that are not in the list; they come before the others.
+    """
+    listed = [*plain, *sorted(blocks, key=lambda block: bool(block.variant))]
+    listed = [block for block in listed if not _starts_aligned(block.alignment)]
+
+    def first(block: Block) -> Block:
+        fields = ("name", "options", "joint", "training", "methods")
+        own = [getattr(block, field) for field in fields]
+        same = (o for o in listed if [getattr(o, field) for field in fields] == own)
+        return block if _starts_aligned(block.alignment) else next(same)
+
+    return [replace(block, trains_as=first(block).label) for block in blocks]
+
+
+def _renamed(block: Block, label: str) -> Block:
+    """Return a block under the label of another one."""
+    return replace(block, variant=label.partition("+")[2])
 
 
 def _method_overrides(given: dict[str, Any]) -> dict[str, Any]:

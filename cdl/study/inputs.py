@@ -44,82 +44,140 @@ Caches = tuple[CacheSpec, ...]
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Inputs of the jobs of a run, in addition to data and the artifacts of earlier tasks.
+class Taught:
+    """What a job reads to obtain a teacher's outputs for training views.
 
     Attributes:
-        backbones: names of the frozen ViTs that learning loads.
-        teacher: whether learning opens the teacher's artifact.
-        queries: caches of the learner's queries, by task; empty if it reads none.
-        teacher_queries: caches of the teacher's queries, by task, unless they are in `queries`.
+        whole: whether it runs the teacher, since its outputs are not in a cache.
+        teacher: whether it opens the teacher's artifact.
         targets: caches of the teacher's logits, by task.
         target_queries: caches of the queries from which `targets` are computed, by task.
-        aligning: caches of the queries that alignment reads, for each backbone in the order of
-            names, by task.
-        test_backbones: names of the ViTs that evaluation loads.
-        test_queries: caches of the test queries that evaluation reads.
+        queries: caches of the teacher's queries that the job itself reads, by task.
+        online: backbones of the queries that the job computes itself.
+    """
+
+    whole: bool = False
+    teacher: bool = False
+    targets: Caches = ()
+    target_queries: Caches = ()
+    queries: Caches = ()
+    online: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Caches and frozen models of a kind of job, in addition to data and earlier artifacts.
+
+    Attributes:
+        backbones: names of the frozen ViTs that it loads.
+        queries: caches of queries, for each backbone in the order of names, by task; of the test
+            images: one cache for each backbone.
+        taught: what it reads of a teacher.
     """
 
     backbones: list[str]
-    teacher: bool
-    queries: Caches
-    teacher_queries: Caches
-    targets: Caches
-    target_queries: Caches
-    aligning: list[Caches]
-    test_backbones: list[str]
-    test_queries: list[CacheSpec]
-
-    @property
-    def all_queries(self) -> list[CacheSpec]:
-        """All caches of queries that the jobs of the run, or of its targets, read."""
-        return [cache for caches in (*self.by_task, self.test_queries) for cache in caches]
+    queries: list[Caches]
+    taught: Taught = Taught()
 
     @property
     def by_task(self) -> list[Caches]:
         """Caches of queries of training images, each by task; empty where none are read."""
-        return [self.queries, self.teacher_queries, self.target_queries, *self.aligning]
+        return [*self.queries, self.taught.queries, self.taught.target_queries]
 
 
-def needs(grid: Grid, run: Run) -> Needs:
-    """Return the inputs of the jobs of a run."""
-    reads, cached, teacher = run.prompts.needs_query, grid.cached, grid.teacher_of(run)
-    teacher_reads = teacher is not None and teacher.prompts.needs_query
-    teacher_query = run.teacher_query if teacher_reads else None
-    whole_teacher = teacher is not None and (run.reads_blocks or not cached)
-    test_names = {name for name in (run.query, run.mapped_query) if name and reads}
-    online = set() if cached else {run.query if reads else None, teacher_query} | test_names
-    loaded = {run.backbone, *online} | ({run.teacher} if whole_teacher else set())
-    while_learning = teacher_query if run.distils.maps_prompts or whole_teacher else None
-    shared = reads and while_learning == run.query
-    with_targets = teacher is not None and not whole_teacher
+def learning(grid: Grid, run: Run) -> Needs:
+    """Return the inputs of the jobs that train a run, see `Grid.trained`."""
+    reads, cached = run.prompts.needs_query, grid.cached
+    taught = _taught(grid, run, run.query if reads else None)
+    online = {run.query} if reads and not cached else set()
     return Needs(
-        backbones=sorted(name for name in loaded if name),
-        teacher=teacher is not None and (whole_teacher or run.distils.maps_prompts),
-        queries=_queries(grid, run, run.query) if reads and cached else (),
-        teacher_queries=_queries(grid, run, while_learning)
-        if cached and while_learning is not None and not shared
-        else (),
-        targets=_targets(grid, run) if with_targets else (),
-        target_queries=_queries(grid, run, teacher_query) if with_targets and teacher_query else (),
-        aligning=[_queries(grid, run, name, aligning=True) for name in sorted(test_names)]
-        if cached and run.method.alignment is not None
-        else [],
-        test_backbones=sorted({run.backbone} | (set() if cached else test_names)),
-        test_queries=[_test_queries(grid, run, name) for name in sorted(test_names)]
-        if cached
+        backbones=_names(run.backbone, run.teacher if taught.whole else None, online, taught),
+        queries=[_queries(grid, run, run.query)] if reads and cached else [],
+        taught=taught,
+    )
+
+
+def aligning(grid: Grid, run: Run) -> Needs:
+    """Return the inputs of the jobs that align the heads of a run.
+
+    With `answers: test` the teacher itself classifies the images, so that its artifact, its
+    backbone and the queries of its prompts at the test view are read.
+    """
+    names, how, teacher = _test_names(run), run.method.alignment, grid.teacher_of(run)
+    taught, own_teacher = Taught(), None
+    if teacher is not None and run.statistics == "teacher":
+        if how and how.get("answers") == "test":
+            names |= {teacher.query} if teacher.prompts.needs_query else set()
+            taught, own_teacher = Taught(teacher=True), run.teacher
+        else:
+            taught = _taught(grid, run, None, aligning=True)
+            own_teacher = run.teacher if taught.whole else None
+    found = sorted(names)
+    online = set() if grid.cached else names
+    return Needs(
+        backbones=_names(run.backbone, own_teacher, online, taught),
+        queries=[_queries(grid, run, name, test=True) for name in found] if grid.cached else [],
+        taught=taught,
+    )
+
+
+def testing(grid: Grid, run: Run) -> Needs:
+    """Return the inputs of the job that evaluates a run."""
+    names = _test_names(run)
+    return Needs(
+        backbones=sorted({run.backbone} | (set() if grid.cached else names)),
+        queries=[(_test_queries(grid, run, name),) for name in sorted(names)]
+        if grid.cached
         else [],
     )
 
 
-def _queries(grid: Grid, run: Run, backbone: str, aligning: bool = False) -> Caches:
+def _test_names(run: Run) -> set[str]:
+    """Return the backbones of the queries of a learner's prompts at prediction."""
+    names = (run.query, run.mapped_query) if run.prompts.needs_query else ()
+    return {name for name in names if name}
+
+
+def _names(backbone: str, teacher: str | None, online: set[str], taught: Taught) -> list[str]:
+    return sorted({backbone, *online, *taught.online, *([teacher] if teacher else [])})
+
+
+def _taught(grid: Grid, run: Run, own_query: str | None, aligning: bool = False) -> Taught:
+    """Return what a job reads to obtain the teacher's outputs for training views.
+
+    Args:
+        grid: grid of the run.
+        run: a run; without a teacher, nothing is read.
+        own_query: backbone of the queries that the job reads for the learner itself.
+        aligning: whether the job aligns heads; it needs logits only.
+    """
+    teacher = grid.teacher_of(run)
+    if teacher is None:
+        return Taught()
+    maps = run.distils.maps_prompts and not aligning
+    whole = not grid.cached or (run.reads_blocks and not aligning)
+    query = run.teacher_query if teacher.prompts.needs_query else None
+    read = query if maps or whole else None
+    return Taught(
+        whole=whole,
+        teacher=whole or maps,
+        targets=() if whole else _targets(grid, run),
+        target_queries=_queries(grid, run, query) if query and not whole else (),
+        queries=_queries(grid, run, read) if read and grid.cached and read != own_query else (),
+        online=frozenset({query}) if query and not grid.cached else frozenset(),
+    )
+
+
+def _queries(grid: Grid, run: Run, backbone: str, test: bool = False) -> Caches:
     """Return the caches of a backbone's queries of a run's training images, by task.
+
+    The views are those of training, or with `test` those of prediction.
 
     Streams that are equal up to a task share the cache of that task.
     """
     spec = specification(grid, run)
     after = [spec.until(t) for t in range(run.n_tasks)]
-    specs = [s.aligning_queries(backbone) if aligning else s.queries(backbone) for s in after]
+    specs = [s.aligning_queries(backbone) if test else s.queries(backbone) for s in after]
     return tuple(_query_cache(grid, run, backbone, s) for s in specs)
 
 

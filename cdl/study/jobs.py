@@ -67,6 +67,8 @@ class Job:
         measured: whether Snakemake writes a benchmark.
         alike: properties by which the duration is estimated from other jobs of the rule, the most
             general first.
+        training: folder of the run that is trained, for the jobs that train, align or evaluate it
+            (see `Grid.trained`); empty for other jobs.
     """
 
     rule: str
@@ -78,6 +80,7 @@ class Job:
     given: Callable[[], dict[str, Any]] = empty
     measured: bool = False
     alike: tuple[str, ...] = ()
+    training: str = ""
 
     @cached_property
     def inputs(self) -> Paths:
@@ -160,6 +163,5 @@ class Jobs:
 
 
 def _is_other_learner(job: Job, than: Job) -> bool:
-    """Whether a job trains or evaluates another learner than the job `than`."""
-    own = job.rule in ("train", "distil", "evaluate")
-    return own and any(job.key[name] != value for name, value in than.key.items())
+    """Whether a job trains, aligns or evaluates another learner than the job `than`."""
+    return bool(job.training) and job.training != than.training

@@ -11,7 +11,7 @@ from cdl.layout import JobFiles, RunFiles, record_of
 from cdl.spec import AligningQueriesSpec, QueriesSpec
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
-from cdl.study.inputs import Caches, CacheSpec, Needs, needs
+from cdl.study.inputs import CacheSpec, Needs, aligning, learning, testing
 from cdl.study.jobs import Job, MadeFrom, Paths, Record
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
@@ -30,12 +30,19 @@ class LearningJobs:
     def __init__(self, grid: Grid) -> None:
         """Collect the caches and source files that the runs of a grid need."""
         self.grid = grid
-        self._needs = {run.folder: needs(grid, run) for run in grid.runs}
+        trained = {own.folder: own for own in map(grid.trained, grid.runs)}
+        self._learning = {own.folder: learning(grid, own) for own in trained.values()}
+        self._aligning = {run.folder: aligning(grid, run) for run in grid.runs if run.aligned}
+        self._testing = {run.folder: testing(grid, run) for run in grid.runs}
         self._specification = lru_cache(None)(partial(specification, grid))
-        found = list(self._needs.values())
-        self.queries = {Path(c.folder).name: c for need in found for c in need.all_queries}
-        self.targets: dict[str, tuple[Caches, Run]] = {
-            caches[0].folder: (caches, run) for run in grid.runs if (caches := self.of(run).targets)
+        found = [*self._learning.values(), *self._aligning.values(), *self._testing.values()]
+        caches = [own for need in found for own in need.by_task]
+        self.queries = {Path(cache.folder).name: cache for own in caches for cache in own}
+        self.targets: dict[str, tuple[Needs, Run]] = {
+            need.taught.targets[0].folder: (need, run)
+            for run in (*trained.values(), *grid.runs)
+            for need in self._training_views(run)
+            if need.taught.targets
         }
         data = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
         for name in grid.datasets:
@@ -45,9 +52,10 @@ class LearningJobs:
         backbones = {grid.backbone_name(name): grid.backbone_source(name) for name in used}
         self.user = UserFiles(data, backbones)
 
-    def of(self, run: Run) -> Needs:
-        """Return the caches and models that the jobs of a run read."""
-        return self._needs[run.folder]
+    def _training_views(self, run: Run) -> list[Needs]:
+        """Return what the jobs of a run read of training images, if they are jobs of its own."""
+        found = (self._learning.get(run.folder), self._aligning.get(run.folder))
+        return [need for need in found if need is not None]
 
     def __iter__(self) -> Iterator[Job]:
         """Yield the jobs, each after the jobs that it depends on."""
@@ -56,25 +64,32 @@ class LearningJobs:
         yield from map(self._backbone, self.user.backbones)
         yielded: set[tuple[str, int | str]] = set()  # caches, which several runs may share
         for run in self.grid.runs:
-            yield from self._caches(run, yielded)
-            yield from (self._task(run, task) for task in range(run.n_tasks))
+            trained = self.grid.trained(run)
+            for own in dict.fromkeys([trained, run]):
+                yield from self._caches(own, yielded)
+            for task in range(run.n_tasks):
+                yield self._task(trained, task)
+                if run.aligned:
+                    yield self._alignment(run, task)
             yield self.evaluation(run)
         yield from map(self._deployment, self.grid.deployed)
 
     def _caches(self, run: Run, yielded: set[tuple[str, int | str]]) -> Iterator[Job]:
         """Yield the jobs of the caches of a run that are not in `yielded`, and add them to it."""
-        need = self.of(run)
-        parts: list[tuple[CacheSpec, int | str]]
-        parts = [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
-        parts += [(own, "test") for own in need.test_queries]
+        parts: list[tuple[CacheSpec, int | str]] = []
+        for need in self._training_views(run):
+            parts += [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
+        if run.folder in self._testing:
+            parts += [(own, "test") for (own,) in self._testing[run.folder].queries]
         for own, part in parts:
             if (own.folder, part) not in yielded:
                 yielded.add((own.folder, part))
                 yield self._test_queries(own) if part == "test" else self._queries(own, int(part))
-        for task, own in enumerate(need.targets):
-            if (own.folder, task) not in yielded:
-                yielded.add((own.folder, task))
-                yield self._targets(own, task)
+        for need in self._training_views(run):
+            for task, own in enumerate(need.taught.targets):
+                if (own.folder, task) not in yielded:
+                    yielded.add((own.folder, task))
+                    yield self._targets(own, task)
 
     def _data(self, prepared: str) -> Iterator[Job]:
         """Yield the jobs that fetch a published source and pack its images."""
@@ -158,7 +173,7 @@ class LearningJobs:
 
     def _targets(self, cache: CacheSpec, task: int) -> Job:
         """Return the job that computes a teacher's logits for a task's training images."""
-        cache = self.targets[cache.folder][0][task]
+        cache = self.targets[cache.folder][0].taught.targets[task]
         teacher = cache.teacher
         assert teacher is not None, "targets have a teacher"
         files = RunFiles(cache.folder).task(task)
@@ -173,7 +188,7 @@ class LearningJobs:
                 "spec": cache.spec.to_json(),
                 "images": self._images(teacher, task),
             },
-            {("inputs", "teacher"): record_of(files.learner)},
+            {("inputs", "teacher"): record_of(self.grid.checkpoint(teacher, task))},
         )
 
     def _cache(
@@ -194,8 +209,8 @@ class LearningJobs:
         return Job(rule, key, dict(outputs), (record,), files, reads, given, True, alike)
 
     def _task(self, run: Run, task: int) -> Job:
-        """Return the job that trains a run on one task."""
-        grid, need, teacher = self.grid, self.of(run), self.grid.teacher_of(run)
+        """Return the job that trains a run on one task, see `Grid.trained`."""
+        grid, need, teacher = self.grid, self._learning[run.folder], self.grid.teacher_of(run)
         files = grid.files(run).task(task)
 
         def given() -> dict[str, Any]:
@@ -212,9 +227,9 @@ class LearningJobs:
             ("inputs", "backbones", name): record_of(grid.backbone(name)) for name in run.backbones
         }
         if task:
-            made_from["inputs", "previous"] = record_of(grid.files(run).task(task - 1).learner)
+            made_from["inputs", "previous"] = record_of(grid.checkpoint(run, task - 1))
         if teacher is not None:
-            made_from["inputs", "teacher"] = record_of(grid.files(teacher).task(task).learner)
+            made_from["inputs", "teacher"] = record_of(grid.checkpoint(teacher, task))
         outputs = files.outputs()
         record = Record(
             outputs["metadata"],
@@ -228,11 +243,59 @@ class LearningJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.job(run.rule),
-            reads=lambda: self._learning(run, task),
+            reads=lambda: self._learning_inputs(run, task),
             given=given,
             measured=True,
             alike=_alike(run),
+            training=run.folder,
         )
+
+    def _alignment(self, run: Run, task: int) -> Job:
+        """Return the job that aligns the heads of a run after one task."""
+        grid, need, trained = self.grid, self._aligning[run.folder], self.grid.trained(run)
+        files, teacher = grid.files(run).task(task), self._labelling_teacher(run)
+
+        def given() -> dict[str, Any]:
+            return {
+                "spec": self._specification(run, task).to_json(),
+                "trained_spec": self._specification(trained, task).to_json(),
+                "teacher_query": run.mapped_query,
+                "images": self._images(run, task),
+                "names": need.backbones,
+                "query_names": [caches[0].backbone for caches in need.queries],
+                "teacher_spec": teacher and self._specification(teacher, task).to_json(),
+            }
+
+        made_from: MadeFrom = {
+            ("inputs", "trained"): record_of(grid.files(trained).task(task).learner)
+        }
+        if task:
+            made_from["inputs", "previous"] = record_of(grid.files(run).task(task - 1).aligned)
+        if teacher is not None:
+            made_from["inputs", "teacher"] = record_of(grid.checkpoint(teacher, task))
+        outputs = layout.artifact("aligned", files.aligned)
+        record = Record(
+            outputs["metadata"],
+            (outputs["aligned"],),
+            lambda: {"task": task, "learner": self._specification(run, task).to_json()},
+            made_from,
+        )
+        return Job(
+            rule="align",
+            key=key_of(run) | {"task": str(task)},
+            outputs=dict(outputs),
+            records=(record,),
+            files=files.job("align"),
+            reads=lambda: self._aligning_inputs(run, task),
+            given=given,
+            measured=True,
+            alike=_alike(run),
+            training=trained.folder,
+        )
+
+    def _labelling_teacher(self, run: Run) -> Run | None:
+        """Return the teacher that labels images for the alignment of a run; None without one."""
+        return self.grid.teacher_of(run) if run.statistics == "teacher" else None
 
     def evaluation(self, run: Run, first_tasks: int | None = None) -> Job:
         """Return the job that evaluates a run after all its tasks.
@@ -242,8 +305,9 @@ class LearningJobs:
             first_tasks: number of tasks after which `evaluate_trial` evaluates a trial; None for
                 all tasks.
         """
-        grid, need, files = self.grid, self.of(run), self.grid.files(run)
-        tasks = [files.task(task) for task in range(first_tasks or run.n_tasks)]
+        grid, need, files = self.grid, self._testing[run.folder], self.grid.files(run)
+        tasks = range(first_tasks or run.n_tasks)
+        checkpoints = [grid.checkpoint(run, task) for task in tasks]
         outputs = files.first_outputs() if first_tasks else files.outputs()
         n, spec = grid.test_images_per_class(run.dataset), self._specification(run, None)
         unlabelled = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
@@ -252,7 +316,7 @@ class LearningJobs:
             outputs["results"],
             (outputs["predictions"],),
             lambda: {**revision, "learner": spec.to_json(), "test_images_per_class": n},
-            {("checkpoints",): [record_of(task.learner) for task in tasks]},
+            {("checkpoints",): [record_of(path) for path in checkpoints]},
             (grid.packed(run.dataset).manifest, *([unlabelled.manifest] if unlabelled else [])),
         )
         return Job(
@@ -264,21 +328,22 @@ class LearningJobs:
             reads=lambda: track_sidecars(
                 {
                     "data": grid.packed(run.dataset).split("test"),
-                    "backbones": [grid.backbone(name) for name in need.test_backbones],
-                    "queries": [layout.cached(cache.folder, "test") for cache in need.test_queries],
-                    "checkpoints": [task.learner for task in tasks],
+                    "backbones": [grid.backbone(name) for name in need.backbones],
+                    "queries": [layout.cached(own.folder, "test") for (own,) in need.queries],
+                    "checkpoints": checkpoints,
                 }
             ),
             given=lambda: {
                 "spec": spec.to_json(),
-                "names": need.test_backbones,
-                "query_names": [cache.backbone for cache in need.test_queries],
+                "names": need.backbones,
+                "query_names": [own.backbone for (own,) in need.queries],
                 "teacher_query": run.mapped_query,
                 "images_per_class": n,
                 **({} if first_tasks else {"revision": EVALUATION}),
             },
             measured=True,
             alike=_alike(run),
+            training=grid.trained(run).folder,
         )
 
     def _deployment(self, run: Run) -> Job:
@@ -290,12 +355,12 @@ class LearningJobs:
         inputs: Paths = {
             "results": files.results,
             "predictions": files.predictions,
-            "learner": files.task(last).learner,
+            "learner": grid.checkpoint(run, last),
             "backbones": [grid.backbone(name) for name in sorted(names)],
             "data": [packed.manifest, *packed.split("test")[1:], *packed.split("train")[1:]],
         }
         if teacher is not None and run.distils.maps_prompts:
-            inputs["teacher"] = record_of(grid.files(teacher).task(last).learner)
+            inputs["teacher"] = record_of(grid.checkpoint(teacher, last))
         models = tuple(made.model(weights) for weights in layout.WEIGHTS)
         return Job(
             rule="deploy",
@@ -324,39 +389,61 @@ class LearningJobs:
 
     def _computing_targets(self, run: Run, task: int) -> Paths:
         """Return the inputs of the job that computes a teacher's targets of a task."""
-        files = self.grid.files(run)
-        caches, student = self.targets[files.folder]
+        need, student = self.targets[self.grid.files(run).folder]
         inputs: Paths = {
             "data": self.grid.packed(run.dataset).split("train"),
             "backbone": self.grid.backbone(run.backbone),
-            "teacher": files.task(task).learner,
+            "teacher": self.grid.checkpoint(run, task),
         }
-        queries = self.of(student).target_queries
-        if queries:
+        if queries := need.taught.target_queries:
             inputs["queries"] = layout.cached(queries[task].folder, task)
-        reads = caches[task].views.unlabelled is not None
+        reads = need.taught.targets[task].views.unlabelled is not None
         return track_sidecars(inputs | self._unlabelled(student.dataset, reads))
 
-    def _learning(self, run: Run, task: int) -> Paths:
+    def _learning_inputs(self, run: Run, task: int) -> Paths:
         """Return the inputs of the job that trains a run on one task."""
-        need, teacher = self.of(run), self.grid.teacher_of(run)
+        need = self._learning[run.folder]
+        inputs = self._task_inputs(run, need)
+        if task:
+            inputs["previous"] = self.grid.checkpoint(run, task - 1)
+        inputs |= self._taught_inputs(need, self.grid.teacher_of(run), task)
+        for caches in need.queries:  # of one backbone at most
+            inputs["queries"] = layout.cached(caches[task].folder, task)
+        return track_sidecars(inputs)
+
+    def _aligning_inputs(self, run: Run, task: int) -> Paths:
+        """Return the inputs of the job that aligns the heads of a run after one task."""
+        need = self._aligning[run.folder]
+        inputs = self._task_inputs(run, need)
+        trained = self.grid.files(self.grid.trained(run))
+        inputs["trained"] = trained.task(task).learner
+        if task:
+            inputs["previous"] = self.grid.files(run).task(task - 1).aligned
+            if (run.method.alignment or {}).get("drift"):
+                inputs["before"] = trained.task(task - 1).learner
+        inputs |= self._taught_inputs(need, self._labelling_teacher(run), task)
+        inputs["queries"] = [layout.cached(c[task].folder, task) for c in need.queries]
+        return track_sidecars(inputs)
+
+    def _task_inputs(self, run: Run, need: Needs) -> Paths:
+        """Return data and backbones of a job on a task of a run."""
         inputs: Paths = {
             "data": self.grid.packed(run.dataset).split("train"),
             "backbones": [self.grid.backbone(name) for name in need.backbones],
         }
-        if task:
-            inputs["previous"] = self.grid.files(run).task(task - 1).learner
-        if need.teacher and teacher:
-            inputs["teacher"] = self.grid.files(teacher).task(task).learner
-        for name, caches in (("queries", need.queries), ("teacher_queries", need.teacher_queries)):
-            if caches:
-                inputs[name] = layout.cached(caches[task].folder, task)
-        if need.aligning:
-            inputs["aligning"] = [layout.cached(c[task].folder, task) for c in need.aligning]
-        if need.targets:
-            inputs["targets"] = RunFiles(need.targets[task].folder).task(task).targets
         reads = "unlabelled" in self.grid.dataset(run)
-        return track_sidecars(inputs | self._unlabelled(run.dataset, reads))
+        return inputs | self._unlabelled(run.dataset, reads)
+
+    def _taught_inputs(self, need: Needs, teacher: Run | None, task: int) -> Paths:
+        """Return the files that a job reads of the teacher of a run."""
+        taught, inputs = need.taught, Paths()
+        if taught.teacher and teacher:
+            inputs["teacher"] = self.grid.checkpoint(teacher, task)
+        if taught.queries:
+            inputs["teacher_queries"] = layout.cached(taught.queries[task].folder, task)
+        if taught.targets:
+            inputs["targets"] = RunFiles(taught.targets[task].folder).task(task).targets
+        return inputs
 
     def _unlabelled(self, dataset: str, reads: bool) -> Paths:
         """Return the packed unlabelled images of a dataset, if a job reads them."""

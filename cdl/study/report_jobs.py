@@ -1,6 +1,6 @@
 """Jobs that make tables, figures and the page from finished runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,8 @@ class ReportJobs:
     def _collect(self) -> Job:
         """Return the job that collects the results and costs of all runs in tables."""
         runs, tables = self.grid.runs, self._tables
-        tasks = [
-            [(run, self.grid.files(run).task(task)) for task in range(run.n_tasks)] for run in runs
-        ]
-        costs = [[task.job(run.rule).benchmark for run, task in own] for own in tasks]
+        jobs = [self._learning(run) for run in runs]
+        costs = [[files.benchmark for files, _ in own] for own in jobs]
         outputs = tables.collected()
         of_results = [outputs[name] for name in ("results", "curves", "classes", "confusion")]
         return Job(
@@ -83,25 +81,36 @@ class ReportJobs:
             reads=lambda: {
                 "results": self.results(runs),
                 "predictions": self.predictions(runs),
-                "costs": [path for own in costs for path in own],
-                "logs": self._logs(),
-                "tasks": [record_of(task.learner) for own in tasks for _, task in own],
+                "costs": _once(path for own in costs for path in own),
+                "logs": _once(self._logs(jobs)),
+                "records": _once(record_of(path) for own in jobs for _, path in own),
             },
-            given=lambda: {"rows": self.rows, "costs": costs},
+            given=lambda: {
+                "rows": self.rows,
+                "costs": costs,
+                "records": [[record_of(path) for _, path in own] for own in jobs],
+            },
         )
 
-    def _logs(self) -> list[str]:
-        """Return the logs of tasks, which have the measurements of each job.
-
-        A missing log of a finished task is left out, so that the task does not run again.
-        """
-        found = []
-        for run in self.grid.runs:
-            for task in map(self.grid.files(run).task, range(run.n_tasks)):
-                log = task.job(run.rule).log
-                if Path(log).exists() or not Path(task.learner).exists():
-                    found.append(log)
+    def _learning(self, run: Run) -> list[tuple[JobFiles, str]]:
+        """Return log and artifact of every job that trains or aligns a run, task by task."""
+        trained, found = self.grid.trained(run), []
+        for t in range(run.n_tasks):
+            task = self.grid.files(trained).task(t)
+            found.append((task.job(trained.rule), task.learner))
+            if run.aligned:
+                task = self.grid.files(run).task(t)
+                found.append((task.job("align"), task.aligned))
         return found
+
+    def _logs(self, jobs: list[list[tuple[JobFiles, str]]]) -> Iterator[str]:
+        """Yield the logs of jobs, which have their measurements.
+
+        A missing log of a finished job is left out, so that the job does not run again.
+        """
+        for files, artifact in (pair for own in jobs for pair in own):
+            if Path(files.log).exists() or not Path(artifact).exists():
+                yield files.log
 
     def _tabulate(self) -> Job:
         """Return the job that computes means, intervals, gains and gaps."""
@@ -238,7 +247,7 @@ class ReportJobs:
             runs = {
                 own.folder: {
                     "results": own.results,
-                    "files": own.described(run.n_tasks, run.rule),
+                    "files": self._described(run),
                 }
                 for run, own in files.items()
             }
@@ -253,6 +262,16 @@ class ReportJobs:
             reads=reads,
             given=given,
         )
+
+    def _described(self, run: Run) -> list[tuple[str, str]]:
+        """Return description and path of the files of a run, for display."""
+        trained = self.grid.trained(run)
+        found = self.grid.files(run).described()
+        for t in range(run.n_tasks):
+            found += self.grid.files(trained).task(t).described(t, trained.rule)
+            if run.aligned:
+                found += self.grid.files(run).task(t).described(t, "align")
+        return found
 
     def _cells(self) -> Paths:
         """Return the tables of runs and of means with intervals, and their records."""
@@ -288,3 +307,8 @@ def _record(outputs: dict[str, str], record: str = "record") -> Record:
     """Return the record among outputs, with all other outputs as its files."""
     others = tuple(path for name, path in outputs.items() if name != record)
     return Record(outputs[record], others)
+
+
+def _once(paths: Iterable[str]) -> list[str]:
+    """Return paths without repetitions, in order."""
+    return list(dict.fromkeys(paths))

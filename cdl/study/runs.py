@@ -18,6 +18,9 @@ class Block:
     alignment: dict[str, Any] | None = field(default=None, hash=False)  # None: heads not aligned
     training: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of training
     methods: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of methods
+    # a distiller's overrides of the students' alignment; None: heads not aligned
+    aligning: dict[str, Any] | None = field(default_factory=dict, hash=False)
+    trains_as: str = ""  # label of the first block with the same training, see `Grid.trained`
 
     @property
     def label(self) -> str:
@@ -68,6 +71,19 @@ class Run:
         """
         teachers = {self.teacher, self.backbone if self.role == "teacher" else None}
         return "teacher" if backbone in teachers else "student"
+
+    @property
+    def aligned(self) -> bool:
+        """Whether its heads are aligned after each task."""
+        return self.method.alignment is not None
+
+    @property
+    def statistics(self) -> str | None:
+        """Source of the classes of unlabelled images in alignment; None without alignment."""
+        if self.method.alignment is None:
+            return None
+        default = "teacher" if self.teacher else "own"
+        return str(self.method.alignment.get("labels") or default)
 
     @property
     def rule(self) -> str:

@@ -42,6 +42,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
     fresh = run.role == "student" and shared["student_views"] == "fresh"
     alignment, teacher_method = run.method.alignment, run.teacher_method
+    theirs = teacher.method.alignment if teacher else alignment
     spec = LearnerSpec(
         numerics=NUMERICS,
         seed=run.seed,
@@ -62,6 +63,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         unlabelled=_unlabelled(dataset, run.n_tasks),
         n_tasks=run.n_tasks if _counts_tasks(run) else None,
         alignment=None if alignment is None else Alignment.from_json(alignment),
+        teacher_alignment=None if theirs == alignment else _teacher_alignment(theirs),
         student_views="fresh" if fresh else None,
         teacher_method=None
         if teacher_method is None
@@ -73,6 +75,11 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         **_rounding(grid, run),
     )
     return spec.until(run.n_tasks - 1 if task is None else task)
+
+
+def _teacher_alignment(given: dict[str, Any] | None) -> Alignment | str:
+    """Return the alignment of a teacher that is aligned differently from its student."""
+    return "none" if given is None else Alignment.from_json(given)
 
 
 def _unlabelled(dataset: dict[str, Any], n_tasks: int) -> Unlabelled | None:
@@ -148,6 +155,7 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "protocol": protocol(grid, run),
         "provenance": fingerprint(specification(grid, run).to_json()),
         "run": grid.files(run).folder,
+        "trained_run": grid.files(grid.trained(run)).folder,
         "none_run": grid.files(none).folder if none else "",
         "teacher_run": grid.files(teacher).folder if teacher else "",
     }
@@ -207,6 +215,10 @@ def chosen(grid: Grid, kind: str, block: Block) -> str:
     defaults = complete(own, schema()["properties"][kind]["properties"][block.name])
     options = {k: v for k, v in block.options.items() if k in defaults and v != defaults[k]}
     options |= {f"training.{name}": value for name, value in block.training.items()}
+    if block.aligning is None:
+        options["alignment"] = None
+    else:
+        options |= {f"alignment.{name}": value for name, value in block.aligning.items()}
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(options.items()))
 
 

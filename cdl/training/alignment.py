@@ -6,7 +6,6 @@ ICCV 2023), HiDe-Prompt (Wang et al., NeurIPS 2023) and VQ-Prompt (Jiao et al., 
 this mechanism with different settings.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,18 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
-from cdl.spec import Alignment, LearnerSpec
-from cdl.training.context import TaskContext
-from cdl.training.features import TestQuery, read_features
+from cdl.spec import Alignment
 from cdl.training.schedules import lagged_warm_cosine
 
-log = logging.getLogger(__name__)
 RIDGE = 1e-4
-_TOKENS = {0: "feature", -1: "kd_token"}
+_FLOOR = 1e-5
 Draws = Callable[[int], tuple[Tensor, Tensor]]
 
 
@@ -144,6 +139,31 @@ def align(
     return torch.stack(losses).view(how.epochs, steps)
 
 
+def compensated(
+    statistics: Mapping[str, Tensor], old: Tensor, new: Tensor, statistic: str
+) -> Tensor:
+    """Return the means of earlier classes, moved as the features of a task's images moved.
+
+    Semantic drift compensation (Yu et al., CVPR 2020): the shift of a class is the weighted mean of
+    the images' shifts, with the weight `exp(-|old - mean|^2 / (2 s^2)) + 1e-5`. `s^2` is the total
+    variance of the class, so that it has the scale of the features; the constant, as in SSIAT (Tan
+    et al., CVPR 2024), gives the mean shift to a class that is far from all images.
+
+    Args:
+        statistics: `mean [C, D]` and `spread` of the earlier classes, see `statistics_of`.
+        old: features `[n, D]` of the task's images before the task.
+        new: features of the same images after the task.
+        statistic: see `Alignment`.
+    """
+    mean, spread = (statistics[part].double() for part in ("mean", "spread"))
+    if statistic == "covariance":
+        spread = spread.diagonal(dim1=1, dim2=2)
+    squares = torch.cdist(mean, old.double()).square()
+    weights = torch.exp(-squares / (2 * spread.sum(1, keepdim=True))) + _FLOOR
+    shift = weights @ (new - old).double() / weights.sum(1, keepdim=True)
+    return (mean + shift).float()
+
+
 def alignment_operations(learner: Learner, sizes: Sequence[int], how: Alignment) -> float:
     """Return the operations of the alignment of all heads for prediction.
 
@@ -156,85 +176,6 @@ def alignment_operations(learner: Learner, sizes: Sequence[int], how: Alignment)
     rows = how.epochs * steps * how.samples if len(sizes) > 1 else 0
     heads = [head for head, _ in learner.heads().values()]
     return 6.0 * rows * sum(p.numel() for head in heads for p in head.parameters())
-
-
-def align_learner(
-    context: TaskContext[LearnerSpec],
-    learner: Learner,
-    how: Alignment,
-    memory: Mapping[str, Tensor],
-    probabilities: Callable[[], Tensor] | None = None,
-    **queries: TestQuery | None,
-) -> dict[str, Tensor]:
-    """Compute a task's class statistics and align all heads in place.
-
-    An image of the task without a label has the teacher's most likely class; without a
-    teacher it is not used. Images of `unlabelled`, which may be of any class, are never used.
-
-    Args:
-        context: context of the task.
-        learner: the learner after its last step.
-        how: options of the alignment.
-        memory: return value of the previous task; empty for task 0.
-        probabilities: function that returns the teacher's probabilities for the task's images
-            `[n, C_t]`; None without a teacher.
-        queries: `query` and `teacher_query`, as in `read_features`.
-
-    Returns:
-        Mean and spread of all classes seen, for each token of a head, and the state of the heads
-        before the alignment if the next task continues from it.
-
-    Raises:
-        CdlError: a class of the task has too few training images.
-    """
-    heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
-    tokens = sorted({token for _, token in heads.values()})
-    images = images_for_statistics(context, taught=probabilities is not None)
-    features = read_features(context, learner, images, tokens, **queries)
-    labels, known = features.labels, features.labels != UNLABELLED
-    if probabilities is not None and not known.all():
-        first = context.stream.classes(context.task).start
-        labels = torch.where(known, labels, probabilities()[images].argmax(1) + first)
-    found: dict[str, Tensor] = {}
-    for token, rows in features.tokens.items():
-        for part, new in statistics_of(rows, labels, how.statistic).items():
-            key = f"{_TOKENS[token]}.{part}"
-            found[key] = torch.cat([memory[key].to(new.device), new]) if context.task else new
-    if any(len(rows) != sum(sizes) for rows in found.values()):
-        raise CdlError(
-            f"alignment: a class of task {context.task} has no training image; expected at least "
-            "one per class"
-        )
-    for name, (head, token) in heads.items():
-        if how.next_task == "trained":
-            found |= {f"{name}.trained.{k}": t.clone() for k, t in head.state_dict().items()}
-        if context.task:
-            own = {part: found[f"{_TOKENS[token]}.{part}"] for part in ("mean", "spread")}
-            shape = (sum(sizes), how.samples, own["mean"].shape[1])
-            draws = drawing((*context.spec.keys, name, context.task), shape)
-            losses = align(head, own, sizes, how, draws).mean(1)
-            log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
-    return found
-
-
-def images_for_statistics(context: TaskContext[LearnerSpec], taught: bool) -> Tensor:
-    """Return the positions of the images for the statistics of a task's classes.
-
-    Args:
-        context: context of the task.
-        taught: whether a teacher gives the classes of images without a label.
-    """
-    own = len(context.indices(context.task)[0])
-    return learnt_from(context.labels[:own], taught)
-
-
-def restore_trained(learner: Learner, memory: Mapping[str, Tensor]) -> None:
-    """Restore the heads' state before the last alignment, if a memory contains it."""
-    for name, (head, _) in learner.heads().items():
-        prefix = f"{name}.trained."
-        trained = {k.removeprefix(prefix): t for k, t in memory.items() if k.startswith(prefix)}
-        if trained:
-            head.load_state_dict(trained)
 
 
 def drawing(keys: Sequence[str | int], shape: tuple[int, int, int]) -> Draws:

@@ -35,6 +35,7 @@ def read_features(
     learner: Learner,
     positions: Tensor,
     tokens: Sequence[int] = (0,),
+    task: int | None = None,
     *,
     query: TestQuery | None = None,
     teacher_query: TestQuery | None = None,
@@ -46,11 +47,12 @@ def read_features(
         learner: the learner after its last step of the task.
         positions: `[n]` positions of the images in the task.
         tokens: positions of the tokens to return.
+        task: task that the learner has learnt last; None: that of the context.
         query: source of the query of its prompts; None if they do not depend on a query.
         teacher_query: source of the teacher's query, if the distiller maps the teacher's prompts.
     """
     learner.eval()
-    spec = context.spec
+    spec, task = context.spec, context.task if task is None else task
 
     def values(source: TestQuery | None, images: Tensor, rows: Tensor) -> Tensor | None:
         return None if source is None else source(images, rows)
@@ -61,7 +63,7 @@ def read_features(
         output: Output = learner(
             images,
             own,
-            context.task,
+            task,
             teacher_query=own if same else values(teacher_query, images, rows),
         )
         return output.tokens[:, list(tokens)]

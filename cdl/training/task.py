@@ -3,32 +3,22 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from cdl.data.cached import CachedOutputs
 from cdl.data.labels import learnt_from
 from cdl.methods.heads import PrototypeHead
 from cdl.models.build import build_learner, versions
-from cdl.models.learner import MEMORY, Learner
+from cdl.models.learner import MEMORY, Learner, memory_of
 from cdl.models.operations import of_learner, of_query
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
-from cdl.training.alignment import (
-    align_learner,
-    alignment_operations,
-    images_for_statistics,
-    restore_trained,
-)
 from cdl.training.checkpointing import State
 from cdl.training.context import Query, TaskContext, folders_of, no_query
-from cdl.training.features import TestQuery, teacher_probabilities
 from cdl.training.loop import per_epoch, train_task
 from cdl.training.ranpac import solve_operations, solve_task
 from cdl.training.teacher import TeacherSource
@@ -50,8 +40,6 @@ class TaskInputs:
         learner does not need any.
     targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
     unlabelled: packed folder of unlabelled images; None without them.
-    aligning: caches of the queries for alignment, sorted by the names of their backbones; if
-        empty, the queries are computed.
     """
 
     data: str
@@ -62,7 +50,6 @@ class TaskInputs:
     teacher_queries: str | None = None
     targets: str | None = None
     unlabelled: str | None = None
-    aligning: Sequence[str] = ()
 
     @classmethod
     def of_job(cls, inputs: Any, names: Sequence[str]) -> "TaskInputs":
@@ -71,7 +58,6 @@ class TaskInputs:
         return cls(
             **folders_of(inputs),
             backbones=dict(zip(names, inputs.backbones, strict=True)),
-            aligning=inputs.get("aligning", ()),
             **{name: inputs.get(name) for name in optional},
         )
 
@@ -85,9 +71,6 @@ class PreparedTask:
     teacher: its teacher; None without one.
     widths: width of its `query` and, with a teacher, of the `teacher_query`.
     memory: tensors of earlier tasks for later ones, see `Learner.load_state`.
-    aligning: names of the backbones of the queries for alignment: `query` and, if the distiller
-        maps the teacher's prompts, `teacher_query`.
-    cached_queries: caches of the queries for alignment, by the backbone's name.
     """
 
     learner: Learner
@@ -95,8 +78,6 @@ class PreparedTask:
     teacher: TeacherSource | None
     widths: dict[str, int]
     memory: dict[str, Tensor]
-    aligning: dict[str, str]
-    cached_queries: dict[str, CachedOutputs]
 
 
 def learn_task(
@@ -139,8 +120,6 @@ def learn_task(
     with State(execution.states, job, execution.save_minutes) as state:
         history, memory, images = _learn(context, prepared, state)
     prepared.learner.end_task(task)
-    if spec.alignment is not None:
-        memory = _align(context, prepared)
     work = _work(context, prepared, inputs, images, teacher_spec)
     _write(context, replace(prepared, memory=memory), history, state.key, work, output, losses)
 
@@ -166,24 +145,14 @@ def _prepare(
     if inputs.previous is not None:
         state, metadata = context.checkpoint(inputs.previous, spec, task - 1)
         learner.load_state(state)
-        memory = {k.removeprefix(MEMORY): t for k, t in state.items() if k.startswith(MEMORY)}
-        restore_trained(learner, memory)
+        memory = memory_of(state)
         context.fingerprints["previous"] = metadata["sha256"]
     if source is not None:
         learner.distiller.read_teacher(source.prompts)
     learner.start_task(task, context.stream.sizes[task], *spec.keys)
-    aligned = learner.needs_query and spec.alignment is not None
-    aligning = {"query": spec.query} if aligned else {}
-    if aligning and spec.teacher_query is not None:
-        aligning["teacher_query"] = spec.teacher_query
-    names = sorted(set(aligning.values())) if inputs.aligning else []
-    cached_queries = {
-        name: context.cached(path, spec.aligning_queries(name))
-        for name, path in zip(names, inputs.aligning, strict=True)
-    }
     if not learner.needs_query:
         query = no_query
-    return PreparedTask(learner, query, source, widths, memory, aligning, cached_queries)
+    return PreparedTask(learner, query, source, widths, memory)
 
 
 def _learn(
@@ -242,36 +211,8 @@ def _work(
         if teacher.learner.needs_query and inputs.teacher_queries is None and not shared:
             per_view += queries[teacher_spec.query]
         operations += teacher_views * per_view
-    if spec.alignment is not None:
-        computed = set(prepared.aligning.values()) - prepared.cached_queries.keys()
-        n = len(images_for_statistics(context, taught=teacher is not None))
-        operations += n * (forward + sum(queries[name] for name in computed))
-        sizes = context.stream.sizes[: context.task + 1]
-        operations += alignment_operations(learner, sizes, spec.alignment)
     cached = teacher_views if teacher is not None and teacher.learner is None else 0
     return {"images": images, "operations": operations, "forward": forward, "answers": cached}
-
-
-def _align(context: TaskContext[LearnerSpec], prepared: PreparedTask) -> dict[str, Tensor]:
-    """Align the heads; return the memory for later tasks."""
-    learner, cached = prepared.learner, prepared.cached_queries
-
-    def query(name: str) -> TestQuery:
-        if name in cached:
-            return lambda _, positions: cached[name].at(0, positions)
-        return lambda images, _: context.backbones[name].query(images)
-
-    by_name = {name: query(name) for name in prepared.aligning.values()}
-    queries = {part: by_name[name] for part, name in prepared.aligning.items()}
-    probabilities = None
-    if prepared.teacher is not None:
-        softmax = partial(torch.softmax, dim=1)
-        probabilities = partial(
-            teacher_probabilities, context, prepared.teacher, prepared.query, softmax
-        )
-    how = context.spec.alignment
-    assert how is not None, "only called if the specification has an alignment"
-    return align_learner(context, learner, how, prepared.memory, probabilities, **queries)
 
 
 def _write(

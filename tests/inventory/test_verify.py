@@ -43,7 +43,7 @@ def published(grid):
     tables = grid.layout.report.tables
     try:
         found = [job.params["rows"], job.inputs["results"], job.params["costs"]]
-        *frames, protocols = collect(*found, RunFiles)
+        *frames, protocols = collect(*found, job.params["records"])
         frames += [read(tables.results, tables.protocols), read(tables.curves, tables.protocols)]
         frames.append(read(tables.cost, tables.record("cost")))
         frames += [read_predictions(grid.files(run)) for run in grid.runs]

@@ -37,7 +37,6 @@ GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
 STUDY = study_jobs(GRID)
 TRIALS = as_workflow_error(Trials)(GRID)
 JOBS = Jobs([*STUDY, *TRIALS.jobs()])
-RUNS = {run.folder: run for run in [*GRID.runs, *TRIALS.runs]}
 if workflow.is_main_process:  # print once; every job reads this file too
     for line in start_messages(STUDY, workflow.configfiles):
         logger.info(line, extra={"cdl": True})
@@ -84,12 +83,10 @@ def param(rule, name):
 
 
 def chain_of(wildcards):
-    """Return the group of a job on a cluster: `chain` tasks of one learner."""
-    run = RUNS[
-        f"{wildcards.dataset}/{wildcards.method}/{wildcards.learner}/seed{wildcards.seed}"
-    ]
-    length = GRID.config["chain"] or run.n_tasks
-    return f"{run.rule}{int(wildcards.task) // length}" if length > 1 else None
+    """Return the group of a job on a cluster: `chain` tasks of one learner, with alignment."""
+    kind = "distil" if re.fullmatch(DISTILLED, wildcards.learner) else "train"
+    length = GRID.config["chain"]
+    return None if length == 1 else f"{kind}{int(wildcards.task) // length if length else 0}"
 
 
 def growing(amount):

@@ -55,5 +55,6 @@ rule collect:
     params:
         rows=param("collect", "rows"),
         costs=param("collect", "costs"),
+        records=param("collect", "records"),
     script:
         "../scripts/collect.py"

@@ -1,4 +1,5 @@
-# Each job trains one learner on one task, from the artifact of the previous task.
+# Each job trains one learner on one task, from the artifact of the previous task; or it aligns the
+# heads of a trained learner, which runs that differ in alignment alone share.
 
 
 rule train:
@@ -64,3 +65,36 @@ rule distil:
         "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
     script:
         "../scripts/distil.py"
+
+
+rule align:
+    input:
+        inputs_of("align"),
+    output:
+        **layout.artifact("aligned", TASK.aligned),
+    log:
+        TASK.job("align").log,
+    benchmark:
+        TASK.job("align").benchmark
+    priority: 1
+    group:
+        chain_of
+    conda:
+        ENV
+    threads: 1
+    resources:
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        spec=param("align", "spec"),
+        images=param("align", "images"),
+        names=param("align", "names"),
+        query_names=param("align", "query_names"),
+        trained_spec=param("align", "trained_spec"),
+        teacher_query=param("align", "teacher_query"),
+        teacher_spec=param("align", "teacher_spec"),
+    message:
+        "align the heads of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}, after task {wildcards.task}"
+    script:
+        "../scripts/align.py"

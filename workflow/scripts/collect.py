@@ -7,4 +7,5 @@ with job(snakemake):
     from cdl.reporting.runs import write_collected
 
     params, out = snakemake.params, snakemake.output
-    write_collected(params.rows, snakemake.input.results, params.costs, out, RunFiles)
+    found = (params.rows, snakemake.input.results, params.costs, params.records)
+    write_collected(*found, out, RunFiles)

@@ -1,0 +1,362 @@
+"""Align the heads of one learner after one task, the job of the rule `align`."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cdl.backbones.shape import BackboneShape
+from cdl.data.cached import CachedOutputs
+from cdl.data.labels import UNLABELLED, learnt_from
+from cdl.data.views import Views
+from cdl.models.build import build_learner, versions
+from cdl.models.learner import MEMORY, Learner, memory_of
+from cdl.models.operations import of_learner, of_query
+from cdl.models.teacher import Teacher
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.spec import Alignment, LearnerSpec
+from cdl.training.alignment import (
+    align,
+    alignment_operations,
+    compensated,
+    drawing,
+    statistics_of,
+)
+from cdl.training.context import Query, TaskContext, folders_of, no_query
+from cdl.training.features import Features, TestQuery, read_features, teacher_probabilities
+from cdl.training.targets import over_test_images
+from cdl.training.teacher import TeacherSource, open_teacher
+
+log = logging.getLogger(__name__)
+_TOKENS = {0: "feature", -1: "kd_token"}
+
+
+@dataclass(frozen=True)
+class AlignInputs:
+    """Paths of the input files of the alignment after one task.
+
+    data: packed folder.
+    backbones: artifacts of the frozen ViTs to load, by name.
+    trained: the learner's artifact after the training on the task.
+    previous: its aligned artifact of the previous task; None for task 0.
+    before: its artifact after the training on the previous task, to measure drift.
+    queries: caches of queries at the test view, by name of the backbone; the others are computed.
+    teacher: the teacher's artifact of the same task, unless `targets` is sufficient.
+    teacher_queries: cache of the queries of the teacher's prompts at the training views.
+    targets: cache of the teacher's logits at the training views.
+    unlabelled: packed folder of unlabelled images; None without them.
+    """
+
+    data: str
+    backbones: Mapping[str, str]
+    trained: str
+    previous: str | None = None
+    before: str | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
+    teacher: str | None = None
+    teacher_queries: str | None = None
+    targets: str | None = None
+    unlabelled: str | None = None
+
+    @classmethod
+    def of_job(cls, inputs: Any, names: Sequence[str], query_names: Sequence[str]) -> "AlignInputs":
+        """Return the paths in a rule's input, with `backbones` and `queries` by name."""
+        optional = ("previous", "before", "teacher", "teacher_queries", "targets")
+        return cls(
+            **folders_of(inputs),
+            backbones=dict(zip(names, inputs.backbones, strict=True)),
+            trained=inputs.trained,
+            queries=dict(zip(query_names, inputs.get("queries", ()), strict=True)),
+            **{name: inputs.get(name) for name in optional},
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A learner whose heads are to be aligned.
+
+    context: context of the task.
+    inputs: paths of the input files.
+    record: metadata of the artifact of the trained learner.
+    learner: the trained learner.
+    memory: statistics of earlier tasks.
+    before: the learner before the task, to measure drift; None otherwise.
+    queries: sources (`TestQuery`) of `query` and `teacher_query`, see `read_features`.
+    classify: function that returns the teacher's probabilities `[n, C_t]` for the task's images;
+        None if a teacher labels none.
+    """
+
+    context: TaskContext[LearnerSpec]
+    inputs: AlignInputs
+    record: dict[str, Any]
+    learner: Learner
+    memory: dict[str, Tensor]
+    before: Learner | None
+    queries: dict[str, Any]
+    classify: Callable[[], Tensor] | None
+
+    @property
+    def how(self) -> Alignment:
+        """Options of the alignment."""
+        assert self.context.spec.alignment is not None, "only learners with an alignment"
+        return self.context.spec.alignment
+
+
+def align_task(
+    spec: LearnerSpec,
+    task: int,
+    inputs: AlignInputs,
+    output: str,
+    *,
+    trained_spec: LearnerSpec,
+    teacher_spec: LearnerSpec | None = None,
+    execution: Execution = DEFAULT,
+) -> None:
+    """Compute the class statistics of a task, align the heads, and write the artifact.
+
+    The artifact has the whole state of the learner, so that prediction needs no other file of it.
+
+    Args:
+        spec: specification of the learner with alignment, stored in the artifact.
+        task: counted from 0.
+        inputs: paths of the input files.
+        output: artifact to write (.safetensors, and .json with the same name).
+        trained_spec: specification of the learner without alignment.
+        teacher_spec: specification of the teacher that labels images; None without one.
+        execution: how to compute.
+
+    Raises:
+        CdlError: an input is damaged or belongs to another configuration, or a class of the task
+            has too few images. No file is written in this case.
+    """
+    spec, trained_spec = spec.until(task), trained_spec.until(task)
+    context = TaskContext.open(
+        spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
+    )
+    job, teacher = _open(context, inputs, trained_spec, teacher_spec and teacher_spec.until(task))
+    context.place(job.learner, job.before, teacher)
+    found = _align_heads(job)
+    state = job.learner.state() | {MEMORY + name: tensor for name, tensor in found.items()}
+    kept = ("widths", "teacher_shape", "trainable_parameters", "state")
+    metadata = {name: job.record[name] for name in kept} | {
+        "task": task,
+        "learner": spec.to_json(),
+        "teacher_query": spec.teacher_query,
+        "inputs": context.fingerprints,
+        "trained": os.path.relpath(inputs.trained, Path(output).parent),
+        "work": _work(job, trained_spec),
+        "device": context.compute.name,
+        "versions": versions(),
+    }
+    artifacts.save(output, state, metadata)
+    log.info("wrote %s", Path(output))
+
+
+def _open(
+    context: TaskContext[LearnerSpec],
+    inputs: AlignInputs,
+    trained_spec: LearnerSpec,
+    teacher_spec: LearnerSpec | None,
+) -> tuple[_Job, Learner | None]:
+    """Read all inputs; return the job, and the teacher if it is not read from a cache."""
+    spec, task = context.spec, context.task
+    cached = {
+        name: context.cached(path, spec.aligning_queries(name))
+        for name, path in inputs.queries.items()
+    }
+    state, record = context.checkpoint(inputs.trained, trained_spec, task)
+    context.fingerprints["trained"] = record["sha256"]
+    context.fingerprints["backbones"] |= record["inputs"]["backbones"]
+    learner = _learner(context, trained_spec, state, record)
+    memory, before = {}, None
+    if inputs.previous is not None:
+        earlier, metadata = context.checkpoint(inputs.previous, spec, task - 1)
+        memory = memory_of(earlier)
+        context.fingerprints["previous"] = metadata["sha256"]
+    if inputs.before is not None:
+        earlier, metadata = context.checkpoint(inputs.before, trained_spec, task - 1)
+        before = _learner(context, trained_spec, earlier, metadata)
+        context.fingerprints["before"] = metadata["sha256"]
+    names = {"query": spec.query} if learner.needs_query else {}
+    if names and spec.teacher_query is not None:
+        names["teacher_query"] = spec.teacher_query
+    sources = {name: _query(context, cached, name) for name in names.values()}
+    queries = {part: sources[name] for part, name in names.items()}
+    classify, teacher = _teacher(context, inputs, cached, teacher_spec)
+    return _Job(context, inputs, record, learner, memory, before, queries, classify), teacher
+
+
+def _learner(
+    context: TaskContext[LearnerSpec],
+    spec: LearnerSpec,
+    state: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+) -> Learner:
+    """Build a learner from its artifact."""
+    shape = record["teacher_shape"] and BackboneShape(**record["teacher_shape"])
+    learner = build_learner(spec, context.backbones[spec.backbone], record["widths"], shape)
+    learner.load_state(state)
+    return learner
+
+
+def _query(
+    context: TaskContext[LearnerSpec], cached: Mapping[str, CachedOutputs], name: str
+) -> TestQuery:
+    """Return the source of a backbone's queries at the test view."""
+    if name in cached:
+        return lambda _, positions: cached[name].at(0, positions)
+    return lambda images, _: context.backbones[name].query(images)
+
+
+def _teacher(
+    context: TaskContext[LearnerSpec],
+    inputs: AlignInputs,
+    cached: Mapping[str, CachedOutputs],
+    spec: LearnerSpec | None,
+) -> tuple[Callable[[], Tensor] | None, Learner | None]:
+    """Open the teacher that labels images, see `_Job.classify`; None without one."""
+    how = context.spec.alignment
+    if spec is None or how is None:
+        return None, None
+    if how.answers == "test":
+        assert inputs.teacher is not None, "planned with the teacher's artifact"
+        teacher, metadata = open_teacher(context, inputs.teacher, spec, context.spec.apt_teacher)
+        context.fingerprints["teacher"] = metadata["sha256"]
+        reads = teacher.learner.needs_query
+        query = _query(context, cached, spec.query) if reads else None
+        return partial(_at_test_view, context, teacher, query), teacher.learner
+    teacher_query: Query = no_query
+    if inputs.targets is None:
+        _, teacher_query = context.query(spec.query, inputs.teacher_queries)
+    source = TeacherSource.open(
+        context, spec, teacher_query, path=inputs.teacher, targets=inputs.targets
+    )
+    softmax = partial(torch.softmax, dim=1)
+    return partial(teacher_probabilities, context, source, teacher_query, softmax), source.learner
+
+
+@torch.no_grad()
+def _at_test_view(
+    context: TaskContext[LearnerSpec], teacher: Teacher, query: TestQuery | None
+) -> Tensor:
+    """Return a teacher's logits `[n, C_t]` for the test views of the task's images."""
+    classes, own = context.stream.classes(context.task), len(context.indices(context.task)[0])
+
+    def logits(images: Tensor, rows: Tensor) -> Tensor:
+        given = None if query is None else query(images, rows)
+        output: Tensor = teacher(images, given, context.task, classes).logits
+        return output
+
+    views, device = Views.of(context.spec.view), context.compute.device
+    return over_test_images(context.pixels, views, device, logits, torch.arange(own))
+
+
+def _align_heads(job: _Job) -> dict[str, Tensor]:
+    """Compute the task's statistics and align all heads in place.
+
+    Images of `unlabelled`, which may be of any class, are never used.
+
+    Returns:
+        Mean and spread of all classes seen, for each token of a head.
+
+    Raises:
+        CdlError: a class of the task has too few training images.
+    """
+    context, learner, how = job.context, job.learner, job.how
+    heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
+    tokens = sorted({token for _, token in heads.values()})
+    images = _images(job)
+    features = read_features(context, learner, images, tokens, **job.queries)
+    labels = _labels(job, features, images)
+    moved = _moved(job, features, images, tokens)
+    found: dict[str, Tensor] = {}
+    for token, rows in features.tokens.items():
+        kept = labels != UNLABELLED
+        for part, new in statistics_of(rows[kept], labels[kept], how.statistic).items():
+            key = f"{_TOKENS[token]}.{part}"
+            earlier = moved.get(key, job.memory.get(key))
+            found[key] = new if earlier is None else torch.cat([earlier.to(new.device), new])
+    if any(len(rows) != sum(sizes) for rows in found.values()):
+        raise CdlError(
+            f"alignment: a class of task {context.task} has no training image; expected at least "
+            "one per class"
+        )
+    for name, (head, token) in heads.items():
+        if context.task:
+            own = {part: found[f"{_TOKENS[token]}.{part}"] for part in ("mean", "spread")}
+            shape = (sum(sizes), how.samples, own["mean"].shape[1])
+            draws = drawing((*context.spec.keys, name, context.task), shape)
+            losses = align(head, own, sizes, how, draws).mean(1)
+            log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
+    return found
+
+
+def _images(job: _Job) -> Tensor:
+    """Return the positions of the images whose features are read."""
+    context = job.context
+    own = len(context.indices(context.task)[0])
+    every = job.classify is not None or job.how.labels == "self"
+    return learnt_from(context.labels[:own], taught=every)
+
+
+def _labels(job: _Job, features: Features, images: Tensor) -> Tensor:
+    """Return the classes `[n]` of images; images without one are `UNLABELLED`."""
+    labels, known = features.labels, features.labels != UNLABELLED
+    classes = job.context.stream.classes(job.context.task)
+    if known.all():
+        return labels
+    if job.classify is not None:
+        return torch.where(known, labels, job.classify()[images].argmax(1) + classes.start)
+    tokens = torch.stack([features.tokens[t] for t in sorted(features.tokens, reverse=True)], 1)
+    with torch.no_grad():
+        logits = job.learner.predict(job.learner.read(tokens), classes.stop)[:, classes]
+    return torch.where(known, labels, logits.argmax(1) + classes.start)
+
+
+def _moved(
+    job: _Job, features: Features, images: Tensor, tokens: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the means of earlier classes after compensation of drift, by their names."""
+    if job.before is None:
+        return {}
+    task, names = job.context.task - 1, _TOKENS
+    old = read_features(job.context, job.before, images, tokens, task, **job.queries)
+    found = {}
+    for token in tokens:
+        keys = {part: f"{names[token]}.{part}" for part in ("mean", "spread")}
+        rows = old.tokens[token], features.tokens[token]
+        own = {part: job.memory[key].to(rows[0].device) for part, key in keys.items()}
+        found[keys["mean"]] = compensated(own, *rows, job.how.statistic)
+    return found
+
+
+def _work(job: _Job, trained_spec: LearnerSpec) -> dict[str, float]:
+    """Return the amount of work, see `cdl.training.task`.
+
+    `answers` counts the teacher outputs that only the alignment of this learner has read.
+    """
+    context, n = job.context, len(_images(job))
+    forward, _ = of_learner(job.learner, context.task, job.record["widths"])
+    loaded = [name for name in _names(job) if name not in job.inputs.queries]
+    per_image = forward + sum(of_query(context.backbones[name]) for name in loaded)
+    operations = n * per_image * (1 if job.before is None else 2)
+    sizes = context.stream.sizes[: context.task + 1]
+    operations += alignment_operations(job.learner, sizes, job.how)
+    only = job.inputs.targets is not None and trained_spec.teacher is None
+    answers = len(context.pixels) * context.spec.training.epochs if only else 0
+    return {"images": 0, "operations": operations, "forward": forward, "answers": answers}
+
+
+def _names(job: _Job) -> set[str]:
+    """Return the backbones of the queries of the learner's prompts."""
+    spec = job.context.spec
+    names = {"query": spec.query, "teacher_query": spec.teacher_query}
+    return {name for part in job.queries if (name := names[part]) is not None}
