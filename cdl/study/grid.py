@@ -99,11 +99,7 @@ class Grid:
             validate_dataset(dataset, block.options, config["protocol"]["class_order"])
         for pair in grid["pairs"]:
             _check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
-            if pair["teacher"] == pair["student"]:
-                raise ConfigError(
-                    f"grid.pairs: {pair['teacher']!r} is both teacher and student; to distil a "
-                    "backbone into itself, list it in backbones under a second name"
-                )
+            _check_precision(config["compute"]["precision"], pair)
         _check_unique("grid.methods", [*self.methods, *self.bounds])
         _check_unique("grid.distillers", self.distillers)
         labels = {
@@ -593,6 +589,16 @@ def _check_defined(field: str, names: Iterable[str], defined: Iterable[str]) -> 
             raise ConfigError(
                 f"{field}: {name!r} is not defined; expected one of {', '.join(sorted(defined))}"
             )
+
+
+def _check_precision(given: str | dict[str, str], pair: dict[str, Any]) -> None:
+    """Reject a precision by role if one backbone has both roles, since jobs load it once."""
+    teacher, student = pair["teacher"], pair["student"]
+    if teacher == student and not isinstance(given, str) and given["teacher"] != given["student"]:
+        raise ConfigError(
+            f"compute.precision: invalid value {given} for the pair {teacher!r} and {student!r}; "
+            "expected one precision for both, or a second name of the backbone in backbones"
+        )
 
 
 def _check_unique(field: str, blocks: list[Block]) -> None:

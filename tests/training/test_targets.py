@@ -17,6 +17,8 @@ from cdl.training.checkpointing import State
 from cdl.training.context import TaskContext
 
 ALL = {"grid": {"distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
+OWN = {"teacher": "vit_nano", "student": "vit_nano"}
+SELF = {"grid": {"pairs": [OWN], "distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
 APT = {"grid": {"methods": ["apt"], "distillers": ["none", "kd"]}}
 
 
@@ -44,11 +46,14 @@ def learnt(lab, changes, kd, **compute):
     ("changes", "kd"),
     [
         (ALL, "kd"),
+        (SELF, "kd"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (ALL, "none"),
                 (ALL, "fitnets"),
+                (SELF, "fitnets"),
+                (SELF | {"protocol": {"query": "self"}}, "cdl_prompt"),
                 (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
                 (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
                 (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
