@@ -148,15 +148,23 @@ class Domains(Part):
 
 
 @dataclass(frozen=True)
+class OrderSeed(Part):
+    """A class order that is drawn with a seed of its own: that of `seeded` runs with this seed."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
 class Stream(Part):
     """The stream of tasks.
 
     tasks: see `cdl.data.order.sizes_of`.
-    class_order: `natural`, `seeded`, or classes by label or name.
+    class_order: `natural`, `seeded` by the run's seed or by another one, or classes by label or
+        name.
     """
 
     tasks: int | tuple[int, ...] | Domains
-    class_order: str | tuple[int | str, ...]
+    class_order: str | OrderSeed | tuple[int | str, ...]
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -174,7 +182,7 @@ class Stream(Part):
         if isinstance(self.tasks, Domains):
             return replace(self, tasks=replace(self.tasks, domains=self.domains[: task + 1]))
         tasks, order = self.tasks[: task + 1], self.class_order
-        return Stream(tasks, order if isinstance(order, str) else order[: sum(tasks)])
+        return Stream(tasks, order[: sum(tasks)] if isinstance(order, tuple) else order)
 
 
 @dataclass(frozen=True)
@@ -198,10 +206,14 @@ class HeldOutView(Part):
 
 @dataclass(frozen=True)
 class Labels(Part):
-    """Which images have a label, see `cdl.data.labels.known_labels`; None: not set."""
+    """Which images have a label, see `cdl.data.labels.known_labels`; None: not set.
+
+    seed: of the draw; None: the run's seed.
+    """
 
     per_class: int | None = None
     fraction: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

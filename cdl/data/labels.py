@@ -1,5 +1,7 @@
 """Draw a task's labelled images: class-balanced, nested, equal for all learners."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,18 +13,21 @@ UNLABELLED = -1  # replaces the label of an unlabelled image
 _DRAW = 103  # purpose of the counter-based draws
 
 
-def known_labels(labels: Tensor, given: Labels | None, seed: int) -> Tensor:
+def known_labels(labels: Tensor, given: Labels | None, seed: int, order: Sequence[int]) -> Tensor:
     """Replace the labels that no learner may see by `UNLABELLED`.
 
     The order of a class's images is a function of seed and class, and the first ones keep their
-    label. So the labelled images of `per_class: 5` are a subset of those of `per_class: 10`.
+    label. So the labelled images of `per_class: 5` are a subset of those of `per_class: 10`. If the
+    labels have a seed of their own, the class is its label in the dataset, so that equal images are
+    labelled in every class order; else it is its position in the order.
 
     Args:
         labels: `[n]` positions in the class order, of a task's images, in each class by ascending
             index.
         given: `per_class`, the number of labelled images of each class, or `fraction`, their share
-            (rounded, at least one image); None keeps all labels.
+            (rounded, at least one image); `seed` of the draw; None keeps all labels.
         seed: the run's seed.
+        order: labels of all classes in the dataset, by position.
 
     Raises:
         CdlError: a class has fewer images than `per_class`.
@@ -37,7 +42,8 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int) -> Tensor:
             raise CdlError(
                 f"labels.per_class: {n} is too large: a class has {len(own)} training images"
             )
-        chosen = own[permutation((_DRAW, seed, label), len(own))[:n]]
+        keys = (seed, label) if given.seed is None else (given.seed, order[label])
+        chosen = own[permutation((_DRAW, *keys), len(own))[:n]]
         known[chosen] = label
     return known
 

@@ -12,6 +12,7 @@ from cdl.data.packed import Packed
 from cdl.data.packing import domain_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
+from cdl.spec import OrderSeed
 
 _ORDER, _SUBSET, _CUT = 101, 102, 104  # purposes of the counter-based draws below
 
@@ -40,7 +41,7 @@ class Stream:
         cls,
         classes: Sequence[str],
         tasks: Tasks,
-        class_order: str | Sequence[int | str],
+        class_order: str | OrderSeed | Sequence[int | str],
         seed: int,
     ) -> "Stream":
         """Build a stream.
@@ -48,7 +49,8 @@ class Stream:
         Args:
             classes: names of the dataset's classes by label.
             tasks: see `cdl.data.order.sizes_of`.
-            class_order: `natural`, `seeded` (by the run's seed), or labels or names in order.
+            class_order: `natural`, `seeded` (by the run's seed), a seed of its own, or labels or
+                names in order.
             seed: the run's seed.
 
         Raises:
@@ -56,7 +58,9 @@ class Stream:
                 class.
         """
         if class_order == "seeded":
-            order = permutation((_ORDER, seed), len(classes)).tolist()
+            class_order = OrderSeed(seed)
+        if isinstance(class_order, OrderSeed):
+            order = permutation((_ORDER, class_order.seed), len(classes)).tolist()
         elif class_order == "natural":
             order = list(range(len(classes)))
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cdl import layout
 from cdl.data.order import labels_of
@@ -12,7 +13,7 @@ from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import files_of, hashes
 from cdl.study.grid import Grid
-from cdl.study.validation import validate_classes, validate_counts
+from cdl.study.validation import ClassOrder, validate_classes, validate_counts
 
 
 def describe(grid: Grid) -> dict[str, Summary]:
@@ -35,21 +36,24 @@ def describe(grid: Grid) -> dict[str, Summary]:
                 found[name] = remaining(found[name], **held_out)
         except (CdlError, ConfigError) as error:
             raise ConfigError(f"datasets.{name}: {error}") from error
-        order = grid.config["protocol"]["class_order"]
+        order = grid.class_order(name)
         validate_classes(name, block.options, order, found[name].n_classes)
         counts = found[name].classes
         if counts is not None:
-            _check_class_names(name, order, list(counts))
+            _check_class_names(name, block.options, order, list(counts))
             validate_counts(name, block.options, counts)
     return found
 
 
-def _check_class_names(name: str, order: str | list[int | str], classes: list[str]) -> None:
+def _check_class_names(
+    name: str, dataset: Mapping[str, Any], order: ClassOrder, classes: list[str]
+) -> None:
     """Raise `ConfigError` if a class order has a class that the dataset does not have."""
     try:
-        labels_of([] if isinstance(order, str) else order, classes)
+        labels_of(order if isinstance(order, list) else [], classes)
     except CdlError as error:
-        raise ConfigError(f"datasets.{name}: protocol.{error}") from error
+        where = "" if dataset.get("class_order") is not None else "protocol."
+        raise ConfigError(f"datasets.{name}: {where}{error}") from error
 
 
 def _hash_of(known: Mapping[str, str], file: Path) -> str:

@@ -53,8 +53,7 @@ def label_efficiency(
     for row in students.to_dict("records"):
         if not row["teacher"] and row["method"] in taught:
             continue  # added below with the students that are compared with it
-        block = protocols[row["protocol"]]["dataset"].items()
-        block = {k: v for k, v in block if k not in ("labels", "teacher_labels")}
+        block = _settings(protocols[row["protocol"]]["dataset"])
         panel = (method_of(row), taught_by(row), row["backbone"])
         for saw in _seen_by_teacher(row):
             values = (*panel, saw, json.dumps(block, sort_keys=True))
@@ -68,6 +67,13 @@ def label_efficiency(
         lambda labels: (labels != "all").any()
     )
     return table[few.astype(bool)]
+
+
+def _settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a dataset that are the same at all levels of labels."""
+    block = {k: v for k, v in dataset.items() if k not in ("labels", "teacher_labels")}
+    seed = (dataset.get("labels") or {}).get("seed")
+    return block if seed is None else block | {"labels": {"seed": seed}}
 
 
 def _seen_by_teacher(row: Mapping[Any, Any]) -> Sequence[str]:

@@ -17,7 +17,7 @@ from cdl.data.sources.folder import drawn, images_of
 from cdl.layout import contents_memory, digest, record_of
 from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.spec import Stream
+from cdl.spec import OrderSeed, Stream
 from cdl.study.configuration import ConfigError
 
 
@@ -60,9 +60,10 @@ def images_contents(
     """
     options = {key: value for key, value in source.items() if key != "name"}
     order = stream.class_order
+    drawn_order = order == "seeded" or isinstance(order, OrderSeed)
     domain = stream.domains[task : task + 1]
     list_images = SOURCES[source["name"]].listing
-    if list_images is None or (order == "seeded" and not domain):
+    if list_images is None or (drawn_order and not domain):
         return digest(sorted(known.items()))
     try:
         listing = list_images(**options)
@@ -72,7 +73,7 @@ def images_contents(
         if domain:
             own = [i for i in images if i.domain in domain]
             return digest([classes, [[str(i.path), known[str(i.path)]] for i in own]])
-        labels = range(len(classes)) if order == "natural" else labels_of(order, classes)
+        labels = labels_of(order, classes) if isinstance(order, tuple) else range(len(classes))
         sizes = sizes_of(stream.tasks, len(labels))
     except CdlError as error:
         raise ConfigError(f"{options['path']}: {error}") from error

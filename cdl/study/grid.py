@@ -25,7 +25,7 @@ from cdl.study.configuration import (
 )
 from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
-from cdl.study.validation import shape_of, validate_dataset, validate_run
+from cdl.study.validation import ClassOrder, shape_of, validate_dataset, validate_run
 
 _ALONE = Block("none", trains_as="none")  # the distiller of learners without a teacher
 UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
@@ -96,7 +96,7 @@ class Grid:
         if config["name"] in layout.RESERVED:
             raise ConfigError(f"name: {config['name']!r} is reserved; choose another")
         for dataset, block in self.datasets.items():
-            validate_dataset(dataset, block.options, config["protocol"]["class_order"])
+            validate_dataset(dataset, block.options, self.class_order(dataset))
         for pair in grid["pairs"]:
             _check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             _check_precision(config["compute"]["precision"], pair)
@@ -218,6 +218,12 @@ class Grid:
         whole = run.role == "teacher" and block.get("teacher_labels") == "all"
         hidden = {"unlabelled"} if whole else set()
         return {k: v for k, v in _visible_options(block, run.role).items() if k not in hidden}
+
+    def class_order(self, dataset: str) -> ClassOrder:
+        """Return the class order of a dataset: its own, or that of the protocol."""
+        own: ClassOrder | None = self.datasets[dataset].options.get("class_order")
+        shared: ClassOrder = self.config["protocol"]["class_order"]
+        return shared if own is None else own
 
     def _teacher_method(self, method: Block, pair: dict[str, Any]) -> Block | None:
         """Return the method of a pair's teacher, None if it is the student's method."""

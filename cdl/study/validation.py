@@ -20,6 +20,7 @@ from cdl.study.configuration import ConfigError
 from cdl.study.runs import Run
 
 T = TypeVar("T")
+ClassOrder = str | list[int | str] | dict[str, int]  # as in a configuration
 EMBEDDED = Path(__file__).parent.parent / "assets"
 MEMORY = 10**12  # bytes, the limit for methods whose check estimates their memory
 
@@ -115,15 +116,13 @@ def validate_path(field: str, text: str, folder: str = "") -> None:
         _reject(True, field, text, f"a path that can be read ({error.strerror})")
 
 
-def validate_dataset(
-    name: str, dataset: dict[str, Any], class_order: str | list[int | str]
-) -> None:
+def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder) -> None:
     """Raise `ConfigError` if the paths, views or tasks of a dataset are impossible.
 
     Args:
         name: name of the dataset.
         dataset: its block of the configuration.
-        class_order: `class_order` of the protocol.
+        class_order: its class order, see `cdl.study.grid.Grid.class_order`.
     """
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
     _validate_source(f"{field}.source.{kind}", source)
@@ -131,6 +130,9 @@ def validate_dataset(
         ((unlabelled_kind, options),) = unlabelled["source"].items()
         _validate_source(f"{field}.unlabelled.source.{unlabelled_kind}", options)
     _validate_held_out(name, dataset)
+    if (labels := dataset.get("labels")) is not None:
+        kinds = labels.keys() & {"per_class", "fraction"}
+        _reject(len(kinds) != 1, f"{field}.labels", labels, "either per_class or fraction")
     view = dataset["view"]
     for key in ("crop_scale", "crop_ratio"):
         low, high = view[key]
@@ -146,15 +148,15 @@ def validate_dataset(
         )
 
 
-def validate_classes(
-    name: str, dataset: dict[str, Any], class_order: str | list[int | str], n: int
-) -> None:
+def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder, n: int) -> None:
     """Raise `ConfigError` if tasks or class order do not fit a dataset of `n` classes."""
     tasks = dataset["tasks"]
-    if not isinstance(class_order, str):
+    if isinstance(class_order, list):
         unknown = [x for x in class_order if isinstance(x, int) and x >= n]
         right = f"labels from 0 to {n - 1}, those of {name!r}, or names"
-        _reject(unknown, "protocol.class_order", class_order, right)
+        own = dataset.get("class_order") is not None
+        field = f"datasets.{name}.class_order" if own else "protocol.class_order"
+        _reject(unknown, field, class_order, right)
         n = min(n, len(class_order))
     if isinstance(tasks, dict):
         return

@@ -119,7 +119,7 @@ class TaskContext(Generic[Spec]):
         """Labels for the learner `[n]`: positions in the class order, or `UNLABELLED`."""
         own, unlabelled = self.indices(self.task)
         labels = self.stream.labels(self.train)[own]
-        known = known_labels(labels, self.spec.labels, self.spec.seed)
+        known = known_labels(labels, self.spec.labels, self.spec.seed, self.stream.order)
         return torch.cat([known, torch.full_like(unlabelled, UNLABELLED)])
 
     @cached_property

@@ -15,8 +15,8 @@ from cdl.spec import Labels
 LABELS = torch.tensor([4, 5, 6]).repeat(20)[torch.randperm(60, generator=torch.manual_seed(0))]
 
 
-def known(given, seed=0):
-    return known_labels(LABELS, given and Labels(**given), seed)
+def known(given, seed=0, order=range(7), labels=LABELS):
+    return known_labels(labels, given and Labels(**given), seed, order)
 
 
 def test_labels_are_true_balanced_and_nested():
@@ -29,6 +29,20 @@ def test_labels_are_true_balanced_and_nested():
     assert (known({"fraction": 0.001}) != UNLABELLED).sum() == 3
     assert not torch.equal(known({"per_class": 5}, seed=1), known({"per_class": 5}))
     assert torch.equal(known(None), LABELS)
+
+
+def test_labels_with_a_seed_of_their_own_are_the_same_images_for_every_seed_and_class_order():
+    own, other = ({"per_class": 5, "seed": seed} for seed in (3, 4))
+    chosen = known(own) != UNLABELLED
+    assert torch.equal(known(own, seed=1) != UNLABELLED, chosen)
+    assert not torch.equal(known(other) != UNLABELLED, chosen)
+    assert torch.equal(known(own), known({"per_class": 5}, seed=3))  # in the natural order
+    order = [6, 5, 4, 0, 1, 2, 3]  # the classes 4, 5 and 6 are learnt first, in reverse
+    positions = torch.tensor([order.index(label) for label in range(7)])[LABELS]
+    moved = known(own, order=order, labels=positions) != UNLABELLED
+    assert torch.equal(moved, chosen)
+    moved = known({"per_class": 5}, order=order, labels=positions) != UNLABELLED
+    assert not torch.equal(moved, known({"per_class": 5}) != UNLABELLED)
 
 
 def test_more_labels_than_images_are_refused():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cdl.spec import OrderSeed, Stream
 from cdl.study.configuration import ConfigError
-from cdl.study.contents import altered, contents, files_of, hashes
+from cdl.study.contents import altered, contents, files_of, hashes, images_contents
 
 FOLDER = {"name": "folder", "train": "train", "test": "test", "split": None}
 PARQUET = {"name": "parquet", "train": "train*.parquet", "test": "test*.parquet"}
@@ -58,6 +59,15 @@ def test_files_that_no_class_reads_are_no_reason_to_plan_jobs(tmp_path, ask):
     assert ask() == before
     write_image(raw / "train" / "ant" / "1.bmp")
     assert ask() != before
+
+
+def test_all_images_count_for_a_drawn_class_order_whichever_seed_it_has(tmp_path):
+    raw = make(tmp_path / "raw")
+    source = FOLDER | {"path": str(raw), "domains": False}
+    known = hashes(files_of(source), tmp_path / "memory.json")
+    orders = ("seeded", OrderSeed(1), ("bee", "ant"))
+    drawn, apart, listed = (images_contents(source, Stream(2, o), 0, known) for o in orders)
+    assert drawn == apart != listed
 
 
 def test_a_changed_split_file_is_noticed(tmp_path):

@@ -106,8 +106,8 @@ def test_wrong_labels_of_unlabelled_images_change_nothing(lab, case, monkeypatch
     known_labels, task_indices = task_context.known_labels, Stream.indices
     open_packed = Packed.__init__
 
-    def choose(labels, given, seed):
-        return known.setdefault((len(labels), given is None), known_labels(labels, given, seed))
+    def choose(labels, given, *keys):
+        return known.setdefault((len(labels), given is None), known_labels(labels, given, *keys))
 
     def indices(self, data, task, n):
         return members.setdefault(task, task_indices(self, data, task, n))
