@@ -52,12 +52,15 @@ def sizes_of(tasks: Tasks, n_classes: int) -> list[int]:
     return list(tasks)
 
 
-def labels_of(order: Sequence[int | str], classes: Sequence[str]) -> list[int]:
+def labels_of(
+    order: Sequence[int | str], classes: Sequence[str], field: str = "class_order"
+) -> list[int]:
     """Return the labels of classes given by label or name.
 
     Args:
         order: labels or names of the classes to learn, all or the first ones.
         classes: names of all classes by label.
+        field: name of the list in error messages.
 
     Raises:
         CdlError: a class does not exist or is listed twice, or a name belongs to two classes.
@@ -68,7 +71,7 @@ def labels_of(order: Sequence[int | str], classes: Sequence[str]) -> list[int]:
         if len(found) != 1 or found[0] in labels:
             why = {0: "is not a class", 1: "is listed twice"}
             raise CdlError(
-                f"class_order: {given!r} {why.get(len(found), 'is the name of several classes')}; "
+                f"{field}: {given!r} {why.get(len(found), 'is the name of several classes')}; "
                 f"expected each of the {len(classes)} classes at most once, by label or name"
             )
         labels.append(found[0])

@@ -119,6 +119,10 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     block = without_defaults(
         grid.dataset(run), schema()["properties"]["datasets"]["additionalProperties"]
     )
+    if (more := block.get("unlabelled")) is not None:  # hashes from before `classes` existed
+        ((name, options),) = more["source"].items()
+        given = {k: v for k, v in options.items() if (k, v) != ("classes", None)}
+        block["unlabelled"] = {**more, "source": {name: given}}
     training = without_defaults(grid.config["training"], schema()["properties"]["training"])
     return {
         "numerics": NUMERICS,

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
-from cdl.data.sources import SOURCES, images_per_class
+from cdl.data.sources import SOURCES, images_per_class, n_classes
 from cdl.distillers import DISTILLERS, Distillation
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
@@ -125,10 +125,10 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder
         class_order: its class order, see `cdl.study.grid.Grid.class_order`.
     """
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
-    _validate_source(f"{field}.source.{kind}", source)
+    _validate_source(f"{field}.source", kind, source)
     if (unlabelled := dataset.get("unlabelled")) is not None:
         ((unlabelled_kind, options),) = unlabelled["source"].items()
-        _validate_source(f"{field}.unlabelled.source.{unlabelled_kind}", options)
+        _validate_source(f"{field}.unlabelled.source", unlabelled_kind, options)
     _validate_held_out(name, dataset)
     if (labels := dataset.get("labels")) is not None:
         kinds = labels.keys() & {"per_class", "fraction"}
@@ -140,8 +140,8 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder
     resize = view["test_resize"]
     small = resize is not None and resize < view["size"]
     _reject(small, f"{field}.view.test_resize", resize, f"at least view.size, {view['size']}")
-    if (n_classes := SOURCES[kind].n_classes) is not None:
-        validate_classes(name, dataset, class_order, n_classes)
+    if (n := n_classes(kind, source)) is not None:
+        validate_classes(name, dataset, class_order, n)
     if dataset["images_per_class"] is not None:
         _validate_labels(
             name, dataset, dataset["images_per_class"], "each class (images_per_class)"
@@ -205,8 +205,12 @@ def _validate_held_out(name: str, dataset: dict[str, Any]) -> None:
         _reject(whole, f"{field}.validation.per_class", held["per_class"], right)
 
 
-def _validate_source(field: str, source: dict[str, Any]) -> None:
-    """Reject unreadable paths, and patterns that lead out of their folder."""
+def _validate_source(field: str, kind: str, source: dict[str, Any]) -> None:
+    """Reject classes that do not exist, unreadable paths, and patterns that leave their folder."""
+    field, n = f"{field}.{kind}", SOURCES[kind].n_classes
+    labels = [label for label in source.get("classes") or () if isinstance(label, int)]
+    right = f"labels from 0 to {(n or 0) - 1}, or names"
+    _reject(n and any(label >= n for label in labels), f"{field}.classes", labels, right)
     if not source.keys() & {"path", "root"}:  # a source that ships with the package
         return
     for key in sorted(source.keys() & {"path", "root"}):
@@ -326,7 +330,8 @@ def _validate_statistic(statistic: str, field: str, dataset: dict[str, Any]) -> 
 
 def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
     """Return the number of classes of the smallest task, infinity if unknown until data is read."""
-    sizes, n = dataset["tasks"], SOURCES[next(iter(dataset["source"]))].n_classes
+    ((kind, source),) = dataset["source"].items()
+    sizes, n = dataset["tasks"], n_classes(kind, source)
     if isinstance(sizes, list):
         return sum(sizes) if run.method.joint else min(sizes)
     return math.inf if n is None or isinstance(sizes, dict) else n // run.n_tasks

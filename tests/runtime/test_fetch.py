@@ -501,6 +501,19 @@ def test_cifar100_needs_no_pickle(cifar100, monkeypatch):
     assert np.array_equal(images.permute(0, 2, 3, 1), cifar100[3:])
 
 
+def test_cifar100_with_some_of_its_classes(cifar100):
+    source = {"name": "cifar100", "root": "data/cifar100", "classes": ["bear"]}
+    archives.fetch("fetched.json", **source)
+    archives.check(**source)
+    prepare("packed", source)
+    train = Packed("packed", "train")
+    assert train.classes == ["bear"] and train.labels.tolist() == [0, 0]
+    ((images, _, _),) = train.pixels(torch.arange(2)).parts(torch.arange(2))
+    assert np.array_equal(images.permute(0, 2, 3, 1), cifar100[[0, 2]])
+    with pytest.raises(CdlError, match="^classes: 'bare' is not a class; expected each of the 2"):
+        prepare("packed", source | {"classes": ["bare"]})
+
+
 @pytest.fixture
 def cifar10(server, monkeypatch):
     """Two images in each file of CIFAR-10's binary edition."""

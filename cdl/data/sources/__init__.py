@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from cdl.runtime.fetching import Published
 
 SPLITS = ("train", "test")
+CLASSES = {  # an option of sources whose reader calls `cdl.data.sources.items.only`
+    "type": ["array", "null"],
+    "minItems": 1,
+    "uniqueItems": True,
+    "items": {"type": ["integer", "string"], "minimum": 0, "minLength": 1},
+    "default": None,
+    "omit_default": True,
+    "description": "Labels or names of the classes to keep, the others do not exist; null: all.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +38,9 @@ class SourceFacts:
     description: one sentence.
     options: JSON schema of the arguments of `read` by name, with the defaults of its signature;
         `cdl.runtime.options` has a short notation.
-    n_classes: number of classes; None if it is not fixed.
-    n_images: number of images of each split, or a function from the options to it; None if only
-        the files determine it.
+    n_classes: number of classes without the option `classes`; None if it is not fixed.
+    n_images: number of images of each split without the option `classes`, the same for each class,
+        or a function from the options to it; None if only the files determine it.
     licence: of the images, as published; None if unknown.
     published: files that are fetched into the option `root`.
     fetch: replaces `published` if the files depend on the options; same arguments as
@@ -77,15 +86,24 @@ def licence_of(source: str) -> str | None:
     return SOURCES[source].licence if source in SOURCES else None
 
 
+def n_classes(source: str, options: Mapping[str, Any]) -> int | None:
+    """Return the number of classes, or None if it is not fixed."""
+    kept = options.get("classes")
+    return SOURCES[source].n_classes if kept is None else len(kept)
+
+
 def n_images(source: str, options: Mapping[str, Any]) -> Mapping[str, int] | None:
     """Return the number of images of each split, or None if it is not fixed."""
-    fixed = SOURCES[source].n_images
-    return fixed(options) if callable(fixed) else fixed
+    fixed, kept, whole = SOURCES[source].n_images, options.get("classes"), SOURCES[source].n_classes
+    images = fixed(options) if callable(fixed) else fixed
+    if kept is None or images is None or whole is None:
+        return images
+    return {split: n * len(kept) // whole for split, n in images.items()}
 
 
 def images_per_class(source: str, options: Mapping[str, Any]) -> float | None:
     """Return the mean number of training images per class, or None if it is not fixed."""
-    n, classes = n_training_images(source, options, None), SOURCES[source].n_classes
+    n, classes = n_training_images(source, options, None), n_classes(source, options)
     return n / classes if n and classes else None
 
 
@@ -97,7 +115,7 @@ def n_training_images(source: str, options: Mapping[str, Any], per_class: int | 
         options: its block of the configuration.
         per_class: upper limit per class; None for no limit.
     """
-    images, classes = n_images(source, options), SOURCES[source].n_classes
+    images, classes = n_images(source, options), n_classes(source, options)
     if images is None or classes is None:
         return None
     return images["train"] if per_class is None else min(images["train"], per_class * classes)

@@ -32,7 +32,8 @@ def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
         record: file to write when all files are present and verified.
         name: name of a source with published files.
         root: folder of the files; valid files that are already in it are kept.
-        options: `mirror` and `offline` of `cdl.runtime.fetching.obtain`; all options of `hub`.
+        options: `mirror` and `offline` of `cdl.runtime.fetching.obtain`, and the other options of
+            the source, which only `hub` uses.
 
     Raises:
         CdlError: a file cannot be fetched or has the wrong checksum; or `root` contains a tree
@@ -43,7 +44,7 @@ def fetch(record: str | Path, name: str, root: str, **options: Any) -> None:
         return facts.fetch(record, root, **options)
     files = facts.published
     validate_layout(Path(root), files[0].name)
-    obtain(files, root, **options)
+    obtain(files, root, **{k: v for k, v in options.items() if k in ("mirror", "offline")})
     write_json(record, {file.name: file.checksum for file in files})
 
 

@@ -1,9 +1,10 @@
 """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 images, 32x32, 100 classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from cdl.data.sources import SPLITS, SourceFacts
-from cdl.data.sources.items import Source
+from cdl.data.sources import CLASSES, SPLITS, SourceFacts
+from cdl.data.sources.items import Source, only
 from cdl.runtime.fetching import Published
 from cdl.runtime.options import text
 
@@ -18,22 +19,26 @@ LICENCE = (  # of all three CIFAR sources
 )
 
 
-def read(root: str = "data/cifar100") -> Source:
+def read(root: str = "data/cifar100", classes: Sequence[int | str] | None = None) -> Source:
     """Read the binary edition: coarse label, fine label and 3x32x32 bytes per image.
 
-    The fine labels are used.
+    The fine labels are used. `classes`: see `cdl.data.sources.items.only`.
     """
     from cdl.data.sources.archives import read_binary_cifar
 
     folder = "cifar-100-binary"
     files = {split: [f"{folder}/{split}.bin"] for split in SPLITS}
-    return read_binary_cifar(Path(root, ARCHIVE.name), files, f"{folder}/fine_label_names.txt", 2)
+    archive = Path(root, ARCHIVE.name)
+    return only(read_binary_cifar(archive, files, f"{folder}/fine_label_names.txt", 2), classes)
 
 
 CIFAR100 = SourceFacts(
     read=read,
     description="CIFAR-100: cifar-100-binary.tar.gz, fetched and checked.",
-    options={"root": text("data/cifar100", "Folder of the archive.", minLength=1)},
+    options={
+        "root": text("data/cifar100", "Folder of the archive.", minLength=1),
+        "classes": CLASSES,
+    },
     n_classes=100,
     n_images={"train": 50_000, "test": 10_000},
     licence=LICENCE,

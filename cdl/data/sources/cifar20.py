@@ -1,15 +1,16 @@
 """Twenty classes of CIFAR-100 (every fifth alphabetically), part of the package."""
 
+from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 
-from cdl.data.sources import SourceFacts
+from cdl.data.sources import CLASSES, SourceFacts
 from cdl.data.sources.cifar100 import LICENCE
-from cdl.data.sources.items import Item, Source
+from cdl.data.sources.items import Item, Source, only
 from cdl.runtime.options import choice
 
 
-def read(test: str = "test") -> Source:
+def read(test: str = "test", classes: Sequence[int | str] | None = None) -> Source:
     """Read twenty classes with 100 training and 100 test images each, 32x32 pixels.
 
     Each class also has 20 validation images for choosing settings; `assets/README.md` is the data
@@ -18,6 +19,7 @@ def read(test: str = "test") -> Source:
     Args:
         test: images that runs are evaluated on, `test` or `validation`; those of the other kind
             are not decoded.
+        classes: see `cdl.data.sources.items.only`.
     """
     import pyarrow.parquet as pq
 
@@ -31,7 +33,7 @@ def read(test: str = "test") -> Source:
         for name, row in ((f"cifar20[{i}]", row) for i, row in enumerate(rows))
         if row["split"] in split
     ]
-    return Source(tuple(names[label] for label in sorted(names)), items)
+    return only(Source(tuple(names[label] for label in sorted(names)), items), classes)
 
 
 CIFAR20 = SourceFacts(
@@ -46,6 +48,7 @@ CIFAR20 = SourceFacts(
             "choosing settings.",
             omit_default=True,
         ),
+        "classes": CLASSES,
     },
     n_classes=20,
     n_images={"train": 2_000, "test": 2_000},

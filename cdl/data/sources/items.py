@@ -1,9 +1,10 @@
 """Output of a source: class names, and the images of both splits."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from cdl.data.order import labels_of
 from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:
@@ -27,6 +28,24 @@ class Source:
     classes: tuple[str, ...]
     items: Iterable[Item]
     skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+def only(source: Source, classes: Sequence[int | str] | None) -> Source:
+    """Return a source with some of its classes, in the order of their labels.
+
+    Args:
+        source: the whole source.
+        classes: labels or names of the classes to keep; None keeps all.
+
+    Raises:
+        CdlError: a class does not exist or is listed twice.
+    """
+    if classes is None:
+        return source
+    kept = sorted(labels_of(classes, source.classes, "classes"))
+    labels = {label: i for i, label in enumerate(kept)}
+    items = (replace(item, label=labels[item.label]) for item in source.items if item.label in kept)
+    return replace(source, classes=tuple(source.classes[label] for label in kept), items=items)
 
 
 def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Encoded images and labels in a user's Parquet files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cdl.data.sources import SourceFacts
-from cdl.data.sources.items import Source
+from cdl.data.order import labels_of
+from cdl.data.sources import CLASSES, SourceFacts
+from cdl.data.sources.items import Source, only
 from cdl.data.sources.summary import Summary, counted
 from cdl.data.sources.tables import Columns, items_of, read_classes, read_labels, tables_of
 from cdl.runtime.options import REQUIRED, text
@@ -19,6 +20,7 @@ def read(
     label: str = "label",
     class_name: str | None = None,
     file: str | None = None,
+    classes: Sequence[int | str] | None = None,
 ) -> Source:
     """Read encoded images in Parquet files.
 
@@ -30,10 +32,12 @@ def read(
         label: column of integers from 0.
         class_name: column with the name of the label; None uses the label as its name.
         file: column with the image's original path, to detect a file in both splits; or None.
+        classes: see `cdl.data.sources.items.only`.
     """
     columns = Columns(image, label, class_name, file)
     tables = tables_of(path, train, test)
-    return Source(read_classes(path, tables, columns), items_of(path, tables, columns))
+    whole = Source(read_classes(path, tables, columns), items_of(path, tables, columns))
+    return only(whole, classes)
 
 
 def _source_files(path: str, train: str, test: str, **columns: Any) -> list[Path]:
@@ -43,13 +47,16 @@ def _source_files(path: str, train: str, test: str, **columns: Any) -> list[Path
 def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
     files = tables_of(options["path"], options["train"], options["test"])
     columns = Columns(*(options[key] for key in Columns._fields))
-    classes = read_classes(options["path"], files, columns)
+    names, chosen = read_classes(options["path"], files, columns), options.get("classes")
+    kept = range(len(names)) if chosen is None else sorted(labels_of(chosen, names, "classes"))
     pairs = [
-        (split, label)
+        (split, kept.index(label))
         for split, parts in files.items()
         for part in parts
         for label in read_labels(part, columns)
+        if label in kept
     ]
+    classes = tuple(names[label] for label in kept)
     return counted(classes, pairs, [part for parts in files.values() for part in parts])
 
 
@@ -66,6 +73,7 @@ PARQUET = SourceFacts(
         "file": text(
             None, "Column of the images' original paths; a path in both splits is an error."
         ),
+        "classes": CLASSES,
     },
     files=_source_files,
     summarise=_summarise,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdl.data.sources import SOURCES, SPLITS, n_images
+from cdl.data.sources import SOURCES, SPLITS, n_classes, n_images
 from cdl.data.sources.items import Source
 
 
@@ -59,12 +59,12 @@ def summary_of(source: Source) -> Summary:
 
 
 def _published(name: str, options: dict[str, Any]) -> Summary:
-    facts, images = SOURCES[name], n_images(name, options)
-    assert facts.n_classes is not None and images is not None, "published sources have fixed counts"
+    facts, images, classes = SOURCES[name], n_images(name, options), n_classes(name, options)
+    assert classes is not None and images is not None, "published sources have fixed counts"
     files = [Path(options["root"], file.name) for file in facts.published]
     there = [file for file in files if file.is_file()]
     absent = tuple(str(file) for file in files if file not in there)
-    return Summary(facts.n_classes, images, None, _nbytes_of(there), absent)
+    return Summary(classes, images, None, _nbytes_of(there), absent)
 
 
 def counted(
