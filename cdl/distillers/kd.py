@@ -1,7 +1,7 @@
 """Knowledge distillation by softened logits (Hinton, Vinyals and Dean, 2015)."""
 
 from dataclasses import replace
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -115,3 +115,30 @@ class KD(Distiller):
             student = torch.where(unsure, teacher, student)
         losses["soft"] = self.soft_weight * self.soft_loss(student, teacher_output, targets)
         return losses
+
+
+class SoftOrHardKD(KD):
+    """The distiller `kd`, whose targets may be the teacher's most likely classes instead."""
+
+    def __init__(
+        self, context: DistillerContext, *, targets: str = "soft", **soft: Unpack[SoftOptions]
+    ) -> None:
+        """Set the targets.
+
+        Args:
+            context: the two models.
+            targets: `soft`, or `hard`: the soft loss is the cross-entropy with the teacher's most
+                likely class, for images with and without a label; the temperature is not used.
+            soft: as in `KD`.
+        """
+        super().__init__(context, **soft)
+        self.hard = targets == "hard"
+
+    def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
+        if not self.hard:
+            return super().soft_loss(student, teacher_output, labels)
+        teacher = teacher_output.logits
+        losses = F.cross_entropy(student, teacher.argmax(1), reduction="none")
+        if self.confidence is not None:
+            losses = losses * ~unsure_rows(teacher, self.confidence)[:, 0]
+        return losses.mean()

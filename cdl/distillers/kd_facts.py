@@ -1,8 +1,8 @@
 """Options, planning facts and look of distillation by softened logits."""
 
-from cdl.distillers import DistillerFacts
-from cdl.runtime.facts import Look
-from cdl.runtime.options import flag, number
+from cdl.distillers import Distillation, DistillerFacts
+from cdl.runtime.facts import Look, refuse
+from cdl.runtime.options import choice, flag, number
 
 SOFT = {  # options shared by all distillers with a soft loss
     "alpha": number(
@@ -32,10 +32,28 @@ SOFT = {  # options shared by all distillers with a soft loss
         omit_default=True,
     ),
 }
+
+
+def check(run: Distillation) -> None:
+    """Raise `Unsuitable` if z-scores are requested of logits that are not compared."""
+    hard = run.options.get("targets") == "hard"
+    expected = "false with targets: hard, which does not compare logits"
+    refuse(hard and run.options.get("standardize"), "standardize", True, expected)
+
+
 KD = DistillerFacts(
-    "cdl.distillers.kd:KD",
-    description="Softened logits (Hinton et al., 2015).",
-    options=SOFT,
+    "cdl.distillers.kd:SoftOrHardKD",
+    description="Softened logits (Hinton et al., 2015), or the teacher's most likely class.",
+    options={
+        **SOFT,
+        "targets": choice(
+            "soft",
+            ["soft", "hard"],
+            "soft: the teacher's softened logits; hard: cross-entropy with its most likely class.",
+            omit_default=True,
+        ),
+    },
+    check=check,
     suits_solve=True,
     look=Look("#0072B2", "D"),
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
-from cdl.distillers.kd import KD, standardised
+from cdl.distillers.kd import SoftOrHardKD, standardised
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
@@ -185,13 +185,16 @@ def _targets(
     if teacher is None:
         return hard
     kd = learner.distiller
-    assert isinstance(kd, KD), "planning accepts no other distiller"
+    assert isinstance(kd, SoftOrHardKD), "planning accepts no other distiller"
 
     def softened(logits: Tensor) -> Tensor:
         logits = standardised(logits) if kd.standardize else logits
         return (logits / kd.temperature).softmax(1)
 
     soft = torch.zeros_like(hard)
-    soft[:, classes] = teacher_probabilities(context, teacher, no_query, softened)
+    given = teacher_probabilities(context, teacher, no_query, softened)
+    if kd.hard:
+        given = F.one_hot(given.argmax(1), given.shape[1]).to(given.dtype)
+    soft[:, classes] = given
     hard = torch.where(known[:, None], hard, soft)
     return (1 - kd.alpha) * hard + kd.soft_weight * soft
