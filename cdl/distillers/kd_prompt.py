@@ -12,11 +12,14 @@ from cdl.distillers.kd import SoftOptions
 from cdl.distillers.kd_token import KDToken
 from cdl.methods.base import Prompts
 
+STD = 0.02  # of normal initial values
+
 
 class KDPrompt(KDToken):
     """The KD token with KD prefixes in the blocks after the first.
 
-    All tasks train the same prefixes; they are neither selected per sample nor reset.
+    All tasks train the same prefixes; they are neither selected per sample nor reset. They may stop
+    learning after some tasks, together with the token.
     """
 
     def __init__(
@@ -25,28 +28,43 @@ class KDPrompt(KDToken):
         *,
         kd_head: bool = True,
         start: str = "uniform",
+        prefix_start: str = "uniform",
+        freeze_after: int | None = None,
         kd_layers: int | None = None,
         kd_length: int = 6,
         **soft: Unpack[SoftOptions],
     ) -> None:
-        """Draw the token and the prefixes; the prefixes are uniform on [0, 1).
+        """Draw the token and the prefixes.
 
         Args:
             context: the two models.
             kd_head: see `KDToken`.
-            start: see `KDToken`.
+            start: of the token, see `KDToken`.
+            prefix_start: of the prefixes: `uniform` on [0, 1), as released; `normal` with mean 0
+                and standard deviation 0.02, as timm initialises tokens; or `zeros`.
+            freeze_after: see `KDToken`.
             kd_layers: blocks `1 .. kd_layers-1` get a prefix; None uses the student's depth; 1
                 means no prefixes, as in `kd_token`.
             kd_length: number of tokens of a prefix, even: half keys, half values, after all others.
             soft: see `KDToken`.
         """
-        super().__init__(context, kd_head=kd_head, start=start, **soft)
+        super().__init__(context, kd_head=kd_head, start=start, freeze_after=freeze_after, **soft)
         n = (context.student.depth if kd_layers is None else kd_layers) - 1
-        self.kd_prompts = nn.Parameter(
-            torch.rand(n, kd_length, context.student.width, generator=context.generator)
-        )
+        shape = (n, kd_length, context.student.width)
+        self.kd_prompts = nn.Parameter(_drawn(prefix_start, shape, context.generator))
+
+    @property
+    def shared(self) -> tuple[nn.Parameter, ...]:
+        return (self.kd_token, self.kd_prompts)
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
         rows = enumerate(self.kd_prompts, start=1)
         suffixes = {layer: tuple(prefix.chunk(2)) for layer, prefix in rows}
         return replace(super().inject(prompts, teacher_query, task), suffixes=suffixes)
+
+
+def _drawn(start: str, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Return initial values of the prefixes, see `prefix_start`."""
+    if start == "normal":
+        return STD * torch.randn(shape, generator=generator)
+    return torch.rand(shape, generator=generator) if start == "uniform" else torch.zeros(shape)

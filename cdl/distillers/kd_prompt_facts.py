@@ -3,7 +3,7 @@
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.kd_token_facts import KD_TOKEN
 from cdl.runtime.facts import Look, refuse
-from cdl.runtime.options import integer, tokens
+from cdl.runtime.options import choice, integer, tokens
 
 
 def check(run: Distillation) -> None:
@@ -18,6 +18,13 @@ KD_PROMPT = DistillerFacts(
     description="KD token, KD prefixes and KD head (KDP, D-CDL).",
     options={
         **KD_TOKEN.options,
+        "prefix_start": choice(
+            "uniform",
+            ["uniform", "normal", "zeros"],
+            "Initial values of the prefixes: uniform on [0, 1), as released; normal with mean 0 "
+            "and standard deviation 0.02; or zeros.",
+            omit_default=True,
+        ),
         "kd_layers": integer(
             None,
             "Blocks 1 to kd_layers-1 get a KD prefix; null: the student's depth; 1: no prefixes, "

@@ -20,6 +20,7 @@ class KDToken(KD):
         *,
         kd_head: bool = True,
         start: str = "uniform",
+        freeze_after: int | None = None,
         **soft: Unpack[SoftOptions],
     ) -> None:
         """Draw the token.
@@ -28,12 +29,24 @@ class KDToken(KD):
             context: the two models.
             kd_head: False applies the soft loss to the class head, the only head for prediction.
             start: `uniform` on [0, 1), or `zeros`, as in the version of 2024-12.
+            freeze_after: number of tasks after which the parameters that all tasks share stop
+                learning, while the heads go on; None: never.
             soft: as in `KD`; `alpha` is also the weight of the KD head in the prediction.
         """
         super().__init__(context, **soft)
+        self.freeze_after = freeze_after
         self.kd_head = context.head(context.generator) if kd_head else None
         drawn = torch.rand(1, context.student.width, generator=context.generator)
         self.kd_token = nn.Parameter(drawn if start == "uniform" else torch.zeros_like(drawn))
+
+    @property
+    def shared(self) -> tuple[nn.Parameter, ...]:
+        """Parameters that all tasks train, besides the heads."""
+        return (self.kd_token,)
+
+    def start_task(self, task: int, generator: torch.Generator) -> None:
+        for parameter in self.shared:
+            parameter.requires_grad_(self.freeze_after is None or task < self.freeze_after)
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
         return Injection(prompts.prefixes, {}, prompts.additions, self.kd_token)

@@ -3,7 +3,7 @@
 from cdl.distillers import DistillerFacts
 from cdl.distillers.kd_facts import SOFT
 from cdl.runtime.facts import Look
-from cdl.runtime.options import choice, flag
+from cdl.runtime.options import choice, flag, integer
 
 KD_TOKEN = DistillerFacts(
     "cdl.distillers.kd_token:KDToken",
@@ -17,6 +17,13 @@ KD_TOKEN = DistillerFacts(
             "uniform",
             ["uniform", "zeros"],
             "Initial values of the token: uniform on [0, 1), or zeros as in version 2024-12.",
+            omit_default=True,
+        ),
+        "freeze_after": integer(
+            None,
+            "Number of tasks after which token and prefixes, which all tasks share, stop learning; "
+            "the heads go on; null: never.",
+            minimum=1,
             omit_default=True,
         ),
     },
