@@ -12,6 +12,7 @@ from typing import Any
 
 from cdl.data.sources import SourceFacts
 from cdl.data.sources.items import Source
+from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, summary_of
 from cdl.data.sources.tables import Columns, items_of, read_classes, tables_of
 from cdl.runtime.artifacts import fingerprint_file, replacing, write_json
@@ -121,7 +122,11 @@ def check(root: str, id: str, revision: str, train: str, test: str, image: str, 
 
 
 def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names in a file's metadata if they are valid, else `classes`."""
+    """Return the class names in a file's metadata if they match the labels, else `classes`.
+
+    Raises:
+        CdlError: a name is invalid.
+    """
     import pyarrow.parquet as pq
 
     described = (pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
@@ -130,7 +135,7 @@ def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, 
     except (CdlError, KeyError, TypeError):
         return classes
     right = isinstance(names, list) and len(set(map(str, names))) == len(names) == len(classes)
-    return tuple(map(str, names)) if right else classes
+    return tuple(check_class_name(str(name), file) for name in names) if right else classes
 
 
 class Sums:
