@@ -65,6 +65,15 @@ class Student(ABC):
             found[rows] = exp / exp.sum(1, keepdims=True)
         return found
 
+    def best(self, image: Picture, n: int) -> list[tuple[str, float]]:
+        """Return the `n` most probable classes of an image with their probabilities.
+
+        Among equal probabilities the class learnt first comes first, as in `predict`.
+        """
+        (probabilities,) = self.predict_proba(image)
+        order = (-probabilities).argsort(kind="stable")[:n]
+        return [(self.classes[i], float(probabilities[i])) for i in order]
+
     def predict(self, images: Pictures) -> list[str]:
         """Return the most probable class of each image; see `predict_proba`."""
         return [self.classes[best] for best in self.predict_proba(images).argmax(1)]

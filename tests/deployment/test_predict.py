@@ -70,8 +70,8 @@ def test_unreadable_images_are_reported_and_the_others_classified(photos, capsys
     assert not print_predictions(Corner(), files, 2, TextPrinter())
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        f"{photos}/a.png: red 0.987, blue 0.007",
-        f"{photos}/deep/b.png: blue 0.987, green 0.007",
+        f"{photos}/a.png: red 0.987, green 0.007",
+        f"{photos}/deep/b.png: blue 0.987, red 0.007",
     ]
     first, second = err.splitlines()
     assert "c.jpg is not a readable image" in first and "nowhere.png: cannot be read" in second

@@ -10,7 +10,7 @@ NAMES = ("red", "green", "blue")
 MADE_FROM = {"run": "tiny/digits/l2p/student/seed0", "results": "0" * 64}
 
 
-def write_student(folder, names=NAMES, scale=1.0, outputs=("batch", 3), external=False):
+def write_student(folder, names=NAMES, scale=1.0, outputs=("batch", 3), external=False, channels=3):
     """Write a student whose logits are the mean of each channel times `scale`.
 
     Args:
@@ -19,6 +19,7 @@ def write_student(folder, names=NAMES, scale=1.0, outputs=("batch", 3), external
         scale: a weight of the graph.
         outputs: shape of the logits as the graph declares it.
         external: whether the weight is in a file of its own.
+        channels: channels of images as the graph declares them.
     """
     folder.mkdir(parents=True)
     nodes = [
@@ -26,7 +27,7 @@ def write_student(folder, names=NAMES, scale=1.0, outputs=("batch", 3), external
         helper.make_node("ReduceMean", ["real", "axes"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "scale"], ["logits"]),
     ]
-    pixels, logits = ["batch", "height", "width", 3], list(outputs)
+    pixels, logits = ["batch", "height", "width", channels], list(outputs)
     graph = helper.make_graph(
         nodes,
         "student",
