@@ -37,7 +37,7 @@ FRESH = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("fresh", FRESH)
-settings.register_profile("nightly", FRESH, max_examples=4000)
+settings.register_profile("nightly", FRESH, max_examples=1000)
 settings.load_profile("fresh")
 
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores
