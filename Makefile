@@ -71,4 +71,4 @@ $(VENV)/ready-docs: $(VENV)/ready
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
-.PHONY: demo test check quick style docs tutorial gpu-proof schema
+.PHONY: demo test check quick fuzz style docs tutorial gpu-proof schema
