@@ -1,6 +1,7 @@
 # make demo: environment, default run, summary, an exported student and what it says of an image.
 # make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit; make quick: these tests alone.
+# make fuzz: a thousand fresh examples of each property, about a minute; the nightly job.
 # make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
@@ -29,6 +30,9 @@ check: $(VENV)/ready-test
 
 quick: $(VENV)/ready-test
 	$(BIN)/pytest -n $(CORES) --dist loadscope --no-loadscope-reorder -m "not slow" --quiet
+
+fuzz: $(VENV)/ready-test
+	$(BIN)/pytest -m "hypothesis and not slow" --hypothesis-profile nightly --durations 10
 
 style: $(VENV)/ready-test
 	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools docs/*.py
@@ -67,4 +71,4 @@ $(VENV)/ready-docs: $(VENV)/ready
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
-.PHONY: demo test check quick style docs tutorial gpu-proof schema
+.PHONY: demo test check quick fuzz style docs tutorial gpu-proof schema

@@ -16,7 +16,9 @@ NUMERICS = 3
 EVALUATION = 2
 
 
-def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> "Student":
+def load(
+    path: str | PathLike[str], task: int | None = None, threads: int = 1, verify: bool = True
+) -> "Student":
     """Load a trained student.
 
     Args:
@@ -24,6 +26,8 @@ def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -
             `cdl export`). An exported student does not import torch.
         task: for a run, the task after which the student is loaded, counted from 0; None: the last.
         threads: number of threads; for one image, one thread is fastest.
+        verify: for an exported student, whether to compare its files with the sha256 in its
+            manifest, which takes less than a second for 100 MB. Runs are always compared.
 
     Returns:
         A student with `classes`, `predict(images)`, `predict_proba(images)` and `preprocess`.
@@ -34,4 +38,4 @@ def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -
     """
     from cdl.deployment.load import load as load_student
 
-    return load_student(path, task, threads)
+    return load_student(path, task, threads, verify)

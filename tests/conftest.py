@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from timm.models.vision_transformer import VisionTransformer
 
 from cdl.backbones.fetch import fetch
@@ -26,6 +27,18 @@ LONGEST = (  # first, so that no worker is left with one at the end
     *("reporting/test_page.py", "test_tutorial.py", "deployment", "cli", "study/test_bad_input.py"),
     *("runtime/test_forkserver.py", "runtime/test_fetch.py"),
 )
+
+# fresh examples in every run, also in CI; a failure prints how to repeat it
+FRESH = settings(
+    deadline=None,
+    derandomize=False,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("fresh", FRESH)
+settings.register_profile("nightly", FRESH, max_examples=1000)
+settings.load_profile("fresh")
 
 torch.set_num_threads(1)  # as jobs run; pytest-xdist's workers would fight over the cores
 

@@ -84,7 +84,7 @@ def import_weights(file: Path, model: str, output: Path) -> list[str]:
         First components of the names of tensors that were dropped.
 
     Raises:
-        CdlError: the file cannot be read, or lacks a tensor of the model.
+        CdlError: the file cannot be read, lacks a tensor of the model, or has invalid values.
     """
     from safetensors.torch import save_file
 
@@ -92,8 +92,9 @@ def import_weights(file: Path, model: str, output: Path) -> list[str]:
     published = weights.read_pickled(file)
     state = weights.without_prefix(published, vit)
     kept = weights.convert(state, model, vit, f"{str(file)!r}", drop_unknown=True)
+    weights.check_values(kept, f"{str(file)!r}")
     header = {key: " ".join(map(str, preprocessing[key])) for key in ("mean", "std")}
     with replacing(output) as temporary:
-        tensors = {name: tensor.contiguous() for name, tensor in kept.items()}
+        tensors = {name: tensor.contiguous().clone() for name, tensor in kept.items()}
         save_file(tensors, temporary, {"timm_model": model, **header})
     return weights.dropped(state, kept)

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-import zipfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +18,7 @@ from cdl.runtime.errors import CdlError
 log = logging.getLogger(__name__)
 
 _CONTAINERS = ("state_dict", "model", "teacher", "target_encoder", "model_ema", "encoder")
+_DEPTH = 5  # containers in containers; a damaged one may contain itself
 _PREFIXES = ("module.", "backbone.", "base_encoder.", "momentum_encoder.", "encoder.", "model.")
 _HEADS = ("head.", "head_dist.", "attn_pool.")  # of a classifier, or of another way of pooling
 
@@ -43,25 +44,38 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         CdlError: the file cannot be read, or contains more than tensors and plain values.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise CdlError(f"{str(path)!r} cannot be read: {error}") from error
-    except UnpicklingError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged bytes, which raise an error
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CdlError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    except Exception as error:  # torch raises errors of any type on damaged bytes
+        if isinstance(error, UnpicklingError) and "global" in str(error).lower():
+            raise CdlError(
+                f"{str(path)!r} contains more than tensors, and reading it would run code from the "
+                "file; ask its authors for the state dict alone"
+            ) from error
         raise CdlError(
-            f"{str(path)!r} contains more than tensors, and reading it would run code from the "
-            "file; ask its authors for the state dict alone"
+            f"{str(path)!r} cannot be read: it is damaged, or not a file of torch.save; download "
+            "it again"
         ) from error
-    while isinstance(found, Mapping):
+    for _ in range(_DEPTH):
+        if not isinstance(found, Mapping):
+            break
         inner = next((key for key in _CONTAINERS if isinstance(found.get(key), Mapping)), None)
         if inner is None:
             break
         found = found[inner]
     state = {}
     if isinstance(found, Mapping):
-        state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+        state = {str(k): v for k, v in found.items() if isinstance(v, Tensor) and _is_dense(v)}
     if not state:
         raise CdlError(f"{str(path)!r} contains no state dict, a mapping from names to tensors")
     return state
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta)
 
 
 def without_prefix(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -96,7 +110,10 @@ def convert(
     """
     module = sys.modules[timm.model_entrypoint(name.split(".")[0]).__module__]
     conversion: Any = getattr(module, "checkpoint_filter_fn", None)
-    made: dict[str, Tensor] = conversion(dict(state), model) if conversion else dict(state)
+    try:
+        made: dict[str, Tensor] = conversion(dict(state), model) if conversion else dict(state)
+    except Exception as error:  # timm's conversions expect the shapes of the model
+        raise CdlError(f"{what} does not have the tensors of timm's {name} ({error})") from error
     wanted = model.state_dict()
     extra = [k for k in made if k not in wanted]
     unknown = [] if drop_unknown else [k for k in extra if not k.startswith(_HEADS)]
@@ -113,6 +130,16 @@ def convert(
     if extra:
         log.info("%s: dropped %s", what, _abbreviate(extra))
     return {k: made[k] for k in wanted}
+
+
+def check_values(state: Mapping[str, Tensor], what: str) -> None:
+    """Raise `CdlError` unless all tensors are finite floating-point numbers."""
+    for name, tensor in state.items():
+        if not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+            raise CdlError(
+                f"{what}: invalid values in {name} ({tensor.dtype}); expected finite "
+                "floating-point numbers"
+            )
 
 
 def dropped(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> list[str]:

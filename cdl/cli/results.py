@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from cdl.cli.options import (
 from cdl.layout import ResultsFolder
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import study_jobs
+
+if TYPE_CHECKING:
+    from cdl.inventory.verify import Verification
 
 
 def status(
@@ -111,21 +114,39 @@ def verify(
     data: Annotated[bool, typer.Option("--data", help="Also check the source datasets.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the result files of CONFIG against their recorded hashes.
+    """Check result files, or an exported student, against their recorded hashes.
 
-    Prints damaged and missing files. Exit code 1 if there are any.
+    CONFIG is configuration files, or the folder of one exported student. Prints
+    damaged and missing files. Exit code 1 if there are any.
     """
     from cdl.inventory.verify import sources_of, vouched
     from cdl.inventory.verify import verify as check_files
 
-    grid = grid_of(config)
-    os.chdir(directory)
-    user = LearningJobs(grid).user
-    sources = sources_of(user) | _archive_checks(user.data) if data else {}
-    found = check_files(vouched(study_jobs(grid)), sources)
+    if config and len(config) == 1 and config[0].is_dir():
+        found = _verify_exported(config[0])
+    else:
+        grid = grid_of(config)
+        os.chdir(directory)
+        user = LearningJobs(grid).user
+        sources = sources_of(user) | _archive_checks(user.data) if data else {}
+        found = check_files(vouched(study_jobs(grid)), sources)
     print_result(found, as_json)
     if found.faults:
         raise typer.Exit(1)
+
+
+def _verify_exported(folder: Path) -> "Verification":
+    """Compare an exported student with its manifest."""
+    from cdl.deployment.manifest import compare as compare_with_manifest
+    from cdl.inventory.verify import Fault, Verification
+
+    differences = {folder / name: text for name, text in compare_with_manifest(folder).items()}
+    faults = tuple(
+        Fault("damaged" if file.exists() else "missing", str(file), text)
+        for file, text in differences.items()
+        if text
+    )
+    return Verification(len(differences), faults)
 
 
 def _archive_checks(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[[], None]]:

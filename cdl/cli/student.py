@@ -6,6 +6,7 @@ Torch is imported only by the commands that need it.
 import contextlib
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -53,8 +54,8 @@ def export(
     """Export the student of a finished run to ONNX or ExecuTorch.
 
     Writes the model (uint8 images [B, H, W, 3] to logits [B, C]), classes.txt,
-    preprocessing.json and card.md. Exit code 1 if its predictions differ
-    from the evaluation.
+    preprocessing.json, card.md and manifest.json (sha256 of all files). Exit
+    code 1 if its predictions differ from the evaluation.
     """
     from cdl.deployment.export import export as write
 
@@ -150,6 +151,9 @@ def predict(
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other; give one of them")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):  # names of files may be any bytes
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
     files = list_images(paths, sys.stdin)
     if not print_predictions(load(model), files, top, printer):

@@ -7,10 +7,10 @@ nothing from the internet.
 import base64
 import binascii
 import json
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -18,9 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cdl.data.sources.decoding import decode
+from cdl.data.sources.names import check_class_name
 from cdl.deployment.load import load
-from cdl.deployment.student import Student
+from cdl.deployment.student import ExportedStudent, Student
 from cdl.runtime.errors import CdlError
+from cdl.runtime.outside import json_object
 
 HOST = "127.0.0.1"
 _TOP = 5  # classes in the response
@@ -43,7 +45,7 @@ class Demo:
             CdlError: see `cdl.load`.
         """
         self._student: Student = load(model)
-        self._run = None if (model / "classes.txt").exists() else model
+        self._run = None if isinstance(self._student, ExportedStudent) else model
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
@@ -55,12 +57,10 @@ class Demo:
         pixels = decode(raw, "the image")
         with self._lock:
             start = time.perf_counter()
-            (probabilities,) = self._student.predict_proba(pixels)
+            best = self._student.best(pixels, _TOP)
             took = 1e3 * (time.perf_counter() - start)
-            classes = self._student.classes
-        order = probabilities.argsort(kind="stable")[::-1][:_TOP]
-        best = [{"class": classes[i], "probability": float(probabilities[i])} for i in order]
-        return {"best": best, "milliseconds": took}
+        found = [{"class": name, "probability": probability} for name, probability in best]
+        return {"best": found, "milliseconds": took}
 
     def learn(self, images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Learn one more task.
@@ -92,22 +92,21 @@ class Demo:
 
 def _parse_images(body: bytes) -> dict[str, list[str]]:
     """Parse the body of a request to learn; raise `CdlError` if it is invalid."""
-    try:
-        images = json.loads(body)
-        if all(isinstance(image, str) for encoded in images.values() for image in list(encoded)):
-            return {name: list(encoded) for name, encoded in images.items()}
-    except (ValueError, AttributeError, TypeError):
-        pass
-    raise CdlError(
-        "invalid request: expected JSON with a list of base64 images for each class name"
+    images: dict[str, list[str]] = json_object(
+        body,
+        "invalid request",
+        schema={"additionalProperties": {"type": "array", "items": {"type": "string"}}},
+        remedy="expected JSON with a list of base64 images for each class name",
     )
+    return images
 
 
 def _write_class(folder: Path, name: str, images: Sequence[str]) -> None:
     """Write the images of a class; raise `CdlError` if its name or an image is invalid."""
-    if not name.strip() or Path(name).name != name or name.startswith(".") or len(name) > 100:
+    check_class_name(name, "the page")
+    if Path(name).name != name or name.startswith(".") or len(name.encode()) > 100:
         raise CdlError(
-            f"invalid class name {name!r}: expected 1 to 100 characters, no /, no leading dot"
+            f"invalid class name {name!r}: expected 1 to 100 bytes, no /, no leading dot"
         )
     (folder / name).mkdir()
     for i, image in enumerate(images):
@@ -135,51 +134,66 @@ class Server(ThreadingHTTPServer):
     def __init__(self, demo: Demo, port: int) -> None:
         """Bind a port, 0 for any free one; raise `OSError` if it is in use."""
         super().__init__((HOST, port), _Handler)
-        self.demo = demo
+        self.demo, self.token = demo, secrets.token_urlsafe()
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the page."""
+        return f"http://{HOST}:{self.server_address[1]}"
 
     @property
     def address(self) -> str:
-        """URL of the page."""
-        return f"http://{HOST}:{self.server_address[1]}/"
+        """URL of the page; its token keeps out other users of the machine."""
+        return f"{self.origin}/{self.token}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
 
-    @cached_property
-    def _same_origin(self) -> bool:
-        """Whether the request comes from the page itself, not from another site in the browser."""
-        address = self.server.address
-        host, origin = self.headers.get("Host"), self.headers.get("Origin")
-        return f"http://{host}/" == address and (origin is None or f"{origin}/" == address)
+    def _requested(self) -> str | None:
+        """Return the path below the address; None without the token or from another site."""
+        own = self.server.origin
+        host, origin = f"http://{self.headers.get('Host')}", self.headers.get("Origin", own)
+        _, token, *rest = self.path.split("/", 2)
+        known = secrets.compare_digest(token.encode(), self.server.token.encode())
+        return rest[0] if known and rest and host == origin == own else None
 
     def do_GET(self) -> None:  # noqa: N802
         """Send the page or the description of the student."""
-        if self.path == "/about" and self._same_origin:
-            self._json(200, self.server.demo.about())
-        elif self.path == "/" and self._same_origin:
-            page = (files("cdl") / "assets" / "demo.html").read_bytes()
-            self._send(200, "text/html; charset=utf-8", page)
-        else:
-            self._json(404, {"error": "not found"})
+        match self._requested():
+            case "about":
+                self._json(200, self.server.demo.about())
+            case "":
+                page = (files("cdl") / "assets" / "demo.html").read_bytes()
+                self._send(200, "text/html; charset=utf-8", page)
+            case _:
+                self._json(404, {"error": "not found"})
 
     def do_POST(self) -> None:  # noqa: N802
         """Classify an image or learn new classes."""
-        length = int(self.headers.get("Content-Length") or 0)
-        if not self._same_origin or self.path not in ("/predict", "/learn") or length > _MAX_BYTES:
-            self._json(
-                404, {"error": f"not found, or the request is larger than {_MAX_BYTES} bytes"}
-            )
+        requested, demo = self._requested(), self.server.demo
+        if requested not in ("predict", "learn"):
+            self._json(404, {"error": "not found"})
             return
-        body, demo = self.rfile.read(length), self.server.demo
         try:
+            body = self._body()
             content = (
-                demo.predict(body) if self.path == "/predict" else demo.learn(_parse_images(body))
+                demo.predict(body) if requested == "predict" else demo.learn(_parse_images(body))
             )
         except CdlError as error:
             self._json(400, {"error": str(error)})
             return
         self._json(200, content)
+
+    def _body(self) -> bytes:
+        """Read the body, never more than the limit; raise `CdlError` if its length is invalid."""
+        length = self.headers.get("Content-Length", "")
+        digits = length.isascii() and length.isdecimal() and len(length) <= len(str(_MAX_BYTES))
+        if not digits or int(length) > _MAX_BYTES:
+            raise CdlError(
+                f"Content-Length: invalid value {length!r:.40}; expected 0 to {_MAX_BYTES} bytes"
+            )
+        return self.rfile.read(int(length))
 
     def _json(self, status: int, content: Mapping[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(content).encode())

@@ -1,17 +1,23 @@
 """Export a finished run to a folder that needs no torch, and compare the predictions."""
 
+import contextlib
 import json
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import cdl
+from cdl.data.sources.names import check_class_name
+from cdl.deployment import manifest
 from cdl.deployment.card import card
 from cdl.deployment.costs import Costs, costs
 from cdl.deployment.graph import INPUT, MOST, OUTPUT, Graph, to_int8, write_executorch, write_onnx
+from cdl.deployment.manifest import CARD, CLASSES, MODEL, PREPROCESSING, PROGRAM
 from cdl.deployment.measure import latency, this_machine
 from cdl.deployment.parity import (
     Parity,
@@ -21,15 +27,9 @@ from cdl.deployment.parity import (
     test_images,
     training_images,
 )
-from cdl.deployment.student import (
-    CARD,
-    CLASSES,
-    MODEL,
-    PREPROCESSING,
-    PROGRAM,
-    ExportedStudent,
-)
+from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent
+from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
@@ -123,6 +123,18 @@ def export(
             f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format executorch"
         )
     student = TrainedStudent.open(run, task, torch.get_num_threads())
+    _check_exportable(student)
+    images = test_images(student) if check else None
+    with _completed(folder) as made:
+        result = _write_student(student, made, images, executorch)
+        if int8 is not None:
+            result = _quantize(result, student, made, int8, images)
+        _finish(student, made, result)
+    return replace(result, folder=str(folder))
+
+
+def _check_exportable(student: TrainedStudent) -> None:
+    """Raise `CdlError` if a prediction needs the teacher's ViT, or a class name is invalid."""
     model, spec = student.model, student.spec
     if model.teacher_query is not None and model.teacher_query is not model.query:
         raise CdlError(
@@ -130,35 +142,77 @@ def export(
             f"teacher's ViT {spec.teacher!r}, which an export does not contain; set "
             "protocol.query: student and run again"
         )
-    images = test_images(student) if check else None
+    for name in student.classes:
+        check_class_name(name, student.files.folder)
+
+
+@contextlib.contextmanager
+def _completed(folder: Path) -> Iterator[Path]:
+    """Yield a folder inside `folder` whose files are moved up if the block succeeds.
+
+    The graph is moved last: without it the folder is not taken for an exported student.
+    """
+    created = not folder.exists()
+    made = folder / f".export.{secrets.token_hex(8)}"
+    try:
+        made.mkdir(parents=True)
+        yield made
+        files = sorted(made.iterdir(), key=lambda file: (file.name in (MODEL, PROGRAM), file.name))
+        for file in files:
+            file.replace(folder / file.name)
+        made.rmdir()
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        if created:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _write_student(
+    student: TrainedStudent, folder: Path, images: TestImages | None, executorch: bool
+) -> Exported:
+    """Write graph, classes and preprocessing; compare the predictions if there are images."""
     file = folder / (PROGRAM if executorch else MODEL)
-    (write_executorch if executorch else write_onnx)(Graph(model, student.views), file)
+    (write_executorch if executorch else write_onnx)(Graph(student.model, student.views), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
     _write(folder / PREPROCESSING, json.dumps(preprocessing(student, executorch), indent=2) + "\n")
-    parity = None if images is None else compare(student, ExportedStudent(folder), images)
+    exported = ExportedStudent(folder, verify=False)
+    parity = None if images is None else compare(student, exported, images)
     size = file.stat().st_size
-    counted = costs(model, student.views.size)
-    duration = latency(ExportedStudent(folder), _image_size(student))
+    counted = costs(student.model, student.views.size)
+    duration = latency(exported, _image_size(student))
     machine = this_machine()["cpu"]
-    result = Exported(str(folder), len(student.classes), size, counted, duration, machine, parity)
-    if int8 is not None:
-        result = _quantize(result, student, int8, images)
+    return Exported(str(folder), len(student.classes), size, counted, duration, machine, parity)
+
+
+def _finish(student: TrainedStudent, folder: Path, result: Exported) -> None:
+    """Write the model card, and the manifest of all files."""
     _write(folder / CARD, card(student, result.remarks()))
-    return result
+    files, task = student.files, student.model.task
+    run = Path(files.folder)
+    made_from = {
+        "run": run.resolve().relative_to(ResultsFolder.of_run(run).path).as_posix(),
+        "task": task,
+        "results": artifacts.fingerprint_file(files.results),
+        "checkpoint": student.results["checkpoints"][task],
+        "backbones": student.results["backbones"],
+        "cdl": cdl.__version__,
+    }
+    manifest.write(folder, made_from)
 
 
 def _quantize(
-    exported: Exported, student: TrainedStudent, kind: str, images: TestImages | None
+    exported: Exported, student: TrainedStudent, folder: Path, kind: str, images: TestImages | None
 ) -> Exported:
-    """Quantise an exported model to int8; measure it before and after."""
-    folder = Path(exported.folder)
+    """Quantise the exported model in a folder to int8; measure it before and after."""
     calibration = training_images(student) if kind == "static" else None
     sizes, accuracies, times = [], [], []
     for quantized in (False, True):
         if quantized:
             to_int8(folder / MODEL, calibration)
         sizes.append((folder / MODEL).stat().st_size)
-        model = ExportedStudent(folder)
+        model = ExportedStudent(folder, verify=False)
         times.append(latency(model, _image_size(student)) if quantized else exported.latency)
         if images is not None:
             accuracies.append(accuracy(model, images))
@@ -218,9 +272,8 @@ def deploy(run: Path, folders: Mapping[str, Path], record: Path, int8: str) -> N
         )
     shutil.copytree(folders["fp32"], folders["int8"])
     student = TrainedStudent.open(run, threads=torch.get_num_threads())
-    copy = replace(result, folder=str(folders["int8"]))
-    both = _quantize(copy, student, int8, test_images(student))
-    _write(folders["int8"] / CARD, card(student, both.remarks()))
+    both = _quantize(result, student, folders["int8"], int8, test_images(student))
+    _finish(student, folders["int8"], both)
     assert both.int8 is not None and both.int8.accuracy is not None
     facts = {
         "accuracy": dict(zip(folders, both.int8.accuracy, strict=True)),

@@ -3,12 +3,15 @@
 from os import PathLike
 from pathlib import Path
 
-from cdl.deployment.student import MODEL, PROGRAM, ExportedStudent, Student
+from cdl.deployment.manifest import MODEL, PROGRAM
+from cdl.deployment.student import ExportedStudent, Student
 from cdl.layout import RunFiles
 from cdl.runtime.errors import CdlError
 
 
-def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -> Student:
+def load(
+    path: str | PathLike[str], task: int | None = None, threads: int = 1, verify: bool = True
+) -> Student:
     """Load a student; see `cdl.load`."""
     path = Path(path)
     if not path.is_dir():
@@ -20,7 +23,7 @@ def load(path: str | PathLike[str], task: int | None = None, threads: int = 1) -
             raise CdlError(
                 f"task: {task} is not available; {path} was exported after one task; load its run"
             )
-        return ExportedStudent(path, threads)
+        return ExportedStudent(path, threads, verify)
     results = Path(RunFiles(str(path)).results)
     if not results.exists():
         raise CdlError(f"{path}: is not a finished run: {results.name} is missing")

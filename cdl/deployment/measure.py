@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cdl.deployment import manifest
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
@@ -43,12 +44,14 @@ def measure(
         outputs: paths of the `csv` and of its `record`, which has its hash and the machine.
 
     Raises:
-        CdlError: a record is damaged.
+        CdlError: a record or an exported folder is damaged.
     """
     import pandas as pd
 
     facts = [artifacts.read_json(record) for record in records]
     folders = [Path(row["deployed"], weights) for row in rows for weights in WEIGHTS]
+    for folder in folders:
+        manifest.check(folder)
     sizes = [tuple(fact["image"]) for fact in facts for _ in WEIGHTS]
     machine = this_machine()
     speeds = _time_in_rounds(folders, sizes, rounds)
@@ -100,7 +103,7 @@ def _time_in_rounds(
         for i in range(len(folders)) if round_ % 2 == 0 else reversed(range(len(folders))):
             images = _images(sizes[i], BATCH)
             for threads in THREADS:
-                student = ExportedStudent(folders[i], threads)
+                student = ExportedStudent(folders[i], threads, verify=False)
                 if threads == 1:
                     singles[i] += _single_latencies(student, sizes[i])
                 batches[i][threads] += _seconds(partial(student.logits, images), 1, 1)
@@ -146,7 +149,7 @@ def _peak_memory(folder: Path, size: tuple[int, int]) -> float:
 def main() -> None:
     """Classify one image and print the peak memory of this process in megabytes."""
     folder, *size = sys.argv[1:]
-    _single_latencies(ExportedStudent(Path(folder)), (int(size[0]), int(size[1])))
+    _single_latencies(ExportedStudent(Path(folder), verify=False), (int(size[0]), int(size[1])))
     print(peak_memory())
 
 

@@ -93,13 +93,12 @@ def print_predictions(student: Student, files: Sequence[str], top: int, printer:
     all_read = True
     for file in _with_progress(files):
         try:
-            (probabilities,) = student.predict_proba(file)
+            found = student.best(file, top)
         except CdlError as error:
             print(f"cdl: {error}", file=sys.stderr)
             all_read = False
             continue
-        order = probabilities.argsort(kind="stable")[::-1][:top]
-        printer(file, [(student.classes[i], float(probabilities[i])) for i in order])
+        printer(file, found)
     return all_read
 
 

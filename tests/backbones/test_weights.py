@@ -1,6 +1,7 @@
 """Files of weights: their model, the tensors that are kept, and errors in them."""
 
 import copy
+import io
 import json
 import pickle
 
@@ -8,11 +9,14 @@ import pytest
 import timm
 import torch
 from forked import run_module
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from cdl.backbones.check import Checked, check, import_weights
 from cdl.backbones.fetch import fetch
 from cdl.backbones.frozen import Backbone
+from cdl.backbones.weights import read_pickled
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
@@ -189,3 +193,71 @@ def test_the_commands_print_text_and_json(published, tmp_path):
     assert json.loads(one.stdout)[0]["problem"] == ""
     wrong = cdl("check", NAME, "--weights", "absent.safetensors", folder=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"hello\nworld\n", b"name,x\n1,2\n", b"{}", b"(lp0\n.", b"import torch\n"]
+)
+def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path, raw):
+    file = tmp_path / "mine.pth"
+    file.write_bytes(raw)
+    with pytest.raises(CdlError, match="mine.pth' (cannot be read: it is damaged|contains no)"):
+        read_pickled(file)
+    with pytest.raises(CdlError, match="none.pth' cannot be read: No such file"):
+        read_pickled(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_in_a_sentence(tmp_path, zipped, data):
+    buffer = io.BytesIO()
+    torch.save({"a": torch.arange(3.0)}, buffer, _use_new_zipfile_serialization=zipped)
+    raw, file = bytearray(buffer.getvalue()), tmp_path / "mine.pth"
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(raw[: data.draw(st.sampled_from([len(raw), len(raw) // 2]))])
+    try:
+        assert all(isinstance(tensor, torch.Tensor) for tensor in read_pickled(file).values())
+    except CdlError as error:
+        assert "mine.pth" in str(error) and "\n" not in str(error)
+
+
+def change(state, name, function):
+    return {**state, name: function(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda t: t * float("nan"), r"invalid values in norm.weight \(torch.float32\)"),
+        (lambda t: t.to(torch.complex64), r"invalid values in norm.weight \(torch.complex64\)"),
+        (lambda t: t.long(), r"invalid values in norm.weight \(torch.int64\)"),
+        (lambda t: t.to_sparse(), "missing: norm.weight"),
+        (lambda t: t.to("meta"), "missing: norm.weight"),
+    ],
+)
+def test_values_that_no_backbone_can_have_are_refused(published, tmp_path, function, message):
+    file, output = tmp_path / "mine.pth", tmp_path / "mine.safetensors"
+    torch.save(change(published.state_dict(), "norm.weight", function), file)
+    with pytest.raises(CdlError, match=message):
+        import_weights(file, NAME, output)
+    assert not output.exists()
+
+
+def test_shapes_that_timms_conversion_does_not_expect_are_refused(published, tmp_path):
+    file, output = tmp_path / "mine.pth", tmp_path / "mine.safetensors"
+    torch.save(change(published.state_dict(), "pos_embed", lambda _: torch.ones(3)), file)
+    with pytest.raises(CdlError, match="does not have the tensors of timm's test_vit"):
+        import_weights(file, NAME, output)
+
+
+def test_tensors_that_share_memory_and_a_container_in_itself_are_read(published, tmp_path):
+    file, output = tmp_path / "mine.pth", tmp_path / "mine.safetensors"
+    state = published.state_dict()
+    torch.save(change(state, "norm.bias", lambda _: state["blocks.0.norm1.bias"]), file)
+    import_weights(file, NAME, output)
+    assert torch.equal(load_file(output)["norm.bias"], state["blocks.0.norm1.bias"])
+    endless = {"w": torch.ones(1)}
+    endless["model"] = endless
+    torch.save(endless, file)
+    assert list(read_pickled(file)) == ["w"]

@@ -1,12 +1,15 @@
 """The demo page classifies images, reports invalid requests, and learns new classes."""
 
 import base64
+import contextlib
 import http.client
 import json
+import socket
 import threading
 
 import pytest
 from browser import open_browser
+from exported import write_student
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from test_learn import ALONE, KD, photos
@@ -16,10 +19,9 @@ from cdl.deployment.demo import Demo, Server
 from cdl.runtime.errors import CdlError
 
 
-@pytest.fixture
-def served(copied):
-    """Start a server of a run that can learn."""
-    with Server(Demo(copied / ALONE), 0) as server:
+@contextlib.contextmanager
+def serving(model):
+    with Server(Demo(model), 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -27,9 +29,31 @@ def served(copied):
         thread.join()
 
 
+@pytest.fixture
+def served(copied):
+    """Start a server of a run that can learn."""
+    with serving(copied / ALONE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Start a server of an exported student."""
+    with serving(write_student(tmp_path_factory.mktemp("demo") / "student")) as server:
+        yield server
+
+
+def send(server, head):
+    """Send the head of a request without a body and return the answer."""
+    with socket.create_connection(server.server_address, timeout=20) as connection:
+        text = f"{head}\r\nHost: {server.origin.removeprefix('http://')}\r\n\r\n"
+        connection.sendall(text.encode("latin-1"))
+        return connection.makefile("rb").read()
+
+
 def request(server, method, path, body=None, **headers):
     connection = http.client.HTTPConnection(*server.server_address)
-    connection.request(method, path, body, headers)
+    connection.request(method, f"/{server.token}{path}", body, headers)
     response = connection.getresponse()
     return response.status, response.read()
 
@@ -49,8 +73,8 @@ def test_images_are_classified_and_other_files_rejected(served, copied, tmp_path
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[1]", b'{"red": 1}', b'{"red": [1]}'])
-def test_an_invalid_request_to_learn_is_rejected_in_a_sentence(served, body):
-    status, answer = request(served, "POST", "/learn", body)
+def test_an_invalid_request_to_learn_is_rejected_in_a_sentence(exported, body):
+    status, answer = request(exported, "POST", "/learn", body)
     assert status == 400 and "base64 images for each class name" in json.loads(answer)["error"]
 
 
@@ -63,8 +87,33 @@ def test_an_invalid_request_to_learn_is_rejected_in_a_sentence(served, body):
         ("POST", "/predict", {"Origin": "http://elsewhere.example"}),
     ],
 )
-def test_other_paths_and_other_origins_are_rejected(served, method, path, headers):
-    assert request(served, method, path, b"" if method == "POST" else None, **headers)[0] == 404
+def test_other_paths_and_other_origins_are_rejected(exported, method, path, headers):
+    assert request(exported, method, path, b"" if method == "POST" else None, **headers)[0] == 404
+
+
+@pytest.mark.parametrize("start", ["", "/", "/wrong", "/%00", "/x/y", "/\xe9"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/"), ("GET", "/about"), ("POST", "/predict"), ("POST", "/learn")]
+)
+def test_without_the_token_nothing_is_sent_and_no_body_is_read(exported, start, method, path):
+    answer = send(exported, f"{method} {start}{path} HTTP/1.1\r\nContent-Length: 9")
+    assert answer.startswith(b"HTTP/1.0 404") and b"not found" in answer
+
+
+def test_every_server_has_a_token_of_its_own(exported):
+    with Server(exported.demo, 0) as other:
+        assert exported.token != other.token and len(other.token) > 40
+        assert other.address.endswith(f"/{other.token}/")
+
+
+@pytest.mark.parametrize(
+    "length", ["-1", str(2**27 + 1), "9" * 5000, "1e3", "\xb2", "", "+1", None]
+)
+def test_an_invalid_length_is_refused_before_the_body_is_read(exported, length):
+    head = f"POST /{exported.token}/predict HTTP/1.1"
+    head += "" if length is None else f"\r\nContent-Length: {length}"
+    answer = send(exported, head)
+    assert answer.startswith(b"HTTP/1.0 400") and b"Content-Length: invalid value" in answer
 
 
 def test_invalid_classes_are_rejected_in_a_sentence(finished, tmp_path):
@@ -74,7 +123,7 @@ def test_invalid_classes_are_rejected_in_a_sentence(finished, tmp_path):
         Demo(finished / ALONE).learn({"red": coded})
     with pytest.raises(CdlError, match="--teacher: is missing"):
         Demo(finished / KD).learn({"red": coded, "blue": coded})
-    for name in ("../red", "", ".hidden"):
+    for name in ("../red", "", ".hidden", "a\nb", "a\0", "\ud800", "é" * 51, " "):
         with pytest.raises(CdlError, match="invalid class name"):
             Demo(finished / ALONE).learn({name: coded})
     with pytest.raises(CdlError, match="not valid base64"):

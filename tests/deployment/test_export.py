@@ -1,25 +1,30 @@
 """Exports of a finished run predict what was evaluated; invalid exports are rejected."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+from exported import NAMES, write_student
 from forked import run_module
 from huggingface_hub import ModelCard
 from test_student import KD, RUNS, pictures
 
 import cdl
 from cdl.deployment import export as room
+from cdl.deployment import manifest
 from cdl.deployment.export import Parity, deploy, export
 from cdl.deployment.graph import to_int8
 from cdl.deployment.measure import measure
 from cdl.deployment.parity import training_images
 from cdl.layout import WEIGHTS
-from cdl.runtime.artifacts import check_files, read_json, write_json
+from cdl.runtime.artifacts import check_files, fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
 
 MAPPED = f"{RUNS}/cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
@@ -35,7 +40,19 @@ def test_the_export_predicts_what_was_evaluated(finished, tmp_path, run):
     assert student.predict(images) == frame["predicted"].tolist()
     assert student.classes == cdl.load(finished / run).classes
     names = {path.name for path in (tmp_path / "student").iterdir()}
-    assert names == {"model.onnx", "classes.txt", "preprocessing.json", "card.md"}
+    files = {"model.onnx", "classes.txt", "preprocessing.json", "card.md"}
+    assert names == files | {"manifest.json"}
+    about = read_json(tmp_path / "student" / "manifest.json")
+    assert set(about["files"]) == files
+    results = finished / run / "results.json"
+    assert about["made_from"] == {
+        "run": run.removeprefix("results/"),
+        "task": 1,
+        "results": fingerprint_file(results),
+        "checkpoint": read_json(results)["checkpoints"][1],
+        "backbones": read_json(results)["backbones"],
+        "cdl": cdl.__version__,
+    }
     check_card(tmp_path / "student" / "card.md", read_json(finished / run / "results.json"))
     with pytest.raises(CdlError, match="student: already exists"):
         export(finished / run, tmp_path / "student")
@@ -102,7 +119,8 @@ def test_int8_is_a_third_of_the_size_and_its_accuracy_is_recorded(finished, depl
     assert facts["bytes"]["int8"] < facts["bytes"]["fp32"] / 3
     images, frame = pictures(finished, KD)
     for weights in WEIGHTS:
-        assert len(list((deployed / weights).iterdir())) == 4
+        assert len(list((deployed / weights).iterdir())) == 5
+        assert not any(manifest.compare(deployed / weights).values())
         right = frame["class"] == cdl.load(deployed / weights).predict(images)
         means = right.groupby(frame["task"]).mean()
         assert 100 * means.mean() == pytest.approx(facts["accuracy"][weights])
@@ -124,7 +142,8 @@ def test_static_quantisation_changes_few_predictions(finished, deployed, tmp_pat
     assert size < (deployed / "fp32" / "model.onnx").stat().st_size / 3
     images, _ = pictures(finished, KD)
     folders = (deployed / "fp32", tmp_path / "static")
-    whole, rounded = (cdl.load(folder).predict_proba(images) for folder in folders)
+    loaded = (cdl.load(folder, verify=False) for folder in folders)
+    whole, rounded = (student.predict_proba(images) for student in loaded)
     assert 0 < np.abs(whole - rounded).max() < 0.1
     assert (whole.argmax(1) == rounded.argmax(1)).mean() > 0.9
 
@@ -171,6 +190,7 @@ def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_pa
         cdl.load(folder).preprocess([np.zeros((s, 8, 3), np.uint8) for s in (8, 9)])
     with pytest.raises(CdlError, match="exported after one task; load its run"):
         cdl.load(folder, task=0)
+    (folder / "manifest.json").unlink()  # which would refuse all of these
     classes = (folder / "classes.txt").read_text()
     (folder / "classes.txt").write_text(classes + "more\n")
     with pytest.raises(CdlError, match="contains 11 classes, model.onnx has 10; export it"):
@@ -183,3 +203,52 @@ def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_pa
     (folder / "classes.txt").unlink()
     with pytest.raises(CdlError, match="is not an exported student"):
         cdl.load(folder)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failed_export_leaves_no_rest(tmp_path, exists):
+    folder = tmp_path / "student"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(KeyboardInterrupt), room._completed(folder) as made:
+        write_student(made / "inside")
+        raise KeyboardInterrupt
+    assert list(tmp_path.rglob("*")) == [folder] * exists
+
+
+def test_an_export_killed_at_any_rename_is_no_student_or_a_whole_one(tmp_path):
+    def copy(kills_before):
+        folder = tmp_path / str(kills_before)
+        renames = iter(range(kills_before))
+        original = Path.replace
+
+        def replace(file, target):
+            if next(renames, None) is None:
+                os._exit(9)
+            return original(file, target)
+
+        if (child := os.fork()) == 0:
+            Path.replace = replace
+            with room._completed(folder) as made:
+                write_student(made / "inside")
+                for file in (made / "inside").iterdir():
+                    shutil.copy(file, made)
+                shutil.rmtree(made / "inside")
+            os._exit(0)
+        os.waitpid(child, 0)
+        return folder
+
+    for renames in range(5):
+        with pytest.raises(CdlError, match="is not a finished run"):
+            cdl.load(copy(renames))
+    assert cdl.load(copy(5)).classes == NAMES
+
+
+def test_a_class_that_no_list_can_contain_is_refused_before_anything_is_written(
+    finished, tmp_path, monkeypatch
+):
+    student = replace(cdl.load(finished / KD), classes=("a", "b\nc"))
+    monkeypatch.setattr(room.TrainedStudent, "open", lambda *_: student)
+    with pytest.raises(CdlError, match=r"invalid class name 'b\\nc'"):
+        export(finished / KD, tmp_path / "student")
+    assert not (tmp_path / "student").exists()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cdl.data.sources import SPLITS, SourceFacts
 from cdl.data.sources.files import validate_file, validate_name
 from cdl.data.sources.items import Item, Source
+from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, counted
 from cdl.runtime.artifacts import fingerprint, fingerprint_file
 from cdl.runtime.errors import CdlError
@@ -202,6 +203,7 @@ def _in_classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]
             if _is_image(folder, skipped):
                 raise CdlError(f"{folder} is not in a class: move it into the folder of its class")
             continue
+        check_class_name(folder.name, place)
         before = len(found)
         for file in _visible(folder, skipped):
             if file.is_dir():
@@ -259,6 +261,7 @@ def _in_split_file(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
             raise CdlError(f"{place}: invalid line {line!r}; expected class/name.jpg")
         if seen.setdefault(inside, i) != i:
             raise CdlError(f"{place}: {line!r} is repeated in lines {seen[inside]} and {i}")
+        check_class_name(inside.parts[-2], place)
         if (root / inside).exists():  # packing reports all missing files in one error
             validate_file(root / inside)
         yield inside.parts[-2], root / inside

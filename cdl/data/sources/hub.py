@@ -4,7 +4,6 @@
 are read. Their sha256 is recorded at the first fetch and verified at every later one.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,12 +12,14 @@ from typing import Any
 
 from cdl.data.sources import SourceFacts
 from cdl.data.sources.items import Source
+from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, summary_of
 from cdl.data.sources.tables import Columns, items_of, read_classes, tables_of
 from cdl.runtime.artifacts import fingerprint_file, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import RECORDS, snapshot
 from cdl.runtime.options import REQUIRED, text
+from cdl.runtime.outside import json_object
 
 log = logging.getLogger(__name__)
 
@@ -121,16 +122,20 @@ def check(root: str, id: str, revision: str, train: str, test: str, image: str, 
 
 
 def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names in a file's metadata if they are valid, else `classes`."""
+    """Return the class names in a file's metadata if they match the labels, else `classes`.
+
+    Raises:
+        CdlError: a name is invalid.
+    """
     import pyarrow.parquet as pq
 
     described = (pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
     try:
-        names = json.loads(described)["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError):
+        names = json_object(described)["info"]["features"][label]["names"]
+    except (CdlError, KeyError, TypeError):
         return classes
     right = isinstance(names, list) and len(set(map(str, names))) == len(names) == len(classes)
-    return tuple(map(str, names)) if right else classes
+    return tuple(check_class_name(str(name), file) for name in names) if right else classes
 
 
 class Sums:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cdl.data.order import labels_of
+from cdl.data.sources.names import check_class_name
 from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Source:
     items: Iterable[Item]
     skipped: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise `CdlError` if a class name is invalid."""
+        for name in self.classes:
+            check_class_name(name, "classes")
+
 
 def only(source: Source, classes: Sequence[int | str] | None) -> Source:
     """Return a source with some of its classes, in the order of their labels.
@@ -52,7 +58,7 @@ def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:
     """Return names in label order.
 
     Raises:
-        CdlError: the labels have a gap or do not start at 0, or a name is empty or used twice.
+        CdlError: the labels have a gap or do not start at 0, or a name is invalid or used twice.
     """
     missing = sorted(set(range(len(names))) - set(names))
     if missing:
@@ -65,6 +71,7 @@ def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:
         name = names[label]
         if name is None or name == "":
             raise CdlError(f"{path}: the class with label {label} has no name ({name!r})")
+        check_class_name(name, path)
         if owner.setdefault(name, label) != label:
             raise CdlError(f"{path}: the labels {owner[name]} and {label} are both named {name!r}")
     return tuple(names[i] for i in range(len(names)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cdl.data.sources import SPLITS
 from cdl.data.sources.files import validate_file
 from cdl.data.sources.items import Item, class_names
+from cdl.data.sources.names import check_class_name
 from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:
@@ -59,12 +60,17 @@ def read_classes(
     """
     names: dict[int, str] = {}
     for part in (part for parts in files.values() for part in parts):
-        for label, name in set(zip(*_labels_and_names(part, columns), strict=True)):
+        labels, given = _labels_and_names(part, columns)
+        for label in labels:
             if type(label) is not int or label < 0:
                 raise CdlError(
                     f"{part}: invalid label {label!r} in column {columns.label!r}; expected "
                     "integers from 0"
                 )
+        for name in given:
+            if name is not None and not isinstance(name, str):  # a list has no hash
+                check_class_name(name, f"{part}: {columns.class_name}")
+        for label, name in set(zip(labels, given, strict=True)):
             if names.setdefault(label, name) != name:
                 raise CdlError(
                     f"{part}: label {label} is named {name!r} here and {names[label]!r} elsewhere"
