@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from cdl.runtime.errors import CdlError
+from cdl.runtime.outside import json_object
 
 if TYPE_CHECKING:  # jobs that only read JSON must not import torch
     from torch import Tensor
@@ -141,10 +142,10 @@ def _relative(record: Path, file: str | Path) -> str:
 def _verified_record(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a record's content and the sha256 of its files by relative path."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
+        content = json_object(Path(path), remedy="delete it and run again")
+        seal = content.pop(_SEAL, None)
         intact = seal is None or seal["sha256"] == fingerprint([content, seal["files"]])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise CdlError(f"{path} cannot be read ({error}); delete it and run again") from error
     if seal is None:
         raise CdlError(

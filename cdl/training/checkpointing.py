@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError, Interrupted
+from cdl.runtime.outside import json_object
 
 log = logging.getLogger(__name__)
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -63,9 +64,9 @@ class State:
             return None
         try:
             with safe_open(self._path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})["state"])
+                metadata = json_object((file.metadata() or {})["state"], "state")
             tensors, provenance = load_file(self._path), metadata.pop("provenance")
-        except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, LookupError, CdlError, SafetensorError) as error:
             log.warning("cannot read the saved state, starting from the beginning: %s", error)
             return None
         if provenance != self._provenance(tensors, metadata):

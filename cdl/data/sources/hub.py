@@ -4,7 +4,6 @@
 are read. Their sha256 is recorded at the first fetch and verified at every later one.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from cdl.runtime.artifacts import fingerprint_file, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import RECORDS, snapshot
 from cdl.runtime.options import REQUIRED, text
+from cdl.runtime.outside import json_object
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +126,8 @@ def class_names(file: Path, label: str, classes: tuple[str, ...]) -> tuple[str, 
 
     described = (pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
     try:
-        names = json.loads(described)["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError):
+        names = json_object(described)["info"]["features"][label]["names"]
+    except (CdlError, KeyError, TypeError):
         return classes
     right = isinstance(names, list) and len(set(map(str, names))) == len(names) == len(classes)
     return tuple(map(str, names)) if right else classes
