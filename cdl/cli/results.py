@@ -19,7 +19,7 @@ from cdl.cli.options import (
     print_json,
     print_result,
 )
-from cdl.layout import ResultsFolder
+from cdl.layout import RESULTS, ResultsFolder
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import study_jobs
 
@@ -150,7 +150,7 @@ def clean(
     directory: Directory = Path("."),
     learnt: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Also the runs that cdl learn wrote to results/NAME."),
+        typer.Option(metavar="NAME", help=f"Also runs of cdl learn in {RESULTS}/NAME."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete the listed results.")] = False,
     as_json: AsJson = False,

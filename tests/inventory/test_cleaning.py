@@ -168,7 +168,9 @@ def test_learnt_runs_are_kept_with_all_they_need_unless_they_are_named(learnt, c
 def test_a_configuration_of_the_name_of_a_learnt_run_is_refused(learnt):
     before = contents(Path("."))
     refuse_learnt(jobs({}))
-    with pytest.raises(CdlError, match="mine/.*/seed0: was made by `cdl learn`.* would overwrite it"):
+    with pytest.raises(
+        CdlError, match="mine/.*/seed0: was made by `cdl learn`.* would overwrite it"
+    ):
         refuse_learnt(jobs({"name": "mine"}))
     started = snakemake(Path.cwd(), "--cores", "1", overlay="name: mine")
     assert started.returncode == 1
