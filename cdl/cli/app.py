@@ -1,7 +1,8 @@
 """The application `cdl`: its commands in the order of the help page, and its exit codes.
 
-Exit codes: 0; 1 if a check fails or an image is unreadable; 2 if the command line, a
-configuration or a file is invalid, with one line on stderr. `cdl run` exits as Snakemake does.
+Exit codes: 0; 1 if a check fails, an image is unreadable or another process is making the same
+files; 2 if the command line, a configuration or a file is invalid; 130 after Ctrl-C. Errors are one
+line on stderr. `cdl run` exits as Snakemake does.
 """
 
 import sys
@@ -14,11 +15,12 @@ from cdl.cli import configure, results, student
 from cdl.cli.backbones import app as backbones
 from cdl.cli.run import run
 from cdl.layout import RESULTS
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import Busy, CdlError
 from cdl.study.configuration import ConfigError
 
 # The class from the copy of click that typer uses; older versions of typer do not export it.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_INTERRUPTED = 130  # 128 plus the number of SIGINT, as shells report it
 
 
 class Commands(TyperGroup):
@@ -74,11 +76,17 @@ def _usage_message(error: Any) -> str:
 
 
 def main() -> None:
-    """Run the command line; an error is one line on stderr and exit code 2."""
+    """Run the command line; an error is one line on stderr, see the exit codes above."""
     try:
         sys.exit(app(prog_name="cdl", standalone_mode=False))
     except UsageError as error:
         print(_usage_message(error), file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        print("cdl: interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except Busy as error:
+        print(f"cdl: {error}", file=sys.stderr)
+        sys.exit(1)
     except (ConfigError, CdlError, OSError) as error:
         print(f"cdl: {error}", file=sys.stderr)
     sys.exit(2)

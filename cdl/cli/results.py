@@ -19,7 +19,7 @@ from cdl.cli.options import (
     print_json,
     print_result,
 )
-from cdl.layout import ResultsFolder
+from cdl.layout import RESULTS, ResultsFolder
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import study_jobs
 
@@ -169,19 +169,24 @@ def clean(
         ),
     ],
     directory: Directory = Path("."),
+    learnt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Also runs of cdl learn in {RESULTS}/NAME."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete the listed results.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List (or delete, with --yes) results that no CONFIG uses.
 
-    Prints each size and the total.
+    Prints each size and the total. Runs of cdl learn are kept unless --learnt
+    names them.
     """
     from cdl.inventory.cleaning import drop, leftovers
 
     files = [[Path(file) for file in config.split("+")] for config in configs]
     grids = list(map(grid_of, files))
     os.chdir(directory)
-    found = leftovers(grids)
+    found = leftovers(grids, learnt or ())
     if yes:
         drop(found)
     size = sum(item.size for item in found)

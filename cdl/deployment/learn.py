@@ -1,5 +1,6 @@
 """Train a finished run on one more task; the result is a new run."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
 from cdl.layout import (
     RESERVED,
+    STATES,
     PackedFiles,
     ResultsFolder,
     RunFiles,
@@ -26,6 +28,7 @@ from cdl.layout import (
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
+from cdl.runtime.folders import new_folder
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec, Unlabelled
 from cdl.spec import Stream as StreamSpec
@@ -94,6 +97,8 @@ def learn(
     teacher_results = _teacher_results(student.spec, teacher, task)
     new = NewClasses.read(folder, test, results["classes"])
     _check_learnable(student.spec, new, folder)
+    if teacher_results is not None:
+        _check_teacher_classes(f"--teacher: {teacher}", teacher_results, student, new)
     old = student.packed()
     if old is None:
         raise CdlError(
@@ -105,22 +110,28 @@ def learn(
     images = [] if unlabelled is None else images_below(unlabelled)
     both = (student.spec, trained_specification(student))
     specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
-    files = RunFiles(str(target))
-    data = _write_data(ResultsFolder.of_run(run), old, new, name)
-    unlabelled_data = _write_unlabelled(data, images) if images else None
-    _make_folder(target)
-    try:
-        _copy_checkpoints(student, files, specs, task)
+    execution = _resumable(execution, run)
+    with contextlib.ExitStack() as made:  # all folders are complete at the end, or none exists
+        files = RunFiles(str(made.enter_context(new_folder(target))))
+        folder_of_data, data = _write_data(made, ResultsFolder.of_run(run), old, new, name)
+        unlabelled_data = None
+        if images:
+            unlabelled_data = _write_unlabelled(made, folder_of_data, data.manifest, images)
         checkpoint = None
         if teacher is not None and teacher_results is not None:
             checkpoint = RunFiles(str(teacher)).checkpoints(teacher_results)[task]
+            _check_teacher_images(checkpoint, specs[0], task, data.manifest)
+        _copy_checkpoints(student, files, specs, task)
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
         _train_and_evaluate(run, files, specs, task, folders, theirs, execution)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    matrix = artifacts.read_json(files.results)["matrix"]
-    return Learnt(files.folder, new.names, matrix[task - 1][:task], matrix[task])
+        matrix = artifacts.read_json(files.results)["matrix"]
+    return Learnt(str(target), new.names, matrix[task - 1][:task], matrix[task])
+
+
+def _resumable(execution: Execution, run: Path) -> Execution:
+    """Return settings with a folder of states, so that a killed task resumes."""
+    states = str(ResultsFolder.of_run(run).path / Path(STATES).name)
+    return execution if execution.states else replace(execution, states=states)
 
 
 def _train_and_evaluate(
@@ -222,14 +233,6 @@ def _new_run_folder(run: Path, name: str) -> Path:
     return target
 
 
-def _make_folder(target: Path) -> None:
-    """Make the folder of the new run; a failed process removes only a folder that it has made."""
-    try:
-        target.mkdir(parents=True)
-    except FileExistsError:
-        raise CdlError(f"{target}: already exists; another `cdl learn` may be writing it") from None
-
-
 def _teacher_results(spec: LearnerSpec, teacher: Path | None, task: int) -> dict[str, Any] | None:
     """Return the results of the teacher's run; None for a learner without a teacher.
 
@@ -264,6 +267,36 @@ def _teacher_results(spec: LearnerSpec, teacher: Path | None, task: int) -> dict
             "--task first"
         )
     return found
+
+
+def _check_teacher_classes(
+    name: str, found: Mapping[str, Any], student: TrainedStudent, new: NewClasses
+) -> None:
+    """Raise `CdlError` unless the teacher has learnt the same classes in the same tasks."""
+    old = student.results["classes"]
+    sizes = (*Stream.learnt(old, student.spec.stream.tasks).sizes, len(new.names))
+    learnt = found["classes"]
+    theirs = Stream.learnt(learnt, LearnerSpec.from_json(found["learner"]).stream.tasks).sizes
+    expected = [*old, *new.names]
+    if learnt[: len(expected)] != expected or theirs[: len(sizes)] != sizes:
+        others = [mine for mine in expected if mine not in learnt]
+        what = f"has not learnt {others[0]!r}" if others else "learnt them in another order"
+        raise CdlError(
+            f"{name} {what}; expected a run with the classes {', '.join(expected)} in this order: "
+            "run cdl learn on the teacher's run with the same --task and pass the new run"
+        )
+
+
+def _check_teacher_images(checkpoint: str, spec: LearnerSpec, task: int, manifest: str) -> None:
+    """Raise `CdlError` unless the teacher has learnt the task from the same images."""
+    packed, made = artifacts.read_json(manifest), artifacts.read_json(record_of(checkpoint))
+    stream = Stream.build(packed["classes"], spec.stream.tasks, spec.stream.class_order, spec.seed)
+    now = stream.digest(packed["splits"]["train"], packed["classes"], task)
+    if made["inputs"]["data"] != now:
+        raise CdlError(
+            f"--teacher: {checkpoint} was trained on other images of the new classes; run cdl "
+            "learn on the teacher's run with the same --task and pass the new run"
+        )
 
 
 def _check_learnable(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
@@ -335,30 +368,43 @@ def _specification(
 
 
 def _write_data(
-    results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str
-) -> PackedFiles:
-    """Write the packed data of the new run: test images of all, training images of new classes."""
+    made: contextlib.ExitStack, results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str
+) -> tuple[Path, PackedFiles]:
+    """Write the packed data of the new run: test images of all, training images of new classes.
+
+    Returns:
+        The folder of the data after the end of `made`, and the files until then.
+    """
     manifest = artifacts.read_json(old.manifest)
     images = [(i.split, i.label, fingerprint_file(i.path)) for i in (*new.train, *new.test)]
     folder = results.path / "data" / packed_name(name, {"old": manifest["splits"], "new": images})
-    packed = PackedFiles(str(folder))
-    if Path(packed.manifest).exists():
-        return packed
-    only_new = folder.with_name(f"{folder.name}.new")
-    try:
-        new.pack(only_new, manifest["short_side"])
-        extend(folder, Path(old.folder), only_new)
-    finally:
-        shutil.rmtree(only_new, ignore_errors=True)
-    return packed
+    if Path(PackedFiles(str(folder)).manifest).exists():
+        return folder, PackedFiles(str(folder))
+    partial = made.enter_context(new_folder(folder))
+    new.pack(partial / "new", manifest["short_side"])
+    extend(partial, Path(old.folder), partial / "new")
+    shutil.rmtree(partial / "new")
+    return folder, PackedFiles(str(partial))
 
 
-def _write_unlabelled(data: PackedFiles, images: Sequence[Path]) -> str:
-    """Write unlabelled images as packed data; return their folder."""
+def _write_unlabelled(
+    made: contextlib.ExitStack, data: Path, manifest: str, images: Sequence[Path]
+) -> str:
+    """Write unlabelled images as packed data; return their folder until the end of `made`.
+
+    Args:
+        made: as in `_write_data`.
+        data: folder of the labelled images.
+        manifest: their manifest.
+        images: paths of the unlabelled images.
+    """
     sources = {"unlabelled": [fingerprint_file(image) for image in images]}
-    folder = Path(packed_name(data.folder, sources))
-    pack_unlabelled(images, folder, artifacts.read_json(data.manifest)["short_side"])
-    return str(folder)
+    folder = Path(packed_name(str(data), sources))
+    if Path(PackedFiles(str(folder)).manifest).exists():
+        return str(folder)
+    partial = made.enter_context(new_folder(folder))
+    pack_unlabelled(images, partial, artifacts.read_json(manifest)["short_side"])
+    return str(partial)
 
 
 def _copy_checkpoints(

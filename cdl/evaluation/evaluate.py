@@ -167,7 +167,8 @@ def evaluate_run(
 
 def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Return the paths of the saved states of evaluated checkpoints."""
-    return [checkpointing.path_of(folder, metadata["state"]) for metadata in evaluated]
+    keys = [metadata["state"] for metadata in evaluated if "state" in metadata]
+    return [checkpointing.path_of(folder, key) for key in keys]
 
 
 def _learner(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:

@@ -1,19 +1,22 @@
 """Find and delete results that do not belong to any of the given configurations."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdl import layout
+from cdl.inventory.learnt import learnt_runs
 from cdl.inventory.status import at_work
-from cdl.layout import RESULTS, TableFiles
+from cdl.layout import RESULTS, ResultsFolder, TableFiles
 from cdl.runtime.errors import CdlError
+from cdl.runtime.folders import busy, partial_folders
 from cdl.study.grid import Grid
 from cdl.study.report_jobs import study_jobs
 from cdl.study.trials import Trials
 
 CONFIGURATION = TableFiles("tables").configuration
+_FILLED = (Path(RESULTS, "*/*/*/*/seed*"), Path(RESULTS, "data/*"))  # folders by `new_folder`
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,29 @@ class Leftover:
     size: int
 
 
-def leftovers(grids: Iterable[Grid]) -> list[Leftover]:
+def leftovers(grids: Iterable[Grid], learnt: Collection[str] = ()) -> list[Leftover]:
     """Return files and whole folders that no configuration uses; unfinished work is kept.
 
     Paths are relative to the current folder. Symbolic links are neither followed nor returned.
+
+    Args:
+        grids: grids of the configurations.
+        learnt: names of the runs of `cdl learn` that are not kept; all others are.
+
+    Raises:
+        CdlError: a name has no run of `cdl learn`.
     """
     kept = {Path(path) for grid in grids for path in _used_paths(grid)}
+    results = ResultsFolder(Path(RESULTS))
+    runs = learnt_runs(results)
+    names = sorted({run.name for run in runs})
+    for name in learnt:
+        if name not in names:
+            raise CdlError(
+                f"--learnt: {name!r} has no run of cdl learn; expected one of "
+                f"{', '.join(names) or 'none, since there are no such runs'}"
+            )
+    kept |= {path for run in runs if run.name not in learnt for path in run.needs(results)}
     parents = {parent for path in kept for parent in path.parents}
     root = Path(RESULTS).resolve()
     found: list[Path] = []
@@ -42,9 +62,10 @@ def leftovers(grids: Iterable[Grid]) -> list[Leftover]:
 
 
 def drop(found: Iterable[Leftover]) -> None:
-    """Delete leftovers; raise `CdlError` while Snakemake runs in this folder."""
+    """Delete leftovers; raise `CdlError` while Snakemake or `cdl learn` runs in this folder."""
     if at_work():
         raise CdlError("snakemake is running in this folder: nothing was deleted; wait for its end")
+    busy(partial_folders(*_FILLED))
     for item in found:
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -79,6 +100,7 @@ def _candidates() -> Iterator[Path]:
         yield from runs
         yield from (path for run in runs for path in sorted(run.glob("task*")))
         yield from sorted(folder.glob(layout.DEPLOYED))
+    yield from (path for path, owner in partial_folders(*_FILLED) if not owner)
 
 
 def _is_study(folder: Path) -> bool:

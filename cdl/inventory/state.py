@@ -1,7 +1,9 @@
-"""Determine the state of a job, for status, tables and the list of overwritten results.
+"""Determine the state of a job, for status, tables, verify and the list of overwritten results.
 
 A job is done if all its outputs exist and, according to its record, they were made with the
 configured values, and from inputs that are done and have not changed since. Records are read once.
+`compared` decides this for one record; the hashes of records and files are compared by
+`cdl.runtime.artifacts`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -57,49 +59,68 @@ class States:
     def _of_record(self, job: Job) -> State:
         """Return the state according to the record of a job, ignoring its other outputs."""
         if job not in self._recorded:
-            record = job.records[0]
-            try:
-                self._recorded[job] = self._compared(record)
-            except CdlError as error:
-                self._recorded[job] = State(DAMAGED, str(error))
-            except (KeyError, TypeError, AttributeError) as error:  # from an earlier version
-                why = f"{record.path} cannot be compared ({error!r}); delete it and run again"
-                self._recorded[job] = State(DAMAGED, why)
+            self._recorded[job] = compared(job.records[0], self._read, self._fingerprint)
         return self._recorded[job]
-
-    def _compared(self, record: Record) -> State:
-        found = self._read(record.path)
-        changed = outdated_by_values(record, found) or self._outdated_by_inputs(record, found)
-        return changed or State(DONE)
-
-    def _outdated_by_inputs(self, record: Record, found: Mapping[str, Any]) -> State | None:
-        """Return an outdated state if an input has changed since, None otherwise."""
-        for entry, sources in record.made_from.items():
-            if (before := _entry(found, entry)) is None:
-                continue
-            now: Any = [self._fingerprint(path) for path in _as_list(sources)]
-            now = now if isinstance(sources, list) else now[0]
-            if now != before:
-                return State(OUTDATED, ".".join(entry), _abbreviated(before), _abbreviated(now))
-        if absent := [path for path in record.data if not Path(path).is_file()]:
-            return State(OUTDATED, "data", "packed", f"without {absent[0]}")
-        if record.data:
-            splits = [self._read(path)["splits"] for path in record.data]
-            if len(splits) > 1:
-                splits[0] = splits[0] | {"unlabelled": splits[1]["train"]}
-            now = digests(splits[0], found.get("classes", []), domains_of(_tasks(found)))
-            if difference := first_difference(found.get("data", {}), now):
-                return State(OUTDATED, f"data.{difference[0]}", *difference[1:])
-        return None
 
     def _fingerprint(self, path: str) -> str | None:
         """Return the fingerprint in the record of an input; None if the input is not done."""
         job = self._jobs.by_output.get(path)
         if not Path(path).is_file() or (job and self._of_record(job).name != DONE):
             return None
-        content = self._read(path)
-        fingerprint: str = content.get("fingerprint") or content["sha256"]
-        return fingerprint
+        return fingerprint_of(self._read(path))
+
+
+def compared(record: Record, read: Reader, fingerprint: Callable[[str], str | None]) -> State:
+    """Return the state of a job according to its record: `done`, `outdated` or `damaged`.
+
+    Args:
+        record: path of the record, and what it contains if it is as planned.
+        read: returns the content of a record, see `read_json`.
+        fingerprint: returns the fingerprint of an input by the path of its record; None if the
+            input is not as planned.
+    """
+    try:
+        found = read(record.path)
+        changed = outdated_by_values(record, found)
+        return changed or _outdated_by_inputs(record, found, read, fingerprint) or State(DONE)
+    except CdlError as error:
+        return State(DAMAGED, str(error))
+    except (KeyError, TypeError, AttributeError) as error:  # from an earlier version
+        return State(
+            DAMAGED, f"{record.path} cannot be compared ({error!r}); delete it and run again"
+        )
+
+
+def fingerprint_of(content: Mapping[str, Any]) -> str:
+    """Return the fingerprint of an artifact from its record."""
+    fingerprint: str = content.get("fingerprint") or content["sha256"]
+    return fingerprint
+
+
+def _outdated_by_inputs(
+    record: Record,
+    found: Mapping[str, Any],
+    read: Reader,
+    fingerprint: Callable[[str], str | None],
+) -> State | None:
+    """Return an outdated state if an input has changed since, None otherwise."""
+    for entry, sources in record.made_from.items():
+        if (before := _entry(found, entry)) is None:
+            continue
+        now: Any = [fingerprint(path) for path in _as_list(sources)]
+        now = now if isinstance(sources, list) else now[0]
+        if now != before:
+            return State(OUTDATED, ".".join(entry), _abbreviated(before), _abbreviated(now))
+    if absent := [path for path in record.data if not Path(path).is_file()]:
+        return State(OUTDATED, "data", "packed", f"without {absent[0]}")
+    if record.data:
+        splits = [read(path)["splits"] for path in record.data]
+        if len(splits) > 1:
+            splits[0] = splits[0] | {"unlabelled": splits[1]["train"]}
+        now = digests(splits[0], found.get("classes", []), domains_of(_tasks(found)))
+        if difference := first_difference(found.get("data", {}), now):
+            return State(OUTDATED, f"data.{difference[0]}", *difference[1:])
+    return None
 
 
 def name_of(job: Job) -> str:

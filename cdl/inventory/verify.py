@@ -1,20 +1,24 @@
-"""Verify the files of a study against the checksums in their records. Does not import torch."""
+"""Verify the files of a study against the checksums in their records, and these against the plan.
+
+Does not import torch.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.data.sources import SPLITS
+from cdl.inventory.state import DAMAGED, OUTDATED, Reader, compared, fingerprint_of
 from cdl.layout import contents_memory, record_of
 from cdl.runtime.artifacts import check_artifact, check_files, read_json
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles, altered
-from cdl.study.jobs import CACHES, Job
+from cdl.study.jobs import CACHES, Job, Record
 
 SHOWN = 10  # changed files of a source that are listed
 
@@ -30,6 +34,7 @@ class Vouched:
         body: files implied by the kind: tensors, or pixels and indices of packed data.
         files: other files with a checksum in the record.
         may_lack: whether all of them may be missing, as for caches.
+        plan: what the record contains if it is as planned; None if nothing is known.
     """
 
     kind: str
@@ -37,6 +42,7 @@ class Vouched:
     body: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     may_lack: bool = False
+    plan: Record | None = field(default=None, compare=False)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -46,7 +52,7 @@ class Vouched:
 
 @dataclass(frozen=True)
 class Fault:
-    """A file that is `damaged` or `missing`, with a message."""
+    """A file that is `damaged`, `missing` or `outdated` (intact, but not as planned), and why."""
 
     state: str
     path: str
@@ -67,7 +73,8 @@ class Verification:
     def text(self) -> str:
         """Return the result as text, one line per fault and a summary."""
         lines = [f"{fault.state:<8} {fault.path}: {fault.text}" for fault in self.faults]
-        wrong = f"{len(self.faults)} damaged or missing" if self.faults else "all as recorded"
+        n = len(self.faults)
+        wrong = f"{n} damaged, missing or outdated" if n else "all as recorded"
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])
 
 
@@ -82,11 +89,11 @@ def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
         for record in job.records:
             path, files = record.path, record.files
             if job.rule == "prepare_dataset":
-                yield Vouched("packed", path, files)
+                yield Vouched("packed", path, files, plan=record)
             elif files and record_of(files[0]) == path:
-                yield Vouched("artifact", path, files[:1], files[1:], may_lack)
+                yield Vouched("artifact", path, files[:1], files[1:], may_lack, record)
             else:
-                yield Vouched("record", path, (), files, may_lack)
+                yield Vouched("record", path, (), files, may_lack, record)
         if job.benchmark:
             yield Vouched("benchmark", job.benchmark, may_lack=True)
 
@@ -121,7 +128,7 @@ def _reread(files: Sequence[Path], memory: Path) -> None:
 def verify(
     items: Iterable[Vouched], sources: Mapping[str, Callable[[], object]] | None = None
 ) -> Verification:
-    """Compare all files with their records; continue after faults.
+    """Compare all files with their records, and these with the plan; continue after faults.
 
     Args:
         items: files and records; duplicates are read once.
@@ -130,11 +137,12 @@ def verify(
     """
     faults: list[Fault] = []
     checked = 0
+    read = cache(read_json)
     for item in dict.fromkeys(items):
         if item.may_lack and not any(map(os.path.exists, item.paths)):
             continue
         checked += len(item.paths)
-        faults += _faults(item)
+        faults += list(_faults(item)) or _differences(item, read, {fault.path for fault in faults})
     for name, reread in (sources or {}).items():
         checked += 1
         faults += _damage(name, reread)
@@ -154,6 +162,33 @@ def _faults(item: Vouched) -> Iterator[Fault]:
     for file in item.files:
         if file not in missing:
             yield from _damage(file, check_files, item.record, file)
+
+
+def _differences(item: Vouched, read: Reader, faulty: set[str]) -> Iterator[Fault]:
+    """Yield a fault if an intact record is not as planned.
+
+    A record is not compared with inputs that are missing or `faulty`: only these are reported.
+    """
+    if item.plan is None:
+        return
+
+    def intact(sources: str | list[str]) -> bool:
+        paths = [sources] if isinstance(sources, str) else sources
+        return all(os.path.exists(path) and path not in faulty for path in paths)
+
+    made_from = {entry: paths for entry, paths in item.plan.made_from.items() if intact(paths)}
+    data = item.plan.data if intact([*item.plan.data]) else ()
+    plan = replace(item.plan, made_from=made_from, data=data)
+    state = compared(plan, read, lambda path: fingerprint_of(read(path)))
+    if state.name == DAMAGED:
+        yield Fault("damaged", item.record, state.what)
+    elif state.name == OUTDATED:
+        yield Fault(
+            "outdated",
+            item.record,
+            f"was made with {state.what} {state.before}, expected {state.now}: it belongs to "
+            "another place or configuration; restore the files of this job, or run again",
+        )
 
 
 def _damage(path: str, check: Callable[..., object], *arguments: str) -> Iterator[Fault]:

@@ -10,3 +10,7 @@ class CdlError(Exception):
 
 class Interrupted(CdlError):
     """A signal interrupted the job; the next run resumes from its saved state."""
+
+
+class Busy(CdlError):
+    """Another process writes the same files; the same command works after its end."""

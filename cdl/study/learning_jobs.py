@@ -117,7 +117,11 @@ class LearningJobs:
             rule="prepare_dataset",
             key=key,
             outputs=dict(outputs),
-            records=(Record(outputs.pop("manifest"), tuple(outputs.values())),),
+            records=(
+                Record(
+                    outputs.pop("manifest"), tuple(outputs.values()), partial(_manifest, source)
+                ),
+            ),
             files=packed.job("prepare_dataset"),
             reads=reads,
             given=lambda: {
@@ -134,7 +138,9 @@ class LearningJobs:
             rule="fetch_backbone",
             key={"fetched": name},
             outputs=dict(layout.artifact("weights", path)),
-            records=(Record(record_of(path), (path,)),),
+            records=(
+                Record(record_of(path), (path,), lambda: {"model": user.backbones[name]["model"]}),
+            ),
             files=layout.fetching(name),
             reads=lambda: {"files": list(map(str, user.of_backbone(name)))},
             given=lambda: {"source": user.backbones[name], "contents": user.backbone_digest(name)},
@@ -204,7 +210,10 @@ class LearningJobs:
     ) -> Job:
         """Return the job of a cache of queries or targets."""
         path, metadata = outputs.values()
-        record = Record(metadata, (path,), lambda: {"spec": cache.spec.to_json()}, made_from or {})
+        part = {"task": int(key["task"])} if "task" in key else {}
+        record = Record(
+            metadata, (path,), lambda: {**part, "spec": cache.spec.to_json()}, made_from or {}
+        )
         alike = (cache.dataset, cache.backbone)
         return Job(rule, key, dict(outputs), (record,), files, reads, given, True, alike)
 
@@ -449,6 +458,11 @@ class LearningJobs:
         """Return the packed unlabelled images of a dataset, if a job reads them."""
         files = self.grid.unlabelled(dataset) if reads else None
         return {} if files is None else {"unlabelled": files.split("train")}
+
+
+def _manifest(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a manifest that are arguments of `cdl.data.packing.prepare`."""
+    return {name: arguments[name] for name in ("source", "short_side")}
 
 
 def key_of(run: Run) -> dict[str, str]:

@@ -1,5 +1,9 @@
 """A finished run learns more tasks, with or without a teacher; old checkpoints stay the same."""
 
+import os
+import re
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +12,13 @@ import torch
 from PIL import Image
 
 import cdl
+from cdl.cli import main
 from cdl.deployment.learn import learn
 from cdl.runtime.artifacts import load, read_json
 from cdl.runtime.errors import CdlError
+from cdl.runtime.folders import new_folder
 from cdl.runtime.jobs import Execution
+from cdl.training.checkpointing import State
 
 RUNS = "results/tiny/digits/coda_prompt"
 ALONE = f"{RUNS}/student-vit_nano-q-vit_nano/seed0"
@@ -149,16 +156,83 @@ def test_a_run_that_another_process_has_made_meanwhile_is_kept(copied, tmp_path,
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     # the second process looked for the folder before the first one made it
     monkeypatch.setattr("cdl.deployment.learn._new_run_folder", lambda run, name: first)
-    with pytest.raises(CdlError, match="another `cdl learn` may be writing it"):
+    with pytest.raises(CdlError, match="already exists; choose another name"):
         learn(copied / ALONE, folder, "more", execution=CPU)
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_while_one_process_learns_a_second_of_that_name_exits_with_1(copied, tmp_path, capsys):
+    folder = photos(tmp_path / "a", "red", "green")
+    run = copied / "results/more/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
+    arguments = ["cdl", "learn", str(copied / ALONE), "--task", str(folder), "-o", "more"]
+    with new_folder(run) as learning, pytest.MonkeyPatch.context() as patch:
+        (learning / "x").touch()
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 1
+    expected = rf"cdl: {run}: is being made by process {os.getpid()} on .*; wait for its end.*\n"
+    assert re.fullmatch(expected, capsys.readouterr().err)
+    assert [path.name for path in run.iterdir()] == ["x"]  # the second removed nothing
+
+
+def test_a_killed_process_goes_on_with_the_same_command(copied, tmp_path, monkeypatch):
+    folder = photos(tmp_path / "a", "red", "green")
+    often = Execution(device="cpu", save_minutes=0.0)
+    child = os.fork()
+    if child == 0:
+        save, saved = State.save, []
+
+        def save_and_die(self, *content):
+            save(self, *content)
+            saved.append(content)
+            if len(saved) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(State, "save", save_and_die)
+        learn(copied / ALONE, folder, "more", execution=often)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    found = []
+    load_state = State.load
+
+    def load_and_note(self):
+        found.append(load_state(self))
+        return found[-1]
+
+    monkeypatch.setattr(State, "load", load_and_note)
+    resumed = Path(learn(copied / ALONE, folder, "more", execution=CPU).run)
+    assert found[-1] is not None  # it did not begin anew
+    whole = Path(learn(copied / ALONE, folder, "whole", execution=CPU).run)
+    for file in ("task2/learner.safetensors", "predictions.parquet"):
+        assert (resumed / file).read_bytes() == (whole / file).read_bytes()
+    assert not list((copied / "results").rglob(".*"))
+    assert not list((copied / "results/state").iterdir())
 
 
 def test_a_failed_task_leaves_no_files(copied, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise CdlError("the loss is not finite")
 
+    folder = photos(tmp_path / "a", "red", "green")
+    before = sorted((copied / "results").rglob("*"))
     monkeypatch.setattr("cdl.deployment.learn.learn_task", fail)
     with pytest.raises(CdlError, match="not finite"):
-        learn(copied / ALONE, photos(tmp_path / "a", "red", "green"), "more")
-    assert not list((copied / "results").glob("more/**/seed0"))
+        learn(copied / ALONE, folder, "more")
+    assert sorted((copied / "results").rglob("*")) == before
+
+
+def test_a_teacher_of_other_classes_or_images_is_refused_and_kept(copied, tmp_path):
+    folder = photos(tmp_path / "a", "red", "green")
+    tutor = Path(learn(copied / TEACHER, folder, "tutor", execution=CPU).run)
+    others = photos(tmp_path / "b", "red", "blue")
+    images = photos(tmp_path / "c", "red", "green", n=7)
+    before = sorted((copied / "results").rglob("*"))
+    for task, message in (
+        (others, "has not learnt 'blue'; expected a run with the classes .*, blue, red in this"),
+        (images, "task2/learner.safetensors was trained on other images of the new classes"),
+    ):
+        with pytest.raises(CdlError, match=f"--teacher: .*{message}") as caught:
+            learn(copied / KD, task, "more", teacher=tutor, execution=CPU)
+        assert "delete" not in str(caught.value)
+        assert sorted((copied / "results").rglob("*")) == before

@@ -1,18 +1,28 @@
 """Messages about results that a run will overwrite, and deletion of unused results."""
 
 import json
+import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from lab import make_grid
-from runs import planned, snakemake
+from PIL import Image
+from runs import contents, planned, run, snakemake
 
-from cdl import cli
+from cdl import cli, load
+from cdl.deployment.learn import learn
 from cdl.inventory import cleaning
 from cdl.inventory.cleaning import drop, leftovers
 from cdl.inventory.overwriting import overwritten
-from cdl.runtime.errors import CdlError
+from cdl.inventory.starting import refuse_future, refuse_learnt
+from cdl.runtime.errors import Busy, CdlError
+from cdl.runtime.folders import new_folder
+from cdl.runtime.jobs import Execution
 from cdl.study.jobs import Jobs
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import chosen
@@ -111,6 +121,87 @@ def test_nothing_is_dropped_while_snakemake_works(here, monkeypatch):
     with pytest.raises(CdlError, match="snakemake is running in this folder"):
         drop(leftovers([make_grid({"name": "other"})]))
     assert Path(RUNS).is_dir()
+
+
+def test_nothing_is_dropped_while_a_run_learns_and_the_rest_of_a_killed_one_is(here):
+    target = Path("results/mine/a/b/c/seed0")
+    with new_folder(target) as learning:
+        assert leftovers([make_grid({})]) == []
+        with pytest.raises(Busy, match=f"{learning}: is being made by process {os.getpid()} on"):
+            drop(leftovers([make_grid({"name": "other"})]))
+        shutil.copytree(learning, learning.with_name(".seed1.partial"))  # its process was killed
+    found = leftovers([make_grid({})])
+    assert named(found) == {"results/mine/a/b/c/.seed1.partial"}
+    drop(found)
+    assert os.listdir(target.parent) == ["seed0"] and Path(RUNS).is_dir()
+
+
+@pytest.fixture
+def learnt(here, tmp_path_factory):
+    """The finished configuration and, under `mine`, its student with one more task."""
+    images = tmp_path_factory.mktemp("images")
+    for name, colour in (("red", 250), ("dark", 0)):
+        (images / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8), (colour, i, i)).save(images / name / f"{i}.png")
+    student = Path(RUNS, "student-vit_nano-q-vit_nano/seed0")
+    return Path(learn(student, images, "mine", execution=Execution(device="cpu")).run)
+
+
+def test_learnt_runs_are_kept_with_all_they_need_unless_they_are_named(learnt, capsys):
+    (data,) = Path("results/data").glob("mine-*")
+    other = make_grid({"name": "other", "grid": {"distillers": ["none"]}})
+    found = named(leftovers([other]))
+    assert "results/tiny" in found and "results/mine" not in found and str(data) not in found
+    drop(leftovers([other]))
+    assert load(learnt).predict(np.zeros((8, 8, 3), np.uint8))
+    again = make_grid({"name": "last", "datasets": {"digits": {"view": {"size": 8}}}})
+    drop(leftovers([again]))
+    assert load(learnt).predict(np.zeros((8, 8, 3), np.uint8)) and data.is_dir()
+    with pytest.raises(
+        CdlError, match="--learnt: 'nine' has no run of cdl learn; expected .* mine"
+    ):
+        leftovers([other], ["nine"])
+    assert {"results/mine", str(data)} <= named(leftovers([other], ["mine"]))
+
+
+def test_a_configuration_of_the_name_of_a_learnt_run_is_refused(learnt):
+    before = contents(Path("."))
+    refuse_learnt(jobs({}))
+    with pytest.raises(
+        CdlError, match="mine/.*/seed0: was made by `cdl learn`.* would overwrite it"
+    ):
+        refuse_learnt(jobs({"name": "mine"}))
+    started = snakemake(Path.cwd(), "--cores", "1", overlay="name: mine")
+    assert started.returncode == 1
+    assert "seed0: was made by `cdl learn`, and this configuration would" in started.stderr
+    assert contents(Path(".")) == before
+
+
+def test_inputs_dated_in_the_future_are_refused_before_any_job(here):
+    Path("results/tiny/tables/summary.md").unlink()
+    for path in Path("results").rglob("*"):
+        os.utime(path, (4e9, 4e9))
+    before = contents(Path("."))
+    started = snakemake(Path.cwd(), "--cores", "1")
+    assert started.returncode == 1
+    sentence = r"results/\S+ and \d+ more: dated in the future, .*: (find results .* \+)\n"
+    found = re.search(sentence, started.stderr)
+    assert found and contents(Path(".")) == before
+    subprocess.run(found[1], shell=True, check=True)
+    assert planned(here).keys() == {"tabulate", "plot", "page"}
+    run(here)
+
+
+def test_only_inputs_that_no_job_makes_and_that_exist_are_checked(tmp_path):
+    (tmp_path / "mine.parquet").touch()
+    os.utime(tmp_path / "mine.parquet", (4e9, 4e9))
+    mine, data = str(tmp_path / "mine.parquet"), "results/data"
+    job = SimpleNamespace(input=[mine, "none"], output=[data])
+    refuse_future([SimpleNamespace(input=[data], output=[])])
+    refuse_future([job, SimpleNamespace(input=[], output=[mine])])
+    with pytest.raises(CdlError, match=rf"{mine}: dated in the .* find {tmp_path} -newermt now"):
+        refuse_future([job])
 
 
 def test_clean_only_says_so_unless_told_yes(here, capsys):

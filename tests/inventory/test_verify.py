@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from lab import make_grid
 from runs import CONFIGS, ROOT
 
@@ -17,7 +19,7 @@ from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import sources_of, verify, vouched
-from cdl.layout import ResultsFolder, RunFiles
+from cdl.layout import ResultsFolder, record_of
 from cdl.reporting.runs import collect, read, read_predictions
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
@@ -87,6 +89,67 @@ def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(study):
         path.write_bytes(whole)
     assert refused > FLIPS * len(small) / 2
     assert verify(items).faults == ()
+
+
+def exchange(one, other):
+    """Exchange the files of two lists."""
+    for a, b in zip(one, other, strict=True):
+        aside = f"{a}.aside"
+        os.rename(a, aside)
+        os.rename(b, a)
+        os.rename(aside, b)
+
+
+SAME_FOLDER = settings(
+    max_examples=12,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@SAME_FOLDER
+@given(data=st.data())
+def test_files_in_the_place_of_others_with_their_record_are_named(study, data):
+    """Learners of another task, seed or distiller, targets, queries, results, backbones."""
+    items = [item for item in vouched(study_jobs(study)) if item.kind != "benchmark"]
+    there = [item for item in items if item.files + item.body and os.path.exists(item.record)]
+    item = data.draw(st.sampled_from(there))
+    names = [Path(path).suffix for path in item.paths]
+    others = [i for i in there if i != item and [Path(p).suffix for p in i.paths] == names]
+    assume(others)
+    other = data.draw(st.sampled_from(others))
+    exchange(item.paths, other.paths)
+    try:
+        faults = verify(items).faults
+        assert {item.record, other.record} <= {fault.path for fault in faults}
+        assert {fault.state for fault in faults} <= {"outdated", "damaged"}
+    finally:
+        exchange(item.paths, other.paths)
+    assert verify(items).faults == ()
+
+
+def test_verify_names_the_place_and_no_file_that_was_made_from_it(study):
+    tasks = [study.layout.run(KD).task(task) for task in (0, 1)]
+    items = list(vouched(study_jobs(study)))
+    exchange(tasks[0].outputs().values(), tasks[1].outputs().values())
+    faults = verify(items).faults
+    assert [fault.path for fault in faults] == [record_of(task.learner) for task in tasks]
+    assert "was made with task 1, expected 0: it belongs to another place" in faults[0].text
+    exchange(tasks[0].outputs().values(), tasks[1].outputs().values())
+    teacher = KD.replace("kd-vit_nano-from-vit_micro", "teacher-vit_micro")
+    targets = [study.layout.run(teacher).task(task).targets for task in (0, 1)]
+    records = [record_of(path) for path in targets]
+    exchange([targets[0], records[0]], [targets[1], records[1]])
+    assert [fault.path for fault in verify(items).faults] == records
+
+
+def test_verify_says_that_an_edited_configuration_overwrites_results(study):
+    edited = make_grid({"distillers": {"kd": {"alpha": 0.9}}})
+    faults = verify(vouched(study_jobs(edited))).faults
+    assert {fault.state for fault in faults} == {"outdated"}
+    assert {Path(fault.path).parts[4].split("-")[0] for fault in faults} == {"kd"}
+    assert "was made with learner.distiller.alpha 0.5, expected 0.9" in faults[0].text
 
 
 @pytest.mark.parametrize(

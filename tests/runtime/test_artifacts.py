@@ -1,9 +1,13 @@
 """Files that the program writes: permissions and verification of content."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -69,6 +73,58 @@ def test_a_record_verifies_its_files_and_no_others(tmp_path):
     table.unlink()
     with pytest.raises(CdlError, match="x.csv cannot be read"):
         artifacts.check_files(record, table)
+
+
+def write_artifact(folder, seed):
+    """Write an artifact with a table; return its path."""
+    (folder / "losses.csv").write_text(f"epoch,loss\n0,{seed}\n")
+    tensors = {"x": torch.full((4,), seed), "y": torch.tensor([seed])}
+    path = folder / "learner.safetensors"
+    artifacts.save(path, tensors, {"task": seed, "rate": 0.5}, files=[folder / "losses.csv"])
+    return path
+
+
+def believed(path, seed):
+    """Read an artifact as jobs do."""
+    tensors, metadata = artifacts.load(path, task=seed)
+    artifacts.check_files(path.with_suffix(".json"), path.with_name("losses.csv"))
+    return {name: tensor.tolist() for name, tensor in tensors.items()}, metadata
+
+
+CHANGES = st.one_of(
+    st.tuples(st.just("flip"), st.integers(0, 10_000), st.integers(0, 7)),
+    st.tuples(st.just("cut"), st.integers(0, 10_000), st.just(0)),
+    st.tuples(st.just("append"), st.binary(min_size=1, max_size=9), st.just(0)),
+    st.tuples(st.just("replace"), st.binary(max_size=99), st.just(0)),
+    st.tuples(st.sampled_from(["delete", "other"]), st.just(0), st.just(0)),
+)
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.dictionaries(st.sampled_from([".safetensors", ".json", ".csv"]), CHANGES, min_size=1))
+def test_an_artifact_is_what_was_written_or_refused(changes):
+    """Any change of its files, alone or together, also their exchange with those of another."""
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        path, other = (write_artifact(Path(f), seed) for seed, f in enumerate((first, second)))
+        truth = believed(path, 0)
+        for suffix, (kind, value, bit) in changes.items():
+            file = next(Path(first).glob(f"*{suffix}"))
+            raw = bytearray(file.read_bytes())
+            if kind == "flip":
+                raw[value % len(raw)] ^= 1 << bit
+            elif kind == "cut":
+                del raw[value % len(raw) :]
+            elif kind == "append":
+                raw += value
+            elif kind == "replace":
+                raw = value
+            elif kind == "other":
+                raw = (other.parent / file.name).read_bytes()
+            file.unlink() if kind == "delete" else file.write_bytes(raw)
+        try:
+            assert believed(path, 0) == truth
+        except CdlError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("key", ["../../precious", "/etc/x", "", "A" * 32, "a" * 31, None, ["a"]])

@@ -216,8 +216,9 @@ def test_the_server_ends_with_its_parent_after_the_last_job(parent, tmp_path, ho
         assert process.communicate("go\n")[0] == "began\ndone\n"
 
 
-def test_a_temporary_folder_too_long_for_a_socket_is_not_used(monkeypatch, tmp_path):
-    folder = tmp_path / ("long" * 30)
+@pytest.mark.parametrize("name", ["long" * 30, "長い" * 20])  # 40 characters are 120 bytes
+def test_a_temporary_folder_too_long_for_a_socket_is_not_used(monkeypatch, tmp_path, name):
+    folder = tmp_path / name
     folder.mkdir()
     monkeypatch.setattr(server.tempfile, "tempdir", str(folder))
     monkeypatch.setattr(server.subprocess, "Popen", lambda *_, **__: None)
@@ -234,6 +235,72 @@ def test_an_incomplete_request_does_not_stop_the_server(parent, tmp_path):
         server.socket.send_fds(connection, [b"\0\0\0\1"], [0])
     with popen([*parent.command, *script_command(tmp_path, "print('ran')")]) as process:
         assert process.communicate()[0] == "ran\n"
+
+
+SERVER = """
+import socket, sys
+from cdl.runtime.forkserver import server
+server._REQUEST_TIMEOUT = float(sys.argv[2])
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print(flush=True)
+    command = server.Server(listener).serve()
+if command:
+    server.FastExit().run(command[1])
+"""
+
+
+def serve(folder, timeout):
+    """Start a server with another timeout; return its process and the command of its client."""
+    address = str(folder / "socket")
+    command = [sys.executable, "-c", SERVER, address, str(timeout)]
+    process = subprocess.Popen(command, stdin=-1, stdout=-1)
+    process.stdout.readline()
+    return process, [sys.executable, "-IS", client.__file__, address]
+
+
+def connect(folder):
+    connection = server.socket.socket(server.socket.AF_UNIX)
+    connection.connect(str(folder / "socket"))
+    return connection
+
+
+def test_mute_connections_delay_no_job(tmp_path):
+    process, command = serve(tmp_path, 1e6)  # would wait for days
+    with process, connect(tmp_path), connect(tmp_path):
+        script = "import os; print(os.getppid())"
+        with popen([*command, *script_command(tmp_path, script)]) as job:
+            assert job.communicate()[0] == f"{process.pid}\n"
+        process.kill()
+
+
+def test_a_connection_that_says_nothing_in_time_is_closed(tmp_path):
+    process, _ = serve(tmp_path, 0.01)
+    with process, connect(tmp_path) as mute, connect(tmp_path) as slow:
+        slow.sendall(b"\0\0")
+        assert mute.recv(1) == slow.recv(1) == b""
+        process.kill()
+
+
+def test_the_rest_of_a_killed_server_is_removed_at_the_next_start(monkeypatch, tmp_path):
+    running, killed, other = (tmp_path / f"cdl-fork-{name}" for name in ("x", "y", "z"))
+    for folder in (running, killed, other):
+        folder.mkdir()
+    process, _ = serve(running, 2)
+    gone, _ = serve(killed, 2)
+    gone.kill()
+    with gone, process:
+        gone.wait()
+        monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(server.subprocess, "Popen", lambda *_, **__: None)
+        address = Path(server.start([])[-1])
+        found = {path.name for path in tmp_path.glob("cdl-fork-*")}
+        assert found == {running.name, other.name, address.parent.name}  # `other` is new
+        os.utime(other, (0, 0))
+        server.start([])
+        assert running.exists() and not other.exists()
+        process.kill()
 
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"

@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from cdl.inventory.overwriting import start_messages
+from cdl.inventory.starting import refuse_learnt
 from cdl.runtime.errors import CdlError
 from cdl import layout
 from cdl.study.configuration import ConfigError, overlay, resolve
@@ -37,7 +38,8 @@ GRID = grid_of(workflow.configfiles, workflow.config_settings.config, config)
 STUDY = study_jobs(GRID)
 TRIALS = as_workflow_error(Trials)(GRID)
 JOBS = Jobs([*STUDY, *TRIALS.jobs()])
-if workflow.is_main_process:  # print once; every job reads this file too
+if workflow.is_main_process:  # once; every job reads this file too
+    as_workflow_error(refuse_learnt)(JOBS)
     for line in start_messages(STUDY, workflow.configfiles):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards

@@ -10,9 +10,9 @@ would. The server exits when Snakemake has exited and its last child has ended.
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
-import json
 import os
 import re
 import resource
@@ -25,15 +25,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cdl.runtime.errors import CdlError
 from cdl.runtime.forkserver import client
+from cdl.runtime.outside import json_object
 
 _MIN_JOBS = 2  # learning jobs from which a server saves time
-_MAX_FOLDER = 80  # characters; the path of a Unix socket may have at most 107
-_REQUEST_TIMEOUT = 5.0  # seconds
+_MAX_FOLDER = 80  # bytes; the path of a Unix socket may have at most 107
+_PREFIX = "cdl-fork-"  # of the folder of a socket
+_REQUEST_TIMEOUT = 2.0  # seconds from the connection to the end of the request
+_NEW = 60.0  # seconds in which a server makes its socket
 _PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 Command = list[str]  # python and a script
 _IMPORTED = re.compile(r"^ *from (cdl[\w.]*) import ", re.MULTILINE)
@@ -68,10 +73,11 @@ def start(modules: Sequence[str]) -> list[str]:
     has imported `modules`.
     """
     folder = tempfile.gettempdir()
-    if len(folder) >= _MAX_FOLDER:
+    if len(os.fsencode(folder)) >= _MAX_FOLDER:
         folder = "/tmp"
+    _remove_rests(Path(folder))
     # mkdtemp makes a folder that only this user can read, so no other user can connect
-    address = tempfile.mkdtemp(prefix="cdl-fork-", dir=folder) + "/socket"
+    address = tempfile.mkdtemp(prefix=_PREFIX, dir=folder) + "/socket"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(128)
@@ -86,35 +92,68 @@ def start(modules: Sequence[str]) -> list[str]:
     return [sys.executable, "-IS", client.__file__, address]
 
 
+def _remove_rests(folder: Path) -> None:
+    """Remove what killed servers of this user have left in the temporary folder."""
+    for rest in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            if rest.stat().st_uid != os.getuid():
+                continue
+            connection.setblocking(False)  # a server that still imports does not answer
+            try:
+                connection.connect(str(rest / "socket"))
+            except ConnectionRefusedError:
+                shutil.rmtree(rest)
+            except FileNotFoundError:  # a server that has just started has no socket yet
+                if time.time() - rest.stat().st_mtime > _NEW:
+                    shutil.rmtree(rest)
+
+
 class Server:
     """Forks a child per client until stdin is closed and all children ended."""
 
     def __init__(self, listener: socket.socket) -> None:
         """Serve the clients of a listening socket."""
         self._listener, self._pid = listener, os.getpid()
+        self._deadlines: dict[socket.socket, float] = {}  # of clients that have sent nothing yet
         self._events = selectors.DefaultSelector()
-        self._events.register(listener, selectors.EVENT_READ, self._fork)
+        self._events.register(listener, selectors.EVENT_READ, self._accept)
         self._events.register(sys.stdin, selectors.EVENT_READ, self._close)
 
     def serve(self) -> Command | None:
         """Handle events; return a command in each child, and None in the server."""
         while self._events.get_map():
-            key, _ = self._events.select()[0]
-            handle: Callable[[], Command | None] = key.data
-            if command := handle():
-                return command
+            first = min(self._deadlines.values(), default=None)
+            timeout = None if first is None else max(0.0, first - time.monotonic())
+            for key, _ in self._events.select(timeout)[:1]:
+                handle: Callable[[], Command | None] = key.data
+                if command := handle():
+                    return command
+            self._drop_mute_clients()
         return None
+
+    def _drop_mute_clients(self) -> None:
+        now = time.monotonic()
+        for client_socket in [c for c, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[client_socket]
+            self._events.unregister(client_socket)
+            client_socket.close()
 
     def _close(self) -> None:
         for file in (sys.stdin, self._listener):
             self._events.unregister(file)
         self._listener.close()
 
-    def _fork(self) -> Command | None:
+    def _accept(self) -> None:
         client_socket, _ = self._listener.accept()
+        self._deadlines[client_socket] = time.monotonic() + _REQUEST_TIMEOUT
+        fork = functools.partial(self._fork, client_socket)
+        self._events.register(client_socket, selectors.EVENT_READ, fork)
+
+    def _fork(self, client_socket: socket.socket) -> Command | None:
+        self._events.unregister(client_socket)
         try:
-            request, files = receive_request(client_socket)
-        except (OSError, ValueError):  # the client died, or sent no valid request
+            request, files = receive_request(client_socket, self._deadlines.pop(client_socket))
+        except (OSError, CdlError):  # the client died, or sent no valid request
             client_socket.close()
             return None
         child = os.fork()
@@ -179,19 +218,39 @@ class Server:
         return command
 
 
-def receive_request(client_socket: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive_request(
+    client_socket: socket.socket, deadline: float
+) -> tuple[dict[str, Any], list[int]]:
     """Return a client's request and the descriptors of its standard files.
 
+    Args:
+        client_socket: connection with the client.
+        deadline: time of the monotonic clock at which the request must be complete.
+
     Raises:
-        OSError: the client died, or sent nothing for 5 seconds.
-        ValueError: the request is not JSON.
+        OSError: the client died, or its request is not complete in time.
+        CdlError: the request is not a JSON object.
     """
-    client_socket.settimeout(_REQUEST_TIMEOUT)
+
+    def wait() -> None:
+        client_socket.settimeout(max(1e-3, deadline - time.monotonic()))
+
+    wait()
     size, files, _, _ = socket.recv_fds(client_socket, 4, 3)
-    with client_socket.makefile("rb") as stream:
-        text = stream.read(int.from_bytes(size, "big"))
-    client_socket.settimeout(None)
-    return json.loads(text), files
+    try:
+        text, length = bytearray(), int.from_bytes(size, "big")
+        while len(text) < length:
+            wait()
+            part = client_socket.recv(length - len(text))
+            if not part:
+                raise ConnectionResetError("the client died")
+            text += part
+        client_socket.settimeout(None)
+        return json_object(bytes(text)), files
+    except (OSError, CdlError):
+        for file in files:
+            os.close(file)
+        raise
 
 
 class FastExit:
@@ -233,4 +292,4 @@ if __name__ == "__main__":
     if command:
         fast_exit.run(command[1])
     else:
-        shutil.rmtree(Path(address).parent)
+        shutil.rmtree(Path(address).parent, ignore_errors=True)

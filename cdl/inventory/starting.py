@@ -1,0 +1,59 @@
+"""Checks before a run: results that it must not overwrite, and files dated in the future."""
+
+import os
+import shlex
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cdl.inventory.learnt import is_learnt
+from cdl.layout import RESULTS, RunFiles
+from cdl.runtime.errors import CdlError
+from cdl.study.jobs import Jobs
+
+_TOLERANCE = 2.0  # seconds; clocks of file servers differ a little
+
+
+def refuse_learnt(jobs: Jobs) -> None:
+    """Raise `CdlError` if a run has the folder of a run that `cdl learn` made.
+
+    Paths are relative to the current folder.
+    """
+    for job in jobs.of("evaluate"):
+        folder = str(Path(job.records[0].path).parent)
+        if is_learnt(RunFiles(folder), if_damaged=False):
+            raise CdlError(
+                f"{folder}: was made by `cdl learn`, and this configuration would overwrite it; "
+                "change the configuration's name, or move the folder"
+            )
+
+
+def refuse_future(jobs: Iterable[Any]) -> None:
+    """Raise `CdlError` if a job reads a file that is dated in the future.
+
+    Snakemake refuses and deletes the outputs of a job that are older than one of its inputs.
+
+    Args:
+        jobs: all jobs of Snakemake that are going to run.
+    """
+    jobs = list(jobs)
+    made = {str(path) for job in jobs for path in job.output}
+    inputs = {str(path) for job in jobs for path in job.input} - made
+    latest = time.time() + _TOLERANCE
+    if found := sorted(path for path in inputs if _modified(path) > latest):
+        inside = f"{RESULTS}/"
+        places = {RESULTS if p.startswith(inside) else os.path.dirname(p) or "." for p in found}
+        many = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise CdlError(
+            f"{found[0]}{many}: dated in the future, so Snakemake would delete the results made "
+            "from it; correct the clock, then set the times to now, which runs nothing again: "
+            f"find {shlex.join(sorted(places))} -newermt now -exec touch {{}} +"
+        )
+
+
+def _modified(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
