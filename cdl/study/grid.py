@@ -44,6 +44,7 @@ class Grid:
         runs: every learner, teachers before their students.
         comparisons: dataset, teacher and student of each table with published numbers, by the
             name of the table, such as `cifar100_base-small`.
+        excluded: combinations without runs, each with one label of a dataset, method or distiller.
         deployed: runs to export and measure, including their teachers.
     """
 
@@ -63,6 +64,11 @@ class Grid:
         self.bounds = self._blocks("methods", grid["bounds"])
         self._by_label = {block.label: block for block in [*self.methods, *self.bounds]}
         self.distillers = self._blocks("distillers", grid["distillers"])
+        self.excluded = [
+            dict(zip(entry, labels, strict=True))
+            for entry in grid["exclude"]
+            for labels in product(*([v] if isinstance(v, str) else v for v in entry.values()))
+        ]
         self._validate()
         self.runs = list(dict.fromkeys(self._expand()))
         if not self.runs:
@@ -107,7 +113,7 @@ class Grid:
             "method": {block.label for block in [*self.methods, *self.bounds]},
             "distiller": {block.label for block in self.distillers},
         }
-        for combination in grid["exclude"]:
+        for combination in self.excluded:
             for part, label in combination.items():
                 _check_defined("grid.exclude", [label], labels[part])
 
@@ -190,7 +196,7 @@ class Grid:
 
         def excluded(distiller: Block) -> bool:
             labels = {"dataset": dataset, "method": method.label, "distiller": distiller.label}
-            return any(part.items() <= labels.items() for part in self.config["grid"]["exclude"])
+            return any(part.items() <= labels.items() for part in self.excluded)
 
         every = [_ALONE] if method in self.bounds else self.distillers
         return [distiller for distiller in every if not excluded(distiller)]

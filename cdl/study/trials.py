@@ -292,7 +292,7 @@ def _configuration(grid: Grid, trials: Sequence[Trial]) -> dict[str, Any]:
         "distillers": [trial.entry for trial in trials],
         "exclude": [
             _excluded_for(trial, combination)
-            for combination in config["grid"]["exclude"]
+            for combination in grid.excluded
             for trial in trials
             if trial.distiller == combination.get("distiller", trial.distiller)
             and combination.get("method") in (None, *(block.label for block in grid.methods))
