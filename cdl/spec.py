@@ -318,6 +318,7 @@ class QueriesSpec(Part):
     sizes: Mapping[str, int] | None = None
     backbone: str
     training: Passes
+    views: ClassVar[None] = None
     labels: ClassVar[None] = None
     teacher: ClassVar[None] = None
 
@@ -391,6 +392,7 @@ class LearnerSpec(Part):
     teacher_alignment: alignment of the teacher's heads if it is another one; `none` if they are
         not aligned.
     student_views: `fresh` if the views differ from the teacher's.
+    views: `per_draw` if an image that is drawn several times in an epoch has a new view each time.
     teacher_method: method of the teacher, if it is another one.
     apt_teacher: `previous` or `merged`, for a teacher that merges, see `cdl.methods.apt`.
     sizes: side of the input in pixels by backbone, if it differs from the view's.
@@ -425,6 +427,7 @@ class LearnerSpec(Part):
     alignment: Alignment | None = None
     teacher_alignment: Alignment | str | None = None
     student_views: str | None = None
+    views: str | None = None
     teacher_method: Method | None = None
     apt_teacher: str | None = None
     sizes: Mapping[str, int] | None = None

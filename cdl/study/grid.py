@@ -97,6 +97,13 @@ class Grid:
             raise ConfigError(f"name: {config['name']!r} is reserved; choose another")
         for dataset, block in self.datasets.items():
             validate_dataset(dataset, block.options, self.class_order(dataset))
+            few = sorted(block.options.keys() & {"labels", "unlabelled"})
+            if few and self.cached and config["protocol"]["views"] == "per_draw":
+                raise ConfigError(
+                    f"protocol.views: invalid value 'per_draw' with datasets.{dataset}.{few[0]} "
+                    "and compute.targets: cached; expected online, since a cache has one view of "
+                    "an image for each epoch"
+                )
         for pair in grid["pairs"]:
             _check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             _check_precision(config["compute"]["precision"], pair)

@@ -148,6 +148,7 @@ class TaskContext(Generic[Spec]):
             batch_size=training.batch_size,
             unlabelled=max(1, round(training.batch_size * ratio)),
             taught=spec.teacher is not None,
+            fresh=spec.views == "per_draw",
         )
 
     def checkpoint(
