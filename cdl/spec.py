@@ -209,11 +209,13 @@ class Labels(Part):
     """Which images have a label, see `cdl.data.labels.known_labels`; None: not set.
 
     seed: of the draw; None: the run's seed.
+    others: `unused` if no learner uses the other images; None: they are unlabelled images.
     """
 
     per_class: int | None = None
     fraction: float | None = None
     seed: int | None = None
+    others: str | None = None
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,11 @@ class Batches:
     Otherwise a step takes `batch_size` labelled images and, for a student with a teacher,
     `unlabelled` unlabelled ones. Each kind has an order of its own, which is drawn anew after
     every pass over the kind. An epoch is one pass over the kind that takes more steps, also for
-    learners that see labelled images only.
+    learners that see labelled images only; images that are not used count if none is unlabelled.
 
     Attributes:
         pixels: the task's images, where views are computed.
-        labels: `[n]` positions of the images in the class order, or `UNLABELLED`.
+        labels: `[n]` positions of the images in the class order, or `UNLABELLED` or `UNUSED`.
         views: training views.
         seed: of order and views.
         task: counted from 0.
@@ -84,8 +84,9 @@ class Batches:
         """Return the steps per epoch; raise `CdlError` if there is no whole batch."""
         n_labelled, n_unlabelled = (len(kind) for kind in self._kinds)
         steps = n_labelled // self.batch_size
-        if n_unlabelled:
-            steps = max(steps, n_unlabelled // self.unlabelled)
+        n_others = n_unlabelled or len(self.labels) - n_labelled
+        if n_others:
+            steps = max(steps, n_others // self.unlabelled)
         if steps == 0:
             raise CdlError(
                 f"training.batch_size: {self.batch_size} is more than the {len(self.indices)} "
@@ -101,11 +102,11 @@ class Batches:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         steps, (labelled, unlabelled) = len(self), self._kinds
-        if not len(unlabelled):
+        if len(labelled) == len(self.labels):
             order = self._order(epoch)[: steps * self.batch_size]
             return self._batches(epoch, order.split(self.batch_size), self.batch_size)
         parts = [self._cycled(_LABELLED, epoch, labelled, steps * self.batch_size)]
-        if self.taught:
+        if self.taught and len(unlabelled):
             parts.append(self._cycled(_UNLABELLED, epoch, unlabelled, steps * self.unlabelled))
         rows = torch.cat([part.view(steps, -1) for part in parts], dim=1)
         return self._batches(epoch, rows, self.batch_size)
@@ -152,8 +153,8 @@ class Batches:
     @cached_property
     def _kinds(self) -> tuple[Tensor, Tensor]:
         """Positions of the labelled and of the unlabelled images."""
-        known = self.labels != UNLABELLED
-        return torch.nonzero(known)[:, 0], torch.nonzero(~known)[:, 0]
+        known, unknown = self.labels >= 0, self.labels == UNLABELLED
+        return torch.nonzero(known)[:, 0], torch.nonzero(unknown)[:, 0]
 
     @cached_property
     def _labels(self) -> Tensor:

@@ -428,9 +428,14 @@ class Grid:
         return source
 
     def unlabelled_source(self, dataset: str) -> dict[str, Any] | None:
-        """Return the same for a dataset's additional unlabelled images, None without them."""
+        """Return the same for a dataset's additional unlabelled images, None without them.
+
+        If they are the dataset's own images, none of the held-out ones is among them.
+        """
         block = self.datasets[dataset].options
         unlabelled = block.get("unlabelled")
+        if unlabelled and unlabelled["source"] == block["source"]:
+            return self.source(dataset)
         return unlabelled and _packing_arguments(unlabelled["source"], block["short_side"])
 
     def unlabelled(self, dataset: str) -> layout.PackedFiles | None:

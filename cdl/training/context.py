@@ -116,7 +116,7 @@ class TaskContext(Generic[Spec]):
 
     @cached_property
     def labels(self) -> Tensor:
-        """Labels for the learner `[n]`: positions in the class order, or `UNLABELLED`."""
+        """Labels for the learner `[n]`: positions in the class order, `UNLABELLED` or `UNUSED`."""
         own, unlabelled = self.indices(self.task)
         labels = self.stream.labels(self.train)[own]
         known = known_labels(labels, self.spec.labels, self.spec.seed, self.stream.order)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from cdl.data.labels import UNLABELLED, learnt_from
+from cdl.data.labels import learnt_from
 from cdl.methods.heads import PrototypeHead
 from cdl.models.build import build_learner, versions
 from cdl.models.learner import MEMORY, Learner, memory_of
@@ -217,7 +217,7 @@ def _work(
 
 def _seen(context: TaskContext[LearnerSpec], work: Mapping[str, float]) -> dict[str, float]:
     """Return the numbers of training views, and of images with and without a label."""
-    labelled = int((context.labels != UNLABELLED).sum())
+    labelled = int((context.labels >= 0).sum())
     used = len(learnt_from(context.labels, context.spec.teacher is not None))
     return {"views": work["images"], "labelled": labelled, "unlabelled": used - labelled}
 
