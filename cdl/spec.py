@@ -209,11 +209,13 @@ class Labels(Part):
     """Which images have a label, see `cdl.data.labels.known_labels`; None: not set.
 
     seed: of the draw; None: the run's seed.
+    others: `unused` if no learner uses the other images; None: they are unlabelled images.
     """
 
     per_class: int | None = None
     fraction: float | None = None
     seed: int | None = None
+    others: str | None = None
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,7 @@ class QueriesSpec(Part):
     sizes: Mapping[str, int] | None = None
     backbone: str
     training: Passes
+    views: ClassVar[None] = None
     labels: ClassVar[None] = None
     teacher: ClassVar[None] = None
 
@@ -391,6 +394,7 @@ class LearnerSpec(Part):
     teacher_alignment: alignment of the teacher's heads if it is another one; `none` if they are
         not aligned.
     student_views: `fresh` if the views differ from the teacher's.
+    views: `per_draw` if an image that is drawn several times in an epoch has a new view each time.
     teacher_method: method of the teacher, if it is another one.
     apt_teacher: `previous` or `merged`, for a teacher that merges, see `cdl.methods.apt`.
     sizes: side of the input in pixels by backbone, if it differs from the view's.
@@ -425,6 +429,7 @@ class LearnerSpec(Part):
     alignment: Alignment | None = None
     teacher_alignment: Alignment | str | None = None
     student_views: str | None = None
+    views: str | None = None
     teacher_method: Method | None = None
     apt_teacher: str | None = None
     sizes: Mapping[str, int] | None = None

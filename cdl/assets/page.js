@@ -15,6 +15,7 @@ function make(name, attributes = {}, ...children) {
 }
 
 const fixed = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
+const whole = (value) => (value === null ? "–" : value.toLocaleString("en"));
 const signed = (value) => (value > 0 ? "+" : "") + fixed(value);
 const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length;
 const curve = (run) => run.matrix.map(mean);
@@ -130,6 +131,9 @@ function numbers(run) {
     ["Brier score", fixed(run.brier_score, 3)],
     ["agreement with the teacher (%)", fixed(run.teacher_agreement)],
     ["agreement of the undistilled student (%)", fixed(run.none_teacher_agreement)],
+    ["training views, all tasks", whole(run.views_seen)],
+    ["images with a label, all tasks", whole(run.labelled_seen)],
+    ["images without a label, all tasks", whole(run.unlabelled_seen)],
     ["parameters trained", run.trainable_parameters.toLocaleString("en")],
     ["parameters, frozen ones included", run.parameters.toLocaleString("en")],
     ["training time, wall clock (s)", fixed(run.training_seconds, 0)],

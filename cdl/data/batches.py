@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 
+_NEXT = 0x9E3779B1  # distance of the keys of two draws of an image
 _ORDER, _LABELLED, _UNLABELLED = 301, 302, 303  # purposes of the counter-based draws
 
 
@@ -43,17 +45,19 @@ class Batches:
     Otherwise a step takes `batch_size` labelled images and, for a student with a teacher,
     `unlabelled` unlabelled ones. Each kind has an order of its own, which is drawn anew after
     every pass over the kind. An epoch is one pass over the kind that takes more steps, also for
-    learners that see labelled images only.
+    learners that see labelled images only; images that are not used count if none is unlabelled.
 
     Attributes:
         pixels: the task's images, where views are computed.
-        labels: `[n]` positions of the images in the class order, or `UNLABELLED`.
+        labels: `[n]` positions of the images in the class order, or `UNLABELLED` or `UNUSED`.
         views: training views.
         seed: of order and views.
         task: counted from 0.
         batch_size: labelled images per step.
         unlabelled: unlabelled images per step of a student with a teacher.
         taught: whether the learner is a student with a teacher.
+        fresh: whether an image that is drawn several times in an epoch has a new view each time;
+            its first view of an epoch is the same in either case.
     """
 
     pixels: Pixels | JoinedPixels
@@ -64,6 +68,7 @@ class Batches:
     batch_size: int
     unlabelled: int = 1
     taught: bool = False
+    fresh: bool = False
 
     @property
     def indices(self) -> Tensor:
@@ -79,8 +84,9 @@ class Batches:
         """Return the steps per epoch; raise `CdlError` if there is no whole batch."""
         n_labelled, n_unlabelled = (len(kind) for kind in self._kinds)
         steps = n_labelled // self.batch_size
-        if n_unlabelled:
-            steps = max(steps, n_unlabelled // self.unlabelled)
+        n_others = n_unlabelled or len(self.labels) - n_labelled
+        if n_others:
+            steps = max(steps, n_others // self.unlabelled)
         if steps == 0:
             raise CdlError(
                 f"training.batch_size: {self.batch_size} is more than the {len(self.indices)} "
@@ -96,11 +102,11 @@ class Batches:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         steps, (labelled, unlabelled) = len(self), self._kinds
-        if not len(unlabelled):
+        if len(labelled) == len(self.labels):
             order = self._order(epoch)[: steps * self.batch_size]
             return self._batches(epoch, order.split(self.batch_size), self.batch_size)
         parts = [self._cycled(_LABELLED, epoch, labelled, steps * self.batch_size)]
-        if self.taught:
+        if self.taught and len(unlabelled):
             parts.append(self._cycled(_UNLABELLED, epoch, unlabelled, steps * self.unlabelled))
         rows = torch.cat([part.view(steps, -1) for part in parts], dim=1)
         return self._batches(epoch, rows, self.batch_size)
@@ -114,11 +120,25 @@ class Batches:
 
     def _batches(self, epoch: int, steps: Iterable[Tensor], labelled: int) -> Iterator[Batch]:
         """Yield a batch per step, with the labels of its first `labelled` images."""
-        for positions in map(self.pixels.grouped, steps):
-            parts = self.pixels.parts(positions)
-            views = joined([self.views.train(*part, self.seed, epoch) for part in parts])
+        rows = [self.pixels.grouped(positions) for positions in steps]
+        draws = occurrences(torch.cat(rows)) if self.fresh else None
+        starts = accumulate((len(row) for row in rows), initial=0)
+        for positions, start in zip(rows, starts, strict=False):
+            own = None if draws is None else draws[start : start + len(positions)]
             here = upload(positions, self.device)
+            views = self._views(positions, own, epoch)
             yield Batch(views, self._labels[here[:labelled]], epoch, here)
+
+    def _views(self, positions: Tensor, draws: Tensor | None, epoch: int) -> Tensor:
+        """Return the views of images, given how often each was drawn before in the epoch."""
+        views: list[Tensor] = []
+        done = 0
+        for images, sizes, keys in self.pixels.parts(positions):
+            if draws is not None:  # a view is a function of a key, so another key is another view
+                keys = keys + _NEXT * upload(draws[done : done + len(keys)], keys.device)
+            views.append(self.views.train(images, sizes, keys, self.seed, epoch))
+            done += len(keys)
+        return joined(views)
 
     def _order(self, epoch: int) -> Tensor:
         return permutation((_ORDER, self.seed, self.task, epoch), len(self.indices))
@@ -133,9 +153,18 @@ class Batches:
     @cached_property
     def _kinds(self) -> tuple[Tensor, Tensor]:
         """Positions of the labelled and of the unlabelled images."""
-        known = self.labels != UNLABELLED
-        return torch.nonzero(known)[:, 0], torch.nonzero(~known)[:, 0]
+        known, unknown = self.labels >= 0, self.labels == UNLABELLED
+        return torch.nonzero(known)[:, 0], torch.nonzero(unknown)[:, 0]
 
     @cached_property
     def _labels(self) -> Tensor:
         return self.labels.to(self.device)
+
+
+def occurrences(values: Tensor) -> Tensor:
+    """Return how often each of some non-negative integers `[n]` occurs before its place."""
+    order, counts = torch.argsort(values, stable=True), torch.bincount(values)
+    first = counts.cumsum(0) - counts
+    found = torch.empty_like(order)
+    found[order] = torch.arange(len(values)) - first[values[order]]
+    return found

@@ -9,12 +9,12 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 from cdl.spec import Labels
 
-UNLABELLED = -1  # replaces the label of an unlabelled image
+UNLABELLED, UNUSED = -1, -2  # replace the label of an image without one, and of one not used
 _DRAW = 103  # purpose of the counter-based draws
 
 
 def known_labels(labels: Tensor, given: Labels | None, seed: int, order: Sequence[int]) -> Tensor:
-    """Replace the labels that no learner may see by `UNLABELLED`.
+    """Replace the labels that no learner may see by `UNLABELLED`, or by `UNUSED`.
 
     The order of a class's images is a function of seed and class, and the first ones keep their
     label. So the labelled images of `per_class: 5` are a subset of those of `per_class: 10`. If the
@@ -25,7 +25,8 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int, order: Sequenc
         labels: `[n]` positions in the class order, of a task's images, in each class by ascending
             index.
         given: `per_class`, the number of labelled images of each class, or `fraction`, their share
-            (rounded, at least one image); `seed` of the draw; None keeps all labels.
+            (rounded, at least one image); `seed` of the draw; `others: unused` if the images
+            without a label are not used; None keeps all labels.
         seed: the run's seed.
         order: labels of all classes in the dataset, by position.
 
@@ -34,7 +35,7 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int, order: Sequenc
     """
     if given is None:
         return labels
-    known = torch.full_like(labels, UNLABELLED)
+    known = torch.full_like(labels, UNLABELLED if given.others is None else UNUSED)
     for label in labels.unique().tolist():
         own = torch.nonzero(labels == label)[:, 0]
         n = given.per_class or max(1, round((given.fraction or 0.0) * len(own)))
@@ -52,7 +53,7 @@ def learnt_from(labels: Tensor, taught: bool) -> Tensor:
     """Return the positions of the images that a learner learns from.
 
     Args:
-        labels: `[n]`, `UNLABELLED` for unlabelled images.
-        taught: whether a teacher gives targets for unlabelled images, so that all are used.
+        labels: `[n]`, `UNLABELLED` for unlabelled images, `UNUSED` for images not used.
+        taught: whether a teacher gives targets for unlabelled images, so that these are used, too.
     """
-    return torch.arange(len(labels)) if taught else torch.nonzero(labels != UNLABELLED)[:, 0]
+    return torch.nonzero(labels != UNUSED if taught else labels >= 0)[:, 0]

@@ -333,6 +333,7 @@ def _provenance(
     return {
         "evaluation": EVALUATION,
         "trainable_parameters": last["trainable_parameters"],
+        "seen": _seen(evaluated),
         "learner": spec.to_json(),
         "backbones": last["inputs"]["backbones"],
         "data": {
@@ -346,6 +347,14 @@ def _provenance(
         "device": about["device"],
         "versions": versions(),
     }
+
+
+def _seen(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return views and images of all tasks; empty if an older version wrote a checkpoint."""
+    seen = [metadata.get("seen") for metadata in evaluated]
+    if not all(seen):
+        return {}
+    return {name: sum(task[name] for task in seen if task) for name in seen[0] or ()}
 
 
 def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> None:

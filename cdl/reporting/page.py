@@ -22,11 +22,11 @@ from cdl.reporting.columns import CELL, IDENTITY
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
-from cdl.reporting.runs import METRICS, differences, read
+from cdl.reporting.runs import METRICS, SEEN, differences, read
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
-_SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *COST, *METRICS]
+_SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *SEEN, *COST, *METRICS]
 _SHOWN += ["gain_over_none", "gap_to_teacher"]
 
 

@@ -37,6 +37,11 @@ METRICS = [
     "brier_score",
     *AGREEMENT,
 ]
+SEEN = {  # columns by their names in the results
+    "views_seen": "views",
+    "labelled_seen": "labelled",
+    "unlabelled_seen": "unlabelled",
+}
 NOTE = (
     "Percent and percentage points; mean ± sample standard deviation over n seeds. Final average "
     "accuracy: mean accuracy over all tasks after the last one. Forgetting: mean drop of earlier "
@@ -73,7 +78,9 @@ def collect(
             skips operations.
 
     Returns:
-        results: one row per run, with all metrics in percent and the trainable parameters.
+        results: one row per run, with all metrics in percent, the trainable parameters, and what
+            the learner has seen, summed over tasks: training views, and images with a label and
+            without one.
         curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
         cost: one row per run, columns of `COST`.
         protocols: the resolved protocol of each hash in the results.
@@ -263,14 +270,17 @@ def results_of(
     """Return `results` and `protocols` of `collect`; an unfinished run is None and gets NaN."""
     records, protocols = [], {}
     for row, run in zip(rows, runs, strict=True):
-        numbers, short = dict.fromkeys([*METRICS, "trainable_parameters"], float("nan")), ""
+        names = [*METRICS, "trainable_parameters", *SEEN]
+        numbers, short = dict.fromkeys(names, float("nan")), ""
         if run is not None:
             protocol = {**row["protocol"], "data": run["data"]}
             short = fingerprint(protocol)[:8]
             protocols[short] = protocol
             known = current(run["metrics"])
-            numbers = {name: known.get(name, float("nan")) for name in METRICS}
+            numbers |= {name: known.get(name, float("nan")) for name in METRICS}
             numbers["trainable_parameters"] = run["trainable_parameters"]
+            seen = run.get("seen", {})  # not in results of version 0.2
+            numbers |= {name: seen.get(key, float("nan")) for name, key in SEEN.items()}
         identity, links = ({key: row[key] for key in keys} for keys in (IDENTITY, LINKS))
         records.append({**identity, **numbers, "protocol": short, **links})
     return pd.DataFrame(records), protocols
@@ -295,11 +305,12 @@ def read(path: str | Path, record: str | Path) -> pd.DataFrame:
         path,
         dtype=dict.fromkeys([*TEXT, *FORMER_NAMES, "class", "weights"], str),
         keep_default_na=False,
-        na_values=dict.fromkeys([*METRICS, "forgetting", *COST, *INTERVALS], ""),
+        na_values=dict.fromkeys([*METRICS, "forgetting", *SEEN, *COST, *INTERVALS], ""),
     )
     table = table.rename(columns=FORMER_NAMES)  # up to version 0.2
     if "run" in table and "trained_run" not in table:  # until version 0.2
         table["trained_run"] = table["run"]
+        table[[*SEEN]] = float("nan")
     if "forgetting" in table:  # until version 0.2, the negative backward transfer
         table["backward_transfer"] = -table.pop("forgetting")
     return table
@@ -335,7 +346,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     summary = groups[values].agg(["mean", "std"])
     summary.columns = ["_".join(name_and_statistic) for name_and_statistic in summary.columns]
     summary.insert(0, "n", groups["final_average_accuracy"].count())
-    summary["trainable_parameters"] = groups["trainable_parameters"].first()
+    for name in ("trainable_parameters", *SEEN):
+        summary[name] = groups[name].first()
     summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
     return summary.reset_index()
 

@@ -103,6 +103,13 @@ class Grid:
             raise ConfigError(f"name: {config['name']!r} is reserved; choose another")
         for dataset, block in self.datasets.items():
             validate_dataset(dataset, block.options, self.class_order(dataset))
+            few = sorted(block.options.keys() & {"labels", "unlabelled"})
+            if few and self.cached and config["protocol"]["views"] == "per_draw":
+                raise ConfigError(
+                    f"protocol.views: invalid value 'per_draw' with datasets.{dataset}.{few[0]} "
+                    "and compute.targets: cached; expected online, since a cache has one view of "
+                    "an image for each epoch"
+                )
         for pair in grid["pairs"]:
             _check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             _check_precision(config["compute"]["precision"], pair)
@@ -427,9 +434,14 @@ class Grid:
         return source
 
     def unlabelled_source(self, dataset: str) -> dict[str, Any] | None:
-        """Return the same for a dataset's additional unlabelled images, None without them."""
+        """Return the same for a dataset's additional unlabelled images, None without them.
+
+        If they are the dataset's own images, none of the held-out ones is among them.
+        """
         block = self.datasets[dataset].options
         unlabelled = block.get("unlabelled")
+        if unlabelled and unlabelled["source"] == block["source"]:
+            return self.source(dataset)
         return unlabelled and _packing_arguments(unlabelled["source"], block["short_side"])
 
     def unlabelled(self, dataset: str) -> layout.PackedFiles | None:

@@ -40,6 +40,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
     tasks, labels = dataset["tasks"], dataset.get("labels")
     if run.method.joint:
         tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
+    few = dataset.keys() & {"labels", "unlabelled"}  # else every image is drawn once
     fresh = run.role == "student" and shared["student_views"] == "fresh"
     alignment, teacher_method = run.method.alignment, run.teacher_method
     theirs = teacher.method.alignment if teacher else alignment
@@ -65,6 +66,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         alignment=None if alignment is None else Alignment.from_json(alignment),
         teacher_alignment=None if theirs == alignment else _teacher_alignment(theirs),
         student_views="fresh" if fresh else None,
+        views="per_draw" if few and shared["views"] == "per_draw" else None,
         teacher_method=None
         if teacher_method is None
         else Method(teacher_method.name, teacher_method.options),
@@ -126,7 +128,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     training = without_defaults(grid.config["training"], schema()["properties"]["training"])
     return {
         "numerics": NUMERICS,
-        "protocol": grid.config["protocol"],
+        "protocol": without_defaults(grid.config["protocol"], schema()["properties"]["protocol"]),
         "training": training | {"batch_size": grid.training(run)["batch_size"]},
         "dataset": {k: v for k, v in block.items() if k not in ("source", "published")},
         "backbones": {

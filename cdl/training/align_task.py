@@ -153,6 +153,7 @@ def align_task(
         "inputs": context.fingerprints,
         "trained": os.path.relpath(inputs.trained, Path(output).parent),
         "work": _work(job, trained_spec),
+        "seen": _seen(job),
         "device": context.compute.name,
         "versions": versions(),
     }
@@ -353,6 +354,14 @@ def _work(job: _Job, trained_spec: LearnerSpec) -> dict[str, float]:
     only = job.inputs.targets is not None and trained_spec.teacher is None
     answers = len(context.pixels) * context.spec.training.epochs if only else 0
     return {"images": 0, "operations": operations, "forward": forward, "answers": answers}
+
+
+def _seen(job: _Job) -> dict[str, float]:
+    """Return what training has seen, with the unlabelled images of the alignment."""
+    trained: dict[str, float] = job.record.get("seen", {})
+    known = job.context.labels[_images(job)] != UNLABELLED
+    more = int((~known).sum())
+    return trained and {**trained, "unlabelled": max(trained["unlabelled"], more)}
 
 
 def _names(job: _Job) -> set[str]:

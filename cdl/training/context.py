@@ -116,7 +116,7 @@ class TaskContext(Generic[Spec]):
 
     @cached_property
     def labels(self) -> Tensor:
-        """Labels for the learner `[n]`: positions in the class order, or `UNLABELLED`."""
+        """Labels for the learner `[n]`: positions in the class order, `UNLABELLED` or `UNUSED`."""
         own, unlabelled = self.indices(self.task)
         labels = self.stream.labels(self.train)[own]
         known = known_labels(labels, self.spec.labels, self.spec.seed, self.stream.order)
@@ -148,6 +148,7 @@ class TaskContext(Generic[Spec]):
             batch_size=training.batch_size,
             unlabelled=max(1, round(training.batch_size * ratio)),
             taught=spec.teacher is not None,
+            fresh=spec.views == "per_draw",
         )
 
     def checkpoint(

@@ -215,6 +215,13 @@ def _work(
     return {"images": images, "operations": operations, "forward": forward, "answers": cached}
 
 
+def _seen(context: TaskContext[LearnerSpec], work: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of training views, and of images with and without a label."""
+    labelled = int((context.labels >= 0).sum())
+    used = len(learnt_from(context.labels, context.spec.teacher is not None))
+    return {"views": work["images"], "labelled": labelled, "unlabelled": used - labelled}
+
+
 def _write(
     context: TaskContext[LearnerSpec],
     prepared: PreparedTask,
@@ -237,6 +244,7 @@ def _write(
         "teacher_shape": None if shape is None else {"width": shape.width, "depth": shape.depth},
         "trainable_parameters": sum(p.numel() for p in prepared.learner.learnables()),
         "work": work,
+        "seen": _seen(context, work),
         "device": context.compute.name,
         "state": state,
         "versions": versions(),
