@@ -1,5 +1,6 @@
 """Write the model card of an exported student, in the format of the Hugging Face Hub."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     spec, matrix = student.spec, results["matrix"][task]
     stream = Stream.learnt(results["classes"], spec.stream.tasks)
     tasks = [
-        {"classes": results["classes"][stream.classes(t)], "accuracy": matrix[t]}
+        {"classes": _cells(results["classes"][stream.classes(t)]), "accuracy": matrix[t]}
         for t in range(task + 1)
     ]
     average = sum(matrix[: task + 1]) / (task + 1)
@@ -82,6 +83,11 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             provenance=_provenance(student),
         )
     )
+
+
+def _cells(names: list[str]) -> list[str]:
+    """Return names for a table in Markdown, where | ends a cell and < begins a tag."""
+    return [re.sub(r"([\\<|])", r"\\\1", name) for name in names]
 
 
 def _dataset_source(student: TrainedStudent) -> dict[str, Any]:

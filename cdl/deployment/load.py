@@ -14,6 +14,8 @@ def load(
 ) -> Student:
     """Load a student; see `cdl.load`."""
     path = Path(path)
+    if threads < 1:
+        raise CdlError(f"threads: invalid value {threads}; expected at least 1")
     if not path.is_dir():
         raise CdlError(
             f"{path}: is not a folder; expected the folder of a finished run or of an export"

@@ -115,6 +115,8 @@ class ExportedStudent(Student):
         """
         pixels = [read(image) for image in several(images)]
         sizes = {image.shape[:2] for image in pixels}
+        if not pixels:
+            raise CdlError("images: there is none; expected at least one")
         if len(sizes) > 1:
             raise CdlError(f"images: have {len(sizes)} sizes; expected one size per batch")
         shape, limits = (len(pixels), *max(sizes)), self._limits
@@ -224,7 +226,10 @@ def _open_executorch(folder: Path, threads: int) -> tuple[Predict, int | None]:
 def read(image: Picture) -> np.ndarray:
     """Return an image as uint8 `[H, W, 3]`; raise `CdlError` if it is unreadable or invalid."""
     if isinstance(image, Image.Image):
-        return upright(image, "the image")
+        try:
+            return upright(image, "the image")
+        except OSError as error:  # Pillow reads the file only now
+            raise CdlError(f"the image cannot be read ({error})") from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise CdlError(

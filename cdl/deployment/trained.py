@@ -97,7 +97,7 @@ class TrainedStudent(Student):
     """
 
     classes: tuple[str, ...]
-    model: Model
+    model: Model = field(repr=False)
     views: Views
     threads: int
     results: Mapping[str, Any] = field(repr=False)
@@ -123,9 +123,9 @@ class TrainedStudent(Student):
         task = n_tasks - 1 if task is None else task
         if not 0 <= task < n_tasks:
             raise CdlError(f"task: invalid value {task} for {run}; expected 0 to {n_tasks - 1}")
-        expected = spec.until(task).to_json()
+        expected = {"learner": spec.until(task).to_json(), "sha256": results["checkpoints"][task]}
         checkpoint = files.checkpoints(results)[task]
-        state, record = artifacts.load(checkpoint, task=task, learner=expected)
+        state, record = artifacts.load(checkpoint, task=task, **expected)
         folder = ResultsFolder.of_run(run)
         spec = replace(spec, teacher_query=_teacher_query(files, spec, record))
         teacher_query = spec.teacher_query if spec.method.facts.needs_query else None

@@ -19,6 +19,7 @@ from test_student import KD, RUNS, pictures
 import cdl
 from cdl.deployment import export as room
 from cdl.deployment import manifest
+from cdl.deployment.card import _cells
 from cdl.deployment.export import Parity, deploy, export
 from cdl.deployment.graph import to_int8
 from cdl.deployment.measure import measure
@@ -242,6 +243,10 @@ def test_an_export_killed_at_any_rename_is_no_student_or_a_whole_one(tmp_path):
         with pytest.raises(CdlError, match="is not a finished run"):
             cdl.load(copy(renames))
     assert cdl.load(copy(5)).classes == NAMES
+
+
+def test_names_of_classes_stay_in_their_cell_of_the_card():
+    assert _cells(["a|b", "<b>", "x_y", "c\\"]) == ["a\\|b", "\\<b>", "x_y", "c\\\\"]
 
 
 def test_a_class_that_no_list_can_contain_is_refused_before_anything_is_written(

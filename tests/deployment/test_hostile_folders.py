@@ -115,6 +115,12 @@ def test_an_output_of_another_shape_is_refused(student, monkeypatch):
         loaded.predict(IMAGES)
 
 
+def test_no_images_have_no_input(student):
+    assert cdl.load(student).predict([]) == []
+    with pytest.raises(CdlError, match="images: there is none; expected at least one"):
+        cdl.load(student).preprocess([])
+
+
 def test_equal_probabilities_are_in_the_order_of_the_classes(student):
     grey = np.zeros((4, 4, 3), np.uint8)
     loaded = cdl.load(student)

@@ -14,7 +14,7 @@ from PIL import Image
 import cdl
 from cdl.data.packed import Packed
 from cdl.deployment.student import Student, read
-from cdl.runtime.artifacts import read_json, write_json
+from cdl.runtime.artifacts import load, read_json, save, write_json
 from cdl.runtime.errors import CdlError
 
 RUNS = "results/tiny/digits/coda_prompt"
@@ -84,6 +84,20 @@ def test_invalid_images_are_rejected(image, words):
         read(image)
 
 
+def test_a_truncated_image_that_pillow_has_opened_is_rejected(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:900])
+    with pytest.raises(CdlError, match="the image cannot be read"):
+        read(Image.open(tmp_path / "x.jpg"))
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_an_invalid_number_of_threads_is_rejected(tmp_path, threads):
+    with pytest.raises(CdlError, match=f"threads: invalid value {threads}; expected at least 1"):
+        cdl.load(tmp_path, threads=threads)
+
+
 def test_importing_cdl_imports_nothing_of_torch_or_pillow():
     code = "import sys, cdl; assert not {'torch', 'PIL', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
@@ -136,6 +150,16 @@ def test_missing_files_are_reported_in_a_sentence(copied):
         file.unlink()
     with pytest.raises(CdlError, match="weights of backbone 'vit_nano' .*found none"):
         cdl.load(copied / KD)
+
+
+def test_a_checkpoint_that_was_not_evaluated_is_rejected(copied):
+    record = copied / KD / "task1" / "learner.safetensors"
+    state, metadata = load(record)
+    metadata.pop("sha256")
+    save(record, {name: 2 * tensor for name, tensor in state.items()}, metadata)
+    with pytest.raises(CdlError, match="learner.safetensors was made with sha256 = .*, expected"):
+        cdl.load(copied / KD)
+    assert "Linear" not in repr(cdl.load(copied / KD, task=0))
 
 
 def test_other_weights_of_the_same_name_are_rejected(copied):
