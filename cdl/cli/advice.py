@@ -1,4 +1,4 @@
-"""What to do after a run: the student to export, and an option that its table suggests."""
+"""What to do after a run: the student to export, and what its table suggests to change."""
 
 import shlex
 from collections.abc import Collection
@@ -7,42 +7,45 @@ import pandas as pd
 
 from cdl.reporting.columns import CELL
 
-FORGETTING = 20.0  # points, above which unaligned heads are pointed out
+FORGETTING = 20.0  # points, above which heads that are not aligned are pointed out
 
 
-def best_student(results: pd.DataFrame) -> pd.Series:
-    """Return the run to export: the first seed of the cell with the highest mean accuracy.
+def best_cell(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the student with the highest mean accuracy, the first seed first.
 
-    Only students are compared, or all runs if there is no student. They cost the same at
-    prediction if they have one backbone; among several backbones the smallest table decides
-    nothing, so the accuracy does.
+    Without a student, these are the runs of the best learner. Students of one backbone cost about
+    the same at prediction.
 
     Args:
         results: one row per run, see `cdl.reporting.runs.collect`.
     """
     students = results[results["role"] == "student"]
     students = results if students.empty else students
-    means = students.groupby(CELL, sort=False, dropna=False)["final_average_accuracy"]
-    best = means.transform("mean").idxmax()
-    return students.loc[best]
+    means = students.groupby(CELL, sort=False)["final_average_accuracy"].transform("mean")
+    best = students.iloc[int(means.to_numpy().argmax())]
+    return students[(students[CELL] == best[CELL]).all(axis=1)]
 
 
-def lines(results: pd.DataFrame, unaligned: Collection[str], command: str) -> dict[str, str]:
-    """Return lines for the end of a run, by their heading.
+def advice(results: pd.DataFrame, unaligned: Collection[str], command: str) -> dict[str, str]:
+    """Return the lines at the end of a run, by their heading.
 
     Args:
         results: one row per run.
         unaligned: folders of the runs that train heads and do not align them.
         command: command that starts this program.
     """
-    best, found = best_student(results), {}
-    forgetting = results[results["run"].isin(unaligned)]["forgetting_max"].mean()
-    if forgetting > FORGETTING:
+    best, found = best_cell(results), {}
+    forgetful = results[results["run"].isin(unaligned)]
+    forgetful = forgetful[forgetful["forgetting_max"] > FORGETTING]
+    if len(forgetful):
+        method = str(forgetful["method"].iloc[0]).partition("+")[0]
+        points = forgetful["forgetting_max"].mean()
         found["Hint"] = (
-            f"without alignment of their heads, learners forget {forgetting:.0f} points; write "
-            "methods: {" + str(best["method"]).split("+")[0] + ": {alignment: {preset: slca}}}"
+            f"heads that are not aligned forget {points:.0f} points on average; set methods: "
+            f"{{{method}: {{alignment: {{preset: slca}}}}}}"
         )
-    mean = results[(results[CELL] == best[CELL]).all(axis=1)]["final_average_accuracy"].mean()
-    found["Best"] = f"{best['distiller']} with {best['method']}, {mean:.1f} %"
-    found["Next"] = f"{command} export {shlex.quote(best['run'])} -o student"
+    first = best.iloc[0]
+    accuracy = best["final_average_accuracy"].mean()
+    found["Best"] = f"{first['distiller']} with {first['method']}, {accuracy:.1f} %"
+    found["Next"] = f"{command} export {shlex.quote(str(first['run']))} -o student"
     return found

@@ -6,11 +6,13 @@ line on stderr. `cdl run` exits as Snakemake does.
 """
 
 import sys
-from typing import Any
+from difflib import get_close_matches
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import cdl
 from cdl.cli import configure, results, student
 from cdl.cli.backbones import app as backbones
 from cdl.cli.run import run
@@ -26,6 +28,16 @@ _INTERRUPTED = 130  # 128 plus the number of SIGINT, as shells report it
 class Commands(TyperGroup):
     """The group of all commands, with a help page that fits 24 lines."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name; a message names the most similar one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            if near and near[0] not in str(error):
+                error.message += f" Did you mean {near[0]!r}?"  # type: ignore[attr-defined]
+            raise
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the commands without the section on options, which has only --help."""
         self.format_commands(ctx, formatter)
@@ -33,14 +45,35 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Run continual distillation learning experiments from a YAML configuration.\n\n"
-    "`cdl COMMAND --help` describes a command and its options.",
     epilog="Example: cdl init study && cdl run study/config.yaml --cores 2",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(shown: bool) -> None:
+    if shown:
+        print(f"cdl {cdl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def group(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Run continual distillation learning experiments from a YAML configuration.
+
+    `cdl COMMAND --help` describes a command and its options.
+    """
+
+
 app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")(configure.init)
 app.command("list", epilog="Example: cdl list distillers")(configure.list_)
 app.command(epilog="Example: cdl data config.yaml")(configure.data)

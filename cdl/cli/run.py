@@ -121,7 +121,9 @@ def run(
     if not given & {"targets", "until"}:
         from cdl.cli.summary import show
 
-        show(grid.layout.report, f"{cdl_command()} init study")
+        trained = [run for run in grid.runs if run.prompts.trains and not run.aligned]
+        unaligned = {grid.files(run).folder for run in trained}
+        show(grid.layout.report, unaligned, cdl_command())
 
 
 def cdl_command() -> str:

@@ -1,5 +1,6 @@
 """The summary that `cdl run` prints: accuracies as bars, paths of the results, the next command."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cdl.cli.advice import advice
 from cdl.layout import ReportFiles
 from cdl.reporting.intervals import reading
 from cdl.reporting.runs import read
@@ -16,12 +18,18 @@ from cdl.reporting.style import look, names, panels_of
 WIDTH = 24  # of a bar, in characters
 
 
-def show(report: ReportFiles, next_command: str, console: Console | None = None) -> None:
-    """Print the mean accuracies of a finished configuration with their intervals.
+def show(
+    report: ReportFiles,
+    unaligned: Collection[str],
+    command: str,
+    console: Console | None = None,
+) -> None:
+    """Print the mean accuracies of a finished configuration with their intervals, and advice.
 
     Args:
         report: files of the configuration.
-        next_command: command to suggest at the end.
+        unaligned: folders of the runs that train heads and do not align them.
+        command: command that starts this program.
         console: console to print to; default: stdout.
 
     Raises:
@@ -40,9 +48,9 @@ def show(report: ReportFiles, next_command: str, console: Console | None = None)
     console.print()
     figure = report.figure("accuracy", str(cells["dataset"].iloc[0]), "svg")
     paths = {"Page": report.page, "Table": tables.summary("md"), "Figure": figure}
-    for what, path in paths.items():
-        console.print(f"{what + ':':<8}[bold]{escape(path)}[/]", soft_wrap=True)
-    console.print(f"{'Next:':<8}[bold]{escape(next_command)}[/]", soft_wrap=True)
+    paths |= advice(read(tables.results, tables.protocols), unaligned, command)
+    for what, text in paths.items():
+        console.print(f"{what + ':':<8}[bold]{escape(text)}[/]", soft_wrap=True)
 
 
 def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:

@@ -348,9 +348,9 @@ class Grid:
     def undistilled(self, run: Run) -> Run | None:
         """Return the undistilled student that a student is compared with, None without one.
 
-        It is the variant of the same name if there is one, else one whose alignment uses the same
-        labels, else the one without a variant. A variant of `none` that differs in alignment alone
-        is compared with the one without a variant.
+        It is the variant of the same name for a variant with another training, else one whose
+        alignment uses the same labels, else the variant of the same name or the one without a
+        variant. A variant of `none` that differs in alignment alone is compared with the latter.
         """
         if run.role != "student":
             return None
@@ -366,7 +366,8 @@ class Grid:
         named = [o for o in alike if variant and o.distiller.variant == variant]
         aligned = [o for o in alike if o.distiller.trains_as == "none"]
         aligned = [o for o in aligned if o.statistics == run.statistics]
-        return next(iter([*named, *aligned, *plain]), None)
+        first = named if distiller.training or distiller.methods else []
+        return next(iter([*first, *aligned, *named, *plain]), None)
 
     def runs_on(self, dataset: str) -> list[Run]:
         """Return the runs of a dataset, and the teachers and baselines that it shares."""

@@ -193,7 +193,7 @@ def test_the_summary_shows_every_mean_with_its_interval_and_the_next_command(tmp
     write_summary_and_intervals(made, Outputs, RunFiles)
     colours = {"color_system": "truecolor", "force_terminal": True, "highlight": False}
     console = Console(file=io.StringIO(), width=100, **colours)
-    show(report, "cdl init study", console)
+    show(report, (), "cdl", console)
     printed = console.file.getvalue()
     cells = read(report.tables.intervals, report.tables.record("summary"))
     for row in cells.to_dict("records"):
@@ -206,5 +206,8 @@ def test_the_summary_shows_every_mean_with_its_interval_and_the_next_command(tmp
         report.figure("accuracy", "digits", "svg"),
     ):
         assert path in printed
-    assert printed.rstrip().endswith("cdl init study\x1b[0m")
+    students = results[results["role"] == "student"].groupby("distiller")["final_average_accuracy"]
+    best = students.mean().idxmax()
+    first = results[(results["distiller"] == best) & (results["role"] == "student")].iloc[0]
+    assert printed.rstrip().endswith(f"cdl export {first['run']} -o student\x1b[0m")
     assert os.path.exists(report.tables.summary("tex"))
