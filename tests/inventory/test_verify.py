@@ -17,7 +17,7 @@ from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import sources_of, verify, vouched
-from cdl.layout import ResultsFolder, RunFiles
+from cdl.layout import ResultsFolder
 from cdl.reporting.runs import collect, read, read_predictions
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
