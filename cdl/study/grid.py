@@ -131,6 +131,7 @@ class Grid:
             entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
             name, variant = entry.pop("block"), entry.pop("variant")
             _check_defined(f"grid.{kind}", [name], self.config[kind])
+            varied = "alignment" in entry
             training = entry.pop("training", {}) if kind == "distillers" else {}
             validate_block(training, _training_schema(), f"grid.{kind}.{variant}.training")
             training = complete(training, _training_schema())
@@ -151,11 +152,11 @@ class Grid:
             options |= {field: self.config["protocol"][field] for field in sorted(fields)}
             joint, given = options.pop("joint", False), options.pop("alignment", None)
             aligned = given and alignment(given)
-            blocks.append(
-                Block(name, variant, options, joint, aligned, training, methods, aligning)
-            )
-        plain = {block.name for block in blocks if not block.variant}
-        others = sorted({block.name for block in blocks} - plain) if kind in UNITS else []
+            block = Block(name, variant, options, joint, aligned, training, methods, aligning)
+            _check_labels(block)
+            shares = (aligned or varied) and not _starts_aligned(aligned)
+            blocks.append(block if shares else replace(block, trains_as=block.label))
+        others = sorted({b.name for b in blocks if not b.trains_as} - {b.label for b in blocks})
         return _with_training(blocks, self._blocks(kind, others) if others else [])
 
     def _expand(self) -> Iterator[Run]:
@@ -323,13 +324,11 @@ class Grid:
         if _starts_aligned(run.method.alignment):
             return run
         method, distiller = replace(run.method, alignment=None), run.distiller
-        if run.distiller.name != "none":  # its teacher's heads are aligned as those of the method
-            taught_by = self._by_label[run.method.label]
-            if not _starts_aligned(taught_by.alignment):
-                distiller = _renamed(distiller, distiller.trains_as)
-            return replace(run, method=method, distiller=distiller)
-        if run.role == "student":
+        listed = self._by_label.get(method.label, method)
+        if run.role == "student" and not _starts_aligned(listed.alignment):
             distiller = _renamed(distiller, distiller.trains_as)
+        if run.distiller.name != "none":  # methods whose teachers' heads differ share nothing
+            return replace(run, method=method, distiller=distiller)
         return replace(
             run,
             dataset=self._home(run.dataset, run.role),
@@ -364,7 +363,7 @@ class Grid:
             return plain[0]
         variant = distiller.variant.rpartition(".")[2]
         named = [o for o in alike if variant and o.distiller.variant == variant]
-        aligned = [o for o in alike if o.distiller.trains_as == "none"]
+        aligned = [o for o in [*plain, *alike] if o.distiller.trains_as == "none"]
         aligned = [o for o in aligned if o.statistics == run.statistics]
         first = named if distiller.training or distiller.methods else []
         return next(iter([*first, *aligned, *named, *plain]), None)
@@ -537,36 +536,51 @@ def _taught_statistics(method: Block) -> bool:
     return method.alignment is not None and method.alignment.get("labels") == "teacher"
 
 
+def _check_labels(method: Block) -> None:
+    """Refuse an alignment that the teachers of a method cannot have."""
+    if _taught_statistics(method):
+        raise ConfigError(
+            f"methods.{method.label}.alignment.labels: invalid value 'teacher', since teachers "
+            "have no teacher; expected own, self or null (a distilled student then uses the "
+            "labels of its teacher), or labels: teacher in an entry of grid.distillers"
+        )
+
+
 def _of_student(method: Block, distiller: Block) -> Block:
     """Return the method of a student, with the overrides of its distiller."""
     options = method.options | distiller.methods.get(method.name, {})
-    if distiller.aligning and distiller.aligning.get("preset") is None and not method.alignment:
+    given, field = distiller.aligning, f"grid.distillers.{distiller.variant}.alignment"
+    if given and given.get("preset") is None and not method.alignment:
         raise ConfigError(
-            f"grid.distillers.{distiller.variant}.alignment.preset: is missing, and the method "
-            f"{method.label!r} has no alignment to change; expected a preset, or an entry in "
-            "grid.exclude"
+            f"{field}.preset: is missing, and the method {method.label!r} has no alignment to "
+            "change; expected a preset, or an entry in grid.exclude"
         )
-    aligning = align_with(method.alignment, distiller.aligning)
-    return replace(method, options=options, alignment=aligning)
+    own = replace(method, options=options, alignment=align_with(method.alignment, given))
+    if distiller.name == "none" and _taught_statistics(own) and _starts_aligned(own.alignment):
+        raise ConfigError(
+            f"{field}.labels: invalid value 'teacher' with the method {method.label!r}, whose next "
+            "task starts from aligned heads, so that an undistilled student would be trained with "
+            "its teacher; expected own or self, or next_task: trained"
+        )
+    return own
 
 
 def _with_training(blocks: list[Block], plain: list[Block]) -> list[Block]:
-    """Set `trains_as` of methods or distillers.
+    """Set `trains_as` where it is empty: of blocks that may differ from others in alignment alone.
 
     Args:
-        blocks: blocks of a list of the grid.
-        plain: blocks without a variant that are not in the list; they come before the others.
+        blocks: methods or distillers of a list of the grid.
+        plain: blocks without a variant that are not in the list.
     """
-    listed = [*plain, *sorted(blocks, key=lambda block: bool(block.variant))]
-    listed = [block for block in listed if not _starts_aligned(block.alignment)]
+    fields = ("name", "options", "joint", "training", "methods")
+    listed = [block for block in [*plain, *blocks] if not _starts_aligned(block.alignment)]
+    listed.sort(key=lambda block: (bool(block.variant), not block.trains_as))
 
-    def first(block: Block) -> Block:
-        fields = ("name", "options", "joint", "training", "methods")
+    def first(block: Block) -> str:
         own = [getattr(block, field) for field in fields]
-        same = (o for o in listed if [getattr(o, field) for field in fields] == own)
-        return block if _starts_aligned(block.alignment) else next(same)
+        return next(o.label for o in listed if [getattr(o, field) for field in fields] == own)
 
-    return [replace(block, trains_as=first(block).label) for block in blocks]
+    return [replace(block, trains_as=block.trains_as or first(block)) for block in blocks]
 
 
 def _renamed(block: Block, label: str) -> Block:

@@ -121,7 +121,7 @@ def aligning(grid: Grid, run: Run) -> Needs:
     )
 
 
-def testing(grid: Grid, run: Run) -> Needs:
+def evaluating(grid: Grid, run: Run) -> Needs:
     """Return the inputs of the job that evaluates a run."""
     names = _test_names(run)
     return Needs(

@@ -11,7 +11,7 @@ from cdl.layout import JobFiles, RunFiles, record_of
 from cdl.spec import AligningQueriesSpec, QueriesSpec
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
-from cdl.study.inputs import CacheSpec, Needs, aligning, learning, testing
+from cdl.study.inputs import CacheSpec, Needs, aligning, evaluating, learning
 from cdl.study.jobs import Job, MadeFrom, Paths, Record
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
@@ -33,9 +33,9 @@ class LearningJobs:
         trained = {own.folder: own for own in map(grid.trained, grid.runs)}
         self._learning = {own.folder: learning(grid, own) for own in trained.values()}
         self._aligning = {run.folder: aligning(grid, run) for run in grid.runs if run.aligned}
-        self._testing = {run.folder: testing(grid, run) for run in grid.runs}
+        self._evaluating = {run.folder: evaluating(grid, run) for run in grid.runs}
         self._specification = lru_cache(None)(partial(specification, grid))
-        found = [*self._learning.values(), *self._aligning.values(), *self._testing.values()]
+        found = [*self._learning.values(), *self._aligning.values(), *self._evaluating.values()]
         caches = [own for need in found for own in need.by_task]
         self.queries = {Path(cache.folder).name: cache for own in caches for cache in own}
         self.targets: dict[str, tuple[Needs, Run]] = {
@@ -79,8 +79,8 @@ class LearningJobs:
         parts: list[tuple[CacheSpec, int | str]] = []
         for need in self._training_views(run):
             parts += [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
-        if run.folder in self._testing:
-            parts += [(own, "test") for (own,) in self._testing[run.folder].queries]
+        if run.folder in self._evaluating:
+            parts += [(own, "test") for (own,) in self._evaluating[run.folder].queries]
         for own, part in parts:
             if (own.folder, part) not in yielded:
                 yielded.add((own.folder, part))
@@ -314,7 +314,7 @@ class LearningJobs:
             first_tasks: number of tasks after which `evaluate_trial` evaluates a trial; None for
                 all tasks.
         """
-        grid, need, files = self.grid, self._testing[run.folder], self.grid.files(run)
+        grid, need, files = self.grid, self._evaluating[run.folder], self.grid.files(run)
         tasks = range(first_tasks or run.n_tasks)
         checkpoints = [grid.checkpoint(run, task) for task in tasks]
         outputs = files.first_outputs() if first_tasks else files.outputs()

@@ -20,7 +20,7 @@ class Block:
     methods: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of methods
     # a distiller's overrides of the students' alignment; None: heads not aligned
     aligning: dict[str, Any] | None = field(default_factory=dict, hash=False)
-    trains_as: str = ""  # label of the first block with the same training, see `Grid.trained`
+    trains_as: str = ""  # label of the block with which it shares its training, see `Grid.trained`
 
     @property
     def label(self) -> str:

@@ -80,6 +80,20 @@ class AlignInputs:
 
 
 @dataclass(frozen=True)
+class _Labeller:
+    """A teacher that classifies the task's images.
+
+    classify: function that returns its logits or probabilities `[n, C_t]` for the task's images.
+    learner: the teacher itself; None if its outputs are read from a cache.
+    operations: operations for one view; 0 if its outputs are read from a cache.
+    """
+
+    classify: Callable[[], Tensor]
+    learner: Learner | None = None
+    operations: float = 0.0
+
+
+@dataclass(frozen=True)
 class _Job:
     """A learner whose heads are to be aligned.
 
@@ -90,8 +104,7 @@ class _Job:
     memory: statistics of earlier tasks.
     before: the learner before the task, to measure drift; None otherwise.
     queries: sources (`TestQuery`) of `query` and `teacher_query`, see `read_features`.
-    classify: function that returns the teacher's probabilities `[n, C_t]` for the task's images;
-        None if a teacher labels none.
+    teacher: the teacher that labels images; None without one.
     """
 
     context: TaskContext[LearnerSpec]
@@ -101,7 +114,7 @@ class _Job:
     memory: dict[str, Tensor]
     before: Learner | None
     queries: dict[str, Any]
-    classify: Callable[[], Tensor] | None
+    teacher: "_Labeller | None"
 
     @property
     def how(self) -> Alignment:
@@ -141,8 +154,8 @@ def align_task(
     context = TaskContext.open(
         spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
     )
-    job, teacher = _open(context, inputs, trained_spec, teacher_spec and teacher_spec.until(task))
-    context.place(job.learner, job.before, teacher)
+    job = _open(context, inputs, trained_spec, teacher_spec and teacher_spec.until(task))
+    context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
     found = _align_heads(job)
     state = job.learner.state() | {MEMORY + name: tensor for name, tensor in found.items()}
     kept = ("widths", "teacher_shape", "trainable_parameters", "state")
@@ -152,7 +165,7 @@ def align_task(
         "teacher_query": spec.teacher_query,
         "inputs": context.fingerprints,
         "trained": os.path.relpath(inputs.trained, Path(output).parent),
-        "work": _work(job, trained_spec),
+        "work": _work(job),
         "seen": _seen(job),
         "device": context.compute.name,
         "versions": versions(),
@@ -166,8 +179,8 @@ def _open(
     inputs: AlignInputs,
     trained_spec: LearnerSpec,
     teacher_spec: LearnerSpec | None,
-) -> tuple[_Job, Learner | None]:
-    """Read all inputs; return the job, and the teacher if it is not read from a cache."""
+) -> _Job:
+    """Read all inputs."""
     spec, task = context.spec, context.task
     cached = {
         name: context.cached(path, spec.aligning_queries(name))
@@ -191,8 +204,8 @@ def _open(
         names["teacher_query"] = spec.teacher_query
     sources = {name: _query(context, cached, name) for name in names.values()}
     queries = {part: sources[name] for part, name in names.items()}
-    classify, teacher = _teacher(context, inputs, cached, teacher_spec)
-    return _Job(context, inputs, record, learner, memory, before, queries, classify), teacher
+    teacher = None if teacher_spec is None else _teacher(context, inputs, cached, teacher_spec)
+    return _Job(context, inputs, record, learner, memory, before, queries, teacher)
 
 
 def _learner(
@@ -221,19 +234,19 @@ def _teacher(
     context: TaskContext[LearnerSpec],
     inputs: AlignInputs,
     cached: Mapping[str, CachedOutputs],
-    spec: LearnerSpec | None,
-) -> tuple[Callable[[], Tensor] | None, Learner | None]:
-    """Open the teacher that labels images, see `_Job.classify`; None without one."""
-    how = context.spec.alignment
-    if spec is None or how is None:
-        return None, None
-    if how.answers == "test":
+    spec: LearnerSpec,
+) -> _Labeller:
+    """Open the teacher that labels images."""
+    assert context.spec.alignment is not None, "only learners with an alignment"
+    if context.spec.alignment.answers == "test":
         assert inputs.teacher is not None, "planned with the teacher's artifact"
         teacher, metadata = open_teacher(context, inputs.teacher, spec, context.spec.apt_teacher)
         context.fingerprints["teacher"] = metadata["sha256"]
-        reads = teacher.learner.needs_query
-        query = _query(context, cached, spec.query) if reads else None
-        return partial(_at_test_view, context, teacher, query), teacher.learner
+        query = _query(context, cached, spec.query) if teacher.learner.needs_query else None
+        classify = partial(_at_test_view, context, teacher, query)
+        width, read = metadata["widths"]["query"], spec.query in cached
+        operations = _teacher_operations(context, teacher.learner, spec.query, width, read)
+        return _Labeller(classify, teacher.learner, operations)
     teacher_query: Query = no_query
     if inputs.targets is None:
         _, teacher_query = context.query(spec.query, inputs.teacher_queries)
@@ -241,7 +254,21 @@ def _teacher(
         context, spec, teacher_query, path=inputs.teacher, targets=inputs.targets
     )
     softmax = partial(torch.softmax, dim=1)
-    return partial(teacher_probabilities, context, source, teacher_query, softmax), source.learner
+    classify = partial(teacher_probabilities, context, source, no_query, softmax)
+    if source.learner is None:
+        return _Labeller(classify)
+    width, read = source.query_width, inputs.teacher_queries is not None
+    operations = _teacher_operations(context, source.learner, spec.query, width, read)
+    return _Labeller(classify, source.learner, operations)
+
+
+def _teacher_operations(
+    context: TaskContext[LearnerSpec], teacher: Learner, query: str, width: int, cached: bool
+) -> float:
+    """Return the operations of a teacher for one view, with its query unless that is cached."""
+    operations, _ = of_learner(teacher, context.task, {"query": width})
+    computed = teacher.needs_query and not cached
+    return operations + (of_query(context.backbones[query]) if computed else 0.0)
 
 
 @torch.no_grad()
@@ -280,8 +307,7 @@ def _align_heads(job: _Job) -> dict[str, Tensor]:
     moved = _moved(job, features, images, tokens)
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
-        kept = labels != UNLABELLED
-        for part, new in statistics_of(rows[kept], labels[kept], how.statistic).items():
+        for part, new in statistics_of(rows, labels, how.statistic).items():
             key = f"{_TOKENS[token]}.{part}"
             earlier = moved.get(key, job.memory.get(key))
             found[key] = new if earlier is None else torch.cat([earlier.to(new.device), new])
@@ -301,21 +327,22 @@ def _align_heads(job: _Job) -> dict[str, Tensor]:
 
 
 def _images(job: _Job) -> Tensor:
-    """Return the positions of the images whose features are read."""
+    """Return the positions of the images that have a label or get one."""
     context = job.context
     own = len(context.indices(context.task)[0])
-    every = job.classify is not None or job.how.labels == "self"
+    every = job.teacher is not None or job.how.labels == "self"
     return learnt_from(context.labels[:own], taught=every)
 
 
 def _labels(job: _Job, features: Features, images: Tensor) -> Tensor:
-    """Return the classes `[n]` of images; images without one are `UNLABELLED`."""
+    """Return the classes `[n]` of images, see `Alignment.labels`."""
     labels, known = features.labels, features.labels != UNLABELLED
     classes = job.context.stream.classes(job.context.task)
     if known.all():
         return labels
-    if job.classify is not None:
-        return torch.where(known, labels, job.classify()[images].argmax(1) + classes.start)
+    if job.teacher is not None:
+        answers = job.teacher.classify()[images]
+        return torch.where(known, labels, answers.argmax(1) + classes.start)
     tokens = torch.stack([features.tokens[t] for t in sorted(features.tokens, reverse=True)], 1)
     with torch.no_grad():
         logits = job.learner.predict(job.learner.read(tokens), classes.stop)[:, classes]
@@ -339,20 +366,27 @@ def _moved(
     return found
 
 
-def _work(job: _Job, trained_spec: LearnerSpec) -> dict[str, float]:
+def _work(job: _Job) -> dict[str, float]:
     """Return the amount of work, see `cdl.training.task`.
 
-    `answers` counts the teacher outputs that only the alignment of this learner has read.
+    `answers` counts cached teacher outputs unless the training has read and counted them.
     """
-    context, n = job.context, len(_images(job))
+    context, inputs, images = job.context, job.inputs, _images(job)
     forward, _ = of_learner(job.learner, context.task, job.record["widths"])
-    loaded = [name for name in _names(job) if name not in job.inputs.queries]
-    per_image = forward + sum(of_query(context.backbones[name]) for name in loaded)
-    operations = n * per_image * (1 if job.before is None else 2)
-    sizes = context.stream.sizes[: context.task + 1]
-    operations += alignment_operations(job.learner, sizes, job.how)
-    only = job.inputs.targets is not None and trained_spec.teacher is None
-    answers = len(context.pixels) * context.spec.training.epochs if only else 0
+    computed = _names(job) - inputs.queries.keys()
+    per_image = forward + sum(of_query(context.backbones[name]) for name in computed)
+    operations = len(images) * per_image * (1 if job.before is None else 2)
+    operations += alignment_operations(
+        job.learner, context.stream.sizes[: context.task + 1], job.how
+    )
+    answers = 0
+    if job.teacher is not None and (context.labels[images] == UNLABELLED).any():
+        n, epochs = len(context.pixels), context.spec.training.epochs
+        operations += job.teacher.operations * (
+            len(images) if job.how.answers == "test" else n * epochs
+        )
+        counted = job.record.get("work", {}).get("answers")
+        answers = n * epochs if job.teacher.learner is None and not counted else 0
     return {"images": 0, "operations": operations, "forward": forward, "answers": answers}
 
 

@@ -53,7 +53,7 @@ class TeacherSource:
     shape: shape of the teacher's backbone.
     query_width: width of the query of the teacher's prompts.
     prompts: state of the teacher's prompts, empty if no distiller maps them.
-    output: function of a batch and the student's query that returns the teacher's output.
+    output: function of a batch and the student's query, or None, that returns the teacher's output.
     learner: the teacher itself, None if its outputs are read from a cache.
     """
 
@@ -94,11 +94,11 @@ class TeacherSource:
         learner = teacher.learner
         classes = context.stream.classes(context.task)
         blocks = own.distiller.facts.blocks(context.backbones[own.backbone].depth)
-        same = spec.query == own.query and own.method.facts.needs_query
 
         def output(batch: Batch, own_query: Tensor | None) -> TeacherOutput:
-            query = own_query if same else teacher_query(batch)
-            query = query if learner.needs_query else None
+            query = own_query if spec.query == own.query else None
+            if query is None and learner.needs_query:
+                query = teacher_query(batch)
             return teacher(batch.images, query, context.task, classes, blocks)
 
         shape = BackboneShape(learner.backbone.width, learner.backbone.depth)

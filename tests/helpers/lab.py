@@ -12,8 +12,9 @@ from cdl.runtime import artifacts
 from cdl.runtime.jobs import Execution
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import needs
+from cdl.study.inputs import aligning, evaluating, learning
 from cdl.study.specifications import specification
+from cdl.training.align_task import AlignInputs, align_task
 from cdl.training.targets import TargetInputs, write_queries, write_targets, write_test_queries
 from cdl.training.task import TaskInputs, learn_task
 
@@ -54,8 +55,17 @@ class Lab:
     def data(self):
         return str(self.inputs / "data")
 
+    def path(self, path):
+        """Path in the lab's folder of a file below the grid's results."""
+        return str(self.folder / Path(path).relative_to(self.grid.layout.root))
+
+    def trained(self, run, task):
+        """Artifact of a run before alignment."""
+        return self.path(self.grid.files(self.grid.trained(run)).task(task).learner)
+
     def checkpoint(self, run, task):
-        return str(self.folder / run.folder / f"task{task}" / "learner.safetensors")
+        """Artifact of a run that is evaluated, after alignment if its heads are aligned."""
+        return self.path(self.grid.checkpoint(run, task))
 
     def backbone(self, name):
         return str(self.inputs / f"{name}.safetensors")
@@ -84,46 +94,84 @@ class Lab:
                 write_queries(cache.spec, task, self.data, backbone, path, **how)
         return path
 
-    def targets(self, run, caches, task):
-        if not caches:
+    def targets(self, need, task):
+        """Path of the teacher's targets that jobs need, made at the first call."""
+        if not need.taught.targets:
             return None
-        cache = caches[task]
+        cache = need.taught.targets[task]
         path = str(self.folder / cache.folder / f"task{task}" / "targets.safetensors")
         if not Path(path).exists():
             inputs = TargetInputs(
                 data=self.data,
                 backbone=self.backbone(cache.backbone),
                 teacher=self.checkpoint(cache.teacher, task),
-                queries=self.queries(needs(self.grid, run).target_queries, task),
+                queries=self.queries(need.taught.target_queries, task),
                 unlabelled=self.unlabelled(cache.views, cache.dataset),
             )
             write_targets(cache.spec, task, inputs, path, execution=self.execution)
         return path
 
+    def common_inputs(self, run, need, task):
+        """Inputs of both kinds of jobs on a task of a run."""
+        taught, teacher = need.taught, self.grid.teacher_of(run)
+        return {
+            "data": self.data,
+            "backbones": {name: self.backbone(name) for name in need.backbones},
+            "teacher": self.checkpoint(teacher, task) if taught.teacher else None,
+            "teacher_queries": self.queries(taught.queries, task),
+            "targets": self.targets(need, task),
+            "unlabelled": self.unlabelled(self.spec(run), run.dataset),
+        }
+
     def task_inputs(self, run, task):
-        need, teacher = needs(self.grid, run), self.grid.teacher_of(run)
+        """Inputs of the job that trains a run, see `Grid.trained`."""
+        run = self.grid.trained(run)
+        need = learning(self.grid, run)
+        (queries,) = need.queries or [()]
         return TaskInputs(
-            data=self.data,
-            backbones={name: self.backbone(name) for name in need.backbones},
+            **self.common_inputs(run, need, task),
             previous=self.checkpoint(run, task - 1) if task else None,
-            queries=self.queries(need.queries, task),
-            teacher=self.checkpoint(teacher, task) if need.teacher else None,
-            teacher_queries=self.queries(need.teacher_queries, task),
-            targets=self.targets(run, need.targets, task),
-            unlabelled=self.unlabelled(self.spec(run), run.dataset),
-            aligning=[self.queries(caches, task) for caches in need.aligning],
+            queries=self.queries(queries, task),
+        )
+
+    def align_inputs(self, run, task):
+        need, drift = aligning(self.grid, run), self.spec(run).alignment.drift
+        return AlignInputs(
+            **self.common_inputs(run, need, task),
+            trained=self.trained(run, task),
+            previous=self.checkpoint(run, task - 1) if task else None,
+            before=self.trained(run, task - 1) if task and drift else None,
+            queries={caches[0].backbone: self.queries(caches, task) for caches in need.queries},
         )
 
     def learn(self, run, task):
-        teacher = self.grid.teacher_of(run)
-        output = self.checkpoint(run, task)
+        """Train a run on a task, and align its heads if they are aligned."""
+        self.train(run, task)
+        if run.aligned:
+            self.align(run, task)
+
+    def train(self, run, task):
+        trained = self.grid.trained(run)
+        teacher, output = self.grid.teacher_of(trained), self.trained(run, task)
         learn_task(
-            self.spec(run),
+            self.spec(trained),
             task,
             self.task_inputs(run, task),
             output,
             output.replace("learner.safetensors", "losses.csv"),
             teacher_spec=self.spec(teacher) if teacher else None,
+            execution=self.execution,
+        )
+
+    def align(self, run, task):
+        labelled = self.spec(run).labelled_by_teacher
+        align_task(
+            self.spec(run),
+            task,
+            self.align_inputs(run, task),
+            self.checkpoint(run, task),
+            trained_spec=self.spec(self.grid.trained(run)),
+            teacher_spec=self.spec(self.grid.teacher_of(run)) if labelled else None,
             execution=self.execution,
         )
 
@@ -134,14 +182,14 @@ class Lab:
                 self.learn(learner, task)
 
     def evaluate(self, run, tasks=None):
-        need, folder = needs(self.grid, run), self.folder / run.folder
+        need, folder = evaluating(self.grid, run), self.folder / run.folder
         evaluate_run(
             self.spec(run),
             EvaluationInputs(
                 data=self.data,
                 checkpoints=[self.checkpoint(run, task) for task in range(tasks or run.n_tasks)],
-                backbones={name: self.backbone(name) for name in need.test_backbones},
-                queries={c.backbone: self.queries(c, "test") for c in need.test_queries},
+                backbones={name: self.backbone(name) for name in need.backbones},
+                queries={c.backbone: self.queries(c, "test") for (c,) in need.queries},
             ),
             str(folder / "results.json"),
             str(folder / "predictions.parquet"),

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
+from cdl.study.inputs import aligning, evaluating, learning
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row, specification
 from cdl.study.trials import Trials
@@ -90,28 +91,41 @@ def jobs_of(name):
     return [LearningJobs(study), *([LearningJobs(trials)] if trials else [])]
 
 
-def specifications(jobs):
+def specifications(jobs, runs=None):
     """Specifications of every run, whole and after each task, by its folder."""
-    for run in jobs.grid.runs:
+    for run in jobs.grid.runs if runs is None else runs:
         for task in (None, *range(run.n_tasks)):
             yield f"{run.folder} {task}", specification(jobs.grid, run, task).to_json()
+
+
+def trained(jobs):
+    """Specifications of every run without alignment, as it is trained, by its folder."""
+    return specifications(jobs, map(jobs.grid.trained, jobs.grid.runs))
 
 
 def caches(jobs):
     """Specifications of every cache, by its folder."""
     yield from ((cache.folder, cache.spec.to_json()) for cache in jobs.queries.values())
-    for folder, (targets, _) in jobs.targets.items():
+    for folder, (need, _) in jobs.targets.items():
         yield from (
-            (f"{folder} {task}", cache.spec.to_json()) for task, cache in enumerate(targets)
+            (f"{folder} {task}", cache.spec.to_json())
+            for task, cache in enumerate(need.taught.targets)
         )
 
 
 def others(jobs):
     """Other parameters of rules that are made of specifications."""
-    for run in jobs.grid.runs:
-        need = jobs.of(run)
-        names = [need.backbones, need.test_backbones, [c.backbone for c in need.test_queries]]
-        yield run.folder, [names, run.mapped_query, row(jobs.grid, run)]
+    grid = jobs.grid
+    for run in grid.runs:
+        last = evaluating(grid, run)
+        names = [learning(grid, grid.trained(run)).backbones, *named(last)]
+        names += named(aligning(grid, run)) if run.aligned else []
+        yield run.folder, [names, run.mapped_query, row(grid, run)]
+
+
+def named(need):
+    """Names of the backbones that a job loads, and of those whose queries it reads."""
+    return [need.backbones, [caches[0].backbone for caches in need.queries]]
 
 
 def fingerprint(pairs, text):
@@ -126,10 +140,12 @@ def canonical(value):
 def fingerprints(name):
     """Fingerprints of canonical JSON, and of what Snakemake compares: `repr`, in order."""
     jobs = jobs_of(name)
-    parts = {"runs": specifications, "caches": caches, "others": others}
+    parts = {"runs": specifications, "trained": trained, "caches": caches, "others": others}
     # the study and its trials share caches and the runs of teachers: each counts once
     pairs = {part: dict(pair for own in jobs for pair in of(own)) for part, of in parts.items()}
-    found = {part: fingerprint(pairs[part].items(), canonical) for part in ("runs", "caches")}
+    found = {
+        part: fingerprint(pairs[part].items(), canonical) for part in pairs if part != "others"
+    }
     return found | {f"{p} as params": fingerprint(pairs[p].items(), repr) for p in parts}
 
 

@@ -10,7 +10,7 @@ import yaml
 from cdl.spec import precision_of
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import needs
+from cdl.study.inputs import evaluating, learning
 from cdl.study.specifications import protocol, specification
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +28,9 @@ def without(spec):
 
 
 def caches(made, run):
-    need = needs(made, run)
-    return [*need.all_queries, *need.targets]
+    need = learning(made, run)
+    queries = [*need.by_task, *evaluating(made, run).by_task]
+    return [cache for own in (*queries, need.taught.targets) for cache in own]
 
 
 @pytest.mark.parametrize("query", ["student", "self"])

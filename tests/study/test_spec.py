@@ -27,7 +27,7 @@ def test_json_and_back_is_the_same(name, tmp_path, monkeypatch):
     (inputs,) = jobs_of(name)
     specs = [specification(inputs.grid, run) for run in inputs.grid.runs]
     specs += [cache.spec for cache in inputs.queries.values()]
-    specs += [cache.spec for caches, _ in inputs.targets.values() for cache in caches]
+    specs += [cache.spec for need, _ in inputs.targets.values() for cache in need.taught.targets]
     for one in specs:
         read = type(one).from_json(json.loads(json.dumps(one.to_json())))
         assert read == one

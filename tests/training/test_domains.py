@@ -17,7 +17,7 @@ from cdl.spec import Domains, Stream
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.contents import hashes, images_contents
 from cdl.study.grid import Grid
-from cdl.study.inputs import needs
+from cdl.study.inputs import learning
 from cdl.study.specifications import specification
 
 DOMAINS = ("photo", "sketch", "toy")
@@ -134,7 +134,7 @@ def test_what_needs_classes_of_a_task_is_refused(root):
 def test_a_domain_without_images_is_named(root, tmp_path, inputs):
     grid = configured(root, {"by": "domain", "domains": ["photo", "oil"]})
     here = OwnLab(grid, inputs, tmp_path)
-    caches = needs(grid, here.run(role="teacher")).queries
+    caches = learning(grid, here.run(role="teacher")).queries[0]
     with pytest.raises(CdlError, match="'oil' has no image; expected one of .*'photo'"):
         here.queries(caches, 1)
 

@@ -36,7 +36,6 @@ def work(lab, run, task):
             ONLINE | {"protocol": {"query": "self"}}, "cdl_prompt", 0, marks=pytest.mark.slow
         ),
         (ONLINE | {"grid": {"distillers": ["kd_prompt"], **CHEAP}}, "kd_prompt", 0),
-        ({"grid": {"methods": [ALIGNED]}}, "none", 0),
     ],
 )
 def test_operations_are_what_torch_counts(products_that_torch_counts, lab, changes, kd, answers):
@@ -51,6 +50,45 @@ def test_operations_are_what_torch_counts(products_that_torch_counts, lab, chang
     found = work(here, run, 1)
     assert found["images"] == 64 and found["answers"] == answers  # 4 classes of 16, one epoch
     # the formula omits prompts, heads and losses, a small share; it is a lower bound
+    assert 0.9 * counter.get_total_flops() < found["operations"] <= counter.get_total_flops()
+
+
+FEW = {"datasets": {"digits": {"view": {"size": 16}, "labels": {"per_class": 3}}}}
+SELF = {"protocol": {"query": "self"}}
+TAUGHT = {"block": "none", "variant": "taught", "alignment": {"labels": "teacher"}}
+AT_TEST = {"block": "none", "variant": "test"}
+AT_TEST["alignment"] = TAUGHT["alignment"] | {"answers": "test"}
+DRIFT = {"block": "none", "variant": "drift", "alignment": {"drift": "sdc"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "entry", "answers"),
+    [
+        ({}, "none", 0),
+        ({}, "kd", 0),  # counted by its training
+        ({}, TAUGHT, 64),
+        (ONLINE | SELF, TAUGHT, 0),
+        (ONLINE | SELF, AT_TEST, 0),
+        ({}, AT_TEST, 0),
+        ({}, DRIFT, 0),
+    ],
+)
+def test_operations_of_an_alignment_are_what_torch_counts(
+    products_that_torch_counts, lab, changes, entry, answers
+):
+    entries = [entry] if entry == "none" else ["none", entry]
+    here = lab(FEW | changes | {"grid": {"methods": [ALIGNED], "distillers": entries}})
+    run = here.grid.runs[-1]
+    for learner in filter(None, (here.grid.teacher_of(run), run)):
+        here.learn(learner, 0)
+    if run.teacher:
+        here.learn(here.grid.teacher_of(run), 1)
+    here.train(run, 1)
+    here.align_inputs(run, 1)  # computes the caches outside the count
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        here.align(run, 1)
+    found = work(here, run, 1)
+    assert found["images"] == 0 and found["answers"] == answers
     assert 0.9 * counter.get_total_flops() < found["operations"] <= counter.get_total_flops()
 
 

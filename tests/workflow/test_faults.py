@@ -16,7 +16,7 @@ from runs import contents, planned, popen, run, snakemake
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.inputs import needs
+from cdl.study.inputs import learning
 
 RUNS = "results/tiny/digits/coda_prompt"
 STUDENT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
@@ -280,9 +280,9 @@ def test_a_job_on_a_full_or_read_only_disk_fails_in_one_sentence(small_disk, sta
 def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
     here = lab()
     student = here.run(role="student", teacher=None)
-    here.queries(needs(here.grid, student).queries, 0)
+    here.queries(learning(here.grid, student).queries[0], 0)
     (small_disk / "fill").write_bytes(bytes(250_000))
-    here.checkpoint = lambda *_: str(small_disk / "task0" / "learner.safetensors")
+    here.trained = lambda *_: str(small_disk / "task0" / "learner.safetensors")
     with pytest.raises(CdlError, match=r"learner.safetensors cannot be written: No space left"):
         here.learn(student, 0)
     assert not list(small_disk.rglob("*learner*"))

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import Interrupted
-from cdl.study.inputs import needs
+from cdl.study.inputs import learning
 from cdl.training.checkpointing import State
 
 LONG = {"training": {"epochs": 3}, "grid": {"distillers": ["none", "kd", "cdl_prompt"]}}
@@ -30,11 +30,11 @@ def distil(here):
 
 def teacher_targets(here):
     run = here.student("kd")
-    here.targets(run, needs(here.grid, run).targets, 0)
+    here.targets(learning(here.grid, run), 0)
 
 
 def queries(here):
-    here.queries(needs(here.grid, here.run(role="teacher")).queries, 0)
+    here.queries(learning(here.grid, here.run(role="teacher")).queries[0], 0)
 
 
 JOBS = {job.__name__: job for job in (train, distil, teacher_targets, queries)}
