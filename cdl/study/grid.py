@@ -361,8 +361,8 @@ class Grid:
         plain = [o for o in alike if not o.distiller.variant]
         if distiller.name == "none" and distiller.trains_as == "none" and plain:
             return plain[0]
-        variant = distiller.variant.rpartition(".")[2]
-        named = [o for o in alike if variant and o.distiller.variant == variant]
+        variants = [distiller.variant, distiller.variant.rpartition(".")[2]]
+        named = [o for v in filter(None, variants) for o in alike if o.distiller.variant == v]
         aligned = [o for o in [*plain, *alike] if o.distiller.trains_as == "none"]
         aligned = [o for o in aligned if o.statistics == run.statistics]
         first = named if distiller.training or distiller.methods else []

@@ -30,6 +30,10 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over
     "larger_pairs.yaml": ["proxy/cifar100.yaml"],
     "ablations": ["digits.yaml", "paper/cifar100.yaml"],
     "test": ["digits.yaml"],
+    **{
+        f"fair_schedule_{part}.yaml": ["studies/fair_schedule.yaml"]
+        for part in ("1", "5", "others", "cifar100")
+    },
 }
 RARE = {  # what no shipped configuration asks for
     "datasets": {

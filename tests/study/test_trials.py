@@ -218,3 +218,16 @@ def test_what_cannot_be_tuned_is_refused(field, low, high, sentence):
 
 def test_a_share_of_the_trials_goes_on():
     assert [kept(16, 0.25), kept(10, 0.25), kept(2, 0.1), kept(10, 0.3)] == [4, 3, 1, 3]
+
+
+def test_tuned_variants_are_compared_with_the_undistilled_variant_that_was_tuned():
+    heads = {"alignment": None}
+    entries = [
+        {"block": block, "variant": f"learnt.{name}", "training": {"lr": rate}, **heads}
+        for block, name, rate in [("none", "tuned", 0.01), ("kd", "tuned", 0.02)]
+    ]
+    aligned = {"block": "coda_prompt", "variant": "a", "alignment": {"preset": "slca"}}
+    grid = make_grid({"grid": {"methods": [aligned], "distillers": entries}})
+    teacher, none, kd = grid.runs
+    assert (grid.undistilled(kd), grid.undistilled(none)) == (none, none)
+    assert grid.teacher_of(kd) == teacher
