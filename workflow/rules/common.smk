@@ -29,6 +29,22 @@ def as_workflow_error(function):
     return wrapper
 
 
+def as_one_sentence(function):
+    """Wrap an input or parameter function so that its errors end Snakemake with one sentence.
+
+    Snakemake would add a traceback to any exception of these functions.
+    """
+
+    def wrapper(*arguments):
+        try:
+            return function(*arguments)
+        except (ConfigError, CdlError) as error:
+            logger.error(f"cdl: {error}")
+            raise SystemExit(1) from None
+
+    return wrapper
+
+
 @as_workflow_error
 def grid_of(files, given, config):
     return Grid(resolve(overlay(files, given, config)))
@@ -81,7 +97,7 @@ wildcard_constraints:
 
 def param(rule, name):
     """Return a function from wildcards to a parameter of a job."""
-    return as_workflow_error(lambda w: JOBS.find(rule, dict(w.items())).params[name])
+    return as_one_sentence(lambda w: JOBS.find(rule, dict(w.items())).params[name])
 
 
 def chain_of(wildcards):
@@ -96,7 +112,7 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-@as_workflow_error
+@as_one_sentence
 def tracked(rule, w):
     """Return the inputs of a job, without times where records or parameters detect changes."""
     job = JOBS.find(rule, dict(w.items()))
