@@ -1,10 +1,8 @@
 """Export a finished run to a folder that needs no torch, and compare the predictions."""
 
-import contextlib
 import json
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from cdl.deployment.trained import TrainedStudent
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
+from cdl.runtime.folders import is_empty, new_folder
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,11 @@ def export(
     Raises:
         CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, the folder is
             not empty, or the images for the comparison or the calibration are missing.
+        Busy: another process is exporting to the folder.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CdlError(f"{folder}: already exists; choose another folder")
+    folder, given = folder.resolve(), folder
+    if folder == Path.cwd() or (folder.exists() and not is_empty(folder)):
+        raise CdlError(f"{given}: already exists; choose another folder")
     if executorch and int8 is not None:
         raise CdlError(
             f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format executorch"
@@ -125,12 +126,12 @@ def export(
     student = TrainedStudent.open(run, task, torch.get_num_threads())
     _check_exportable(student)
     images = test_images(student) if check else None
-    with _completed(folder) as made:
+    with new_folder(folder) as made:
         result = _write_student(student, made, images, executorch)
         if int8 is not None:
             result = _quantize(result, student, made, int8, images)
         _finish(student, made, result)
-    return replace(result, folder=str(folder))
+    return replace(result, folder=str(given))
 
 
 def _check_exportable(student: TrainedStudent) -> None:
@@ -144,29 +145,6 @@ def _check_exportable(student: TrainedStudent) -> None:
         )
     for name in student.classes:
         check_class_name(name, student.files.folder)
-
-
-@contextlib.contextmanager
-def _completed(folder: Path) -> Iterator[Path]:
-    """Yield a folder inside `folder` whose files are moved up if the block succeeds.
-
-    The graph is moved last: without it the folder is not taken for an exported student.
-    """
-    created = not folder.exists()
-    made = folder / f".export.{secrets.token_hex(8)}"
-    try:
-        made.mkdir(parents=True)
-        yield made
-        files = sorted(made.iterdir(), key=lambda file: (file.name in (MODEL, PROGRAM), file.name))
-        for file in files:
-            file.replace(folder / file.name)
-        made.rmdir()
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        if created:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 def _write_student(

@@ -26,11 +26,12 @@ def write(folder: Path, made_from: Mapping[str, Any], shared: Iterable[Path] = (
     """Write the manifest of a complete folder.
 
     Args:
-        folder: all its files, at any depth, are covered.
+        folder: all its files, at any depth, are covered, except those whose name begins with a dot.
         made_from: hashes of the run that the student was exported from.
         shared: files outside the folder that belong to it too.
     """
-    inside = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    names = (path for path in folder.rglob("[!.]*") if path.name != MANIFEST)
+    inside = (path for path in names if path.is_file())
     paths = {os.path.relpath(path, folder): path for path in (*inside, *shared)}
     hashes = {name: artifacts.fingerprint_file(paths[name]) for name in sorted(paths)}
     artifacts.write_json(folder / MANIFEST, {"made_from": dict(made_from), "files": hashes})

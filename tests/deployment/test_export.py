@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
-from exported import NAMES, write_student
+from exported import write_student
 from forked import run_module
 from huggingface_hub import ModelCard
 from test_student import KD, RUNS, pictures
@@ -207,42 +208,35 @@ def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_pa
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_failed_export_leaves_no_rest(tmp_path, exists):
+def test_a_killed_or_failed_export_leaves_no_folder_that_looks_whole(
+    finished, tmp_path, monkeypatch, exists
+):
     folder = tmp_path / "student"
     if exists:
         folder.mkdir()
-    with pytest.raises(KeyboardInterrupt), room._completed(folder) as made:
+
+    def write(student, made, images, executorch):
         write_student(made / "inside")
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
         raise KeyboardInterrupt
-    assert list(tmp_path.rglob("*")) == [folder] * exists
+
+    parent = os.getpid()
+    monkeypatch.setattr(room, "_write_student", write)
+    if (child := os.fork()) == 0:
+        export(finished / KD, folder, check=False)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    with pytest.raises(CdlError, match="is not a (folder|finished run)"):
+        cdl.load(folder)
+    with pytest.raises(KeyboardInterrupt):
+        export(finished / KD, folder, check=False)
+    assert list(tmp_path.rglob("*")) == [folder] * exists  # also nothing of the killed one
 
 
-def test_an_export_killed_at_any_rename_is_no_student_or_a_whole_one(tmp_path):
-    def copy(kills_before):
-        folder = tmp_path / str(kills_before)
-        renames = iter(range(kills_before))
-        original = Path.replace
-
-        def replace(file, target):
-            if next(renames, None) is None:
-                os._exit(9)
-            return original(file, target)
-
-        if (child := os.fork()) == 0:
-            Path.replace = replace
-            with room._completed(folder) as made:
-                write_student(made / "inside")
-                for file in (made / "inside").iterdir():
-                    shutil.copy(file, made)
-                shutil.rmtree(made / "inside")
-            os._exit(0)
-        os.waitpid(child, 0)
-        return folder
-
-    for renames in range(5):
-        with pytest.raises(CdlError, match="is not a finished run"):
-            cdl.load(copy(renames))
-    assert cdl.load(copy(5)).classes == NAMES
+def test_the_current_folder_is_not_replaced(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CdlError, match=r"\.: already exists; choose another folder"):
+        export(finished / KD, Path("."))
 
 
 def test_names_of_classes_stay_in_their_cell_of_the_card():
