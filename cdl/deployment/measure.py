@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cdl.deployment import manifest
+from cdl.deployment.manifest import MODEL
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
@@ -44,14 +44,15 @@ def measure(
         outputs: paths of the `csv` and of its `record`, which has its hash and the machine.
 
     Raises:
-        CdlError: a record or an exported folder is damaged.
+        CdlError: a record or an exported model is damaged.
     """
     import pandas as pd
 
     facts = [artifacts.read_json(record) for record in records]
     folders = [Path(row["deployed"], weights) for row in rows for weights in WEIGHTS]
-    for folder in folders:
-        manifest.check(folder)
+    for record, row in zip(records, rows, strict=True):
+        models = (Path(row["deployed"], weights, MODEL) for weights in WEIGHTS)
+        artifacts.check_files(record, *models)
     sizes = [tuple(fact["image"]) for fact in facts for _ in WEIGHTS]
     machine = this_machine()
     speeds = _time_in_rounds(folders, sizes, rounds)

@@ -165,6 +165,12 @@ def test_students_are_measured_side_by_side(deployed, tmp_path):
     assert table["peak_memory_mb"].between(20, 400).all()
     assert table["gflops"].gt(table["gflops_without_query"]).all()
     assert read_json(out.record)["machine"]["onnxruntime"] == onnxruntime.__version__
+    copied = tmp_path / "copied"
+    shutil.copytree(deployed, copied)
+    shutil.copy(copied / "fp32" / "model.onnx", copied / "int8" / "model.onnx")
+    row["deployed"] = str(copied)
+    with pytest.raises(CdlError, match="int8/model.onnx has sha256 .*one of them was changed"):
+        measure([copied / "deploy.json"], [row], 1, out)
 
 
 def test_a_student_that_needs_its_teachers_vit_is_rejected_by_name(finished, tmp_path, monkeypatch):
