@@ -1,7 +1,6 @@
 """Train a finished run on one more task; the result is a new run."""
 
 import contextlib
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,12 @@ from typing import Any
 from cdl.data.packing import extend
 from cdl.data.stream import Stream
 from cdl.deployment.new_classes import NewClasses, images_below, pack_unlabelled
-from cdl.deployment.trained import TrainedStudent, find_backbone
-from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.deployment.one_more_task import (
+    train_and_evaluate,
+    trained_artifact,
+    trained_specification,
+)
+from cdl.deployment.trained import TrainedStudent
 from cdl.layout import (
     RESERVED,
     STATES,
@@ -32,8 +35,6 @@ from cdl.runtime.folders import new_folder
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec, Unlabelled
 from cdl.spec import Stream as StreamSpec
-from cdl.training.align_task import AlignInputs, align_task
-from cdl.training.task import TaskInputs, learn_task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,49}")
 
@@ -123,7 +124,7 @@ def learn(
             _check_teacher_images(checkpoint, specs[0], task, data.manifest)
         _copy_checkpoints(student, files, specs, task)
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
-        _train_and_evaluate(run, files, specs, task, folders, theirs, execution)
+        train_and_evaluate(run, files, specs, task, folders, theirs, execution)
         matrix = artifacts.read_json(files.results)["matrix"]
     return Learnt(str(target), new.names, matrix[task - 1][:task], matrix[task])
 
@@ -132,91 +133,6 @@ def _resumable(execution: Execution, run: Path) -> Execution:
     """Return settings with a folder of states, so that a killed task resumes."""
     states = str(ResultsFolder.of_run(run).path / Path(STATES).name)
     return execution if execution.states else replace(execution, states=states)
-
-
-def _train_and_evaluate(
-    run: Path,
-    files: RunFiles,
-    specs: tuple[LearnerSpec, ...],
-    task: int,
-    data: tuple[str, str | None],
-    teacher: tuple[Mapping[str, Any] | None, str | None],
-    execution: Execution,
-) -> None:
-    """Learn the task and evaluate on all tasks, with the functions of the workflow's jobs.
-
-    Args:
-        run: folder of the old run.
-        files: files of the new run.
-        specs: specification of the new run, and that without alignment, as its training has it.
-        task: the new task, counted from 0.
-        data: folders of packed data, labelled and unlabelled.
-        teacher: results of the teacher's run and its checkpoint of the task.
-        execution: device and other settings that change no number.
-    """
-    teacher_results, checkpoint = teacher
-    teacher_spec = None
-    if teacher_results is not None:
-        teacher_spec = LearnerSpec.from_json(teacher_results["learner"])
-    spec, trained_spec = (own.taught_by(teacher_spec) for own in specs)
-    needed = _backbones_of(spec) | ({spec.teacher_query} if spec.teacher_query else set())
-    needed_by_teacher = set() if teacher_spec is None else _backbones_of(teacher_spec)
-    hashes = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
-    hashes |= {} if teacher_results is None else teacher_results["backbones"]
-    folder = ResultsFolder.of_run(run)
-    names = needed | needed_by_teacher
-    paths = {name: find_backbone(folder, name, hashes.get(name)) for name in names}
-    inputs = TaskInputs(
-        data=data[0],
-        backbones=paths,
-        previous=files.task(task - 1).checkpoint(trained_spec.alignment is not None),
-        teacher=checkpoint,
-        unlabelled=data[1],
-    )
-    new = files.task(task)
-    learn_task(
-        trained_spec,
-        task,
-        inputs,
-        new.learner,
-        new.losses,
-        teacher_spec=teacher_spec if trained_spec.teacher else None,
-        execution=execution,
-    )
-    if spec.alignment is not None:
-        align_task(
-            spec,
-            task,
-            AlignInputs(
-                data=data[0],
-                backbones=paths,
-                trained=new.learner,
-                previous=files.task(task - 1).aligned,
-                before=files.task(task - 1).learner if spec.alignment.drift else None,
-                teacher=checkpoint,
-                unlabelled=data[1],
-            ),
-            new.aligned,
-            trained_spec=trained_spec,
-            teacher_spec=teacher_spec if spec.labelled_by_teacher else None,
-            execution=execution,
-        )
-    aligned = spec.alignment is not None
-    checkpoints = [files.task(t).checkpoint(aligned) for t in range(task + 1)]
-    evaluated = EvaluationInputs(data[0], checkpoints, {name: paths[name] for name in needed}, {})
-    evaluate_run(
-        spec,
-        evaluated,
-        files.results,
-        files.predictions,
-        images_per_class=None,
-        execution=execution,
-    )
-
-
-def _backbones_of(spec: LearnerSpec) -> set[str]:
-    """Return the names of a learner's backbone and of the backbone of its query, if any."""
-    return {spec.backbone, *([spec.query] if spec.method.facts.needs_query else [])}
 
 
 def _new_run_folder(run: Path, name: str) -> Path:
@@ -316,31 +232,6 @@ def _check_learnable(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
             f"{folder}: contains one class, {new.names[0]}; expected two or more, since a task "
             "learns to distinguish its classes; methods with alignment and ranpac need only one"
         )
-
-
-def trained_specification(student: TrainedStudent) -> LearnerSpec:
-    """Return the specification of a run without alignment, as its training has it.
-
-    Raises:
-        CdlError: an earlier version wrote the run, with the aligned heads in place of the trained.
-    """
-    if student.spec.alignment is None:
-        return student.spec
-    checkpoint = student.files.checkpoints(student.results)[-1]
-    trained = trained_artifact(checkpoint)
-    found = artifacts.read_json(record_of(trained))["learner"]
-    return LearnerSpec.from_json(found, f"{record_of(trained)}: learner")
-
-
-def trained_artifact(aligned: str) -> str:
-    """Return the path of the trained learner of an aligned artifact; raise `CdlError` as above."""
-    record = artifacts.read_json(record_of(aligned))
-    if "trained" not in record:
-        raise CdlError(
-            f"{aligned}: was written by an earlier version of cdl, which did not keep the heads "
-            "before their alignment; run the experiment again to learn on"
-        )
-    return os.path.normpath(f"{Path(aligned).parent}/{record['trained']}")
 
 
 def _specification(

@@ -1,6 +1,6 @@
 """The grid: all runs of a configuration, and the folders of their results."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -10,25 +10,22 @@ from typing import Any
 from cdl import layout
 from cdl.backbones.shape import BackboneShape
 from cdl.data.order import count_of
-from cdl.distillers import DISTILLERS
-from cdl.methods import PROMPTS
-from cdl.runtime.facts import Facts
-from cdl.study.configuration import (
-    ConfigError,
-    align_with,
-    alignment,
-    complete,
-    merge,
-    optional,
-    schema,
-    validate_block,
+from cdl.study.blocks import (
+    blocks_of,
+    check_defined,
+    check_unique,
+    of_student,
+    renamed,
+    starts_aligned,
+    taught_statistics,
+    without_defaults,
 )
+from cdl.study.configuration import ConfigError, schema
 from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
 from cdl.study.validation import ClassOrder, shape_of, validate_dataset, validate_run
 
 _ALONE = Block("none", trains_as="none")  # the distiller of learners without a teacher
-UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
 
 
 class Grid:
@@ -55,15 +52,15 @@ class Grid:
         self._backbone_names: dict[str, str] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
-        blocks = self._blocks("datasets", grid["datasets"] or sorted(config["datasets"]))
-        _check_unique("grid.datasets", blocks)
+        blocks = blocks_of(config, "datasets", grid["datasets"] or sorted(config["datasets"]))
+        check_unique("grid.datasets", blocks)
         self.datasets = {block.label: block for block in blocks}
         for block in blocks:
             self._fill_in_domains(block)
-        self.methods = self._blocks("methods", grid["methods"])
-        self.bounds = self._blocks("methods", grid["bounds"])
+        self.methods = blocks_of(config, "methods", grid["methods"])
+        self.bounds = blocks_of(config, "methods", grid["bounds"])
         self._by_label = {block.label: block for block in [*self.methods, *self.bounds]}
-        self.distillers = self._blocks("distillers", grid["distillers"])
+        self.distillers = blocks_of(config, "distillers", grid["distillers"])
         self.excluded = [
             dict(zip(entry, labels, strict=True))
             for entry in grid["exclude"]
@@ -111,10 +108,10 @@ class Grid:
                     "an image for each epoch"
                 )
         for pair in grid["pairs"]:
-            _check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
+            check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
             _check_precision(config["compute"]["precision"], pair)
-        _check_unique("grid.methods", [*self.methods, *self.bounds])
-        _check_unique("grid.distillers", self.distillers)
+        check_unique("grid.methods", [*self.methods, *self.bounds])
+        check_unique("grid.distillers", self.distillers)
         labels = {
             "dataset": self.datasets.keys(),
             "method": {block.label for block in [*self.methods, *self.bounds]},
@@ -122,42 +119,7 @@ class Grid:
         }
         for combination in self.excluded:
             for part, label in combination.items():
-                _check_defined("grid.exclude", [label], labels[part])
-
-    def _blocks(self, kind: str, entries: list[Any]) -> list[Block]:
-        """Return the blocks of a list of the grid, with the overrides of variants, checked."""
-        blocks = []
-        for entry in entries:
-            entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
-            name, variant = entry.pop("block"), entry.pop("variant")
-            _check_defined(f"grid.{kind}", [name], self.config[kind])
-            varied = "alignment" in entry
-            training = entry.pop("training", {}) if kind == "distillers" else {}
-            validate_block(training, _training_schema(), f"grid.{kind}.{variant}.training")
-            training = complete(training, _training_schema())
-            methods = _method_overrides(entry.pop("methods", {})) if kind == "distillers" else {}
-            aligning = entry.pop("alignment", {}) if kind == "distillers" else {}
-            _validate_aligning(aligning, f"grid.{kind}.{variant}.alignment")
-            if name == "none" and variant and not training and not methods and aligning == {}:
-                raise ConfigError(
-                    f"grid.{kind}: the variant {variant!r} of none overrides nothing; write none"
-                )
-            section = schema()["properties"][kind]
-            part = section.get("properties", {}).get(name) or section["additionalProperties"]
-            validate_block(entry, optional(part), f"grid.{kind}.{variant}")
-            options = without_defaults(
-                complete(merge(self.config[kind][name], entry, part), part), part
-            )
-            fields = UNITS[kind][name].protocol if kind in UNITS else ()
-            options |= {field: self.config["protocol"][field] for field in sorted(fields)}
-            joint, given = options.pop("joint", False), options.pop("alignment", None)
-            aligned = given and alignment(given)
-            block = Block(name, variant, options, joint, aligned, training, methods, aligning)
-            _check_labels(block)
-            shares = (aligned or varied) and not _starts_aligned(aligned)
-            blocks.append(block if shares else replace(block, trains_as=block.label))
-        others = sorted({b.name for b in blocks if not b.trains_as} - {b.label for b in blocks})
-        return _with_training(blocks, self._blocks(kind, others) if others else [])
+                check_defined("grid.exclude", [label], labels[part])
 
     def _expand(self) -> Iterator[Run]:
         """Yield every run, teachers first; a run that several students share is repeated."""
@@ -186,8 +148,8 @@ class Grid:
             for distiller in distillers:
                 distilled = {"teacher": teacher, "teacher_query": teacher_query}
                 distilled |= {"teacher_method": teacher_method}
-                own = _of_student(method, distiller)
-                undistilled = distiller.name == "none" and not _taught_statistics(own)
+                own = of_student(method, distiller)
+                undistilled = distiller.name == "none" and not taught_statistics(own)
                 home = self._home(dataset, "student") if undistilled else dataset
                 fields = (alone if undistilled else distilled) | {"distiller": distiller}
                 yield learner(
@@ -246,8 +208,8 @@ class Grid:
             return None
         listed = {block.label: block for block in [*self.methods, *self.bounds]}
         defined = {*listed, *self.config["methods"]}
-        _check_defined("grid.pairs.teacher_method", [label], defined)
-        found = listed.get(label) or self._blocks("methods", [label])[0]
+        check_defined("grid.pairs.teacher_method", [label], defined)
+        found = listed.get(label) or blocks_of(self.config, "methods", [label])[0]
         if found.joint != method.joint:
             raise ConfigError(
                 f"grid.pairs.teacher_method: invalid value {label!r} for {method.label!r}; "
@@ -321,18 +283,18 @@ class Grid:
         Its folder has the checkpoints before the alignment. It is the run itself if the next task
         starts from aligned heads, and it is not always a run of the grid.
         """
-        if _starts_aligned(run.method.alignment):
+        if starts_aligned(run.method.alignment):
             return run
         method, distiller = replace(run.method, alignment=None), run.distiller
         listed = self._by_label.get(method.label, method)
-        if run.role == "student" and not _starts_aligned(listed.alignment):
-            distiller = _renamed(distiller, distiller.trains_as)
+        if run.role == "student" and not starts_aligned(listed.alignment):
+            distiller = renamed(distiller, distiller.trains_as)
         if run.distiller.name != "none":  # methods whose teachers' heads differ share nothing
             return replace(run, method=method, distiller=distiller)
         return replace(
             run,
             dataset=self._home(run.dataset, run.role),
-            method=_renamed(method, method.trains_as),
+            method=renamed(method, method.trains_as),
             distiller=distiller,
             teacher=None,
             teacher_query=None,
@@ -515,121 +477,6 @@ def _visible_options(dataset: dict[str, Any], role: str) -> dict[str, Any]:
     return {key: value for key, value in dataset.items() if key not in hidden}
 
 
-def _validate_aligning(given: dict[str, Any] | None, field: str) -> None:
-    """Check a distiller's overrides of alignment."""
-    part = schema()["properties"]["methods"]["properties"]["l2p"]["properties"]["alignment"]
-    validate_block(given, optional(part), field)
-    if given and _starts_aligned(alignment({"preset": "slca"} | given)):
-        raise ConfigError(
-            f"{field}.next_task: invalid value 'aligned' for one distiller; expected trained: the "
-            "variants of a distiller share their training; set it in the block of the method"
-        )
-
-
-def _starts_aligned(aligning: dict[str, Any] | None) -> bool:
-    """Return whether the next task starts from heads that are aligned."""
-    return aligning is not None and aligning["next_task"] == "aligned"
-
-
-def _taught_statistics(method: Block) -> bool:
-    """Return whether a teacher labels the images for the alignment of a method."""
-    return method.alignment is not None and method.alignment.get("labels") == "teacher"
-
-
-def _check_labels(method: Block) -> None:
-    """Refuse an alignment that the teachers of a method cannot have."""
-    if _taught_statistics(method):
-        raise ConfigError(
-            f"methods.{method.label}.alignment.labels: invalid value 'teacher', since teachers "
-            "have no teacher; expected own, self or null (a distilled student then uses the "
-            "labels of its teacher), or labels: teacher in an entry of grid.distillers"
-        )
-
-
-def _of_student(method: Block, distiller: Block) -> Block:
-    """Return the method of a student, with the overrides of its distiller."""
-    options = method.options | distiller.methods.get(method.name, {})
-    given, field = distiller.aligning, f"grid.distillers.{distiller.variant}.alignment"
-    if given and given.get("preset") is None and not method.alignment:
-        raise ConfigError(
-            f"{field}.preset: is missing, and the method {method.label!r} has no alignment to "
-            "change; expected a preset, or an entry in grid.exclude"
-        )
-    own = replace(method, options=options, alignment=align_with(method.alignment, given))
-    if distiller.name == "none" and _taught_statistics(own) and _starts_aligned(own.alignment):
-        raise ConfigError(
-            f"{field}.labels: invalid value 'teacher' with the method {method.label!r}, whose next "
-            "task starts from aligned heads, so that an undistilled student would be trained with "
-            "its teacher; expected own or self, or next_task: trained"
-        )
-    return own
-
-
-def _with_training(blocks: list[Block], plain: list[Block]) -> list[Block]:
-    """Set `trains_as` where it is empty: of blocks that may differ from others in alignment alone.
-
-    Args:
-        blocks: methods or distillers of a list of the grid.
-        plain: blocks without a variant that are not in the list.
-    """
-    fields = ("name", "options", "joint", "training", "methods")
-    listed = [block for block in [*plain, *blocks] if not _starts_aligned(block.alignment)]
-    listed.sort(key=lambda block: (bool(block.variant), not block.trains_as))
-
-    def first(block: Block) -> str:
-        own = [getattr(block, field) for field in fields]
-        return next(o.label for o in listed if [getattr(o, field) for field in fields] == own)
-
-    return [replace(block, trains_as=block.trains_as or first(block)) for block in blocks]
-
-
-def _renamed(block: Block, label: str) -> Block:
-    """Return a block under the label of another one."""
-    return replace(block, variant=label.partition("+")[2])
-
-
-def _method_overrides(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the method options that a distiller's variant overrides, by method, checked."""
-    known = schema()["properties"]["methods"]["properties"]
-    _check_defined("grid.distillers.methods", given, known)
-    overrides = {}
-    for name, options in given.items():
-        part = {"type": "object", "additionalProperties": False, "properties": {}}
-        fields = known[name]["properties"]
-        part["properties"] = {k: v for k, v in fields.items() if k not in ("joint", "alignment")}
-        validate_block(options, optional(part), f"grid.distillers.methods.{name}")
-        overrides[name] = {k: v for k, v in complete(options, part).items() if k in options}
-    return overrides
-
-
-def _training_schema() -> dict[str, Any]:
-    """Return the schema of the training options of a variant: those no cache depends on."""
-    fields = schema()["properties"]["training"]["properties"]
-    own = {k: {n: v for n, v in fields[k].items() if n != "default"} for k in ("lr", "betas")}
-    return {"type": "object", "additionalProperties": False, "properties": own}
-
-
-def without_defaults(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Return options without those at their default that are marked `omit_default`.
-
-    Runs from before such a field existed keep their specification this way.
-    """
-    fields = part["properties"]
-    return {
-        key: value
-        for key, value in options.items()
-        if not (fields[key].get("omit_default") and value == fields[key]["default"])
-    }
-
-
-def _check_defined(field: str, names: Iterable[str], defined: Iterable[str]) -> None:
-    for name in names:
-        if name not in defined:
-            raise ConfigError(
-                f"{field}: {name!r} is not defined; expected one of {', '.join(sorted(defined))}"
-            )
-
-
 def _check_precision(given: str | dict[str, str], pair: dict[str, Any]) -> None:
     """Reject a precision by role if one backbone has both roles, since jobs load it once."""
     teacher, student = pair["teacher"], pair["student"]
@@ -638,10 +485,3 @@ def _check_precision(given: str | dict[str, str], pair: dict[str, Any]) -> None:
             f"compute.precision: invalid value {given} for the pair {teacher!r} and {student!r}; "
             "expected one precision for both, or a second name of the backbone in backbones"
         )
-
-
-def _check_unique(field: str, blocks: list[Block]) -> None:
-    labels = [block.label for block in blocks]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice:
-        raise ConfigError(f"{field}: {twice!r} is listed twice; rename the variant of one")

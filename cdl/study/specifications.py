@@ -20,8 +20,9 @@ from cdl.spec import (
     Unlabelled,
     View,
 )
+from cdl.study.blocks import without_defaults
 from cdl.study.configuration import complete, preset, schema
-from cdl.study.grid import Grid, without_defaults
+from cdl.study.grid import Grid
 from cdl.study.runs import Block, Run
 
 _PAIR = ("teacher", "student")

@@ -80,6 +80,32 @@ class AlignInputs:
 
 
 @dataclass(frozen=True)
+class AlignSpecs:
+    """Specifications of an alignment.
+
+    aligned: of the learner with alignment.
+    trained: of the learner without alignment.
+    teacher: of the teacher that labels images; None without one.
+    """
+
+    aligned: LearnerSpec
+    trained: LearnerSpec
+    teacher: LearnerSpec | None = None
+
+    @classmethod
+    def of_job(cls, params: Any) -> "AlignSpecs":
+        """Return the specifications in a rule's parameters."""
+        teacher = params.teacher_spec and LearnerSpec.from_json(params.teacher_spec)
+        aligned = LearnerSpec.from_json(params.spec, teacher_query=params.teacher_query)
+        return cls(aligned, LearnerSpec.from_json(params.trained_spec), teacher)
+
+    def until(self, task: int) -> "AlignSpecs":
+        """Return the specifications after a task, counted from 0."""
+        teacher = self.teacher and self.teacher.until(task)
+        return AlignSpecs(self.aligned.until(task), self.trained.until(task), teacher)
+
+
+@dataclass(frozen=True)
 class _Labeller:
     """A teacher that classifies the task's images.
 
@@ -124,13 +150,11 @@ class _Job:
 
 
 def align_task(
-    spec: LearnerSpec,
+    specs: AlignSpecs,
     task: int,
     inputs: AlignInputs,
     output: str,
     *,
-    trained_spec: LearnerSpec,
-    teacher_spec: LearnerSpec | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute the class statistics of a task, align the heads, and write the artifact.
@@ -138,31 +162,29 @@ def align_task(
     The artifact has the whole state of the learner, so that prediction needs no other file of it.
 
     Args:
-        spec: specification of the learner with alignment, stored in the artifact.
+        specs: specifications of the learner and its teacher; the first is stored in the artifact.
         task: counted from 0.
         inputs: paths of the input files.
         output: artifact to write (.safetensors, and .json with the same name).
-        trained_spec: specification of the learner without alignment.
-        teacher_spec: specification of the teacher that labels images; None without one.
         execution: how to compute.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a class of the task
             has too few images. No file is written in this case.
     """
-    spec, trained_spec = spec.until(task), trained_spec.until(task)
+    specs = specs.until(task)
     context = TaskContext.open(
-        spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
+        specs.aligned, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
     )
-    job = _open(context, inputs, trained_spec, teacher_spec and teacher_spec.until(task))
+    job = _open(context, inputs, specs)
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
     found = _align_heads(job)
     state = job.learner.state() | {MEMORY + name: tensor for name, tensor in found.items()}
     kept = ("widths", "teacher_shape", "trainable_parameters", "state")
     metadata = {name: job.record[name] for name in kept} | {
         "task": task,
-        "learner": spec.to_json(),
-        "teacher_query": spec.teacher_query,
+        "learner": specs.aligned.to_json(),
+        "teacher_query": specs.aligned.teacher_query,
         "inputs": context.fingerprints,
         "trained": os.path.relpath(inputs.trained, Path(output).parent),
         "work": _work(job),
@@ -174,37 +196,32 @@ def align_task(
     log.info("wrote %s", Path(output))
 
 
-def _open(
-    context: TaskContext[LearnerSpec],
-    inputs: AlignInputs,
-    trained_spec: LearnerSpec,
-    teacher_spec: LearnerSpec | None,
-) -> _Job:
+def _open(context: TaskContext[LearnerSpec], inputs: AlignInputs, specs: AlignSpecs) -> _Job:
     """Read all inputs."""
     spec, task = context.spec, context.task
     cached = {
         name: context.cached(path, spec.aligning_queries(name))
         for name, path in inputs.queries.items()
     }
-    state, record = context.checkpoint(inputs.trained, trained_spec, task)
+    state, record = context.checkpoint(inputs.trained, specs.trained, task)
     context.fingerprints["trained"] = record["sha256"]
     context.fingerprints["backbones"] |= record["inputs"]["backbones"]
-    learner = _learner(context, trained_spec, state, record)
+    learner = _learner(context, specs.trained, state, record)
     memory, before = {}, None
     if inputs.previous is not None:
         earlier, metadata = context.checkpoint(inputs.previous, spec, task - 1)
         memory = memory_of(earlier)
         context.fingerprints["previous"] = metadata["sha256"]
     if inputs.before is not None:
-        earlier, metadata = context.checkpoint(inputs.before, trained_spec, task - 1)
-        before = _learner(context, trained_spec, earlier, metadata)
+        earlier, metadata = context.checkpoint(inputs.before, specs.trained, task - 1)
+        before = _learner(context, specs.trained, earlier, metadata)
         context.fingerprints["before"] = metadata["sha256"]
     names = {"query": spec.query} if learner.needs_query else {}
     if names and spec.teacher_query is not None:
         names["teacher_query"] = spec.teacher_query
     sources = {name: _query(context, cached, name) for name in names.values()}
     queries = {part: sources[name] for part, name in names.items()}
-    teacher = None if teacher_spec is None else _teacher(context, inputs, cached, teacher_spec)
+    teacher = None if specs.teacher is None else _teacher(context, inputs, cached, specs.teacher)
     return _Job(context, inputs, record, learner, memory, before, queries, teacher)
 
 

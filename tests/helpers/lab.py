@@ -14,7 +14,7 @@ from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import aligning, evaluating, learning
 from cdl.study.specifications import specification
-from cdl.training.align_task import AlignInputs, align_task
+from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
 from cdl.training.targets import TargetInputs, write_queries, write_targets, write_test_queries
 from cdl.training.task import TaskInputs, learn_task
 
@@ -164,16 +164,13 @@ class Lab:
         )
 
     def align(self, run, task):
+        inputs, output = self.align_inputs(run, task), self.checkpoint(run, task)
+        align_task(self.align_specs(run), task, inputs, output, execution=self.execution)
+
+    def align_specs(self, run):
         labelled = self.spec(run).labelled_by_teacher
-        align_task(
-            self.spec(run),
-            task,
-            self.align_inputs(run, task),
-            self.checkpoint(run, task),
-            trained_spec=self.spec(self.grid.trained(run)),
-            teacher_spec=self.spec(self.grid.teacher_of(run)) if labelled else None,
-            execution=self.execution,
-        )
+        teacher = self.spec(self.grid.teacher_of(run)) if labelled else None
+        return AlignSpecs(self.spec(run), self.spec(self.grid.trained(run)), teacher)
 
     def learn_all(self, run):
         teacher = self.grid.teacher_of(run)

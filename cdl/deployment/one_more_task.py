@@ -1,0 +1,109 @@
+"""Train, align and evaluate a finished run on one more task, as the workflow's jobs do."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cdl.deployment.trained import TrainedStudent, find_backbone
+from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.layout import ResultsFolder, RunFiles, record_of
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+from cdl.runtime.jobs import Execution
+from cdl.spec import LearnerSpec
+from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
+from cdl.training.task import TaskInputs, learn_task
+
+
+def train_and_evaluate(
+    run: Path,
+    files: RunFiles,
+    specs: tuple[LearnerSpec, ...],
+    task: int,
+    data: tuple[str, str | None],
+    teacher: tuple[Mapping[str, Any] | None, str | None],
+    execution: Execution,
+) -> None:
+    """Learn the task and evaluate on all tasks, with the functions of the workflow's jobs.
+
+    Args:
+        run: folder of the old run.
+        files: files of the new run.
+        specs: specification of the new run, and that without alignment, as its training has it.
+        task: the new task, counted from 0.
+        data: folders of packed data, labelled and unlabelled.
+        teacher: results of the teacher's run and its checkpoint of the task.
+        execution: device and other settings that change no number.
+    """
+    teacher_results, checkpoint = teacher
+    teacher_spec = None
+    if teacher_results is not None:
+        teacher_spec = LearnerSpec.from_json(teacher_results["learner"])
+    spec, trained_spec = (own.taught_by(teacher_spec) for own in specs)
+    needed = _backbones_of(spec) | ({spec.teacher_query} if spec.teacher_query else set())
+    needed_by_teacher = set() if teacher_spec is None else _backbones_of(teacher_spec)
+    hashes = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
+    hashes |= {} if teacher_results is None else teacher_results["backbones"]
+    folder, names = ResultsFolder.of_run(run), needed | needed_by_teacher
+    paths = {name: find_backbone(folder, name, hashes.get(name)) for name in names}
+    read: dict[str, Any] = {"data": data[0], "unlabelled": data[1], "backbones": paths}
+    read["teacher"] = checkpoint
+    new, previous = files.task(task), files.task(task - 1)
+    learn_task(
+        trained_spec,
+        task,
+        TaskInputs(**read, previous=previous.checkpoint(trained_spec.alignment is not None)),
+        new.learner,
+        new.losses,
+        teacher_spec=teacher_spec if trained_spec.teacher else None,
+        execution=execution,
+    )
+    if spec.alignment is not None:
+        before = previous.learner if spec.alignment.drift else None
+        aligning = AlignInputs(
+            **read, trained=new.learner, previous=previous.aligned, before=before
+        )
+        taught_by = teacher_spec if spec.labelled_by_teacher else None
+        specs_of_job = AlignSpecs(spec, trained_spec, taught_by)
+        align_task(specs_of_job, task, aligning, new.aligned, execution=execution)
+    checkpoints = [files.task(t).checkpoint(spec.alignment is not None) for t in range(task + 1)]
+    own = {name: paths[name] for name in needed}
+    evaluate_run(
+        spec,
+        EvaluationInputs(data[0], checkpoints, own, {}),
+        files.results,
+        files.predictions,
+        images_per_class=None,
+        execution=execution,
+    )
+
+
+def _backbones_of(spec: LearnerSpec) -> set[str]:
+    """Return the names of a learner's backbone and of the backbone of its query, if any."""
+    return {spec.backbone, *([spec.query] if spec.method.facts.needs_query else [])}
+
+
+def trained_specification(student: TrainedStudent) -> LearnerSpec:
+    """Return the specification of a run without alignment, as its training has it.
+
+    Raises:
+        CdlError: an earlier version wrote the run, with the aligned heads in place of the trained.
+    """
+    if student.spec.alignment is None:
+        return student.spec
+    checkpoint = student.files.checkpoints(student.results)[-1]
+    trained = trained_artifact(checkpoint)
+    found = artifacts.read_json(record_of(trained))["learner"]
+    return LearnerSpec.from_json(found, f"{record_of(trained)}: learner")
+
+
+def trained_artifact(aligned: str) -> str:
+    """Return the path of the trained learner of an aligned artifact; raise `CdlError` as above."""
+    record = artifacts.read_json(record_of(aligned))
+    if "trained" not in record:
+        raise CdlError(
+            f"{aligned}: was written by an earlier version of cdl, which did not keep the heads "
+            "before their alignment; run the experiment again to learn on"
+        )
+    return os.path.normpath(f"{Path(aligned).parent}/{record['trained']}")
