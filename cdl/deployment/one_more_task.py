@@ -47,8 +47,8 @@ def train_and_evaluate(
     hashes |= {} if teacher_results is None else teacher_results["backbones"]
     folder, names = ResultsFolder.of_run(run), needed | needed_by_teacher
     paths = {name: find_backbone(folder, name, hashes.get(name)) for name in names}
-    read: dict[str, Any] = {"data": data[0], "unlabelled": data[1], "backbones": paths}
-    read["teacher"] = checkpoint
+    read: dict[str, Any] = {"data": data[0], "unlabelled": data[1], "teacher": checkpoint}
+    read["backbones"] = paths
     new, previous = files.task(task), files.task(task - 1)
     learn_task(
         trained_spec,
@@ -60,13 +60,12 @@ def train_and_evaluate(
         execution=execution,
     )
     if spec.alignment is not None:
-        before = previous.learner if spec.alignment.drift else None
-        aligning = AlignInputs(
-            **read, trained=new.learner, previous=previous.aligned, before=before
+        read |= {"trained": new.learner, "previous": previous.aligned}
+        read["before"] = previous.learner if spec.alignment.drift else None
+        specs_of_job = AlignSpecs(
+            spec, trained_spec, teacher_spec if spec.labelled_by_teacher else None
         )
-        taught_by = teacher_spec if spec.labelled_by_teacher else None
-        specs_of_job = AlignSpecs(spec, trained_spec, taught_by)
-        align_task(specs_of_job, task, aligning, new.aligned, execution=execution)
+        align_task(specs_of_job, task, AlignInputs(**read), new.aligned, execution=execution)
     checkpoints = [files.task(t).checkpoint(spec.alignment is not None) for t in range(task + 1)]
     own = {name: paths[name] for name in needed}
     evaluate_run(

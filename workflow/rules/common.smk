@@ -2,47 +2,17 @@
 
 import re
 
-from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from cdl.inventory.overwriting import start_messages
 from cdl.inventory.starting import refuse_learnt
-from cdl.runtime.errors import CdlError
 from cdl import layout
-from cdl.study.configuration import ConfigError, overlay, resolve
+from cdl.study.configuration import overlay, resolve
 from cdl.study.contents import made_of_images
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
 from cdl.study.report_jobs import study_jobs
 from cdl.study.trials import Trials, results_of_kept
-
-
-def as_workflow_error(function):
-    """Wrap a function so that its errors are reported by Snakemake without a traceback."""
-
-    def wrapper(*arguments):
-        try:
-            return function(*arguments)
-        except (ConfigError, CdlError) as error:
-            raise WorkflowError(str(error)) from None
-
-    return wrapper
-
-
-def as_one_sentence(function):
-    """Wrap an input or parameter function so that its errors end Snakemake with one sentence.
-
-    Snakemake would add a traceback to any exception of these functions.
-    """
-
-    def wrapper(*arguments):
-        try:
-            return function(*arguments)
-        except (ConfigError, CdlError) as error:
-            logger.error(f"cdl: {error}")
-            raise SystemExit(1) from None
-
-    return wrapper
 
 
 @as_workflow_error
@@ -104,7 +74,11 @@ def chain_of(wildcards):
     """Return the group of a job on a cluster: `chain` tasks of one learner, with alignment."""
     kind = "distil" if re.fullmatch(DISTILLED, wildcards.learner) else "train"
     length = GRID.config["chain"]
-    return None if length == 1 else f"{kind}{int(wildcards.task) // length if length else 0}"
+    return (
+        None
+        if length == 1
+        else f"{kind}{int(wildcards.task) // length if length else 0}"
+    )
 
 
 def growing(amount):
