@@ -64,6 +64,7 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50,
                         "protocol": PROTOCOL,
                         "provenance": fingerprint(LEARNER),
                         "run": run,
+                        "trained_run": run,
                         "none_run": at["none"] if role == "student" else "",
                         "teacher_run": at["big"] if teacher else "",
                     }
@@ -163,7 +164,11 @@ def write_study_page(folder, configuration="", manifests=None, **size):
         save_file({"blocks": np.zeros((width, 100), np.float32)}, folder / f"{name}.safetensors")
     files = {run: RunFiles(run) for run in results["run"]}
     rules = (results["teacher"] == "").map({True: "train", False: "distil"})
-    jobs = zip(results["run"], results["n_tasks"], rules, strict=True)
+
+    def described(run, n_tasks, rule):
+        tasks = [files[run].task(t).described(t, rule) for t in range(n_tasks)]
+        return sum(tasks, files[run].described())
+
     answers = answers_of(lambda run: read_predictions(files[run]))
     deployment = make_deployment(folder, results)
     Path(deployment.deployment_figures[0]).write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
@@ -183,8 +188,10 @@ def write_study_page(folder, configuration="", manifests=None, **size):
             "deployment": on_page(deployment),
             "efficiency": [EFFICIENCY],
             "runs": {
-                run: {"results": files[run].results, "files": files[run].described(tasks, rule)}
-                for run, tasks, rule in jobs
+                run: {"results": files[run].results, "files": described(run, n_tasks, rule)}
+                for run, n_tasks, rule in zip(
+                    results["run"], results["n_tasks"], rules, strict=True
+                )
             },
             "data": {name: f"{folder}/{name}/manifest.json" for name in manifests},
             "backbones": {name: f"{folder}/{name}.json" for name in ("big", "small")},

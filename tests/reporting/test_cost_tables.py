@@ -9,8 +9,10 @@ from cdl.reporting.costs import markdown
 from cdl.reporting.runs import COST, cost_of, with_teachers
 
 
-def task(images, operations, forward=0.0, answers=0):
+def job(task, images, operations, forward=0.0, answers=0):
+    """Work in the record of a job on a task."""
     return {
+        "task": task,
         "images": images,
         "operations": operations * 1e12,
         "forward": forward * 1e12,
@@ -23,9 +25,10 @@ def test_a_teachers_cost_is_spread_over_its_students(tmp_path):
     own = {"energy_wh": [8.0, 1.0, 2.0, 3.0], "tflops": [10.0, 1.0, 2.0, 4.0]}
     folders = [f"{tmp_path}/l2p/{name}/seed0" for name in ("big", "none", "kd", "dkd")]
     assert results["run"].tolist() == folders
-    teacher = [task(5, 5, forward=0.1), task(5, 5, forward=0.1)]
-    taught = [task(5, 1, answers=5), task(5, 1, answers=5)]
-    work = dict(zip(folders, (teacher, [task(5, 1)] * 2, taught, taught), strict=True))
+    teacher = [job(t, 5, 5, forward=0.1) for t in (0, 1)]
+    taught = [job(t, 5, 1, answers=5) for t in (0, 1)]
+    alone = [job(t, 5, 1) for t in (0, 1)]
+    work = dict(zip(folders, (teacher, alone, taught, taught), strict=True))
     found = with_teachers(cost.assign(**own), results, work)
     # 10 for its tasks and 0.1 for each of ten targets, which both students read
     assert found["teacher_tflops"].tolist() == pytest.approx([np.nan, np.nan, 11, 11], nan_ok=True)
@@ -56,8 +59,21 @@ def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
     line = 'INFO cdl.runtime.benchmarks: measured {"gpu_seconds": 2.5, "gpu_wh": 0.5}\n'
     for file in files:
         file.with_suffix(".log").write_text(line)
-    whole = cost_of([str(file) for file in files], [task(5, 3), task(7, 1)])
+    whole = cost_of([str(file) for file in files], [job(0, 5, 3), job(1, 7, 1)])
     assert (whole["gpu_seconds"], whole["energy_wh"], whole["images"]) == (5.0, 1.0, 12)
     assert (whole["tflops"], whole["task_tflops"]) == (4.0, 2.0)
+    aligned = cost_of([str(file) for file in files], [job(0, 5, 3), job(0, 0, 1)], n_tasks=1)
+    assert (aligned["images"], aligned["tflops"], aligned["task_tflops"]) == (5, 4.0, 4.0)
     files[1].with_suffix(".log").unlink()
     assert pd.isna(cost_of([str(file) for file in files])["energy_wh"])
+
+
+def test_a_target_that_only_alignment_reads_counts_for_its_task(tmp_path):
+    results, _, cost, _ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2)
+    folders = results["run"].tolist()
+    own = {"energy_wh": [8.0, 1.0, 2.0, 3.0], "tflops": [10.0, 1.0, 2.0, 4.0]}
+    teacher = [job(t, 5, 4, forward) for t, forward in ((0, 0.1), (0, 0.1), (1, 0.2), (1, 0.2))]
+    taught = [job(0, 5, 1), job(0, 0, 1, answers=5), job(1, 5, 1), job(1, 0, 1, answers=10)]
+    work = dict(zip(folders, (teacher, [], taught, taught), strict=True))
+    found = with_teachers(cost.assign(**own), results, work)
+    assert found["teacher_tflops"].tolist()[2:] == pytest.approx([12.5, 12.5])

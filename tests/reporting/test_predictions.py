@@ -43,7 +43,8 @@ def test_missing_metrics_are_computed_from_predictions(old):
     assert made["matrix"] == run["matrix"]
     row = dict.fromkeys(IDENTITY, "x")
     row |= {"labels": "all", "teacher_labels": "all"}
-    row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "none_run": "", "teacher_run": ""}
+    row |= {"seed": 0, "n_tasks": 2, "protocol": {}, "run": "r", "trained_run": "r"}
+    row |= {"none_run": "", "teacher_run": ""}
     cost = str(Path(old.task(0).learner).with_name("cost.tsv"))
     results, *_ = tables_of([row], [made], [[cost]])
     assert set(METRICS) <= set(results.columns)
