@@ -9,6 +9,7 @@ import atexit
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -166,6 +167,12 @@ class Progress:
         return "; ".join([line, *_running_text(running)])
 
 
+def _ignore_interrupts() -> None:
+    """Ignore a second Ctrl-C, which would interrupt the termination of jobs."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _running_text(jobs: list[str]) -> list[str]:
     """Return the descriptions of the first running jobs and the number of the others."""
     if not jobs:
@@ -225,6 +232,11 @@ class LogHandler(LogHandlerBase):
             self.progress.start(fields["jobid"], fields["rule_name"], description, now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.finish(fields["job_id"], now)
+        elif event is None and self._is_printed(record):
+            self._print(record.getMessage(), "")
+            if record.getMessage().startswith(_TERMINATING):
+                self._terminating = True
+                _ignore_interrupts()
         elif self._terminating:
             pass  # errors of jobs that were terminated are expected
         elif event == LogEvent.JOB_ERROR:
@@ -235,9 +247,6 @@ class LogHandler(LogHandlerBase):
                 self._print(f"failed: {description}; see {logs}", "bold red")
         elif record.levelno > INFO:
             self._print(self.format(record), "red")
-        elif event is None and self._is_printed(record):
-            self._terminating = record.getMessage().startswith(_TERMINATING)
-            self._print(record.getMessage(), "")
         self._update(now)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -89,9 +90,21 @@ def _lease(stack: contextlib.ExitStack, meter: Meter, jobs_per_gpu: int) -> str 
     return gpu
 
 
+def _interrupt_once() -> None:
+    """Let the first Ctrl-C interrupt the job; a second one must not interrupt its end."""
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
+        signal.signal(signal.SIGINT, interrupt)
+
+
 @contextlib.contextmanager
 def _reported_errors(log: str) -> Iterator[None]:
     """Log to a file; turn exceptions into exit codes and messages."""
+    _interrupt_once()
     logging.basicConfig(
         filename=log,
         filemode="w",

@@ -104,6 +104,14 @@ def record(level=logging.INFO, message="", **fields):
     return made
 
 
+@pytest.fixture(autouse=True)
+def sigint():
+    """Restore the handler of Ctrl-C, which terminating changes."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def handler(monkeypatch):
     """A handler that prints to a file, not to a terminal; `clock` is its time."""
@@ -137,6 +145,7 @@ def test_failures_and_messages_of_cdl_are_printed_and_other_messages_are_not(han
     handler.emit(record(message="finished runs will be overwritten, 2:", cdl=True))
     handler.emit(record(logging.ERROR, "Directory cannot be locked", event=LogEvent.ERROR))
     handler.emit(record(message="Terminating processes on user request, this might take long."))
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # a second Ctrl-C disturbs nothing
     handler.emit(record(logging.ERROR, "Signals.SIGINT", event=LogEvent.ERROR))  # expected
     assert handler.console.file.getvalue().splitlines() == [
         "failed: prepare dataset; see a/b[0].log",

@@ -229,6 +229,15 @@ def test_a_temporary_folder_too_long_for_a_socket_is_not_used(monkeypatch, tmp_p
     address.parent.rmdir()
 
 
+def test_ctrl_c_before_a_script_handles_it_is_one_sentence(parent, tmp_path):
+    command = script_command(tmp_path, "print('ready', flush=True)\nwhile True: pass")
+    with popen([*parent.command, *command], process_group=0) as process:
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate() == ("", "cdl: interrupted\n")
+    assert process.returncode == os.EX_TEMPFAIL
+
+
 def test_an_incomplete_request_does_not_stop_the_server(parent, tmp_path):
     with server.socket.socket(server.socket.AF_UNIX) as connection:
         connection.connect(parent.command[-1])

@@ -266,6 +266,9 @@ class FastExit:
         try:
             runpy.run_path(script, run_name="__main__")
             self._code = 0
+        except KeyboardInterrupt:  # the script had not begun to handle it
+            self._code = os.EX_TEMPFAIL
+            sys.exit("cdl: interrupted")
         except SystemExit as error:
             self._code = error.code if isinstance(error.code, int) else int(error.code is not None)
             raise

@@ -1,0 +1,30 @@
+"""A job of the workflow ends with an exit code and one sentence."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from cdl.runtime.jobs import job
+
+
+@pytest.fixture
+def default_handler():
+    """Restore the handler of Ctrl-C after the test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_does_not_disturb_the_end(default_handler, tmp_path, capsys):
+    rule = SimpleNamespace(resources=SimpleNamespace(), log=[str(tmp_path / "x.log")])
+    with pytest.raises(SystemExit) as ended, job(rule):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)  # while the job ends because of the first
+            (tmp_path / "saved").touch()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert ended.value.code == os.EX_TEMPFAIL and (tmp_path / "saved").exists()
+    assert "interrupted by Ctrl-C" in (tmp_path / "x.log").read_text()
