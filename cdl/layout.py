@@ -92,7 +92,8 @@ class TaskFiles:
         learner: artifact of the learner after training on the task.
         aligned: artifact of the learner after the alignment of its heads.
         losses: loss curve.
-        targets: logits for all training views, if the learner is a teacher.
+        targets: logits of the task's classes for all training views, if the learner is a teacher.
+        targets_seen: the same of all classes seen so far.
     """
 
     folder: str
@@ -100,10 +101,11 @@ class TaskFiles:
     aligned = Below("aligned.safetensors")
     losses = Below("losses.csv")
     targets = Below("targets.safetensors")
+    targets_seen = Below("targets_seen.safetensors")
 
     def job(self, rule: str) -> JobFiles:
-        """Return log and benchmark of `train`, `distil`, `align` or `teacher_targets`."""
-        return JobFiles(f"{self.folder}/{'targets' if rule == 'teacher_targets' else rule}")
+        """Return log and benchmark of `train`, `distil`, `align` or the teacher's targets."""
+        return JobFiles(f"{self.folder}/{rule.removeprefix('teacher_')}")
 
     def outputs(self) -> dict[str, str]:
         """Return the outputs of learning by their names in the rule."""

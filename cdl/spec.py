@@ -508,9 +508,17 @@ class LearnerSpec(Part):
             **self._backbone_fields(backbone),
         )
 
-    def targets(self, teacher: "LearnerSpec") -> "TargetsSpec":
-        """Return the specification of a teacher's targets for the training views."""
-        return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher)
+    @property
+    def soft_columns(self) -> str | None:
+        """`seen` if the soft loss compares all classes seen so far; None: those of the task."""
+        return "seen" if self.distiller.options.get("soft_columns") == "seen" else None
+
+    def targets(self, teacher: "LearnerSpec", columns: str | None = None) -> "TargetsSpec":
+        """Return the specification of a teacher's targets for the training views.
+
+        `columns` is None or `seen`, see `soft_columns`.
+        """
+        return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher, columns)
 
     def _backbone_fields(self, backbone: str) -> dict[str, Any]:
         """Return the fields of one backbone: precision and side of its input."""
@@ -521,11 +529,15 @@ class LearnerSpec(Part):
 
 @dataclass(frozen=True)
 class TargetsSpec(Part):
-    """Specification of a teacher's targets for a student's training views of a task."""
+    """Specification of a teacher's targets for a student's training views of a task.
+
+    columns: `seen` for the logits of all classes seen so far; None: those of the task.
+    """
 
     teacher: LearnerSpec
     views: QueriesSpec
     apt_teacher: str | None = None
+    columns: str | None = None
 
 
 TaskSpec = (

@@ -80,6 +80,11 @@ class Stream:
         start = sum(self.sizes[:task])
         return slice(start, start + self.sizes[task])
 
+    def columns(self, task: int, which: str | None) -> slice:
+        """Return a task's classes, or with `seen` those of all tasks up to it."""
+        classes = self.classes(task)
+        return slice(0, classes.stop) if which == "seen" else classes
+
     def width(self, task: int) -> int:
         """Return the number of classes of a task."""
         return len(self.order[self.classes(task)])

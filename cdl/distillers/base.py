@@ -53,7 +53,8 @@ class Output:
 class TeacherOutput:
     """Output of the frozen teacher for a batch.
 
-    logits: `[B, C_t]`, of the classes of the current task.
+    logits: `[B, C_t]`, of the classes that the distiller compares, those of the current task or all
+        seen so far.
     query: query of the teacher's prompts `[B, Dq]`, or None.
     blocks: as in `Output`, empty unless the distiller compares them.
     """

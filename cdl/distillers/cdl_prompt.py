@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext, Output
-from cdl.distillers.kd import KD, SoftOptions
+from cdl.distillers.kd import ColumnOptions, ColumnsKD
 from cdl.distillers.mappings import MAPPINGS
 from cdl.methods.base import Prompts
 
 
-class CDLPrompt(KD):
+class CDLPrompt(ColumnsKD):
     """A student with prefixes that are mapped from the teacher's.
 
     The teacher's prompt method is part of this module (frozen, in eval mode). The student works
@@ -33,7 +33,7 @@ class CDLPrompt(KD):
         pool_per_task: int | None = None,
         length: int = 8,
         coda_growth: str = "exact",
-        **soft: Unpack[SoftOptions],
+        **soft: Unpack[ColumnOptions],
     ) -> None:
         """Create the mapping; the entries of a pool are drawn at the start of each task.
 
@@ -46,7 +46,7 @@ class CDLPrompt(KD):
             length: number of tokens of the attention mapping's prefix, even: half keys, half
                 values.
             coda_growth: how its pool grows, see `cdl.methods.coda_prompt.ComponentPool`.
-            soft: as in `KD`.
+            soft: as in `ColumnsKD`.
         """
         super().__init__(context, **soft)
         self.kd_head = context.head(context.generator)

@@ -1,7 +1,7 @@
 """Options, check, planning facts and look of the mapping of the teacher's prompts."""
 
 from cdl.distillers import Distillation, DistillerFacts
-from cdl.distillers.kd_facts import SOFT
+from cdl.distillers.kd_facts import COLUMNS
 from cdl.methods.coda_prompt_facts import check_pool
 from cdl.runtime.facts import Look
 from cdl.runtime.options import choice, integer, tokens
@@ -20,7 +20,7 @@ CDL_PROMPT = DistillerFacts(
     maps_prompts=True,
     counts_tasks=True,
     options={
-        **SOFT,
+        **COLUMNS,
         "mapping": choice(
             "attention",
             ["attention", "self_attention", "linear"],

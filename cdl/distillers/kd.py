@@ -26,6 +26,12 @@ class SoftOptions(SoftWeights, total=False):
     temperature: float
 
 
+class ColumnOptions(SoftOptions, total=False):
+    """Options of distillers whose soft loss may include earlier classes, see `ColumnsKD`."""
+
+    soft_columns: str
+
+
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return `tau^2 KL(teacher || student)` of softened logits `[B, C_t]`, batch mean."""
     kl = F.kl_div(
@@ -92,10 +98,14 @@ class KD(Distiller):
         """Return the logits `[B, C]` that are compared with the teacher's."""
         return output.logits
 
+    def columns(self, classes: slice) -> slice:
+        """Return the columns that are compared, given those of the current task."""
+        return classes
+
     def soft_loss(self, student: Tensor, teacher_output: TeacherOutput, labels: Tensor) -> Tensor:
         """Return the soft loss of logits `[B, C_t]`.
 
-        Labels `[B]` count from the task's first class; an unlabelled image has the teacher's most
+        Labels `[B]` count from the first of `columns`; an unlabelled image has the teacher's most
         likely class.
         """
         return kd_loss(student, teacher_output.logits, self.temperature)
@@ -105,8 +115,9 @@ class KD(Distiller):
     ) -> dict[str, Tensor]:
         assert teacher_output is not None
         losses = super().forward(output, teacher_output, labels, classes)
-        student, teacher = self.soft_logits(output)[:, classes], teacher_output.logits
-        targets = torch.cat([labels - classes.start, teacher[len(labels) :].argmax(1)])
+        columns, teacher = self.columns(classes), teacher_output.logits
+        student = self.soft_logits(output)[:, columns]
+        targets = torch.cat([labels - columns.start, teacher[len(labels) :].argmax(1)])
         unsure = None if self.confidence is None else unsure_rows(teacher, self.confidence)
         if self.standardize:
             student, teacher = standardised(student), standardised(teacher)
@@ -117,11 +128,32 @@ class KD(Distiller):
         return losses
 
 
-class SoftOrHardKD(KD):
+class ColumnsKD(KD):
+    """A soft loss over the classes of the current task, or of all tasks seen so far."""
+
+    def __init__(
+        self, context: DistillerContext, *, soft_columns: str = "task", **soft: Unpack[SoftOptions]
+    ) -> None:
+        """Set the columns.
+
+        Args:
+            context: the two models.
+            soft_columns: `task`, as in the released code, or `seen`: the teacher's logits of all
+                classes seen so far; cross-entropy compares the classes of the task in both cases.
+            soft: as in `KD`.
+        """
+        super().__init__(context, **soft)
+        self.seen = soft_columns == "seen"
+
+    def columns(self, classes: slice) -> slice:
+        return slice(0, classes.stop) if self.seen else classes
+
+
+class SoftOrHardKD(ColumnsKD):
     """The distiller `kd`, whose targets may be the teacher's most likely classes instead."""
 
     def __init__(
-        self, context: DistillerContext, *, targets: str = "soft", **soft: Unpack[SoftOptions]
+        self, context: DistillerContext, *, targets: str = "soft", **soft: Unpack[ColumnOptions]
     ) -> None:
         """Set the targets.
 
@@ -129,7 +161,7 @@ class SoftOrHardKD(KD):
             context: the two models.
             targets: `soft`, or `hard`: the soft loss is the cross-entropy with the teacher's most
                 likely class, for images with and without a label; the temperature is not used.
-            soft: as in `KD`.
+            soft: as in `ColumnsKD`.
         """
         super().__init__(context, **soft)
         self.hard = targets == "hard"

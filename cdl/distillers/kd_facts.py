@@ -32,6 +32,16 @@ SOFT = {  # options shared by all distillers with a soft loss
         omit_default=True,
     ),
 }
+COLUMNS = {  # options of a soft loss that may include earlier classes
+    **SOFT,
+    "soft_columns": choice(
+        "task",
+        ["task", "seen"],
+        "Classes that the soft loss compares: those of the current task, as in the released code, "
+        "or all seen so far, with the logits of the teacher's heads after their alignment.",
+        omit_default=True,
+    ),
+}
 
 
 def check(run: Distillation) -> None:
@@ -45,7 +55,7 @@ KD = DistillerFacts(
     "cdl.distillers.kd:SoftOrHardKD",
     description="Softened logits (Hinton et al., 2015), or the teacher's most likely class.",
     options={
-        **SOFT,
+        **COLUMNS,
         "targets": choice(
             "soft",
             ["soft", "hard"],

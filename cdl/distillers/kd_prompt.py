@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext
-from cdl.distillers.kd import SoftOptions
+from cdl.distillers.kd import ColumnOptions
 from cdl.distillers.kd_token import KDToken
 from cdl.methods.base import Prompts
 
@@ -32,7 +32,7 @@ class KDPrompt(KDToken):
         freeze_after: int | None = None,
         kd_layers: int | None = None,
         kd_length: int = 6,
-        **soft: Unpack[SoftOptions],
+        **soft: Unpack[ColumnOptions],
     ) -> None:
         """Draw the token and the prefixes.
 

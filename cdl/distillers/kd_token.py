@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from cdl.backbones.vit import Injection
 from cdl.distillers.base import DistillerContext, Output
-from cdl.distillers.kd import KD, SoftOptions
+from cdl.distillers.kd import ColumnOptions, ColumnsKD
 from cdl.methods.base import Prompts
 
 
-class KDToken(KD):
+class KDToken(ColumnsKD):
     """A learned token, appended after the patches; its final state is distilled."""
 
     def __init__(
@@ -21,7 +21,7 @@ class KDToken(KD):
         kd_head: bool = True,
         start: str = "uniform",
         freeze_after: int | None = None,
-        **soft: Unpack[SoftOptions],
+        **soft: Unpack[ColumnOptions],
     ) -> None:
         """Draw the token.
 
@@ -31,7 +31,7 @@ class KDToken(KD):
             start: `uniform` on [0, 1), or `zeros`, as in the version of 2024-12.
             freeze_after: number of tasks after which the parameters that all tasks share stop
                 learning, while the heads go on; None: never.
-            soft: as in `KD`; `alpha` is also the weight of the KD head in the prediction.
+            soft: as in `ColumnsKD`; `alpha` is also the weight of the KD head in the prediction.
         """
         super().__init__(context, **soft)
         self.freeze_after = freeze_after

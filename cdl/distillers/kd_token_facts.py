@@ -1,7 +1,7 @@
 """Options, planning facts and look of DeiT's distillation token."""
 
 from cdl.distillers import DistillerFacts
-from cdl.distillers.kd_facts import SOFT
+from cdl.distillers.kd_facts import COLUMNS
 from cdl.runtime.facts import Look
 from cdl.runtime.options import choice, flag, integer
 
@@ -9,7 +9,7 @@ KD_TOKEN = DistillerFacts(
     "cdl.distillers.kd_token:KDToken",
     description="DeiT's distillation token (Touvron et al., ICML 2021).",
     options={
-        **SOFT,
+        **COLUMNS,
         "kd_head": flag(
             True, "A separate head for the soft loss; false: the soft loss uses the class head."
         ),

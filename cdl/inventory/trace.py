@@ -118,7 +118,8 @@ def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:
     for task in range(len(made["checkpoints"])):
         yield link(f"task {task}", _check_checkpoint, run, task, made, teacher)
         if teacher is not None:
-            yield link(f"targets {task}", _check_caches, [teacher.task(task).targets])
+            theirs = teacher.task(task)
+            yield link(f"targets {task}", _check_caches, [theirs.targets, theirs.targets_seen])
     for name in made["backbones"]:
         yield link("backbone", _check_backbone, results, name, made)
         yield link("queries", _check_caches, results.queries(name))

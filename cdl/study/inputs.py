@@ -8,6 +8,7 @@ models.
 from dataclasses import dataclass
 
 from cdl import layout
+from cdl.layout import RunFiles
 from cdl.spec import AligningQueriesSpec, HeldOutQueriesSpec, QueriesSpec, TargetsSpec
 from cdl.study.grid import Grid
 from cdl.study.runs import Run
@@ -33,6 +34,21 @@ class CacheSpec:
     dataset: str
     backbone: str
     teacher: Run | None = None
+
+    @property
+    def columns(self) -> str | None:
+        """`seen` for logits of all classes seen so far, see `TargetsSpec`."""
+        return self.spec.columns if isinstance(self.spec, TargetsSpec) else None
+
+    @property
+    def name(self) -> str:
+        """Folder of the cache, and its columns if these are not those of the task."""
+        return f"{self.folder}/{self.columns}" if self.columns else self.folder
+
+    def path(self, task: int) -> str:
+        """Return the path of a teacher's logits of a task."""
+        files = RunFiles(self.folder).task(task)
+        return files.targets_seen if self.columns else files.targets
 
     @property
     def views(self) -> QuerySpec:
@@ -161,7 +177,7 @@ def _taught(grid: Grid, run: Run, own_query: str | None, aligning: bool = False)
     return Taught(
         whole=whole,
         teacher=whole or maps,
-        targets=() if whole else _targets(grid, run),
+        targets=() if whole else _targets(grid, run, aligning),
         target_queries=_queries(grid, run, query) if query and not whole else (),
         queries=_queries(grid, run, read) if read and grid.cached and read != own_query else (),
         online=frozenset({query}) if query and not grid.cached else frozenset(),
@@ -187,14 +203,18 @@ def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
     return _query_cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
 
 
-def _targets(grid: Grid, run: Run) -> Caches:
-    """Return the caches of the teacher's logits for the training images of a run, by task."""
+def _targets(grid: Grid, run: Run, aligning: bool) -> Caches:
+    """Return the caches of the teacher's logits for the training images of a run, by task.
+
+    Those for alignment have the columns of the task.
+    """
     teacher = grid.teacher_of(run)
     assert teacher is not None, "only a run with a teacher has targets"
     folder = grid.files(teacher).folder
     student_spec, teacher_spec = (specification(grid, r) for r in (run, teacher))
+    columns = None if aligning else student_spec.soft_columns
     tasks = range(run.n_tasks)
-    specs = [student_spec.until(t).targets(teacher_spec.until(t)) for t in tasks]
+    specs = [student_spec.until(t).targets(teacher_spec.until(t), columns) for t in tasks]
     return tuple(CacheSpec(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 

@@ -15,7 +15,10 @@ from cdl.runtime.errors import CdlError
 
 Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`
-CACHES = ("queries", "test_queries", "teacher_targets")  # rules whose files may be deleted
+CACHES = (  # rules whose files may be deleted
+    *("queries", "test_queries"),
+    *("teacher_targets", "teacher_targets_seen"),
+)
 
 
 def flat(paths: Mapping[str, str | list[str]]) -> list[str]:

@@ -23,7 +23,7 @@ class LearningJobs:
     Attributes:
         grid: the grid.
         queries: caches of queries, by the name of their folder.
-        targets: caches of targets by task, and one run that reads them, by folder.
+        targets: caches of targets by task, and one run that reads them, by name of the cache.
         user: the user's files that data and backbones are made from.
     """
 
@@ -39,7 +39,7 @@ class LearningJobs:
         caches = [own for need in found for own in need.by_task]
         self.queries = {Path(cache.folder).name: cache for own in caches for cache in own}
         self.targets: dict[str, tuple[Needs, Run]] = {
-            need.taught.targets[0].folder: (need, run)
+            need.taught.targets[0].name: (need, run)
             for run in (*trained.values(), *grid.runs)
             for need in self._training_views(run)
             if need.taught.targets
@@ -87,8 +87,8 @@ class LearningJobs:
                 yield self._test_queries(own) if part == "test" else self._queries(own, int(part))
         for need in self._training_views(run):
             for task, own in enumerate(need.taught.targets):
-                if (own.folder, task) not in yielded:
-                    yielded.add((own.folder, task))
+                if (own.name, task) not in yielded:
+                    yielded.add((own.name, task))
                     yield self._targets(own, task)
 
     def _data(self, prepared: str) -> Iterator[Job]:
@@ -179,17 +179,17 @@ class LearningJobs:
 
     def _targets(self, cache: CacheSpec, task: int) -> Job:
         """Return the job that computes a teacher's logits for a task's training images."""
-        cache = self.targets[cache.folder][0].taught.targets[task]
+        cache = self.targets[cache.name][0].taught.targets[task]
         teacher = cache.teacher
         assert teacher is not None, "targets have a teacher"
-        files = RunFiles(cache.folder).task(task)
+        rule = f"teacher_targets_{cache.columns}" if cache.columns else "teacher_targets"
         return self._cache(
-            "teacher_targets",
+            rule,
             key_of(teacher) | {"task": str(task)},
             cache,
-            layout.artifact("targets", files.targets),
-            files.job("teacher_targets"),
-            lambda: self._computing_targets(teacher, task),
+            layout.artifact("targets", cache.path(task)),
+            RunFiles(cache.folder).task(task).job(rule),
+            lambda: self._computing_targets(cache, teacher, task),
             lambda: {
                 "spec": cache.spec.to_json(),
                 "images": self._images(teacher, task),
@@ -396,9 +396,9 @@ class LearningJobs:
             inputs | self._unlabelled(cache.dataset, cache.views.unlabelled is not None)
         )
 
-    def _computing_targets(self, run: Run, task: int) -> Paths:
+    def _computing_targets(self, cache: CacheSpec, run: Run, task: int) -> Paths:
         """Return the inputs of the job that computes a teacher's targets of a task."""
-        need, student = self.targets[self.grid.files(run).folder]
+        need, student = self.targets[cache.name]
         inputs: Paths = {
             "data": self.grid.packed(run.dataset).split("train"),
             "backbone": self.grid.backbone(run.backbone),
@@ -451,7 +451,7 @@ class LearningJobs:
         if taught.queries:
             inputs["teacher_queries"] = layout.cached(taught.queries[task].folder, task)
         if taught.targets:
-            inputs["targets"] = RunFiles(taught.targets[task].folder).task(task).targets
+            inputs["targets"] = taught.targets[task].path(task)
         return inputs
 
     def _unlabelled(self, dataset: str, reads: bool) -> Paths:

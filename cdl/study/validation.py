@@ -346,6 +346,9 @@ def _validate_distillation(run: Run, dataset: dict[str, Any]) -> None:
     unsure = not run.prompts.trains and run.distiller.options.get("confidence") is not None
     right = f"null: the solve of {run.method.label} uses all targets of the teacher"
     _reject(unsure, f"{field}.confidence", run.distiller.options.get("confidence"), right)
+    seen = not run.prompts.trains and run.distiller.options.get("soft_columns") == "seen"
+    right = f"task: the solve of {run.method.label} uses the classes of the task"
+    _reject(seen, f"{field}.soft_columns", "seen", right)
     unsuited = not run.prompts.trains and not run.distils.suits_solve
     names = " or ".join(
         ["none", *(name for name, facts in DISTILLERS.items() if facts.suits_solve)]

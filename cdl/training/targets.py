@@ -137,7 +137,9 @@ def write_targets(
     *,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Compute and write a teacher's logits of a task's classes for all its views.
+    """Compute and write a teacher's logits for all its views of a task's images.
+
+    They are those of the task's classes, or of all classes seen so far.
 
     Args:
         spec: specification of the targets after the task.
@@ -156,21 +158,21 @@ def write_targets(
     )
     query = context.cached(inputs.queries, views) if inputs.queries else None
     teacher, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
-    classes = context.stream.classes(task)
+    stream, columns = context.stream, spec.columns
+    classes = stream.columns(task, columns)
 
     def logits(batch: Batch) -> Tensor:
         return teacher(batch.images, query(batch) if query else None, task, classes).logits
 
-    widths = [context.stream.width(t) for t in range(len(context.stream.sizes))]
+    widths = [len(stream.order[stream.columns(t, columns)]) for t in range(len(stream.sizes))]
     _validate_size(context, widths, execution, "teacher targets")
     vit = context.backbones[name]
     read = context.fingerprints | {"teacher": metadata["sha256"]}
     provenance = {"task": task, "spec": spec.to_json(), "inputs": read}
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
-    width = context.stream.width(task)
     context.place(teacher.learner)
-    _write_over_views(context, width, logits, output, provenance, about, execution)
+    _write_over_views(context, widths[task], logits, output, provenance, about, execution)
 
 
 def over_test_images(

@@ -136,7 +136,12 @@ def _prepare(
         if teacher_spec.query != spec.query or inputs.teacher_queries is not None:
             _, teacher_query = context.query(teacher_spec.query, inputs.teacher_queries)
         source = TeacherSource.open(
-            context, teacher_spec, teacher_query, path=inputs.teacher, targets=inputs.targets
+            context,
+            teacher_spec,
+            teacher_query,
+            path=inputs.teacher,
+            targets=inputs.targets,
+            columns=spec.soft_columns,
         )
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None

@@ -13,7 +13,7 @@ from cdl.models.build import build_learner
 from cdl.models.learner import Learner
 from cdl.models.teacher import Teacher
 from cdl.runtime.artifacts import check_provenance
-from cdl.spec import LearnerSpec, TaskSpec
+from cdl.spec import LearnerSpec, TargetsSpec, TaskSpec
 from cdl.training.context import Query, TaskContext
 
 
@@ -72,6 +72,7 @@ class TeacherSource:
         *,
         path: str | None,
         targets: str | None,
+        columns: str | None = None,
     ) -> "TeacherSource":
         """Open the files of a teacher: its artifact, the cache of its logits, or both.
 
@@ -81,18 +82,20 @@ class TeacherSource:
             teacher_query: source of the query of the teacher's prompts.
             path: the teacher's artifact of the task, or None.
             targets: the cache of its logits, or None.
+            columns: `seen` for the logits of all classes seen so far; None: those of the task.
 
         Raises:
             CdlError: a file is damaged, or the files do not belong to the same teacher.
         """
         if targets is not None:
-            return cls._cached(context, spec, teacher_query, path, targets)
+            expected = context.spec.targets(spec, columns)
+            return cls._cached(context, spec, teacher_query, path, targets, expected)
         assert path is not None, "a teacher needs an artifact, targets, or both"
         own = context.spec
         teacher, metadata = open_teacher(context, path, spec, own.apt_teacher)
         context.fingerprints["teacher"] = metadata["sha256"]
         learner = teacher.learner
-        classes = context.stream.classes(context.task)
+        classes = context.stream.columns(context.task, columns)
         blocks = own.distiller.facts.blocks(context.backbones[own.backbone].depth)
 
         def output(batch: Batch, own_query: Tensor | None) -> TeacherOutput:
@@ -113,6 +116,7 @@ class TeacherSource:
         teacher_query: Query,
         path: str | None,
         targets: str,
+        targets_spec: TargetsSpec,
     ) -> "TeacherSource":
         """Open the cache of a teacher's logits and, if a distiller maps them, its prompts."""
         prompts: dict[str, Tensor] = {}
@@ -125,7 +129,7 @@ class TeacherSource:
                 for name, tensor in state.items()
                 if name.startswith("prompts.")
             }
-        cache = context.cached(targets, context.spec.targets(spec))
+        cache = context.cached(targets, targets_spec)
         check_provenance(targets, cache.inputs, expected)
         context.fingerprints["teacher"] = cache.inputs["teacher"]
         maps = context.spec.distiller.facts.maps_prompts

@@ -75,3 +75,18 @@ rule teacher_targets:
         images=param("teacher_targets", "images"),
     script:
         "../scripts/teacher_targets.py"
+
+
+use rule teacher_targets as teacher_targets_seen with:
+    input:
+        inputs_of("teacher_targets_seen"),
+    output:
+        **layout.artifact("targets", TASK.targets_seen),
+    log:
+        TASK.job("teacher_targets_seen").log,
+    benchmark:
+        TASK.job("teacher_targets_seen").benchmark
+    params:
+        states=layout.STATES,
+        spec=param("teacher_targets_seen", "spec"),
+        images=param("teacher_targets_seen", "images"),
