@@ -54,24 +54,28 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
 
     Returns:
         One row per cell, in percent and percentage points: `n` seeds; `over`, the random effects
-        of the intervals (`seeds and test images`; `test images` with one seed); and, each with
-        `_low` and `_high`: `accuracy` after the last task; of distilled students the `gain` over
-        the undistilled one, with `gain_p` and `gain_p_holm`, corrected for all gains of its
-        dataset and label level; the `gap` from the undistilled student to the teacher; the
-        percentage of the gap that is `closed`, or in `not_closed` the reason why none is given.
+        of the intervals (`seeds and test images`; `test images` with one seed); `against`, the
+        undistilled student that a student is compared with; and, each with `_low` and `_high`:
+        `accuracy` after the last task; the `gain` over `against`, with `gain_p` and `gain_p_holm`,
+        corrected for all gains of its dataset and label level; the `gap` from `against` to the
+        teacher; the percentage of the gap that is `closed`, or in `not_closed` the reason why none
+        is given.
         NaN if there is nothing to compare with.
     """
-    known, rows = {*results["run"]}, []
+    known, rows = results.set_index("run"), []
     for cell, runs in results.groupby(CELL, sort=False):
         links = {"own": "run"}
-        if (runs["teacher"] != "").all():
+        if (runs["none_run"] != runs["run"]).all():
             links |= {"none": "none_run", "teacher": "teacher_run"}
-        links = {name: link for name, link in links.items() if {*runs[link]} <= known}
+        links = {name: link for name, link in links.items() if {*runs[link]} <= {*known.index}}
         read_runs = {name: [answers(run) for run in runs[link]] for name, link in links.items()}
         named = {**dict(zip(CELL, cell, strict=True)), "n": len(runs)}
-        named |= {"over": over(outcomes(read_runs["own"])), "not_closed": ""}
+        named |= {"over": over(outcomes(read_runs["own"])), "not_closed": "", "against": ""}
+        if "none" in links:
+            variant = known.loc[runs["none_run"].iloc[0], "variant"]
+            named["against"] = f"none ({variant})" if variant else "none"
         rows.append({**named, **_numbers(read_runs, runs["labels"].iloc[0] == "all")})
-    table = pd.DataFrame(rows, columns=[*CELL, "n", "over", *INTERVALS, "not_closed"])
+    table = pd.DataFrame(rows, columns=[*CELL, "n", "over", "against", *INTERVALS, "not_closed"])
     corrected = table.groupby(_FAMILY, sort=False)["gain_p"].transform(lambda p: holm(p.tolist()))
     return table.assign(gain_p_holm=corrected.astype(float))
 
@@ -173,21 +177,23 @@ def reading(cells: pd.DataFrame) -> str:
     rows = dict(zip(names(distilled), distilled.to_dict("records"), strict=True))
     better = {n: r for n, r in rows.items() if r["gain"] > 0 and r["gain_p_holm"] < SIGNIFICANT}
     worse = {n: r for n, r in rows.items() if r["gain_high"] < 0}
-    unsure = [f"{n} {_range(r, 'gain')}" for n, r in rows.items() if n not in better | worse]
+    unsure = [
+        f"{name} from {_against(row)}: {_range(row, 'gain')}"
+        for name, row in rows.items()
+        if name not in better | worse
+    ]
     parts = [_better(name, row) for name, row in better.items()]
     if not better:
         parts.append("No distiller beats the undistilled student here")
     parts += [_worse(name, row) for name, row in worse.items()]
     if unsure:
-        parts.append(
-            f"not significantly different from the undistilled student: {', '.join(unsure)}"
-        )
+        parts.append(f"not significantly different: {', '.join(unsure)}")
     before, after = _confounds(distilled), _gap(distilled.iloc[0]) + _legend(distilled)
     return f"{before}{'; '.join(parts)}. {after}"
 
 
 def _better(name: str, row: Mapping[Any, Any]) -> str:
-    text = f"{name} is {row['gain']:.1f} points better than the undistilled student "
+    text = f"{name} is {row['gain']:.1f} points better than {_against(row)} "
     text += f"({row['gain_low']:.1f} to {row['gain_high']:.1f}), {_p(row)}"
     if pd.notna(row["closed"]):
         text += f", and closes {_range(row, 'closed')} of the gap to the teacher"
@@ -196,7 +202,14 @@ def _better(name: str, row: Mapping[Any, Any]) -> str:
 
 def _worse(name: str, row: Mapping[Any, Any]) -> str:
     lost, low, high = (-row[f"gain{end}"] for end in ("", "_high", "_low"))
-    return f"{name} is {lost:.1f} points worse ({low:.1f} to {high:.1f}), {_p(row)}"
+    ends = f"({low:.1f} to {high:.1f}), {_p(row)}"
+    return f"{name} is {lost:.1f} points worse than {_against(row)} {ends}"
+
+
+def _against(row: Mapping[Any, Any]) -> str:
+    """Return the student that a student is compared with; older tables do not name it."""
+    against = row.get("against") or "none"
+    return "the undistilled student" if against == "none" else str(against)
 
 
 def _p(row: Mapping[Any, Any]) -> str:
@@ -232,9 +245,9 @@ def _confounds(distilled: pd.DataFrame) -> str:
     if (distilled["labels"] == "all").all():
         return ""
     return (
-        "Students with a teacher also see the images without a label, more views per step, and "
-        "class statistics computed with the teacher's labels; their difference from the "
-        "undistilled student is the combined effect. "
+        "With few labels, students with a teacher also see the images without a label and more "
+        "views per step. Each student is compared with an undistilled one whose class statistics "
+        "have the same labels, if there is one; otherwise these differ, too. "
     )
 
 

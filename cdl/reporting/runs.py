@@ -325,8 +325,8 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     table = results.copy()
     accuracy = table.set_index("run")["final_average_accuracy"]
     own = table["final_average_accuracy"]
-    distilled = table["teacher"] != ""
-    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(distilled)
+    other = table["none_run"] != table["run"]
+    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(other)
     table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
     return table
 

@@ -101,7 +101,8 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
         rows = table[is_teacher | is_student]
         by = f"{teacher} ({other})" if other else teacher
         title = method if len(pairs) == 1 else f"{method}\n{by} to {student}"
-        if is_student.any() and (not other or (rows["teacher"] != "").any()):
+        elsewhere = (distilled["method"] == method) & (distilled["backbone"] == student)
+        if (is_student & taught).any() or is_student.any() and not (other or elsewhere.any()):
             panels.append(Panel(title, rows))
     return panels
 

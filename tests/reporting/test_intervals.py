@@ -99,15 +99,31 @@ def test_the_reading_reports_gains_losses_and_shares(tmp_path):
     assert text.startswith(f"kd is 10.0 points better than the undistilled student {gain}")
     share = f"{kd['closed']:.0f} % ({kd['closed_low']:.0f} to {kd['closed_high']:.0f})"
     assert f"closes {share} of the gap to the teacher" in text
-    assert "dkd is 2.0 points worse (" in text
+    assert "dkd is 2.0 points worse than the undistilled student (" in text
     assert "over test images, 1 seed" in text
+
+
+def test_a_gain_names_the_student_that_it_is_over(tmp_path):
+    results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2, images=200)
+    dkd, none = results["distiller"] == "dkd", f"{tmp_path}/l2p/none/seed0"
+    results.loc[dkd, ["distiller", "variant", "teacher"]] = ["none", "self", ""]
+    cells = intervals(results, ANSWERS).set_index(["distiller", "variant", "role"])
+    assert cells.loc[("kd", "", "student"), "against"] == "none"
+    assert cells.loc[("none", "", "student"), "against"] == ""
+    assert pd.isna(cells.loc[("none", "", "student"), "gain"])
+    varied = cells.loc[("none", "self", "student")]  # no teacher, but another student
+    assert varied["against"] == "none" and pd.notna(varied["gain"])
+    results.loc[results["distiller"] == "kd", "none_run"] = results.loc[dkd, "run"].iloc[0]
+    again = intervals(results, ANSWERS)
+    assert again.loc[again["distiller"] == "kd", "against"].item() == "none (self)"
+    assert "none (self)" in reading(again) and none in {*results["none_run"]}
 
 
 def test_the_reading_never_claims_a_share_for_a_distiller_that_does_not_help(tmp_path):
     cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.401, "dkd": 0.3})
     text = reading(cells)
     assert text.startswith("No distiller beats the undistilled student here; dkd is 10.0 points")
-    assert "not significantly different from the undistilled student: kd +0.2 (" in text
+    assert "not significantly different: kd from the undistilled student: +0.2 (" in text
     assert "closes" not in text and "%" not in text.replace("95 %", "")
 
 
@@ -125,6 +141,6 @@ def test_the_reading_names_confounds_at_few_labels(tmp_path):
     cells = study_of(tmp_path, shares)
     assert "without a label" not in reading(cells)
     few = study_of(tmp_path / "few", shares, labels="10")
-    assert reading(few).startswith("Students with a teacher also see the images without a label")
+    assert "also see the images without a label" in reading(few).split(".")[0]
     assert few["closed"].isna().all() and "closes" not in reading(few)
     assert set(few.loc[few["gap"].notna(), "not_closed"]) == {CONFOUNDED}
