@@ -64,5 +64,5 @@ def test_a_shown_configuration_plans(words, tmp_path):
 
 def test_configurations_are_planned():
     found = {file for files in PLANS for file in files}
-    assert {"config/default.yaml", "config/studies/few_labels.yaml"} <= found
+    assert {"config/default.yaml", "config/studies/statistics.yaml"} <= found
     assert len(found) > 6
