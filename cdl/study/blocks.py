@@ -146,8 +146,8 @@ def taught_statistics(method: Block) -> bool:
 
 
 def renamed(block: Block, label: str) -> Block:
-    """Return a block under the label of another one."""
-    return replace(block, variant=label.partition("+")[2])
+    """Return a block under the label of another one, without overrides of alignment."""
+    return replace(block, variant=label.partition("+")[2], aligning={})
 
 
 def without_defaults(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import runpy
 import shutil
 import sys
-from types import SimpleNamespace
 
 import pytest
 from lab import make_grid
 from runs import ROOT
+from scripts import perform
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
@@ -41,20 +40,7 @@ TUNED = {
         "fields": {"training.lr": {"low": 0.001, "high": 0.01}},
     },
 }
-RESOURCES = {"device": "cpu", "capture": 0, "save_minutes": 1, "limit_gb": 1, "gpu": 0}
-LEARN = {"queries", "test_queries", "teacher_targets", "train", "distil"}
-LEARN |= {"evaluate", "evaluate_trial"}
-BENCHMARK = "s\th:m:s\tmax_rss\tmean_load\tcpu_time\n1.5\t0:00:01\t1\t1\t1\n"
 opened: set[str] = set()
-
-
-class Named(dict):
-    """Named values of a script, also available as attributes."""
-
-    def __getattr__(self, name):
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
 
 
 def note(event, arguments):
@@ -70,30 +56,16 @@ def hook():
     sys.addaudithook(note)
 
 
-def perform(job, store, folder, script, inputs):
+def perform_alone(job, store, folder, inputs):
     """Run a job's script in a folder with only its inputs, and move its files to the store."""
     for path in flat(inputs):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(store / path, folder / path)
     own = job.paths
-    for path in own:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
     opened.clear()
-    given = SimpleNamespace(
-        input=Named(inputs),
-        output=Named(job.outputs),
-        params=Named(job.params, states=layout.STATES),
-        wildcards=Named(job.key),
-        resources=SimpleNamespace(**(RESOURCES if job.rule in LEARN else {})),
-        log=[job.log],
-        threads=1,
-        config={},
-    )
-    runpy.run_path(str(ROOT / "workflow" / "scripts" / script), {"snakemake": given})
+    perform(job, inputs)
     others = {path for path in opened - {*flat(inputs), *own} if (store / path).is_file()}
     assert not others, f"{job.rule} opens what other jobs wrote"
-    if job.benchmark:
-        (folder / job.benchmark).write_text(BENCHMARK)
     for path in own:
         (store / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / path, store / path)
@@ -110,15 +82,13 @@ def test_a_job_reads_what_it_declares(changes, n_rules, tmp_path, monkeypatch):
             continue  # a cache shared by study and trials
         if not listed and job.rule in ("halve", "tuned"):
             continue
-        inputs, script = dict(job.inputs), f"{job.rule}.py"
-        if job.rule == "evaluate_trial":
-            script = "evaluate.py"
+        inputs = dict(job.inputs)
         if job.rule == "tuned":
             inputs["results"] = results_of_kept(str(store / inputs["kept"]), listed)
         folder = tmp_path / str(i)
         folder.mkdir()
         monkeypatch.chdir(folder)
-        perform(job, store, folder, script, inputs)
+        perform_alone(job, store, folder, inputs)
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(folder)
         rules.add(job.rule)
