@@ -42,6 +42,11 @@ def record_of(tensors: str) -> str:
     return tensors.removesuffix(".safetensors") + ".json"
 
 
+def measured_of(benchmark: str) -> str:
+    """Return the path of a job's own measurements by that of its benchmark file."""
+    return benchmark.removesuffix(".tsv") + ".measured.json"
+
+
 def artifact(name: str, tensors: str) -> dict[str, str]:
     """Return a tensor file under a name, and its JSON record as `metadata`."""
     return {name: tensors, "metadata": record_of(tensors)}
@@ -67,6 +72,11 @@ class JobFiles:
     def benchmark(self) -> str:
         """Snakemake's benchmark file, written when the job succeeds."""
         return f"{self.stem}.tsv"
+
+    @property
+    def measured(self) -> str:
+        """Record of the job's own measurements, of `train`, `distil` and `align`."""
+        return measured_of(self.benchmark)
 
     @property
     def record(self) -> str:

@@ -208,6 +208,20 @@ def literals(path):
             yield node.lineno, node.value
 
 
+def test_one_function_reads_json_from_outside():
+    readers = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.load", "json.loads")
+    }
+    files = sorted(place.split(":")[0] for place in readers)
+    assert files == [
+        "cdl/runtime/artifacts.py",
+        "cdl/runtime/outside.py",
+    ]  # the first reads its own
+
+
 def test_only_the_layout_spells_a_path_below_results():
     python = [path for path in FILES if path != CDL / "layout.py"]
     python += (ROOT / "workflow" / "scripts").glob("*.py")

@@ -15,7 +15,7 @@ from cdl.data.sources import SPLITS
 from cdl.inventory.state import DAMAGED, OUTDATED, Reader, compared, fingerprint_of
 from cdl.layout import contents_memory, record_of
 from cdl.runtime.artifacts import check_artifact, check_files, read_json
-from cdl.runtime.benchmarks import read_benchmark
+from cdl.runtime.benchmarks import read_benchmark, read_measured
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles, altered
 from cdl.study.jobs import CACHES, Job, Record
@@ -28,7 +28,8 @@ class Vouched:
     """Files and the record with their checksums.
 
     Attributes:
-        kind: type of the record: `record`, `artifact`, `packed` or `benchmark` (see `_KINDS`).
+        kind: type of the record: `record`, `artifact`, `packed`, `benchmark` or `measured` (see
+            `_KINDS`).
         record: path of the record, a JSON file; or of a benchmark, which has no checksum, so only
             its format is checked.
         body: files implied by the kind: tensors, or pixels and indices of packed data.
@@ -96,6 +97,7 @@ def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
                 yield Vouched("record", path, (), files, may_lack, record)
         if job.benchmark:
             yield Vouched("benchmark", job.benchmark, may_lack=True)
+            yield Vouched("measured", job.files.measured, may_lack=True)
 
 
 def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
@@ -214,4 +216,5 @@ _KINDS: dict[str, Callable[[str], object]] = {
     "artifact": _check_tensors,
     "packed": _check_packed,
     "benchmark": read_benchmark,
+    "measured": read_measured,
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cdl.layout import measured_of
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 
@@ -51,12 +52,12 @@ def cost_of(
     """Return the columns of `COST` that do not depend on the teacher, NaN if unknown.
 
     Args:
-        files: benchmark files of the jobs; their logs are in the same folders.
+        files: benchmark files of the jobs; their own measurements are in the same folders.
         work: of the jobs, see `work_of`.
         n_tasks: number of tasks; None: the number of jobs.
     """
     jobs = [read_benchmark(file) for file in files]
-    logged = [read_measured(Path(file).with_suffix(".log")) for file in files]
+    logged = [read_measured(measured_of(file)) for file in files]
     nan = float("nan")
     seconds = sum(job.seconds for job in jobs)
     pairs = list(zip(logged, jobs, strict=True))
@@ -119,13 +120,16 @@ def with_teachers(
     return cost
 
 
-def markdown(named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series) -> str:
+def markdown(
+    named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series, unmeasured: int = 0
+) -> str:
     """Return a Markdown table of mean costs over seeds, with all columns that have a value.
 
     Args:
         named: names of the same runs, columns of text; runs with equal names share a row.
         cost: from `with_teachers`.
         accuracy: final average accuracy, percent.
+        unmeasured: number of jobs without measurements of their own.
     """
     known = {column: name for column, name in _HEADINGS.items() if cost[column].notna().any()}
     values = cost[list(known)].assign(accuracy=accuracy.to_numpy())
@@ -141,9 +145,23 @@ def markdown(named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series) -> st
         "Means over seeds. T: 10^12 operations, computed from the models. The share of the teacher "
         "is the cost of its tasks and of its targets, which are computed once, divided by the "
         "number of its students in this study. A learner without a teacher has no such share. "
-        f"Processor seconds: of the jobs of all tasks.{absent}"
+        f"Processor seconds: of the jobs of all tasks.{absent}{_unmeasured_note(unmeasured)}"
     )
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+
+
+def count_unmeasured(costs: Sequence[Sequence[str]]) -> int:
+    """Return the number of jobs, by their benchmark files, without measurements of their own."""
+    return sum(not Path(measured_of(file)).exists() for file in {f for own in costs for f in own})
+
+
+def _unmeasured_note(n: int) -> str:
+    if not n:
+        return ""
+    return (
+        f" {n} jobs have no measurements of their own (deleted, or of an earlier version): their "
+        "processor seconds and memory are Snakemake's samples, and their energy is unknown."
+    )
 
 
 def _target_tflops(student: Sequence[Work], teacher: Sequence[Work]) -> float:

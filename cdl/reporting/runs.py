@@ -10,7 +10,7 @@ import pandas as pd
 from cdl.evaluation.metrics import agreement, current, prediction_metrics
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL, FORMER_NAMES, IDENTITY, LINKS, TEXT
-from cdl.reporting.costs import COST, cost_of, with_teachers, work_of
+from cdl.reporting.costs import COST, cost_of, count_unmeasured, with_teachers, work_of
 from cdl.reporting.costs import markdown as cost_markdown
 from cdl.runtime.artifacts import (
     check_files,
@@ -174,8 +174,9 @@ def write_collected(
     named = pd.DataFrame(
         [{"dataset": row["dataset"], **names_of(row)} for row in table.to_dict("records")]
     )
+    n = count_unmeasured(costs)
     with replacing(outputs.cost_text) as temporary:
-        temporary.write_text(cost_markdown(named, cost, table["final_average_accuracy"]))
+        temporary.write_text(cost_markdown(named, cost, table["final_average_accuracy"], n))
     write_json(outputs.cost_record, COST, files=[outputs.cost, outputs.cost_text])
 
 

@@ -1,10 +1,11 @@
-"""Measure jobs; read measurements from benchmark files and job logs.
+"""Measure jobs; read measurements from benchmark files and the jobs' own records.
 
 Benchmark files have no hash, so their format is checked strictly: a file with other columns,
 invalid numbers, or seconds that contradict its `h:m:s` column is invalid. A changed digit after the
-decimal point is not detected. The job's own measurements, in its log, take precedence over those of
-Snakemake: Snakemake samples, and it does not see a job that runs in the fork server
-(`cdl.runtime.forkserver`).
+decimal point is not detected. The job's own measurements take precedence over those of Snakemake:
+Snakemake samples, and it does not see a job that runs in the fork server
+(`cdl.runtime.forkserver`). They are in a record of their own, which has a hash and is part of no
+fingerprint.
 
 codecarbon is not used: it assigns the energy of the whole processor to each of several simultaneous
 jobs, and where no counter is readable it reports an estimate from the processor's nominal power.
@@ -12,7 +13,6 @@ jobs, and where no counter is readable it reports an estimate from the processor
 
 import contextlib
 import csv
-import json
 import logging
 import math
 import re
@@ -27,10 +27,10 @@ from typing import Any
 
 import psutil
 
+from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
-_MEASURED = re.compile(r"measured (\{.*\})")
 POWERCAP = Path("/sys/class/powercap")  # Linux's counters of the energy of processors
 _SAMPLING_INTERVAL = 30.0  # seconds; shorter than the time in which a counter overflows
 _JOULES_PER_WH = 3600.0
@@ -117,25 +117,43 @@ class Measured:
 
 
 def read_measured(path: str | Path) -> Measured:
-    """Return the last measurements in a job's log; all None if there are none."""
-    try:
-        found = _MEASURED.findall(Path(path).read_text(encoding="utf-8", errors="replace"))
-        values = json.loads(found[-1]) if found else {}
-    except (OSError, ValueError):
+    """Return a job's measurements of itself; all None if there is no such file.
+
+    Raises:
+        CdlError: the file is damaged, or a value is not a finite number of at least 0.
+    """
+    if not Path(path).exists():
         return Measured()
-    known = {field.name for field in fields(Measured)}
-    return Measured(**{key: value for key, value in values.items() if key in known})
+    content = read_json(path)
+    values = {name: content.get(name) for name in (field.name for field in fields(Measured))}
+    for name, value in values.items():
+        if value is not None and not _is_valid(value):
+            raise CdlError(
+                f"{path}: invalid value {value!r} for {name}: expected a number of at least 0; "
+                "delete the file and run again"
+            )
+    return Measured(**values)
+
+
+def _is_valid(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0
 
 
 class Meter:
-    """Context manager that measures a job and logs the measurements on exit.
+    """Context manager that measures a job and records the measurements if it succeeds.
 
     Processor time and memory are measured from the start of the process, energy from the start of
     the context.
     """
 
-    def __init__(self) -> None:
-        """Find the readable energy counters of the processors."""
+    def __init__(self, record: str | None = None) -> None:
+        """Find the readable energy counters of the processors.
+
+        Args:
+            record: JSON file to write; None: none.
+        """
+        self._record = record
         self._gpu: dict[str, float] = {}
         self._counters = [Counter(folder) for folder in packages()]
         self._stop = threading.Event()
@@ -146,8 +164,10 @@ class Meter:
             threading.Thread(target=self._sample, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self._stop.set()
+        if error is not None:
+            return
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             self._gpu["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
@@ -157,9 +177,10 @@ class Meter:
             processor_wh=self._processor_wh(),
             **self._gpu,
         )
-        log.info(
-            "measured %s", json.dumps({k: v for k, v in asdict(found).items() if v is not None})
-        )
+        known = {name: value for name, value in asdict(found).items() if _is_valid(value)}
+        log.info("measured %s", known)
+        if self._record is not None:
+            write_json(self._record, known)
 
     @contextlib.contextmanager
     def on(self, gpu: str | None, alone: bool) -> Iterator[None]:

@@ -76,7 +76,7 @@ def job(snakemake: Any) -> Iterator[Execution]:
             import torch
 
             torch.set_num_threads(snakemake.threads)
-            meter = stack.enter_context(Meter())
+            meter = stack.enter_context(Meter(getattr(snakemake.log, "measured", None)))
             if resources.gpu:
                 lease = functools.cache(lambda: _lease(stack, meter, resources.jobs_per_gpu))
                 execution = replace(execution, lease=lease)

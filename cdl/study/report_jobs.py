@@ -82,7 +82,7 @@ class ReportJobs:
                 "results": self.results(runs),
                 "predictions": self.predictions(runs),
                 "costs": _once(path for own in costs for path in own),
-                "logs": _once(self._logs(jobs)),
+                "measured": _once(self._measured(jobs)),
                 "records": _once(record_of(path) for own in jobs for _, path in own),
             },
             given=lambda: {
@@ -103,14 +103,14 @@ class ReportJobs:
                 found.append((task.job("align"), task.aligned))
         return found
 
-    def _logs(self, jobs: list[list[tuple[JobFiles, str]]]) -> Iterator[str]:
-        """Yield the logs of jobs, which have their measurements.
+    def _measured(self, jobs: list[list[tuple[JobFiles, str]]]) -> Iterator[str]:
+        """Yield the jobs' own measurements.
 
-        A missing log of a finished job is left out, so that the job does not run again.
+        A missing file of a finished job is left out, so that the job does not run again.
         """
         for files, artifact in (pair for own in jobs for pair in own):
-            if Path(files.log).exists() or not Path(artifact).exists():
-                yield files.log
+            if Path(files.measured).exists() or not Path(artifact).exists():
+                yield files.measured
 
     def _tabulate(self) -> Job:
         """Return the job that computes means, intervals, gains and gaps."""

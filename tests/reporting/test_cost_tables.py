@@ -1,12 +1,16 @@
-"""Costs of learners and their teachers, from records, logs and benchmarks."""
+"""Costs of learners and their teachers, from records, measurements and benchmarks."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from study import make_study
 
-from cdl.reporting.costs import markdown
+from cdl.layout import measured_of
+from cdl.reporting.costs import count_unmeasured, markdown
 from cdl.reporting.runs import COST, cost_of, with_teachers
+from cdl.runtime.artifacts import write_json
 
 
 def job(task, images, operations, forward=0.0, answers=0):
@@ -56,16 +60,22 @@ def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
     assert cost[unknown].isna().all(axis=None)  # records and logs are empty there
     assert (cost["training_seconds"] > 0).all()
     files = [tmp_path / "l2p" / "kd" / "seed0" / f"task{t}" / "cost.tsv" for t in range(2)]
-    line = 'INFO cdl.runtime.benchmarks: measured {"gpu_seconds": 2.5, "gpu_wh": 0.5}\n'
+    assert count_unmeasured([[str(file) for file in files]]) == 2
     for file in files:
-        file.with_suffix(".log").write_text(line)
+        write_json(measured_of(str(file)), {"gpu_seconds": 2.5, "gpu_wh": 0.5})
+        file.with_suffix(".log").write_text('measured {"gpu_seconds": 9, "gpu_wh": 9}\n')
+    assert count_unmeasured([[str(file) for file in files]]) == 0
     whole = cost_of([str(file) for file in files], [job(0, 5, 3), job(1, 7, 1)])
     assert (whole["gpu_seconds"], whole["energy_wh"], whole["images"]) == (5.0, 1.0, 12)
     assert (whole["tflops"], whole["task_tflops"]) == (4.0, 2.0)
     aligned = cost_of([str(file) for file in files], [job(0, 5, 3), job(0, 0, 1)], n_tasks=1)
     assert (aligned["images"], aligned["tflops"], aligned["task_tflops"]) == (5, 4.0, 4.0)
-    files[1].with_suffix(".log").unlink()
+    Path(measured_of(str(files[1]))).unlink()
     assert pd.isna(cost_of([str(file) for file in files])["energy_wh"])
+    assert count_unmeasured([[str(file) for file in files]]) == 1
+    named = results[["backbone", "distiller"]]
+    text = markdown(named, cost, results["final_average_accuracy"], 1)
+    assert "1 jobs have no measurements of their own (deleted, or of an earlier version)" in text
 
 
 def test_a_target_that_only_alignment_reads_counts_for_its_task(tmp_path):

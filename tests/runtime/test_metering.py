@@ -1,13 +1,14 @@
 """Measurements of a job by itself, on machines with and without energy counters."""
 
-import logging
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from cdl.runtime import benchmarks
+from cdl.runtime.artifacts import write_json
 from cdl.runtime.benchmarks import Measured, Meter, energy_of, read_measured
+from cdl.runtime.errors import CdlError
 
 
 def counter(root, name, joules, kind="package-0", top=1000):
@@ -21,7 +22,7 @@ def counter(root, name, joules, kind="package-0", top=1000):
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """Return a function that measures a block as a job and reads the log."""
+    """Return a function that measures a block as a job and reads its record."""
     monkeypatch.setattr(benchmarks, "POWERCAP", tmp_path / "powercap")
     # (of the job, of all processes): the job's share is one half
     seconds = iter([(1.0, 10.0), (4.0, 16.0), (4.0, 16.0)])
@@ -29,16 +30,9 @@ def measure(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "peak_memory", lambda: 300.0)
 
     def run(block):
-        path = tmp_path / "train.log"
-        handler = logging.FileHandler(path, "w")
-        logger = logging.getLogger("cdl.runtime.benchmarks")
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            with Meter() as meter:
-                block(meter)
-        finally:
-            logger.removeHandler(handler)
+        path = tmp_path / "train.measured.json"
+        with Meter(str(path)) as meter:
+            block(meter)
         return read_measured(path)
 
     return run
@@ -62,9 +56,35 @@ def test_processor_energy_is_shared_by_processor_time_and_counters_may_overflow(
 def test_a_machine_without_counters_has_no_energy(measure, tmp_path):
     assert measure(lambda meter: None) == Measured(4.0, 300.0)
     assert Measured().energy_wh is None
-    assert read_measured(tmp_path / "missing.log") == Measured()
-    (tmp_path / "old.log").write_text("2026 INFO cdl.training.loop: task 0\n")
-    assert read_measured(tmp_path / "old.log") == Measured()
+    assert read_measured(tmp_path / "missing.json") == Measured()
+
+
+def test_a_failed_job_records_nothing(measure, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        measure(lambda meter: 1 / 0)
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("value", [-5, "x", True, [1.0], {"a": 1}])
+def test_an_invalid_measurement_is_one_sentence_also_with_its_hash(tmp_path, value):
+    path = tmp_path / "train.measured.json"
+    write_json(path, {"memory_mb": value})
+    with pytest.raises(CdlError, match="measured.json: invalid value .* for memory_mb: expected a"):
+        read_measured(path)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "-5", '"x"', "301.0"])
+def test_a_changed_measurement_is_one_sentence(tmp_path, value):
+    path = tmp_path / "train.measured.json"
+    write_json(path, {"memory_mb": 300.0})
+    path.write_text(path.read_text().replace("300.0", value))
+    with pytest.raises(CdlError, match="measured.json (cannot be read|was damaged or changed)"):
+        read_measured(path)
+
+
+def test_what_a_counter_cannot_have_measured_is_left_out(measure, monkeypatch):
+    monkeypatch.setattr(benchmarks, "peak_memory", lambda: float("nan"))
+    assert measure(lambda meter: meter._gpu.update(gpu_wh=-1.0)) == Measured(4.0)
 
 
 @pytest.mark.parametrize("alone", [True, False])

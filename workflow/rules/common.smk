@@ -92,7 +92,7 @@ def tracked(rule, w):
     job = JOBS.find(rule, dict(w.items()))
     images = job.params.get("images")
     same_images = images is not None and made_of_images(job.records[0].files[0], images)
-    untimed = {"files", "logs", *(["data"] if same_images else [])}
+    untimed = {"files", "measured", *(["data"] if same_images else [])}
 
     def flagged(name, value):
         if isinstance(value, list):

@@ -9,6 +9,7 @@ rule train:
         **TASK.outputs(),
     log:
         TASK.job("train").log,
+        measured=TASK.job("train").measured,
     benchmark:
         TASK.job("train").benchmark
     wildcard_constraints:
@@ -41,6 +42,7 @@ rule distil:
         **TASK.outputs(),
     log:
         TASK.job("distil").log,
+        measured=TASK.job("distil").measured,
     benchmark:
         TASK.job("distil").benchmark
     wildcard_constraints:
@@ -74,6 +76,7 @@ rule align:
         **layout.artifact("aligned", TASK.aligned),
     log:
         TASK.job("align").log,
+        measured=TASK.job("align").measured,
     benchmark:
         TASK.job("align").benchmark
     priority: 1
