@@ -83,11 +83,11 @@ def test_the_targets_are_those_of_the_aligned_teacher_for_all_classes_seen(lab):
     plain, other = (r for r in made.grid.runs if r.teacher)
     for run in (plain, other):
         made.learn_all(run)
-    folder = made.folder / made.grid.files(made.grid.teacher_of(plain)).folder
+    files = made.grid.files(made.grid.teacher_of(plain))
     for task, (narrow, wide) in enumerate([(6, 6), (4, 10)]):
         found = [
-            artifacts.load(folder / f"task{task}" / f"{name}.safetensors")
-            for name in ("targets", "targets_seen")
+            artifacts.load(made.path(path))
+            for path in (files.task(task).targets, files.task(task).targets_seen)
         ]
         values = [tensors["values"] for tensors, _ in found]
         assert [v.shape[-1] for v in values] == [narrow, wide]

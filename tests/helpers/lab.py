@@ -99,7 +99,7 @@ class Lab:
         if not need.taught.targets:
             return None
         cache = need.taught.targets[task]
-        path = str(self.folder / cache.folder / f"task{task}" / "targets.safetensors")
+        path = self.path(cache.path(task))
         if not Path(path).exists():
             inputs = TargetInputs(
                 data=self.data,

@@ -31,8 +31,12 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over
     "ablations": ["digits.yaml", "paper/cifar100.yaml"],
     "test": ["digits.yaml"],
     **{
-        f"fair_schedule_{part}.yaml": ["studies/fair_schedule.yaml"]
-        for part in ("1", "5", "others", "cifar100")
+        f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
+        for study, parts in [
+            ("fair_schedule", ("1", "5", "others", "cifar100")),
+            ("statistics", ("others", "same")),
+        ]
+        for part in parts
     },
     "statistics_same.yaml": ["studies/statistics.yaml"],
     "statistics_others.yaml": ["studies/statistics.yaml"],
