@@ -37,6 +37,7 @@ def prepare(
     source: Mapping[str, Any],
     short_side: int | None = None,
     validation: Mapping[str, Any] | None = None,
+    contents: str = "",
 ) -> None:
     """Decode a source into a packed folder; the manifest is written last.
 
@@ -46,6 +47,7 @@ def prepare(
         short_side: short side of the stored images in pixels (antialiased bilinear, never
             enlarged); None keeps the original sizes.
         validation: arguments of `cdl.data.sources.heldout.hold_out`; None holds out no images.
+        contents: digest of the user's files, for the manifest; empty for a published source.
 
     Raises:
         CdlError: the data is invalid: unreadable images (the message lists them), a label out of
@@ -71,6 +73,7 @@ def prepare(
         "source": dict(source),
         "short_side": short_side,
         **({"validation": dict(validation)} if validation else {}),
+        **({"contents": contents} if contents else {}),
         "classes": list(data.classes),
         "splits": {
             s: _manifest_entry(f, data.classes, bool(source.get("domains")))
@@ -118,7 +121,8 @@ def extend(output: Path, old: Path, new: Path) -> None:
     splits["train"]["classes"] = first["splits"]["train"]["classes"] | splits["train"]["classes"]
     source = {"name": "continued", "old": first["source"], "new": list(second["classes"])}
     about = {"source": source, "classes": list(classes), "splits": splits}
-    write_json(output / MANIFEST, second | about)
+    kept = {key: value for key, value in second.items() if key != "contents"}
+    write_json(output / MANIFEST, kept | about)
 
 
 def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:

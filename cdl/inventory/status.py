@@ -18,9 +18,12 @@ from typing import Any
 
 import psutil
 
-from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
+from cdl.inventory.images import affected, changes, outdated_data
+from cdl.inventory.state import DAMAGED, DONE, MISSING, OUTDATED, State, States, name_of
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
+from cdl.study.configuration import ConfigError
+from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
 from cdl.study.jobs import Job, Jobs, flat
 from cdl.study.learning_jobs import LearningJobs
@@ -163,15 +166,19 @@ def report(grid: Grid, cores: int) -> Status:
     """
     marked = started()
     alive = bool(marked) and at_work()
-    every = Jobs(LearningJobs(grid))
+    learning = LearningJobs(grid)
+    every = Jobs(learning)
     state_of = States(every)
+    again, changed = _changed_images(every, learning.user)
     jobs: dict[Job, tuple[str, str]] = {}
     cells: Counter[str] = Counter()
     unfinished = []
     for evaluation in every.of("evaluate"):
         own = every.behind(evaluation)
         jobs |= {
-            job: progress_of(job, state_of(job), marked, alive) for job in own if job not in jobs
+            job: progress_of(job, State(MISSING) if job in again else state_of(job), marked, alive)
+            for job in own
+            if job not in jobs
         }
         states = Counter(jobs[job][0] for job in own)
         cell = next((s for s in ("failed", "running", "missing") if states[s]), "done")
@@ -181,7 +188,9 @@ def report(grid: Grid, cores: int) -> Status:
             done = f"{states['done']} of {len(own)} jobs done"
             unfinished.append(f"{cell:<8} {name_of(evaluation)}: {done}")
     totals = Counter(state for state, _ in jobs.values())
-    notes = [f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n]
+    notes = changed + [
+        f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n
+    ]
     if marked and not alive:
         notes.append(
             "jobs were started, but no snakemake runs in this folder on this machine: unless one "
@@ -192,6 +201,26 @@ def report(grid: Grid, cores: int) -> Status:
         {state: cells[state] for state in STATES},
         {state: totals[state] for state in STATES},
         unfinished,
-        notes,
+        [*changed, *notes],
         time_left(jobs, cores),
     )
+
+
+def _changed_images(jobs: Jobs, user: UserFiles) -> tuple[set[Job], list[str]]:
+    """Return the finished jobs that run again since images have changed, and a line about it."""
+    try:
+        outdated = outdated_data(user)
+        again = {job for job in affected(jobs, outdated) if _exists(job)}
+    except ConfigError as error:
+        return set(), [f"the images cannot be compared with the packed ones: {error}"]
+    n = len(again)
+    would = f"{n} job{'s' * (n != 1)} would run again"
+    return again, [
+        f"images of {user.data[name]['source'].get('path', name)} have changed since "
+        f"({changes(user, name)}): {would}"
+        for name in outdated
+    ]
+
+
+def _exists(job: Job) -> bool:
+    return all(Path(path).is_file() for path in flat(job.outputs))

@@ -4,23 +4,23 @@ Does not import torch.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from cdl import layout
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.data.sources import SPLITS
+from cdl.inventory.images import changes, recorded_contents
 from cdl.inventory.state import DAMAGED, OUTDATED, Reader, compared, fingerprint_of
-from cdl.layout import contents_memory, record_of
-from cdl.runtime.artifacts import check_artifact, check_files, read_json
+from cdl.layout import record_of
+from cdl.runtime.artifacts import check_artifact, check_files, fingerprint_file, read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 from cdl.runtime.errors import CdlError
-from cdl.study.contents import UserFiles, altered
+from cdl.study.contents import UserFiles, reread
 from cdl.study.jobs import CACHES, Job, Record
-
-SHOWN = 10  # changed files of a source that are listed
 
 
 @dataclass(frozen=True)
@@ -103,26 +103,39 @@ def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
 def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
     """Return functions that read every file of a user's source again, by name of the source.
 
-    A function raises `CdlError` if a file has changed since planning. Planning itself reads a file
-    again only if its size or time has changed.
+    A function raises `CdlError` if the files are not those that the packed data, or the backbone,
+    were made from.
     """
-    data = {name: (user.of_data(name), "data") for name in user.data}
-    backbones = {name: (user.of_backbone(name), "backbones") for name in user.backbones}
-    return {
-        f"source of {name}": partial(_reread, files, contents_memory(kind, name))
-        for name, (files, kind) in (data | backbones).items()
-        if files
-    }
+    data = {name: partial(_reread_data, user, name) for name in user.data}
+    backbones = {name: partial(_reread_backbone, user, name) for name in user.backbones}
+    files = {name: user.of_data(name) for name in data}
+    files |= {name: user.of_backbone(name) for name in backbones}
+    return {f"source of {name}": read for name, read in (data | backbones).items() if files[name]}
 
 
-def _reread(files: Sequence[Path], memory: Path) -> None:
-    if not memory.is_file():
-        raise CdlError(f"{memory} is missing, so its files cannot be compared; run again")
-    wrong = [f"{file} is {state}" for file, state in altered(files, memory)]
-    if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+def _reread_data(user: UserFiles, name: str) -> None:
+    packed = layout.packed(name)
+    if not Path(packed.manifest).is_file():
+        raise CdlError(f"{packed.manifest} is missing, so its files cannot be compared; run again")
+    recorded = recorded_contents(packed)
+    if recorded is None:
         raise CdlError(
-            f"{', '.join(wrong[:SHOWN])}{more} since planning; restore the files, or touch them "
+            f"{packed.manifest} has no digest of its source files, which earlier versions did not "
+            "record; delete its folder and run with --until prepare_dataset, which trains nothing"
+        )
+    if reread(user.of_data(name)) != recorded:
+        raise CdlError(
+            f"{changes(user, name)} since {packed.folder} was packed; restore the files, or touch "
+            "them and run again"
+        )
+
+
+def _reread_backbone(user: UserFiles, name: str) -> None:
+    (file,), weights = user.of_backbone(name), layout.backbone(name)
+    recorded = read_json(record_of(weights))["file_sha256"]
+    if fingerprint_file(file) != recorded:
+        raise CdlError(
+            f"{file} was changed since {weights} was made from it; restore the file, or touch it "
             "and run again"
         )
 
@@ -145,9 +158,9 @@ def verify(
             continue
         checked += len(item.paths)
         faults += list(_faults(item)) or _differences(item, read, {fault.path for fault in faults})
-    for name, reread in (sources or {}).items():
+    for name, read_again in (sources or {}).items():
         checked += 1
-        faults += _damage(name, reread)
+        faults += _damage(name, read_again)
     return Verification(checked, tuple(faults))
 
 

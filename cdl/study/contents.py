@@ -1,13 +1,13 @@
 """Digests of the contents of a user's files; modification times do not affect them.
 
 To keep planning fast, a file is read again only if its size or time has changed. Sizes, times and
-digests are stored in a small JSON file with the results (the memory), which may be deleted.
-`altered` reads every file.
+digests are stored in a small JSON file with the results (the memory), which may be deleted. Every
+planning refreshes it, so nothing compares results with it. `reread` reads every file.
 """
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,30 +147,19 @@ def hashes(files: Iterable[Path], memory: Path) -> dict[str, str]:
     return {name: sha256 for name, (_, _, sha256) in now.items()}
 
 
-def altered(files: Iterable[Path], memory: Path) -> Iterator[tuple[Path, str]]:
-    """Read every file and yield those that differ from the memory.
+def reread(files: Iterable[Path]) -> str:
+    """Read every file and return the digest of `contents`.
 
-    Args:
-        files: result of `files_of`, the current files.
-        memory: JSON file written by `hashes` during planning.
-
-    Yields:
-        A file, and `changed`, `unreadable`, `new` or `missing`.
+    Raises:
+        CdlError: a file cannot be read.
     """
-    known = _read_memory(memory)
-    current = {str(file): file for file in files}
-    for name, file in current.items():
+    found = {}
+    for file in files:
         try:
-            sha256 = fingerprint_file(file)
-        except OSError:
-            yield file, "unreadable"
-            continue
-        if name not in known:
-            yield file, "new"
-        elif sha256 != known[name][2]:
-            yield file, "changed"
-    for name in known.keys() - current.keys():
-        yield Path(name), "missing"
+            found[str(file)] = fingerprint_file(file)
+        except OSError as error:
+            raise CdlError(f"{file}: cannot be read ({error.strerror})") from error
+    return digest(sorted(found.items()))
 
 
 def _read_memory(memory: Path) -> dict[str, list[Any]]:

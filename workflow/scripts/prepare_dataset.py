@@ -7,4 +7,5 @@ from cdl.runtime.jobs import job
 with job(snakemake):
     from cdl.data.packing import prepare
 
-    prepare(Path(snakemake.output.manifest).parent, **snakemake.params.source)
+    given = snakemake.params
+    prepare(Path(snakemake.output.manifest).parent, **given.source, contents=given.contents)
