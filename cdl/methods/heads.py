@@ -42,6 +42,10 @@ class Head(nn.Module):
     def grow(self, n: int, generator: torch.Generator) -> None:
         """Add columns for `n` classes, drawn from a generator."""
 
+    def as_linear(self) -> tuple[Tensor, Tensor] | None:
+        """Return weight `[C, D]` and bias `[C]` of the same map; None if it is not linear."""
+        return None
+
 
 class LinearHead(Head):
     """One linear layer."""
@@ -55,6 +59,9 @@ class LinearHead(Head):
         drawn = linear(width, n, generator)
         self.linear.append(seen, weight=drawn.weight, bias=drawn.bias)
 
+    def as_linear(self) -> tuple[Tensor, Tensor] | None:
+        return self.linear.weight, self.linear.bias
+
     def forward(self, token: Tensor) -> Tensor:
         logits: Tensor = self.linear(token)
         return logits
@@ -66,6 +73,9 @@ class NormalisedHead(LinearHead):
     def __init__(self, width: int, n_classes: int, generator: torch.Generator) -> None:
         super().__init__(width, n_classes, generator)
         self.norm = nn.LayerNorm(width, eps=1e-5).requires_grad_(False)
+
+    def as_linear(self) -> None:
+        return None
 
     def forward(self, token: Tensor) -> Tensor:
         weight = F.normalize(self.linear.weight, dim=1, eps=1e-12)
@@ -186,6 +196,11 @@ class PrototypeHead(Growing, Head):
     def grow(self, n: int, generator: torch.Generator) -> None:
         seen, width = self.weight.shape
         self.append(seen, weight=self.weight.new_zeros(n, width))
+
+    def as_linear(self) -> tuple[Tensor, Tensor] | None:
+        if self.projection is not None or self.cosine:
+            return None
+        return self.scale * self.weight, self.weight.new_zeros(len(self.weight))
 
     def features(self, token: Tensor) -> Tensor:
         """Return the features `[B, M]` of tokens `[B, D]`."""
