@@ -84,7 +84,7 @@ class EaseHead(PrototypeHead):
 
     def forward(self, token: Tensor) -> Tensor:
         sizes = self.sizes.tolist()
-        if not sizes:  # before the first task is learnt
+        if token.shape[1] != self.weight.shape[1] or not sizes:  # before `learn`
             return token.new_zeros(len(token), len(self.weight))
         return self.scale * reweighted(token, self.weight, sizes, self.alpha)
 
