@@ -1,7 +1,6 @@
 """SSIAT (Tan et al., CVPR 2024): one set of adapters tuned on, with a cosine head."""
 
 import torch
-from torch import Tensor
 
 from cdl.methods.adapter import SharedAdapter
 from cdl.methods.base import PromptContext
@@ -41,21 +40,3 @@ class SSIAT(SharedAdapter):
     def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> Head:
         how = {"scale": self.logit_scale, "margin": self.margin}
         return CosineHead(width, n_classes, generator, **how)  # type: ignore[arg-type]
-
-
-def shifted_means(mean: Tensor, old: Tensor, new: Tensor, sigma: float = 4.0) -> Tensor:
-    """Return the means of earlier classes after a task, `[C, D]`.
-
-    A mean moves by the weighted mean drift of the task's images; image `i` has the weight
-    `exp(-|old_i - mean|^2 / (2 sigma^2)) + 1e-5`.
-
-    Args:
-        mean: means before the task's training `[C, D]`.
-        old: features of the task's images before it `[n, D]`.
-        new: features of the same images after it, row by row; the released code shuffles them.
-        sigma: distance at which an image of the task counts as near.
-    """
-    distance = torch.cdist(mean.double(), old.double()).square()
-    weight = (-distance / (2 * sigma**2)).exp() + 1e-5
-    shift = weight @ (new - old).double() / weight.sum(1, keepdim=True)
-    return (mean + shift).to(mean.dtype)

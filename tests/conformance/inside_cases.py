@@ -18,11 +18,10 @@ from cdl.methods.heads import CosineHead
 from cdl.methods.inf_lora import InfLoRA, update_memory
 from cdl.methods.sd_lora import SDLoRA
 from cdl.methods.ssf import SSF
-from cdl.methods.ssiat import shifted_means
 from cdl.models.build import build
 from cdl.models.learner import Learner
 from cdl.spec import Alignment, Distiller, Method, Sgd
-from cdl.training.alignment import RIDGE, align, statistics_of
+from cdl.training.alignment import RIDGE, align, shifted_means, statistics_of
 from cdl.training.loop import train_task
 from cdl.training.ranpac import RIDGES, accumulate, mean_weights, ridge_weights, validation_losses
 
@@ -487,7 +486,7 @@ def _step_ssiat(config: Config, tensors: Tensors) -> Result:
 
 def _ssiat_shift(config: Config, tensors: Tensors) -> Result:
     old, new, mean = (tensors[f"in.{name}"] for name in ("old", "new", "mean"))
-    shifted = shifted_means(mean, old, new, config["sigma"])
+    shifted = shifted_means(mean, old, new, config["sigma"] ** 2)
     return {"out.mean": shifted, "out.shift": shifted - mean}
 
 
@@ -547,7 +546,7 @@ def _trace_ssiat(config: Config, tensors: Tensors) -> Result:
         more = (1e-3 - RIDGE) * torch.eye(new.shape[1])
         found["spread"] = found["spread"] + more
         if task:
-            mean = shifted_means(statistics["mean"], old, new, config["sigma"])
+            mean = shifted_means(statistics["mean"], old, new, config["sigma"] ** 2)
             statistics = {"mean": mean, "spread": statistics["spread"]}
             found = {k: torch.cat([statistics[k], found[k]]) for k in found}
         statistics = found

@@ -11,11 +11,11 @@ from cdl.backbones.vit import Injection
 from cdl.methods.ease import EaseHead
 from cdl.methods.heads import CosineHead
 from cdl.methods.inf_lora import update_memory
-from cdl.methods.ssiat import shifted_means
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.study.configuration import ConfigError
 from cdl.training import loop
+from cdl.training.alignment import shifted_means
 
 METHODS = {
     "lora": {"rank": 2},
@@ -139,10 +139,10 @@ def test_far_classes_move_with_the_mean_drift_and_near_ones_with_their_neighbour
     old = torch.cat([torch.zeros(3, 4), torch.full((3, 4), 30.0)])
     new = old + torch.tensor([1.0] * 3 + [-1.0] * 3)[:, None]
     means = torch.stack([torch.zeros(4), torch.full((4,), 30.0), torch.full((4,), -900.0)])
-    shift = shifted_means(means, old, new) - means
+    shift = shifted_means(means, old, new, 16.0) - means
     expected = torch.tensor([1.0, -1.0, 0.0])[:, None].expand(3, 4)
     torch.testing.assert_close(shift, expected, atol=1e-3, rtol=0)
-    assert torch.equal(shifted_means(means, old, old), means)  # pairs without drift
+    assert torch.equal(shifted_means(means, old, old, 16.0), means)  # pairs without drift
 
 
 def test_ease_learns_tasks_and_completes_earlier_classes(toy_backbone):
