@@ -34,6 +34,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over
         f"fair_schedule_{part}.yaml": ["studies/fair_schedule.yaml"]
         for part in ("1", "5", "others", "cifar100")
     },
+    "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
     "statistics_same.yaml": ["studies/statistics.yaml"],
     "statistics_others.yaml": ["studies/statistics.yaml"],
 }
