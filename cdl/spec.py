@@ -227,6 +227,14 @@ class Unlabelled(Part):
 
 
 @dataclass(frozen=True)
+class Sgd(Part):
+    """Stochastic gradient descent on all trained parameters, instead of Adam."""
+
+    momentum: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
 class Training(Part):
     """Optimisation of a task.
 
@@ -234,6 +242,7 @@ class Training(Part):
     betas: coefficients of Adam.
     lr: learning rate at the start of a task.
     unlabelled_ratio: unlabelled images per step, as a multiple of `batch_size`.
+    sgd: options of SGD; None: Adam without weight decay.
     schedule: see `cdl.training.loop.learning_rate`.
     """
 
@@ -242,6 +251,7 @@ class Training(Part):
     epochs: int
     lr: float
     unlabelled_ratio: float | None = None
+    sgd: Sgd | None = None
     schedule: str = field(kw_only=True)
 
 
@@ -275,8 +285,8 @@ class Alignment(Part):
         learner's most likely class of the task) or `teacher`; None: `teacher` with a teacher, else
         `own`.
     answers: views that the teacher classifies: None (mean over the training views) or `test`.
-    drift: `sdc`: means of earlier classes move with the features of the task's images, see
-        `cdl.training.alignment.compensated`; None: they stay.
+    drift: `sdc` or `ssiat`: means of earlier classes move with the features of the task's images,
+        see `cdl.training.alignment.compensated`; None: they stay.
     """
 
     statistic: str
@@ -442,6 +452,11 @@ class LearnerSpec(Part):
     def from_json(cls, value: Any, where: str = "spec", teacher_query: str | None = None) -> Self:
         """Create it as `Part.from_json`; `teacher_query` is not in the JSON."""
         return replace(super().from_json(value, where), teacher_query=teacher_query)
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether the distiller compares the learner with its outputs before the task."""
+        return self.distiller.facts.reads_past
 
     def until(self, task: int) -> "LearnerSpec":
         """Return the specification after a task, counted from 0."""

@@ -50,6 +50,7 @@ def row(name: str) -> dict[str, str]:
         "class_token": "yes" if shape.class_token else "no",
         "pool": families.pooling(model),
         "parts": families.parts(model),
+        "entrances": " ".join(families.entrances(model)),
     }
 
 

@@ -15,7 +15,7 @@ from cdl.runtime.errors import CdlError
 TABLE = Path(__file__).with_name("architectures.csv")
 FIELDS = (
     "architecture", "kind", "width", "depth", "patch", "size", "class_token", "pool", "parts",
-    "refused", "tags",
+    "entrances", "refused", "tags",
 )  # fmt: skip
 _EXAMPLE = "vit_base_patch16_224.augreg_in21k_ft_in1k"
 _SIZES = ("tiny", "small", "base", "large", "huge")
@@ -56,7 +56,8 @@ def _parse_row(row: dict[str, str]) -> Architecture:
     shape = None
     if not row["refused"]:
         width, depth, patch = (int(row[key]) for key in ("width", "depth", "patch"))
-        shape = BackboneShape(width, depth, patch, row["class_token"] == "yes")
+        entrances = tuple(row["entrances"].split())
+        shape = BackboneShape(width, depth, patch, row["class_token"] == "yes", entrances=entrances)
     return Architecture(
         name=row["architecture"],
         kind=row["kind"],

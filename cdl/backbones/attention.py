@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdl.backbones.inside import CLOSED, Inside
+
 KeyValue = tuple[Tensor, Tensor]
 _ATTENTION = "scaled_dot_product_attention"
 
@@ -29,18 +31,21 @@ class Injection:
     suffixes: keys and values `[L, D]`, shared by all samples, after those of the tokens.
     additions: vectors `[D]` added to the class token's key and value (APT).
     token: `[1, D]`, appended as the last token before block 0 (the KD token).
+    inside: what enters the blocks at other places.
     """
 
     prefixes: Mapping[int, KeyValue] = field(default_factory=dict)
     suffixes: Mapping[int, KeyValue] = field(default_factory=dict)
     additions: Mapping[int, KeyValue] = field(default_factory=dict)
     token: Tensor | None = None
+    inside: Inside = CLOSED
 
     def first(self, depth: int) -> int:
         """Return the first of `depth` blocks with an injection; `depth` if there is none."""
-        if self.token is not None:
+        if self.token is not None or self.inside.affine:
             return 0
-        return min((*self.prefixes, *self.suffixes, *self.additions), default=depth)
+        changed = (*self.prefixes, *self.suffixes, *self.additions, *self.inside.layers())
+        return min(changed, default=depth)
 
 
 class AttentionInjector:

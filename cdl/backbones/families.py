@@ -16,6 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from cdl.backbones.attention import Injection, attentions
+from cdl.backbones.inside import available
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import encode
 from cdl.runtime.errors import CdlError
@@ -92,6 +93,12 @@ def validate(model: Any) -> None:
     if encoded.features.shape != (1, 1, shape.width):
         found = tuple(encoded.features[:, 0].shape)
         raise CdlError(f"its pooled feature has the shape {found}; expected (1, {shape.width})")
+
+
+def entrances(model: Any) -> tuple[str, ...]:
+    """Return where small modules can enter the blocks of a model on the meta device."""
+    images = torch.zeros(1, 3, *model.patch_embed.img_size, device="meta")
+    return available(model, lambda: encode(model, images))
 
 
 def pooling(model: Any) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+ENTRANCES = ("mlp", "qkv", "affine", "tokens")  # see `cdl.backbones.inside`
+
 
 @dataclass(frozen=True)
 class BackboneShape:
@@ -12,6 +14,7 @@ class BackboneShape:
     patch: side of a patch in pixels; None where it is unused, as in the forward pass.
     class_token: whether the first token is a class token.
     size: side of its input in pixels if that differs from the size of the views.
+    entrances: where small modules can enter its blocks, of `ENTRANCES`.
     """
 
     width: int
@@ -19,3 +22,4 @@ class BackboneShape:
     patch: int | None = None
     class_token: bool = True
     size: int | None = None
+    entrances: tuple[str, ...] = ENTRANCES

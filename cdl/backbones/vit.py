@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from cdl.backbones.attention import Injection, KeyValue, injector_of
+from cdl.backbones.inside import Inside, opened
 from cdl.runtime.errors import CdlError
 
-__all__ = ["BlockInputs", "Encoded", "Injection", "KeyValue", "encode"]
+__all__ = ["BlockInputs", "Encoded", "Injection", "Inside", "KeyValue", "encode"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,21 @@ def encode(
     injection = injection or Injection()
     if injection.additions and vit.cls_token is None:
         raise CdlError("additions need a class token; this backbone has none")
-    if resume_from is None:
+    with opened(vit, injection.inside):
+        return _encode(vit, images, injection, keep_blocks, resume_from, keep_inputs)
+
+
+def _encode(
+    vit: Any,
+    images: Tensor,
+    injection: Injection,
+    keep_blocks: int,
+    resume_from: BlockInputs | None,
+    keep_inputs: bool,
+) -> Encoded:
+    """Return what `encode` returns, with the entrances of the ViT open."""
+    if resume_from is None or injection.inside.affine:  # which changes the embedding, too
+        resume_from = None
         first, (x, positions) = 0, _embed(vit, images)
     else:
         first, x = injection.first(len(vit.blocks)), resume_from.inputs[0]
@@ -80,17 +95,11 @@ def encode(
         x = torch.cat([x, injection.token.expand(x.shape[0], 1, -1).to(x.dtype)], dim=1)
         positions = None if positions is None else _append_identity_rotation(positions)
     outputs, inputs = [], [x]
-    for layer, block in enumerate(vit.blocks):
+    for layer in range(len(vit.blocks)):
         if resume_from is not None and layer < first:
             x = resume_from.inputs[layer + 1]
         else:
-            injector = injector_of(block)
-            injector.set(injection, layer)
-            if positions is None:
-                x = block(x)
-            else:
-                x = block(x, rope=positions[layer] if vit.rope_mixed else positions)
-            injector.clear()
+            x = _run_block(vit, layer, x, positions, injection)
         if keep_inputs:
             inputs.append(x)
         if layer >= len(vit.blocks) - keep_blocks:
@@ -103,6 +112,25 @@ def encode(
         features = torch.stack([pooled, vit.fc_norm(x[:, -1])], dim=1)
     kept = BlockInputs(tuple(inputs), positions) if keep_inputs else None
     return Encoded(x, features, tuple(outputs), kept)
+
+
+def _run_block(
+    vit: Any, layer: int, x: Tensor, positions: Tensor | None, injection: Injection
+) -> Tensor:
+    """Return the output of a block with its part of the injection, `[B, N, D]`."""
+    block, tokens = vit.blocks[layer], injection.inside.tokens.get(layer)
+    if positions is not None and vit.rope_mixed:
+        positions = positions[layer]
+    n = x.shape[1]
+    if tokens is not None:
+        x = torch.cat([x, tokens.expand(x.shape[0], -1, -1).to(x.dtype)], dim=1)
+        if positions is not None:
+            positions = _append_identity_rotation(positions, len(tokens))
+    injector = injector_of(block)
+    injector.set(injection, layer)
+    x = block(x) if positions is None else block(x, rope=positions)
+    injector.clear()
+    return x if tokens is None else x[:, :n]
 
 
 def _embed(vit: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -119,7 +147,8 @@ def _without_registers(vit: Any, tokens: Tensor) -> Tensor:
     return torch.cat([tokens[:, :first], tokens[:, vit.num_prefix_tokens :]], dim=1)
 
 
-def _append_identity_rotation(positions: Tensor) -> Tensor:
-    """Append the identity to rotary embeddings `[..., N, sines and cosines]`."""
+def _append_identity_rotation(positions: Tensor, n: int = 1) -> Tensor:
+    """Append `n` identities to rotary embeddings `[..., N, sines and cosines]`."""
     sine = torch.zeros_like(positions[..., :1, :]).chunk(2, dim=-1)[0]
-    return torch.cat([positions, torch.cat([sine, sine + 1], dim=-1)], dim=-2)
+    identity = torch.cat([sine, sine + 1], dim=-1)
+    return torch.cat([positions, *[identity] * n], dim=-2)

@@ -28,6 +28,7 @@ class Format(StrEnum):
 
     onnx = "onnx"
     executorch = "executorch"
+    timm = "timm"
 
 
 class Int8(StrEnum):
@@ -51,7 +52,7 @@ def export(
     check: Annotated[bool, typer.Option(help="Compare predictions on all test images.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Export the student of a finished run to ONNX or ExecuTorch.
+    """Export the student of a finished run to ONNX, ExecuTorch or weights for timm.
 
     Writes the model (uint8 images [B, H, W, 3] to logits [B, C]), classes.txt,
     preprocessing.json, card.md and manifest.json (sha256 of all files). Exit
@@ -59,7 +60,8 @@ def export(
     """
     from cdl.deployment.export import export as write
 
-    result = write(run, output, task, check, int8, executorch=format is Format.executorch)
+    kind = {"executorch": format is Format.executorch, "timm": format is Format.timm}
+    result = write(run, output, task, check, int8, **kind)
     print_result(result, as_json)
     if result.parity is not None and not result.parity.holds:
         problem = "the exported model's predictions differ from the evaluation"

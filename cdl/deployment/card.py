@@ -40,7 +40,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     average = sum(matrix[: task + 1]) / (task + 1)
     forgetting = _forgetting(results["matrix"], task)
     source = _dataset_source(student)
-    backbone = _backbone_record(student)
+    backbone = backbone_record(student)
     licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
     embedded = (files("cdl") / "assets" / f"{backbone['model']}.safetensors").is_file()
     method, distiller = spec.method.name, spec.distiller.name
@@ -96,7 +96,7 @@ def _dataset_source(student: TrainedStudent) -> dict[str, Any]:
     return {} if packed is None else dict(artifacts.read_json(packed.manifest)["source"])
 
 
-def _backbone_record(student: TrainedStudent) -> dict[str, Any]:
+def backbone_record(student: TrainedStudent) -> dict[str, Any]:
     """Return the JSON record of the student's backbone."""
     name = student.spec.backbone
     folder = ResultsFolder.of_run(Path(student.files.folder))

@@ -12,11 +12,12 @@ import torch
 import cdl
 from cdl.data.sources.names import check_class_name
 from cdl.deployment import manifest
-from cdl.deployment.card import card
+from cdl.deployment.card import backbone_record, card
 from cdl.deployment.costs import Costs, costs
 from cdl.deployment.graph import INPUT, MOST, OUTPUT, Graph, to_int8, write_executorch, write_onnx
-from cdl.deployment.manifest import CARD, CLASSES, MODEL, PREPROCESSING, PROGRAM
+from cdl.deployment.manifest import CARD, CLASSES, MODEL, PREPROCESSING, PROGRAM, TENSORS
 from cdl.deployment.measure import latency, this_machine
+from cdl.deployment.merged import TimmStudent, plain, write_timm
 from cdl.deployment.parity import (
     Parity,
     TestImages,
@@ -25,8 +26,8 @@ from cdl.deployment.parity import (
     test_images,
     training_images,
 )
-from cdl.deployment.student import ExportedStudent
-from cdl.deployment.trained import TrainedStudent
+from cdl.deployment.student import ExportedStudent, Student
+from cdl.deployment.trained import Model, TrainedStudent
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -100,8 +101,9 @@ def export(
     check: bool = True,
     int8: str | None = None,
     executorch: bool = False,
+    timm: bool = False,
 ) -> Exported:
-    """Export a student to a folder.
+    """Export a student to a folder; low-rank branches and SSF are merged into plain weights.
 
     Args:
         run: folder of a finished run.
@@ -110,24 +112,30 @@ def export(
         check: whether to compare the predictions with those of torch and of the evaluation.
         int8: quantisation of the weights after the comparison, `dynamic` or `static`; None: none.
         executorch: whether to write an ExecuTorch program instead of an ONNX graph.
+        timm: whether to write weights that `timm.create_model` loads instead.
 
     Raises:
-        CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, the folder is
-            not empty, or the images for the comparison or the calibration are missing.
+        CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, timm has no
+            model for it, the folder is not empty, or the images for the comparison or the
+            calibration are missing.
         Busy: another process is exporting to the folder.
     """
     folder, given = folder.resolve(), folder
     if folder == Path.cwd() or (folder.exists() and not is_empty(folder)):
         raise CdlError(f"{given}: already exists; choose another folder")
-    if executorch and int8 is not None:
+    if (executorch or timm) and int8 is not None:
+        kind = "executorch" if executorch else "timm"
         raise CdlError(
-            f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format executorch"
+            f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format {kind}"
         )
     student = TrainedStudent.open(run, task, torch.get_num_threads())
     _check_exportable(student)
     images = test_images(student) if check else None
     with new_folder(folder) as made:
-        result = _write_student(student, made, images, executorch)
+        if timm:
+            result = _write_timm(student, made, images)
+        else:
+            result = _write_student(student, made, images, executorch)
         if int8 is not None:
             result = _quantize(result, student, made, int8, images)
         _finish(student, made, result)
@@ -148,20 +156,36 @@ def _check_exportable(student: TrainedStudent) -> None:
 
 
 def _write_student(
-    student: TrainedStudent, folder: Path, images: TestImages | None, executorch: bool
+    student: TrainedStudent, folder: Path, images: TestImages | None, executorch: bool = False
 ) -> Exported:
     """Write graph, classes and preprocessing; compare the predictions if there are images."""
-    file = folder / (PROGRAM if executorch else MODEL)
-    (write_executorch if executorch else write_onnx)(Graph(student.model, student.views), file)
+    file, model = folder / (PROGRAM if executorch else MODEL), plain(student.model)
+    (write_executorch if executorch else write_onnx)(Graph(model, student.views), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
     _write(folder / PREPROCESSING, json.dumps(preprocessing(student, executorch), indent=2) + "\n")
-    exported = ExportedStudent(folder, verify=False)
+    return _measure(student, model, ExportedStudent(folder, verify=False), file, images)
+
+
+def _write_timm(student: TrainedStudent, folder: Path, images: TestImages | None) -> Exported:
+    """Write weights for timm, classes and preprocessing; compare the predictions."""
+    file, model = folder / TENSORS, plain(student.model)
+    about = write_timm(model, backbone_record(student), file)
+    _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
+    how = {"timm.create_model": about, **preprocessing(student)}
+    how["before_the_model"] = how.pop("in_the_graph")
+    _write(folder / PREPROCESSING, json.dumps(how, indent=2) + "\n")
+    return _measure(student, model, TimmStudent(file, about, student), file, images)
+
+
+def _measure(
+    student: TrainedStudent, model: Model, exported: Student, file: Path, images: TestImages | None
+) -> Exported:
+    """Compare an exported model with the student, count its costs and time it."""
     parity = None if images is None else compare(student, exported, images)
-    size = file.stat().st_size
-    counted = costs(student.model, student.views.size)
-    duration = latency(exported, _image_size(student))
-    machine = this_machine()["cpu"]
-    return Exported(str(folder), len(student.classes), size, counted, duration, machine, parity)
+    counted = costs(model, student.views.size)
+    duration, machine = latency(exported, _image_size(student)), this_machine()["cpu"]
+    folder, n = str(file.parent), len(student.classes)
+    return Exported(folder, n, file.stat().st_size, counted, duration, machine, parity)
 
 
 def _finish(student: TrainedStudent, folder: Path, result: Exported) -> None:

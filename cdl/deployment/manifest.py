@@ -16,6 +16,7 @@ from cdl.runtime.errors import CdlError
 
 MANIFEST = "manifest.json"
 MODEL, PROGRAM = "model.onnx", "model.pte"  # ONNX graph, ExecuTorch program
+TENSORS = "model.safetensors"  # weights of a model of timm
 CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
 READ = (MODEL, PROGRAM, CLASSES, PREPROCESSING)  # files that a student reads where they exist
 

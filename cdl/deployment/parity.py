@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from cdl.data.packed import Packed
-from cdl.deployment.student import ExportedStudent, Student, batches
+from cdl.deployment.student import Student, batches
 from cdl.deployment.trained import TrainedStudent
 from cdl.models.build import build_stream
 from cdl.runtime import artifacts
@@ -107,7 +107,7 @@ def _split_of(student: TrainedStudent, split: str, purpose: str, remedy: str) ->
     return Packed(packed.folder, split)
 
 
-def compare(student: TrainedStudent, exported: ExportedStudent, images: TestImages) -> Parity:
+def compare(student: TrainedStudent, exported: Student, images: TestImages) -> Parity:
     """Predict every test image with torch and with the exported model, and compare."""
     split, frame = images
     exported_classes, torch_classes, largest = [], [], 0.0

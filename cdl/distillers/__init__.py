@@ -29,6 +29,7 @@ class Distillation:
     student_shape: its shape; `size` is always set to the side of its input in pixels.
     teacher: name of the teacher's backbone.
     teacher_shape: its shape, with `size` set.
+    unlabelled: whether the dataset has images without a label.
     """
 
     options: Mapping[str, Any]
@@ -40,6 +41,7 @@ class Distillation:
     student_shape: BackboneShape
     teacher: str
     teacher_shape: BackboneShape
+    unlabelled: bool = False
 
     @property
     def pair(self) -> str:
@@ -58,6 +60,7 @@ class DistillerFacts(Facts):
     compares: which block outputs of both models it compares; `none` uses only logits.
     counts_tasks: as in `cdl.methods.PromptFacts`.
     maps_prompts: whether it uses the teacher's prompts, also for prediction.
+    reads_past: whether it compares the student with its own outputs before the task.
     suits_solve: whether a method without gradient steps can use its soft labels.
     check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
     look: colour, marker and dash in figures; None uses a look from a short default list.
@@ -66,6 +69,7 @@ class DistillerFacts(Facts):
     compares: Literal["none", "last", "all"] = "none"
     maps_prompts: bool = False
     counts_tasks: bool = False
+    reads_past: bool = False
     suits_solve: bool = False
     check: Callable[[Distillation], None] = _accept
     look: Look | None = None
@@ -87,6 +91,8 @@ DISTILLERS = Registry(
         "kd": "cdl.distillers.kd_facts:KD",
         "dkd": "cdl.distillers.dkd_facts:DKD",
         "dist": "cdl.distillers.dist_facts:DIST",
+        "lwf": "cdl.distillers.lwf_facts:LWF",
+        "se2d": "cdl.distillers.se2d_facts:SE2D",
         "fitnets": "cdl.distillers.fitnets_facts:FITNETS",
         "cls_feature": "cdl.distillers.cls_feature_facts:CLS_FEATURE",
         "reviewkd": "cdl.distillers.reviewkd_facts:REVIEWKD",

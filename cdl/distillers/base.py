@@ -41,12 +41,14 @@ class Output:
         class token of a plain ViT), last the KD token if there is one.
     blocks: outputs `[B, N, D]` of the last blocks before the final norm, as many as requested.
     prompt_losses: prompt loss of each layer, a scalar.
+    margin: number that cross-entropy subtracts from the logit of the label.
     """
 
     logits: Tensor
     tokens: Tensor
     blocks: tuple[Tensor, ...]
     prompt_losses: dict[int, Tensor]
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,14 @@ class TeacherOutput:
         seen so far.
     query: query of the teacher's prompts `[B, Dq]`, or None.
     blocks: as in `Output`, empty unless the distiller compares them.
+    past: `[B, C']`, logits of the student itself after the previous task, of the classes of earlier
+        tasks; None unless the distiller has the fact `reads_past`, and in task 0.
     """
 
     logits: Tensor
     query: Tensor | None
     blocks: tuple[Tensor, ...] = ()
+    past: Tensor | None = None
 
 
 class Distiller(nn.Module):
@@ -96,7 +101,8 @@ class Distiller(nn.Module):
             classes: columns of the current task.
         """
         known = output.logits[: len(labels)]
-        return {"ce": (1 - self.alpha) * local_cross_entropy(known, labels, classes)}
+        loss = local_cross_entropy(known, labels, classes, output.margin)
+        return {"ce": (1 - self.alpha) * loss}
 
     def heads(self) -> dict[str, tuple[nn.Module, int]]:
         """Return the distiller's heads for prediction and the positions of their tokens."""
@@ -107,6 +113,14 @@ class Distiller(nn.Module):
         return output.logits
 
 
-def local_cross_entropy(logits: Tensor, labels: Tensor, classes: slice) -> Tensor:
-    """Return the cross-entropy of logits `[B, C]` over the task's columns, batch mean."""
-    return F.cross_entropy(logits[:, classes], labels - classes.start)
+def local_cross_entropy(
+    logits: Tensor, labels: Tensor, classes: slice, margin: float = 0.0
+) -> Tensor:
+    """Return the cross-entropy of logits `[B, C]` over the task's columns, batch mean.
+
+    `margin` is subtracted from the logit of the label.
+    """
+    own, targets = logits[:, classes], labels - classes.start
+    if margin:
+        own = own - margin * F.one_hot(targets, own.shape[1])
+    return F.cross_entropy(own, targets)

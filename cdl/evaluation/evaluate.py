@@ -146,6 +146,7 @@ def evaluate_run(
     same = spec.teacher_query == spec.query or not learner.needs_query
     teacher_query = own if same else queries(spec.teacher_query)
     scores: list[Tensor] = []
+    learner.load_state(stages[0][0])
     tokens = _tokens(spec, learner, test, compute)
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
@@ -266,13 +267,13 @@ def _scores(
 def _tokens(spec: LearnerSpec, learner: Learner, test: _TestSet, compute: Compute) -> Tensor | None:
     """Return the final tokens `[n, 1, D]` if all stages share them, else None.
 
-    The stages share them if the method solves for its head and trains nothing else.
+    The stages share them if the method solves for its head and trains nothing after task 0.
     """
-    if spec.method.facts.trains:
+    if spec.method.facts.trains or learner.prompts.session(1):
         return None
-    frozen = learner.backbone.query
-    pooled = over_test_images(test.pixels, test.views, compute.device, lambda x, _: frozen(x))
-    return pooled[:, None]
+    return over_test_images(
+        test.pixels, test.views, compute.device, lambda x, _: learner(x, None, 0).tokens
+    )
 
 
 def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:

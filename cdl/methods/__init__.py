@@ -42,6 +42,23 @@ def check_layers(run: Prompting, option: str = "layers") -> None:
     refuse(last >= depth, option, last, f"blocks 0 to {depth - 1} of {run.backbone!r}")
 
 
+def check_entrance(name: str) -> Callable[[Prompting], None]:
+    """Return a check that the backbone has an entrance, see `cdl.backbones.inside`."""
+
+    def check(run: Prompting) -> None:
+        refuse(name not in run.shape.entrances, "", run.backbone, NEEDED[name])
+
+    return check
+
+
+NEEDED = {  # by entrance; `cdl backbones check` prints the entrances of a model
+    "mlp": "a backbone whose blocks add an MLP of norm2 to its input, not parallel or post-norm",
+    "qkv": "a backbone with modules of full width for queries, keys and values in every block",
+    "affine": "a plain ViT: maps and layer norms with biases, an MLP of four times the width",
+    "tokens": "a backbone whose blocks attend to all tokens",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptFacts(Facts):
     """Planning facts of a method, in addition to `Facts`.
@@ -80,6 +97,14 @@ PROMPTS = Registry(
         "apt": "cdl.methods.apt_facts:APT",
         "one_prompt": "cdl.methods.one_prompt_facts:ONE_PROMPT",
         "vq_prompt": "cdl.methods.vq_prompt_facts:VQ_PROMPT",
+        "lora": "cdl.methods.lora_facts:LORA",
+        "adapter": "cdl.methods.adapter_facts:ADAPTER",
+        "inf_lora": "cdl.methods.inf_lora_facts:INF_LORA",
+        "sd_lora": "cdl.methods.sd_lora_facts:SD_LORA",
+        "ssiat": "cdl.methods.ssiat_facts:SSIAT",
+        "ease": "cdl.methods.ease_facts:EASE",
+        "simple_cil": "cdl.methods.simple_cil_facts:SIMPLE_CIL",
+        "aper": "cdl.methods.aper_facts:APER",
         "ranpac": "cdl.methods.ranpac_facts:RANPAC",
         "head_only": "cdl.methods.head_only_facts:HEAD_ONLY",
     },

@@ -1,14 +1,18 @@
 """Interface of prompt methods: from a query to prompts and a prompt loss."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdl.backbones.inside import Inside
 from cdl.backbones.vit import KeyValue
 from cdl.methods.heads import Head, LinearHead
+
+ReadTask = Callable[[Inside], Tensor]  # see `PromptMethod.before_training`
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,14 @@ class Prompts:
     prefixes: keys and values of each layer `[B, L/2, D]`, or `[1, L/2, D]` shared by all samples.
     additions: vectors `[D]` that each layer adds to the class token's key and value.
     losses: prompt loss of each layer, a scalar; empty in eval mode.
+    inside: what else enters the blocks, one entry per pass of the backbone; the features of several
+        passes are concatenated. Empty: one pass.
     """
 
     prefixes: dict[int, KeyValue] = field(default_factory=dict)
     additions: dict[int, KeyValue] = field(default_factory=dict)
     losses: dict[int, Tensor] = field(default_factory=dict)
+    inside: tuple[Inside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,12 @@ class PromptMethod(nn.Module):
     Attributes:
         head: class of the classification head.
         layers: blocks with a prefix.
+        reads_task: whether `before_training` and `after_training` use the images of a task.
     """
 
     head: type[LinearHead] = LinearHead
     layers: tuple[int, ...] = ()
+    reads_task: bool = False
 
     @abstractmethod
     def forward(self, query: Tensor | None, task: int) -> Prompts:
@@ -69,8 +78,28 @@ class PromptMethod(nn.Module):
     def start_task(self, task: int, generator: torch.Generator) -> None:
         """Prepare for a task; called once before its first step."""
 
+    def before_training(self, task: int, read: ReadTask) -> None:
+        """Use the images of a task before its first step, after `start_task`.
+
+        Args:
+            task: counted from 0.
+            read: function of an `Inside` that runs the backbone with it on the task's images at
+                the test view, in eval mode without gradients, and returns their features `[n, D]`.
+        """
+
+    def after_training(self, task: int, read: ReadTask) -> None:
+        """Use the images of a task after its last step, before `end_task`."""
+
     def end_task(self, task: int) -> None:
         """Finish a task; called once after its last step."""
+
+    def session(self, task: int) -> bool:
+        """Return whether a method with the fact `trains: False` trains before it solves a task."""
+        return False
+
+    def session_head(self, width: int, n_classes: int, generator: torch.Generator) -> Head:
+        """Return the head of a session, which is discarded after it."""
+        raise NotImplementedError
 
     def undo_merge(self) -> None:
         """Undo the merge of the last `end_task`; for methods with the fact `merges`."""

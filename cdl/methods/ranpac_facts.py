@@ -1,12 +1,16 @@
 """Options, check and planning facts of RanPAC."""
 
 from cdl.methods import PromptFacts, Prompting
+from cdl.methods.first_session_facts import ENTERS, SESSION, check_module
 from cdl.runtime.facts import refuse
-from cdl.runtime.options import choice, integer
+from cdl.runtime.options import choice, flag, integer, number
 
 
 def check(run: Prompting) -> None:
-    """Raise `Unsuitable` if the float64 solve exceeds the memory limit."""
+    """Raise `Unsuitable` if the solve exceeds the memory limit or a module cannot enter."""
+    check_module(run, "first_session")
+    means = run.options.get("as_released") and run.options["prototypes"] == "mean"
+    refuse(means, "as_released", True, "false: with prototypes: mean the logits are cosines anyway")
     width = run.options["projection"] or run.shape.width
     needed = 24 * width**2  # bytes of the matrix and of the copies made by the solver
     expected = (
@@ -19,7 +23,7 @@ def check(run: Prompting) -> None:
 RANPAC = PromptFacts(
     "cdl.methods.ranpac:RanPAC",
     description="RanPAC (McDonnell et al., NeurIPS 2023): ridge regression on frozen random "
-    "features, without gradient steps; a reference.",
+    "features; without a first session no gradient steps.",
     needs_query=False,
     gives_prefixes=False,
     trains=False,
@@ -35,6 +39,25 @@ RANPAC = PromptFacts(
             "ridge",
             ["ridge", "mean"],
             "Weights of the head: ridge regression, or class means with cosine similarity.",
+        ),
+        "first_session": choice(
+            None,
+            list(ENTERS),
+            "Module that task 0 tunes before the solve; null: none.",
+            omit_default=True,
+        ),
+        **{name: {**option, "omit_default": True} for name, option in SESSION.items()},
+        "logit_scale": number(
+            1.0,
+            "Factor of the logits, which estimate ones and zeros; 10 for a teacher whose outputs "
+            "are softened.",
+            exclusiveMinimum=0,
+            omit_default=True,
+        ),
+        "as_released": flag(
+            False,
+            "Cosines with the ridge's weights instead of products, as in PILOT's port.",
+            omit_default=True,
         ),
     },
     check=check,

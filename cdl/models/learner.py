@@ -1,13 +1,15 @@
 """A learner: a frozen backbone with prompts, head and distiller."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.vit import BlockInputs
+from cdl.backbones.vit import BlockInputs, Injection
 from cdl.distillers.base import Distiller, Output, TeacherOutput
-from cdl.methods.base import PromptMethod
+from cdl.methods.base import PromptMethod, Prompts
 from cdl.methods.heads import Head
 from cdl.runtime.seeds import generator
 
@@ -69,10 +71,24 @@ class Learner(nn.Module):
             keep_blocks: number of last blocks in the output.
             resume_from: block inputs of the backbone's pass of these images without prompts.
         """
-        prompts = self.prompts(query, task)
+        prompts, injections = self.inject(query, task, teacher_query)
+        passes = [
+            self.backbone.encode(images, injection, keep_blocks, resume_from)
+            for injection in injections
+        ]
+        features = [encoded.features for encoded in passes]
+        tokens = torch.cat(features, dim=-1) if len(passes) > 1 else features[0]
+        return self.read(tokens, passes[-1].blocks, prompts.losses)
+
+    def inject(
+        self, query: Tensor | None, task: int, teacher_query: Tensor | None = None
+    ) -> tuple[Prompts, list[Injection]]:
+        """Return the prompts of a batch, and the injection of each pass of the backbone."""
+        prompts: Prompts = self.prompts(query, task)
         injection = self.distiller.inject(prompts, teacher_query, task)
-        encoded = self.backbone.encode(images, injection, keep_blocks, resume_from)
-        return self.read(encoded.features, encoded.blocks, prompts.losses)
+        if not prompts.inside:
+            return prompts, [injection]
+        return prompts, [replace(injection, inside=inside) for inside in prompts.inside]
 
     def read(
         self,
@@ -81,7 +97,8 @@ class Learner(nn.Module):
         prompt_losses: dict[int, Tensor] | None = None,
     ) -> Output:
         """Return the output for final tokens `[B, 1 or 2, D]`, see `Output`."""
-        return Output(self.head(tokens[:, 0]), tokens, blocks, prompt_losses or {})
+        logits, margin = self.head(tokens[:, 0]), getattr(self.head, "margin", 0.0)
+        return Output(logits, tokens, blocks, prompt_losses or {}, margin)
 
     def losses(
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice

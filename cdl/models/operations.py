@@ -10,7 +10,8 @@ The backward pass through a frozen ViT costs, for each block above the lowest on
 input, its linear maps once and its attention twice. The lowest block needs no gradients of its
 queries and of its projections to queries, keys and values, unless a token is learnt. With weight
 gradients every linear map costs twice. Prompts, heads, losses, normalisation and the recomputation
-in fused kernels are not counted.
+in fused kernels are not counted. Adapters and low-rank branches count as further linear maps, of
+which the backward pass needs the gradients of input and weights.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from torch import nn
 from cdl.backbones.attention import attentions
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.packing import PackedLinear
-from cdl.backbones.vit import Injection
+from cdl.backbones.vit import Injection, Inside
 from cdl.models.learner import Learner
 
 _PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj")
@@ -38,10 +39,12 @@ def operations(
         weights: whether the backward pass computes weight gradients.
     """
     vit, width, depth = backbone.vit, backbone.width, backbone.depth
-    patches = vit.patch_embed.num_patches
+    patches, inside = vit.patch_embed.num_patches, injection.inside
     embed = 2.0 * patches * _matrices(vit.patch_embed)
-    tokens = patches + vit.num_prefix_tokens + (injection.token is not None)
-    linear = [2.0 * tokens * _matrices(block) for block in vit.blocks]
+    usual = patches + vit.num_prefix_tokens + (injection.token is not None)
+    tokens = [usual + len(inside.tokens.get(layer, ())) for layer in range(depth)]
+    linear = [2.0 * n * _matrices(block) for n, block in zip(tokens, vit.blocks, strict=True)]
+    added = [2.0 * usual * _added_weights(inside, layer) for layer in range(depth)]
 
     def attention(layer: int) -> float:
         extra = sum(
@@ -49,18 +52,28 @@ def operations(
             for pairs in (injection.prefixes, injection.suffixes)
             if layer in pairs
         )
-        return float(4 * tokens * (tokens + extra) * width)
+        return float(4 * tokens[layer] * (tokens[layer] + extra) * width)
 
-    forward = embed + sum(linear[layer] + attention(layer) for layer in range(depth))
+    plain = embed + sum(linear[layer] + attention(layer) for layer in range(depth))
     if weights:
-        return forward, embed + 2 * (forward - embed)
-    learnt = [*injection.prefixes, *injection.suffixes, *injection.additions]
-    lowest = -1 if injection.token is not None else min(learnt, default=depth)
+        return plain, embed + 2 * (plain - embed)
+    enters = {*injection.prefixes, *injection.suffixes, *injection.additions, *inside.branches}
+    everywhere = injection.token is not None or inside.affine or 0 in inside.tokens
+    lowest = -1 if everywhere else min(enters | inside.layers(), default=depth)
     backward = sum(linear[layer] + 2 * attention(layer) for layer in range(lowest + 1, depth))
-    if 0 <= lowest < depth:
-        spared = 2.0 * tokens * _projections(vit.blocks[lowest])
+    if lowest in enters:  # an adapter needs no gradient of its own block
+        spared = 2.0 * tokens[lowest] * _projections(vit.blocks[lowest])
         backward += linear[lowest] - spared + 1.5 * attention(lowest)
-    return forward, backward
+    backward += 2 * sum(added) - sum(added[lowest : lowest + 1]) / 2  # of the input and the weights
+    return plain + sum(added), backward
+
+
+def _added_weights(inside: Inside, layer: int) -> int:
+    """Return the number of weights of adapter and branches that multiply each token."""
+    adapter = inside.adapters.get(layer)
+    own = _matrices(adapter) if isinstance(adapter, nn.Module) else 0
+    pairs = inside.branches.get(layer, {}).values()
+    return own + sum(down.numel() + up.numel() for down, up in pairs)
 
 
 def of_learner(learner: Learner, task: int, widths: Mapping[str, int]) -> tuple[float, float]:
@@ -78,9 +91,10 @@ def of_learner(learner: Learner, task: int, widths: Mapping[str, int]) -> tuple[
 
     learner.eval()
     with torch.no_grad():
-        prompts = learner.prompts(query("query") if learner.needs_query else None, task)
-        injection = learner.distiller.inject(prompts, query("teacher_query"), task)
-    return operations(learner.backbone, injection)
+        own = query("query") if learner.needs_query else None
+        _, injections = learner.inject(own, task, query("teacher_query"))
+    passes = [operations(learner.backbone, injection) for injection in injections]
+    return sum(forward for forward, _ in passes), sum(backward for _, backward in passes)
 
 
 def of_query(backbone: Backbone) -> float:

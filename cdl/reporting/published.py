@@ -37,12 +37,15 @@ _KEY = ["method", "teacher", "backbone", "distiller", "n_tasks"]
 
 
 def load() -> pd.DataFrame:
-    """Return the 310 published results.
+    """Return the published results: 310 of the papers on CDL, and 14 anchors of the field.
 
-    Columns: version (of the paper, year and month), dataset, n_tasks, method, teacher (empty
-    without one), student, kd, and accuracy and forgetting in percent.
+    Columns: version (of the paper, year and month, or the name of an anchor's source), dataset,
+    n_tasks, method, teacher (empty without one), student, kd, and accuracy and forgetting in
+    percent (NaN if not stated). Anchors have source, weights, split and metric; these are empty for
+    the papers on CDL.
     """
-    return pd.read_csv(str(files("cdl") / "assets" / "published.csv"), keep_default_na=False)
+    numbers = {"na_values": dict.fromkeys(METRICS, [""]), "keep_default_na": False}
+    return pd.read_csv(str(files("cdl") / "assets" / "published.csv"), **numbers)
 
 
 def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -> pd.DataFrame:
@@ -68,7 +71,8 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
     own = (ours["role"] == "student") | (ours["query"] == ours["backbone"])
     key.loc[~own | (ours["variant"] != ""), "backbone"] = None
     paper = load().rename(columns={"version": "paper", **FORMER_NAMES})
-    paper = paper[paper["dataset"] == dataset].drop(columns="dataset")
+    about = ["dataset", "source", "weights", "split", "metric"]
+    paper = paper[paper["dataset"] == dataset].drop(columns=about)
     both = key.merge(paper, on=_KEY, how="left").sort_values(["cell", "paper"])
     ours = ours.loc[both["cell"]].reset_index(drop=True)
     both = both.reset_index(drop=True)
@@ -97,7 +101,8 @@ def with_reasons(table: pd.DataFrame) -> pd.DataFrame:
         compared = [f"{metric}_difference", f"{metric}_within_2_std"]
         words.loc[not_run, [metric, f"{metric}_std", *compared]] = NOT_RUN
         words.loc[table["n"] == 1, f"{metric}_std"] = UNKNOWN
-        words.loc[table["paper"].isna(), [f"{metric}_published", *compared]] = NOT_PUBLISHED
+        unknown = table[f"{metric}_published"].isna()
+        words.loc[unknown, [f"{metric}_published", *compared]] = NOT_PUBLISHED
     return words.fillna({"paper": NOT_PUBLISHED})
 
 

@@ -44,9 +44,12 @@ def flag(default: bool, description: str, **rest: Any) -> dict[str, Any]:
     return _option("boolean", default, description, False, rest)
 
 
-def choice(default: str, choices: Sequence[str], description: str, **rest: Any) -> dict[str, Any]:
-    """Return an option that is one of several strings."""
-    return _option("string", default, description, False, {"enum": list(choices), **rest})
+def choice(
+    default: str | None, choices: Sequence[str], description: str, **rest: Any
+) -> dict[str, Any]:
+    """Return an option that is one of several strings, or null if that is the default."""
+    known = [*choices, None] if default is None else list(choices)
+    return _option("string", default, description, False, {"enum": known, **rest})
 
 
 def tokens(default: int, description: str) -> dict[str, Any]:
@@ -60,3 +63,9 @@ def blocks(default: Sequence[int], description: str, **rest: Any) -> dict[str, A
     items = {"type": "integer", "minimum": 0}
     rest = {"uniqueItems": True, "items": items, **rest}
     return _option("array", list(default), description, False, rest)
+
+
+def integers(default: Sequence[int], description: str, **rest: Any) -> dict[str, Any]:
+    """Return an option that is a list of positive integers."""
+    items = {"type": "integer", "minimum": 1}
+    return _option("array", list(default), description, False, {"items": items, **rest})

@@ -74,7 +74,9 @@ def _shape_in_header(header: Mapping[str, str], base: BackboneShape | None) -> B
     )
     if min(width, depth, patch, heads) < 1 or width % heads:
         raise ValueError
-    return BackboneShape(width, depth, patch, base is None or base.class_token)
+    if base is None:
+        return BackboneShape(width, depth, patch)
+    return replace(base, width=width, depth=depth, patch=patch)
 
 
 def _supported_shape(field: str, look_up: Callable[[], Architecture]) -> BackboneShape:
@@ -303,6 +305,7 @@ def _distillation(
         student_shape=student_shape,
         teacher=teacher,
         teacher_shape=teacher_shape,
+        unlabelled=bool(dataset.keys() & {"labels", "unlabelled"}),
     )
 
 

@@ -379,7 +379,7 @@ def _moved(
         keys = {part: f"{names[token]}.{part}" for part in ("mean", "spread")}
         rows = old.tokens[token], features.tokens[token]
         own = {part: job.memory[key].to(rows[0].device) for part, key in keys.items()}
-        found[keys["mean"]] = compensated(own, *rows, job.how.statistic)
+        found[keys["mean"]] = compensated(own, *rows, job.how.statistic, job.how.drift or "sdc")
     return found
 
 

@@ -22,6 +22,7 @@ from cdl.training.schedules import lagged_warm_cosine
 
 RIDGE = 1e-4
 _FLOOR = 1e-5
+SSIAT_SIGMA = 4.0  # distance at which an image of the task counts as near
 Draws = Callable[[int], tuple[Tensor, Tensor]]
 
 
@@ -140,26 +141,44 @@ def align(
 
 
 def compensated(
-    statistics: Mapping[str, Tensor], old: Tensor, new: Tensor, statistic: str
+    statistics: Mapping[str, Tensor], old: Tensor, new: Tensor, statistic: str, drift: str = "sdc"
 ) -> Tensor:
     """Return the means of earlier classes, moved as the features of a task's images moved.
 
-    Semantic drift compensation (Yu et al., CVPR 2020): the shift of a class is the weighted mean of
-    the images' shifts, with the weight `exp(-|old - mean|^2 / (2 s^2)) + 1e-5`. `s^2` is the total
-    variance of the class, so that it has the scale of the features; the constant, as in SSIAT (Tan
-    et al., CVPR 2024), gives the mean shift to a class that is far from all images.
+    Semantic drift compensation (Yu et al., CVPR 2020), see `shifted_means`. With `sdc` the variance
+    is the total variance of the class, so that it has the scale of the features; with `ssiat` it
+    is 16 for all classes, as in SSIAT.
 
     Args:
         statistics: `mean [C, D]` and `spread` of the earlier classes, see `statistics_of`.
         old: features `[n, D]` of the task's images before the task.
         new: features of the same images after the task.
         statistic: see `Alignment`.
+        drift: `sdc` or `ssiat`.
     """
     mean, spread = (statistics[part].double() for part in ("mean", "spread"))
+    if drift == "ssiat":
+        return shifted_means(mean, old, new, SSIAT_SIGMA**2)
     if statistic == "covariance":
         spread = spread.diagonal(dim1=1, dim2=2)
+    return shifted_means(mean, old, new, spread.sum(1, keepdim=True))
+
+
+def shifted_means(mean: Tensor, old: Tensor, new: Tensor, variance: Tensor | float) -> Tensor:
+    """Return means `[C, D]`, each moved by a weighted mean of the images' shifts.
+
+    The weight of an image is `exp(-|old - mean|^2 / (2 s^2)) + 1e-5`; the constant (Tan et al.,
+    CVPR 2024) gives the mean shift to a class that is far from all images.
+
+    Args:
+        mean: `[C, D]`.
+        old: features `[n, D]` of the images before a task.
+        new: features of the same images after it, row by row.
+        variance: `s^2`, a number or `[C, 1]`.
+    """
+    mean = mean.double()
     squares = torch.cdist(mean, old.double()).square()
-    weights = torch.exp(-squares / (2 * spread.sum(1, keepdim=True))) + _FLOOR
+    weights = torch.exp(-squares / (2 * variance)) + _FLOOR
     shift = weights @ (new - old).double() / weights.sum(1, keepdim=True)
     return (mean + shift).float()
 

@@ -147,7 +147,7 @@ class TaskContext(Generic[Spec]):
             task=self.task,
             batch_size=training.batch_size,
             unlabelled=max(1, round(training.batch_size * ratio)),
-            taught=spec.teacher is not None,
+            taught=spec.teacher is not None or getattr(spec, "reads_past", False),
             fresh=spec.views == "per_draw",
         )
 

@@ -14,6 +14,7 @@ from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
+from cdl.spec import Sgd
 from cdl.training.checkpointing import State
 from cdl.training.step import Step
 
@@ -32,8 +33,10 @@ def learning_rate(epoch: int, epochs: int, base: float, schedule: str) -> float:
         base: learning rate of the first epoch.
         schedule: `cosine`: `base cos(99 pi e / (200 (E-1)))`; `cosine_lagged`: the same with
             `e = 0, 0, 1, ...`, as in the released code, whose scheduler lags one epoch behind;
-            `constant`.
+            `cosine_zero`: `base (1 + cos(pi e / E)) / 2`; `constant`.
     """
+    if schedule == "cosine_zero":
+        return base / 2 * (1 + math.cos(math.pi * epoch / epochs))
     if schedule == "constant" or epochs == 1:
         return base
     step = max(0, epoch - 1) if schedule == "cosine_lagged" else epoch
@@ -52,10 +55,11 @@ def train_task(
     lr: float,
     betas: tuple[float, float],
     schedule: str,
+    sgd: Sgd | None = None,
     capture: bool = False,
     state: State | None = None,
 ) -> pd.DataFrame:
-    """Train a learner on one task in place, with a new Adam without weight decay.
+    """Train a learner on one task in place, with a new optimizer.
 
     Args:
         learner: the learner after the previous task, with `start_task` done.
@@ -68,6 +72,7 @@ def train_task(
         lr: learning rate of the first epoch, see `learning_rate`.
         betas: betas of Adam (Kingma and Ba, 2015).
         schedule: see `learning_rate`.
+        sgd: options of SGD; None uses Adam without weight decay.
         capture: replay the step as a CUDA graph, see `cdl.training.step`.
         state: saved state to resume from and to save to; a resumed task gives the same result as
             an uninterrupted one, bit for bit on the CPU.
@@ -80,7 +85,7 @@ def train_task(
         Interrupted: a signal has stopped the job; its state is saved.
     """
     learner.train()
-    step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, capture=capture)
+    step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, sgd=sgd, capture=capture)
     losses, at = _resume(state, learner, step)
     rates = [learning_rate(epoch, epochs, lr, schedule) for epoch in range(epochs)]
     for epoch in tqdm(range(at[0], epochs), desc=f"task {task}", **_PROGRESS):
@@ -96,7 +101,12 @@ def train_task(
     _check_learnt(learner, state, task, epochs)
     if state is not None:
         _save(state, learner, step, losses, (epochs, 0))
-    history = _frame(losses, step.parts)
+    return _history(losses, step.parts, rates, task)
+
+
+def _history(losses: _Losses, parts: list[str], rates: list[float], task: int) -> pd.DataFrame:
+    """Return the rows of `train_task`."""
+    history = _frame(losses, parts)
     history.insert(0, "task", task)
     history.insert(2, "learning_rate", [rates[epoch] for epoch in history["epoch"]])
     return history

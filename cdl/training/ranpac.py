@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.distillers.kd import SoftOrHardKD, standardised
+from cdl.methods.ease import EaseHead
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
@@ -122,9 +123,15 @@ def solve_task(
     assert isinstance(head, PrototypeHead)
     features = head.features(read.tokens[0])
     targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
+    row = {"task": context.task, "epoch": 0, "learning_rate": 0.0}
+    if isinstance(head, EaseHead):
+        head.learn(features, targets)
+        return pd.DataFrame([row | {"validation": float("nan")}]), {}
     sums = accumulate(memory, features, targets)
+    if not head.keeps_gram:
+        del sums["gram"]
     seen, n = targets.shape[1], len(features)
-    if head.cosine:
+    if not head.ridge:
         weight, error = mean_weights(sums), float("nan")
     else:
         if n < 2:
@@ -137,8 +144,7 @@ def solve_task(
         weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
         error = float(losses[best])
     head.weight[:seen].copy_(weight)
-    row = {"task": context.task, "epoch": 0, "learning_rate": 0.0, "validation": error}
-    return pd.DataFrame([row]), sums
+    return pd.DataFrame([row | {"validation": error}]), sums
 
 
 def solve_operations(images: int, classes: int, width: int, head: PrototypeHead) -> float:
@@ -155,7 +161,7 @@ def solve_operations(images: int, classes: int, width: int, head: PrototypeHead)
     m, fitted = head.weight.shape[1], int(FIT_SHARE * images)
     projection = 0.0 if head.projection is None else 2.0 * images * width * m
     sums = 2.0 * images * m * (m + classes)
-    if head.cosine:
+    if not head.ridge:
         return projection + sums
     small = min(fitted, m)  # size of the smaller system in `validation_losses`
     validation = _solve_operations(small, classes) + 2.0 * (images - fitted) * small * classes

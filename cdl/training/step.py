@@ -9,12 +9,13 @@ from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
+from cdl.spec import Sgd
 
 _WARM_UP = 3  # eager steps create lazy buffers, workspaces and Adam's moments before a capture
 
 
 class Step:
-    """Forward, backward and Adam (Kingma and Ba, 2015), for batches of one shape.
+    """Forward, backward and Adam (Kingma and Ba, 2015) or SGD, for batches of one shape.
 
     With `capture` the first steps run eagerly on a side stream. Then one step is captured without
     being executed; every later step copies its inputs and replays the captured kernels, which
@@ -22,7 +23,7 @@ class Step:
 
     Attributes:
         parts: names of the losses, set by the first step.
-        optimizer: a new Adam without weight decay.
+        optimizer: a new Adam without weight decay, or SGD.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Step:
         classes: slice,
         lr: float,
         betas: tuple[float, float],
+        sgd: Sgd | None = None,
         capture: bool = False,
     ) -> None:
         """Create the step of a task.
@@ -43,6 +45,7 @@ class Step:
             classes: columns of the task.
             lr: initial learning rate.
             betas: betas of Adam.
+            sgd: options of SGD; None uses Adam.
             capture: replay the step as a CUDA graph; the learner must be on a GPU.
         """
         self.learner, self.task, self.classes = learner, task, classes
@@ -50,9 +53,15 @@ class Step:
         parameters = learner.learnables()
         on_gpu = parameters[0].is_cuda
         rate = torch.tensor(lr, device=parameters[0].device) if capture else lr
-        self.optimizer = torch.optim.Adam(
-            parameters, lr=rate, betas=betas, fused=on_gpu, capturable=capture
-        )
+        self.optimizer: torch.optim.Optimizer
+        if sgd is None:
+            self.optimizer = torch.optim.Adam(
+                parameters, lr=rate, betas=betas, fused=on_gpu, capturable=capture
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                parameters, rate, sgd.momentum, weight_decay=sgd.weight_decay, fused=on_gpu
+            )
         self._capture, self._steps = capture, 0
         self._side = torch.cuda.Stream() if capture else None
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -60,9 +69,10 @@ class Step:
         self._losses = torch.empty(0)
 
     def state(self) -> dict[str, Tensor]:
-        """Return Adam's tensors, by parameter index and name."""
+        """Return the optimizer's tensors, by parameter index and name."""
         state = self.optimizer.state_dict()["state"]
-        return {f"{i}.{name}": t for i, own in state.items() for name, t in own.items()}
+        named = {f"{i}.{name}": t for i, own in state.items() for name, t in own.items()}
+        return {name: t for name, t in named.items() if t is not None}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Load a result of `state`."""
@@ -133,6 +143,7 @@ class Step:
                 teacher_output.logits.clone(),
                 teacher_query,
                 tuple(b.clone() for b in teacher_output.blocks),
+                None if teacher_output.past is None else teacher_output.past.clone(),
             )
         self._inputs = _tensors(static, query, teacher_output)
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,5 +166,6 @@ def _tensors(
 ) -> tuple[Tensor, ...]:
     given = [batch.images, batch.labels, query]
     if teacher_output is not None:
-        given += [teacher_output.logits, teacher_output.query, *teacher_output.blocks]
+        given += [teacher_output.logits, teacher_output.query, teacher_output.past]
+        given += teacher_output.blocks
     return tuple(tensor for tensor in given if tensor is not None)

@@ -20,7 +20,9 @@ from cdl.spec import LearnerSpec
 from cdl.training.checkpointing import State
 from cdl.training.context import Query, TaskContext, folders_of, no_query
 from cdl.training.loop import per_epoch, train_task
+from cdl.training.past import frozen_copy, with_past
 from cdl.training.ranpac import solve_operations, solve_task
+from cdl.training.session import images_read, reading, session_head
 from cdl.training.teacher import TeacherSource
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class PreparedTask:
     learner: the learner, with `start_task` done.
     query: source of its query for a batch.
     teacher: its teacher; None without one.
+    past: the learner after the previous task, if its distiller reads it.
     widths: width of its `query` and, with a teacher, of the `teacher_query`.
     memory: tensors of earlier tasks for later ones, see `Learner.load_state`.
     """
@@ -78,6 +81,7 @@ class PreparedTask:
     teacher: TeacherSource | None
     widths: dict[str, int]
     memory: dict[str, Tensor]
+    past: Learner | None = None
 
 
 def learn_task(
@@ -115,10 +119,14 @@ def learn_task(
         spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
     )
     prepared = _prepare(context, inputs, teacher_spec)
-    context.place(prepared.learner, prepared.teacher.learner if prepared.teacher else None)
+    tutor = prepared.teacher.learner if prepared.teacher else None
+    context.place(prepared.learner, tutor, prepared.past)
     job |= {"inputs": context.fingerprints, "versions": versions()}
+    prompts, read = prepared.learner.prompts, reading(context, prepared.learner)
+    prompts.before_training(task, read)
     with State(execution.states, job, execution.save_minutes) as state:
         history, memory, images = _learn(context, prepared, state)
+    prompts.after_training(task, read)
     prepared.learner.end_task(task)
     work = _work(context, prepared, inputs, images, teacher_spec)
     _write(context, replace(prepared, memory=memory), history, state.key, work, output, losses)
@@ -146,10 +154,13 @@ def _prepare(
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None
     learner = build_learner(spec, context.backbones[spec.backbone], widths, shape)
-    memory = {}
+    memory, past = {}, None
     if inputs.previous is not None:
         state, metadata = context.checkpoint(inputs.previous, spec, task - 1)
         learner.load_state(state)
+        if spec.distiller.facts.reads_past:
+            before = build_learner(spec, context.backbones[spec.backbone], widths, shape)
+            past = frozen_copy(before, state)
         memory = memory_of(state)
         context.fingerprints["previous"] = metadata["sha256"]
     if source is not None:
@@ -157,22 +168,41 @@ def _prepare(
     learner.start_task(task, context.stream.sizes[task], *spec.keys)
     if not learner.needs_query:
         query = no_query
-    return PreparedTask(learner, query, source, widths, memory)
+    return PreparedTask(learner, query, source, widths, memory, past)
 
 
 def _learn(
     context: TaskContext[LearnerSpec], prepared: PreparedTask, state: State
 ) -> tuple[pd.DataFrame, dict[str, Tensor], int]:
     """Train or solve; return history, memory for later tasks, and number of views."""
-    if not context.spec.method.facts.trains:
-        solved = solve_task(context, prepared.learner, prepared.teacher, prepared.memory)
-        return *solved, len(learnt_from(context.labels, prepared.teacher is not None))
+    learner, spec = prepared.learner, context.spec
+    if spec.method.facts.trains:
+        history, images = _train(context, prepared, state)
+        return history, {}, images
+    session = []
+    if learner.prompts.session(context.task):
+        with session_head(context, learner):
+            session = [_train(context, prepared, state)[0]]
+    solved, memory = solve_task(context, learner, prepared.teacher, prepared.memory)
+    solved["epoch"] += spec.training.epochs * len(session)
+    images = len(learnt_from(context.labels, prepared.teacher is not None))
+    return pd.concat([*session, solved], ignore_index=True), memory, images
+
+
+def _train(
+    context: TaskContext[LearnerSpec], prepared: PreparedTask, state: State
+) -> tuple[pd.DataFrame, int]:
+    """Train by gradient steps; return history and number of views."""
     batches, training = context.batches(), context.spec.training
+    teacher = prepared.teacher.output if prepared.teacher else None
+    if prepared.past is not None:
+        known = context.stream.classes(context.task).start
+        teacher = with_past(teacher, prepared.past, context.task, known)
     history = train_task(
         prepared.learner,
         batches,
         query=prepared.query,
-        teacher=prepared.teacher.output if prepared.teacher else None,
+        teacher=teacher,
         task=context.task,
         classes=context.stream.classes(context.task),
         capture=context.compute.capture,
@@ -181,8 +211,9 @@ def _learn(
         lr=training.lr,
         betas=training.betas,
         schedule=training.schedule,
+        sgd=training.sgd,
     )
-    return history, {}, len(history) * batches.images_per_step
+    return history, len(history) * batches.images_per_step
 
 
 def _work(
@@ -205,8 +236,14 @@ def _work(
         width = learner.backbone.width
         operations = images * forward + solve_operations(images, seen, width, learner.head)
         teacher_views = len(context.pixels) * spec.training.epochs
+        if learner.prompts.session(context.task):
+            batches = context.batches()
+            views = spec.training.epochs * len(batches) * batches.images_per_step
+            operations += views * (forward + backward)
     else:
         teacher_views, operations = images, images * (forward + backward)
+    if learner.prompts.reads_task:
+        operations += 2 * len(images_read(context)) * forward
     queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
     computes_queries = learner.needs_query and inputs.queries is None
     operations += images * queries[spec.query] if computes_queries else 0.0
@@ -216,6 +253,8 @@ def _work(
         if teacher.learner.needs_query and inputs.teacher_queries is None and not shared:
             per_view += queries[teacher_spec.query]
         operations += teacher_views * per_view
+    if prepared.past is not None:
+        operations += images * forward
     cached = teacher_views if teacher is not None and teacher.learner is None else 0
     return {"images": images, "operations": operations, "forward": forward, "answers": cached}
 

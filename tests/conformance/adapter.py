@@ -8,6 +8,7 @@ This file computes only the objectives whose gradients a case contains; a kind t
 """
 
 import alignment_cases
+import inside_cases
 import loss_cases
 import other_cases
 import prompt_cases
@@ -22,6 +23,7 @@ KINDS: Kinds = {
     **trace_cases.KINDS,
     **alignment_cases.KINDS,
     **other_cases.KINDS,
+    **inside_cases.KINDS,
 }
 
 

@@ -1,5 +1,7 @@
 """Cases of the distillers' losses, the student's objective, and predictions."""
 
+from dataclasses import replace
+
 import torch
 from common import (
     Config,
@@ -22,7 +24,9 @@ from cdl.distillers.dkd import DKD, dkd_terms
 from cdl.distillers.fitnets import FeatureDistiller, FitNets
 from cdl.distillers.kd import KD
 from cdl.distillers.kd_token import KDToken
+from cdl.distillers.lwf import LwF
 from cdl.distillers.reviewkd import ReviewKD
+from cdl.distillers.se2d import SE2D
 from cdl.methods.heads import LinearHead, NormalisedHead
 
 
@@ -195,6 +199,53 @@ def _loss_student_total(config: Config, tensors: Tensors) -> Result:
     }
 
 
+def _loss_lwf(config: Config, tensors: Tensors) -> Result:
+    logits, labels, known = (
+        leaf(tensors["in.student_logits"]),
+        tensors["in.targets"],
+        config["known"],
+    )
+    distiller = LwF(
+        distiller_context(1, 1), past_weight=config["lamda"], past_temperature=config["T"]
+    )
+    given = TeacherOutput(logits.new_zeros(len(logits), 0), None, past=tensors["in.old_logits"])
+    losses = distiller(as_output(logits), given, labels, slice(known, logits.shape[1]))
+    total = sum(losses.values())
+    total.backward()
+    return {
+        "loss": total.item(),
+        "ce": losses["ce"].item(),
+        "kd": losses["past"].item() / config["lamda"],
+        "out.grad_student_logits": logits.grad,
+    }
+
+
+def _loss_se2d(config: Config, tensors: Tensors) -> Result:
+    logits, outside = leaf(tensors["in.student_logits"]), tensors["in.external"].bool()
+    whole = config["method"] == "self_distillation"
+    distiller = SE2D(
+        distiller_context(1, 1),
+        temperature=config["temperature"],
+        past_weight=config["old_weight"],
+        self_distillation=whole,
+    )
+    order = torch.argsort(outside.long(), stable=True)  # images without a label come last
+    given = TeacherOutput(tensors["in.teacher_logits"][order], None)
+    if config["has_old"]:
+        given = replace(given, past=tensors["in.old_logits"][order])
+    labels = torch.zeros(int((~outside).sum()), dtype=torch.int64)
+    output = as_output(logits[order])
+    losses = distiller(output, given, labels, slice(0, logits.shape[1]))
+    total = losses["soft"] + losses["past"]
+    total.backward()
+    return {
+        "loss": total.item(),
+        "teacher_loss": losses["soft"].item(),
+        "old_loss": losses["past"].item() / config["old_weight"],
+        "out.grad_student_logits": logits.grad,
+    }
+
+
 def _predict(config: Config, tensors: Tensors) -> Result:
     kind = NormalisedHead if config["method"] == "apt" else LinearHead
     names = {"linear.": "head.", "norm.": "clf_norm."}
@@ -229,6 +280,8 @@ KINDS: Kinds = {
     "loss_dist": _loss_dist,
     "loss_fitnets": _loss_fitnets,
     "loss_reviewkd": _loss_reviewkd,
+    "loss_lwf": _loss_lwf,
+    "loss_se2d": _loss_se2d,
     "loss_student_total": _loss_student_total,
     "predict": _predict,
 }

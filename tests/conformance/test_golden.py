@@ -1,4 +1,4 @@
-"""All golden cases in a folder (CDL_VECTORS, or both copies here), one line per case."""
+"""All golden cases in a folder (CDL_VECTORS, or all copies here), one line per case."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 OTHER = os.environ.get("CDL_VECTORS")
-FOLDERS = [Path(OTHER)] if OTHER else [HERE / "vectors", HERE / "vectors2"]
+FOLDERS = [Path(OTHER)] if OTHER else [HERE / name for name in ("vectors", "vectors2", "vectors3")]
 CASES = {
     path.stem: path
     for folder in FOLDERS

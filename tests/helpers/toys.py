@@ -3,6 +3,7 @@
 import torch
 
 from cdl.backbones.shape import BackboneShape
+from cdl.backbones.vit import Injection
 from cdl.models.build import build
 from cdl.models.teacher import Teacher
 from cdl.spec import Distiller, Method
@@ -16,6 +17,11 @@ METHODS = {
     "apt": {},
     "one_prompt": {"length": 6, "g_length": 4},
     "vq_prompt": {"pool": 3, "length": 4},
+    "lora": {"rank": 2},
+    "adapter": {"bottleneck": 3},
+    "inf_lora": {"rank": 2},
+    "sd_lora": {"ranks": [3, 2]},
+    "ssiat": {"bottleneck": 3},
     "head_only": {},
 }
 DISTILLERS = {
@@ -23,6 +29,8 @@ DISTILLERS = {
     "kd": {},
     "dkd": {},
     "dist": {},
+    "lwf": {},
+    "se2d": {},
     "fitnets": {},
     "cls_feature": {},
     "reviewkd": {},
@@ -51,7 +59,19 @@ def learner(backbone, method, distiller="none", teacher=None, query=None, option
         teacher_query_width=None if teacher is None else (query or backbone).width,
     )
     made.start_task(0, 0, seed)
+    made.prompts.before_training(0, reading(made))
     return made
+
+
+def reading(made, n=6):
+    """The `read` of `PromptMethod.before_training` for random images."""
+    images, _ = batch(n)
+
+    def read(inside):
+        with torch.no_grad():
+            return made.backbone.encode(images, Injection(inside=inside)).features[:, 0]
+
+    return read
 
 
 def pair(toy_backbone, method, distiller, options=()):

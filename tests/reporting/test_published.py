@@ -50,9 +50,14 @@ def cell(table, method, distiller, paper):
     return found[found["paper"] == paper].squeeze(axis=0)
 
 
-def test_the_data_are_310_results_of_four_versions():
-    published = load()
-    assert len(published) == 310
+def test_the_data_are_310_results_of_four_versions_and_anchors_with_their_sources():
+    everything = load()
+    anchors = everything["dataset"].str.startswith("pilot_")
+    published, anchors = everything[~anchors], everything[anchors]
+    assert len(published) == 310 and len(anchors) == 14
+    about = anchors[["source", "weights", "split", "metric"]]
+    assert (about != "").all(axis=None) and anchors["accuracy"].between(70, 95).all()
+    assert not anchors.duplicated(list(anchors.columns[:7])).any()
     counts = published["version"].value_counts().to_dict()
     assert counts == {"2024-07": 42, "2024-12": 72, "2025-03": 84, "2026-04": 112}
     assert not published.duplicated(list(published.columns[:7])).any()
@@ -77,6 +82,25 @@ def test_every_published_number_matches_a_run(name):
     both = both[both["_merge"] == "both"]
     for metric in METRICS:
         assert (both[metric + "_x"] == both[f"{metric}_published"]).all()
+
+
+def test_the_anchors_of_the_field_are_beside_the_runs_of_the_pilot():
+    config, sgd = (
+        yaml.safe_load((ROOT / "config" / "paper" / f"{name}.yaml").read_text())
+        for name in ("pilot_cifar100", "pilot_sgd")
+    )
+    found = []
+    for changes in ({}, sgd):
+        made = Grid(resolve(merge(config, changes)))
+        found += [compared(made, of)[0] for of in made.comparisons.values()]
+    ours = pd.concat(found)
+    matched = ours[ours["paper"].notna()]
+    anchors = load().query("dataset.str.startswith('pilot_')")
+    planned = anchors[~anchors["method"].isin(["slca", "hide_prompt"])]  # not offered as methods
+    assert sorted(matched["accuracy_published"]) == sorted(planned["accuracy"])
+    assert set(matched["learner"]) == {"vit_base_in1k", "vit_base_in21k"}
+    words = with_reasons(found[0])
+    assert (words["forgetting_published"] == "-").all() and words.notna().all(axis=None)
 
 
 def test_difference_and_two_standard_deviations():

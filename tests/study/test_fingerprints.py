@@ -38,6 +38,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over
         ]
         for part in parts
     },
+    "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
     "statistics_same.yaml": ["studies/statistics.yaml"],
     "statistics_others.yaml": ["studies/statistics.yaml"],
 }

@@ -1,0 +1,62 @@
+"""What a method does with a task's images besides training: reading them, and a first session."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from cdl.backbones.vit import Injection, Inside
+from cdl.data.labels import learnt_from
+from cdl.data.views import Views
+from cdl.methods.base import ReadTask
+from cdl.methods.heads import PrototypeHead
+from cdl.models.learner import Learner
+from cdl.runtime.seeds import generator
+from cdl.spec import LearnerSpec
+from cdl.training.context import TaskContext
+from cdl.training.targets import over_test_images
+
+
+def images_read(context: TaskContext[LearnerSpec]) -> Tensor:
+    """Return the positions of the images that a method reads in a task.
+
+    They are the images that the learner is trained on: those with a label, and all if it has a
+    teacher; images of `unlabelled` are not among them.
+    """
+    own = len(context.indices(context.task)[0])
+    return learnt_from(context.labels[:own], context.spec.teacher is not None)
+
+
+def reading(context: TaskContext[LearnerSpec], learner: Learner) -> ReadTask:
+    """Return the `read` of `PromptMethod.before_training` for the images of a task."""
+    views = Views.of(context.spec.view)
+
+    @torch.no_grad()
+    def read(inside: Inside) -> Tensor:
+        learner.eval()
+        injection = Injection(inside=inside)
+
+        def features(images: Tensor, _: Tensor) -> Tensor:
+            return learner.backbone.encode(images, injection).features[:, 0]
+
+        device, positions = context.compute.device, images_read(context)
+        return over_test_images(context.pixels, views, device, features, positions)
+
+    return read
+
+
+@contextmanager
+def session_head(context: TaskContext[LearnerSpec], learner: Learner) -> Iterator[None]:
+    """Give a learner the head of a session; afterwards its own head, which adopts the scale."""
+    head, task = learner.head, context.task
+    assert isinstance(head, PrototypeHead), "methods that solve have this head"
+    source = generator(*context.spec.keys, "session", task)
+    classes = context.stream.classes(task).stop
+    session = learner.prompts.session_head(learner.backbone.width, classes, source)
+    learner.head = session.to(learner.backbone.mean.device)
+    try:
+        yield
+    finally:
+        learner.head = head
+    head.adopt(session)

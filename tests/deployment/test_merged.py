@@ -1,0 +1,177 @@
+"""Students whose branches merge into plain weights: graphs, costs and files for timm."""
+
+import json
+import shutil
+from collections import Counter
+
+import onnx
+import pytest
+import timm
+import torch
+import toys
+from lab import Lab, make_grid
+from safetensors.torch import load_file
+
+import cdl
+from cdl.data.views import Views
+from cdl.deployment.costs import costs
+from cdl.deployment.export import export
+from cdl.deployment.graph import Graph
+from cdl.deployment.merged import plain, write_timm
+from cdl.deployment.trained import Model
+from cdl.runtime.errors import CdlError
+
+MERGED = ("lora", "inf_lora", "sd_lora")
+SSF = {"projection": None, "first_session": "ssf"}
+
+
+@pytest.fixture
+def model(toy_backbone, monkeypatch):
+    """A maker of models after two tasks, with random values in all trained tensors."""
+
+    def make(method, options=None, distiller="none", depth=2):
+        monkeypatch.setitem(toys.METHODS, method, options or toys.METHODS.get(method, {}))
+        learner = toys.learner(toy_backbone(12, depth), method, distiller)
+        source = torch.Generator().manual_seed(1)
+        for task in (0, 1):
+            if task:
+                learner.start_task(task, 0, 0)
+                learner.prompts.before_training(task, toys.reading(learner))
+            for name, tensor in learner.state().items():
+                if tensor.is_floating_point() and "projector" not in name:
+                    tensor += 0.3 * torch.randn(tensor.shape, generator=source)
+        return Model(learner, 1, 4)
+
+    return make
+
+
+def close(one, two, images):
+    with torch.no_grad():
+        a, b = one(images), two(images)
+    assert a.abs().max() > 0.1
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [*MERGED, "ranpac"])
+def test_a_merged_student_predicts_the_same_with_plain_weights(model, method):
+    own = model(method, SSF if method == "ranpac" else None)
+    merged = plain(own)
+    assert merged is not own
+    assert not merged.learner.prompts(None, 1).inside
+    close(own, merged, toys.batch(6)[0])
+    different = {
+        name
+        for name, tensor in own.learner.backbone.state_dict().items()
+        if not torch.equal(tensor, merged.learner.backbone.state_dict()[name])
+    }
+    sites = {name.rsplit(".", 1)[0] for name in different}
+    parts = sites if method == "ranpac" else {"vit.blocks.0.attn.qkv", "vit.blocks.1.attn.qkv"}
+    assert different and sites == parts
+    assert len(sites) == (2 * 6 + 2 if method == "ranpac" else 2)
+
+
+@pytest.mark.parametrize("method", ["adapter", "apt", "coda_prompt"])
+def test_what_has_no_plain_weights_is_exported_as_it_is(model, method):
+    own = model(method)
+    assert plain(own) is own
+
+
+def test_the_graph_of_a_merged_student_is_that_of_a_plain_vit(model):
+    found = []
+    for method in ("head_only", "sd_lora"):
+        graph = Graph(plain(model(method)), Views(8))
+        images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+        program = torch.export.export(graph, (images,))
+        nodes = Counter(
+            str(node.target) for node in program.graph.nodes if node.op != "placeholder"
+        )
+        found.append((nodes, sorted(map(tuple, (t.shape for t in program.state_dict.values())))))
+    assert found[0] == found[1]
+
+
+def test_a_merged_student_runs_each_block_once_and_reads_no_branch(model):
+    unmerged = costs(model("sd_lora"), 8)
+    merged, coda = costs(plain(model("sd_lora")), 8), costs(model("head_only"), 8)
+    assert merged.block_passes == coda.block_passes == 2
+    assert merged.gflops == coda.gflops < unmerged.gflops
+    assert merged.parameters == coda.parameters and merged.parameters["prompts"] == 0
+
+
+RECORD = {
+    "timm_model": "vit_base_patch16_224",
+    "architecture": {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3},
+}
+
+
+@pytest.mark.parametrize("method", [*MERGED, "ranpac", "head_only"])
+def test_timm_loads_the_weights_without_this_package(model, tmp_path, method):
+    own = model(method, SSF if method == "ranpac" else None)
+    file = tmp_path / "model.safetensors"
+    about = write_timm(plain(own), RECORD, file)
+    made = timm.create_model(about["model"], checkpoint_path=str(file), **about["arguments"])
+    mean, std = (torch.tensor(about[name]).view(3, 1, 1) for name in ("mean", "std"))
+    images, _ = toys.batch(6)
+    close(own, lambda x: made.eval()((x - mean) / std), images)
+    assert load_file(file)["head.weight"].shape == (4, 12)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "distiller", "why"),
+    [
+        ("adapter", None, "none", "changes the forward pass"),
+        ("coda_prompt", None, "none", "changes the forward pass"),
+        ("sd_lora", None, "kd_token", "has a second head"),
+        ("ranpac", {**SSF, "projection": 8}, "none", "PrototypeHead is not a linear map"),
+    ],
+)
+def test_weights_for_timm_are_refused_with_the_reason(
+    model, tmp_path, method, options, distiller, why
+):
+    own = model(method, options, distiller)
+    with pytest.raises(CdlError, match=f"--format timm: .*{why}.*use --format onnx"):
+        write_timm(plain(own), RECORD, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def run(inputs, tmp_path_factory):
+    """The folder of an evaluated run of SD-LoRA, in a folder of results."""
+    root = tmp_path_factory.mktemp("results")
+    one = {"grid": {"methods": ["sd_lora"], "distillers": ["none"], "bounds": []}}
+    here = Lab(make_grid(one), inputs, root / "tiny")
+    learner = here.student("none")
+    here.learn_all(learner)
+    here.evaluate(learner)
+    (root / "data").mkdir()
+    (root / "backbones").mkdir()
+    (root / "data" / "digits-0").symlink_to(inputs / "data")
+    for suffix in ("safetensors", "json"):
+        file = root / "backbones" / f"vit_nano-0.{suffix}"
+        shutil.copy(inputs / f"vit_nano.{suffix}", file)
+    return here.folder / learner.folder
+
+
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "timm"])
+def test_a_finished_run_is_exported_merged(run, tmp_path, form):
+    answer = export(run, tmp_path / "student", timm=form == "timm")
+    assert answer.parity.holds and answer.parity.unlike_torch == 0
+    assert answer.parity.largest < 1e-4
+    depth = cdl.load(run).model.learner.backbone.depth
+    assert answer.costs.block_passes == depth and answer.costs.parameters["prompts"] == 0
+    names = {path.name for path in (tmp_path / "student").iterdir()}
+    model = {"onnx": "model.onnx", "timm": "model.safetensors"}[form]
+    assert names == {model, "classes.txt", "preprocessing.json", "card.md", "manifest.json"}
+    if form == "onnx":  # six products per block, two of the test view, one of the head
+        graph = onnx.load(tmp_path / "student" / "model.onnx").graph
+        products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+        assert len(products) == 6 * depth + 3
+    else:
+        how = json.loads((tmp_path / "student" / "preprocessing.json").read_text())
+        about = how["timm.create_model"]
+        file = tmp_path / "student" / "model.safetensors"
+        timm.create_model(about["model"], checkpoint_path=str(file), **about["arguments"])
+
+
+def test_a_file_for_timm_is_not_quantised(run, tmp_path):
+    with pytest.raises(CdlError, match="--int8 dynamic: .*omit --int8 or --format timm"):
+        export(run, tmp_path / "student", int8="dynamic", timm=True)
