@@ -28,7 +28,7 @@ from cdl.runtime.artifacts import read_json, write_json
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 CONTRASTS = ["first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images"]
-CONFOUNDED = "students with a teacher also see more images and views, and use the teacher's labels"
+CONFOUNDED = "none with few labels"
 _FAMILY = ["dataset", "labels"]  # the gains of a family are corrected together
 
 Read = Callable[[str], Answers]
@@ -173,7 +173,9 @@ def reading(cells: pd.DataFrame) -> str:
     """
     distilled = cells[cells["gain"].notna()]
     if distilled.empty:
-        return "No undistilled baseline, so there is nothing to compare."
+        alone = (cells.loc[cells["role"] == "student", "distiller"] == "none").all()
+        lacking = "distilled student" if alone else "undistilled baseline"
+        return f"No {lacking}, so there is nothing to compare."
     rows = dict(zip(names(distilled), distilled.to_dict("records"), strict=True))
     better = {n: r for n, r in rows.items() if r["gain"] > 0 and r["gain_p_holm"] < SIGNIFICANT}
     worse = {n: r for n, r in rows.items() if r["gain_high"] < 0}
