@@ -44,8 +44,8 @@ def load() -> pd.DataFrame:
     percent (NaN if not stated). Anchors have source, weights, split and metric; these are empty for
     the papers on CDL.
     """
-    path, empty = str(files("cdl") / "assets" / "published.csv"), dict.fromkeys(METRICS, [""])
-    return pd.read_csv(path, na_values=empty, keep_default_na=False)
+    path = str(files("cdl") / "assets" / "published.csv")
+    return pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(METRICS, [""]))
 
 
 def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -> pd.DataFrame:
