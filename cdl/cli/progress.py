@@ -50,6 +50,7 @@ RULES = {  # descriptions of rules whose names do not explain them
     "plot": "figures",
     "show_deployment": "deployment figures",
     "tabulate": "tables",
+    "teacher_targets_seen": "teacher targets of all classes seen",
     "tuned": "select the best options",
 }
 
