@@ -121,3 +121,24 @@ def test_an_overlay_with_another_source_runs(tmp_path):
     plan = snakemake(tmp_path, "-n", "--quiet", "reason", "rules", *files)
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert re.search(r"^train +4$", plan.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("source", ["parquet: {path: gone}", "folder: {path: gone}"])
+def test_absent_data_are_one_sentence_without_a_traceback(tmp_path, source):
+    mine = f"mine: {{source: {{{source}}}, tasks: 2, view: {{size: 8}}}}"
+    (tmp_path / "mine.yaml").write_text(f"datasets: {{{mine}}}\ngrid: {{datasets: [mine]}}\n")
+    answer = snakemake(tmp_path, "-n", "--cores", "1", "--configfile", DEFAULT, "mine.yaml")
+    assert answer.returncode == 1
+    said = answer.stdout + answer.stderr
+    assert re.search(r"^cdl: .*gone.*$", said, re.MULTILINE) and "Traceback" not in said
+
+
+def test_braces_in_the_path_of_the_program_are_one_sentence(tmp_path):
+    program = tmp_path / "{x}"
+    program.mkdir()
+    for name in ("Snakefile", "workflow"):
+        (program / name).symlink_to(ROOT / name)
+    snakefile = program / "workflow" / "Snakefile"
+    answer = run_module("snakemake", "--snakefile", snakefile, "-n", cwd=tmp_path, timeout=300)
+    assert answer.returncode == 1
+    assert "{x}/workflow: Snakemake takes braces in the path of its workflow" in answer.stdout
