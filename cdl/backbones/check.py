@@ -10,6 +10,7 @@ import torch
 
 from cdl.backbones import families, weights
 from cdl.backbones.fetch import build
+from cdl.backbones.inside import available
 from cdl.backbones.vit import encode
 from cdl.runtime.artifacts import replacing
 from cdl.runtime.errors import CdlError
@@ -27,6 +28,7 @@ class Checked:
     difference: largest absolute difference of tokens and pooled feature from timm's own forward
         pass in fp32, relative to the largest value.
     problem: why the model is refused or how it differs; empty if it passes.
+    entrances: where modules can enter its blocks, see `cdl.backbones.inside`.
     """
 
     model: str
@@ -36,6 +38,7 @@ class Checked:
     pooling: str = ""
     difference: float = 0.0
     problem: str = ""
+    entrances: tuple[str, ...] = ()
 
 
 def check(model: str, file: Path | None = None) -> Checked:
@@ -69,7 +72,8 @@ def check(model: str, file: Path | None = None) -> Checked:
         "" if difference <= TOLERANCE else f"its output differs from timm's by {difference:.1e}"
     )
     pooling = families.pooling(vit)
-    return Checked(model, shape.width, shape.depth, n, pooling, difference, problem)
+    found = available(vit, lambda: encode(vit, images))
+    return Checked(model, shape.width, shape.depth, n, pooling, difference, problem, found)
 
 
 def import_weights(file: Path, model: str, output: Path) -> list[str]:

@@ -11,45 +11,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdl.backbones import families
-from cdl.backbones.frozen import Backbone
-from cdl.backbones.inside import merged
 from cdl.deployment.student import Pictures, Student
 from cdl.deployment.trained import Model, TrainedStudent
-from cdl.distillers.base import Distiller
-from cdl.methods.base import PromptMethod, Prompts
-from cdl.methods.heads import Head
-from cdl.models.learner import Learner
+from cdl.models.plain import linear_head, merge
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-
-
-class _Nothing(PromptMethod):
-    """What is left of a method after its branches have been merged."""
-
-    def forward(self, query: Tensor | None, task: int) -> Prompts:
-        return Prompts()
 
 
 def plain(model: Model) -> Model:
     """Return a model with the same predictions and plain weights, or the model itself.
 
-    Low-rank branches and SSF have plain weights; adapters, prefixes, further tokens and several
-    passes do not. The weights are merged in fp32.
+    See `cdl.models.plain.merge`.
     """
-    learner = model.learner
-    if learner.needs_query:
-        return model
-    with torch.no_grad():
-        prompts = learner.prompts(None, model.task)
-    single = len(prompts.inside) == 1 and prompts.inside[0].mergeable
-    if not single or prompts.prefixes or prompts.additions:
-        return model
-    own = learner.backbone
-    vit = merged(own.vit, prompts.inside[0])
-    mean, std = own.mean.flatten().tolist(), own.std.flatten().tolist()
-    backbone = Backbone(vit, mean, std, own.fingerprint, own.interpolation)
-    made = Learner(backbone, _Nothing(), learner.head, learner.distiller, needs_query=False)
-    return Model(made, model.task, model.n_classes)
+    learner = merge(model.learner, model.task)
+    return model if learner is model.learner else Model(learner, model.task, model.n_classes)
 
 
 class TimmStudent(Student):
@@ -97,7 +72,10 @@ def write_timm(model: Model, record: Mapping[str, Any], file: Path) -> dict[str,
         CdlError: the prediction is more than a plain ViT with a linear head.
     """
     backbone, n = model.learner.backbone, model.n_classes
-    weight, bias = _linear_head(model)
+    linear = linear_head(model.learner, model.task)
+    if isinstance(linear, str):
+        raise CdlError(f"--format timm: {linear}, which a model of timm lacks; use --format onnx")
+    weight, bias = linear
     state = {**backbone.vit.state_dict(), "head.weight": weight[:n], "head.bias": bias[:n]}
     with artifacts.replacing(file) as temporary:
         save_file({name: t.detach().contiguous() for name, t in state.items()}, temporary)
@@ -107,19 +85,3 @@ def write_timm(model: Model, record: Mapping[str, Any], file: Path) -> dict[str,
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
     }
-
-
-def _linear_head(model: Model) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the head; raise `CdlError` if timm's ViT lacks a part."""
-    learner = model.learner
-    own = None if learner.needs_query else learner.prompts(None, model.task)
-    linear = learner.head.as_linear() if isinstance(learner.head, Head) else None
-    if own is None or own.prefixes or own.additions or own.inside:
-        what = "the method changes the forward pass of the ViT"
-    elif type(learner.distiller).predict is not Distiller.predict:
-        what = "the distiller has a second head for the prediction"
-    elif linear is None:
-        what = f"{type(learner.head).__name__} is not a linear map of the pooled feature"
-    else:
-        return linear
-    raise CdlError(f"--format timm: {what}, which a model of timm lacks; use --format onnx")
