@@ -1,5 +1,6 @@
 """Toy models for all tests."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -109,6 +110,22 @@ def finished(tmp_path_factory):
             process = runs.popen(folder, own_server=True)
             output = process.communicate()[0]
             assert process.returncode == 0, output[-4000:]
+            (folder / "whole").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def statistics(tmp_path_factory):
+    """The folder of a finished study of statistics, made once in process; nobody changes it."""
+    import statistics_study
+
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "statistics"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            folder.mkdir(exist_ok=True)
+            with contextlib.chdir(folder):
+                statistics_study.finish()
             (folder / "whole").touch()
     return folder
 

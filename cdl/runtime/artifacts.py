@@ -238,15 +238,16 @@ def check_provenance(
 def first_difference(
     found: Mapping[str, Any], needed: Mapping[str, Any]
 ) -> tuple[str, str, str] | None:
-    """Return the first entry of `needed`, at any depth, that differs in `found`.
+    """Return the first entry, at any depth, in which `found` and `needed` differ.
 
     Returns:
-        The dotted key and both values as JSON, or None if all entries are equal.
+        The dotted key and both values as JSON (`null` for a missing entry), or None if all entries
+        are equal.
     """
-    present = _leaves(dict(found))
-    for key, value in _leaves(dict(needed)).items():
-        if present.get(key) != value:
-            return key, json.dumps(present.get(key)), json.dumps(value)
+    present, wanted = _leaves(dict(found)), _leaves(dict(needed))
+    for key in [*wanted, *present]:
+        if present.get(key) != wanted.get(key):
+            return key, json.dumps(present.get(key)), json.dumps(wanted.get(key))
     return None
 
 

@@ -183,14 +183,11 @@ class TaskContext(Generic[Spec]):
 
     def _check_provenance(self, path: str, metadata: Mapping[str, Any], task: int) -> None:
         """Raise `CdlError` if an artifact was made from other data or backbones."""
-        found = metadata["inputs"]
-        shared = {
-            name: fingerprint
-            for name, fingerprint in self.fingerprints["backbones"].items()
-            if name in found["backbones"]
-        }
+        found, known = metadata["inputs"], self.fingerprints["backbones"]
+        shared = known.keys() & found["backbones"].keys()
+        found = found | {"backbones": {name: found["backbones"][name] for name in shared}}
         data = self.stream.digest(self.train.about, self.train.classes, task)
-        expected: dict[str, Any] = {"data": data, "backbones": shared}
+        expected: dict[str, Any] = {"data": data, "backbones": {n: known[n] for n in shared}}
         if "unlabelled" in found:  # a teacher may have been trained without unlabelled images
             expected["unlabelled"] = self.fingerprints.get("unlabelled")
         artifacts.check_provenance(path, found, expected)

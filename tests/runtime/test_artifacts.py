@@ -143,3 +143,12 @@ def test_a_changed_state_is_not_used(tmp_path, caplog):
             path.write_bytes(raw.replace(*change))
             assert state.load() is None
     assert "starting from the beginning" in caplog.text
+
+
+def test_an_entry_that_is_not_expected_is_a_difference(tmp_path):
+    path = tmp_path / "learner.safetensors"
+    artifacts.save(path, {"x": torch.ones(2)}, {"learner": {"lr": 1, "alignment": {"lr": 2}}})
+    assert artifacts.load(path, learner={"lr": 1, "alignment": {"lr": 2}, "labels": None})
+    with pytest.raises(CdlError, match=r"made with learner.alignment.lr = 2, expected null"):
+        artifacts.load(path, learner={"lr": 1})
+    assert artifacts.load(path)  # without expectations

@@ -158,13 +158,7 @@ def test_queries_of_other_images_are_refused(lab):
     wrong = {"vit_nano": here.task_inputs(run, 0).queries}
     inputs = replace(here.align_inputs(run, 0), queries=wrong)
     with pytest.raises(CdlError, match="was made with spec.views = null"):
-        align_task.align_task(
-            here.spec(run),
-            0,
-            inputs,
-            here.checkpoint(run, 0),
-            trained_spec=here.spec(here.grid.trained(run)),
-        )
+        align_task.align_task(here.align_specs(run), 0, inputs, here.checkpoint(run, 0))
 
 
 def test_a_trained_learner_of_another_configuration_is_refused(lab):
