@@ -97,7 +97,8 @@ def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
                 yield Vouched("record", path, (), files, may_lack, record)
         if job.benchmark:
             yield Vouched("benchmark", job.benchmark, may_lack=True)
-            yield Vouched("measured", job.files.measured, may_lack=True)
+        if job.measurements:
+            yield Vouched("measured", job.measurements, may_lack=True)
 
 
 def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:

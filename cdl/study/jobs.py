@@ -106,9 +106,15 @@ class Job:
         return self.files.benchmark if self.measured else None
 
     @property
+    def measurements(self) -> str | None:
+        """Path of the job's own measurements, of a job that trains or aligns; else None."""
+        return self.files.measured if self.rule in ("train", "distil", "align") else None
+
+    @property
     def paths(self) -> list[str]:
         """All files that the job writes."""
-        return [*flat(self.outputs), self.log, *([self.benchmark] if self.benchmark else [])]
+        others = filter(None, (self.benchmark, self.measurements))
+        return [*flat(self.outputs), self.log, *others]
 
 
 class Jobs:

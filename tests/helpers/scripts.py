@@ -22,6 +22,14 @@ class Named(dict):
         raise AttributeError(name)
 
 
+class Log(list):
+    """Log files of a script, of which one may have a name."""
+
+    def __init__(self, paths, measured):
+        super().__init__(paths)
+        self.measured = measured
+
+
 def perform(job, inputs=None):
     """Run the script of a job in the current folder, and write its benchmark as Snakemake does."""
     for path in job.paths:
@@ -32,7 +40,7 @@ def perform(job, inputs=None):
         params=Named(job.params, states=layout.STATES),
         wildcards=Named(job.key),
         resources=SimpleNamespace(**(RESOURCES if job.rule in LEARN else {})),
-        log=[job.log],
+        log=Log([job.log], job.measurements),
         threads=1,
         config={},
     )

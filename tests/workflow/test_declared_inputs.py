@@ -111,5 +111,6 @@ def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):
         rule = workflow.get_rule(job.rule)
         outputs, _ = rule.expand_output(job.key)
         assert sorted(map(str, outputs)) == sorted(flat(job.outputs)), job.rule
-        assert list(map(str, rule.expand_log(job.key))) == [job.log]
+        logs = [job.log, *([job.measurements] if job.measurements else [])]
+        assert list(map(str, rule.expand_log(job.key))) == logs
         assert str(rule.expand_benchmark(job.key)) == str(job.benchmark)

@@ -43,6 +43,9 @@ def test_the_slurm_profile_places_every_rule_that_asks_for_a_gpu():
         for rule in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]:
             if "**COMPUTING" in rule:
                 asking.add(rule.split(":")[0])
+    for text in RULES.values():
+        copies = re.findall(r"^use rule (\w+) as (\w+)", text, flags=re.MULTILINE)
+        asking |= {copy for rule, copy in copies if rule in asking}
     assert asking == set(yaml.safe_load(SLURM.read_text())["set-resources"])
 
 
