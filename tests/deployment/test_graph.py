@@ -24,6 +24,8 @@ SHALLOW = {  # the time grows with the number of blocks; two are enough
     "one_prompt": {"g_layers": (0,), "e_layers": (1,)},
     "vq_prompt": {"layers": (0, 1)},
     "ranpac": {"projection": 16},
+    "aper": {"bottleneck": 3},
+    "ssiat": {"bottleneck": 3},
 }
 # distillers that change the prediction of the student; the others are not in the graph
 IN_PREDICTION = ("kd_token", "kd_prompt", "cdl_prompt")
@@ -37,7 +39,11 @@ CASES = [  # a covering set: every method, every distiller in the prediction and
     ("one_prompt", "cdl_prompt", {"mapping": "self_attention"}),
     ("vq_prompt", "cdl_prompt", {"mapping": "linear"}),
     ("ranpac", "none", {}),
+    ("aper", "none", {}),
+    ("ssiat", "none", {}),
 ]
+MERGED = ("lora", "inf_lora", "sd_lora")  # a plain ViT, see test_merged.py
+ALIKE = {"adapter": "ssiat", "simple_cil": "aper", "ease": "aper"}  # the same parts in the graph
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +61,9 @@ def model_of(toy_backbone, method, distiller, **options):
     torch.nn.init.normal_(
         getattr(student.head, "weight", torch.empty(1))
     )  # RanPAC's weights start at 0
+    for parameter in student.prompts.parameters():
+        if not parameter.any():  # adapters start at 0
+            torch.nn.init.normal_(parameter, std=0.3)
     query = small if student.needs_query else None
     return Model(student, 0, 4, query, query)
 
@@ -84,7 +93,8 @@ def test_the_graph_predicts_like_torch(toy_backbone, tmp_path, method, distiller
 
 def test_the_cases_have_every_method_distiller_and_mapping():
     methods, distillers, options = zip(*CASES, strict=True)
-    assert {*methods, CROPPED} == set(PROMPTS)
+    assert {*methods, CROPPED, *MERGED, *ALIKE} == set(PROMPTS)
+    assert {*ALIKE.values()} <= {*methods}
     assert {*distillers} == {"none", *IN_PREDICTION}
     mapping = schema()["properties"]["distillers"]["properties"]["cdl_prompt"]["properties"][
         "mapping"

@@ -20,7 +20,6 @@ from cdl.training.alignment import shifted_means
 METHODS = {
     "lora": {"rank": 2},
     "inf_lora": {"rank": 2},
-    "sd_lora": {"ranks": [2]},
     "ssiat": {"bottleneck": 4},
     "aper": {"bottleneck": 4},
     "ease": {"bottleneck": 4},
@@ -161,7 +160,7 @@ def test_ease_learns_tasks_and_completes_earlier_classes(toy_backbone):
     assert torch.equal(twin(images), head(images)) and twin(images).shape == (8, 4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["inf_lora", "ssiat", "aper", "ease", "ranpac"])
 def test_tasks_are_learnt_evaluated_and_resumed(lab, method, monkeypatch):
     here = lab(study(method, training={"epochs": 2}))
     run = here.student("none")
