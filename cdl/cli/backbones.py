@@ -79,8 +79,8 @@ def check(
         print_json([asdict(result) for result in found])
     for a in () if as_json else found:
         facts = f"width {a.width}, {a.depth} blocks, {a.tokens} tokens, {a.pooling}"
-        facts += f", entrances {' '.join(a.entrances)}"
-        outcome = a.problem or f"{facts}, largest difference {a.difference:.1e}: ok"
+        entrances = f"entrances {' '.join(a.entrances)}"
+        outcome = a.problem or f"{facts}, largest difference {a.difference:.1e}, {entrances}: ok"
         print(f"{a.model}: {outcome}")
     if any(result.problem for result in found):
         raise typer.Exit(1)

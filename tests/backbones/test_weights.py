@@ -150,7 +150,9 @@ def test_a_check_describes_a_model_and_compares_it_with_timm(published, tmp_path
     file = tmp_path / "mine.safetensors"
     save_file(published.state_dict(), file)
     found = check(NAME, file)
-    assert found == Checked(NAME, 64, 6, 101, "class token", found.difference)
+    entrances = ("mlp", "qkv", "tokens")
+    expected = Checked(NAME, 64, 6, 101, "class token", found.difference, entrances=entrances)
+    assert found == expected
     assert 0 <= found.difference <= 1e-5
     assert "cannot be prompted" in check("resnet18").problem
 
@@ -186,7 +188,7 @@ def test_the_commands_print_text_and_json(published, tmp_path):
     assert first.startswith(
         f"{NAME}: width 64, 6 blocks, 101 tokens, class token, largest difference "
     )
-    assert first.endswith(": ok")
+    assert first.endswith(", entrances mlp qkv tokens: ok")
     assert second.startswith("resnet18: 'resnet18' cannot be prompted: ")
     one = cdl("check", NAME, "--weights", "x.safetensors", "--json", folder=tmp_path)
     assert one.returncode == 0
