@@ -158,7 +158,7 @@ def test_a_teacher_that_labels_is_read_by_the_alignment_alone():
     assert "teacher_spec" not in first.params and not {"teacher", "targets"} & first.inputs.keys()
 
 
-@pytest.mark.parametrize("chain", [0, 2])
+@pytest.mark.parametrize("chain", [None, 2])
 def test_groups_of_a_cluster_wait_for_each_other_in_one_order(chain, tmp_path, monkeypatch):
     labels = STUDY["datasets"]["digits"]
     made = make_grid(STUDY | {"datasets": {"digits": labels | {"tasks": 5}}, "chain": chain})
