@@ -1,6 +1,7 @@
 """Commands that show, check or delete results: status, tables, compare, trace, verify, clean."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from cdl.cli.options import (
     Directory,
     OptionalConfigs,
     Results,
+    cdl_command,
     grid_of,
     print_json,
     print_result,
@@ -43,7 +45,7 @@ def status(
 
     grid = grid_of(config)
     os.chdir(directory)
-    found = report(grid, cores)
+    found = report(grid, cores, f"{cdl_command()} run {shlex.join(map(str, config))}")
     print_result(found, as_json)
 
 

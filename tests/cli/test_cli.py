@@ -116,7 +116,7 @@ def test_status_of_running_and_killed_runs(status, copied):
     process.wait()
     answer = status(copied, long)
     assert "task0/learner.json: interrupted" in answer
-    assert "`snakemake --unlock`" in answer
+    assert re.search(r"remove its lock with `.*cdl run .*--unlock`, then resume with `", answer)
 
 
 def test_status_needs_no_checkout_and_reports_an_invalid_value_in_one_line(tmp_path):

@@ -170,7 +170,7 @@ def test_failures_and_messages_of_cdl_are_printed_and_other_messages_are_not(han
     ],
 )
 def test_other_options_than_those_of_a_plain_run_show_snakemakes_output(more, plain):
-    given = check_command(["--configfile", *map(str, CONFIGS), *more])
+    _, given = check_command(["--configfile", *map(str, CONFIGS), *more])
     assert (given <= PROGRESS_OPTIONS) == plain
 
 
