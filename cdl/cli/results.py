@@ -21,7 +21,9 @@ from cdl.cli.options import (
     print_json,
     print_result,
 )
+from cdl.inventory.naming import nothing_here
 from cdl.layout import RESULTS, ResultsFolder
+from cdl.runtime.errors import CdlError
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import study_jobs
 
@@ -129,6 +131,8 @@ def verify(
     else:
         grid = grid_of(config)
         os.chdir(directory)
+        if not Path(grid.layout.root).is_dir():
+            raise CdlError(nothing_here(grid.config["name"]))
         user = LearningJobs(grid).user
         sources = sources_of(user) | _archive_checks(user.data) if data else {}
         found = check_files(vouched(study_jobs(grid)), sources)

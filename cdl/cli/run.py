@@ -152,6 +152,7 @@ def _check_start(grid: Grid, parsed: Namespace) -> None:
         CdlError: a folder cannot be written.
         ConfigError: a source is missing or invalid.
     """
+    from cdl.inventory.naming import nothing_here, results_nearby
     from cdl.inventory.starting import check_folder, check_sources
     from cdl.study.learning_jobs import LearningJobs
 
@@ -160,6 +161,9 @@ def _check_start(grid: Grid, parsed: Namespace) -> None:
     _find_cache()
     with contextlib.chdir(folder):
         check_sources(LearningJobs(grid).user)
+        name = grid.config["name"]
+        if not Path(grid.layout.root).is_dir() and results_nearby(name):
+            print(f"cdl: {nothing_here(name)}; this run starts anew", file=sys.stderr)
 
 
 def _find_cache() -> None:

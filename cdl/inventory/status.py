@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from cdl.inventory.images import affected, changes, outdated_data
+from cdl.inventory.naming import nothing_here, results_nearby
 from cdl.inventory.state import DAMAGED, DONE, MISSING, OUTDATED, State, States, name_of
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
@@ -216,9 +217,16 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
         {state: cells[state] for state in STATES},
         {state: totals[state] for state in STATES},
         unfinished,
-        [*changed, *notes],
+        [*_absent(grid), *changed, *notes],
         time_left(jobs, cores),
     )
+
+
+def _absent(grid: Grid) -> list[str]:
+    """Return a line that there are no results here, if another folder has them."""
+    name = grid.config["name"]
+    absent = not Path(grid.layout.root).is_dir() and results_nearby(name)
+    return [nothing_here(name)] if absent else []
 
 
 def _how_to_resume(resume: str) -> str:

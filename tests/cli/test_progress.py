@@ -94,7 +94,9 @@ def test_jobs_are_described_in_words(rule, wildcards, text):
 def test_the_described_rules_exist():
     files = [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
     text = "\n".join(file.read_text() for file in files)
-    rules = re.findall(r"^ *(?:rule|checkpoint) (\w+):", text, re.MULTILINE)
+    rules = re.findall(
+        r"^ *(?:rule|checkpoint|use rule \w+ as) (\w+)(?::| with)", text, re.MULTILINE
+    )
     assert set(RULES) <= set(rules)
 
 
