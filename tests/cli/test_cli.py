@@ -257,6 +257,21 @@ def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, mes
     assert re.search(message, wrong[0].text)
 
 
+def test_trace_shows_the_caches_of_its_own_cell_only(finished, tmp_path):
+    root = tmp_path / "results"
+    shutil.copytree(finished / "results", root)
+    first = next(root.glob("queries/vit_nano-*/task0.json")).parent
+    other = root / "queries/vit_nano-00000000"
+    shutil.copytree(first, other)
+    edit_json(other / "task0.json", lambda record: record["spec"].update(seed=7))
+    flip(other / "task0.safetensors")
+    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"]
+    shown = [link for link in links if link.what == "queries"]
+    assert all(link.holds for link in links)
+    assert any(first.name in link.text for link in shown)
+    assert not any(other.name in link.text for link in shown)
+
+
 def test_trace_names_a_damaged_table(finished, tmp_path):
     shutil.copytree(finished / "results", tmp_path / "results")
     flip(tmp_path / "results/tiny/tables/results.csv")
