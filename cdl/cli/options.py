@@ -1,9 +1,12 @@
 """Arguments and options that several commands share."""
 
 import json
+import shlex
+import sys
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -39,6 +42,14 @@ def grid_of(configs: list[Path] | None) -> Grid:
     """
     configs = configs or [program() / "config" / "default.yaml"]
     return Grid(resolve(reduce(merge, map(read, configs))))
+
+
+def cdl_command() -> str:
+    """Return the command that starts this program, for messages."""
+    if which("cdl"):
+        return "cdl"
+    started = sys.argv[0]  # `.venv/bin/cdl`, or a file when started with `python -m cdl`
+    return shlex.quote(started) if Path(started).name == "cdl" else "python -m cdl"
 
 
 class Printable(Protocol):

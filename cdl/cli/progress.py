@@ -22,11 +22,16 @@ from rich.markup import escape
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from cdl.cli import events
+
 PAUSE = 5.0  # seconds between two lines outside a terminal
 MAX_SHOWN_JOBS = 2  # running jobs that the line names
 # Snakemake's messages without an event that are printed; messages of cdl are always printed
 _TERMINATING = "Terminating processes"
 _PRINTED_MESSAGES = ("Nothing to be done", _TERMINATING, "Will exit after finishing")
+_LOCKED = "Directory cannot be locked"
+# errors of Snakemake about a failed job, which are in its log; `cdl run` prints the job's own error
+_REPEATED = ("RuleException", "Exiting because a job", "WorkflowError:\nAt least one job did not")
 
 # Options of Snakemake with which a run shows the progress line. With any other option, such as
 # `--dry-run`, Snakemake's own output is shown.
@@ -81,7 +86,9 @@ def about(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def run_snakemake(command: list[str]) -> tuple[int, bool]:
+def run_snakemake(
+    command: list[str], environment: Mapping[str, str] | None = None
+) -> tuple[int, bool]:
     """Run Snakemake, wait for it to end, and forward SIGINT and SIGTERM to it.
 
     Returns:
@@ -89,7 +96,7 @@ def run_snakemake(command: list[str]) -> tuple[int, bool]:
         received.
     """
     received = []
-    with subprocess.Popen(command) as child:
+    with subprocess.Popen(command, env={**os.environ, **(environment or {})}) as child:
 
         def forward(number: int, _: object) -> None:
             received.append(number)
@@ -229,8 +236,12 @@ class LogHandler(LogHandlerBase):
         if event == LogEvent.RUN_INFO:
             self.progress.plan(fields["stats"])
         elif event == LogEvent.JOB_INFO:
-            description = describe_job(fields["rule_name"], fields["wildcards"] or {})
-            self.progress.start(fields["jobid"], fields["rule_name"], description, now)
+            rule, wildcards = fields["rule_name"], fields["wildcards"] or {}
+            if self._is_dry_run:
+                events.write("planned", rule=rule, key=dict(wildcards), reason=fields["reason"])
+                return
+            events.write("started")
+            self.progress.start(fields["jobid"], rule, describe_job(rule, wildcards), now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.finish(fields["job_id"], now)
         elif event is None and self._is_printed(record):
@@ -245,9 +256,10 @@ class LogHandler(LogHandlerBase):
             if fields["jobid"] not in self._failed:  # Snakemake repeats the event at the end
                 self._failed.add(fields["jobid"])
                 description = self.progress.fail(fields["jobid"])
+                events.write("failed", what=description, logs=list(map(str, fields["log"] or [])))
                 self._print(f"failed: {description}; see {logs}", "bold red")
         elif record.levelno > INFO:
-            self._print(self.format(record), "red")
+            self._print_error(self.format(record))
         self._update(now)
 
     def close(self) -> None:
@@ -264,11 +276,22 @@ class LogHandler(LogHandlerBase):
     def _is_printed(record: LogRecord) -> bool:
         return hasattr(record, "cdl") or record.getMessage().startswith(_PRINTED_MESSAGES)
 
+    @property
+    def _is_dry_run(self) -> bool:
+        return bool(getattr(self.common_settings, "dryrun", False)) and events.watched()
+
+    def _print_error(self, text: str) -> None:
+        """Print an error, unless `cdl run` reports it in other words."""
+        if events.watched() and _LOCKED in text:
+            events.write("locked")
+        elif not (events.watched() and text.startswith(_REPEATED)):
+            self._print(text, "red")
+
     def _print(self, text: str, style: str) -> None:
         self.console.print(escape(text), style=style, soft_wrap=True)
 
     def _update(self, now: float) -> None:
-        if not self.progress.total:
+        if not self.progress.total or self._is_dry_run:
             return
         if self.console.is_terminal:
             if self._live is None:

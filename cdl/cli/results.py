@@ -1,6 +1,7 @@
 """Commands that show, check or delete results: status, tables, compare, trace, verify, clean."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,14 @@ from cdl.cli.options import (
     Directory,
     OptionalConfigs,
     Results,
+    cdl_command,
     grid_of,
     print_json,
     print_result,
 )
+from cdl.inventory.naming import nothing_here
 from cdl.layout import RESULTS, ResultsFolder
+from cdl.runtime.errors import CdlError
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import study_jobs
 
@@ -43,7 +47,7 @@ def status(
 
     grid = grid_of(config)
     os.chdir(directory)
-    found = report(grid, cores)
+    found = report(grid, cores, f"{cdl_command()} run {shlex.join(map(str, config))}")
     print_result(found, as_json)
 
 
@@ -127,6 +131,8 @@ def verify(
     else:
         grid = grid_of(config)
         os.chdir(directory)
+        if not Path(grid.layout.root).is_dir():
+            raise CdlError(nothing_here(grid.config["name"]))
         user = LearningJobs(grid).user
         sources = sources_of(user) | _archive_checks(user.data) if data else {}
         found = check_files(vouched(study_jobs(grid)), sources)

@@ -1,19 +1,24 @@
 """`cdl run`, and the checks before Snakemake starts."""
 
+import contextlib
 import os
 import shlex
 import sys
+import tempfile
+from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cdl.cli.options import grid_of, program
+from cdl.cli import events
+from cdl.cli.options import cdl_command, grid_of, program
 from cdl.layout import RESULTS
+from cdl.runtime.caches import ensure_cache
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError, read
+from cdl.study.configuration import ConfigError, merge, read
+from cdl.study.grid import Grid
 from cdl.study.trials import Trials
 
 TARGETS = {  # rules that can be named as targets; any file below results/ is a target too
@@ -24,6 +29,7 @@ TARGETS = {  # rules that can be named as targets; any file below results/ is a 
     "halve": "choice of the trials of `tune` that continue after their first tasks",
     "tuned": "best values of the options listed in `tune`, on validation images",
 }
+SEARCH = ("halve", "tuned")  # targets that need `tune`
 PLUGIN = "snakemake_executor_plugin_slurm"
 
 
@@ -41,6 +47,7 @@ def preflight(executor: str = "") -> None:
     if "snakemake" not in (started.name, started.parent.name):
         return
     try:
+        _find_cache()
         if executor == "slurm" and find_spec(PLUGIN) is None:
             raise CdlError(
                 "executor: slurm is not installed; in the checkout run pip install '.[slurm]', "
@@ -52,22 +59,24 @@ def preflight(executor: str = "") -> None:
         sys.exit(1)  # the exit code of Snakemake for errors
 
 
-def check_command(arguments: list[str]) -> set[str]:
+def check_command(arguments: list[str]) -> tuple[Namespace, set[str]]:
     """Check the configuration files and targets among Snakemake's arguments.
 
     Returns:
-        The options that differ from their defaults, by Snakemake's names, and unknown arguments.
+        The parsed arguments; and the options that differ from their defaults, by Snakemake's
+        names, and unknown arguments.
 
     Raises:
         ConfigError: a configuration cannot be read.
-        CdlError: a target is neither the name of a target nor a file.
+        CdlError: a target is neither the name of a target nor a file, or needs `tune`.
     """
     from snakemake.cli import get_argument_parser
 
     parser = get_argument_parser()
     parsed, unknown = parser.parse_known_args(arguments)
+    config: dict[str, Any] = {}
     for file in parsed.configfile:
-        read(file)
+        config = merge(config, read(file))
     for target in parsed.targets:
         if target == "tables":
             configs = " ".join(map(str, parsed.configfile)) or "CONFIG"
@@ -77,9 +86,14 @@ def check_command(arguments: list[str]) -> set[str]:
                 f"{target}: unknown target; expected {', '.join(TARGETS)}, or a file below "
                 f"{RESULTS}/"
             )
+        if target in SEARCH and parsed.configfile and not config.get("tune"):
+            raise CdlError(
+                f"{target}: the configuration has no block `tune`, which lists the options to "
+                "search; add it (see config/README.md), or run without this target"
+            )
     defaults = vars(parser.parse_known_args([])[0])
     changed = {name for name, value in vars(parsed).items() if value != defaults[name]}
-    return changed | set(unknown)
+    return parsed, changed | set(unknown)
 
 
 def run(
@@ -90,9 +104,10 @@ def run(
 
     Jobs that are done are skipped, so a stopped run can be resumed. YAML files
     directly after CONFIG override its values. All further arguments are passed to
-    Snakemake: --cores N, -n (dry run), --workflow-profile FOLDER, or the name of a
-    file to make.
+    Snakemake: --cores N, -n (list the jobs and why), --verbose, --workflow-profile
+    FOLDER, or the name of a file to make.
     """
+    from cdl.cli.outcome import closing
     from cdl.cli.progress import PROGRESS_OPTIONS, run_snakemake
 
     rest = list(context.args)
@@ -101,24 +116,28 @@ def run(
         configs.append(Path(rest.pop(0)))
     grid = grid_of(configs)
     Trials(grid)  # checks `tune`, which the grid of runs does not read
-    arguments = ["--configfile", *map(str, configs), *rest]
-    given = check_command(arguments)
+    arguments = [*rest, "--configfile", *map(str, configs)]  # takes all words that follow it
+    parsed, given = check_command(arguments)
+    _check_start(grid, parsed)
     snakefile = str(program() / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
-    if given - PROGRESS_OPTIONS:
+    if given - PROGRESS_OPTIONS - {"dryrun"}:
         os.execv(sys.executable, [*command, *arguments])
-    code, interrupted = run_snakemake([*command, "--logger", "cdl", *arguments])
-    if code:
-        reason = "interrupted" if interrupted else "stopped because a job failed"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "events")
+        command += [*arguments, "--logger", "cdl"]
+        code, interrupted = run_snakemake(command, {events.FILE: str(file)})
+        found = events.read(file)
+    if parsed.dryrun:
+        _print_plan(grid, parsed, found)
+    elif code:
         status = f"{cdl_command()} status {shlex.join(map(str, configs))}"
-        print(
-            f"{reason}; the results of finished jobs are kept\n"
-            f"Resume:        {cdl_command()} {shlex.join(sys.argv[1:])}\n"
-            f"Show progress: {status}",
-            file=sys.stderr,
-        )
+        again = f"{cdl_command()} {shlex.join(sys.argv[1:])}"
+        with contextlib.chdir(parsed.directory or "."):
+            print(closing(found, interrupted, again, status), file=sys.stderr)
+    if code:
         raise typer.Exit(code)
-    if not given & {"targets", "until"}:
+    if not given & {"targets", "until", "dryrun"}:
         from cdl.cli.summary import show
 
         trained = [run for run in grid.runs if run.prompts.trains and not run.aligned]
@@ -126,9 +145,39 @@ def run(
         show(grid.layout.report, unaligned, cdl_command())
 
 
-def cdl_command() -> str:
-    """Return the command that starts this program, for messages."""
-    if which("cdl"):
-        return "cdl"
-    started = sys.argv[0]  # `.venv/bin/cdl`, or a file when started with `python -m cdl`
-    return shlex.quote(started) if Path(started).name == "cdl" else "python -m cdl"
+def _check_start(grid: Grid, parsed: Namespace) -> None:
+    """Check the folder of the results, the cache folder and the user's files.
+
+    Raises:
+        CdlError: a folder cannot be written.
+        ConfigError: a source is missing or invalid.
+    """
+    from cdl.inventory.naming import nothing_here, results_nearby
+    from cdl.inventory.starting import check_folder, check_sources
+    from cdl.study.learning_jobs import LearningJobs
+
+    folder = Path(parsed.directory or ".")
+    check_folder(folder)
+    _find_cache()
+    with contextlib.chdir(folder):
+        check_sources(LearningJobs(grid).user)
+        name = grid.config["name"]
+        if not Path(grid.layout.root).is_dir() and results_nearby(name):
+            print(f"cdl: {nothing_here(name)}; this run starts anew", file=sys.stderr)
+
+
+def _find_cache() -> None:
+    if note := ensure_cache():
+        print(f"cdl: {note}", file=sys.stderr)
+
+
+def _print_plan(grid: Grid, parsed: Namespace, found: list[dict[str, Any]]) -> None:
+    """Print the jobs of a dry run: what, how many, and why."""
+    from rich.console import Console
+
+    from cdl.cli.plan import Planned, table
+
+    jobs = [Planned(event["rule"], event["key"], event["reason"]) for event in found]
+    if jobs:
+        with contextlib.chdir(parsed.directory or "."):
+            Console(highlight=False).print(table(grid, jobs))

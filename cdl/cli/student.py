@@ -12,11 +12,20 @@ from typing import Annotated
 
 import typer
 
-from cdl.cli.options import AsJson, print_result
+from cdl.cli.options import AsJson, grid_of, print_result
+from cdl.inventory.naming import find_run, nothing_here
 from cdl.layout import RESULTS
+from cdl.runtime.errors import CdlError
 
+RunOrConfig = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Folder of a run, an abbreviation, or CONFIG: its best."),
+]
 Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help=f"Folder of a finished run: {RESULTS}/.../seedN.")
+    str,
+    typer.Argument(
+        metavar="RUN", help=f"Folder of a finished run, {RESULTS}/.../seedN, or an abbreviation."
+    ),
 ]
 ExportedOrRun = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of an exported student or of a run.")
@@ -39,7 +48,7 @@ class Int8(StrEnum):
 
 
 def export(
-    run: Run,
+    run: RunOrConfig,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to create; must be empty or missing.")
     ],
@@ -61,12 +70,28 @@ def export(
     from cdl.deployment.export import export as write
 
     kind = {"executorch": format is Format.executorch, "timm": format is Format.timm}
-    result = write(run, output, task, check, int8, **kind)
+    result = write(_run_of(run), output, task, check, int8, **kind)
     print_result(result, as_json)
     if result.parity is not None and not result.parity.holds:
         problem = "the exported model's predictions differ from the evaluation"
         print(f"cdl: {output}: {problem}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _run_of(name: str) -> Path:
+    """Return the folder of a run, or of the best student of a configuration."""
+    if not name.endswith((".yaml", ".yml")):
+        return find_run(name)
+    from cdl.cli.advice import best_cell
+    from cdl.reporting.runs import read
+
+    grid = grid_of([Path(name)])
+    tables, study = grid.layout.report.tables, grid.config["name"]
+    if not Path(tables.results).is_file():
+        raise CdlError(f"{name}: has no table of finished runs; {nothing_here(study)}")
+    best = best_cell(read(tables.results, tables.protocols)).iloc[0]
+    print(f"best student of {name}: {best['run']}", file=sys.stderr)
+    return Path(best["run"])
 
 
 def learn(
@@ -98,7 +123,8 @@ def learn(
     """
     from cdl.deployment.learn import learn as learn_new_task
 
-    result = learn_new_task(run, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
+    folder = find_run(run)
+    result = learn_new_task(folder, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
     print_result(result, as_json)
 
 

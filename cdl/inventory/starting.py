@@ -1,4 +1,4 @@
-"""Checks before a run: results that it must not overwrite, and files dated in the future."""
+"""Checks before a run: folders, sources, results that it must not overwrite, dates of files."""
 
 import os
 import shlex
@@ -9,10 +9,37 @@ from typing import Any
 
 from cdl.inventory.learnt import is_learnt
 from cdl.layout import RESULTS, RunFiles
+from cdl.runtime.caches import is_writable
 from cdl.runtime.errors import CdlError
+from cdl.study.contents import UserFiles
 from cdl.study.jobs import Jobs
 
 _TOLERANCE = 2.0  # seconds; clocks of file servers differ a little
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `CdlError` unless results can be written below a folder."""
+    if not folder.is_dir():
+        raise CdlError(f"{folder.absolute()}: no such folder; create it, or start in another one")
+    for name in (RESULTS, ".snakemake"):
+        there = (folder / name).exists()
+        if not is_writable(folder / name if there else folder):
+            raise CdlError(
+                f"{(folder / name).absolute()}: cannot be written; start in a folder of your own, "
+                "or select one with --directory"
+            )
+
+
+def check_sources(user: UserFiles) -> None:
+    """Read the names and, where they have changed, the contents of a user's files.
+
+    Raises:
+        ConfigError: a source is missing or invalid.
+    """
+    for name in user.data:
+        user.data_digest(name)
+    for name in user.backbones:
+        user.backbone_digest(name)
 
 
 def refuse_learnt(jobs: Jobs) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from cdl.inventory.images import affected, changes, outdated_data
+from cdl.inventory.naming import nothing_here, results_nearby
 from cdl.inventory.state import DAMAGED, DONE, MISSING, OUTDATED, State, States, name_of
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
@@ -30,6 +31,8 @@ from cdl.study.learning_jobs import LearningJobs
 
 STATES = ("done", "running", "failed", "missing")
 ERROR = re.compile(r"^\S+ \S+ ERROR \S+: (.*)", re.MULTILINE)
+STOPPED = re.compile(r"^\S+ \S+ WARNING \S+: (interrupted by|stopped by)", re.MULTILINE)
+LOCKS = Path(".snakemake", "locks")
 
 
 def started() -> set[str]:
@@ -41,12 +44,19 @@ def started() -> set[str]:
 
 def at_work() -> bool:
     """Return whether a Snakemake process, or one of its jobs, runs in this folder."""
+    return bool(workers())
+
+
+def workers() -> list[psutil.Process]:
+    """Return the processes of Snakemake and its jobs in this folder, with their `create_time`."""
     here = os.getcwd()
-    return any(
-        process.info["cwd"] == here and any("snakemake" in word for word in process.info["cmdline"])
-        for process in psutil.process_iter(["cwd", "cmdline"], ad_value=[])
+    return [
+        process
+        for process in psutil.process_iter(["cwd", "cmdline", "create_time"], ad_value=[])
         if process.pid != os.getpid()
-    )
+        and process.info["cwd"] == here
+        and any("snakemake" in word for word in process.info["cmdline"])
+    ]
 
 
 def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[str, str]:
@@ -59,7 +69,7 @@ def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[
         alive: whether Snakemake runs in this folder.
     """
     if marked & set(flat(job.outputs)):
-        return ("running", "") if alive else ("failed", f"interrupted; see {job.log}")
+        return ("running", "") if alive else ("missing", f"interrupted; see {job.log}")
     if state.name == DONE:
         return "done", ""
     if state.name == DAMAGED:
@@ -70,9 +80,17 @@ def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[
     log, benchmark = Path(job.log), Path(job.files.benchmark)
     if not log.is_file() or benchmark.is_file() and _newer(benchmark, log):
         return "missing", ""  # never started, or its outputs were deleted
-    reasons = ERROR.findall(log.read_text(errors="replace"))
-    reason = reasons[-1] if reasons else "ended without an error message"
-    return "failed", f"{reason}; see {job.log}"
+    if reason := reason_in(log):
+        return "failed", f"{reason}; see {job.log}"
+    if STOPPED.search(log.read_text(errors="replace")):
+        return "missing", f"interrupted; see {job.log}"
+    return "failed", f"ended without an error message; see {job.log}"
+
+
+def reason_in(log: Path) -> str:
+    """Return the last error message in the log of a job; empty without one."""
+    found = ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
+    return str(found[-1]) if found else ""
 
 
 def _newer(path: Path, other: Path) -> bool:
@@ -155,7 +173,7 @@ class Status:
         return "\n".join(lines)
 
 
-def report(grid: Grid, cores: int) -> Status:
+def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     """Return the status of a configuration; paths are relative to the current folder.
 
     A cell is done if its evaluation is done.
@@ -163,6 +181,7 @@ def report(grid: Grid, cores: int) -> Status:
     Args:
         grid: grid of the configuration.
         cores: number of parallel jobs, for the time left.
+        resume: command that runs the configuration.
     """
     marked = started()
     alive = bool(marked) and at_work()
@@ -191,18 +210,32 @@ def report(grid: Grid, cores: int) -> Status:
     notes = changed + [
         f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n
     ]
-    if marked and not alive:
-        notes.append(
-            "jobs were started, but no snakemake runs in this folder on this machine: unless one "
-            "runs on another machine, they were killed; run `snakemake --unlock`, then start again"
-        )
+    if not alive and any("interrupted" in note for _, note in jobs.values()):
+        notes.append(_how_to_resume(resume))
     return Status(
         grid.config["name"],
         {state: cells[state] for state in STATES},
         {state: totals[state] for state in STATES},
         unfinished,
-        [*changed, *notes],
+        [*_absent(grid), *changed, *notes],
         time_left(jobs, cores),
+    )
+
+
+def _absent(grid: Grid) -> list[str]:
+    """Return a line that there are no results here, if another folder has them."""
+    name = grid.config["name"]
+    absent = not Path(grid.layout.root).is_dir() and results_nearby(name)
+    return [nothing_here(name)] if absent else []
+
+
+def _how_to_resume(resume: str) -> str:
+    """Return what to do after a run was interrupted or killed."""
+    if not any(LOCKS.glob("*")):
+        return f"interrupted; resume with `{resume}`"
+    return (
+        "interrupted, and no run is at work in this folder on this machine: unless one runs on "
+        f"another machine, remove its lock with `{resume} --unlock`, then resume with `{resume}`"
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
+from cdl.inventory.naming import results_nearby
 from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of
 from cdl.reporting.runs import METRICS, read, read_predictions
 from cdl.runtime import artifacts
@@ -68,7 +69,8 @@ def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
     if damaged and not found:
         return {cell: damaged}
     if not rows:
-        raise CdlError(f"{results.path}: contains no table; run `cdl run CONFIG` first")
+        near = "".join(f"; results are in {place}" for place in results_nearby()[:1])
+        raise CdlError(f"{results.path}: contains no table; run `cdl run CONFIG` first{near}")
     if not found:
         raise CdlError(f"{cell!r} is not a cell of a table; expected one such as {min(rows)}")
     return {run: [*damaged, *_links(results, rows[run])] for run in found}
@@ -122,7 +124,7 @@ def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:
             yield link(f"targets {task}", _check_caches, [theirs.targets, theirs.targets_seen])
     for name in made["backbones"]:
         yield link("backbone", _check_backbone, results, name, made)
-        yield link("queries", _check_caches, results.queries(name))
+        yield link("queries", _check_queries, results, name, run.results, made)
     yield link("data", _check_data, results, row["dataset"], made, run.results)
     yield link("page", _check_page, *results.page(row["run"]))
 
@@ -185,6 +187,24 @@ def _check_caches(paths: Iterable[str]) -> str:
     for path in existing:
         _checked_artifact(path)
     return ", ".join(existing) or "no cache"
+
+
+def _check_queries(results: ResultsFolder, name: str, path: str, made: Mapping[str, Any]) -> str:
+    """Check the cached queries of a backbone that this run or its evaluation reads."""
+    learner = _learner(path, made)
+    after = [learner.until(task) for task in range(len(made["checkpoints"]))]
+    specs = [s.queries(name).to_json() for s in after]
+    specs += [s.aligning_queries(name).to_json() for s in after]
+    specs += [learner.test_queries(name, made["test_images_per_class"]).to_json()]
+    return _check_caches(p for p in results.queries(name) if _cached_spec(p) in [*specs, None])
+
+
+def _cached_spec(path: str) -> Any:
+    """Return the specification of a cache; None if its record is damaged, which is reported."""
+    try:
+        return read_json(record_of(path)).get("spec")
+    except CdlError:
+        return None
 
 
 def _check_page(page: str, record: str) -> str:

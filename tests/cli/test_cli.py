@@ -116,7 +116,7 @@ def test_status_of_running_and_killed_runs(status, copied):
     process.wait()
     answer = status(copied, long)
     assert "task0/learner.json: interrupted" in answer
-    assert "`snakemake --unlock`" in answer
+    assert re.search(r"remove its lock with `.*cdl run .*--unlock`, then resume with `", answer)
 
 
 def test_status_needs_no_checkout_and_reports_an_invalid_value_in_one_line(tmp_path):
@@ -255,6 +255,21 @@ def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, mes
     wrong = [link for link in links if not link.holds]
     assert [link.what for link in wrong] == broken
     assert re.search(message, wrong[0].text)
+
+
+def test_trace_shows_the_caches_of_its_own_cell_only(finished, tmp_path):
+    root = tmp_path / "results"
+    shutil.copytree(finished / "results", root)
+    first = next(root.glob("queries/vit_nano-*/task0.json")).parent
+    other = root / "queries/vit_nano-00000000"
+    shutil.copytree(first, other)
+    edit_json(other / "task0.json", lambda record: record["spec"].update(seed=7))
+    flip(other / "task0.safetensors")
+    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"]
+    shown = [link for link in links if link.what == "queries"]
+    assert all(link.holds for link in links)
+    assert any(first.name in link.text for link in shown)
+    assert not any(other.name in link.text for link in shown)
 
 
 def test_trace_names_a_damaged_table(finished, tmp_path):

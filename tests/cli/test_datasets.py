@@ -131,6 +131,11 @@ def test_more_images_than_a_class_has_are_rejected(cdl_data, tmp_path):
 def test_a_missing_source_and_a_split_given_twice_are_rejected(cdl_data, tmp_path):
     answer = cdl_data("folder: {path: raw}")
     assert answer.returncode == 2
+    assert answer.stderr.startswith(
+        f"cdl: datasets.pets: raw: no such folder (tried {tmp_path}/raw)"
+    )
+    (tmp_path / "raw").mkdir()
+    answer = cdl_data("folder: {path: raw}")
     assert "cdl: datasets.pets: raw/train is neither a folder of classes nor a split file" in (
         answer.stderr
     )

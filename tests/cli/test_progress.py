@@ -94,7 +94,9 @@ def test_jobs_are_described_in_words(rule, wildcards, text):
 def test_the_described_rules_exist():
     files = [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
     text = "\n".join(file.read_text() for file in files)
-    rules = re.findall(r"^ *(?:rule|checkpoint) (\w+):", text, re.MULTILINE)
+    rules = re.findall(
+        r"^ *(?:rule|checkpoint|use rule \w+ as) (\w+)(?::| with)", text, re.MULTILINE
+    )
     assert set(RULES) <= set(rules)
 
 
@@ -170,7 +172,7 @@ def test_failures_and_messages_of_cdl_are_printed_and_other_messages_are_not(han
     ],
 )
 def test_other_options_than_those_of_a_plain_run_show_snakemakes_output(more, plain):
-    given = check_command(["--configfile", *map(str, CONFIGS), *more])
+    _, given = check_command(["--configfile", *map(str, CONFIGS), *more])
     assert (given <= PROGRESS_OPTIONS) == plain
 
 

@@ -135,6 +135,9 @@ def test_a_pipe_among_images_is_refused_before_it_is_opened(tmp_path, ask):
 
 
 def test_a_source_that_is_not_there_is_one_sentence(tmp_path, ask):
+    with pytest.raises(ConfigError, match=f"raw: no such folder .tried {tmp_path}/raw.; a path in"):
+        ask()
+    (tmp_path / "raw").mkdir()
     with pytest.raises(ConfigError, match="raw/train is neither a folder of classes nor"):
         ask()
     with pytest.raises(ConfigError, match="no train file matches 'train.*.parquet' in the folder"):

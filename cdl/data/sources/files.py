@@ -1,8 +1,20 @@
-"""Refuse pipes, devices, dead links and names that are not UTF-8."""
+"""Refuse missing folders, pipes, devices, dead links and names that are not UTF-8."""
 
 from pathlib import Path
 
 from cdl.runtime.errors import CdlError
+
+
+def existing_folder(path: str) -> Path:
+    """Return a folder; raise `CdlError` with its absolute path if it does not exist."""
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    what = "not a folder" if folder.exists() else "no such folder"
+    raise CdlError(
+        f"{path}: {what} (tried {folder.absolute()}); a path in a configuration is relative to the "
+        "folder where cdl is started"
+    )
 
 
 def validate_file(file: Path) -> None:

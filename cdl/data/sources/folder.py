@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cdl.data.sources import SPLITS, SourceFacts
-from cdl.data.sources.files import validate_file, validate_name
+from cdl.data.sources.files import existing_folder, validate_file, validate_name
 from cdl.data.sources.items import Item, Source
 from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, counted
@@ -126,7 +126,7 @@ def images_of(
             folder below one; a class has no images; there are pipes, devices, dead links, names
             that are not UTF-8, or repeated lines in a split file.
     """
-    root, inside = Path(path), _in_domains if domains else _in_classes
+    root, inside = existing_folder(path), _in_domains if domains else _in_classes
     images: list[Image] = []
     lists: list[Path] = []
     skipped: Counter[str] = Counter()

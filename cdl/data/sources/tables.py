@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdl.data.sources import SPLITS
-from cdl.data.sources.files import validate_file
+from cdl.data.sources.files import existing_folder, validate_file
 from cdl.data.sources.items import Item, class_names
 from cdl.data.sources.names import check_class_name
 from cdl.runtime.errors import CdlError
@@ -34,9 +34,9 @@ class Row(NamedTuple):
 
 def tables_of(path: str, train: str, test: str) -> dict[str, list[Path]]:
     """Return the Parquet files of each split; raise `CdlError` if a split has none."""
-    found = {}
+    found, folder = {}, existing_folder(path)
     for split, pattern in zip(SPLITS, (train, test), strict=True):
-        found[split] = sorted(Path(path).glob(pattern))
+        found[split] = sorted(folder.glob(pattern))
         if not found[split]:
             raise CdlError(f"no {split} file matches {pattern!r} in the folder {path!r}")
         for file in found[split]:

@@ -1,0 +1,64 @@
+"""What `cdl run` prints at the end of a run that did not succeed: why, and what to do."""
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cdl.inventory.status import reason_in, workers
+
+SHOWN = 3  # failed jobs whose errors are repeated
+KEPT = "the results of finished jobs are kept"
+
+
+def closing(events: Iterable[Mapping[str, Any]], interrupted: bool, run: str, status: str) -> str:
+    """Return the last lines of a run that did not succeed; empty if no job was started.
+
+    Args:
+        events: see `cdl.cli.events`.
+        interrupted: whether it was stopped by Ctrl-C or a signal.
+        run: command that was started.
+        status: command that shows the progress.
+    """
+    by_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        by_kind.setdefault(event["kind"], []).append(event)
+    go_on = f"Resume:        {run}\nShow progress: {status}"
+    if "locked" in by_kind:
+        return f"cdl: {_lock()}\n{_unlocking(run)}"
+    if interrupted:
+        return f"interrupted; {KEPT}\n{go_on}"
+    if failed := by_kind.get("failed", []):
+        lines = [line for event in failed[:SHOWN] for line in _failure(event)]
+        if len(failed) > SHOWN:
+            lines.append(f"and {len(failed) - SHOWN} more failed jobs, see the command above")
+        return "\n".join([f"stopped because a job failed; {KEPT}", go_on, *lines])
+    return f"stopped; {KEPT}\n{go_on}" if "started" in by_kind else ""
+
+
+def _failure(event: Mapping[str, Any]) -> list[str]:
+    """Return a failed job with the sentence of its error, which has the remedy, and its log."""
+    logs = [Path(log) for log in event["logs"]]
+    reasons = [reason for log in logs if (reason := reason_in(log))]
+    why = reasons[0] if reasons else "ended without an error message; it may have been killed"
+    log = ", ".join(map(str, logs)) or "in .snakemake/log"
+    return [f"Failed:        {event['what']}: {why}", f"Log:           {log}"]
+
+
+def _lock() -> str:
+    """Return who has locked the files of the current folder."""
+    if not (found := workers()):
+        return "the folder is locked, but no run is at work in it on this machine: it was killed"
+    first = min(found, key=lambda process: process.info["create_time"])
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(first.info["create_time"]))
+    return (
+        f"another run is at work in this folder (process {first.pid}, since {since}) and makes the "
+        "same files; wait for its end, or start in another folder"
+    )
+
+
+def _unlocking(run: str) -> str:
+    """Return what to do about a lock."""
+    if workers():
+        return f"Then:          {run}"
+    return f"If no machine runs it any more, remove the lock: {run} --unlock\nThen:          {run}"

@@ -1,0 +1,100 @@
+"""The table of `cdl run -n`: what would run, how many jobs, and why, in the user's words."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from cdl.cli.progress import describe_job
+from cdl.inventory.images import changes, outdated_data
+from cdl.inventory.state import OUTDATED, States
+from cdl.runtime.errors import CdlError
+from cdl.study.contents import made_of_images
+from cdl.study.grid import Grid
+from cdl.study.jobs import Job, Jobs
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import study_jobs
+from cdl.study.trials import Trials
+
+VALUES = "Params have changed"  # the beginning of Snakemake's reason
+REASONS = {  # beginnings of Snakemake's other reasons
+    "Missing output files": "not made yet",
+    "Input files updated by another job": "reads results of the jobs above",
+    "Updated input files": "a file that it reads has changed",
+    "Set of input files has changed": "reads other files than before",
+    "Software environment definition has changed": "the software environment has changed",
+    "Code has changed": "its script has changed",
+    "Forced execution": "you asked for it",
+    "Rules with neither input nor output": "checks that all files exist",
+    "Rules with a run or shell declaration but no output": "checks that all files exist",
+}
+INCOMPLETE = "Incomplete output files"
+
+
+class Planned(NamedTuple):
+    """A job of a dry run: rule, wildcards, and the reason that Snakemake gives."""
+
+    rule: str
+    key: Mapping[str, str]
+    reason: str
+
+
+def table(grid: Grid, planned: Sequence[Planned]) -> Table:
+    """Return the planned jobs, grouped by what they do and why; tasks are counted together.
+
+    Paths are relative to the current folder.
+    """
+    learning = LearningJobs(grid)
+    jobs = Jobs([*study_jobs(grid), *Trials(grid).jobs()])
+    why = _Reasons(jobs, {n: changes(learning.user, n) for n in outdated_data(learning.user)})
+    counts: Counter[tuple[str, str]] = Counter()
+    for job in planned:
+        key = {name: value for name, value in job.key.items() if name != "task"}
+        if job.rule != "all":
+            counts[describe_job(job.rule, key), why(job)] += 1
+    found = Table(box=None, pad_edge=False, title_justify="left")
+    found.add_column("what")
+    found.add_column("jobs", justify="right")
+    found.add_column("because")
+    for (what, because), n in counts.items():
+        found.add_row(escape(what), str(n), escape(because))
+    found.add_row("in total", str(counts.total()), "")
+    return found
+
+
+class _Reasons:
+    """Explain why jobs run, from their records and Snakemake's reason."""
+
+    def __init__(self, jobs: Jobs, images: Mapping[str, str]) -> None:
+        self._jobs, self._images, self._state_of = jobs, images, States(jobs)
+
+    def __call__(self, planned: Planned) -> str:
+        try:
+            job = self._jobs.find(planned.rule, planned.key)
+        except CdlError:  # a rule without a job in the list
+            return _in_words(planned.reason)
+        if changed := self._images.get(job.key.get("prepared", "")):
+            return changed
+        images = job.params.get("images", "")
+        if job.records and not made_of_images(job.records[0].files[0], images):
+            return "images of its task have changed"
+        if planned.reason.startswith(VALUES):
+            return self._changed_values(job)
+        return _in_words(planned.reason)
+
+    def _changed_values(self, job: Job) -> str:
+        """Return the first value of a job that differs from its record."""
+        state = self._state_of(job) if job.records else None
+        if state is not None and state.name == OUTDATED:
+            return f"{state.what.removeprefix('learner.')} was {state.before}, is {state.now}"
+        return "its values have changed"
+
+
+def _in_words(reason: str) -> str:
+    """Return a reason of Snakemake in other words; its first part if it is not known."""
+    if INCOMPLETE in reason:
+        return "was interrupted"
+    known = (text for start, text in REASONS.items() if reason.startswith(start))
+    return next(known, reason.partition(":")[0].partition(";")[0] or "not made yet")
