@@ -216,7 +216,7 @@ def test_a_failed_task_leaves_no_files(copied, tmp_path, monkeypatch):
 
     folder = photos(tmp_path / "a", "red", "green")
     before = sorted((copied / "results").rglob("*"))
-    monkeypatch.setattr("cdl.deployment.learn.learn_task", fail)
+    monkeypatch.setattr("cdl.deployment.one_more_task.learn_task", fail)
     with pytest.raises(CdlError, match="not finite"):
         learn(copied / ALONE, folder, "more")
     assert sorted((copied / "results").rglob("*")) == before
