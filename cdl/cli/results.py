@@ -118,7 +118,7 @@ def verify(
     data: Annotated[bool, typer.Option("--data", help="Also check the source datasets.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check result files, or an exported student, against their recorded hashes.
+    """Compare result files or an exported student with their hashes.
 
     CONFIG is configuration files, or the folder of one exported student. Prints
     damaged and missing files. Exit code 1 if there are any.

@@ -54,18 +54,17 @@ def export(
     ],
     task: Annotated[
         int | None,
-        typer.Option(help="Export the student after this task, counted from 0; default: last."),
+        typer.Option(help="Task to export, counted from 0; default: last."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="File format of the model.")] = Format.onnx,
+    format: Annotated[Format, typer.Option(help="File format.")] = Format.onnx,
     int8: Annotated[Int8 | None, typer.Option(help="Quantise the weights to int8.")] = None,
-    check: Annotated[bool, typer.Option(help="Compare predictions on all test images.")] = True,
+    check: Annotated[bool, typer.Option(help="Compare all predictions.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Export the student of a finished run to ONNX, ExecuTorch or weights for timm.
+    """Export the student of a finished run as a model file.
 
-    Writes the model (uint8 images [B, H, W, 3] to logits [B, C]), classes.txt,
-    preprocessing.json, card.md and manifest.json (sha256 of all files). Exit
-    code 1 if its predictions differ from the evaluation.
+    Writes the model (uint8 images [B, H, W, 3] to logits [B, C]) with its classes.
+    Exit code 1 if its predictions differ from the evaluation.
     """
     from cdl.deployment.export import export as write
 
