@@ -22,7 +22,7 @@ import yaml
 
 from cdl.study.configuration import ConfigError, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import needs
+from cdl.study.inputs import aligning, evaluating, learning
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
@@ -71,18 +71,26 @@ class Images:
 def ours(grid: Grid, images: Images) -> tuple[Counter, int]:
     """Return images by stage and the number of jobs."""
     total, caches, jobs = Counter(), {}, 0
-    for run in grid.runs:
-        need, views = needs(grid, run), images.train(run)
-        online = run.teacher is not None and not need.targets
+    for run in {own.folder: own for own in map(grid.trained, grid.runs)}.values():
+        need, views = learning(grid, run), images.train(run)
+        online = run.teacher is not None and not need.taught.targets
         stage = "students, teacher online" if online else "students"
         total["teachers" if run.role == "teacher" else stage] += views
-        total["evaluation"] += images.test(run)
-        jobs += run.n_tasks + 1
-        if need.targets:
-            caches[need.targets[-1].folder] = "teacher targets", views, run.n_tasks
-        for each in filter(None, (need.queries, need.teacher_queries, need.target_queries)):
+        jobs += run.n_tasks
+        for each in filter(None, need.by_task):
             caches[each[-1].folder] = "queries", views, run.n_tasks
-        for cache in need.test_queries:
+    for run in grid.runs:
+        total["evaluation"] += images.test(run)
+        jobs += 1 + run.n_tasks * run.aligned
+        views = images.train(run)
+        aligns = [aligning(grid, run)] if run.aligned else []
+        for need in (learning(grid, grid.trained(run)), *aligns):
+            if targets := need.taught.targets:
+                caches[targets[-1].folder] = "teacher targets", views, run.n_tasks
+        once = views // specification(grid, run).training.epochs
+        for each in (own for need in aligns for own in need.queries):
+            caches[each[-1].folder] = "queries", once, run.n_tasks
+        for (cache,) in evaluating(grid, run).queries:
             caches[f"{cache.folder}/test"] = "queries", images.test_split(run), 1
     for stage, n, tasks in caches.values():
         total[stage] += n

@@ -23,7 +23,7 @@ import pandas as pd
 
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import needs
+from cdl.study.inputs import evaluating, learning
 from cdl.study.specifications import row
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,8 @@ def plan(files: list[Path]) -> None:
     """Do what the Snakefile does before Snakemake builds its graph."""
     grid = Grid(resolve(reduce(merge, map(read, files))))
     for run in grid.runs:
-        needs(grid, run)
+        learning(grid, grid.trained(run))
+        evaluating(grid, run)
         row(grid, run)
 
 

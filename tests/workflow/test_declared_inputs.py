@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import pytest
+import statistics_study
 from lab import make_grid
 from runs import ROOT
 from scripts import perform
@@ -93,6 +94,25 @@ def test_a_job_reads_what_it_declares(changes, n_rules, tmp_path, monkeypatch):
         shutil.rmtree(folder)
         rules.add(job.rule)
     assert len(rules) == n_rules, rules
+
+
+@pytest.mark.slow
+def test_alignments_and_what_is_made_of_them_read_what_they_declare(
+    statistics, tmp_path, monkeypatch
+):
+    store, n = shutil.copytree(statistics, tmp_path / "store"), 0
+    monkeypatch.chdir(store)
+    jobs = statistics_study.jobs_of().of("align", "teacher_targets", "distil", "evaluate")
+    for job in jobs:
+        inputs = dict(job.inputs)
+        written = {path: (store / path).read_bytes() for path in flat(job.outputs)}
+        (folder := tmp_path / str(n)).mkdir()
+        monkeypatch.chdir(folder)
+        perform_alone(job, store, folder, inputs)
+        monkeypatch.chdir(store)
+        assert all((store / path).read_bytes() == old for path, old in written.items()), job.key
+        n += 1
+    assert n == 12 + 2 + 2 + 7
 
 
 def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):
