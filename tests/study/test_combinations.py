@@ -8,11 +8,11 @@ from cdl.methods import PROMPTS
 from cdl.study.configuration import ConfigError, schema
 from cdl.study.specifications import specification
 
-POOLS = {"distillers": {"cdl_prompt": {"pool": 8}}}
+OPTIONS = {"distillers": {"cdl_prompt": {"pool": 8}, "se2d": {"self_distillation": True}}}
 
 
 def grid(method, *distillers, tasks=None):
-    changes = {"grid": {"methods": [method], "distillers": ["none", *distillers]}} | POOLS
+    changes = {"grid": {"methods": [method], "distillers": ["none", *distillers]}} | OPTIONS
     return make_grid(changes | ({"datasets": {"digits": {"tasks": tasks}}} if tasks else {}))
 
 

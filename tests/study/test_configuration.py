@@ -19,6 +19,12 @@ OVERLAYS = {  # a file or folder of overlays, and the configuration below them
     "larger_pairs.yaml": "proxy/cifar100.yaml",
     "ablations": "digits.yaml",
     "test": "digits.yaml",
+    "pilot_sgd.yaml": "paper/pilot_cifar100.yaml",
+    **{
+        f"fair_schedule_{part}.yaml": "studies/fair_schedule.yaml"
+        for part in ("1", "5", "others", "cifar100")
+    },
+    **{f"statistics_{part}.yaml": "studies/statistics.yaml" for part in ("same", "others")},
 }
 
 
