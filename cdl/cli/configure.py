@@ -1,6 +1,7 @@
 """Commands that help to write a configuration: init, list, data."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
@@ -93,17 +94,28 @@ def _descriptions(kind: Kind) -> Iterator[tuple[str, str]]:
         yield name, block["description"]
 
 
-def data(config: Configs, directory: Directory = Path("."), as_json: AsJson = False) -> None:
+def data(
+    config: Configs,
+    directory: Directory = Path("."),
+    opened: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open every image of your own files.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
     """Describe and check the datasets of CONFIG.
 
     Prints classes, numbers of images, size on disk and what a run will download;
-    fails if the tasks of CONFIG cannot be made from them.
+    lists all problems: broken images, small classes, tasks that do not fit.
     """
     from cdl.inventory.datasets import describe, text
 
     grid = grid_of(config)
     os.chdir(directory)
-    found = describe(grid)
+    found, problems = describe(grid, opened)
+    if problems:
+        many = [f"{len(problems)} problems:"] if len(problems) > 1 else []
+        print("cdl: " + "\n".join([*many, *problems]), file=sys.stderr)
+        raise typer.Exit(2)
     if as_json:
         print_json({name: asdict(dataset) for name, dataset in found.items()})
     else:

@@ -1,48 +1,123 @@
 """Summarise the datasets of a grid and check its tasks. Does not import torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cdl import layout
 from cdl.data.order import labels_of
+from cdl.data.sources import SOURCES
+from cdl.data.sources.decoding import UnreadableImage
 from cdl.data.sources.heldout import remaining
 from cdl.data.sources.summary import Summary, summarise
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import files_of, hashes
 from cdl.study.grid import Grid
-from cdl.study.validation import ClassOrder, validate_classes, validate_counts
+from cdl.study.validation import ClassOrder, validate_classes
+
+SHOWN = 20  # images or classes that one message lists
 
 
-def describe(grid: Grid) -> dict[str, Summary]:
-    """Return a summary of each dataset of a grid.
+def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[str]]:
+    """Return a summary of each dataset of a grid, and all problems.
 
-    Raises:
-        ConfigError: a source is missing or invalid, or the tasks, the class order or the images
-            per class do not fit it.
+    Args:
+        grid: grid of the configuration.
+        opened: whether to open every image of a user's own files.
+
+    Returns:
+        Summaries by name, and messages: a source is missing or invalid; images cannot be read; the
+        tasks, the class order or the images per class do not fit.
     """
     found: dict[str, Summary] = {}
+    problems: list[str] = []
     for name, block in grid.datasets.items():
-        source = grid.source(name)["source"]
-        memory = layout.contents_memory("data", grid.packed_name(name))
-        known: dict[str, str] = {}
         try:
-            if source.get("split") is not None:  # needs the hash of every file
-                known = hashes(files_of(source), memory)
-            found[name] = summarise(source, partial(_hash_of, known))
-            if held_out := grid.source(name).get("validation"):
-                found[name] = remaining(found[name], **held_out)
+            found[name] = _summary(grid, name)
         except (CdlError, ConfigError) as error:
-            raise ConfigError(f"datasets.{name}: {error}") from error
-        order = grid.class_order(name)
-        validate_classes(name, block.options, order, found[name].n_classes)
-        counts = found[name].classes
+            problems.append(f"datasets.{name}: {error}")
+            continue
+        order, counts = grid.class_order(name), found[name].classes
+        checks = [partial(validate_classes, name, block.options, order, found[name].n_classes)]
         if counts is not None:
-            _check_class_names(name, block.options, order, list(counts))
-            validate_counts(name, block.options, counts)
-    return found
+            checks.append(partial(_check_class_names, name, block.options, order, list(counts)))
+            problems += _small_classes(name, block.options, counts)
+        wrong = (_problem(check, found[name]) for check in checks)
+        problems += next(filter(None, wrong), [])  # the later checks rely on the earlier ones
+        if opened:
+            problems += [f"datasets.{name}: {text}" for text in _unreadable(grid.source(name))]
+    return found, problems
+
+
+def _summary(grid: Grid, name: str) -> Summary:
+    """Return the summary of a dataset; raise `CdlError` or `ConfigError` if it is invalid."""
+    source = grid.source(name)["source"]
+    known: dict[str, str] = {}
+    if source.get("split") is not None:  # needs the hash of every file
+        memory = layout.contents_memory("data", grid.packed_name(name))
+        known = hashes(files_of(source), memory)
+    whole = summarise(source, partial(_hash_of, known))
+    held_out = grid.source(name).get("validation")
+    return remaining(whole, **held_out) if held_out else whole
+
+
+def _problem(check: Callable[[], None], summary: Summary) -> list[str]:
+    """Return the message of a check that fails, with the numbers of tasks that are possible."""
+    try:
+        check()
+    except ConfigError as error:
+        n = summary.n_classes
+        counts = ", ".join(str(tasks) for tasks in range(1, n + 1) if n % tasks == 0)
+        more = f" (equal tasks: {counts})" if "tasks: invalid" in str(error) else ""
+        return [f"{error}{more}"]
+    return []
+
+
+def _small_classes(
+    name: str, dataset: Mapping[str, Any], counts: Mapping[str, tuple[int, int]]
+) -> Iterator[str]:
+    """Yield a message for each number of images that a class does not have."""
+    labelled = (dataset.get("labels") or {}).get("per_class")
+    for part, required in (
+        ("images_per_class", dataset["images_per_class"]),
+        ("test_images_per_class", dataset["test_images_per_class"]),
+        ("labels.per_class", labelled),
+    ):
+        which = int(part.startswith("test"))
+        few = {label: n[which] for label, n in counts.items() if n[which] < (required or 0)}
+        if not few:
+            continue
+        scarce = min(few, key=lambda label: few[label])
+        listed = ", ".join(f"{label} ({n})" for label, n in [*few.items()][:SHOWN])
+        more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
+        yield (
+            f"datasets.{name}.{part}: invalid value {required}; expected at most {few[scarce]}, "
+            f"the number in class {scarce!r}; classes with fewer than {required}: {listed}{more}; "
+            "add images, or leave these classes out"
+        )
+
+
+def _unreadable(prepared: Mapping[str, Any]) -> Iterator[str]:
+    """Open every image of a user's own source, and yield a message if some cannot be used."""
+    source = dict(prepared["source"])
+    facts = SOURCES[source.pop("name")]
+    if facts.files is None:
+        return
+    wrong = []
+    for item in facts.read(**source).items:
+        try:
+            item.read()
+        except UnreadableImage as error:
+            wrong.append(str(error))
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        n = f"{len(wrong)} image{'s' * (len(wrong) > 1)} cannot be used"
+        remedy = "replace or remove them"
+        if facts.listing is not None:
+            remedy += ", or leave them out: names that begin with a dot are ignored"
+        yield f"{n}: {'; '.join(wrong[:SHOWN])}{more}; {remedy}"
 
 
 def _check_class_names(

@@ -167,26 +167,6 @@ def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder
     _reject(not even, f"datasets.{name}.tasks", tasks, right)
 
 
-def validate_counts(
-    name: str, dataset: dict[str, Any], counts: Mapping[str, tuple[int, int]]
-) -> None:
-    """Raise `ConfigError` if a class has fewer images than the configuration requires.
-
-    Args:
-        name: name of the dataset.
-        dataset: its block of the configuration.
-        counts: numbers of training and test images, by class.
-    """
-    for i, key in enumerate(("images_per_class", "test_images_per_class")):
-        required, scarce = dataset[key], min(counts, key=lambda c: counts[c][i])
-        least = counts[scarce][i]
-        right = f"at most {least}, the number in class {scarce!r}"
-        too_many = required is not None and required > least
-        _reject(too_many, f"datasets.{name}.{key}", required, right)
-    scarce = min(counts, key=lambda c: counts[c][0])
-    _validate_labels(name, dataset, counts[scarce][0], f"class {scarce!r}")
-
-
 def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> None:
     """Reject more labelled images of a class than it has training images."""
     labelled = (dataset.get("labels") or {}).get("per_class", 0)

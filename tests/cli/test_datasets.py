@@ -86,7 +86,7 @@ def test_parquet_is_counted_without_reading_images(cdl_data, tmp_path):
     (tmp_path / "raw").mkdir()
     for file in tmp_path.glob("*.parquet"):
         file.rename(tmp_path / "raw" / file.name)
-    answer = cdl_data("parquet: {path: raw, class_name: title}", "--json")
+    answer = cdl_data("parquet: {path: raw, class_name: title}", "--json", "--no-open")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["pets"]["classes"] == {"cat": [3, 1], "dog": [3, 1]}
 
@@ -143,3 +143,35 @@ def test_a_missing_source_and_a_split_given_twice_are_rejected(cdl_data, tmp_pat
     assert "folder.split: invalid value ['training', 'test']" in answer.stderr
     answer = cdl_data("folder: {path: raw, split: {test: 1.0}}")
     assert "datasets.pets.source.folder.split" in answer.stderr
+
+
+def test_all_problems_are_named_at_once_with_what_is_needed(cdl_data, tmp_path):
+    write(tmp_path / "raw" / "train", n=5)
+    write(tmp_path / "raw" / "test", n=3)
+    for name in ("ant/0.png", "dog/1.png"):
+        (tmp_path / "raw" / "train" / name).write_bytes(b"no image")
+    (tmp_path / "raw" / "train" / "bee" / "0.png").unlink()
+    source = "folder: {path: raw}"
+    answer = cdl_data(source, tasks="3, images_per_class: 5, test_images_per_class: 4")
+    assert answer.returncode == 2
+    first, small, few, tasks, broken = answer.stderr.splitlines()
+    assert first == "cdl: 4 problems:"
+    assert "images_per_class: invalid value 5; expected at most 4" in small
+    assert "classes with fewer than 5: bee (4); add images, or leave" in small
+    assert "classes with fewer than 4: ant (3), bee (3), cow (3), dog (3); add" in few
+    assert (
+        "tasks: invalid value 3; expected a divisor" in tasks and "(equal tasks: 1, 2, 4)" in tasks
+    )
+    assert "2 images cannot be used: raw/train/ant/0.png" in broken
+    assert "raw/train/dog/1.png" in broken and "names that begin with a dot are ignored" in broken
+    assert cdl_data(source, "--no-open").returncode == 0
+    for name in ("ant/0.png", "dog/1.png"):
+        (tmp_path / "raw" / "train" / name).rename(tmp_path / "raw/train" / name.replace("/", "/."))
+    assert cdl_data(source).returncode == 0, "left out as it says"
+
+
+def test_every_class_that_a_draw_leaves_empty_is_named(cdl_data, tmp_path):
+    write(tmp_path / "raw", n=1)
+    answer = cdl_data("folder: {path: raw, split: {test: 0.5}}")
+    empty = answer.stderr.split("no image of class ")[1].split(";")[0].split(", ")
+    assert answer.returncode == 2 and len(empty) > 1

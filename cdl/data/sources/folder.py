@@ -181,7 +181,8 @@ def drawn(
         if without:
             raise CdlError(
                 f"split: with test {split['test']} and seed {split['seed']} the {name} split has "
-                f"no image of class {without[0]!r}; use another seed or share, or more images"
+                f"no image of class {', '.join(map(repr, without))}; use another seed or share, "
+                "more images, or leave these classes out: names that begin with a dot are ignored"
             )
     return replace(listing, images=tuple(sorted(images, key=lambda i: SPLITS.index(i.split))))
 
