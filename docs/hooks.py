@@ -180,6 +180,7 @@ def api_index(rooms: dict[str, str]) -> str:
     public = [
         "The interface for programs that use a student:",
         f"::: cdl.load{options}",
-        f"::: cdl.deployment.student.Student{options}",
+        f"::: cdl.deployment.device.classifier.Classifier{options}",
+        f"::: cdl.deployment.device.student.Student{options}",
     ]
     return "\n\n".join(["\n".join(lines[:2]), *public, "## Rooms", "\n".join(lines[2:])]) + "\n"

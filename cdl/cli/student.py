@@ -24,7 +24,8 @@ RunOrConfig = Annotated[
 Run = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help=f"Folder of a finished run, {RESULTS}/.../seedN, or an abbreviation."
+        metavar="RUN",
+        help=f"Folder of a run, {RESULTS}/.../seedN, an abbreviation, or an exported student.",
     ),
 ]
 ExportedOrRun = Annotated[
@@ -59,17 +60,19 @@ def export(
     format: Annotated[Format, typer.Option(help="File format.")] = Format.onnx,
     int8: Annotated[Int8 | None, typer.Option(help="Quantise the weights to int8.")] = None,
     check: Annotated[bool, typer.Option(help="Compare all predictions.")] = True,
+    memory: Annotated[bool, typer.Option(help="Write what learning on needs.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Export the student of a finished run as a model file.
 
-    Writes the model (uint8 images [B, H, W, 3] to logits [B, C]) with its classes.
+    Writes the model (uint8 images [B, H, W, 3] to logits [B, C]) with its classes
+    and, with ONNX, a program that predicts and learns new classes without torch.
     Exit code 1 if its predictions differ from the evaluation.
     """
     from cdl.deployment.export import export as write
 
     kind = {"executorch": format is Format.executorch, "timm": format is Format.timm}
-    result = write(_run_of(run), output, task, check, int8, **kind)
+    result = write(_run_of(run), output, task, check, int8, memory=memory, **kind)
     print_result(result, as_json)
     if result.parity is not None and not result.parity.holds:
         problem = "the exported model's predictions differ from the evaluation"
@@ -99,8 +102,9 @@ def learn(
         Path, typer.Option("--task", help="Training images: one subfolder per new class.")
     ],
     name: Annotated[
-        str, typer.Option("--output", "-o", help="Name of the new run's folder in results.")
-    ],
+        str | None,
+        typer.Option("--output", "-o", help="For a run: name of the new run's folder in results."),
+    ] = None,
     test: Annotated[
         Path | None,
         typer.Option(help="Test images, same layout; default: a fifth of --task."),
@@ -111,15 +115,27 @@ def learn(
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option(help="Unlabelled images; only with --teacher."),
+        typer.Option(help="Unlabelled images; for a run, only with --teacher."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a finished run on one more task with new classes.
+    """Teach new classes to an exported student, or train a run on one more task.
 
-    Writes a new run to results/OUTPUT, which can be exported or trained further.
-    Prints the accuracy on every task before and after.
+    An exported student learns without torch; its folder gets a new version. For a
+    run, writes a new run to results/OUTPUT, which can be exported or trained
+    further, and prints the accuracy on every task before and after.
     """
+    from cdl.deployment.load import is_exported
+
+    if is_exported(Path(run)):
+        from cdl.deployment.student import teach
+
+        print_result(
+            teach(Path(run), task, test, unlabelled, output=name, teacher=teacher), as_json
+        )
+        return
+    if name is None:
+        raise typer.BadParameter("--output: is missing; a run needs the name of the new run")
     from cdl.deployment.learn import learn as learn_new_task
 
     folder = find_run(run)

@@ -26,6 +26,7 @@ from cdl.deployment.parity import (
     test_images,
     training_images,
 )
+from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.deployment.trained import Model, TrainedStudent
 from cdl.layout import ResultsFolder
@@ -65,6 +66,7 @@ class Exported:
     latency: milliseconds per image on `machine`, median of single images, one thread.
     parity: comparison of the predictions; None if it was skipped.
     int8: effects of the quantisation; None without it.
+    learning: whether it can learn on: the size of its memory, or why it has none.
     """
 
     folder: str
@@ -75,6 +77,7 @@ class Exported:
     machine: str
     parity: Parity | None
     int8: Int8 | None = None
+    learning: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -91,7 +94,8 @@ class Exported:
             self.parity.text() if self.parity else "predictions not compared with the evaluation"
         )
         cost = f"{self.costs.text()}; {self.latency:.2f} ms on one thread of {self.machine}"
-        return [parity, *([self.int8.text()] if self.int8 else []), cost]
+        more = [self.int8.text()] if self.int8 else []
+        return [parity, *more, cost, *([self.learning] if self.learning else [])]
 
 
 def export(
@@ -102,6 +106,7 @@ def export(
     int8: str | None = None,
     executorch: bool = False,
     timm: bool = False,
+    memory: bool = True,
 ) -> Exported:
     """Export a student to a folder; low-rank branches and SSF are merged into plain weights.
 
@@ -113,6 +118,7 @@ def export(
         int8: quantisation of the weights after the comparison, `dynamic` or `static`; None: none.
         executorch: whether to write an ExecuTorch program instead of an ONNX graph.
         timm: whether to write weights that `timm.create_model` loads instead.
+        memory: whether the student can learn on, if it has class statistics; only with ONNX.
 
     Raises:
         CdlError: the run cannot be loaded, its prediction needs the teacher's ViT, timm has no
@@ -138,6 +144,8 @@ def export(
             result = _write_student(student, made, images, executorch)
         if int8 is not None:
             result = _quantize(result, student, made, int8, images)
+        if not executorch and not timm:
+            result = replace(result, learning=write_program(student, made, memory))
         _finish(student, made, result)
     return replace(result, folder=str(given))
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from cdl.data.views import Views
+from cdl.deployment.device.student import FEATURES, LOGITS
 from cdl.deployment.trained import Model
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT = "images", LOGITS
 MOST = {"batch": 32, "height": 512, "width": 512}  # ExecuTorch plans memory at export
 _EXAMPLE = (2, 37, 41, 3)  # distinct sizes above 1, since torch would treat 1 as fixed
 
@@ -41,8 +42,21 @@ class Graph(nn.Module):
         return logits
 
 
+class _WithFeatures(nn.Module):
+    """A graph with a second output: the tokens `[B, T, D]` that the heads read."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.model, self.views = graph.model, graph.views  # an attribute `graph` is torch.fx's
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, tokens = self.model.outputs(self.views.test_of_one_size(images.permute(0, 3, 1, 2)))
+        return logits, tokens
+
+
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Write an ONNX graph with dynamic batch, height and width.
+    """Write an ONNX graph with dynamic batch, height and width: images to logits and features.
 
     Raises:
         CdlError: onnx or onnxscript is not installed.
@@ -62,12 +76,12 @@ def write_onnx(graph: Graph, path: Path) -> None:
         warnings.simplefilter("ignore")
         logging.getLogger("onnxscript").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            graph,
+            _WithFeatures(graph),
             (images,),
             dynamo=True,
             dynamic_shapes={INPUT: free},
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[LOGITS, FEATURES],
             verbose=False,
         )
     assert program is not None, "dynamo=True returns a program"

@@ -9,6 +9,11 @@ from cdl.layout import RunFiles
 from cdl.runtime.errors import CdlError
 
 
+def is_exported(path: Path) -> bool:
+    """Return whether a folder contains an exported student."""
+    return (path / MODEL).exists() or (path / PROGRAM).exists()
+
+
 def load(
     path: str | PathLike[str], task: int | None = None, threads: int = 1, verify: bool = True
 ) -> Student:
@@ -20,7 +25,7 @@ def load(
         raise CdlError(
             f"{path}: is not a folder; expected the folder of a finished run or of an export"
         )
-    if (path / MODEL).exists() or (path / PROGRAM).exists():
+    if is_exported(path):
         if task is not None:
             raise CdlError(
                 f"task: {task} is not available; {path} was exported after one task; load its run"

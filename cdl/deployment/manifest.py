@@ -2,7 +2,8 @@
 
 `manifest.json` is a record (see `cdl.runtime.artifacts`): `files` has the sha256 of every file by
 its path relative to the folder, `made_from` the hashes of the run. A student with several versions
-has one manifest in the folder of each, which covers shared files by paths such as `../model.onnx`.
+has one manifest in the folder of each (see `device.versions`), which covers shared files by paths
+such as `../../model.onnx`.
 """
 
 import logging
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cdl.deployment.device.memory import MEMORY
+from cdl.deployment.device.versions import current_version, place_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
@@ -18,7 +21,8 @@ MANIFEST = "manifest.json"
 MODEL, PROGRAM = "model.onnx", "model.pte"  # ONNX graph, ExecuTorch program
 TENSORS = "model.safetensors"  # weights of a model of timm
 CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
-READ = (MODEL, PROGRAM, CLASSES, PREPROCESSING)  # files that a student reads where they exist
+DEVICE = "student.py"  # the program, which cdl does not run
+READ = (MODEL, PROGRAM, CLASSES, PREPROCESSING, MEMORY)  # what a student reads where it exists
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +43,26 @@ def write(folder: Path, made_from: Mapping[str, Any], shared: Iterable[Path] = (
 
 
 def compare(folder: Path) -> dict[str, str]:
-    """Compare a folder with its manifest.
+    """Compare a folder, and its current version, with their manifests.
 
     Returns:
-        For every file of the manifest, and for files without an entry that a student would read:
+        For every file of the manifests, and for files without an entry that a student would read:
         why it differs; empty if it is as recorded.
 
     Raises:
-        CdlError: the manifest is missing or damaged.
+        CdlError: a manifest is missing or damaged.
     """
+    place = place_of(folder, current_version(folder))
+    found = _compare(folder)
+    if place != folder:
+        own = _compare(place)
+        inside = (name for name in own if not name.startswith(".."))
+        found |= {(place / name).relative_to(folder).as_posix(): own[name] for name in inside}
+    return found
+
+
+def _compare(folder: Path) -> dict[str, str]:
+    """Compare one folder with its manifest."""
     file = folder / MANIFEST
     if not file.is_file():
         raise CdlError(f"{file}: is missing, so nothing can be compared; export the student again")
@@ -76,7 +91,7 @@ def _difference(file: Path, sha256: str) -> str:
 def check(folder: Path) -> None:
     """Refuse a folder that differs from its manifest; warn if it has none.
 
-    The model card may differ, since it is edited for publication and no prediction reads it.
+    The model card and the program may differ, since no prediction by cdl reads them.
 
     Raises:
         CdlError: a file was changed, added or removed, or the manifest is damaged.
@@ -89,5 +104,5 @@ def check(folder: Path) -> None:
         )
         return
     for name, difference in compare(folder).items():
-        if difference and name != CARD:
+        if difference and name not in (CARD, DEVICE):
             raise CdlError(f"{folder / name}: {difference}; export the student again")

@@ -13,7 +13,7 @@ from typing import Protocol, TextIO
 from PIL import Image
 
 from cdl.data.sources.decoding import FORMATS
-from cdl.deployment.student import Student
+from cdl.deployment.device.classifier import Classifier
 from cdl.runtime.errors import CdlError
 
 TopClasses = list[tuple[str, float]]  # the most probable classes with their probabilities
@@ -78,7 +78,9 @@ def list_images(paths: Sequence[str], stdin: TextIO) -> list[str]:
     return files
 
 
-def print_predictions(student: Student, files: Sequence[str], top: int, printer: Printer) -> bool:
+def print_predictions(
+    student: Classifier, files: Sequence[str], top: int, printer: Printer
+) -> bool:
     """Classify files and print the predictions; report unreadable files on stderr.
 
     Args:
@@ -106,6 +108,8 @@ def _with_progress(files: Sequence[str]) -> Iterable[str]:
     """Show a progress bar on stderr if it is a terminal and stdout is not."""
     if len(files) < 2 or sys.stdout.isatty() or not sys.stderr.isatty():
         return files
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # on a device
+        return files
     return tqdm(files, unit="image")

@@ -57,8 +57,13 @@ class Model(nn.Module):
         If the student's own backbone computes the query, the query pass and the prompted pass share
         all blocks before the first prompted one.
         """
+        return self.outputs(views)[0]
+
+    def outputs(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits `[B, C]` and the tokens `[B, T, D]` that the heads read."""
         query, teacher_query, block_inputs = self.queries(views)
-        return self.predict_from(views, query, teacher_query, block_inputs)
+        output = self.learner(views, query, self.task, teacher_query, resume_from=block_inputs)
+        return self.learner.predict(output, self.n_classes), output.tokens
 
     def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, BlockInputs | None]:
         """Return the queries `[B, Dq]` of student and teacher, and the inputs of shared blocks."""
@@ -75,10 +80,9 @@ class Model(nn.Module):
         views: Tensor,
         query: Tensor | None,
         teacher_query: Tensor | None,
-        resume_from: BlockInputs | None = None,
     ) -> Tensor:
         """Return logits `[B, C]` of views with given queries."""
-        output = self.learner(views, query, self.task, teacher_query, resume_from=resume_from)
+        output = self.learner(views, query, self.task, teacher_query)
         return self.learner.predict(output, self.n_classes)
 
 

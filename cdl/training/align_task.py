@@ -178,7 +178,7 @@ def align_task(
     )
     job = _open(context, inputs, specs)
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
-    found = _align_heads(job)
+    found, counts = _align_heads(job)
     state = job.learner.state() | {MEMORY + name: tensor for name, tensor in found.items()}
     kept = ("widths", "teacher_shape", "trainable_parameters", "state")
     metadata = {name: job.record[name] for name in kept} | {
@@ -189,6 +189,7 @@ def align_task(
         "trained": os.path.relpath(inputs.trained, Path(output).parent),
         "work": _work(job),
         "seen": _seen(job),
+        "counts": counts,
         "device": context.compute.name,
         "versions": versions(),
     }
@@ -304,13 +305,14 @@ def _at_test_view(
     return over_test_images(context.pixels, views, device, logits, torch.arange(own))
 
 
-def _align_heads(job: _Job) -> dict[str, Tensor]:
+def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:
     """Compute the task's statistics and align all heads in place.
 
     Images of `unlabelled`, which may be of any class, are never used.
 
     Returns:
-        Mean and spread of all classes seen, for each token of a head.
+        Mean and spread of all classes seen, for each token of a head; and the number of images of
+        each class of the task.
 
     Raises:
         CdlError: a class of the task has too few training images.
@@ -340,7 +342,8 @@ def _align_heads(job: _Job) -> dict[str, Tensor]:
             draws = drawing((*context.spec.keys, name, context.task), shape)
             losses = align(head, own, sizes, how, draws).mean(1)
             log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
-    return found
+    classes = context.stream.classes(context.task)
+    return found, labels.bincount(minlength=classes.stop)[classes].tolist()
 
 
 def _images(job: _Job) -> Tensor:

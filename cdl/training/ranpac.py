@@ -98,7 +98,7 @@ def solve_task(
     learner: Learner,
     teacher: TeacherSource | None,
     memory: Mapping[str, Tensor],
-) -> tuple[pd.DataFrame, Sums]:
+) -> tuple[pd.DataFrame, Sums, list[float]]:
     """Learn a task: solve for the weights of a learner's `PrototypeHead`.
 
     The ridge is selected on a fifth of the task's images and used with the sums of all tasks, see
@@ -112,7 +112,8 @@ def solve_task(
 
     Returns:
         The history of the task, in the form of `cdl.training.loop.train_task`, with one row: the
-        validation error of the selected ridge; and the new sums.
+        validation error of the selected ridge; the new sums; and for each of `RIDGES` the total
+        squared error on the task's validation images (none without a ridge).
 
     Raises:
         CdlError: the task has fewer than two images, so that none can be held out.
@@ -126,11 +127,11 @@ def solve_task(
     row = {"task": context.task, "epoch": 0, "learning_rate": 0.0}
     if isinstance(head, EaseHead):
         head.learn(features, targets)
-        return pd.DataFrame([row | {"validation": float("nan")}]), {}
+        return pd.DataFrame([row | {"validation": float("nan")}]), {}, []
     sums = accumulate(memory, features, targets)
     if not head.keeps_gram:
         del sums["gram"]
-    seen, n = targets.shape[1], len(features)
+    seen, n, errors = targets.shape[1], len(features), []
     if not head.ridge:
         weight, error = mean_weights(sums), float("nan")
     else:
@@ -143,8 +144,9 @@ def solve_task(
         best = best_ridge(losses, sums["gram"])
         weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
         error = float(losses[best])
+        errors = (losses.double() * (n - int(FIT_SHARE * n)) * seen).tolist()
     head.weight[:seen].copy_(weight)
-    return pd.DataFrame([row | {"validation": error}]), sums
+    return pd.DataFrame([row | {"validation": error}]), sums, errors
 
 
 def solve_operations(images: int, classes: int, width: int, head: PrototypeHead) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class PreparedTask:
     past: the learner after the previous task, if its distiller reads it.
     widths: width of its `query` and, with a teacher, of the `teacher_query`.
     memory: tensors of earlier tasks for later ones, see `Learner.load_state`.
+    errors: total squared errors of a ridge on validation images, see `solve_task`.
     """
 
     learner: Learner
@@ -82,6 +83,7 @@ class PreparedTask:
     widths: dict[str, int]
     memory: dict[str, Tensor]
     past: Learner | None = None
+    errors: list[float] = field(default_factory=list)
 
 
 def learn_task(
@@ -125,11 +127,12 @@ def learn_task(
     prompts, read = prepared.learner.prompts, reading(context, prepared.learner)
     prompts.before_training(task, read)
     with State(execution.states, job, execution.save_minutes) as state:
-        history, memory, images = _learn(context, prepared, state)
+        history, memory, errors, images = _learn(context, prepared, state)
     prompts.after_training(task, read)
     prepared.learner.end_task(task)
     work = _work(context, prepared, inputs, images, teacher_spec)
-    _write(context, replace(prepared, memory=memory), history, state.key, work, output, losses)
+    prepared = replace(prepared, memory=memory, errors=errors)
+    _write(context, prepared, history, state.key, work, output, losses)
 
 
 def _prepare(
@@ -173,20 +176,20 @@ def _prepare(
 
 def _learn(
     context: TaskContext[LearnerSpec], prepared: PreparedTask, state: State
-) -> tuple[pd.DataFrame, dict[str, Tensor], int]:
-    """Train or solve; return history, memory for later tasks, and number of views."""
+) -> tuple[pd.DataFrame, dict[str, Tensor], list[float], int]:
+    """Train or solve; return history, memory for later tasks, errors, and number of views."""
     learner, spec = prepared.learner, context.spec
     if spec.method.facts.trains:
         history, images = _train(context, prepared, state)
-        return history, {}, images
+        return history, {}, [], images
     session = []
     if learner.prompts.session(context.task):
         with session_head(context, learner):
             session = [_train(context, prepared, state)[0]]
-    solved, memory = solve_task(context, learner, prepared.teacher, prepared.memory)
+    solved, memory, errors = solve_task(context, learner, prepared.teacher, prepared.memory)
     solved["epoch"] += spec.training.epochs * len(session)
     images = len(learnt_from(context.labels, prepared.teacher is not None))
-    return pd.concat([*session, solved], ignore_index=True), memory, images
+    return pd.concat([*session, solved], ignore_index=True), memory, errors, images
 
 
 def _train(
@@ -289,6 +292,7 @@ def _write(
         "trainable_parameters": sum(p.numel() for p in prepared.learner.learnables()),
         "work": work,
         "seen": _seen(context, work),
+        **({"ridge_errors": prepared.errors} if prepared.errors else {}),
         "device": context.compute.name,
         "state": state,
         "versions": versions(),

@@ -42,7 +42,7 @@ def test_the_export_predicts_what_was_evaluated(finished, tmp_path, run):
     assert student.predict(images) == frame["predicted"].tolist()
     assert student.classes == cdl.load(finished / run).classes
     names = {path.name for path in (tmp_path / "student").iterdir()}
-    files = {"model.onnx", "classes.txt", "preprocessing.json", "card.md"}
+    files = {"model.onnx", "classes.txt", "preprocessing.json", "card.md", "student.py"}
     assert names == files | {"manifest.json"}
     about = read_json(tmp_path / "student" / "manifest.json")
     assert set(about["files"]) == files
@@ -121,7 +121,7 @@ def test_int8_is_a_third_of_the_size_and_its_accuracy_is_recorded(finished, depl
     assert facts["bytes"]["int8"] < facts["bytes"]["fp32"] / 3
     images, frame = pictures(finished, KD)
     for weights in WEIGHTS:
-        assert len(list((deployed / weights).iterdir())) == 5
+        assert len(list((deployed / weights).iterdir())) == 6
         assert not any(manifest.compare(deployed / weights).values())
         right = frame["class"] == cdl.load(deployed / weights).predict(images)
         means = right.groupby(frame["task"]).mean()

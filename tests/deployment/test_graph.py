@@ -71,7 +71,7 @@ def model_of(toy_backbone, method, distiller, **options):
 def check(graph, path):
     write_onnx(graph, path)
     session = onnxruntime.InferenceSession(path)
-    ((images, logits),) = zip(session.get_inputs(), session.get_outputs(), strict=True)
+    (images,), (logits, features) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.type, images.shape[3]) == ("images", "tensor(uint8)", 3)
     assert (logits.name, logits.shape[1]) == ("logits", 4)
     rng = np.random.default_rng(0)
@@ -80,9 +80,11 @@ def check(graph, path):
         views = graph.views.test(
             torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor([shape[1:]] * shape[0])
         )
-        expected = graph.model(views)
-        (found,) = session.run(None, {"images": pixels})
-        np.testing.assert_allclose(found, expected, atol=2e-5)
+        expected, tokens = graph.model.outputs(views)
+        found = session.run(None, {"images": pixels})
+        np.testing.assert_allclose(found[0], expected, atol=2e-5)
+        np.testing.assert_allclose(found[1], tokens, atol=2e-5)
+        assert features.shape[1:] == [*tokens.shape[1:]]
 
 
 @pytest.mark.parametrize(("method", "distiller", "options"), CASES)

@@ -110,7 +110,7 @@ def test_a_graph_that_does_not_fit_is_refused_in_one_sentence(tmp_path, given, m
 
 def test_an_output_of_another_shape_is_refused(student, monkeypatch):
     loaded = cdl.load(student)
-    monkeypatch.setattr(loaded, "_predict", lambda batch: np.zeros((len(batch), 2)))
+    monkeypatch.setattr(loaded, "_run", lambda batch, output: np.zeros((len(batch), 2)))
     with pytest.raises(CdlError, match=r"output has shape \(2, 2\), expected \(2, 3\); export it"):
         loaded.predict(IMAGES)
 

@@ -1,0 +1,22 @@
+"""The program in an exported folder: `student.py`, which predicts and learns without torch and cdl.
+
+It consists of the modules of `PARTS`, in this order, without their imports of cdl (`bundle`). They
+import only numpy, Pillow, onnxruntime, safetensors and Python's library; cdl uses the same modules.
+"""
+
+PARTS = (
+    "runtime/errors.py",
+    "data/sources/names.py",
+    "data/sources/decoding.py",
+    "training/schedules.py",
+    "deployment/device/classifier.py",
+    "deployment/predict.py",
+    "deployment/device/draws.py",
+    "deployment/device/closed.py",
+    "deployment/device/aligning.py",
+    "deployment/device/memory.py",
+    "deployment/device/versions.py",
+    "deployment/device/images.py",
+    "deployment/device/student.py",
+    "deployment/device/main.py",
+)

@@ -1,0 +1,284 @@
+"""What a student remembers of all classes instead of images, and its heads in closed form.
+
+`memory.safetensors` has these tensors, and JSON in its metadata under the key `cdl`. Symmetric
+matrices are stored as their upper triangles (`closed.pack`).
+
+- `kind: ridge` (or `mean`, the nearest class mean): `sums [M, C]` and `counts [C]` of weighted
+  images, `images [C]`, `weight [C, M]`, `gram`, `losses [17]` (total squared errors on validation
+  images of all tasks, by ridge), and `projection [D, M]`, whose products with a token, if positive,
+  are the features.
+- `kind: aligned`: `counts [C]`, `TOKEN.mean` and `TOKEN.spread` of every token with a head;
+  `HEAD.weight` and `HEAD.bias`, the heads in use, and `HEAD.trained.*`, from which the alignment
+  starts. `sizes` are the classes of each task, `alignment` the options of `cdl.spec.Alignment`.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdl.deployment.device.aligning import Rows, align, head_logits, started
+from cdl.deployment.device.closed import (
+    Statistics,
+    best_ridge,
+    one_hot,
+    pack,
+    ridge_weights,
+    squared_errors,
+    unpack,
+)
+from cdl.runtime.errors import CdlError
+
+MEMORY = "memory.safetensors"
+HEADS = ("aligned", "ridge")
+CHOICES = ("all", "last")
+_KEY = "cdl"
+_FIXED = ("gram", "losses", "projection")  # tensors that do not grow with the classes
+_PREDICT = ("counts", "weight", "bias", "projection")  # parts of names of those for predictions
+
+Tensors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class How:
+    """Choices for an update.
+
+    head: how to compute heads with class statistics, one of `HEADS`; None: as before.
+    ridge: images that choose a ridge, one of `CHOICES`: those of all tasks, or of this update
+        alone, as published.
+    balance: whether a class with few images counts in a ridge as much as the earlier classes on
+        average; else each image counts once.
+    """
+
+    head: str | None = None
+    ridge: str = "all"
+    balance: bool = True
+
+
+class Memory(ABC):
+    """The state of a student that learns; it does not change, an update returns another one."""
+
+    def __init__(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+        """Keep the content of a file.
+
+        Args:
+            about: `kind`, the options of the kind, and the number of `updates` after the export.
+            tensors: by name, see above.
+        """
+        self.about, self.tensors = dict(about), dict(tensors)
+
+    def bytes(self) -> tuple[int, int]:
+        """Return the bytes of all tensors, and those that a further class adds."""
+        sizes = {name: tensor.nbytes for name, tensor in self.tensors.items()}
+        grows = sum(size for name, size in sizes.items() if name not in _FIXED)
+        return sum(sizes.values()), grows // max(1, len(self.tensors["counts"]))
+
+    def images(self) -> np.ndarray:
+        """Return the number of images of each class, `[C]`."""
+        return self.tensors.get("images", self.tensors["counts"])
+
+    @abstractmethod
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """Return logits `[n, C]` for tokens `[n, T, D]`, the graph's second output."""
+
+    @abstractmethod
+    def learn(self, tokens: np.ndarray, labels: np.ndarray, n: int, how: How) -> "Memory":
+        """Return the memory after an update.
+
+        Args:
+            tokens: `[k, T, D]`.
+            labels: classes `[k]` of the images, those of new classes from `C` on.
+            n: number of classes after the update.
+            how: choices for the update.
+        """
+
+    @abstractmethod
+    def forget(self, label: int) -> "Memory":
+        """Return the memory without a class."""
+
+
+class RidgeMemory(Memory):
+    """Sums for a ridge regression on random features, or class means for cosines."""
+
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        features, weight = self._features(tokens), self.tensors["weight"]
+        if self.about["kind"] == "mean":
+            features, weight = (
+                part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+                for part in (features, weight)
+            )
+        found: np.ndarray = features @ weight.T
+        return found
+
+    def learn(self, tokens: np.ndarray, labels: np.ndarray, n: int, how: How) -> "RidgeMemory":
+        if how.head == "aligned":
+            raise CdlError("head: aligned is invalid; this student has a ridge or class means")
+        new, features = dict(self.tensors), self._features(tokens)
+        targets, more = one_hot(labels, n), n - len(new["counts"])
+        new["images"] = np.pad(new["images"], (0, more)) + targets.sum(0)
+        weights = np.ones(n, np.float32)
+        if how.balance:  # a class that was learnt with one image does not count twice later
+            weights = np.maximum(1, new["counts"].mean() / np.maximum(new["images"], 1))
+        weighted = features * weights[labels][:, None].astype(np.float32)
+        new["counts"] = np.pad(new["counts"], (0, more)) + weights * targets.sum(0)
+        new["sums"] = np.pad(new["sums"], ((0, 0), (0, more))) + weighted.T @ targets
+        new |= {name: new[name].astype(np.float32) for name in ("counts", "sums")}
+        updates = self.about["updates"] + 1
+        if self.about["kind"] == "mean":
+            new["weight"] = (new["sums"] / np.maximum(new["counts"], 1e-12)).T
+        else:
+            gram = unpack(new["gram"])
+            gram += weighted.T @ features
+            own = squared_errors(features, targets, updates)
+            new["losses"] = new["losses"] + own
+            known = own if how.ridge == "last" and own.any() else new["losses"]
+            ridge = best_ridge(known, gram)
+            new["gram"], new["weight"] = pack(gram), ridge_weights(gram, new["sums"], ridge)
+        return RidgeMemory({**self.about, "updates": updates}, new)
+
+    def forget(self, label: int) -> "RidgeMemory":
+        """Return the memory without a class; the Gram matrix, of all images, stays."""
+        axes = {"counts": 0, "images": 0, "weight": 0, "sums": 1}
+        shorter = {name: np.delete(self.tensors[name], label, axis) for name, axis in axes.items()}
+        return RidgeMemory(self.about, {**self.tensors, **shorter})
+
+    def _features(self, tokens: np.ndarray) -> np.ndarray:
+        projection, token = self.tensors.get("projection"), tokens[:, 0]
+        return token if projection is None else np.maximum(token @ projection, 0)
+
+
+class AlignedMemory(Memory):
+    """Class statistics for linear heads that are aligned, or solved as a ridge regression."""
+
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        total = np.zeros(())
+        for head in self.about["heads"]:
+            rows, normalised = self._rows(head["name"]), head["normalised"]
+            if self.about["closed"]:
+                normalised = False
+            own = head_logits(rows, tokens[:, head["token"]], normalised)
+            total = total + head["factor"] * own
+        return total.astype(np.float32)
+
+    def learn(self, tokens: np.ndarray, labels: np.ndarray, n: int, how: How) -> "AlignedMemory":
+        more = n - len(self.tensors["counts"])
+        sizes = [*self.about["sizes"], *([more] if more else [])]
+        about = {**self.about, "updates": self.about["updates"] + 1, "sizes": sizes}
+        about["closed"] = self.about["closed"] if how.head is None else how.head == "ridge"
+        about["balance"] = how.balance
+        new, found = dict(self.tensors), {}
+        for one in self.about["heads"]:
+            part = one["part"]
+            if part not in found:
+                old = self._statistics(part)
+                found[part] = old.added(tokens[:, one["token"]], labels, n)
+                new |= self._stored(part, found[part])
+        for i, one in enumerate(self.about["heads"]):
+            name, own = one["name"], found[one["part"]]
+            again = self.about["alignment"]["next_task"] == "trained" or self.about["closed"]
+            trained = self._rows(f"{name}.trained")
+            rows = trained if again else self._rows(name)
+            if more:
+                rows = started(rows, own, one["normalised"])
+                trained = _joined(trained[0], rows[0]), _joined(trained[1], rows[1])
+            new |= _named(f"{name}.trained", trained)
+            if about["closed"]:
+                rows = _ridge(own, about["balance"])
+            else:
+                key = 2 * about["updates"] + i
+                rows = align(rows, own, sizes, self.about["alignment"], key, one["normalised"])
+            new |= _named(name, rows)
+        return AlignedMemory(about, new)
+
+    def forget(self, label: int) -> "AlignedMemory":
+        """Return the memory without a class; the other rows of aligned heads stay."""
+        new = {name: np.delete(tensor, label, 0) for name, tensor in self.tensors.items()}
+        sizes, seen = list(self.about["sizes"]), np.cumsum(self.about["sizes"])
+        sizes[int(np.searchsorted(seen, label, side="right"))] -= 1
+        about = {**self.about, "sizes": [size for size in sizes if size]}
+        made = AlignedMemory(about, new)
+        if about["closed"]:
+            for one in about["heads"]:
+                rows = _ridge(made._statistics(one["part"]), about["balance"])
+                made.tensors |= _named(one["name"], rows)
+        return made
+
+    def _statistics(self, part: str) -> Statistics:
+        kind, spread = self.about["alignment"]["statistic"], self.tensors[f"{part}.spread"]
+        spread = unpack(spread) if kind == "covariance" else spread
+        return Statistics(self.tensors[f"{part}.mean"], spread, self.tensors["counts"], kind)
+
+    def _stored(self, part: str, found: Statistics) -> Tensors:
+        spread = pack(found.spread) if found.kind == "covariance" else found.spread
+        named = {f"{part}.mean": found.mean, f"{part}.spread": spread, "counts": found.counts}
+        return {name: tensor.astype(np.float32) for name, tensor in named.items()}
+
+    def _rows(self, name: str) -> Rows:
+        weight, bias = (self.tensors[f"{name}.{part}"] for part in ("weight", "bias"))
+        return weight.astype(np.float64), bias.astype(np.float64)
+
+
+def _ridge(statistics: Statistics, balance: bool) -> Rows:
+    """Return the rows of a ridge regression from class statistics."""
+    weight = (statistics.even() if balance else statistics).ridge()
+    return weight.astype(np.float64), np.zeros(len(weight))
+
+
+def _joined(old: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return old rows and the new ones of `rows`."""
+    return np.concatenate([old, rows[len(old) :]])
+
+
+def _named(name: str, rows: Rows) -> Tensors:
+    parts = zip(("weight", "bias"), rows, strict=True)
+    return {f"{name}.{part}": tensor.astype(np.float32) for part, tensor in parts}
+
+
+def make_memory(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Memory:
+    """Return the memory of a kind."""
+    return (AlignedMemory if about["kind"] == "aligned" else RidgeMemory)(about, tensors)
+
+
+def write_memory(memory: Memory, file: Path, without: str = "") -> None:
+    """Write a memory, except for one tensor."""
+    from safetensors.numpy import save_file
+
+    kept = {k: np.ascontiguousarray(v) for k, v in memory.tensors.items() if k != without}
+    save_file(kept, file, {_KEY: json.dumps(memory.about, sort_keys=True)})
+
+
+def read_memory(file: Path, shared: Path | None = None, whole: bool = True) -> Memory:
+    """Read a memory.
+
+    Args:
+        file: a file of `write_memory`.
+        shared: another one, with the projection if `file` lacks it.
+        whole: whether to read all tensors, or those for predictions only.
+
+    Raises:
+        CdlError: a file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        tensors: Tensors = {}
+        about: dict[str, Any] = {}
+        for path in (shared, file):
+            if path is not None:
+                with safe_open(path, framework="numpy") as opened:
+                    parts = {name: name.split(".") for name in opened.keys()}
+                    names = [
+                        name
+                        for name, (*front, last) in parts.items()
+                        if (whole or (last in _PREDICT and "trained" not in front))
+                        and (path == file or name == "projection")
+                    ]
+                    tensors |= {name: opened.get_tensor(name) for name in names}
+                    about = json.loads(opened.metadata()[_KEY])
+        return make_memory(about, tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CdlError(f"{file}: cannot be read ({error}); export the student again") from error

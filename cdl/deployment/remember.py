@@ -1,0 +1,172 @@
+"""Write what an exported student needs to learn on: `memory.safetensors` and `student.py`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cdl.deployment.device.bundle import program
+from cdl.deployment.device.closed import pack
+from cdl.deployment.device.memory import MEMORY, Memory, make_memory, write_memory
+from cdl.deployment.one_more_task import trained_artifact
+from cdl.deployment.manifest import DEVICE
+from cdl.deployment.trained import TrainedStudent
+from cdl.layout import record_of
+from cdl.models.learner import memory_of
+from cdl.runtime import artifacts
+from cdl.runtime.errors import CdlError
+
+_PARTS = {0: "feature", -1: "kd_token"}  # tokens of heads, as in `cdl.training.align_task`
+_PROBES = 8  # random tokens for which the heads in the memory must predict like torch
+_NEAR = 1e-3  # relative to the largest logit
+
+
+def write_program(student: TrainedStudent, folder: Path, memory: bool = True) -> str:
+    """Write `student.py` and, if possible, `memory.safetensors` into an exported folder.
+
+    Args:
+        student: the exported student.
+        folder: its folder, with an ONNX graph.
+        memory: whether to write the memory.
+
+    Returns:
+        A sentence on learning for the terminal and the card: size of the memory, or why there is
+        none.
+    """
+    with artifacts.replacing(folder / DEVICE) as temporary:
+        temporary.write_text(program(), encoding="utf-8")
+    if not memory:
+        return f"cannot learn on: exported without {MEMORY}"
+    try:
+        found = remembered(student)
+    except CdlError as error:
+        return f"cannot learn on: {error}"
+    with artifacts.replacing(folder / MEMORY) as temporary:
+        write_memory(found, temporary)
+    total, each = found.bytes()
+    kind = {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"}
+    return (
+        f"learns on by `python {DEVICE} learn FOLDER` from {kind[found.about['kind']]}: {MEMORY} "
+        f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class"
+    )
+
+
+def remembered(student: TrainedStudent) -> Memory:
+    """Return the memory of a student; raise `CdlError` with the reason if it has none."""
+    task, spec = student.model.task, student.spec
+    checkpoints = student.files.checkpoints(student.results)[: task + 1]
+    state, _ = artifacts.load(checkpoints[-1])
+    records = [artifacts.read_json(record_of(path)) for path in checkpoints]
+    head = student.model.learner.head
+    if "prototypes" in spec.method.options:
+        memory = _of_ridge(student, head, memory_of(state), records)
+    elif spec.alignment is not None and hasattr(head, "linear"):
+        memory = _of_statistics(student, state, records, checkpoints[-1])
+    else:
+        raise CdlError(
+            f"methods.{spec.method.name}: keeps no class statistics; use alignment, or ranpac"
+        )
+    _check_predictions(student, memory)
+    return memory
+
+
+def _of_ridge(
+    student: TrainedStudent,
+    head: Any,
+    sums: Mapping[str, Tensor],
+    records: Sequence[Mapping[str, Any]],
+) -> Memory:
+    """Return the sums of a ridge or of class means."""
+    names = {"sums": "prototypes", "counts": "counts"}
+    tensors = {name: _array(sums[old]) for name, old in names.items() if old in sums}
+    tensors["images"] = tensors["counts"]
+    tensors["weight"] = _array(head.weight[: len(student.classes)])
+    if head.projection is not None:
+        tensors["projection"] = _array(head.projection)
+    if student.spec.method.options["prototypes"] == "ridge":
+        if "gram" not in sums or not all("ridge_errors" in record for record in records):
+            raise CdlError(_older(student, "the errors of all ridges"))
+        tensors["gram"] = pack(_array(sums["gram"]))
+        tensors["losses"] = np.sum([record["ridge_errors"] for record in records], axis=0)
+    kind = student.spec.method.options["prototypes"]
+    return make_memory({"kind": kind, "updates": 0}, tensors)
+
+
+def _of_statistics(
+    student: TrainedStudent,
+    state: Mapping[str, Tensor],
+    records: Sequence[Mapping[str, Any]],
+    aligned: str,
+) -> Memory:
+    """Return class statistics and heads, as aligned and as trained."""
+    if not all("counts" in record for record in records):
+        raise CdlError(_older(student, "the number of images of each class"))
+    how, learner = student.spec.alignment, student.model.learner
+    assert how is not None, "checked by the caller"
+    trained, _ = artifacts.load(trained_artifact(aligned))
+    counts = [record["counts"] for record in records]
+    tensors = {"counts": np.concatenate(counts).astype(np.float32)}
+    heads, owned = [], learner.heads()
+    alpha = learner.distiller.alpha
+    shares = {"head": 1.0} if len(owned) == 1 else {"head": 1 - alpha, "kd_head": alpha}
+    prefixes = {name: _prefix(learner, head) for name, (head, _) in owned.items()}
+    for name, (head, token) in owned.items():
+        part = _PARTS[token]
+        for kind in ("mean", "spread"):
+            own = _array(memory_of(state)[f"{part}.{kind}"])
+            packed = kind == "spread" and how.statistic == "covariance"
+            tensors[f"{part}.{kind}"] = pack(own) if packed else own
+        for own_name, source in ((name, state), (f"{name}.trained", trained)):
+            for kind in ("weight", "bias"):
+                rows = source[f"{prefixes[name]}.linear.{kind}"][: len(student.classes)]
+                tensors[f"{own_name}.{kind}"] = _array(rows)
+        heads.append(
+            {
+                "name": name,
+                "part": part,
+                "token": token,
+                "factor": shares[name],
+                "normalised": hasattr(head, "norm"),
+            }
+        )
+    sizes = [len(own) for own in counts]
+    about = {"kind": "aligned", "updates": 0, "closed": False, "heads": heads, "sizes": sizes}
+    return make_memory({**about, "alignment": how.to_json()}, tensors)
+
+
+def _prefix(learner: torch.nn.Module, module: torch.nn.Module) -> str:
+    """Return the name of a module in a learner."""
+    names: dict[int, str] = {id(found): name for name, found in learner.named_modules()}
+    return names[id(module)]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().float().numpy())
+
+
+def _older(student: TrainedStudent, what: str) -> str:
+    return (
+        f"{student.files.folder} was written by an earlier version of cdl, which did not record "
+        f"{what}; run the experiment again"
+    )
+
+
+@torch.no_grad()
+def _check_predictions(student: TrainedStudent, memory: Memory) -> None:
+    """Raise `CdlError` if the heads of the memory do not predict like those of the student."""
+    learner, source = student.model.learner, torch.Generator().manual_seed(0)
+    tokens = torch.randn(_PROBES, 2, learner.backbone.width, generator=source)
+    if {token for _, token in learner.heads().values()} == {0}:
+        tokens = tokens[:, :1]
+    expected = learner.predict(learner.read(tokens), student.model.n_classes).numpy()
+    found = memory.logits(tokens.numpy())
+    if found.shape != expected.shape or np.abs(found - expected).max() > _NEAR * max(
+        1.0, float(np.abs(expected).max())
+    ):
+        name = type(learner.head).__name__
+        raise CdlError(
+            f"the head {name} with {student.spec.distiller.name} has no numpy counterpart"
+        )

@@ -1,0 +1,366 @@
+"""The folder is the program: it predicts, learns, forgets and undoes without torch and cdl."""
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported import NAMES, write_student
+from learners import NEW, draw_images, tokens_of, write_learner, write_photos
+
+import cdl
+from cdl.cli import student as commands
+from cdl.deployment import manifest
+from cdl.deployment.device import versions
+from cdl.deployment.device.bundle import program
+from cdl.deployment.device.main import main
+from cdl.deployment.device.student import Student
+from cdl.runtime.artifacts import read_json
+from cdl.runtime.errors import CdlError
+
+ALL = (*NAMES, *NEW)
+KINDS = [("ridge", "ridge", "variance")]
+KINDS += [("aligned", None, kind) for kind in ("variance", "centroid", "covariance")]
+KINDS += [("aligned", "ridge", "covariance")]
+# runs student.py where torch and cdl are refused, as on a device
+DEVICE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        allowed = {"numpy", "PIL", "onnxruntime", "safetensors"}
+        if name.split(".")[0] in {"torch", "cdl", "timm", "pandas", "scipy", "tqdm", "jsonschema"}:
+            raise ImportError(f"{name} is not on the device")
+sys.meta_path.insert(0, Refuse())
+folder, *rest = sys.argv[1:]
+sys.path.insert(0, folder)
+import student
+for command in " ".join(rest).split(" , "):
+    print("$", command, flush=True)
+    code = student.main(command.split())
+    print("=", code, flush=True)
+"""
+
+
+@pytest.fixture(params=["ridge", "aligned"])
+def folder(request, tmp_path):
+    return write_learner(tmp_path / "student", request.param)
+
+
+def images(names=NEW, n=10, seed=2):
+    return {name: list(draw_images(name, n, seed)) for name in names}
+
+
+def accuracy(student, names, n=30, seed=9):
+    right = [p == name for name in names for p in student.predict(draw_images(name, n, seed))]
+    return float(np.mean(right))
+
+
+def on_a_device(folder, *commands, cwd):
+    """Return exit code and output of each command."""
+    line = " , ".join(" ".join(map(str, command)) for command in commands)
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICE, str(folder), *line.split(" ")],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    parts = [part.split("\n", 1)[1].rsplit("= ", 1) for part in done.stdout.split("$ ")[1:]]
+    return [(int(code), text) for text, code in parts], done.stderr
+
+
+def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice():
+    tree = ast.parse(program())
+    imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    outside = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert outside == {"numpy", "PIL", "onnxruntime", "safetensors", "tqdm"}
+    kinds = ast.FunctionDef | ast.ClassDef
+    names = Counter(node.name for node in tree.body if isinstance(node, kinds))
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names.update(n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    assert [name for name, n in names.items() if n > 1] == []
+
+
+def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys):
+    photos, tests = write_photos(tmp_path / "photos"), write_photos(tmp_path / "tests", ALL, 6, 7)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    answers, errors = on_a_device(
+        folder,
+        ("predict", photos, "--top", 2, "--json"),
+        ("learn", photos, "--test", tests, "--json"),
+        ("predict", tests, "--top", 1, "--json"),
+        ("forget", "white"),
+        ("undo",),
+        ("undo", "--json"),
+        ("undo",),
+        ("learn", photos / "white"),
+        ("info",),
+        ("predict", bad),
+        cwd=tmp_path,
+    )
+    assert [code for code, _ in answers] == [0, 0, 0, 0, 0, 0, 1, 1, 0, 1]
+    first, learnt, second, forgot, _, undone, _, _, info, _ = (text for _, text in answers)
+    commands.predict(folder, [str(photos)], 2, as_json=True)
+    assert capsys.readouterr().out == first
+    found = json.loads(learnt)
+    assert (found["version"], found["learnt"], found["images"]) == (1, sorted(NEW), 30)
+    assert found["images_per_second"] > 0 and found["milliseconds"] > 0 and found["bytes"] > 0
+    assert found["peak_memory_mb"] > 1
+    before, after = (found["accuracy"][f"earlier_{when}"] for when in ("before", "after"))
+    assert before == 100 and after >= 90 and found["accuracy"]["new"] >= 75
+    lines = [json.loads(line) for line in second.splitlines()]
+    assert all(set(line) == {"file", "predictions"} for line in lines)
+    right = [Path(x["file"]).parent.name == x["predictions"][0]["class"] for x in lines]
+    assert len(right) == 36 and np.mean(right) >= 0.85
+    assert "forgot white" in forgot and "5 classes" in forgot
+    assert json.loads(undone)["classes"] == 3
+    assert json.loads(info)["classes"] == list(NAMES)
+    assert "as it was exported, so there is nothing to undo" in errors
+    assert "is not in the folder of a class" in errors and "bad.png is not a readable" in errors
+
+
+@pytest.mark.parametrize(("kind", "head", "statistic"), KINDS)
+def test_classes_are_learnt_together_or_one_by_one(tmp_path, kind, head, statistic):
+    folder = write_learner(tmp_path / "student", kind, statistic)
+    student = Student(folder)
+    assert student.predict(draw_images("blue", 2)) == ["blue"] * 2
+    graph = student.logits(draw_images("red", 3))
+    heads = student._memory().logits(student.features(draw_images("red", 3)))
+    np.testing.assert_allclose(heads, graph, atol=1e-4)
+    update = student.learn(images(), head=head)
+    assert update.learnt == NEW and student.classes == ALL and update.accuracy["held_out"] >= 80
+    together = accuracy(student, NEW), accuracy(student, NAMES)
+    assert min(together) >= 0.9
+    student.undo()
+    for name in NEW:
+        student.learn(images([name]), head=head)
+    assert student.version == 4 and min(accuracy(student, NEW), accuracy(student, NAMES)) >= 0.85
+    update = student.learn(images(["red"], 3), head=head)
+    assert (update.learnt, update.extended) == ((), ("red",))
+    assert student.info()["images"]["red"] == 23
+    assert accuracy(student, ALL) >= 0.85
+    student.forget("white")
+    assert "white" not in student.classes and "white" not in student.predict(
+        draw_images("white", 5)
+    )
+    assert accuracy(student, set(ALL) - {"white"}) >= 0.85
+
+
+def test_one_image_is_enough(folder):
+    student = Student(folder)
+    for name in NEW:
+        student.learn(images([name], 1))
+    assert accuracy(student, NEW) >= 0.6 and accuracy(student, NAMES) >= 0.85
+    again = cdl.load(folder)
+    assert again.classes == ALL and again.predict(draw_images("black", 1)) == ["black"]
+
+
+def test_unlabelled_images_refine_the_statistics(folder):
+    student = Student(folder)
+    more = list(draw_images("yellow", 20, 5))
+    update = student.learn(images(n=4), unlabelled=more)
+    assert update.images == 32
+    assert student.info()["images"]["yellow"] > 4 + 15
+
+
+def test_versions_are_bounded_and_undone_in_turn(folder):
+    student = Student(folder)
+    sizes = [student.info()["bytes"]]
+    for _ in range(3):
+        student.learn(images(["red"], 2))
+        sizes.append(student.info()["bytes"])
+    assert len(set(sizes[1:])) == 1  # the state does not grow with the images
+    for _ in range(3):
+        student.learn(images(["red"], 2))
+    kept = sorted(int(path.name) for path in (folder / "versions").iterdir())
+    assert kept == [3, 4, 5, 6] and (folder / "current").read_text() == "6\n"
+    for version in (5, 4, 3):
+        assert student.undo().version == version
+    with pytest.raises(CdlError, match="no version before 3 is kept"):
+        student.undo()
+    student.learn(images(["red"], 2))
+    assert student.version == 7
+    kept = sorted(int(path.name) for path in (folder / "versions").iterdir())
+    assert kept == [3, 7]
+
+
+def test_a_killed_update_leaves_the_last_version(tmp_path):
+    """The process is killed before each of its steps that change the folder, one after another."""
+    folder = write_learner(tmp_path / "student")
+    before = Student(folder)
+    before.learn(images(["yellow"]))
+    expected = before.predict_proba(draw_images("yellow", 3))
+    for step in range(30):
+        child = os.fork()
+        if not child:
+            _learn_and_die(folder, step)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        student = cdl.load(folder)
+        if student.version != 1:
+            break
+        assert killed
+        np.testing.assert_array_equal(student.predict_proba(draw_images("yellow", 3)), expected)
+    assert step > 5 and "black" in student.classes
+    student.learn(images(["white"]))
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert not [path for path in (folder / "versions").iterdir() if not path.name.isdecimal()]
+
+
+def _learn_and_die(folder, step):
+    """Learn in a forked process that kills itself before its change number `step`."""
+    left = step
+
+    def count(event, arguments):
+        nonlocal left
+        writes = event == "open" and set(str(arguments[1])) & set("wax+")
+        inside = arguments and str(folder) in str(arguments[0])
+        if inside and (writes or event in ("os.rename", "os.mkdir", "os.remove", "shutil.rmtree")):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        student = Student(folder)
+        sys.addaudithook(count)
+        student.learn(images(["black"]))
+    finally:
+        os._exit(0)
+
+
+def test_two_processes_do_not_mix_their_updates(folder):
+    one, two = Student(folder), Student(folder)
+    one.learn(images(["white"]))
+    with pytest.raises(CdlError, match="another process changed the student"):
+        two.learn(images(["black"]))
+    assert Student(folder).classes == (*NAMES, "white")
+
+
+def test_cdl_loads_and_verifies_the_current_version(folder, capsys):
+    student = cdl.load(folder)
+    student.learn(images())
+    loaded = cdl.load(folder)
+    some = draw_images("white", 4)
+    np.testing.assert_array_equal(loaded.predict_proba(some), Student(folder).predict_proba(some))
+    assert set(manifest.compare(folder)) > {
+        "versions/1/classes.txt",
+        "versions/1/memory.safetensors",
+    }
+    assert not any(manifest.compare(folder).values())
+    made = read_json(folder / "versions" / "1" / "manifest.json")["made_from"]
+    assert (made["version"], made["parent"]) == (1, 0)
+    names = folder / "versions" / "1" / "classes.txt"
+    text = names.read_text()
+    names.write_text("".join(reversed(text.splitlines(keepends=True))))
+    for use in (cdl.load, Student):
+        with pytest.raises(CdlError, match=r"versions/1/classes.txt: was damaged or changed"):
+            use(folder)
+    names.write_text(text)
+    (folder / "student.py").write_text("# of a user\n")  # cdl never runs it
+    assert cdl.load(folder).classes == ALL
+    assert manifest.compare(folder)["student.py"]
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "2", "../..", "1" * 40])
+def test_a_damaged_pointer_is_refused_in_a_sentence(folder, text):
+    Student(folder).learn(images(["white"]))
+    (folder / "current").write_text(text)
+    for use in (cdl.load, Student):
+        with pytest.raises(CdlError, match=r"current.* (expected a number|is missing)|versions/2"):
+            use(folder)
+
+
+WRONG = [
+    ({}, "images: contain no class"),
+    ({"white": []}, "images: there is none of 'white'"),
+    ({"": ["x"]}, "invalid class name ''"),
+    ({"a/b": ["x"]}, "invalid class name 'a/b'"),
+    ({".a": ["x"]}, "invalid class name '.a'"),
+    ({"a\nb": ["x"]}, "invalid class name"),
+    ({"white": ["none.png"]}, "none.png: cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG)
+def test_wrong_images_change_nothing(folder, given, message):
+    student = Student(folder)
+    with pytest.raises(CdlError, match=message):
+        student.learn(given)
+    assert not (folder / "versions").exists() and student.classes == NAMES
+
+
+def test_wrong_options_are_refused(folder):
+    student = Student(folder)
+    for options, message in (
+        ({"head": "deep"}, "head: invalid value 'deep'; expected aligned or ridge"),
+        ({"ridge": "x"}, "ridge: invalid value 'x'; expected all or last"),
+        ({"test": images(["yellow"])}, "test: 'yellow' is not a class of this student"),
+    ):
+        with pytest.raises(CdlError, match=message):
+            student.learn(images(["white"]), **options)
+    with pytest.raises(CdlError, match="'mug': is not a class of this student"):
+        student.forget("mug")
+    for name in NAMES[:2]:
+        student.forget(name)
+    with pytest.raises(CdlError, match="'blue': is the last class"):
+        student.forget("blue")
+
+
+def test_a_folder_without_features_predicts_and_does_not_learn(tmp_path):
+    student = cdl.load(write_student(tmp_path / "old"))
+    assert student.predict(draw_images("red", 1)) == ["red"]
+    with pytest.raises(CdlError, match="has no memory.safetensors, so it cannot learn"):
+        student.learn(images())
+    with pytest.raises(CdlError, match="has no features"):
+        student.features(draw_images("red", 1))
+
+
+def test_a_full_disk_keeps_the_last_version(folder, monkeypatch):
+    def full(memory, file, without=""):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cdl.deployment.device.student.write_memory", full)
+    with pytest.raises(CdlError, match="No space left on device.*the last version was kept"):
+        Student(folder).learn(images())
+    assert Student(folder).classes == NAMES
+    assert list((folder / "versions").iterdir()) == []
+
+
+def test_cdl_learn_teaches_an_exported_student(folder, tmp_path, capsys):
+    photos = write_photos(tmp_path / "photos")
+    commands.learn(folder, photos, as_json=True)
+    assert json.loads(capsys.readouterr().out)["learnt"] == list(NEW)
+    with pytest.raises(CdlError, match="--output: mine is only used for runs; omit it"):
+        commands.learn(folder, photos, "mine")
+
+
+def test_the_command_line_reports_in_text(folder, tmp_path, capsys):
+    photos = write_photos(tmp_path / "photos", n=5)
+    assert main(["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("version 1, 6 classes; learnt black, white, yellow\n15 images at ")
+    assert "accuracy, held out: " in text
+    (photos / "blue").mkdir()
+    assert main(["learn", str(photos)], folder) == 1
+    assert "contains no image" in capsys.readouterr().err
+    shutil.rmtree(photos)
+    assert main(["learn", str(photos)], folder) == 1
+    assert "photos: cannot be read (No such file" in capsys.readouterr().err
+
+
+def test_the_features_of_images_of_several_sizes_are_in_their_order(folder):
+    some = [*draw_images("red", 2), *draw_images("blue", 2, side=6), *draw_images("green", 1)]
+    found = Student(folder).features(some)
+    expected = np.concatenate([tokens_of(image[None]) for image in some])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert versions.KEPT == 4
