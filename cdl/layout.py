@@ -534,6 +534,12 @@ def contents_memory(kind: str, name: str) -> Path:
     return Path(RESULTS, kind, f"{name}.contents.json")
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """Return the folders of finished runs at any depth below a folder."""
+    name = Path(RunFiles("").results).name
+    return sorted(file.parent for file in folder.rglob(f"seed*/{name}"))
+
+
 @dataclass(frozen=True)
 class ResultsFolder:
     """Contents of a folder of results, of all configurations."""

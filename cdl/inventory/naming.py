@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdl.layout import RESULTS, ResultsFolder, RunFiles
+from cdl.layout import RESULTS, ResultsFolder, RunFiles, runs_below
 from cdl.runtime.errors import CdlError
 
 SHOWN = 6  # runs that a message lists
@@ -23,7 +23,7 @@ def find_run(name: str) -> Path:
     if _is_run(path):
         return path
     if path.is_dir():
-        found = sorted(file.parent for file in path.rglob("seed*/results.json"))
+        found = runs_below(path)
         return _only(found, f"{name}: is not a finished run, but contains") if found else path
     runs = [Path(run.folder) for run in _finished(ResultsFolder(Path(RESULTS)))]
     words = [word for word in name.removeprefix(f"{RESULTS}/").split("/") if word]
