@@ -59,16 +59,16 @@ def remembered(student: TrainedStudent) -> Memory:
     task, spec = student.model.task, student.spec
     checkpoints = student.files.checkpoints(student.results)[: task + 1]
     state, _ = artifacts.load(checkpoints[-1])
-    records = [artifacts.read_json(record_of(path)) for path in checkpoints]
-    head = student.model.learner.head
-    if "prototypes" in spec.method.options:
-        memory = _of_ridge(student, head, memory_of(state), records)
-    elif spec.alignment is not None and hasattr(head, "linear"):
-        memory = _of_statistics(student, state, records, checkpoints[-1])
-    else:
+    head, ridge = student.model.learner.head, "prototypes" in spec.method.options
+    if not ridge and (spec.alignment is None or not hasattr(head, "linear")):
         raise CdlError(
             f"methods.{spec.method.name}: keeps no class statistics; use alignment, or ranpac"
         )
+    records = [artifacts.read_json(record_of(path)) for path in checkpoints]
+    if ridge:
+        memory = _of_ridge(student, head, memory_of(state), records)
+    else:
+        memory = _of_statistics(student, state, records, checkpoints[-1])
     _check_predictions(student, memory)
     return memory
 

@@ -370,6 +370,11 @@ class LearningJobs:
         }
         if teacher is not None and run.distils.maps_prompts:
             inputs["teacher"] = record_of(grid.checkpoint(teacher, last))
+        if run.aligned or not run.prompts.trains:  # what the student needs to learn on elsewhere
+            tasks = range(run.n_tasks)
+            inputs["tasks"] = [record_of(grid.checkpoint(run, task)) for task in tasks]
+        if run.aligned:
+            inputs["trained"] = grid.files(grid.trained(run)).task(last).learner
         models = tuple(made.model(weights) for weights in layout.WEIGHTS)
         return Job(
             rule="deploy",
