@@ -236,7 +236,7 @@ class Sgd(Part):
 
 @dataclass(frozen=True)
 class Training(Part):
-    """Optimisation of a task.
+    """Optimisation of a task; a method without gradient steps has no `betas`, `lr`, `schedule`.
 
     batch_size: labelled images per step.
     betas: coefficients of Adam.
@@ -247,12 +247,12 @@ class Training(Part):
     """
 
     batch_size: int
-    betas: tuple[float, float]
-    epochs: int
-    lr: float
+    betas: tuple[float, float] | None = None
+    epochs: int = field(kw_only=True)
+    lr: float | None = None
     unlabelled_ratio: float | None = None
     sgd: Sgd | None = None
-    schedule: str = field(kw_only=True)
+    schedule: str | None = None
 
 
 @dataclass(frozen=True)

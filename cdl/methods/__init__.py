@@ -71,6 +71,8 @@ class PromptFacts(Facts):
     counts_tasks: whether all tasks share its option `pool` if that is set; the number of tasks must
         then be known, and another task changes the results of all tasks.
     trains: whether it learns by gradient steps; otherwise a linear system is solved for its head.
+    session: option without which a method that does not train takes no gradient steps before it
+        solves either, so that it reads no learning rate; empty if it may take some.
     check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
     """
 
@@ -80,7 +82,12 @@ class PromptFacts(Facts):
     merges: bool = False
     counts_tasks: bool = False
     trains: bool = True
+    session: str = ""
     check: Callable[[Prompting], None] = check_layers
+
+    def takes_steps(self, options: Mapping[str, Any]) -> bool:
+        """Return whether it reads the settings of the optimiser, with the options of a run."""
+        return self.trains or not self.session or options.get(self.session) is not None
 
     def load(self) -> "type[PromptMethod]":
         """Import and return the class."""

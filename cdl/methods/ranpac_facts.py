@@ -27,6 +27,7 @@ RANPAC = PromptFacts(
     needs_query=False,
     gives_prefixes=False,
     trains=False,
+    session="first_session",
     options={
         "projection": integer(
             10000,

@@ -26,6 +26,7 @@ from cdl.study.grid import Grid
 from cdl.study.runs import Block, Run
 
 _PAIR = ("teacher", "student")
+OPTIMISER = ("betas", "lr", "schedule", "sgd")  # settings of gradient steps
 
 
 def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
@@ -59,7 +60,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         view=View.from_json(dataset["view"]),
         normalization=shared["normalization"],
         auxiliary_weight=shared["auxiliary_weight"],
-        training=Training.from_json({**grid.training(run), "schedule": shared["schedule"]}),
+        training=_training(grid, run),
         labels=None if labels is None else Labels.from_json(labels),
         teacher_labels=dataset.get("teacher_labels"),
         unlabelled=_unlabelled(dataset, run.n_tasks),
@@ -78,6 +79,14 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         **_rounding(grid, run),
     )
     return spec.until(run.n_tasks - 1 if task is None else task)
+
+
+def _training(grid: Grid, run: Run) -> Training:
+    """Return the settings of training that the method reads."""
+    given = {**grid.training(run), "schedule": grid.config["protocol"]["schedule"]}
+    if run.prompts.takes_steps(run.method.options):
+        return Training.from_json(given)
+    return Training.from_json({k: v for k, v in given.items() if k not in OPTIMISER})
 
 
 def _teacher_alignment(given: dict[str, Any] | None) -> Alignment | str:

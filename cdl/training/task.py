@@ -197,6 +197,8 @@ def _train(
 ) -> tuple[pd.DataFrame, int]:
     """Train by gradient steps; return history and number of views."""
     batches, training = context.batches(), context.spec.training
+    lr, betas, schedule = training.lr, training.betas, training.schedule
+    assert lr is not None and betas is not None and schedule is not None, "it takes steps"
     teacher = prepared.teacher.output if prepared.teacher else None
     if prepared.past is not None:
         known = context.stream.classes(context.task).start
@@ -211,9 +213,9 @@ def _train(
         capture=context.compute.capture,
         state=state,
         epochs=training.epochs,
-        lr=training.lr,
-        betas=training.betas,
-        schedule=training.schedule,
+        lr=lr,
+        betas=betas,
+        schedule=schedule,
         sgd=training.sgd,
     )
     return history, len(history) * batches.images_per_step
