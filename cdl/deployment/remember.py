@@ -11,8 +11,8 @@ from torch import Tensor
 from cdl.deployment.device.bundle import program
 from cdl.deployment.device.closed import pack
 from cdl.deployment.device.memory import MEMORY, Memory, make_memory, write_memory
-from cdl.deployment.one_more_task import trained_artifact
 from cdl.deployment.manifest import DEVICE
+from cdl.deployment.one_more_task import trained_artifact
 from cdl.deployment.trained import TrainedStudent
 from cdl.layout import record_of
 from cdl.models.learner import memory_of
