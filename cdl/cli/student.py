@@ -55,18 +55,17 @@ def export(
     ],
     task: Annotated[
         int | None,
-        typer.Option(help="Task to export, counted from 0; default: last."),
+        typer.Option(help="Task, counted from 0; default: last."),
     ] = None,
     format: Annotated[Format, typer.Option(help="File format.")] = Format.onnx,
     int8: Annotated[Int8 | None, typer.Option(help="Quantise the weights to int8.")] = None,
     check: Annotated[bool, typer.Option(help="Compare all predictions.")] = True,
-    memory: Annotated[bool, typer.Option(help="Write what learning on needs.")] = True,
+    memory: Annotated[bool, typer.Option(help="Learn on later.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Export the student of a finished run as a model file.
 
-    Writes the model (uint8 images [B, H, W, 3] to logits [B, C]) with its classes
-    and, with ONNX, a program that predicts and learns new classes without torch.
+    Writes the model with its classes and, with ONNX, a program that learns on.
     Exit code 1 if its predictions differ from the evaluation.
     """
     from cdl.deployment.export import export as write
@@ -119,7 +118,7 @@ def learn(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Teach new classes to an exported student, or train a run on one more task.
+    """Teach an exported student or a run new classes.
 
     An exported student learns without torch; its folder gets a new version. For a
     run, writes a new run to results/OUTPUT, which can be exported or trained

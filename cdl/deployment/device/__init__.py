@@ -6,6 +6,7 @@ import only numpy, Pillow, onnxruntime, safetensors and Python's library; cdl us
 
 PARTS = (
     "runtime/errors.py",
+    "runtime/outside.py",
     "data/sources/names.py",
     "data/sources/decoding.py",
     "training/schedules.py",
