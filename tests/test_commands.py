@@ -43,6 +43,7 @@ MADE = {  # files that the reader or an earlier command creates
     "one.yaml",
     "results/proxy_tuned/tuned.yaml",
 }
+STUDENT = "student/student.py"  # the program in an exported folder
 SEPARATORS = {"&&", ";", "|", "||"}
 
 
@@ -150,8 +151,9 @@ def check_pip(words):
 
 
 def check_python(words):
-    file_exists(words[0])
-    source = "".join(path.read_text() for path in (ROOT / words[0]).parent.glob("*.py"))
+    program = "cdl/deployment/device/main.py" if words[0] == STUDENT else words[0]
+    file_exists(program)
+    source = "".join(path.read_text() for path in (ROOT / program).parent.glob("*.py"))
     for word in words[1:]:
         if word.startswith("-"):
             field = word.removeprefix("--").replace(
