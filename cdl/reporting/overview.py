@@ -37,6 +37,7 @@ def panels(
             keys = [tuple(row) for row in cells.loc[panel.rows.index, CELL].to_numpy()]
             first = contents[runs[keys[0]]["run"].iloc[0]]
             taught = panel.rows[panel.rows["teacher"] != ""]
+            student = panel.rows[panel.rows["role"] == "student"].iloc[0]  # the teacher may differ
             learners = [
                 _learner(row, name, runs[key])
                 for row, name, key in zip(
@@ -48,8 +49,8 @@ def panels(
                 {
                     "id": f"panel{len(found)}",
                     "dataset": dataset,
-                    "method": panel.rows["method"].iloc[0],
-                    "label": method_of(panel.rows.iloc[0]),
+                    "method": str(student["method"]),
+                    "label": method_of(student),
                     "labels": _labels(panel.rows),
                     "pair": list(taught.iloc[0][["teacher", "backbone"]]) if len(taught) else [],
                     "chance": 100 / len(first["classes"]),
