@@ -217,7 +217,7 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
         {state: cells[state] for state in STATES},
         {state: totals[state] for state in STATES},
         unfinished,
-        [*_absent(grid), *changed, *notes],
+        [*_absent(grid), *notes],
         time_left(jobs, cores),
     )
 
