@@ -99,33 +99,37 @@ def lab(inputs, tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The folder of a finished tiny run, made once for all workers; nobody changes it."""
+    """The folder of a finished tiny run, made once for all workers; it is never changed."""
     import runs
 
-    root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "whole").exists():
-            folder.mkdir(exist_ok=True)
-            process = runs.popen(folder, own_server=True)
-            output = process.communicate()[0]
-            assert process.returncode == 0, output[-4000:]
-            (folder / "whole").touch()
-    return folder
+    def run(folder):
+        process = runs.popen(folder, own_server=True)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output[-4000:]
+
+    return _made_once(tmp_path_factory, "finished", run)
 
 
 @pytest.fixture(scope="session")
 def statistics(tmp_path_factory):
-    """The folder of a finished study of statistics, made once in process; nobody changes it."""
+    """The folder of a finished study of statistics, made once in process; it is never changed."""
     import statistics_study
 
+    def run(folder):
+        with contextlib.chdir(folder):
+            statistics_study.finish()
+
+    return _made_once(tmp_path_factory, "statistics", run)
+
+
+def _made_once(tmp_path_factory, name, make):
+    """The folder `name`, which the first of all workers to ask for it makes with `make(folder)`."""
     root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "statistics"
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
     with FileLock(f"{folder}.lock"):
         if not (folder / "whole").exists():
             folder.mkdir(exist_ok=True)
-            with contextlib.chdir(folder):
-                statistics_study.finish()
+            make(folder)
             (folder / "whole").touch()
     return folder
 
