@@ -11,13 +11,18 @@ from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutp
 from cdl.runtime.errors import CdlError
 
 
-class SoftWeights(TypedDict, total=False):
-    """Options shared by all distillers with a soft loss, without the temperature."""
+class SoftChoices(TypedDict, total=False):
+    """Options shared by all distillers with a soft loss, without its weight and temperature."""
 
-    alpha: float
     standardize: bool
     soft_weight: float | None
     confidence: float | None
+
+
+class SoftWeights(SoftChoices, total=False):
+    """Options shared by all distillers with a soft loss, without the temperature."""
+
+    alpha: float
 
 
 class SoftOptions(SoftWeights, total=False):

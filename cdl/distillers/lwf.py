@@ -1,11 +1,12 @@
 """LwF (Li and Hoiem, ECCV 2016): the student's own outputs before the task."""
 
-import torch
+from typing import Unpack
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutput
-from cdl.distillers.kd import KD
+from cdl.distillers.kd import KD, SoftChoices
 
 
 def past_cross_entropy(student: Tensor, past: Tensor, temperature: float) -> Tensor:
@@ -63,44 +64,20 @@ class LwF(Past):
         temperature: float = 2.0,
         past_weight: float = 3.0,
         past_temperature: float = 2.0,
-        standardize: bool = False,
-        soft_weight: float | None = None,
-        confidence: float | None = None,
+        **soft: Unpack[SoftChoices],
     ) -> None:
-        """Set the weights; the other options are those of `KD`.
+        """Set the weights.
 
         Args:
             context: the two models.
-            standardize: see `KD`.
-            soft_weight: see `KD`.
-            confidence: see `KD`.
             alpha: weight of the teacher's soft loss, as in `KD`.
             temperature: of the teacher's soft loss.
             past_weight: weight of the cross-entropy with the past.
             past_temperature: of the past.
+            soft: as in `KD`.
         """
-        super().__init__(
-            context,
-            alpha=alpha,
-            temperature=temperature,
-            standardize=standardize,
-            soft_weight=soft_weight,
-            confidence=confidence,
-        )
+        super().__init__(context, alpha=alpha, temperature=temperature, **soft)
         self.past_weight, self.past_temperature = past_weight, past_temperature
 
     def past_loss(self, student: Tensor, past: Tensor, labelled: int) -> Tensor:
         return past_cross_entropy(student, past, self.past_temperature)
-
-
-def row_divergence(student: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return `tau^2 KL(target || student)` of softened logits `[B, C]`, one value per row."""
-    logs, targets = (F.log_softmax(x / temperature, dim=1) for x in (student, target))
-    divergence: Tensor = temperature**2 * (targets.exp() * (targets - logs)).sum(1)
-    return divergence
-
-
-def masked_mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Return the mean of values `[B]` over the rows with a mask of 1; 0 without any."""
-    weights = rows.to(values.dtype)
-    return (values * weights).sum() / torch.clamp(weights.sum(), min=1)

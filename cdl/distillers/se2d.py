@@ -1,10 +1,27 @@
 """SE2D (Michel et al., CVPR 2026): the student's own past on images from outside."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cdl.distillers.base import DistillerContext
-from cdl.distillers.lwf import Past, masked_mean, row_divergence
+from cdl.distillers.kd import SoftChoices
+from cdl.distillers.lwf import Past
+
+
+def row_divergence(student: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return `tau^2 KL(target || student)` of softened logits `[B, C]`, one value per row."""
+    logs, targets = (F.log_softmax(x / temperature, dim=1) for x in (student, target))
+    divergence: Tensor = temperature**2 * (targets.exp() * (targets - logs)).sum(1)
+    return divergence
+
+
+def masked_mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Return the mean of values `[B]` over the rows with a mask of 1; 0 without any."""
+    weights = rows.to(values.dtype)
+    return (values * weights).sum() / torch.clamp(weights.sum(), min=1)
 
 
 class SE2D(Past):
@@ -23,30 +40,19 @@ class SE2D(Past):
         temperature: float = 10.0,
         past_weight: float = 1.0,
         self_distillation: bool = False,
-        standardize: bool = False,
-        soft_weight: float | None = None,
-        confidence: float | None = None,
+        **soft: Unpack[SoftChoices],
     ) -> None:
-        """Set the weights; the other options are those of `KD`.
+        """Set the weights.
 
         Args:
             context: the two models.
-            standardize: see `KD`.
-            soft_weight: see `KD`.
-            confidence: see `KD`.
             alpha: weight of the teacher's soft loss, as in `KD`; 1 leaves out cross-entropy.
             temperature: of teacher and past.
             past_weight: weight of the loss with the past.
             self_distillation: whether the loss with the past is over all images.
+            soft: as in `KD`.
         """
-        super().__init__(
-            context,
-            alpha=alpha,
-            temperature=temperature,
-            standardize=standardize,
-            soft_weight=soft_weight,
-            confidence=confidence,
-        )
+        super().__init__(context, alpha=alpha, temperature=temperature, **soft)
         self.past_weight, self.everywhere = past_weight, self_distillation
 
     def past_loss(self, student: Tensor, past: Tensor, labelled: int) -> Tensor:
