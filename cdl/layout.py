@@ -42,6 +42,11 @@ def record_of(tensors: str) -> str:
     return tensors.removesuffix(".safetensors") + ".json"
 
 
+def trained_of(aligned: str, trained: str) -> str:
+    """Return the path of the learner of an aligned artifact, from the value in its record."""
+    return os.path.normpath(f"{os.path.dirname(aligned)}/{trained}")
+
+
 def measured_of(benchmark: str) -> str:
     """Return the path of a job's own measurements by that of its benchmark file."""
     return benchmark.removesuffix(".tsv") + ".measured.json"
@@ -570,6 +575,10 @@ class ResultsFolder:
             if Path(cell).parts[0] not in RESERVED and seed.isdecimal():
                 found.setdefault(cell, {})[int(seed)] = RunFiles(str(run))
         return found
+
+    def runs(self) -> list[RunFiles]:
+        """Return the evaluated runs of all cells."""
+        return [run for cell in self.finished().values() for run in cell.values()]
 
     def run(self, folder: str) -> RunFiles:
         """Return the files of a run by its folder in a table."""

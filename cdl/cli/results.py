@@ -24,7 +24,7 @@ from cdl.cli.options import (
 from cdl.inventory.naming import nothing_here
 from cdl.layout import RESULTS, ResultsFolder
 from cdl.runtime.errors import CdlError
-from cdl.study.learning_jobs import LearningJobs
+from cdl.study.learning_jobs import user_files
 from cdl.study.report_jobs import study_jobs
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def verify(
     CONFIG is configuration files, or the folder of one exported student. Prints
     damaged and missing files. Exit code 1 if there are any.
     """
-    from cdl.inventory.verify import sources_of, vouched
+    from cdl.inventory.verify import recorded_files, sources_of
     from cdl.inventory.verify import verify as check_files
 
     if config and len(config) == 1 and config[0].is_dir():
@@ -133,9 +133,9 @@ def verify(
         os.chdir(directory)
         if not Path(grid.layout.root).is_dir():
             raise CdlError(nothing_here(grid.config["name"]))
-        user = LearningJobs(grid).user
+        user = user_files(grid)
         sources = sources_of(user) | _archive_checks(user.data) if data else {}
-        found = check_files(vouched(study_jobs(grid)), sources)
+        found = check_files(recorded_files(study_jobs(grid)), sources)
     print_result(found, as_json)
     if found.faults:
         raise typer.Exit(1)

@@ -154,13 +154,13 @@ def _check_start(grid: Grid, parsed: Namespace) -> None:
     """
     from cdl.inventory.naming import nothing_here, results_nearby
     from cdl.inventory.starting import check_folder, check_sources
-    from cdl.study.learning_jobs import LearningJobs
+    from cdl.study.learning_jobs import user_files
 
     folder = Path(parsed.directory or ".")
     check_folder(folder)
     _find_cache()
     with contextlib.chdir(folder):
-        check_sources(LearningJobs(grid).user)
+        check_sources(user_files(grid))
         name = grid.config["name"]
         if not Path(grid.layout.root).is_dir() and results_nearby(name):
             print(f"cdl: {nothing_here(name)}; this run starts anew", file=sys.stderr)

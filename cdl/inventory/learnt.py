@@ -39,10 +39,9 @@ class LearntRun:
 
 def learnt_runs(results: ResultsFolder) -> list[LearntRun]:
     """Return all runs that `cdl learn` made, or may have made: their record is damaged."""
-    found = [run for cell in results.finished().values() for run in cell.values()]
     return [
         LearntRun(Path(run.folder).relative_to(results.path).parts[0], run)
-        for run in found
+        for run in results.runs()
         if is_learnt(run)
     ]
 

@@ -1,6 +1,5 @@
 """Find a finished run by its folder or an abbreviation, and folders with results nearby."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from cdl.layout import RESULTS, ResultsFolder, RunFiles, runs_below
@@ -25,7 +24,7 @@ def find_run(name: str) -> Path:
     if path.is_dir():
         found = runs_below(path)
         return _only(found, f"{name}: is not a finished run, but contains") if found else path
-    runs = [Path(run.folder) for run in _finished(ResultsFolder(Path(RESULTS)))]
+    runs = [Path(run.folder) for run in ResultsFolder(Path(RESULTS)).runs()]
     words = [word for word in name.removeprefix(f"{RESULTS}/").split("/") if word]
     found = [run for run in runs if words and _matches(words, run.parts[1:])]
     whole = [f"{word}-" for word in words]  # `kd` means kd-... rather than kd_prompt-...
@@ -62,11 +61,6 @@ def nothing_here(name: str = "") -> str:
 
 def _is_run(path: Path) -> bool:
     return Path(RunFiles(str(path)).results).is_file()
-
-
-def _finished(results: ResultsFolder) -> Iterator[RunFiles]:
-    for runs in results.finished().values():
-        yield from runs.values()
 
 
 def _only(found: list[Path], problem: str) -> Path:

@@ -24,7 +24,7 @@ from cdl.study.jobs import CACHES, Job, Record
 
 
 @dataclass(frozen=True)
-class Vouched:
+class Recorded:
     """Files and the record with their checksums.
 
     Attributes:
@@ -79,7 +79,7 @@ class Verification:
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])
 
 
-def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
+def recorded_files(jobs: Iterable[Job]) -> Iterator[Recorded]:
     """Yield the records and benchmarks of jobs, with the files to verify.
 
     Caches may be missing, as they may be deleted after training; so may benchmarks, which are
@@ -90,15 +90,15 @@ def vouched(jobs: Iterable[Job]) -> Iterator[Vouched]:
         for record in job.records:
             path, files = record.path, record.files
             if job.rule == "prepare_dataset":
-                yield Vouched("packed", path, files, plan=record)
+                yield Recorded("packed", path, files, plan=record)
             elif files and record_of(files[0]) == path:
-                yield Vouched("artifact", path, files[:1], files[1:], may_lack, record)
+                yield Recorded("artifact", path, files[:1], files[1:], may_lack, record)
             else:
-                yield Vouched("record", path, (), files, may_lack, record)
+                yield Recorded("record", path, (), files, may_lack, record)
         if job.benchmark:
-            yield Vouched("benchmark", job.benchmark, may_lack=True)
+            yield Recorded("benchmark", job.benchmark, may_lack=True)
         if job.measurements:
-            yield Vouched("measured", job.measurements, may_lack=True)
+            yield Recorded("measured", job.measurements, may_lack=True)
 
 
 def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
@@ -142,7 +142,7 @@ def _reread_backbone(user: UserFiles, name: str) -> None:
 
 
 def verify(
-    items: Iterable[Vouched], sources: Mapping[str, Callable[[], object]] | None = None
+    items: Iterable[Recorded], sources: Mapping[str, Callable[[], object]] | None = None
 ) -> Verification:
     """Compare all files with their records, and these with the plan; continue after faults.
 
@@ -165,7 +165,7 @@ def verify(
     return Verification(checked, tuple(faults))
 
 
-def _faults(item: Vouched) -> Iterator[Fault]:
+def _faults(item: Recorded) -> Iterator[Fault]:
     missing = [path for path in item.paths if not os.path.exists(path)]
     yield from (Fault("missing", path, "run again") for path in missing)
     if item.record in missing:
@@ -180,7 +180,7 @@ def _faults(item: Vouched) -> Iterator[Fault]:
             yield from _damage(file, check_files, item.record, file)
 
 
-def _differences(item: Vouched, read: Reader, faulty: set[str]) -> Iterator[Fault]:
+def _differences(item: Recorded, read: Reader, faulty: set[str]) -> Iterator[Fault]:
     """Yield a fault if an intact record is not as planned.
 
     A record is not compared with inputs that are missing or `faulty`: only these are reported.

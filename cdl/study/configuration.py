@@ -276,17 +276,15 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def preset(name: str) -> dict[str, Any]:
-    """Return the values that a protocol preset sets, by block."""
+    """Return the values of a preset of the protocol, by block; of `alignment`, by its presets."""
     values: dict[str, Any] = yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())
     return values
 
 
 def alignment(given: dict[str, Any]) -> dict[str, Any]:
     """Return all fields of a classifier alignment: the preset's, overridden by those given."""
-    presets: dict[str, dict[str, Any]]
-    presets = yaml.safe_load((HERE / "presets" / "alignment.yaml").read_text())
     own = {name: value for name, value in given.items() if value is not None}
-    return _without_usual(presets[own.pop("preset")] | own)
+    return _without_usual(preset("alignment")[own.pop("preset")] | own)
 
 
 def align_with(base: dict[str, Any] | None, given: dict[str, Any] | None) -> dict[str, Any] | None:

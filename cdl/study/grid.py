@@ -50,6 +50,7 @@ class Grid:
         self.config = config
         self._packed_names: dict[str, str] = {}
         self._backbone_names: dict[str, str] = {}
+        self._trained: dict[Run, Run] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = blocks_of(config, "datasets", grid["datasets"] or sorted(config["datasets"]))
@@ -283,6 +284,12 @@ class Grid:
         Its folder has the checkpoints before the alignment. It is the run itself if the next task
         starts from aligned heads, and it is not always a run of the grid.
         """
+        if run not in self._trained:
+            self._trained[run] = self._without_alignment(run)
+        return self._trained[run]
+
+    def _without_alignment(self, run: Run) -> Run:
+        """Return the run of `trained`."""
         if starts_aligned(run.method.alignment):
             return run
         method, distiller = replace(run.method, alignment=None), run.distiller

@@ -17,6 +17,17 @@ from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
 
+def user_files(grid: Grid) -> UserFiles:
+    """Return the user's files that the data and backbones of a grid are made from."""
+    data = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
+    for name in grid.datasets:
+        if (packed := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
+            data[Path(packed.folder).name] = source
+    used = sorted({name for run in grid.runs for name in run.backbones})
+    backbones = {grid.backbone_name(name): grid.backbone_source(name) for name in used}
+    return UserFiles(data, backbones)
+
+
 class LearningJobs:
     """The jobs up to the evaluation and the export of all runs of a grid.
 
@@ -24,7 +35,7 @@ class LearningJobs:
         grid: the grid.
         queries: caches of queries, by the name of their folder.
         targets: caches of targets by task, and one run that reads them, by name of the cache.
-        user: the user's files that data and backbones are made from.
+        user: the files of `user_files`.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -44,13 +55,7 @@ class LearningJobs:
             for need in self._training_views(run)
             if need.taught.targets
         }
-        data = {grid.packed_name(name): grid.source(name) for name in grid.datasets}
-        for name in grid.datasets:
-            if (packed := grid.unlabelled(name)) and (source := grid.unlabelled_source(name)):
-                data[Path(packed.folder).name] = source
-        used = sorted({name for run in grid.runs for name in run.backbones})
-        backbones = {grid.backbone_name(name): grid.backbone_source(name) for name in used}
-        self.user = UserFiles(data, backbones)
+        self.user = user_files(grid)
 
     def _training_views(self, run: Run) -> list[Needs]:
         """Return what the jobs of a run read of training images, if they are jobs of its own."""

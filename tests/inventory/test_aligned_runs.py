@@ -10,7 +10,7 @@ from statistics_study import HEADS, KD, LABELLED, NONE, OWN, SELF, TEACHER, chan
 
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States
 from cdl.inventory.trace import trace
-from cdl.inventory.verify import verify, vouched
+from cdl.inventory.verify import recorded_files, verify
 from cdl.layout import ResultsFolder
 from cdl.reporting.runs import read
 from cdl.runtime import artifacts
@@ -104,7 +104,7 @@ def test_a_damaged_trained_artifact_is_found_by_all_that_share_it(here):
         assert fault.what == "task 0" and f"{path} has sha256" in fault.text
     (links,) = trace(KD, ResultsFolder(Path("results"))).values()
     assert all(link.holds for link in links)
-    (fault,) = [f for f in verify(vouched(jobs_of())).faults if f.state == DAMAGED]
+    (fault,) = [f for f in verify(recorded_files(jobs_of())).faults if f.state == DAMAGED]
     assert str(path) in fault.text
 
 

@@ -18,7 +18,7 @@ from cdl.data.sources.archives import check
 from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
-from cdl.inventory.verify import verify, vouched
+from cdl.inventory.verify import recorded_files, verify
 from cdl.layout import ResultsFolder, record_of
 from cdl.reporting.runs import collect, read, read_predictions
 from cdl.runtime.artifacts import read_json, write_json
@@ -63,7 +63,7 @@ def harmless(path, before, after):
 
 
 def test_a_flipped_bit_of_any_small_file_is_refused_or_harmless(study):
-    items = list(vouched(study_jobs(study)))
+    items = list(recorded_files(study_jobs(study)))
     assert verify(items).faults == ()
     truth, rng, refused = published(study), random.Random(0), 0
     paths = sorted({Path(path) for item in items for path in item.paths if os.path.exists(path)})
@@ -111,7 +111,7 @@ SAME_FOLDER = settings(
 @given(data=st.data())
 def test_files_in_the_place_of_others_with_their_record_are_named(study, data):
     """Learners of another task, seed or distiller, targets, queries, results, backbones."""
-    items = [item for item in vouched(study_jobs(study)) if item.kind != "benchmark"]
+    items = [item for item in recorded_files(study_jobs(study)) if item.kind != "benchmark"]
     there = [item for item in items if item.files + item.body and os.path.exists(item.record)]
     item = data.draw(st.sampled_from(there))
     names = [Path(path).suffix for path in item.paths]
@@ -130,7 +130,7 @@ def test_files_in_the_place_of_others_with_their_record_are_named(study, data):
 
 def test_verify_names_the_place_and_no_file_that_was_made_from_it(study):
     tasks = [study.layout.run(KD).task(task) for task in (0, 1)]
-    items = list(vouched(study_jobs(study)))
+    items = list(recorded_files(study_jobs(study)))
     exchange(tasks[0].outputs().values(), tasks[1].outputs().values())
     faults = verify(items).faults
     assert [fault.path for fault in faults] == [record_of(task.learner) for task in tasks]
@@ -145,7 +145,7 @@ def test_verify_names_the_place_and_no_file_that_was_made_from_it(study):
 
 def test_verify_says_that_an_edited_configuration_overwrites_results(study):
     edited = make_grid({"distillers": {"kd": {"alpha": 0.9}}})
-    faults = verify(vouched(study_jobs(edited))).faults
+    faults = verify(recorded_files(study_jobs(edited))).faults
     assert {fault.state for fault in faults} == {"outdated"}
     assert {Path(fault.path).parts[4].split("-")[0] for fault in faults} == {"kd"}
     assert "was made with learner.distiller.alpha 0.5, expected 0.9" in faults[0].text
