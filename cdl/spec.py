@@ -312,6 +312,14 @@ class Alignment(Part):
         return [factor for factor, size in zip(factors, sizes, strict=True) for _ in range(size)]
 
 
+def labelled_by(labels: str | None, taught: bool) -> str:
+    """Return whose classes unlabelled images have in alignment, from its `labels`.
+
+    The default is the teacher's for a learner that is taught by one, else `own`: none.
+    """
+    return labels or ("teacher" if taught else "own")
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueriesSpec(Part):
     """Specification of a backbone's queries of a learner's training views of a task."""
@@ -473,7 +481,7 @@ class LearnerSpec(Part):
         """Whether the teacher gives the classes of unlabelled images for alignment."""
         if self.alignment is None:
             return False
-        return (self.alignment.labels or ("teacher" if self.teacher else "own")) == "teacher"
+        return labelled_by(self.alignment.labels, self.teacher is not None) == "teacher"
 
     @property
     def keys(self) -> tuple[str | int, ...]:

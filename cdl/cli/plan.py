@@ -15,7 +15,7 @@ from cdl.study.contents import made_of_images
 from cdl.study.grid import Grid
 from cdl.study.jobs import Job, Jobs
 from cdl.study.learning_jobs import LearningJobs
-from cdl.study.report_jobs import study_jobs
+from cdl.study.report_jobs import ReportJobs
 from cdl.study.trials import Trials
 
 VALUES = "Params have changed"  # the beginning of Snakemake's reason
@@ -47,7 +47,7 @@ def table(grid: Grid, planned: Sequence[Planned]) -> Table:
     Paths are relative to the current folder.
     """
     learning = LearningJobs(grid)
-    jobs = Jobs([*study_jobs(grid), *Trials(grid).jobs()])
+    jobs = Jobs([*learning, *ReportJobs(grid), *Trials(grid).jobs()])
     why = _Reasons(jobs, {n: changes(learning.user, n) for n in outdated_data(learning.user)})
     counts: Counter[tuple[str, str]] = Counter()
     for job in planned:
@@ -77,8 +77,7 @@ class _Reasons:
             return _in_words(planned.reason)
         if changed := self._images.get(job.key.get("prepared", "")):
             return changed
-        images = job.params.get("images", "")
-        if job.records and not made_of_images(job.records[0].files[0], images):
+        if "images" in job.params and not made_of_images(job):
             return "images of its task have changed"
         if planned.reason.startswith(VALUES):
             return self._changed_values(job)

@@ -1,13 +1,12 @@
 """Train, align and evaluate a finished run on one more task, as the workflow's jobs do."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
-from cdl.layout import ResultsFolder, RunFiles, record_of
+from cdl.layout import ResultsFolder, RunFiles, record_of, trained_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import Execution
@@ -105,4 +104,4 @@ def trained_artifact(aligned: str) -> str:
             f"{aligned}: was written by an earlier version of cdl, which did not keep the heads "
             "before their alignment; run the experiment again to learn on"
         )
-    return os.path.normpath(f"{Path(aligned).parent}/{record['trained']}")
+    return trained_of(aligned, record["trained"])

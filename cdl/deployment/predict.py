@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from PIL import Image
-
-from cdl.data.sources.decoding import FORMATS
+from cdl.data.sources.decoding import images_below
 from cdl.deployment.device.classifier import Classifier
 from cdl.runtime.errors import CdlError
 
@@ -63,16 +61,12 @@ def list_images(paths: Sequence[str], stdin: TextIO) -> list[str]:
     Raises:
         CdlError: a folder contains no image.
     """
-    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
     files: list[str] = []
     for path in paths:
         if path == "-":
             files += [line.rstrip("\n") for line in stdin if line.strip()]
         elif Path(path).is_dir():
-            found = [p for p in sorted(Path(path).rglob("*")) if p.suffix.lower() in suffixes]
-            if not found:
-                raise CdlError(f"{path}: contains no image; expected {', '.join(FORMATS)}")
-            files += map(str, found)
+            files += map(str, images_below(path))
         else:
             files.append(path)
     return files

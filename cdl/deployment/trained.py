@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import BlockInputs
 from cdl.data.order import digests
 from cdl.data.stream import Stream
 from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
 from cdl.layout import PackedFiles, ResultsFolder, RunFiles, record_of
-from cdl.models.build import build_learner, load_backbones
+from cdl.models.build import load_backbones, rebuild_learner
 from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -138,8 +137,7 @@ class TrainedStudent(Student):
         paths = {name: find_backbone(folder, name, sha) for name, sha in hashes.items()}
         loaded = load_backbones(spec, paths)
         stream = Stream.learnt(results["classes"], spec.stream.tasks)
-        teacher = record["teacher_shape"] and BackboneShape(**record["teacher_shape"])
-        learner = build_learner(spec, loaded[spec.backbone], record["widths"], teacher)
+        learner = rebuild_learner(spec, loaded[spec.backbone], record)
         learner.load_state(state)
         n_classes = stream.classes(task).stop
         query = loaded[spec.query] if learner.needs_query else None

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from cdl import EVALUATION
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.shape import BackboneShape
 from cdl.data import MANIFEST
 from cdl.data.cached import HeldOutQueries
 from cdl.data.order import digest_of
@@ -29,11 +28,11 @@ from cdl.evaluation.metrics import (
     prediction_metrics,
 )
 from cdl.models.build import (
-    build_learner,
     build_stream,
     compute_of,
     load_backbones,
     place_backbones,
+    rebuild_learner,
     versions,
 )
 from cdl.models.learner import MEMORY, Learner
@@ -175,9 +174,7 @@ def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
 def _learner(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
     """Build the run's learner with the widths in its first checkpoint's record."""
     record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
-    teacher = record["teacher_shape"]
-    shape = None if teacher is None else BackboneShape(**teacher)
-    return build_learner(spec, loaded[spec.backbone], record["widths"], shape).eval()
+    return rebuild_learner(spec, loaded[spec.backbone], record).eval()
 
 
 def _stages(

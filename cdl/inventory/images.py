@@ -59,8 +59,7 @@ def affected(jobs: Jobs, outdated: list[str]) -> set[Job]:
         if job.rule == "prepare_dataset":
             again = job.key["prepared"] in outdated
         else:
-            images = job.params.get("images")
-            same = images is not None and made_of_images(job.records[0].files[0], images)
+            same = made_of_images(job)
             inputs = {k: v for k, v in job.inputs.items() if not (same and k == "data")}
             again = bool(made & set(flat(inputs)))
         if again:

@@ -19,7 +19,7 @@ from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
 from cdl.inventory.naming import results_nearby
-from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of
+from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of, trained_of
 from cdl.reporting.runs import METRICS, read, read_predictions
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
@@ -241,7 +241,7 @@ def _check_trained(path: str, metadata: Mapping[str, Any]) -> str:
     """Check the artifact that an aligned one was made from; return its path, or `path`."""
     if "trained" not in metadata:
         return path
-    trained = os.path.normpath(f"{Path(path).parent}/{metadata['trained']}")
+    trained = trained_of(path, metadata["trained"])
     made = {"trained": _checked_artifact(trained)["sha256"]}
     artifacts.check_provenance(path, metadata["inputs"], made)
     return trained

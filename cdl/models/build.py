@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from typing import Any
 
 import numpy
 import timm
@@ -83,6 +84,12 @@ def build_learner(
         teacher=teacher,
         teacher_query_width=widths.get("teacher_query"),
     ).to(backbone.mean.device)
+
+
+def rebuild_learner(spec: LearnerSpec, backbone: Backbone, record: Mapping[str, Any]) -> Learner:
+    """Build a learner as `build_learner` does, with the widths in the record of its artifact."""
+    teacher = record["teacher_shape"] and BackboneShape(**record["teacher_shape"])
+    return build_learner(spec, backbone, record["widths"], teacher)
 
 
 def build(

@@ -19,6 +19,7 @@ from cdl.runtime.artifacts import fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.spec import OrderSeed, Stream
 from cdl.study.configuration import ConfigError
+from cdl.study.jobs import Job
 
 
 def files_of(source: Mapping[str, Any]) -> list[Path]:
@@ -87,24 +88,22 @@ def images_contents(
     return digest(list(found.items()))
 
 
-def made_of_images(output: str, images: str) -> bool:
-    """Return whether an output was made from images with a digest.
+def made_of_images(job: Job) -> bool:
+    """Return whether the output of a job that reads the images of one task was made from them.
 
     If so, the rule can ignore the modification time of the packed data. If not, the time is
     needed: Snakemake does not compare the parameters of a job whose inputs are about to be made
     again, as `prepare_dataset` does after a change of images.
 
-    Args:
-        output: output of a job that reads the images of one task.
-        images: result of `images_contents`; empty for a published source.
-
     Returns:
-        True also for a published source, and if the record is missing or unreadable.
+        True also for a published source, and if the record is missing or unreadable; False for a
+        job that reads other images.
     """
+    images: str | None = job.params.get("images")
     if not images:
-        return True
+        return images is not None
     try:
-        made_of: Mapping[str, Any] = read_json(record_of(output))["inputs"]
+        made_of: Mapping[str, Any] = read_json(record_of(job.records[0].files[0]))["inputs"]
     except CdlError:  # not made yet, or damaged, which the job that reads it reports
         return True
     return made_of.get("images") == images

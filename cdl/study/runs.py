@@ -5,6 +5,7 @@ from typing import Any
 
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
+from cdl.spec import labelled_by
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ class Run:
         """Source of the classes of unlabelled images in alignment; None without alignment."""
         if self.method.alignment is None:
             return None
-        default = "teacher" if self.teacher else "own"
-        return str(self.method.alignment.get("labels") or default)
+        return labelled_by(self.method.alignment.get("labels"), self.teacher is not None)
 
     @property
     def rule(self) -> str:

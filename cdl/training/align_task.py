@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdl.backbones.shape import BackboneShape
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.data.views import Views
-from cdl.models.build import build_learner, versions
+from cdl.models.build import rebuild_learner, versions
 from cdl.models.learner import MEMORY, Learner, memory_of
 from cdl.models.operations import of_learner, of_query
 from cdl.models.teacher import Teacher
@@ -233,8 +232,7 @@ def _learner(
     record: Mapping[str, Any],
 ) -> Learner:
     """Build a learner from its artifact."""
-    shape = record["teacher_shape"] and BackboneShape(**record["teacher_shape"])
-    learner = build_learner(spec, context.backbones[spec.backbone], record["widths"], shape)
+    learner = rebuild_learner(spec, context.backbones[spec.backbone], record)
     learner.load_state(state)
     return learner
 

@@ -6,7 +6,6 @@ ICCV 2023), HiDe-Prompt (Wang et al., NeurIPS 2023) and VQ-Prompt (Jiao et al., 
 this mechanism with different settings.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,22 +17,12 @@ from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
 from cdl.spec import Alignment
-from cdl.training.schedules import lagged_warm_cosine
+from cdl.training.schedules import alignment_rate
 
 RIDGE = 1e-4
 _FLOOR = 1e-5
 SSIAT_SIGMA = 4.0  # distance at which an image of the task counts as near
 Draws = Callable[[int], tuple[Tensor, Tensor]]
-
-
-def learning_rate(how: Alignment, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step; an epoch has `steps` steps."""
-    if how.schedule == "cosine":
-        return how.lr / 2 * (1 + math.cos(math.pi * epoch / how.epochs))
-    if how.schedule == "lagged_cosine":
-        i, total = epoch * steps + step, how.epochs * steps
-        return lagged_warm_cosine(i, how.lr, how.lr / 10, total)
-    return how.lr
 
 
 def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str, Tensor]:
@@ -131,7 +120,7 @@ def align(
         rows = zip(samples.split(how.samples), labels[order].split(how.samples), strict=True)
         for step, (features, targets) in zip(range(steps), rows, strict=False):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(how, epoch, step, steps)
+                group["lr"] = alignment_rate(how.schedule, how.lr, epoch, how.epochs, step, steps)
             loss = alignment_loss(head(features)[:, :seen], targets, sizes, how.logit_norm)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,4 +1,4 @@
-"""Learning rates that change in every iteration, as in VQ-Prompt's released code."""
+"""Learning rates that change in every iteration, as in VQ-Prompt's code, and of alignment."""
 
 import math
 
@@ -46,3 +46,23 @@ def lagged_warm_cosine(
     if iteration == 0:
         return first
     return warm_cosine(iteration - 1, base, iterations, frozen=frozen, warmup=warmup)
+
+
+def alignment_rate(
+    schedule: str, base: float, epoch: int, epochs: int, step: int, steps: int
+) -> float:
+    """Return the learning rate of a step of an alignment; an epoch has `steps` steps.
+
+    Args:
+        schedule: see `cdl.spec.Alignment`.
+        base: the highest learning rate.
+        epoch: counted from 0.
+        epochs: number of epochs.
+        step: counted from 0 in every epoch.
+        steps: number of steps of an epoch.
+    """
+    if schedule == "cosine":
+        return base / 2 * (1 + math.cos(math.pi * epoch / epochs))
+    if schedule == "lagged_cosine":
+        return lagged_warm_cosine(epoch * steps + step, base, base / 10, epochs * steps)
+    return base

@@ -90,9 +90,7 @@ def growing(amount):
 def tracked(rule, w):
     """Return the inputs of a job, without times where records or parameters detect changes."""
     job = JOBS.find(rule, dict(w.items()))
-    images = job.params.get("images")
-    same_images = images is not None and made_of_images(job.records[0].files[0], images)
-    untimed = {"files", "measured", *(["data"] if same_images else [])}
+    untimed = {"files", "measured", *(["data"] if made_of_images(job) else [])}
 
     def flagged(name, value):
         if isinstance(value, list):

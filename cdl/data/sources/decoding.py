@@ -11,6 +11,7 @@
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -27,6 +28,20 @@ _BITS, _PHOTOMETRIC = (
 )
 _ORIENTATION = ExifTags.Base.Orientation
 _WHITE = (255, 255, 255, 255)
+
+
+def suffixes() -> set[str]:
+    """Return the suffixes of files in these formats, in lower case."""
+    return {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+
+
+def images_below(folder: str | Path) -> list[Path]:
+    """List all images of a folder, at any depth; raise `CdlError` if there is none."""
+    known = suffixes()
+    found = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in known]
+    if not found:
+        raise CdlError(f"{folder}: contains no image; expected {', '.join(FORMATS)}")
+    return found
 
 
 class UnreadableImage(CdlError):

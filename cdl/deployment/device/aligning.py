@@ -1,6 +1,5 @@
 """The alignment of linear heads of `cdl.training.alignment`, in numpy, with draws of `draws`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from cdl.deployment.device.closed import Statistics
 from cdl.deployment.device.draws import permutation
-from cdl.training.schedules import lagged_warm_cosine
+from cdl.training.schedules import alignment_rate
 
 Rows = tuple[np.ndarray, np.ndarray]  # weight [C, D] and bias [C]
 _NOISE, _SHUFFLE = 411, 412  # purposes of draws
@@ -64,7 +63,10 @@ def align(
             chosen = order[step * each : (step + 1) * each]
             features = shrunk.samples(chosen, each, (_NOISE, key, epoch))
             gradients = _gradients(rows, features, chosen // each, sizes, how, normalised)
-            rows = update(rows, gradients, learning_rate(how, epoch, step, steps))
+            rate = alignment_rate(
+                how["schedule"], float(how["lr"]), epoch, how["epochs"], step, steps
+            )
+            rows = update(rows, gradients, rate)
     return rows
 
 
@@ -72,16 +74,6 @@ def mean_factors(shrink: float, sizes: Sequence[int]) -> np.ndarray:
     """Return the factor of each class's mean, see `cdl.spec.Alignment`."""
     factors = [1 - shrink + shrink * (task + 1) / len(sizes) for task in range(len(sizes))]
     return np.repeat(factors, sizes)
-
-
-def learning_rate(how: Mapping[str, Any], epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step; an epoch has `steps` steps."""
-    lr, epochs = float(how["lr"]), how["epochs"]
-    if how["schedule"] == "cosine":
-        return lr / 2 * (1 + math.cos(math.pi * epoch / epochs))
-    if how["schedule"] == "lagged_cosine":
-        return lagged_warm_cosine(epoch * steps + step, lr, lr / 10, epochs * steps)
-    return lr
 
 
 def head_logits(rows: Rows, features: np.ndarray, normalised: bool) -> np.ndarray:

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image
-
-from cdl.data.sources.decoding import FORMATS
+from cdl.data.sources.decoding import FORMATS, suffixes
 from cdl.data.sources.names import check_class_name
 from cdl.deployment.device.classifier import Pictures
 from cdl.runtime.errors import CdlError
@@ -36,7 +34,7 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
     Raises:
         CdlError: there is no class, a class has no image, or an image has no class.
     """
-    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+    known = suffixes()
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -45,25 +43,16 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
     for entry in entries:
         if entry.is_dir():
             inside = sorted(path for path in entry.iterdir() if not path.name.startswith("."))
-            images = [path for path in inside if path.suffix.lower() in suffixes]
+            images = [path for path in inside if path.suffix.lower() in known]
             if any(path.is_dir() for path in inside):
                 raise CdlError(f"{entry}: contains a folder; expected images only: move them up")
             if not images:
                 raise CdlError(f"{entry}: contains no image; expected {', '.join(FORMATS)}")
             found[check_new_name(entry.name, folder)] = images
-        elif entry.suffix.lower() in suffixes:
+        elif entry.suffix.lower() in known:
             raise CdlError(f"{entry}: is not in the folder of a class; move it into one")
     if not found:
         raise CdlError(f"{folder}: contains no class; expected one folder of images per class")
-    return found
-
-
-def images_below(folder: Path) -> list[Path]:
-    """List all images of a folder, at any depth; raise `CdlError` if there is none."""
-    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
-    if not found:
-        raise CdlError(f"{folder}: contains no image; expected {', '.join(FORMATS)}")
     return found
 
 

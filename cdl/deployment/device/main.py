@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from cdl.deployment.device.images import images_below, images_by_class
+from cdl.data.sources.decoding import images_below
+from cdl.deployment.device.images import images_by_class
 from cdl.deployment.device.student import Student, Update
 from cdl.deployment.predict import JsonPrinter, TextPrinter, list_images, print_predictions
 from cdl.runtime.errors import CdlError
