@@ -109,6 +109,7 @@ class TaskFiles:
         losses: loss curve.
         targets: logits of the task's classes for all training views, if the learner is a teacher.
         targets_seen: the same of all classes seen so far.
+        targets_test: logits of the task's classes for their test views.
     """
 
     folder: str
@@ -117,6 +118,7 @@ class TaskFiles:
     losses = Below("losses.csv")
     targets = Below("targets.safetensors")
     targets_seen = Below("targets_seen.safetensors")
+    targets_test = Below("targets_test.safetensors")
 
     def job(self, rule: str) -> JobFiles:
         """Return log and benchmark of `train`, `distil`, `align` or the teacher's targets."""

@@ -543,6 +543,11 @@ class LearnerSpec(Part):
         """
         return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher, columns)
 
+    def aligning_targets(self, teacher: "LearnerSpec") -> "AligningTargetsSpec":
+        """Return the specification of a teacher's targets for the test views of the images."""
+        views = self.aligning_queries(teacher.query)
+        return AligningTargetsSpec(teacher, views, self.apt_teacher)
+
     def _backbone_fields(self, backbone: str) -> dict[str, Any]:
         """Return the fields of one backbone: precision and side of its input."""
         precision, size = precision_of(self, backbone), (self.sizes or {}).get(backbone)
@@ -563,6 +568,17 @@ class TargetsSpec(Part):
     columns: str | None = None
 
 
+@dataclass(frozen=True)
+class AligningTargetsSpec(Part):
+    """Specification of a teacher's targets for the test views of a task's training images."""
+
+    teacher: LearnerSpec
+    views: AligningQueriesSpec
+    apt_teacher: str | None = None
+    columns: ClassVar[None] = None
+
+
+AnyTargetsSpec = TargetsSpec | AligningTargetsSpec
 TaskSpec = (
     LearnerSpec | QueriesSpec | AligningQueriesSpec
 )  # specifications of views of a task's images
@@ -574,6 +590,13 @@ def queries_from_json(value: Any, where: str = "spec") -> QueriesSpec | Aligning
     _check_mapping(value, where)
     kind = AligningQueriesSpec if "views" in value else QueriesSpec
     return kind.from_json(value, where)
+
+
+def targets_from_json(value: Any, where: str = "spec") -> AnyTargetsSpec:
+    """Create a specification of a teacher's targets; raise as `Part.from_json`."""
+    _check_mapping(value, where)
+    at_test = "views" in (value.get("views") or {})
+    return (AligningTargetsSpec if at_test else TargetsSpec).from_json(value, where)
 
 
 def precision_of(spec: AnySpec, backbone: str) -> str:

@@ -56,6 +56,7 @@ RULES = {  # descriptions of rules whose names do not explain them
     "show_deployment": "deployment figures",
     "tabulate": "tables",
     "teacher_targets_seen": "teacher targets of all classes seen",
+    "teacher_targets_test": "teacher targets at the test view",
     "tuned": "select the best options",
 }
 

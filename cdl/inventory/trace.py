@@ -121,7 +121,8 @@ def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:
         yield link(f"task {task}", _check_checkpoint, run, task, made, teacher)
         if teacher is not None:
             theirs = teacher.task(task)
-            yield link(f"targets {task}", _check_caches, [theirs.targets, theirs.targets_seen])
+            caches = [theirs.targets, theirs.targets_seen, theirs.targets_test]
+            yield link(f"targets {task}", _check_caches, caches)
     for name in made["backbones"]:
         yield link("backbone", _check_backbone, results, name, made)
         yield link("queries", _check_queries, results, name, run.results, made)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from cdl import layout
 from cdl.layout import RunFiles
-from cdl.spec import AligningQueriesSpec, HeldOutQueriesSpec, QueriesSpec, TargetsSpec
+from cdl.spec import (
+    AligningQueriesSpec,
+    AligningTargetsSpec,
+    AnyTargetsSpec,
+    HeldOutQueriesSpec,
+    QueriesSpec,
+    TargetsSpec,
+)
 from cdl.study.grid import Grid
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
@@ -30,30 +37,33 @@ class CacheSpec:
     """
 
     folder: str
-    spec: QuerySpec | TargetsSpec
+    spec: QuerySpec | AnyTargetsSpec
     dataset: str
     backbone: str
     teacher: Run | None = None
 
     @property
-    def columns(self) -> str | None:
-        """`seen` for logits of all classes seen so far, see `TargetsSpec`."""
+    def kind(self) -> str | None:
+        """`seen` for logits of all classes seen so far, `test` for those of the test views."""
+        if isinstance(self.spec, AligningTargetsSpec):
+            return "test"
         return self.spec.columns if isinstance(self.spec, TargetsSpec) else None
 
     @property
     def name(self) -> str:
-        """Folder of the cache, and its columns if these are not those of the task."""
-        return f"{self.folder}/{self.columns}" if self.columns else self.folder
+        """Folder of the cache, and its kind if it has one."""
+        return f"{self.folder}/{self.kind}" if self.kind else self.folder
 
     def path(self, task: int) -> str:
         """Return the path of a teacher's logits of a task."""
         files = RunFiles(self.folder).task(task)
-        return files.targets_seen if self.columns else files.targets
+        kinds = {None: files.targets, "seen": files.targets_seen, "test": files.targets_test}
+        return kinds[self.kind]
 
     @property
     def views(self) -> QuerySpec:
         """Specification of the views that it is computed from."""
-        return self.spec.views if isinstance(self.spec, TargetsSpec) else self.spec
+        return self.spec.views if isinstance(self.spec, AnyTargetsSpec) else self.spec
 
 
 Caches = tuple[CacheSpec, ...]
@@ -116,22 +126,16 @@ def learning(grid: Grid, run: Run) -> Needs:
 def aligning(grid: Grid, run: Run) -> Needs:
     """Return the inputs of the jobs that align the heads of a run.
 
-    With `answers: test` the teacher itself classifies the images, so that its artifact, its
-    backbone and the queries of its prompts at the test view are read.
+    With `answers: test` the teacher's outputs are those of the test views.
     """
-    names, how, teacher = _test_names(run), run.method.alignment, grid.teacher_of(run)
-    taught, own_teacher = Taught(), None
-    if teacher is not None and run.statistics == "teacher":
-        if how and how.get("answers") == "test":
-            names |= {teacher.query} if teacher.prompts.needs_query else set()
-            taught, own_teacher = Taught(teacher=True), run.teacher
-        else:
-            taught = _taught(grid, run, None, aligning=True)
-            own_teacher = run.teacher if taught.whole else None
+    names, how, taught = _test_names(run), run.method.alignment or {}, Taught()
+    if run.statistics == "teacher":
+        at_test = how.get("answers") == "test"
+        taught = _taught_at_test(grid, run) if at_test else _taught(grid, run, None, aligning=True)
     found = sorted(names)
     online = set() if grid.cached else names
     return Needs(
-        backbones=_names(run.backbone, own_teacher, online, taught),
+        backbones=_names(run.backbone, run.teacher if taught.whole else None, online, taught),
         queries=[_queries(grid, run, name, test=True) for name in found] if grid.cached else [],
         taught=taught,
     )
@@ -181,6 +185,23 @@ def _taught(grid: Grid, run: Run, own_query: str | None, aligning: bool = False)
         target_queries=_queries(grid, run, query) if query and not whole else (),
         queries=_queries(grid, run, read) if read and grid.cached and read != own_query else (),
         online=frozenset({query}) if query and not grid.cached else frozenset(),
+    )
+
+
+def _taught_at_test(grid: Grid, run: Run) -> Taught:
+    """Return what a job reads to obtain the teacher's logits for the test views."""
+    teacher = grid.teacher_of(run)
+    if teacher is None:
+        return Taught()
+    query = teacher.query if teacher.prompts.needs_query else None
+    if not grid.cached:
+        return Taught(whole=True, teacher=True, online=frozenset({query} if query else ()))
+    own, theirs = specification(grid, run), specification(grid, teacher)
+    specs = [own.until(t).aligning_targets(theirs.until(t)) for t in range(run.n_tasks)]
+    folder, backbone = grid.files(teacher).folder, teacher.backbone
+    return Taught(
+        targets=tuple(CacheSpec(folder, s, run.dataset, backbone, teacher) for s in specs),
+        target_queries=_queries(grid, run, query, test=True) if query else (),
     )
 
 

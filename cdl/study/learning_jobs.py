@@ -187,7 +187,7 @@ class LearningJobs:
         cache = self.targets[cache.name][0].taught.targets[task]
         teacher = cache.teacher
         assert teacher is not None, "targets have a teacher"
-        rule = f"teacher_targets_{cache.columns}" if cache.columns else "teacher_targets"
+        rule = f"teacher_targets_{cache.kind}" if cache.kind else "teacher_targets"
         return self._cache(
             rule,
             key_of(teacher) | {"task": str(task)},

@@ -255,7 +255,11 @@ def _teacher(
     """Open the teacher that labels images."""
     assert context.spec.alignment is not None, "only learners with an alignment"
     if context.spec.alignment.answers == "test":
-        assert inputs.teacher is not None, "planned with the teacher's artifact"
+        if inputs.targets is not None:
+            cache = context.cached(inputs.targets, context.spec.aligning_targets(spec))
+            context.fingerprints["teacher"] = cache.inputs["teacher"]
+            return _Labeller(partial(_read, context, cache))
+        assert inputs.teacher is not None, "planned with the teacher's artifact or its targets"
         teacher, metadata = open_teacher(context, inputs.teacher, spec, context.spec.apt_teacher)
         context.fingerprints["teacher"] = metadata["sha256"]
         query = _query(context, cached, spec.query) if teacher.learner.needs_query else None
@@ -285,6 +289,11 @@ def _teacher_operations(
     operations, _ = of_learner(teacher, context.task, {"query": width})
     computed = teacher.needs_query and not cached
     return operations + (of_query(context.backbones[query]) if computed else 0.0)
+
+
+def _read(context: TaskContext[LearnerSpec], cache: CachedOutputs) -> Tensor:
+    """Return a teacher's logits `[n, C_t]` for the task's images from their cache."""
+    return cache.at(0, torch.arange(cache.values.shape[1], device=context.compute.device))
 
 
 @torch.no_grad()
@@ -400,11 +409,11 @@ def _work(job: _Job) -> dict[str, float]:
     answers = 0
     if job.teacher is not None and (context.labels[images] == UNLABELLED).any():
         n, epochs = len(context.pixels), context.spec.training.epochs
-        operations += job.teacher.operations * (
-            len(images) if job.how.answers == "test" else n * epochs
-        )
-        counted = job.record.get("work", {}).get("answers")
-        answers = n * epochs if job.teacher.learner is None and not counted else 0
+        at_test = job.how.answers == "test"
+        read = len(images) if at_test else n * epochs
+        operations += job.teacher.operations * read
+        counted = not at_test and job.record.get("work", {}).get("answers")
+        answers = read if job.teacher.learner is None and not counted else 0
     return {"images": 0, "operations": operations, "forward": forward, "answers": answers}
 
 

@@ -188,6 +188,6 @@ class TaskContext(Generic[Spec]):
         found = found | {"backbones": {name: found["backbones"][name] for name in shared}}
         data = self.stream.digest(self.train.about, self.train.classes, task)
         expected: dict[str, Any] = {"data": data, "backbones": {n: known[n] for n in shared}}
-        if "unlabelled" in found:  # a teacher may have been trained without unlabelled images
+        if "unlabelled" in found and self.unlabelled is not None:  # else this job reads none
             expected["unlabelled"] = self.fingerprints.get("unlabelled")
         artifacts.check_provenance(path, found, expected)

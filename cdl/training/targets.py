@@ -23,11 +23,12 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import (
     AligningQueriesSpec,
+    AligningTargetsSpec,
     AnySpec,
+    AnyTargetsSpec,
     HeldOutQueriesSpec,
     LearnerSpec,
     QueriesSpec,
-    TargetsSpec,
     TaskSpec,
 )
 from cdl.training.checkpointing import State
@@ -73,9 +74,8 @@ def write_queries(
             context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
         )
         return
-    views, device = Views.of(spec.view), context.compute.device
-    values = over_test_images(context.pixels, views, device, lambda images, _: vit.query(images))
-    _save(output, {"values": values[None].cpu()}, provenance)
+    values = _at_test_views(context, lambda images, _: vit.query(images))
+    _save(output, {"values": values}, provenance)
 
 
 @torch.no_grad()
@@ -130,14 +130,14 @@ class TargetInputs:
 
 
 def write_targets(
-    spec: TargetsSpec,
+    spec: AnyTargetsSpec,
     task: int,
     inputs: TargetInputs,
     output: str,
     *,
     execution: Execution = DEFAULT,
 ) -> None:
-    """Compute and write a teacher's logits for all its views of a task's images.
+    """Compute and write a teacher's logits for a task's images, at all training or test views.
 
     They are those of the task's classes, or of all classes seen so far.
 
@@ -161,8 +161,9 @@ def write_targets(
     stream, columns = context.stream, spec.columns
     classes = stream.columns(task, columns)
 
-    def logits(batch: Batch) -> Tensor:
-        return teacher(batch.images, query(batch) if query else None, task, classes).logits
+    def logits(images: Tensor, epoch: int, positions: Tensor) -> Tensor:
+        given = None if query is None else query.at(epoch, positions)
+        return teacher(images, given, task, classes).logits
 
     widths = [len(stream.order[stream.columns(t, columns)]) for t in range(len(stream.sizes))]
     _validate_size(context, widths, execution, "teacher targets")
@@ -172,7 +173,15 @@ def write_targets(
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     context.place(teacher.learner)
-    _write_over_views(context, widths[task], logits, output, provenance, about, execution)
+    if isinstance(spec, AligningTargetsSpec):
+        values = _at_test_views(context, lambda images, rows: logits(images, 0, rows))
+        _save(output, {"values": values}, provenance | about)
+        return
+
+    def of_batch(batch: Batch) -> Tensor:
+        return logits(batch.images, batch.epoch, batch.positions)
+
+    _write_over_views(context, widths[task], of_batch, output, provenance, about, execution)
 
 
 def over_test_images(
@@ -221,6 +230,15 @@ def over_views(
                     state.save({"values": values}, {"at": (epoch, i + 1)})
             values[epoch] = _rounded(made.cpu(), spec)
     return values
+
+
+@torch.no_grad()
+def _at_test_views(
+    context: TaskContext[TaskSpec], function: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return `function` of the test views of a task's images, `[1, n, W]`, on the CPU."""
+    views, device = Views.of(context.spec.view), context.compute.device
+    return over_test_images(context.pixels, views, device, function)[None].cpu()
 
 
 def _write_over_views(

@@ -105,15 +105,19 @@ def test_the_targets_are_those_of_the_aligned_teacher_for_all_classes_seen(lab):
 
 def test_each_kind_of_targets_is_computed_once_and_alignment_reads_those_of_the_task():
     grid = {"datasets": [FEW], "methods": [ALIGNED]}
+    at_test = {"variant": "at_test", "alignment": {"answers": "test"}}
     grid["distillers"] = ["none", "kd", "kd_prompt", *map(seen, NAMES)]
+    grid["distillers"] += [{"block": name, **at_test} for name in ("kd", "kd_prompt")]
     made = make_grid({"grid": grid})
     jobs = list(LearningJobs(made))
     rules = [job.rule for job in jobs if job.rule.startswith("teacher_targets")]
-    assert (rules.count("teacher_targets"), rules.count("teacher_targets_seen")) == (2, 2)
+    kinds = ("teacher_targets", "teacher_targets_seen", "teacher_targets_test")
+    assert [rules.count(kind) for kind in kinds] == [2, 2, 2]
     files = {job.rule: job.outputs["targets"] for job in jobs if "targets" in job.outputs}
     assert {rule: Path(file).name for rule, file in files.items()} == {
         "teacher_targets": "targets.safetensors",
         "teacher_targets_seen": "targets_seen.safetensors",
+        "teacher_targets_test": "targets_test.safetensors",
     }
     read = {
         (job.rule, job.key["learner"].split("-")[0]): Path(job.inputs["targets"]).name
@@ -124,6 +128,8 @@ def test_each_kind_of_targets_is_computed_once_and_alignment_reads_those_of_the_
         assert read["distil", f"{name}+seen"] == "targets_seen.safetensors"
         assert read["align", f"{name}+seen"] == "targets.safetensors"
     assert read["distil", "kd"] == "targets.safetensors"
+    assert read["align", "kd+at_test"] == read["align", "kd_prompt+at_test"]
+    assert read["align", "kd+at_test"] == "targets_test.safetensors"
 
 
 def test_the_option_is_in_specifications_only_if_it_is_set():

@@ -217,13 +217,17 @@ def _labels(here, run, task):
     return align_task.TaskContext.open(here.spec(run), task, **paths).labels.tolist()
 
 
-def test_answers_at_the_test_view_are_the_teachers_and_need_no_targets(lab, classified):
+@pytest.mark.parametrize("outputs", ["cached", "online"])
+def test_answers_at_the_test_view_are_the_teachers(lab, classified, outputs):
     changes = {"datasets": {"digits": {"labels": {"per_class": 3}, "view": PLAIN_VIEW}}}
+    changes |= {"compute": {"targets": outputs}}
     here = lab(changes | aligned(distillers=["none", TAUGHT, AT_TEST]))
     here.learn(here.run(role="teacher"), 0)
     here.learn(here.student("none"), 0)
     inputs = here.align_inputs(variant(here, "test"), 0)
-    assert inputs.targets is None and inputs.teacher and "vit_micro" in inputs.backbones
+    cached = outputs == "cached"  # then no job but that of the cache opens the teacher
+    assert (inputs.targets is not None, inputs.teacher is None) == (cached, cached)
+    assert ("vit_micro" in inputs.backbones) is not cached
     for name in ("taught", "test"):  # training views are test views
         here.align(variant(here, name), 0)
     assert classified[-1].tolist() == classified[-2].tolist()

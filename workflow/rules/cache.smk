@@ -90,3 +90,18 @@ use rule teacher_targets as teacher_targets_seen with:
         states=layout.STATES,
         spec=param("teacher_targets_seen", "spec"),
         images=param("teacher_targets_seen", "images"),
+
+
+use rule teacher_targets as teacher_targets_test with:
+    input:
+        inputs_of("teacher_targets_test"),
+    output:
+        **layout.artifact("targets", TASK.targets_test),
+    log:
+        TASK.job("teacher_targets_test").log,
+    benchmark:
+        TASK.job("teacher_targets_test").benchmark
+    params:
+        states=layout.STATES,
+        spec=param("teacher_targets_test", "spec"),
+        images=param("teacher_targets_test", "images"),
