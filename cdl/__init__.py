@@ -23,7 +23,9 @@ def load(
 
     Args:
         path: the folder of a finished run (`results/.../seed0`) or of an exported student (see
-            `cdl export`). An exported student does not import torch.
+            `cdl export`), or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for an exported
+            student on the Hugging Face Hub (see `cdl push`). An exported student does not import
+            torch.
         task: for a run, the task after which the student is loaded, counted from 0; None: the last.
         threads: number of threads; for one image, one thread is fastest.
         verify: for an exported student, whether to compare its files with the sha256 in its
@@ -34,7 +36,7 @@ def load(
 
     Raises:
         cdl.runtime.errors.CdlError: the folder does not contain a finished run or an exported
-            student, or a file is damaged.
+            student, a file is damaged, or the Hub has no such student.
     """
     from cdl.deployment.load import load as load_student
 

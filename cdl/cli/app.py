@@ -92,6 +92,7 @@ app.command(epilog="Example: cdl trace digits/l2p/kd-vit_nano-from-vit_micro-q-v
 app.command(epilog="Example: cdl verify config.yaml --data")(results.verify)
 app.command(epilog="Example: cdl clean one.yaml base.yaml+overlay.yaml --yes")(results.clean)
 app.command(epilog=f"Example: cdl export {RESULTS}/.../seed0 -o student")(student.export)
+app.command(epilog="Example: cdl push student me/birds --private")(student.push)
 app.command(epilog="Example: cdl predict student photos/ --csv")(student.predict)
 app.command(epilog="Example: cdl demo student")(student.demo)
 app.command(epilog=f"Example: cdl learn {RESULTS}/.../seed0 --task new/ -o more")(student.learn)

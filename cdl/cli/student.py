@@ -1,4 +1,4 @@
-"""Commands for finished students: export, predict, demo, learn.
+"""Commands for finished students: export, push, predict, demo, learn.
 
 Torch is imported only by the commands that need it.
 """
@@ -161,8 +161,38 @@ def demo(
             server.serve_forever()
 
 
+def push(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of an exported student.")
+    ],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Model on the Hub; made if missing.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only print what would be uploaded.")
+    ] = False,
+) -> None:
+    """Upload an exported student to the Hugging Face Hub.
+
+    Prints the files first. The model card becomes README.md and must have a
+    licence in its metadata. Log in with `hf auth login` or HF_TOKEN.
+    """
+    from cdl.deployment.hub import Upload
+
+    upload = Upload.of(folder, repository, private)
+    print(upload.text(), flush=True)
+    if not dry_run:
+        print(f"uploaded: {upload.send()}; load it with cdl.load('hf://{repository}')")
+
+
 def predict(
-    model: ExportedOrRun,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Folder of an exported student or of a run, or hf://OWNER/NAME."
+        ),
+    ],
     paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH...", help="Images or folders; - reads paths from stdin."),

@@ -1,8 +1,9 @@
-"""Load a student from the folder of a finished run or of an export."""
+"""Load a student from the folder of a finished run or of an export, or from the Hub."""
 
 from os import PathLike
 from pathlib import Path
 
+from cdl.deployment import hub
 from cdl.deployment.manifest import MODEL, PROGRAM
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.layout import RunFiles
@@ -18,9 +19,9 @@ def load(
     path: str | PathLike[str], task: int | None = None, threads: int = 1, verify: bool = True
 ) -> Student:
     """Load a student; see `cdl.load`."""
-    path = Path(path)
     if threads < 1:
         raise CdlError(f"threads: invalid value {threads}; expected at least 1")
+    path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
     if not path.is_dir():
         raise CdlError(
             f"{path}: is not a folder; expected the folder of a finished run or of an export"

@@ -1,8 +1,8 @@
-"""Fetch published files and verify them.
+"""Fetch published files and verify them; upload to the Hugging Face Hub.
 
 Files come from the publisher, a mirror or a folder, and are fetched once. This is the only module
-that uses the network. Only the local rules `fetch_backbone` and `fetch_dataset` call it; all other
-jobs read files on disk.
+that uses the network. Of all jobs only the local rules `fetch_backbone` and `fetch_dataset` call
+it; all other jobs read files on disk.
 """
 
 import contextlib
@@ -10,8 +10,9 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from cdl.runtime.artifacts import fingerprint_file, replacing
@@ -78,6 +79,61 @@ def snapshot(dataset: str, revision: str, folder: Path, patterns: Sequence[str])
             allow_patterns=list(patterns),
             local_dir=folder,
         )
+
+
+def repository_folder(repository: str, revision: str) -> Path:
+    """Fetch all files of a model on the Hub; return their folder in the Hub's cache.
+
+    Raises:
+        OSError: the files cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(hub_page(repository)):
+        return Path(snapshot_download(repository, revision=revision))
+
+
+def upload(files: Mapping[str, Path], repository: str, private: bool, mine: Sequence[str]) -> str:
+    """Upload files to a model on the Hub in one commit; make the model if it is missing.
+
+    Args:
+        files: the files by their paths in the repository.
+        repository: `OWNER/NAME`.
+        private: whether the model must be private; a public one is refused, not changed.
+        mine: names, with wildcards, of earlier files that the commit deletes if not in `files`.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        OSError: the files cannot be uploaded.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi()
+    with _hub_errors(hub_page(repository)):
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        info = api.model_info(repository)
+        if private and not info.private:
+            raise OSError("it exists and is public; make it private there, or omit --private")
+        there = {file.rfilename for file in info.siblings or ()} - files.keys()
+        old = [name for name in sorted(there) if any(fnmatch(name, own) for own in mine)]
+        commit = api.create_commit(
+            repository,
+            [
+                *(CommitOperationAdd(name, str(path)) for name, path in files.items()),
+                *(CommitOperationDelete(name) for name in old),
+            ],
+            commit_message="Upload a student with cdl",
+        )
+    return str(commit.commit_url)
+
+
+def hub_page(repository: str) -> str:
+    """Return the address of a model on the Hub."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repository}"
 
 
 @contextlib.contextmanager
