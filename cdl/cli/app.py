@@ -86,6 +86,7 @@ app.command(epilog="Example: cdl tables config.yaml")(results.tables)
 app.command(epilog="Example: cdl compare cifar20/coda_prompt/kd cifar20/coda_prompt/none")(
     results.compare
 )
+app.command(epilog="Example: cdl track config.yaml --to tensorboard")(results.track)
 app.command(epilog="Example: cdl trace digits/l2p/kd-vit_nano-from-vit_micro-q-vit_nano/seed0")(
     results.trace
 )

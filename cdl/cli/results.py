@@ -1,8 +1,12 @@
-"""Commands that show, check or delete results: status, tables, compare, trace, verify, clean."""
+"""Commands that show, send, check or delete results.
+
+status, tables, compare, track, trace, verify, clean.
+"""
 
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,6 +87,36 @@ def compare(
 
     found = paired_comparison(first, second, ResultsFolder(results))
     print_result(found, as_json)
+
+
+class Tracker(StrEnum):
+    """Experiment trackers, each with an extra of its name."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    trackio = "trackio"
+
+
+def track(
+    config: Configs,
+    to: Annotated[Tracker, typer.Option(help="Experiment tracker; needs the extra of its name.")],
+    directory: Directory = Path("."),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the tracker; default: tracking/NAME."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send curves of losses and accuracies to an experiment tracker.
+
+    Sends the configuration and the finished and running tasks of each run of CONFIG
+    to a local folder. A second call sends only what is new.
+    """
+    from cdl.inventory.tracking import track as send
+
+    grid = grid_of(config)
+    os.chdir(directory)
+    print_result(send(grid, to, output or Path("tracking", to)), as_json)
 
 
 def trace(

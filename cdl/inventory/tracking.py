@@ -1,0 +1,148 @@
+"""Send losses, accuracies and configurations of finished and running tasks to a tracker."""
+
+import re
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.inventory.state import DONE, States
+from cdl.inventory.status import at_work, started
+from cdl.reporting.trackers import TARGETS, TrackedRun, check_installed, send
+from cdl.runtime.artifacts import check_files, read_json
+from cdl.runtime.errors import CdlError
+from cdl.study.grid import Grid
+from cdl.study.jobs import Job, Jobs, flat
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.runs import Run
+from cdl.study.specifications import specification
+
+# what `cdl.training.loop` logs after each epoch, counted from 1: `task 0 epoch 1/5 ce 2.3025`
+_EPOCH = re.compile(r" task \d+ epoch (\d+)/(\d+)((?: \S+ -?\d+\.\d+)+)$", re.MULTILINE)
+_Curves = defaultdict[str, dict[int, float]]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What was sent.
+
+    Attributes:
+        target: name of the tracker.
+        folder: folder with its files.
+        runs: number of runs that have points.
+        points: number of points that were sent now.
+        left_out: files that were not sent, with the reason.
+        show: command that shows the folder.
+    """
+
+    target: str
+    folder: str
+    runs: int
+    points: int
+    left_out: list[str]
+    show: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a dictionary for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the numbers and the command as text."""
+        lines = [f"left out: {why}" for why in self.left_out]
+        n = "no run has finished a task yet" if not self.runs else f"{self.runs} runs"
+        lines.append(f"{self.target}: {n}, {self.points} new points in {self.folder}")
+        return "\n".join([*lines, f"show them with: {self.show}"] if self.runs else lines)
+
+
+def track(grid: Grid, target: str, folder: Path) -> Tracking:
+    """Send the points of all runs that were not sent before; paths are relative.
+
+    Args:
+        grid: grid of the configuration.
+        target: a name in `TARGETS`.
+        folder: folder for the tracker's files.
+
+    Raises:
+        CdlError: the target's library is not installed, or the folder has a damaged record.
+    """
+    check_installed(target)
+    curves, tracked, points = _CurvesOf(grid), 0, 0
+    for run in grid.runs:
+        found = curves(run)
+        tracked += bool(found.curves)
+        points += send(found, target, folder) if found.curves else 0
+    show = TARGETS[target].show.format(folder=folder, study=grid.config["name"])
+    return Tracking(target, str(folder), tracked, points, curves.left_out, show)
+
+
+class _CurvesOf:
+    """Reads the curves of runs from the files below the current folder."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid, self._jobs = grid, Jobs(LearningJobs(grid))
+        self._state_of, marked = States(self._jobs), started()
+        self._running = marked if marked and at_work() else set()
+        self.left_out: list[str] = []
+
+    def __call__(self, run: Run) -> TrackedRun:
+        """Return a run with the points that its files have."""
+        spec, found = specification(self._grid, run), _Curves(dict)
+        files, start = self._grid.files(self._grid.trained(run)), 0
+        for task in range(run.n_tasks):
+            job = self._jobs.by_output[files.task(task).losses]
+            epochs = self._finished(job, start, found) or self._unfinished(job, start, found)
+            for epoch in range(start, start + epochs):
+                found["training/task"][epoch] = task
+            if not epochs:
+                break
+            start += epochs
+        self._add_accuracies(self._jobs.by_output[self._grid.files(run).results], found)
+        about = {"dataset": run.dataset, **spec.to_json()}
+        return TrackedRun(self._grid.config["name"], run.folder, about, found)
+
+    def _finished(self, job: Job, start: int, found: _Curves) -> int:
+        """Add the losses of a finished task that begins at an epoch; return its epochs."""
+        path = str(job.outputs["losses"])
+        if not self._is_done(job, path):
+            return 0
+        losses = pd.read_csv(path)
+        for row in losses.to_dict("records"):
+            epoch = start + int(row["epoch"])
+            found[f"loss/{row['part']}"][epoch] = float(row["value"])
+            found["training/learning_rate"][epoch] = float(row["learning_rate"])
+        return int(losses["epoch"].max()) + 1
+
+    def _unfinished(self, job: Job, start: int, found: _Curves) -> int:
+        """Add the losses in the log of a running task; return the number of epochs so far."""
+        log, epochs = Path(job.log), 0
+        if not self._running & set(flat(job.outputs)) or not log.is_file():
+            return 0
+        for text, _, parts in _EPOCH.findall(log.read_text(errors="replace")):
+            words, epochs = parts.split(), int(text)
+            values = dict(zip(words[::2], map(float, words[1::2]), strict=True))
+            for part, value in {**values, "total": sum(values.values())}.items():
+                found[f"loss/{part}"][start + epochs - 1] = value
+        return epochs
+
+    def _add_accuracies(self, job: Job, found: _Curves) -> None:
+        """Add the accuracies of an evaluated run in percent, after each of its tasks."""
+        if not self._is_done(job):
+            return
+        matrix = read_json(job.records[0].path)["matrix"]
+        for tasks, line in enumerate(matrix, start=1):
+            found["accuracy/average"][tasks] = sum(line[:tasks]) / tasks
+            for task, accuracy in enumerate(line[:tasks], start=1):
+                found[f"accuracy/task{task}"][tasks] = accuracy
+
+    def _is_done(self, job: Job, *files: str) -> bool:
+        """Return whether a job is done and the given ones of its files are as recorded."""
+        if self._state_of(job).name != DONE:
+            return False
+        try:
+            check_files(job.records[0].path, *files)
+        except CdlError as error:
+            self.left_out.append(str(error))
+            return False
+        return True
