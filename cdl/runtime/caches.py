@@ -1,4 +1,4 @@
-"""Find a cache folder that can be written, for Snakemake and the locks of GPUs."""
+"""Find a cache folder that can be written: for Snakemake, the locks of GPUs, fetched programs."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ def ensure_cache() -> str:
     Raises:
         CdlError: the temporary folder cannot be written either.
     """
-    usual = Path(os.environ.get(VARIABLE) or os.path.expanduser("~/.cache"))
+    usual = _usual()
     if usual.is_absolute() and is_writable(usual):
         return ""
     folder = Path(tempfile.gettempdir(), f"cdl-cache-{os.getuid()}")
@@ -37,6 +37,16 @@ def ensure_cache() -> str:
         raise CdlError(f"{usual}: cannot be written, and {folder} is not private; {remedy}")
     os.environ[VARIABLE] = str(folder)
     return f"{usual} cannot be written; caches are in {folder} ({VARIABLE} selects another folder)"
+
+
+def cache_folder() -> Path:
+    """Return the folder of this program in the user's cache folder; see `ensure_cache`."""
+    ensure_cache()
+    return _usual() / "cdl"
+
+
+def _usual() -> Path:
+    return Path(os.environ.get(VARIABLE) or os.path.expanduser("~/.cache"))
 
 
 def is_writable(folder: Path) -> bool:

@@ -184,6 +184,7 @@ def obtain(
     folder: str | Path,
     mirror: str | None = None,
     offline: bool = False,
+    setting: str = "fetch.mirror",
 ) -> list[Path]:
     """Fetch missing files, verify all of them and return their paths.
 
@@ -196,6 +197,7 @@ def obtain(
         mirror: a folder or an http(s) base address with the files under their names, used instead
             of the publisher.
         offline: do not use the network.
+        setting: name of the field or option for `mirror`, for messages.
 
     Raises:
         CdlError: a file cannot be fetched or differs from the published one; the message states
@@ -209,13 +211,15 @@ def obtain(
     if missing and remote and offline:
         wanted = ", ".join(f"{folder / file.name} (from {file.url})" for file in missing)
         raise CdlError(
-            f"fetch.offline is set; place these files manually: {wanted}; or set fetch.mirror to a "
+            f"fetch.offline is set; place these files manually: {wanted}; or set {setting} to a "
             "folder that contains them"
         )
-    return [_obtain_file(file, folder / file.name, mirror, offline) for file in files]
+    return [_obtain_file(file, folder / file.name, mirror, offline, setting) for file in files]
 
 
-def _obtain_file(file: Published, target: Path, mirror: str | None, offline: bool) -> Path:
+def _obtain_file(
+    file: Published, target: Path, mirror: str | None, offline: bool, setting: str
+) -> Path:
     if target.is_file():
         _verify(target, file, "delete it and run again")
     elif mirror is None and isinstance(file.url, Hub):
@@ -223,12 +227,12 @@ def _obtain_file(file: Published, target: Path, mirror: str | None, offline: boo
         try:
             target = file.url.path(offline)
         except OSError as error:
-            raise _unavailable(file, target, str(file.url), error) from error
+            raise _unavailable(file, target, str(file.url), error, setting) from error
         remedy = f"delete {target} and run again; if that fails, the file on the Hub has changed"
         _verify(target, file, remedy)
     else:
         origin = str(file.url) if mirror is None else f"{mirror.rstrip('/')}/{file.name}"
-        _fetch(file, target, origin)
+        _fetch(file, target, origin, setting)
     return target
 
 
@@ -240,7 +244,7 @@ def remember(file: Published, path: Path) -> None:
         log.info("recorded the sha256 of %s in %s", file.name, file.record)
 
 
-def _fetch(file: Published, target: Path, origin: str) -> None:
+def _fetch(file: Published, target: Path, origin: str, setting: str) -> None:
     """Copy or download a file and verify it before it is renamed to `target`."""
     part = target.with_name(f".{target.name}.part")
     log.info("fetching %s", origin)
@@ -251,7 +255,7 @@ def _fetch(file: Published, target: Path, origin: str) -> None:
         else:
             shutil.copyfile(origin, part)
     except OSError as error:  # requests' errors are OSErrors too
-        raise _unavailable(file, target, origin, error) from error
+        raise _unavailable(file, target, origin, error, setting) from error
     try:
         _verify(part, file, f"{origin} is not the published file, or the download is damaged")
     except CdlError:
@@ -260,10 +264,12 @@ def _fetch(file: Published, target: Path, origin: str) -> None:
     os.replace(part, target)
 
 
-def _unavailable(file: Published, target: Path, origin: str, error: OSError) -> CdlError:
+def _unavailable(
+    file: Published, target: Path, origin: str, error: OSError, setting: str
+) -> CdlError:
     return CdlError(
         f"{file.name} could not be fetched from {origin} ({error}); run again, or place it "
-        f"manually as {target} (from {file.url}), or set fetch.mirror to a folder or address that "
+        f"manually as {target} (from {file.url}), or set {setting} to a folder or address that "
         "contains it"
     )
 
