@@ -140,7 +140,9 @@ def to_int8(model: Path, images: Iterable[np.ndarray] | None = None) -> None:
         # only folds constants: shapes cannot be inferred with dynamic sizes
         q.quant_pre_process(model, folded, skip_symbolic_shape=True)
         if images is None:
-            q.quantize_dynamic(folded, rounded, weight_type=q.QuantType.QInt8)
+            q.quantize_dynamic(
+                folded, rounded, op_types_to_quantize=products, weight_type=q.QuantType.QInt8
+            )
         else:
             graph = onnx.load(folded).graph
             weights = {tensor.name for tensor in graph.initializer}
