@@ -143,19 +143,37 @@ def learn(
 
 
 def demo(
-    model: ExportedOrRun,
+    student: Annotated[
+        Path, typer.Argument(metavar="STUDENT", help="Folder of an exported student.")
+    ],
+    static: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the page for a web server instead."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder or address of onnxruntime-web's files; default: fetched once.",
+        ),
+    ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")
     ] = 0,
 ) -> None:
-    """Start a local web page that classifies images.
+    """Open a page that runs a student in the browser.
 
-    If MODEL is a run, the page can also train it on new classes; each time, a new
-    run results/demoN is written. Press Ctrl-C to stop.
+    It classifies images and what the camera shows, learns new classes, undoes, and
+    downloads the student. Nothing leaves this machine. Press Ctrl-C to stop.
     """
-    from cdl.deployment.demo import Demo, Server
+    from cdl.deployment.demo import Server, site, write_site
 
-    with Server(Demo(model), port) as server:
+    content = site(student, runtime)
+    if static is not None:
+        write_site(content, static)
+        print(f"{static}: {len(content)} files")
+        return
+    with Server(content, port) as server:
         print(f"{server.address} (press Ctrl-C to stop)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

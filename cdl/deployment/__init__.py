@@ -1,7 +1,8 @@
 """Load, export, measure, run and continue to train finished students.
 
 - Use: `student` (the interface, and exported students), `trained` (the student of a run, in
-  torch), `load` (either of them), `predict` (files on the command line), `demo` (the web page).
+  torch), `load` (either of them), `predict` (files on the command line), `demo` (the page
+  that runs an exported student in a browser).
 - Export: `graph` (ONNX, ExecuTorch, int8), `export` (the exported folder), `parity` (comparison
   with torch and the evaluation), `costs` (parameters and operations), `card` (the model card),
   `measure` (timings).

@@ -1,140 +1,126 @@
-"""Serve the web page of `cdl demo`: classify images, train on new classes.
+"""The page of `cdl demo`: an exported student that predicts and learns in a browser.
 
-Uses Python's HTTP server, listens on the local machine only, and serves one HTML file that loads
-nothing from the internet.
+The page is a set of static files: those of `cdl/assets/demo`, the student's folder, and the
+WebAssembly of onnxruntime-web, which is fetched once. `Server` serves them to this machine alone,
+and `write_site` copies them for any web server.
 """
 
-import base64
-import binascii
 import json
 import secrets
-import threading
-import time
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from cdl.data.sources.decoding import decode
-from cdl.data.sources.names import check_class_name
-from cdl.deployment.load import load
-from cdl.deployment.student import ExportedStudent, Student
+from cdl.deployment import manifest
+from cdl.deployment.device.memory import MEMORY
+from cdl.deployment.device.student import read_classes
+from cdl.deployment.device.versions import CURRENT, current_version, parent_of, place_of
+from cdl.deployment.load import is_exported
+from cdl.layout import PAGE
+from cdl.runtime import artifacts
+from cdl.runtime.caches import cache_folder
 from cdl.runtime.errors import CdlError
-from cdl.runtime.outside import json_object
+from cdl.runtime.fetching import Published, obtain
+from cdl.runtime.folders import new_folder
 
 HOST = "127.0.0.1"
-_TOP = 5  # classes in the response
-_MAX_BYTES = 2**27  # of a request
+RUNTIME = "1.22.0"  # of onnxruntime-web; its WebAssembly has 11 MB, that of 1.27 has 13
+_ADDRESS = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{RUNTIME}/dist"
+_SHA256 = {
+    "ort.wasm.min.mjs": ("6ef726f355b791129f7ddf3f62e7877a16b9b777abe87004b8ab306e6b9cf265"),
+    "ort-wasm-simd-threaded.mjs": (
+        "30dd851d9c00622940500f71ddd2ff8820c5cb65270816080175b958705385a8"
+    ),
+    "ort-wasm-simd-threaded.wasm": (
+        "71aef04959c5c1b6de461b6538e2058e306610034a85aad2742d0c7fd4533fe4"
+    ),
+}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+}
+
+Site = Mapping[str, Path | bytes]  # files, or their content, by path relative to the page
 
 
-class Demo:
-    """A student that classifies images and, if it is a run, learns new classes.
+def site(student: Path, runtime: str | None = None) -> Site:
+    """Return the static files of the page.
 
-    Requests are processed one at a time.
+    Args:
+        student: folder of an exported student.
+        runtime: folder or http(s) address with the files of onnxruntime-web; None: the cache, or a
+            public server.
+
+    Raises:
+        CdlError: the folder is no export to ONNX, was damaged or changed, or the files of
+            onnxruntime-web cannot be obtained or are not those of version `RUNTIME`.
     """
-
-    def __init__(self, model: Path) -> None:
-        """Load the student.
-
-        Args:
-            model: folder of an exported student or of a finished run; only a run can learn.
-
-        Raises:
-            CdlError: see `cdl.load`.
-        """
-        self._student: Student = load(model)
-        self._run = None if isinstance(self._student, ExportedStudent) else model
-        self._lock = threading.Lock()
-
-    def about(self) -> dict[str, Any]:
-        """Return the classes of the student and whether it can learn new ones."""
-        return {"classes": self._student.classes, "learns": self._run is not None}
-
-    def predict(self, raw: bytes) -> dict[str, Any]:
-        """Return the most probable classes of an encoded image and the time in milliseconds."""
-        pixels = decode(raw, "the image")
-        with self._lock:
-            start = time.perf_counter()
-            best = self._student.best(pixels, _TOP)
-            took = 1e3 * (time.perf_counter() - start)
-        found = [{"class": name, "probability": probability} for name, probability in best]
-        return {"best": found, "milliseconds": took}
-
-    def learn(self, images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Learn one more task.
-
-        Args:
-            images: base64 of encoded images, by class name.
-
-        Returns:
-            The folder of the new run, its new classes, and the accuracy on every task before and
-            after, in percent.
-
-        Raises:
-            CdlError: the student is not a run, or a class name or an image is invalid.
-        """
-        from cdl.deployment.learn import learn
-
-        with self._lock, TemporaryDirectory() as temporary:
-            if self._run is None:
-                raise CdlError(
-                    "an exported student cannot learn; start cdl demo with the folder of a run"
-                )
-            for name, encoded in images.items():
-                _write_class(Path(temporary), name, encoded)
-            result = learn(self._run, Path(temporary), _free_name(self._run))
-            self._run = Path(result.run)
-            self._student = load(self._run)
-        return result.as_dict()
-
-
-def _parse_images(body: bytes) -> dict[str, list[str]]:
-    """Parse the body of a request to learn; raise `CdlError` if it is invalid."""
-    images: dict[str, list[str]] = json_object(
-        body,
-        "invalid request",
-        schema={"additionalProperties": {"type": "array", "items": {"type": "string"}}},
-        remedy="expected JSON with a list of base64 images for each class name",
-    )
-    return images
-
-
-def _write_class(folder: Path, name: str, images: Sequence[str]) -> None:
-    """Write the images of a class; raise `CdlError` if its name or an image is invalid."""
-    check_class_name(name, "the page")
-    if Path(name).name != name or name.startswith(".") or len(name.encode()) > 100:
+    if not (student / manifest.MODEL).is_file():
+        kind = "was exported for ExecuTorch" if is_exported(student) else "is no exported student"
         raise CdlError(
-            f"invalid class name {name!r}: expected 1 to 100 bytes, no /, no leading dot"
+            f"{student}: {kind}; expected a folder with {manifest.MODEL}, as "
+            "`cdl export RUN -o FOLDER` writes it"
         )
-    (folder / name).mkdir()
-    for i, image in enumerate(images):
-        try:
-            (folder / name / f"{i}.png").write_bytes(base64.b64decode(image, validate=True))
-        except binascii.Error as error:
-            raise CdlError(f"image {i} of class {name} is not valid base64 ({error})") from error
+    manifest.check(student)
+    read_classes(place_of(student, version := current_version(student)) / manifest.CLASSES)
+    own = {name: student / name for name in _names(student, version)}
+    room = Path(str(files("cdl") / "assets" / "demo"))
+    return {
+        **{path.name: path for path in sorted(room.iterdir())},
+        **{f"runtime/{path.name}": path for path in runtime_files(runtime)},
+        **{f"student/{name}": path for name, path in own.items()},
+        f"student/{CURRENT}": f"{version}\n".encode(),
+        "student.json": json.dumps({"files": [*own, CURRENT]}).encode(),
+    }
 
 
-def _free_name(run: Path) -> str:
-    """Return the first unused name demo1, demo2, ... in the results folder of a run."""
-    from cdl.layout import ResultsFolder
+def _names(folder: Path, version: int) -> Iterator[str]:
+    """Yield the files of the export and of the versions that can be undone, which exist."""
+    record = folder / manifest.MANIFEST
+    exported = artifacts.read_json(record)["files"] if record.exists() else manifest.READ
+    names = [*exported, manifest.MANIFEST]
+    while version > 0 and place_of(folder, version).is_dir():
+        place = place_of(folder, version).relative_to(folder).as_posix()
+        names += [f"{place}/{name}" for name in (manifest.CLASSES, MEMORY, manifest.MANIFEST)]
+        version = parent_of(folder, version)
+    return (name for name in names if (folder / name).is_file())
 
-    root, n = ResultsFolder.of_run(run).path, 1
-    while (root / f"demo{n}").exists():
-        n += 1
-    return f"demo{n}"
+
+def runtime_files(source: str | None = None) -> list[Path]:
+    """Return the files of onnxruntime-web in the cache; fetch missing ones; see `site`."""
+    published = [
+        Published(name, f"{_ADDRESS}/{name}", f"sha256:{digest}")
+        for name, digest in _SHA256.items()
+    ]
+    folder = cache_folder() / f"onnxruntime-web-{RUNTIME}"
+    return obtain(published, folder, mirror=source, setting="--runtime")
+
+
+def write_site(content: Site, folder: Path) -> None:
+    """Write a site into a folder that is empty or missing; else raise `CdlError`."""
+    with new_folder(folder.resolve()) as made:
+        for name, source in content.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(source, bytes):
+                (made / name).write_bytes(source)
+            else:
+                shutil.copyfile(source, made / name)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a demo to the local machine."""
+    """Serves a site to the local machine."""
 
     daemon_threads = True
 
-    def __init__(self, demo: Demo, port: int) -> None:
+    def __init__(self, content: Site, port: int) -> None:
         """Bind a port, 0 for any free one; raise `OSError` if it is in use."""
         super().__init__((HOST, port), _Handler)
-        self.demo, self.token = demo, secrets.token_urlsafe()
+        self.content, self.token = content, secrets.token_urlsafe()
 
     @property
     def origin(self) -> str:
@@ -159,54 +145,25 @@ class _Handler(BaseHTTPRequestHandler):
         return rest[0] if known and rest and host == origin == own else None
 
     def do_GET(self) -> None:  # noqa: N802
-        """Send the page or the description of the student."""
-        match self._requested():
-            case "about":
-                self._json(200, self.server.demo.about())
-            case "":
-                page = (files("cdl") / "assets" / "demo.html").read_bytes()
-                self._send(200, "text/html; charset=utf-8", page)
-            case _:
-                self._json(404, {"error": "not found"})
-
-    def do_POST(self) -> None:  # noqa: N802
-        """Classify an image or learn new classes."""
-        requested, demo = self._requested(), self.server.demo
-        if requested not in ("predict", "learn"):
-            self._json(404, {"error": "not found"})
+        """Send a file of the site; its names are a fixed list."""
+        name = self._requested()
+        name = PAGE if name == "" else name
+        if name is None or name not in self.server.content:
+            self._send(404, "text/plain", b"not found")
             return
-        try:
-            body = self._body()
-            content = (
-                demo.predict(body) if requested == "predict" else demo.learn(_parse_images(body))
-            )
-        except CdlError as error:
-            self._json(400, {"error": str(error)})
-            return
-        self._json(200, content)
-
-    def _body(self) -> bytes:
-        """Read the body, never more than the limit; raise `CdlError` if its length is invalid."""
-        length = self.headers.get("Content-Length", "")
-        digits = length.isascii() and length.isdecimal() and len(length) <= len(str(_MAX_BYTES))
-        if not digits or int(length) > _MAX_BYTES:
-            raise CdlError(
-                f"Content-Length: invalid value {length!r:.40}; expected 0 to {_MAX_BYTES} bytes"
-            )
-        return self.rfile.read(int(length))
-
-    def _json(self, status: int, content: Mapping[str, Any]) -> None:
-        self._send(status, "application/json", json.dumps(content).encode())
+        source = self.server.content[name]
+        body = source if isinstance(source, bytes) else source.read_bytes()
+        kind = _TYPES.get(Path(name).suffix, "application/octet-stream")
+        self._send(200, kind, body)
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header(
-            "Content-Security-Policy", "default-src 'self' 'unsafe-inline' data: blob:"
-        )
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *arguments: Any) -> None:
+    def log_message(self, format: str, *arguments: object) -> None:
         """Do not log single requests."""

@@ -1,175 +1,583 @@
-"""The demo page classifies images, reports invalid requests, and learns new classes."""
+"""The page of `cdl demo` in a browser: the same numbers as in Python, and nothing leaves."""
 
 import base64
 import contextlib
+import functools
 import http.client
+import http.server
+import io
 import json
+import re
+import shutil
 import socket
 import threading
+import zipfile
+from importlib.resources import files
 
+import numpy as np
 import pytest
-from browser import open_browser
-from exported import write_student
+from browser import npm_package, open_browser
+from exported import MADE_FROM, NAMES, write_student
+from learners import NEW, SLCA, draw_images, first_memory, tokens_of, write_learner, write_photos
+from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from test_learn import ALONE, KD, photos
 
 import cdl
-from cdl.deployment.demo import Demo, Server
+from cdl.cli import student as commands
+from cdl.deployment import manifest
+from cdl.deployment.demo import RUNTIME, Server, runtime_files, site, write_site
+from cdl.deployment.device.memory import MEMORY, How, make_memory, read_memory, write_memory
+from cdl.deployment.export import export
+from cdl.deployment.graph import to_int8
 from cdl.runtime.errors import CdlError
+from cdl.study.configuration import preset as read_preset
+
+AXE = files("axe_playwright_python") / "axe.min.js"
+NEAR = 1e-3
+CAMERA = (64, 48)  # width and height of a picture of the fake camera
+# runs `code` with the modules of the page, and returns what it returns, or the error
+MODULES = """
+const [given, done] = arguments, load = (name) => import(new URL(name, document.baseURI));
+(async () => {{ {code} }})().then(done, (error) => done(`${{error}} ${{error.stack}}`));
+"""
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory):
+    """The folder with the files of onnxruntime-web."""
+    folder = tmp_path_factory.mktemp("npm")
+    return str(npm_package(f"onnxruntime-web@{RUNTIME}", folder) / "dist")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache folder of the tests."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @contextlib.contextmanager
-def serving(model):
-    with Server(Demo(model), 0) as server:
+def running(server):
+    """Serve in a thread."""
+    with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
-def served(copied):
-    """Start a server of a run that can learn."""
-    with serving(copied / ALONE) as server:
+def served():
+    """A server of a small site."""
+    content = {"index.html": b"<h1>page</h1>", "student/model.onnx": b"graph"}
+    with running(Server(content, 0)) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Start a server of an exported student."""
-    with serving(write_student(tmp_path_factory.mktemp("demo") / "student")) as server:
-        yield server
-
-
-def send(server, head):
-    """Send the head of a request without a body and return the answer."""
-    with socket.create_connection(server.server_address, timeout=20) as connection:
-        text = f"{head}\r\nHost: {server.origin.removeprefix('http://')}\r\n\r\n"
-        connection.sendall(text.encode("latin-1"))
-        return connection.makefile("rb").read()
-
-
-def request(server, method, path, body=None, **headers):
+def request(server, path, method="GET", **headers):
     connection = http.client.HTTPConnection(*server.server_address)
-    connection.request(method, f"/{server.token}{path}", body, headers)
+    connection.request(method, path, None, headers)
     response = connection.getresponse()
-    return response.status, response.read()
+    return response.status, response.getheader("Content-Type"), response.read()
 
 
-def test_images_are_classified_and_other_files_rejected(served, copied, tmp_path):
-    image = photos(tmp_path / "a", "red") / "red" / "0.png"
-    status, body = request(served, "POST", "/predict", image.read_bytes())
-    answer, student = json.loads(body), cdl.load(copied / ALONE)
-    assert status == 200 and answer["milliseconds"] > 0 and len(answer["best"]) == 5
-    assert answer["best"][0]["class"] == student.predict(image)[0]
-    status, body = request(served, "POST", "/predict", b"no image")
-    assert status == 400 and "the image" in json.loads(body)["error"]
-    assert json.loads(request(served, "GET", "/about")[1]) == {
-        "classes": list(student.classes),
-        "learns": True,
-    }
+def test_the_files_of_the_site_are_served_with_the_token_alone(served):
+    token = f"/{served.token}/"
+    assert request(served, token) == (200, "text/html; charset=utf-8", b"<h1>page</h1>")
+    assert request(served, f"{token}student/model.onnx")[2] == b"graph"
+    for path in ("/", "/wrong/", f"/{served.token}", "//", "/%00/", "/x/index.html"):
+        assert request(served, path)[::2] == (404, b"not found")
+    for name in ("../demo.py", "student/", "/etc/passwd", "%2e%2e/x", "index.html?x"):
+        assert request(served, token + name)[0] == 404
+    for headers in ({"Host": "elsewhere.example"}, {"Origin": "http://elsewhere.example"}):
+        assert request(served, token, **headers)[0] == 404
+    assert request(served, token, "POST")[0] == 501
+    with socket.create_connection(served.server_address, timeout=20) as connection:
+        connection.sendall("GET /\xe9/ HTTP/1.0\r\n\r\n".encode("latin-1"))
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.0 404")
 
 
-@pytest.mark.parametrize("body", [b"no JSON", b"[1]", b'{"red": 1}', b'{"red": [1]}'])
-def test_an_invalid_request_to_learn_is_rejected_in_a_sentence(exported, body):
-    status, answer = request(exported, "POST", "/learn", body)
-    assert status == 400 and "base64 images for each class name" in json.loads(answer)["error"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "headers"),
-    [
-        ("GET", "/etc/passwd", {}),
-        ("POST", "/", {}),
-        ("GET", "/", {"Host": "elsewhere.example"}),
-        ("POST", "/predict", {"Origin": "http://elsewhere.example"}),
-    ],
-)
-def test_other_paths_and_other_origins_are_rejected(exported, method, path, headers):
-    assert request(exported, method, path, b"" if method == "POST" else None, **headers)[0] == 404
-
-
-@pytest.mark.parametrize("start", ["", "/", "/wrong", "/%00", "/x/y", "/\xe9"])
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/"), ("GET", "/about"), ("POST", "/predict"), ("POST", "/learn")]
-)
-def test_without_the_token_nothing_is_sent_and_no_body_is_read(exported, start, method, path):
-    answer = send(exported, f"{method} {start}{path} HTTP/1.1\r\nContent-Length: 9")
-    assert answer.startswith(b"HTTP/1.0 404") and b"not found" in answer
-
-
-def test_every_server_has_a_token_of_its_own(exported):
-    with Server(exported.demo, 0) as other:
-        assert exported.token != other.token and len(other.token) > 40
+def test_every_server_has_a_token_of_its_own(served):
+    with Server(served.content, 0) as other:
+        assert served.token != other.token and len(other.token) > 40
         assert other.address.endswith(f"/{other.token}/")
 
 
-@pytest.mark.parametrize(
-    "length", ["-1", str(2**27 + 1), "9" * 5000, "1e3", "\xb2", "", "+1", None]
-)
-def test_an_invalid_length_is_refused_before_the_body_is_read(exported, length):
-    head = f"POST /{exported.token}/predict HTTP/1.1"
-    head += "" if length is None else f"\r\nContent-Length: {length}"
-    answer = send(exported, head)
-    assert answer.startswith(b"HTTP/1.0 400") and b"Content-Length: invalid value" in answer
+def test_only_files_of_the_student_are_in_the_site(runtime, tmp_path):
+    folder = write_learner(tmp_path / "student")
+    cdl.load(folder).learn({"white": list(draw_images("white", 2))})
+    (folder / "private.png").write_bytes(b"of the user")
+    (folder / "card.md").unlink()
+    content = site(folder, runtime)
+    names = {name.removeprefix("student/") for name in content if name.startswith("student/")}
+    version = {f"versions/1/{name}" for name in ("classes.txt", MEMORY, "manifest.json")}
+    exported = {*manifest.READ, "student.py", "manifest.json", "current"} - {"model.pte"}
+    assert names == exported | version == set(json.loads(content["student.json"])["files"])
+    commands.demo(folder, static=tmp_path / "static", runtime=runtime)
+    written = {p.relative_to(tmp_path / "static").as_posix() for p in tmp_path.rglob("static/**/*")}
+    assert {name for name in written if (tmp_path / "static" / name).is_file()} == set(content)
+    with pytest.raises(CdlError, match="static: already exists"):
+        commands.demo(folder, static=tmp_path / "static", runtime=runtime)
 
 
-def test_invalid_classes_are_rejected_in_a_sentence(finished, tmp_path):
-    image = (photos(tmp_path / "a", "red") / "red" / "0.png").read_bytes()
-    coded = [base64.b64encode(image).decode()] * 3
-    with pytest.raises(CdlError, match="contains one class, red"):
-        Demo(finished / ALONE).learn({"red": coded})
-    with pytest.raises(CdlError, match="--teacher: is missing"):
-        Demo(finished / KD).learn({"red": coded, "blue": coded})
-    for name in ("../red", "", ".hidden", "a\nb", "a\0", "\ud800", "é" * 51, " "):
-        with pytest.raises(CdlError, match="invalid class name"):
-            Demo(finished / ALONE).learn({name: coded})
-    with pytest.raises(CdlError, match="not valid base64"):
-        Demo(finished / ALONE).learn({"red": ["!"]})
+def test_other_folders_are_refused_in_a_sentence(tmp_path):
+    for name, message in (("none", "is no exported student"), ("pte", "exported for ExecuTorch")):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "pte":
+            (folder / "model.pte").touch()
+        with pytest.raises(CdlError, match=f"{name}: .*{message}; expected .* `cdl export RUN -o"):
+            site(folder)
 
 
-def test_in_the_browser_an_image_is_classified_and_new_classes_are_learnt(served, tmp_path):
-    folder = photos(tmp_path / "a", "red", "green")
-    browser = open_browser(tmp_path / "profile")
-    try:
+def test_the_runtime_is_verified_and_copied_once(runtime, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    with pytest.raises(CdlError, match="cdn.jsdelivr.net.*or set --runtime to a folder or address"):
+        runtime_files(str(wrong))
+    for path in runtime_files(runtime):
+        (wrong / path.name).write_bytes(path.read_bytes() + b"x")
+    found = runtime_files()  # from the cache
+    assert [path.parent.name for path in found] == [f"onnxruntime-web-{RUNTIME}"] * 3
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    with pytest.raises(CdlError, match="wrong/ort.wasm.min.mjs is not the published file"):
+        runtime_files(str(wrong))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser whose camera shows a yellow picture."""
+    folder = tmp_path_factory.mktemp("browser")
+    write_video(folder / "camera.y4m", draw_images("yellow", 1, 3, side=1)[0, 0, 0])
+    fakes = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    video = f"--use-file-for-fake-video-capture={folder / 'camera.y4m'}"
+    driver = open_browser(folder / "profile", *fakes, video)
+    downloads = {"behavior": "allow", "downloadPath": str(folder)}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", downloads)
+    driver.downloads = folder
+    driver.set_script_timeout(120)
+    yield driver
+    driver.quit()
+
+
+def write_video(file, colour):
+    """Write a film of one colour."""
+    width, height = CAMERA
+    planes = Image.new("YCbCr", CAMERA)
+    planes.paste(Image.new("RGB", CAMERA, tuple(map(int, colour))).convert("YCbCr"))
+    y, cb, cr = (int(value) for value in planes.getpixel((0, 0)))
+    levels = [(16 + y * 219 // 255, width * height)]
+    levels += [(128 + (c - 128) * 224 // 255, width * height // 4) for c in (cb, cr)]
+    frame = b"FRAME\n" + b"".join(bytes([level]) * n for level, n in levels)
+    head = f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420\n".encode()
+    file.write_bytes(head + 10 * frame)
+
+
+@contextlib.contextmanager
+def opened(browser, content):
+    """Open a site; afterwards check that it logged no error and asked no other server."""
+    with running(Server(content, 0)) as server:
         browser.get("about:blank")
         for log in ("browser", "performance"):
-            browser.get_log(log)  # requests of the browser itself
-        browser.get(served.address)
+            browser.get_log(log)  # drop entries of the browser itself
+        browser.get(server.address)
+        wait_for(browser, "count", "classes:")
+        yield browser
+        check_requests(browser, server.address)
 
-        def text(selector):
-            return browser.find_element(By.CSS_SELECTOR, selector).text
 
-        def wait(condition):
-            WebDriverWait(browser, 60).until(lambda _: condition())
+def check_requests(browser, address):
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requested = {
+        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
+    }
+    own = (address, "data:", "blob:", "about:")
+    assert requested and [url for url in requested if not url.startswith(own)] == []
 
-        browser.find_element(By.ID, "image").send_keys(str(folder / "red" / "0.png"))
-        wait(lambda: " ms on this machine" in text("#took"))
-        assert len(browser.find_elements(By.CSS_SELECTOR, "#best tr")) == 5
-        assert "10 classes" in text("#count")
-        for field, name in zip(
-            browser.find_elements(By.CSS_SELECTOR, "fieldset"), ("red", "green"), strict=True
-        ):
-            field.find_element(By.CSS_SELECTOR, "[name=name]").send_keys(name)
-            paths = "\n".join(map(str, sorted((folder / name).iterdir())))
-            field.find_element(By.CSS_SELECTOR, "[type=file]").send_keys(paths)
-        browser.find_element(By.CSS_SELECTOR, "#learn button").click()
-        wait(lambda: "Learnt green, red" in text("#state") or text("#learn-error"))
-        assert text("#learn-error") == ""
-        wait(lambda: "12 classes" in text("#count"))
-        rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#tasks tr")]
-        assert rows[0] == "accuracy in % before now" and len(rows) == 4 and "–" in rows[3]
-        assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
-        events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
-        requested = {
-            e["params"]["request"]["url"]
-            for e in events
-            if e["method"] == "Network.requestWillBeSent"
-        }
-        own = (served.address, "data:", "blob:")
-        assert requested and [url for url in requested if not url.startswith(own)] == []
+
+def text(browser, name):
+    return browser.find_element(By.ID, name).text
+
+
+def wait(browser, condition):
+    WebDriverWait(browser, 60).until(lambda _: condition())
+
+
+def wait_for(browser, name, expected):
+    wait(browser, lambda: expected in text(browser, name))
+
+
+def run(browser, code, *given):
+    """Run JavaScript with the modules of the page."""
+    found = browser.execute_async_script(MODULES.format(code=code), given)
+    assert not isinstance(found, str), found
+    return found
+
+
+def logits_of(browser, image):
+    """The logits of the student in the page for the bytes of an encoded image."""
+    code = """
+    const { opened } = await load("page.js"), { fromFile } = await load("images.js");
+    const bytes = Uint8Array.from(atob(given[0]), (c) => c.charCodeAt(0));
+    return [...await (await opened).logits(await fromFile(new File([bytes], "image")))];"""
+    return np.array(run(browser, code, base64.b64encode(image).decode()))
+
+
+def encoded(pixels, **options):
+    raw = io.BytesIO()
+    Image.fromarray(pixels).save(raw, **{"format": "PNG"} | options)
+    return raw.getvalue()
+
+
+def test_the_generator_is_that_of_python(page):
+    """The numbers are those of `test_the_generator_is_documented_by_its_values`."""
+    code = """
+    const { bits, normal, permutation } = await load("draws.js"), some = [0, 1, 2];
+    return [some.map(bits([411, 7])), some.map(normal([1])), [...permutation([3, 1], 6)]];"""
+    bits, normal, order = run(page, code)
+    assert bits == [83113690, 1237736625, 2432335928]
+    np.testing.assert_allclose(normal, [0.535693, 1.300832, 1.366814], atol=1e-6)
+    assert order == [4, 5, 1, 0, 3, 2]
+
+
+def cases():
+    """Memories of all kinds, by name."""
+    yield "ridge", first_memory("ridge")
+    yield "mean", first_memory("mean")
+    for statistic in ("variance", "centroid", "covariance"):
+        yield statistic, first_memory("aligned", statistic)
+    presets = read_preset("alignment")
+    changes = {
+        "hide": {"alignment": {**presets["hide"], "samples": 16, "epochs": 3}},
+        "vq_prompt": {"alignment": {**presets["vq_prompt"], "samples": 16, "epochs": 3}},
+        "closed": {"closed": True, "balance": True, "alignment": SLCA},
+    }
+    for name, change in changes.items():
+        statistic = change["alignment"]["statistic"]
+        memory = first_memory("aligned", statistic)
+        yield name, make_memory({**memory.about, **change}, memory.tensors)
+    memory = first_memory("aligned")
+    (head,) = memory.about["heads"]
+    second = {**head, "name": "kd_head", "token": -1, "factor": 0.5}
+    heads = [{**head, "normalised": True, "factor": 0.5}, second]
+    copies = {k.replace("head", "kd_head"): v for k, v in memory.tensors.items() if "head" in k}
+    yield "two heads", make_memory({**memory.about, "heads": heads}, memory.tensors | copies)
+
+
+UPDATES = [("white", 3, 1), ("black", 4, 6), ("red", 0, 3)]  # class, position, images
+LEARN = """
+const { makeMemory } = await load("memory.js");
+const { readTensors, writeTensors } = await load("files.js");
+const raw = Uint8Array.from(atob(given[0]), (c) => c.charCodeAt(0));
+const { tensors, metadata } = readTensors(raw);
+let memory = makeMemory(JSON.parse(metadata.cdl), tensors);
+const tokens = ({ shape, data }) => ({ shape, data: Float32Array.from(data) }), logits = [];
+for (const { some, label, n } of given[1]) {
+  memory = memory.learn(tokens(some), Array(some.shape[0]).fill(label), n);
+  logits.push([...memory.logits(tokens(given[2])).data]);
+}
+const bytes = writeTensors(memory.tensors, { cdl: JSON.stringify(memory.about) });
+return [logits, btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))];
+"""
+
+
+@pytest.fixture
+def page(browser, runtime, tmp_path):
+    """A page whose modules tests call."""
+    with opened(browser, site(write_learner(tmp_path / "student"), runtime)):
+        yield browser
+
+
+@pytest.mark.parametrize(("name", "memory"), [pytest.param(*case, id=case[0]) for case in cases()])
+def test_what_is_learnt_in_javascript_is_what_is_learnt_in_numpy(page, tmp_path, name, memory):
+    write_memory(memory, tmp_path / "before")
+    raw, tests = (tmp_path / "before").read_bytes(), tokens_of(np.concatenate([*drawn(9)]))
+    expected, updates = [], []
+    for colour, label, k in UPDATES:
+        tokens, n = tokens_of(draw_images(colour, k, 2)), max(label + 1, len(memory.images()))
+        updates.append({"some": as_json(tokens), "label": label, "n": n})
+        memory = memory.learn(tokens, np.full(k, label), n, How())
+        expected.append(memory.logits(tests))
+    coded = base64.b64encode(raw).decode()
+    logits, written = run(page, LEARN, coded, updates, as_json(tests))
+    for own, other in zip(logits, expected, strict=True):
+        np.testing.assert_allclose(np.reshape(own, other.shape), other, atol=NEAR)
+    (tmp_path / "after").write_bytes(base64.b64decode(written))
+    found = read_memory(tmp_path / "after")
+    assert found.about == memory.about and found.tensors.keys() == memory.tensors.keys()
+    for key, tensor in memory.tensors.items():
+        assert found.tensors[key].shape == tensor.shape
+        atol = 1e-4 * max(1, np.abs(tensor).max())
+        np.testing.assert_allclose(found.tensors[key], tensor, rtol=1e-3, atol=atol, err_msg=key)
+
+
+def drawn(n):
+    return (draw_images(name, n, 5) for name in ("red", "green", "blue", "white", "black"))
+
+
+def as_json(tokens):
+    return {"shape": tokens.shape, "data": tokens.flatten().tolist()}
+
+
+def send(browser, name, *paths):
+    """Choose files."""
+    field = browser.find_element(By.ID, name)
+    wait(browser, field.is_enabled)
+    field.send_keys("\n".join(map(str, paths)))
+
+
+def press(browser, name):
+    button = browser.find_element(By.ID, name)
+    wait(browser, button.is_enabled)
+    button.click()
+
+
+def teach(browser, name):
+    """Teach the images that were added, and return what the page says."""
+    browser.find_element(By.NAME, "class").send_keys(name)
+    press(browser, "go")
+    wait(browser, lambda: re.search(f"(Learnt|more of) {name} from", text(browser, "state")))
+    return text(browser, "state")
+
+
+def best(browser):
+    """The most probable class that the page shows, and its probability in percent."""
+    name, value = text(browser, "best").splitlines()[0].rsplit(" ", 2)[:2]
+    return name, float(value)
+
+
+def resize(browser, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def check_page(browser, width):
+    """Check that a page fits a width and that axe finds nothing."""
+    resize(browser, width)
+    fits = "return document.documentElement.scrollWidth <= innerWidth"
+    assert browser.execute_script(f"{fits} && innerWidth === arguments[0]", width)
+    # the policy of the page applies to scripts in it, and not to those of the driver
+    browser.execute_script(AXE.read_text())
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = browser.execute_async_script(
+        "axe.run(document, {runOnly: arguments[0]}).then(arguments[1])", rules
+    )
+    assert len(found["passes"]) > 20
+    wrong = [(v["id"], [n["html"][:120] for n in v["nodes"]][:3]) for v in found["violations"]]
+    assert wrong == []
+
+
+def downloaded(browser, folder):
+    """Press the button, and return the folder in the archive."""
+    archive = browser.downloads / "student.zip"
+    archive.unlink(missing_ok=True)
+    press(browser, "download")
+    wait(browser, archive.exists)
+    with zipfile.ZipFile(archive) as opened_archive:
+        assert opened_archive.testzip() is None
+        opened_archive.extractall(folder)
+    return folder / "student"
+
+
+@pytest.mark.parametrize(("kind", "width"), [("ridge", 1280), ("aligned", 400)])
+def test_a_class_is_taught_undone_and_downloaded(browser, runtime, tmp_path, capsys, kind, width):
+    folder, photos = write_learner(tmp_path / "student", kind), write_photos(tmp_path / "photos")
+    with opened(browser, site(folder, runtime)):
+        check_page(browser, width)
+        assert "Nothing leaves this machine" in browser.find_element(By.TAG_NAME, "header").text
+        send(browser, "image", photos / "white" / "00.png")
+        wait_for(browser, "took", "ms in this browser")
+        assert best(browser)[0] != "white"
+        assert len(text(browser, "best").splitlines()) == 3
+        send(browser, "files", *sorted((photos / "white").iterdir()))
+        assert "Learnt white from 10 images" in teach(browser, "white")
+        wait(browser, lambda: best(browser)[0] == "white")
+        assert text(browser, "count") == "4 classes:"
+        press(browser, "camera")
+        wait(browser, browser.find_element(By.ID, "video").is_displayed)
+        press(browser, "take")
+        wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, "#examples canvas")) == 10)
+        assert "Learnt yellow from 10 images" in teach(browser, "yellow")
+        wait(browser, lambda: best(browser)[0] == "yellow")
+        check_page(browser, width)
         browser.save_screenshot(str(tmp_path / "demo.png"))
-    finally:
-        browser.quit()
+        press(browser, "undo")
+        wait_for(browser, "state", "Removed yellow")
+        assert "yellow" not in text(browser, "classes")
+        press(browser, "camera")
+        send(browser, "files", photos / "black" / "00.png")
+        teach(browser, "black")
+        send(browser, "image", photos / "black" / "01.png")
+        wait_for(browser, "took", "ms in this browser")
+        shown = best(browser)
+        found = downloaded(browser, tmp_path / "downloaded")
+    versions = sorted(path.name for path in (found / "versions").iterdir())
+    assert versions == ["1", "3"]  # of white and of black; 2 was undone
+    assert not any(manifest.compare(found).values())
+    commands.predict(found, [str(photos / "black" / "01.png")], top=1, as_json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    (first,) = json.loads(line)["predictions"]
+    assert first["class"] == shown[0] == "black"
+    assert 100 * first["probability"] == pytest.approx(shown[1], abs=0.1)
+    again = cdl.load(found)
+    again.learn({"yellow": list(draw_images("yellow", 3))})  # it goes on learning in Python
+    again.undo()
+    assert again.undo().version == 1 and again.classes == ("red", "green", "blue", "white")
+    expected = cdl.load(folder)
+    expected.learn({"white": sorted((photos / "white").iterdir())})
+    some = draw_images("white", 9, 4)
+    np.testing.assert_allclose(again.logits(some), expected.logits(some), atol=NEAR)
+
+
+def test_the_page_goes_on_from_the_version_in_the_folder(browser, runtime, tmp_path):
+    folder = write_learner(tmp_path / "student")
+    student = cdl.load(folder)
+    for name in ("white", "black"):
+        student.learn({name: list(draw_images(name, 5))})
+    image = encoded(draw_images("black", 1, 7)[0])
+    with opened(browser, site(folder, runtime)):
+        assert text(browser, "count") == "5 classes:"
+        found = logits_of(browser, image)
+        np.testing.assert_allclose(
+            found, student.logits(student.preprocess(image_of(image)))[0], atol=NEAR
+        )
+        for expected in ("Removed black", "Removed white"):
+            press(browser, "undo")
+            wait_for(browser, "state", expected)
+        wait(browser, lambda: not browser.find_element(By.ID, "undo").is_enabled())
+        found = downloaded(browser, tmp_path / "downloaded")
+    assert cdl.load(found).classes == NAMES and (folder / "current").read_text() == "2\n"
+
+
+def test_only_the_last_versions_are_kept(browser, runtime, tmp_path):
+    folder = write_learner(tmp_path / "student")
+    image = write_photos(tmp_path / "photos", ["white"], 1) / "white" / "00.png"
+    with opened(browser, site(folder, runtime)):
+        for i in range(6):
+            send(browser, "files", image)
+            teach(browser, f"white {i}")
+        found = downloaded(browser, tmp_path / "downloaded")
+    assert sorted(p.name for p in (found / "versions").iterdir()) == ["3", "4", "5", "6"]
+    assert cdl.load(found).classes[-1] == "white 5"
+
+
+def test_problems_are_shown_in_a_sentence(browser, runtime, tmp_path):
+    bad, good = tmp_path / "bad.png", tmp_path / "good.png"
+    bad.write_bytes(b"no image")
+    good.write_bytes(encoded(draw_images("red", 1)[0]))
+    with opened(browser, site(write_learner(tmp_path / "student"), runtime)):
+        for field, place in (("image", "predict-error"), ("files", "learn-error")):
+            send(browser, field, bad)
+            wait_for(browser, place, "bad.png: is not an image that this browser can read")
+        send(browser, "files", good)
+        for name in ("a/b", ".a", "é" * 128):
+            field = browser.find_element(By.NAME, "class")
+            field.clear()
+            field.send_keys(name)
+            press(browser, "go")
+            wait_for(
+                browser, "learn-error", f"{json.dumps(name, ensure_ascii=False)}: invalid class"
+            )
+        assert text(browser, "count") == "3 classes:"
+
+
+def test_a_student_without_a_memory_classifies_and_says_that_it_cannot_learn(
+    browser, runtime, tmp_path
+):
+    with opened(browser, site(write_student(tmp_path / "student"), runtime)):
+        assert "This student cannot learn" in text(browser, "state")
+        assert not browser.find_element(By.ID, "files").is_enabled()
+        found = logits_of(browser, encoded(np.zeros((2, 3, 3), np.uint8) + np.uint8([9, 5, 1])))
+    np.testing.assert_allclose(found, [9, 5, 1], atol=1e-5)
+
+
+def image_of(raw):
+    return Image.open(io.BytesIO(raw))
+
+
+def pictures():
+    """Encoded images, by name: sizes, transparency, palette, grey, EXIF."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (37, 41, 3), dtype=np.uint8)
+    yield "odd sizes", encoded(pixels)
+    yield "large", encoded(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    opaque = np.where(rng.random((37, 41, 1)) < 0.5, np.uint8(255), np.uint8(0))
+    yield "transparent", encoded(np.concatenate([pixels, opaque], axis=2))
+    yield "grey", encoded(pixels[..., 0])
+    raw = io.BytesIO()
+    Image.fromarray(pixels).quantize(8).save(raw, "PNG")
+    yield "palette", raw.getvalue()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    halves = np.concatenate([np.full((32, 32, 3), value, np.uint8) for value in (40, 200)], axis=1)
+    yield "upright", encoded(halves, format="JPEG", exif=exif, quality=95)
+
+
+@pytest.fixture(scope="module")
+def exported(inputs, tmp_path_factory):
+    """An exported ViT with two aligned heads, and the names of its classes."""
+    from learnable import finish
+
+    folder = tmp_path_factory.mktemp("vit")
+    run = finish(folder, inputs, "coda_prompt", "kd_token")
+    export(run, folder / "student", task=0, check=False)
+    return folder / "student"
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_predicts_and_learns_as_in_python(
+    browser, runtime, exported, tmp_path
+):
+    write_site(site(exported, runtime), tmp_path / "static")
+    plain = functools.partial(QuietHandler, directory=tmp_path / "static")
+    student = cdl.load(exported)
+    photos = write_photos(tmp_path / "photos", ["yellow", "white"], 6)
+    with running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), plain)) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        browser.get("about:blank")
+        for log in ("browser", "performance"):
+            browser.get_log(log)
+        browser.get(address)
+        wait_for(browser, "count", "classes:")
+        for name, raw in pictures():
+            expected = student.logits(student.preprocess(image_of(raw)))[0]
+            near = NEAR if name != "upright" else 20 * NEAR  # decoders of JPEG differ by a level
+            np.testing.assert_allclose(logits_of(browser, raw), expected, atol=near, err_msg=name)
+        for name in NEW[1:]:
+            send(browser, "files", *sorted((photos / name).iterdir()))
+            teach(browser, name)
+            student.learn({name: sorted((photos / name).iterdir())})
+        assert student.classes[-2:] == NEW[1:]
+        for name, raw in list(pictures())[:5]:
+            expected = student.logits(student.preprocess(image_of(raw)))[0]
+            np.testing.assert_allclose(logits_of(browser, raw), expected, atol=NEAR, err_msg=name)
+        check_requests(browser, address)
+        found = cdl.load(downloaded(browser, tmp_path / "downloaded"))
+    some = draw_images("yellow", 5, 4, side=8)
+    np.testing.assert_allclose(found.logits(some), student.logits(some), atol=NEAR)
+
+
+@pytest.mark.slow
+def test_an_int8_student_runs_in_the_browser(browser, runtime, exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "int8")
+    to_int8(folder / "model.onnx")
+    manifest.write(folder, MADE_FROM)
+    student, (_, raw) = cdl.load(folder), next(pictures())
+    with opened(browser, site(folder, runtime)):
+        found = logits_of(browser, raw)
+    expected = student.logits(student.preprocess(image_of(raw)))[0]
+    np.testing.assert_allclose(found, expected, atol=0.2)  # kernels for int8 round differently
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """A plain web server."""
+
+    def log_message(self, format, *arguments):
+        """Do not log single requests."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cdl
 from cdl.cli.results import verify
 from cdl.deployment import manifest
-from cdl.deployment.demo import Demo
+from cdl.deployment.demo import site
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 
@@ -67,9 +67,8 @@ CHANGES = {
 @pytest.mark.parametrize(("change", "message"), CHANGES.items())
 def test_a_changed_folder_is_refused_everywhere(student, capsys, change, message):
     assert cdl.load(student).predict(IMAGE) == ["red"]
-    Demo(student)
     change(student)
-    for use in (cdl.load, Demo):
+    for use in (cdl.load, site):
         with pytest.raises(CdlError, match=f"{message}.*; export the student again"):
             use(student)
     with pytest.raises(typer.Exit) as ended:

@@ -1,0 +1,173 @@
+// An exported student in the browser: it predicts, learns and undoes as cdl/deployment/device/student.py.
+
+import * as ort from "./runtime/ort.wasm.min.mjs";
+import { decode, encode, readTensors, sealed, sha256, writeTensors, zipped } from "./files.js";
+import { bytesOf, makeMemory } from "./memory.js";
+
+const MODEL = "model.onnx", CLASSES = "classes.txt", MEMORY = "memory.safetensors", MANIFEST = "manifest.json", CURRENT = "current";
+const SHARED = [MODEL, "preprocessing.json", MEMORY], KEPT = 4, FEATURES = "features";
+
+ort.env.wasm.numThreads = 1; // several threads need response headers that a plain web server does not send
+
+/** Return the content of a file of this site. */
+async function fetched(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Error(`${path}: cannot be read (${response.status}); write the page again with cdl demo`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+const placeOf = (version) => (version ? `versions/${version}/` : "");
+
+export class Student {
+  #files; #made = new Map(); #session; #heads; // paths of the folder; content of the new ones
+
+  /** Open the student whose files are listed in student.json. */
+  static async open() {
+    const student = new Student();
+    student.#files = new Set(JSON.parse(decode(await fetched("student.json"))).files);
+    student.#session = await ort.InferenceSession.create(await student.#read(MODEL), { executionProviders: ["wasm"] });
+    await student.#load();
+    return student;
+  }
+
+  /** Whether it can learn: its folder has a memory, and its graph the features that heads read. */
+  get learns() {
+    return this.#files.has(MEMORY) && this.#session.outputNames.includes(FEATURES);
+  }
+
+  /** Whether there is a version before this one. */
+  get undoes() {
+    return this.version > 0;
+  }
+
+  async #read(path) {
+    return this.#made.get(path) ?? fetched(`student/${path}`);
+  }
+
+  async #json(path) {
+    return JSON.parse(decode(await this.#read(path)));
+  }
+
+  /** Read classes and heads of the current version; version 0 has its heads in the graph. */
+  async #load() {
+    const version = Number(decode(await this.#read(CURRENT)));
+    const classes = decode(await this.#read(placeOf(version) + CLASSES)).replace(/\n$/, "").split("\n");
+    const heads = version ? await this.#memory(version) : null;
+    [this.version, this.classes, this.#heads] = [version, classes, heads];
+  }
+
+  async #memory(version) {
+    const { tensors, metadata } = readTensors(await this.#read(placeOf(version) + MEMORY));
+    const shared = version ? readTensors(await this.#read(MEMORY)).tensors : tensors;
+    if (shared.projection) tensors.projection = shared.projection;
+    return makeMemory(JSON.parse(metadata.cdl), tensors);
+  }
+
+  /** Return an output of the graph, { shape, data }, for an image. */
+  async #run({ width, height, data }, output) {
+    const feeds = { [this.#session.inputNames[0]]: new ort.Tensor("uint8", data, [1, height, width, 3]) };
+    const found = (await this.#session.run(feeds, [output]))[output];
+    return { shape: found.dims, data: found.data };
+  }
+
+  /** Return the logits [C] of an image, { width, height, data: RGB }. */
+  async logits(image) {
+    if (!this.#heads) return (await this.#run(image, this.#session.outputNames[0])).data;
+    return this.#heads.logits(await this.features(image)).data;
+  }
+
+  /** Return the tokens [1, T, D] that the heads read. */
+  features(image) {
+    return this.#run(image, FEATURES);
+  }
+
+  /** Return the n most probable classes of an image: { name, probability }. */
+  async best(image, n) {
+    const logits = await this.logits(image), most = logits.reduce((a, b) => Math.max(a, b));
+    if (!logits.every(Number.isFinite)) throw new Error("the model's output is not finite, so no class can be predicted");
+    const exp = Array.from(logits, (value) => Math.exp(value - most)), total = exp.reduce((a, b) => a + b);
+    const found = this.classes.map((name, i) => ({ name, probability: exp[i] / total }));
+    return found.sort((a, b) => b.probability - a.probability).slice(0, n);
+  }
+
+  /** Learn a new class, or more of a known one, from the features of at least one image; return what it cost. */
+  async learn(name, features) {
+    checkName(name);
+    if (!features.length) throw new Error(`images: there is none of ${name}; expected at least one`);
+    const known = this.classes.includes(name), classes = known ? this.classes : [...this.classes, name];
+    const before = this.#heads ?? (await this.#memory(0)), begin = performance.now();
+    const memory = before.learn(stacked(features), features.map(() => classes.indexOf(name)), classes.length);
+    const milliseconds = performance.now() - begin;
+    await this.#add(memory, classes);
+    return { known, milliseconds, bytes: bytesOf(memory) };
+  }
+
+  /** Return to the version before the last update. */
+  async undo() {
+    if (!this.version) throw new Error("the student is as it was exported, so there is nothing to undo");
+    const parent = await this.#parent(this.version);
+    if (!this.#files.has(placeOf(parent) + CLASSES)) throw new Error(`no version before ${this.version} is kept`);
+    this.#made.set(CURRENT, encode(`${parent}\n`));
+    await this.#load();
+  }
+
+  /** Return the folder with all versions as a ZIP archive. */
+  async archive() {
+    const files = {};
+    for (const path of this.#files) files[`student/${path}`] = await this.#read(path);
+    return zipped(files);
+  }
+
+  async #parent(version) {
+    return (await this.#json(placeOf(version) + MANIFEST)).made_from.parent;
+  }
+
+  /** Write a version as cdl/deployment/device/versions.py does, and make it the current one. */
+  async #add(memory, classes) {
+    const number = 1 + [...this.#files].reduce((most, path) => Math.max(most, Number(/^versions\/(\d+)\//.exec(path)?.[1] ?? 0)), 0);
+    const { projection, ...tensors } = memory.tensors, exported = await this.#json(MANIFEST);
+    const written = { [CLASSES]: encode(classes.map((name) => `${name}\n`).join("")), [MEMORY]: writeTensors(tensors, { cdl: JSON.stringify(memory.about) }) };
+    const files = {};
+    for (const [name, bytes] of Object.entries(written)) files[name] = await sha256(bytes);
+    for (const [name, hash] of Object.entries(exported.files)) {
+      if (SHARED.some((start) => name.startsWith(start))) files[`../../${name}`] = hash;
+    }
+    written[MANIFEST] = await sealed({ made_from: { ...exported.made_from, version: number, parent: this.version }, files });
+    for (const [name, bytes] of Object.entries(written)) {
+      this.#files.add(placeOf(number) + name);
+      this.#made.set(placeOf(number) + name, bytes);
+    }
+    this.#made.set(CURRENT, encode(`${number}\n`));
+    await this.#load();
+    await this.#removeOthers();
+  }
+
+  /** Remove undone versions, and all but the last ones. */
+  async #removeOthers() {
+    const kept = [];
+    for (let version = this.version; version && this.#files.has(placeOf(version) + CLASSES) && kept.length < KEPT; ) {
+      kept.push(placeOf(version));
+      version = await this.#parent(version);
+    }
+    for (const path of this.#files) {
+      if (path.startsWith("versions/") && !kept.some((place) => path.startsWith(place))) {
+        this.#files.delete(path);
+        this.#made.delete(path);
+      }
+    }
+  }
+}
+
+/** Return tokens [n, T, D] of n tokens [1, T, D]. */
+function stacked(parts) {
+  const [, count, width] = parts[0].shape, data = new Float32Array(parts.length * count * width);
+  parts.forEach((part, i) => data.set(part.data, i * count * width));
+  return { shape: [parts.length, count, width], data };
+}
+
+/** Refuse a name that cannot be the name of a class and of a folder. */
+function checkName(name) {
+  if (!name.trim() || /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}/\\]|^\./u.test(name) || encode(name).length > 255) {
+    throw new Error(`${JSON.stringify(name)}: invalid class name; expected up to 255 bytes, no slash, no leading dot, no line break`);
+  }
+}
