@@ -2,6 +2,7 @@
 # make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit; make quick: these tests alone.
 # make fuzz: a thousand fresh examples of each property, about a minute; the nightly job.
+# make live: `make demo`, and the page of that student as static files, which `make docs` adds to the site.
 # make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
@@ -41,6 +42,10 @@ style: $(VENV)/ready-test
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
 
+live: demo
+	@rm -rf results/live
+	$(BIN)/cdl demo results/student --static results/live
+
 docs: $(VENV)/ready-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -71,4 +76,4 @@ $(VENV)/ready-docs: $(VENV)/ready
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
-.PHONY: demo test check quick fuzz style docs tutorial gpu-proof schema
+.PHONY: demo live test check quick fuzz style docs tutorial gpu-proof schema

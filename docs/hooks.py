@@ -1,5 +1,6 @@
 """Add pages to the site: pages of the repository, the tutorial and the API reference.
 
+The page of `cdl demo` that `make live` writes is added as it is, if it is there.
 Pages of the repository are not copied: each is read in its place, and its links to files are
 replaced by links to pages of the site. A linked file without a page gets one with its text.
 """
@@ -8,6 +9,7 @@ import ast
 import json
 import posixpath
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from textwrap import indent
@@ -16,6 +18,7 @@ from griffe import Class, Extension
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Link, Navigation
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +36,7 @@ PAGES = {  # pages of the repository, and their names on the site
 BADGE = re.compile(r"^\[!\[.*?\]\((?:https://|\.\./\.\./).*\n", re.MULTILINE)  # remote images
 FENCED = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+LIVE = ROOT / "results" / "live"  # of `make live`
 LANGUAGES = {".cff": "yaml", ".csv": "text", "": "text"}  # otherwise the suffix
 
 
@@ -67,6 +71,19 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         text = f"# `{path.name}`\n\n`{path_in_repository(path)}`\n\n"
         text += f"```{language}\n{path.read_text()}\n```\n"
         files.append(File.generated(config, file_page(path), content=text))
+
+
+def on_nav(nav: Navigation, **_: object) -> None:
+    """Add the live page to the navigation."""
+    if LIVE.is_dir():
+        after = next(i for i, item in enumerate(nav.items) if item.title == "Use a student")
+        nav.items.insert(after + 1, Link("Live demo", f"{LIVE.name}/index.html"))
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Copy the live page; its files are not pages, not even the student's card."""
+    if LIVE.is_dir():
+        shutil.copytree(LIVE, Path(config.site_dir, LIVE.name), dirs_exist_ok=True)
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
