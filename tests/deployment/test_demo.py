@@ -108,6 +108,7 @@ def test_every_server_has_a_token_of_its_own(served):
         assert other.address.endswith(f"/{other.token}/")
 
 
+@pytest.mark.slow
 def test_only_files_of_the_student_are_in_the_site(runtime, tmp_path):
     folder = write_learner(tmp_path / "student")
     cdl.load(folder).learn({"white": list(draw_images("white", 2))})
@@ -135,6 +136,7 @@ def test_other_folders_are_refused_in_a_sentence(tmp_path):
             site(folder)
 
 
+@pytest.mark.slow
 def test_the_runtime_is_verified_and_copied_once(runtime, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     wrong = tmp_path / "wrong"
