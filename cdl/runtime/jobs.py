@@ -13,6 +13,7 @@ from typing import Any
 from cdl.runtime.benchmarks import Meter
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.gpus import leased_gpu
+from cdl.runtime.storage import enter_folder
 
 
 def no_lease() -> None:
@@ -45,7 +46,7 @@ DEFAULT = Execution()
 
 
 @contextlib.contextmanager
-def job(snakemake: Any) -> Iterator[Execution]:
+def job(snakemake: Any, *, at_start: bool = False) -> Iterator[Execution]:
     """Run a block as a job of the workflow.
 
     Logs to the rule's log file. An error that the user can correct ends the job with a message
@@ -55,10 +56,14 @@ def job(snakemake: Any) -> Iterator[Execution]:
         snakemake: the object that Snakemake gives to a script. Rules with the resource `gpu` use
             torch, so the number of its threads is set; with `gpu: 1` the job can lease a GPU until
             the block ends.
+        at_start: run in the folder where Snakemake was started also if the files are in remote
+            storage, since the job reads files of the user at paths relative to this folder.
 
     Yields:
         Settings from the rule's resources; the default for a rule without `gpu`.
     """
+    if not at_start:
+        enter_folder(snakemake)
     resources = snakemake.resources
     learns = hasattr(resources, "gpu")
     execution = DEFAULT

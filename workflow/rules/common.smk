@@ -95,6 +95,8 @@ def tracked(rule, w):
     def flagged(name, value):
         if isinstance(value, list):
             return [flagged(name, path) for path in value]
+        if name == "files":  # the user's, which are in no storage
+            value = local(value)
         return ancient(value) if name in untimed or layout.is_large(value) else value
 
     return {name: flagged(name, value) for name, value in job.inputs.items()}

@@ -6,6 +6,12 @@ localrules:
     fetch_backbone,
 
 
+if STORED:  # the files of a dataset are where Snakemake was started
+
+    localrules:
+        prepare_dataset,
+
+
 # The files are not outputs, because Snakemake deletes the outputs of failed jobs. The record is
 # temporary, so that the files are checked again before they are prepared again.
 rule fetch_dataset:

@@ -2,7 +2,7 @@
 
 from cdl.runtime.jobs import job
 
-with job(snakemake):
+with job(snakemake, at_start=True):
     from cdl.backbones.fetch import fetch
 
     # read here and not in params, so that another mirror does not cause jobs to run again

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cdl.runtime.jobs import job
 
-with job(snakemake):
+with job(snakemake, at_start=True):
     from cdl.data.packing import prepare
 
     given = snakemake.params
