@@ -103,17 +103,14 @@ def run(
     """Run the experiments of CONFIG and write results to ./results.
 
     Jobs that are done are skipped, so a stopped run can be resumed. YAML files
-    directly after CONFIG override its values. All further arguments are passed to
+    directly after CONFIG override its values. All other arguments are passed to
     Snakemake: --cores N, -n (list the jobs and why), --verbose, --workflow-profile
     FOLDER, or the name of a file to make.
     """
     from cdl.cli.outcome import closing
     from cdl.cli.progress import PROGRESS_OPTIONS, run_snakemake
 
-    rest = list(context.args)
-    configs = [config]
-    while rest and rest[0].endswith((".yaml", ".yml")):
-        configs.append(Path(rest.pop(0)))
+    configs, rest = _split([str(config), *context.args])
     grid = grid_of(configs)
     Trials(grid)  # checks `tune`, which the grid of runs does not read
     arguments = [*rest, "--configfile", *map(str, configs)]  # takes all words that follow it
@@ -143,6 +140,25 @@ def run(
         trained = [run for run in grid.runs if run.prompts.trains and not run.aligned]
         unaligned = {grid.files(run).folder for run in trained}
         show(grid.layout.report, unaligned, cdl_command())
+
+
+def _split(words: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the configuration with its overlays, and the other arguments.
+
+    Options may be before the configuration, which is then the first YAML file.
+
+    Raises:
+        CdlError: options, but no configuration.
+    """
+    are_yaml = [word.endswith((".yaml", ".yml")) for word in words]
+    start = are_yaml.index(True) if words[0].startswith("-") and any(are_yaml) else 0
+    if words[start].startswith("-"):
+        raise CdlError(f"CONFIG: is missing; expected cdl run CONFIG {shlex.join(words)}")
+    end = start + 1
+    while end < len(words) and are_yaml[end]:
+        end += 1
+    # targets first: options before them may take all words that follow
+    return list(map(Path, words[start:end])), [*words[end:], *words[:start]]
 
 
 def _check_start(grid: Grid, parsed: Namespace) -> None:

@@ -4,6 +4,7 @@ Torch is imported only by the commands that need it.
 """
 
 import contextlib
+import logging
 import sys
 from enum import StrEnum
 from io import TextIOWrapper
@@ -122,7 +123,8 @@ def learn(
 
     An exported student learns without torch; its folder gets a new version. For a
     run, writes a new run to results/OUTPUT, which can be exported or trained
-    further, and prints the accuracy on every task before and after.
+    further, and prints the accuracy on every task before and after, and the old
+    classes that became worse.
     """
     from cdl.deployment.load import is_exported
 
@@ -137,6 +139,8 @@ def learn(
         raise typer.BadParameter("--output: is missing; a run needs the name of the new run")
     from cdl.deployment.learn import learn as learn_new_task
 
+    logging.basicConfig(format="%(message)s")  # the steps, on stderr
+    logging.getLogger("cdl.deployment").setLevel(logging.INFO)
     folder = find_run(run)
     result = learn_new_task(folder, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
     print_result(result, as_json)

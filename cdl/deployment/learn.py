@@ -9,6 +9,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cdl.data.packing import extend
 from cdl.data.stream import Stream
 from cdl.deployment.new_classes import NewClasses, images_below, pack_unlabelled
@@ -47,12 +49,15 @@ class Learnt:
     classes: new classes.
     before: accuracy on every old task before the new task, percent.
     after: accuracy on every task after it, percent.
+    fell: old classes whose accuracy fell, with their accuracy before and after, percent, on the
+        test images of the old run; the largest loss first.
     """
 
     run: str
     classes: tuple[str, ...]
     before: list[float]
     after: list[float]
+    fell: dict[str, tuple[float, float]]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -64,6 +69,8 @@ class Learnt:
         for task, accuracy in enumerate(self.after):
             before = f"{self.before[task]:.2f} % before, " if task < len(self.before) else ""
             lines.append(f"  task {task + 1}: {before}{accuracy:.2f} % now")
+        fallen = [f"{name} {was:.1f} to {now:.1f} %" for name, (was, now) in self.fell.items()]
+        lines.append(f"  old classes that became worse: {', '.join(fallen) or 'none'}")
         return "\n".join(lines)
 
 
@@ -111,7 +118,7 @@ def learn(
     images = [] if unlabelled is None else images_below(unlabelled)
     both = (student.spec, trained_specification(student))
     specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
-    execution = _resumable(execution, run)
+    before, execution = _predictions(student.files), _resumable(execution, run)
     with contextlib.ExitStack() as made:  # all folders are complete at the end, or none exists
         files = RunFiles(str(made.enter_context(new_folder(target))))
         folder_of_data, data = _write_data(made, ResultsFolder.of_run(run), old, new, name)
@@ -126,7 +133,22 @@ def learn(
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
         train_and_evaluate(run, files, specs, task, folders, theirs, execution)
         matrix = artifacts.read_json(files.results)["matrix"]
-    return Learnt(str(target), new.names, matrix[task - 1][:task], matrix[task])
+        fell = _fallen(before, _predictions(files))
+    return Learnt(str(target), new.names, matrix[task - 1][:task], matrix[task], fell)
+
+
+def _predictions(run: RunFiles) -> pd.DataFrame:
+    """Read the predictions of a run; raise `CdlError` unless they match its results."""
+    artifacts.check_files(run.results, run.predictions)
+    return pd.read_parquet(run.predictions)
+
+
+def _fallen(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return the classes whose accuracy fell, with both accuracies, see `Learnt`."""
+    same = after[after["image"].isin(before["image"])]  # old images keep their positions
+    was, now = (100 * frame.groupby("class")["correct"].mean() for frame in (before, same))
+    lost = (was - now).sort_values(ascending=False, kind="stable")
+    return {str(name): (float(was[name]), float(now[name])) for name in lost.index[lost > 0]}
 
 
 def _resumable(execution: Execution, run: Path) -> Execution:

@@ -6,8 +6,10 @@ from pathlib import Path
 from cdl.deployment import hub
 from cdl.deployment.manifest import MODEL, PROGRAM
 from cdl.deployment.student import ExportedStudent, Student
-from cdl.layout import RunFiles
+from cdl.layout import RunFiles, runs_below
 from cdl.runtime.errors import CdlError
+
+_SHOWN = 6  # runs that a message lists
 
 
 def is_exported(path: Path) -> bool:
@@ -34,7 +36,9 @@ def load(
         return ExportedStudent(path, threads, verify)
     results = Path(RunFiles(str(path)).results)
     if not results.exists():
-        raise CdlError(f"{path}: is not a finished run: {results.name} is missing")
+        below = ", ".join(map(str, runs_below(path)[:_SHOWN]))
+        found = f"; runs below it: {below}" if below else ""
+        raise CdlError(f"{path}: is not a finished run: {results.name} is missing{found}")
     from cdl.deployment.trained import (
         TrainedStudent,  # imports torch, which an export does not need
     )

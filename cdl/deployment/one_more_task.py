@@ -1,5 +1,6 @@
 """Train, align and evaluate a finished run on one more task, as the workflow's jobs do."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cdl.runtime.jobs import Execution
 from cdl.spec import LearnerSpec
 from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
 from cdl.training.task import TaskInputs, learn_task
+
+log = logging.getLogger(__name__)
 
 
 def train_and_evaluate(
@@ -49,6 +52,7 @@ def train_and_evaluate(
     read: dict[str, Any] = {"data": data[0], "unlabelled": data[1], "teacher": checkpoint}
     read["backbones"] = paths
     new, previous = files.task(task), files.task(task - 1)
+    log.info("training on task %d, %d epochs", task + 1, trained_spec.training.epochs)
     learn_task(
         trained_spec,
         task,
@@ -59,6 +63,7 @@ def train_and_evaluate(
         execution=execution,
     )
     if spec.alignment is not None:
+        log.info("aligning the heads")
         read |= {"trained": new.learner, "previous": previous.aligned}
         read["before"] = previous.learner if spec.alignment.drift else None
         specs_of_job = AlignSpecs(
@@ -67,6 +72,7 @@ def train_and_evaluate(
         align_task(specs_of_job, task, AlignInputs(**read), new.aligned, execution=execution)
     checkpoints = [files.task(t).checkpoint(spec.alignment is not None) for t in range(task + 1)]
     own = {name: paths[name] for name in needed}
+    log.info("evaluating all %d tasks", task + 1)
     evaluate_run(
         spec,
         EvaluationInputs(data[0], checkpoints, own, {}),

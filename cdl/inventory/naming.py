@@ -1,5 +1,7 @@
 """Find a finished run by its folder or an abbreviation, and folders with results nearby."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from cdl.layout import RESULTS, ResultsFolder, RunFiles, runs_below
@@ -34,8 +36,28 @@ def find_run(name: str) -> Path:
         raise CdlError(f"{name}: is not a finished run; {nothing_here()}")
     if not found:
         some = ", ".join(map(str, runs[:SHOWN]))
-        raise CdlError(f"{name}: is not a finished run; expected one of {some}")
+        near = did_you_mean(name, map(str, runs))
+        raise CdlError(f"{name}: is not a finished run{near}; expected one of {some}")
     return _only(found, f"{name}: is not unique; it can mean")
+
+
+def did_you_mean(name: str, folders: Iterable[str]) -> str:
+    """Return the question whether a similar name is meant; empty if there is none.
+
+    Args:
+        name: parts of a run's folder, or their beginnings, separated by `/`.
+        folders: folders of runs that can be named.
+    """
+    parts = {part for folder in folders for part in folder.split("/")}
+    known = sorted(parts | {part.partition("-")[0] for part in parts})
+    words = name.split("/")
+    similar = [
+        word
+        if any(part.startswith(word) for part in known)
+        else next(iter(get_close_matches(word, known, 1)), word)
+        for word in words
+    ]
+    return f" (did you mean {'/'.join(similar)!r}?)" if similar != words else ""
 
 
 def results_nearby(name: str = "") -> list[Path]:

@@ -18,7 +18,7 @@ import numpy as np
 from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, read_index
 from cdl.evaluation.metrics import current, metrics
-from cdl.inventory.naming import results_nearby
+from cdl.inventory.naming import did_you_mean, results_nearby
 from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of, trained_of
 from cdl.reporting.runs import METRICS, read, read_predictions
 from cdl.runtime import artifacts
@@ -72,7 +72,8 @@ def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
         near = "".join(f"; results are in {place}" for place in results_nearby()[:1])
         raise CdlError(f"{results.path}: contains no table; run `cdl run CONFIG` first{near}")
     if not found:
-        raise CdlError(f"{cell!r} is not a cell of a table; expected one such as {min(rows)}")
+        near = did_you_mean(cell, rows)
+        raise CdlError(f"{cell!r} is not a cell of a table{near}; expected one such as {min(rows)}")
     return {run: [*damaged, *_links(results, rows[run])] for run in found}
 
 

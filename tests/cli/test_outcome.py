@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from cdl.cli import check_command, events, outcome
 from cdl.cli.plan import Planned, table
 from cdl.cli.progress import LogHandler
+from cdl.cli.run import _split
 from cdl.inventory.status import workers
 from cdl.runtime.errors import CdlError
 
@@ -135,6 +137,27 @@ def test_a_search_without_tune_is_refused_before_any_job():
             check_command([target, *files])
     tuned = str(ROOT / "config/studies/tuned.yaml")
     assert check_command(["tuned", "--configfile", tuned])[0].targets == ["tuned"]
+
+
+@pytest.mark.parametrize(
+    ("words", "configs", "rest"),
+    [
+        ("a.yaml b.yml --cores 2", "a.yaml b.yml", "--cores 2"),
+        ("a.yaml tuned", "a.yaml", "tuned"),
+        ("-n a.yaml b.yaml", "a.yaml b.yaml", "-n"),
+        ("--cores 2 a.yaml tuned -n", "a.yaml", "tuned -n --cores 2"),
+        ("--until train a.yaml page", "a.yaml", "page --until train"),
+        ("study/config -n", "study/config", "-n"),
+    ],
+)
+def test_options_may_be_before_or_after_the_configuration(words, configs, rest):
+    found = _split(words.split())
+    assert found == (list(map(Path, configs.split())), rest.split())
+
+
+def test_options_without_a_configuration_are_one_sentence():
+    with pytest.raises(CdlError, match="^CONFIG: is missing; expected cdl run CONFIG -n$"):
+        _split(["-n"])
 
 
 @pytest.mark.slow

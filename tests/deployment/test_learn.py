@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -44,6 +45,15 @@ def test_two_more_tasks_in_a_row(copied, tmp_path):
     assert first.classes == ("green", "red")
     assert (len(first.before), len(first.after)) == (2, 3)
     assert f"task 1: {first.before[0]:.2f} % before, {first.after[0]:.2f} % now" in first.text()
+    runs = (copied / ALONE, Path(first.run))
+    old, new = (pd.read_parquet(run / "predictions.parquet").set_index("image") for run in runs)
+    was, now = (
+        100 * frame.groupby("class")["correct"].mean() for frame in (old, new.loc[old.index])
+    )
+    assert {*first.fell} == {name for name in was.index if now[name] < was[name]}
+    for name, accuracies in first.fell.items():
+        assert accuracies == pytest.approx((was[name], now[name]))
+        assert f"{name} {was[name]:.1f} to {now[name]:.1f} %" in first.text()
     run = Path(first.run)
     assert run == copied / "results/more/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
     second = learn(run, photos(tmp_path / "b", "violet", "orange"), "yet_more", execution=CPU)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from lab import make_grid
 
+import cdl
 from cdl.cli import student
 from cdl.cli.results import verify
 from cdl.inventory.naming import find_run, nothing_here, results_nearby
@@ -52,6 +53,12 @@ def test_a_name_that_is_not_unique_or_matches_nothing_lists_runs(runs):
         find_run("student")
     with pytest.raises(CdlError, match=f"is not a finished run; expected one of {RUNS[0]}"):
         find_run("nothing")
+    with pytest.raises(CdlError, match=r"run \(did you mean 'digits/kd/seed0'\?\); expected"):
+        find_run("digts/kdd/seed0")
+    with pytest.raises(
+        CdlError, match=f"results/s: is not a finished run: .*; runs below it: {RUNS[0]}"
+    ):
+        cdl.load("results/s")
     with pytest.raises(CdlError, match=f"results/s: is not a finished run, but contains {RUNS[0]}"):
         find_run("results/s")
     Path("photos").mkdir()
