@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from cdl.distillers.base import Output, TeacherOutput
 from cdl.methods import PromptFacts, Prompting
 from cdl.runtime.facts import Unsuitable
 
@@ -58,6 +60,25 @@ def test_the_facts_of_an_external_package():
     run = Prompting({"length": 9}, 2, "nano", SHAPE, SHAPE, 1e9)
     with pytest.raises(Unsuitable, match="length: invalid value 9; expected at most the width, 8"):
         names["SHIFT"].check(run)
+
+
+def test_the_shown_forward_gets_fewer_labels_than_images_and_the_columns_of_the_task():
+    title = "What `forward` of a distiller gets"
+    code, facts = re.findall(r"```python\n(.*?)```", section(title), re.S)
+    exec(code, names := {})
+    exec(facts, names)
+    options = {key: field["default"] for key, field in names["AGREE"].options.items()}
+    agree = names["Agree"](None, **options)
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    logits[3:, :4] = 99.0  # classes of the first task must not matter
+    teacher = torch.eye(3)[[0, 1, 2, 2, 0]]
+    given = Output(logits, logits[:, None], (), {}), TeacherOutput(teacher, None)
+    losses = agree(*given, torch.tensor([4, 6, 5]), slice(4, 7))
+    rows = logits[:, 4:].log_softmax(1)
+    torch.testing.assert_close(losses["ce"], -0.5 * (rows[0, 0] + rows[1, 2] + rows[2, 1]) / 3)
+    torch.testing.assert_close(losses["agree"], -0.5 * (rows[3, 2] + rows[4, 0]) / 2)
+    every = agree(*given, torch.tensor([4, 6, 5, 4, 4]), slice(4, 7))
+    assert every["agree"] == 0
 
 
 @pytest.mark.slow
