@@ -81,7 +81,7 @@ def test_every_method_has_a_row_a_schema_entry_and_a_file():
     assert set(properties["methods"]["properties"]) == set(PROMPTS)
     assert set(properties["distillers"]["properties"]) == set(DISTILLERS)
     for name in [*PROMPTS, *DISTILLERS]:
-        assert f"| `{name}` |" in METHODS
+        assert f"| `{name}` |" in METHODS, f"add a row `{name}` to docs/methods.md"
     assert {method for method, *_ in COUNTS} == set(PROMPTS)
 
 

@@ -83,9 +83,12 @@ def imports(path, types=True):
 
 def test_the_rooms_are_those_of_the_table():
     rooms = {path.relative_to(CDL).parts[0] for path in FILES if path.parent != CDL}
-    assert rooms == set(BELOW)
+    assert rooms == set(BELOW), (
+        "add a new room to BELOW with what it may import, and to CONTRIBUTING"
+    )
     top = {"__init__.py", *(f"{name}.py" for name in SHARED)} | ABOVE
-    assert {path.name for path in FILES if path.parent == CDL} == top
+    found = {path.name for path in FILES if path.parent == CDL}
+    assert found == top, "move the file to a room; a file for all rooms also goes into SHARED"
 
 
 @pytest.mark.parametrize("room", BELOW)
@@ -97,7 +100,7 @@ def test_a_room_imports_only_what_lies_below_it(room):
         for name in imports(path)
         if not any(name == place or name.startswith(f"{place}.") for place in allowed)
     ]
-    assert wrong == []
+    assert wrong == [], f"move the code to a room above, or add the room to BELOW[{room!r}]"
 
 
 def test_no_file_imports_itself_by_way_of_others():
@@ -114,7 +117,7 @@ def test_no_file_imports_itself_by_way_of_others():
 
     for name in sorted(graph):
         visit(name, [])
-    assert circles == []
+    assert circles == [], "move what both files need to a file of its own"
 
 
 def test_what_every_room_may_import_imports_facts_alone():
@@ -158,7 +161,7 @@ def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
         if path.parent.name != "forkserver"  # its sockets are files
         if any(name.startswith(network) for name in imported(path) if name not in listens)
     }
-    assert users == {"fetching.py"}
+    assert users == {"fetching.py"}, "call cdl.runtime.fetching, the only file with the network"
     server = "".join(path.read_text() for path in (CDL / "runtime" / "forkserver").glob("*.py"))
     assert set(re.findall(r"AF_\w+", server)) == {"AF_UNIX"}
     callers = {
@@ -166,7 +169,7 @@ def test_only_fetching_knows_the_network_and_only_fetch_rules_call_it():
         for path in (ROOT / "workflow" / "scripts").glob("*.py")
         if {"cdl.backbones.fetch.fetch", "cdl.data.sources.archives.fetch"} & set(imported(path))
     }
-    assert callers == {"fetch_backbone", "fetch_dataset"}
+    assert callers == {"fetch_backbone", "fetch_dataset"}, "fetch in one of these two rules"
     rules = (ROOT / "workflow" / "rules" / "prepare.smk").read_text()
     local = re.search(r"localrules:\n((?:    \w+,\n)+)", rules)[1]
     assert callers == set(re.findall(r"\w+", local))
@@ -218,7 +221,8 @@ def test_one_function_reads_json_from_outside():
     files = {place.split(":")[0] for place in readers}
     alone = {path for path in files if path.startswith("cdl/deployment/device/")}  # without cdl
     own = {"cdl/cli/events.py", "cdl/runtime/artifacts.py"}  # read what this program wrote
-    assert files - alone == own | {"cdl/runtime/outside.py"}
+    read = own | {"cdl/runtime/outside.py"}
+    assert files - alone == read, "call json_object of cdl/runtime/outside.py instead of json.loads"
 
 
 def test_only_the_layout_spells_a_path_below_results():
@@ -234,7 +238,7 @@ def test_only_the_layout_spells_a_path_below_results():
         for i, line in enumerate(path.read_text().splitlines(), start=1):
             if BELOW_RESULTS.search(line) and not line.lstrip().startswith("#"):
                 found.add(f"{path.relative_to(ROOT)}:{i}: {line.strip()}")
-    assert found == set()
+    assert found == set(), "add the path to cdl/layout.py and use it from there"
 
 
 def code_lines(path):
@@ -259,7 +263,8 @@ def test_functions_fit_a_screen():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert {name: n for name, n in long.items() if n > 60} == {}
+    long = {name: n for name, n in long.items() if n > 60}
+    assert long == {}, "split the function: at most 60 lines"
 
 
 # fields of blocks that the planning reads and no signature
@@ -308,19 +313,21 @@ def test_a_default_is_the_same_in_the_schema_and_in_the_signature(name, function
     fields = {**block["properties"], **protocol_fields(name)}
     fields = {key: field for key, field in fields.items() if key not in PLANNED}
     given = arguments(function)
-    assert given.keys() == fields.keys()
+    assert given.keys() == fields.keys(), f"add to the facts of {name} what its signature has"
     for key, field in fields.items():
         default = given[key]
         if default is inspect.Parameter.empty:
             assert "default" not in field, key
         else:
             assert "default" in field, key
-            assert (list(default) if isinstance(default, tuple) else default) == field["default"]
+            same = (list(default) if isinstance(default, tuple) else default) == field["default"]
+            assert same, f"{name}.{key}: write the default of the signature into the facts"
 
 
 def test_every_block_of_the_schema_has_a_counterpart():
     fields = schema()["properties"]
     sources = fields["datasets"]["additionalProperties"]["properties"]["source"]["properties"]
-    assert fields["methods"]["properties"].keys() == PROMPTS.keys()
-    assert fields["distillers"]["properties"].keys() == DISTILLERS.keys()
-    assert sources.keys() == SOURCES.keys()
+    again = "add the missing name to the registry in __init__.py of its room"
+    assert fields["methods"]["properties"].keys() == PROMPTS.keys(), again
+    assert fields["distillers"]["properties"].keys() == DISTILLERS.keys(), again
+    assert sources.keys() == SOURCES.keys(), again

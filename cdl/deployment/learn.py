@@ -116,7 +116,7 @@ def learn(
     if unlabelled is not None and teacher_results is None:
         raise CdlError("--unlabelled: is only used with a teacher; omit it")
     images = [] if unlabelled is None else images_below(unlabelled)
-    both = (student.spec, trained_specification(student))
+    both = student.spec, trained_specification(student)
     specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
     before, execution = _predictions(student.files), _resumable(execution, run)
     with contextlib.ExitStack() as made:  # all folders are complete at the end, or none exists
@@ -132,9 +132,14 @@ def learn(
         _copy_checkpoints(student, files, specs, task)
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
         train_and_evaluate(run, files, specs, task, folders, theirs, execution)
-        matrix = artifacts.read_json(files.results)["matrix"]
-        fell = _fallen(before, _predictions(files))
+        matrix, fell = _matrix(files), _fallen(before, _predictions(files))
     return Learnt(str(target), new.names, matrix[task - 1][:task], matrix[task], fell)
+
+
+def _matrix(run: RunFiles) -> list[list[float]]:
+    """Read the accuracy matrix of a run."""
+    matrix: list[list[float]] = artifacts.read_json(run.results)["matrix"]
+    return matrix
 
 
 def _predictions(run: RunFiles) -> pd.DataFrame:

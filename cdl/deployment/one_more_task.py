@@ -71,16 +71,10 @@ def train_and_evaluate(
         )
         align_task(specs_of_job, task, AlignInputs(**read), new.aligned, execution=execution)
     checkpoints = [files.task(t).checkpoint(spec.alignment is not None) for t in range(task + 1)]
-    own = {name: paths[name] for name in needed}
+    inputs = EvaluationInputs(data[0], checkpoints, {name: paths[name] for name in needed}, {})
     log.info("evaluating all %d tasks", task + 1)
-    evaluate_run(
-        spec,
-        EvaluationInputs(data[0], checkpoints, own, {}),
-        files.results,
-        files.predictions,
-        images_per_class=None,
-        execution=execution,
-    )
+    outputs = files.results, files.predictions
+    evaluate_run(spec, inputs, *outputs, images_per_class=None, execution=execution)
 
 
 def _backbones_of(spec: LearnerSpec) -> set[str]:

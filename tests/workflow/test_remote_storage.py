@@ -6,6 +6,8 @@ import pytest
 from runs import contents, run
 
 MISSING = "needs moto[server] and snakemake-storage-plugin-s3, of the extra `test`"
+pytest.importorskip("snakemake_storage_plugin_s3", reason=MISSING)  # before a run is made
+moto = pytest.importorskip("moto.server", reason=MISSING)
 PREFIX = "results/of/study"  # it contains the name of the folder of results
 KEYS = {"access_key": "someone", "secret_key": "secret"}
 
@@ -13,8 +15,6 @@ KEYS = {"access_key": "someone", "secret_key": "secret"}
 @pytest.fixture
 def bucket():
     """An empty bucket on a server of its own, with the URL of the server."""
-    pytest.importorskip("snakemake_storage_plugin_s3", reason=MISSING)
-    moto = pytest.importorskip("moto.server", reason=MISSING)
     import boto3
 
     server = moto.ThreadedMotoServer(port=0, verbose=False)
