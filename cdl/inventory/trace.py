@@ -121,9 +121,7 @@ def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:
     for task in range(len(made["checkpoints"])):
         yield link(f"task {task}", _check_checkpoint, run, task, made, teacher)
         if teacher is not None:
-            theirs = teacher.task(task)
-            caches = [theirs.targets, theirs.targets_seen, theirs.targets_test]
-            yield link(f"targets {task}", _check_caches, caches)
+            yield link(f"targets {task}", _check_targets, run.results, made, teacher, task)
     for name in made["backbones"]:
         yield link("backbone", _check_backbone, results, name, made)
         yield link("queries", _check_queries, results, name, run.results, made)
@@ -199,6 +197,18 @@ def _check_queries(results: ResultsFolder, name: str, path: str, made: Mapping[s
     specs += [s.aligning_queries(name).to_json() for s in after]
     specs += [learner.test_queries(name, made["test_images_per_class"]).to_json()]
     return _check_caches(p for p in results.queries(name) if _cached_spec(p) in [*specs, None])
+
+
+def _check_targets(path: str, made: Mapping[str, Any], teacher: RunFiles, task: int) -> str:
+    """Check the cached targets of a teacher that this run reads for a task."""
+    learner, theirs = _learner(path, made).until(task), teacher.task(task)
+    taught = _learner(teacher.results, read_json(teacher.results)).until(task)
+    at_test = learner.alignment is not None and learner.alignment.answers == "test"
+    columns = {learner.soft_columns, *([] if learner.alignment is None or at_test else [None])}
+    specs = [learner.targets(taught, which).to_json() for which in columns]
+    specs += [learner.aligning_targets(taught).to_json()] if at_test else []
+    files = (theirs.targets, theirs.targets_seen, theirs.targets_test)
+    return _check_caches(p for p in files if _cached_spec(p) in [*specs, None])
 
 
 def _cached_spec(path: str) -> Any:

@@ -11,7 +11,7 @@ from statistics_study import HEADS, KD, LABELLED, NONE, OWN, SELF, TEACHER, chan
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import recorded_files, verify
-from cdl.layout import ResultsFolder
+from cdl.layout import ResultsFolder, RunFiles
 from cdl.reporting.runs import read
 from cdl.runtime import artifacts
 from cdl.study.jobs import flat
@@ -91,6 +91,17 @@ def test_an_aligned_cell_is_traced_to_what_was_trained(here):
         assert f"{trained}/task1/learner.safetensors" in texts["task 1"]
         assert ("aligned.safetensors" in texts["task 1"]) == (run != HEADS)
         assert ("targets 1" in texts) == (run in (LABELLED, KD, OWN, HEADS))
+
+
+def test_targets_that_a_cell_does_not_read_are_not_traced(here):
+    files = RunFiles(TEACHER).task(1)
+    tensors, metadata = artifacts.load(files.targets)
+    others = metadata["spec"] | {"columns": "seen"}  # for a student whose loss has other columns
+    artifacts.save(files.targets_seen, tensors, metadata | {"spec": others})
+    (links,) = trace(KD, ResultsFolder(Path("results"))).values()
+    texts = {link.what: link.text for link in links}
+    assert "targets.safetensors" in texts["targets 1"]
+    assert "targets_seen.safetensors" not in texts["targets 1"]
 
 
 def test_a_damaged_trained_artifact_is_found_by_all_that_share_it(here):
