@@ -46,7 +46,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     method, distiller = spec.method.name, spec.distiller.name
     distilled = f", distilled from {spec.teacher} with {distiller}" if spec.teacher else ""
     title = f"{spec.backbone} with {method}{distilled}"
-    dataset = source.get("id") or source.get("name", "unknown")
+    dataset = source.get("id") or _dataset_name(student)
     data = ModelCardData(
         license=licence or "other",
         license_name=None if licence else "see-the-card",
@@ -77,7 +77,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             n_classes=len(student.classes),
             test_images=sum(results["test_images"][: task + 1]),
             remarks=remarks,
-            protocol=_protocol(student, dataset),
+            protocol=_protocol(student, source.get("name", "")),
             weights_licence=_EMBEDDED if embedded else licence or _UNKNOWN,
             data_licence=licence_of(source.get("name", "")) or _UNKNOWN,
             provenance=_provenance(student),
@@ -88,6 +88,11 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
 def _cells(names: list[str]) -> list[str]:
     """Return names for a table in Markdown, where | ends a cell and < begins a tag."""
     return [re.sub(r"([\\<|])", r"\\\1", name) for name in names]
+
+
+def _dataset_name(student: TrainedStudent) -> str:
+    """Return the dataset's name in the configuration, without the name of a variant."""
+    return Path(student.files.folder).resolve().parents[2].name.partition("+")[0]
 
 
 def _dataset_source(student: TrainedStudent) -> dict[str, Any]:
@@ -115,21 +120,25 @@ def _forgetting(matrix: list[list[float]], task: int) -> float | None:
     return sum(b - matrix[task][t] for t, b in enumerate(best)) / task
 
 
-def _protocol(student: TrainedStudent, data: str) -> dict[str, str]:
+def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
     """Return the data and the training of the student as text, by topic."""
-    spec = student.spec
+    spec, data = student.spec, _dataset_name(student)
 
-    def as_text(part: Part) -> str:
-        values = part.to_json().items()
-        return ", ".join(f"{k} {v}" for k, v in values if k != "name" and v is not None)
+    def as_text(part: Part | None) -> str:
+        values = part.to_json().items() if part else ()
+        empty = (None, "", [], {})
+        return ", ".join(f"{k} {v}" for k, v in values if k != "name" and v not in empty)
 
+    data += f" (source {source})" if source not in ("", data) else ""
     found = {
         "data": f"{data}, {spec.images_per_class or 'all'} training images of each class",
+        "labels": as_text(spec.labels),
         "tasks": "{tasks}, class order {class_order}".format(**spec.stream.to_json()),
         "views": as_text(spec.view),
         "training": as_text(spec.training),
         f"method {spec.method.name}": as_text(spec.method),
         f"distiller {spec.distiller.name}": as_text(spec.distiller),
+        "alignment of the heads": as_text(spec.alignment),
         "query": f"features of {spec.query}",
         "seed": str(spec.seed),
     }

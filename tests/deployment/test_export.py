@@ -102,6 +102,7 @@ def check_card(path, results):
     for task, classes in enumerate((results["classes"][:6], results["classes"][6:])):
         assert f"| {task + 1} | {', '.join(classes)} | {results['matrix'][1][task]:.2f} |" in text
     required = ["## Intended use", "## Limits", "CC BY 4.0", "non-commercial research"]
+    required += ["data: digits, 16 training images of each class"]
     required += ["16 training images of each class", "epochs 1", " ms on one thread of ", "seed: 0"]
     assert [words for words in required if words not in text] == []
 
