@@ -26,7 +26,7 @@ STATES = f"{RESULTS}/state"  # states of unfinished jobs, named by fingerprint
 COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
 DEPLOYED = "deployment/*/*/*/seed*"  # below a configuration's folder
 WEIGHTS = ("fp32", "int8")  # number formats of exported students
-FIGURES = ("accuracy", "forgetting", "gain", "cost")
+FIGURES = ("accuracy", "forgetting", "gain", "cost", "losses", "prompts")
 IMAGES = ("svg", "pdf", "png")
 SUMMARIES = ("csv", "md", "tex")
 _LARGE = (".safetensors", ".pixels", ".parquet")
@@ -156,18 +156,25 @@ class RunFiles:
     Attributes:
         results: accuracy matrix, metrics and specification.
         predictions: predictions for all test images.
+        prompts: which prompts the test images of each task use.
         first_predictions: predictions for all validation images after the first tasks of a trial.
     """
 
     folder: str
     results = Below("results.json")
     predictions = Below("predictions.parquet")
+    prompts = Below("prompts.csv")
     first_predictions = Below("first.parquet")
 
     @property
     def evaluation(self) -> JobFiles:
         """Log and benchmark of the evaluation."""
         return JobFiles(f"{self.folder}/evaluate")
+
+    @property
+    def prompting(self) -> JobFiles:
+        """Log of the job that writes `prompts`, and `record` with its hash."""
+        return JobFiles(f"{self.folder}/prompts")
 
     @property
     def first(self) -> JobFiles:
@@ -177,6 +184,10 @@ class RunFiles:
     def outputs(self) -> dict[str, str]:
         """Return the outputs of the evaluation by their names in the rule."""
         return {"results": self.results, "predictions": self.predictions}
+
+    def prompt_outputs(self) -> dict[str, str]:
+        """Return the outputs of `prompts` by their names in the rule."""
+        return {"prompts": self.prompts, "record": self.prompting.record}
 
     def first_outputs(self) -> dict[str, str]:
         """Return the outputs of the evaluation of a trial after its first tasks."""

@@ -32,7 +32,7 @@ BELOW = {
     "distillers": ["runtime", "data", "backbones", "methods"],
     "models": ["runtime", "data", "backbones", "methods", "distillers"],
     "training": ["runtime", "data", "backbones", "methods", "distillers", "models"],
-    "evaluation": ["runtime", "data", "backbones", "models", "training"],
+    "evaluation": ["runtime", "data", "backbones", "methods.base", "models", "training"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["data.sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures"],

@@ -35,10 +35,10 @@ const teacher = (run) => run.teacher + noted(run.teacher_method);
 
 const COLUMNS = [
   { title: "distiller", of: distiller, text: true, always: true },
-  { title: "dataset", of: (run) => run.dataset, text: true },
+  { title: "dataset", of: (run) => run.data, text: true },
   { title: "method", of: method, text: true },
   { title: "backbone", of: (run) => run.backbone, text: true },
-  { title: "teacher", of: (run) => teacher(run) || "–", text: true },
+  { title: "teacher", of: (run) => teacher(run) || "none", text: true },
   { title: "query", of: (run) => run.query, text: true },
   { title: "seed", of: (run) => run.seed, filter: true },
   { title: "final average accuracy", of: (run) => run.final_average_accuracy, show: fixed, always: true },
@@ -157,7 +157,10 @@ function plot(lines) {
   const step = [1, 2, 5, 10, 20].find((s) => (Math.max(...values) - Math.min(...values)) / s <= 5) ?? 25;
   const low = Math.floor(Math.min(...values) / step) * step;
   const high = Math.max(Math.ceil(Math.max(...values) / step) * step, low + step);
-  const [width, height, left, right, top, bottom] = [600, 270, 42, 140, 10, 40];
+  // the longest name behind its line, at the font size of `.plot`
+  const letter = matchMedia("(max-width: 40rem)").matches ? 10.5 : 7.4;
+  const space = 18 + letter * Math.max(...lines.map(({ name }) => name.length));
+  const [width, height, left, right, top, bottom] = [600, 270, 42, Math.min(space, 300), 10, 40];
   const n = drawn[0].values.length;
   const x = (t) => left + (n > 1 ? t / (n - 1) : 0.5) * (width - left - right);
   const y = (value) => top + (high - value) / (high - low) * (height - top - bottom);
@@ -250,7 +253,7 @@ function files(run) {
   return [
     make("p", { class: "note" }, make("code", {}, folder)),
     make("ul", { class: "files" }, whole.map(named), stages,
-      make("li", {}, file(`data manifest of ${run.dataset}`, content.data[run.dataset])),
+      make("li", {}, file(`data manifest of ${run.data}`, content.data[run.dataset])),
       ["backbone", "teacher", "query"].map((role) => run[role]).filter((name, i, all) => name && all.indexOf(name) === i)
         .map((name) => make("li", {}, file(`backbone ${name}`, content.backbones[name])))),
   ];
@@ -267,7 +270,7 @@ function show(run) {
     .filter((link) => link !== null).flatMap((link, i) => i ? [" · ", link] : [link]);
   byId("chosen").textContent = `${distiller(run)}: ${taught}`;
   byId("about").replaceChildren(
-    make("p", { class: "sub" }, `${method(run)} on ${run.dataset}, seed ${run.seed}, query from ${run.query}`),
+    make("p", { class: "sub" }, `${method(run)} on ${run.data}, seed ${run.seed}, query from ${run.query}`),
     links.length ? make("p", { class: "sub" }, "compare with ", links) : "",
     numbers(run),
     make("div", { class: "pictures" },
@@ -314,8 +317,8 @@ function addDeployment({ machine, note, rows, figures }) {
   byId("deployment").hidden = false;
   byId("deployment").append(
     make("p", { class: "note" }, `Machine: ${machine}`),
-    ...figures.map((svg) => make("img",
-      { src: `data:image/svg+xml;base64,${svg}`, alt: "Accuracy against latency; the table below has the numbers" })),
+    ...figures.map((svg) => scroll("Accuracy against latency", make("img",
+      { class: "drawn", src: `data:image/svg+xml;base64,${svg}`, alt: "Accuracy against latency; the table below has the numbers" }))),
     make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Deployment" }, make("table", {},
       make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, rows.map((row) => make("tr", {}, heads.map((head) => cell(row[head]))))))),
@@ -338,7 +341,8 @@ function addComparison() {
   const named = new Map(content.panels.flatMap((panel) => panel.learners.map((learner) => {
     const run = runs.get(Object.values(learner.runs)[0]);
     const by = run.teacher ? `, ${teacher(run)} → ${run.backbone}` : `, ${run.backbone}`;
-    return [learner.cell, `${run.dataset}, ${method(run)}, ${learner.label}${by}`];
+    const label = learner.label === method(run) ? "" : `, ${learner.label}`; // a bound has the name of its method
+    return [learner.cell, `${run.data}, ${method(run)}${label}${by}`];
   })));
   const cells = [...named].filter(([cell]) => content.contrasts.cells.includes(cell));
   if (cells.length < 2) return;

@@ -73,6 +73,8 @@ def describe_job(rule: str, wildcards: Mapping[str, str]) -> str:
         action = f"align the heads of {learner}"
     elif rule == "evaluate":
         action = f"evaluate {learner}"
+    elif rule == "prompts":
+        action = f"prompts that {learner} chooses"
     else:
         action = RULES.get(rule, rule.replace("_", " "))
     return f"{action}, task {int(wildcards['task']) + 1}" if "task" in wildcards else action

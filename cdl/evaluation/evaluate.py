@@ -77,7 +77,7 @@ class EvaluationInputs:
 
 
 @dataclass(frozen=True)
-class _TestSet:
+class TestSet:
     """The test images of the learnt tasks, in task order."""
 
     split: Packed
@@ -92,7 +92,7 @@ class _TestSet:
     @classmethod
     def open(
         cls, spec: LearnerSpec, data: str, images_per_class: int | None, n_tasks: int
-    ) -> "_TestSet":
+    ) -> "TestSet":
         """Open the test images of the first `n_tasks` tasks."""
         split = Packed(data, "test")
         stream = build_stream(spec, split)
@@ -129,18 +129,18 @@ def evaluate_run(
         CdlError: a checkpoint is damaged, belongs to another configuration, or gives outputs that
             are not finite. No file is written in this case.
     """
-    test = _TestSet.open(spec, inputs.data, images_per_class, len(inputs.checkpoints))
+    test = TestSet.open(spec, inputs.data, images_per_class, len(inputs.checkpoints))
     loaded = load_backbones(spec, inputs.backbones)
-    learner = _learner(spec, loaded, inputs.checkpoints[0])
+    learner = untrained(spec, loaded, inputs.checkpoints[0])
     weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
     images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]
-    known = _known_queries(spec, test, inputs.queries, images_per_class, weights)
+    known = known_queries(spec, test, inputs.queries, images_per_class, weights)
     stages = _stages(spec, test, inputs.checkpoints, images, weights)
     evaluated = [metadata for _, metadata in stages]
     compute = compute_of(spec, execution)  # after reading all inputs, because this waits for a GPU
     place_backbones(spec, loaded, compute)
     learner.to(compute.device)
-    queries = _Queries(test, compute, loaded, known)
+    queries = Queries(test, compute, loaded, known)
     own = queries(spec.query if learner.needs_query else None)
     same = spec.teacher_query == spec.query or not learner.needs_query
     teacher_query = own if same else queries(spec.teacher_query)
@@ -171,7 +171,7 @@ def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
     return [checkpointing.path_of(folder, key) for key in keys]
 
 
-def _learner(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
+def untrained(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
     """Build the run's learner with the widths in its first checkpoint's record."""
     record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
     return rebuild_learner(spec, loaded[spec.backbone], record).eval()
@@ -179,7 +179,7 @@ def _learner(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str)
 
 def _stages(
     spec: LearnerSpec,
-    test: _TestSet,
+    test: TestSet,
     checkpoints: Sequence[str],
     images: Mapping[str, Any],
     weights: Mapping[str, str],
@@ -191,21 +191,33 @@ def _stages(
     Raises:
         CdlError: a checkpoint is damaged, or was made from other images or weights.
     """
-    stages = []
-    for task, path in enumerate(checkpoints):
-        state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
-        data = test.stream.digest(images, test.split.classes, task)
-        inputs = metadata["inputs"]  # with the teacher's backbones, which are not needed here
-        own = {"backbones": {name: inputs["backbones"].get(name) for name in weights}}
-        made = {"data": data, "backbones": dict(weights)}
-        artifacts.check_provenance(path, inputs | own, made)
-        stages.append(({k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata))
-    return stages
+    return [
+        read_checkpoint(spec, test, path, task, images, weights)
+        for task, path in enumerate(checkpoints)
+    ]
 
 
-def _known_queries(
+def read_checkpoint(
     spec: LearnerSpec,
-    test: _TestSet,
+    test: TestSet,
+    path: str,
+    task: int,
+    images: Mapping[str, Any],
+    weights: Mapping[str, str],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and record of the learner after a task, see `_stages`."""
+    state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
+    data = test.stream.digest(images, test.split.classes, task)
+    inputs = metadata["inputs"]  # with the teacher's backbones, which are not needed here
+    own = {"backbones": {name: inputs["backbones"].get(name) for name in weights}}
+    made = {"data": data, "backbones": dict(weights)}
+    artifacts.check_provenance(path, inputs | own, made)
+    return {k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata
+
+
+def known_queries(
+    spec: LearnerSpec,
+    test: TestSet,
     paths: Mapping[str, str],
     images_per_class: int | None,
     weights: dict[str, str],
@@ -222,10 +234,10 @@ def _known_queries(
 
 
 @dataclass(frozen=True)
-class _Queries:
+class Queries:
     """Queries of the test images by backbone, from a cache or computed."""
 
-    test: _TestSet
+    test: TestSet
     compute: Compute
     loaded: Mapping[str, Backbone]
     known: Mapping[str, Tensor]
@@ -242,7 +254,7 @@ class _Queries:
 
 def _scores(
     learner: Learner,
-    test: _TestSet,
+    test: TestSet,
     compute: Compute,
     stage: int,
     own: Tensor | None,
@@ -263,7 +275,7 @@ def _scores(
     return over_test_images(test.pixels, test.views, compute.device, logits, torch.arange(n))
 
 
-def _tokens(spec: LearnerSpec, learner: Learner, test: _TestSet, compute: Compute) -> Tensor | None:
+def _tokens(spec: LearnerSpec, learner: Learner, test: TestSet, compute: Compute) -> Tensor | None:
     """Return the final tokens `[n, 1, D]` if all stages share them, else None.
 
     The stages share them if the method solves for its head and trains nothing after task 0.
@@ -275,14 +287,14 @@ def _tokens(spec: LearnerSpec, learner: Learner, test: _TestSet, compute: Comput
     )
 
 
-def _accuracies(scores: Tensor, test: _TestSet, stage: int) -> list[float]:
+def _accuracies(scores: Tensor, test: TestSet, stage: int) -> list[float]:
     """Return the accuracy on each task up to `stage`, in percent."""
     correct = scores.argmax(1) == test.labels[: len(scores)]
     owner = test.owner[: len(scores)]
     return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
 
 
-def _matrices(test: _TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _matrices(test: TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the accuracy matrices, and the last predictions in the images' own tasks.
 
     The matrices are among all classes, and among the classes of an image's own task.
@@ -299,7 +311,7 @@ def _matrices(test: _TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.nd
 
 
 def _results(
-    test: _TestSet,
+    test: TestSet,
     matrices: Mapping[str, np.ndarray],
     predictions: pd.DataFrame,
     probabilistic: bool,
@@ -324,7 +336,7 @@ def _results(
 
 def _provenance(
     spec: LearnerSpec,
-    test: _TestSet,
+    test: TestSet,
     evaluated: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -369,7 +381,7 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
 
 
 def _predictions(
-    test: _TestSet, scores: Tensor, own_task: np.ndarray, last: Mapping[str, Any]
+    test: TestSet, scores: Tensor, own_task: np.ndarray, last: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Return the last predictions for all test images, one row per image."""
     probabilities = scores.double().softmax(1)

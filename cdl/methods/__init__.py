@@ -64,6 +64,7 @@ class PromptFacts(Facts):
     """Planning facts of a method, in addition to `Facts`.
 
     needs_query: whether its prompts depend on the query.
+    chooses: whether it selects or weighs prompts by the query, see `PromptMethod.choice`.
     gives_prefixes: whether it adds prefixes to blocks; a distiller can map these.
     adds_to_class_token: whether it changes the class token's key and value; the backbone then needs
         a class token.
@@ -77,6 +78,7 @@ class PromptFacts(Facts):
     """
 
     needs_query: bool = True
+    chooses: bool = False
     gives_prefixes: bool = True
     adds_to_class_token: bool = False
     merges: bool = False

@@ -33,6 +33,21 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How much every image of a batch uses every prompt of a method's pools.
+
+    layers: block of each pool.
+    weights: `[layers, B, M]`; for methods that select prompts, 1 for a selected prompt and else 0.
+    per_task: number of prompts that each task adds to a pool, in order; None if all tasks share
+        all prompts.
+    """
+
+    layers: tuple[int, ...]
+    weights: Tensor
+    per_task: int | None = None
+
+
+@dataclass(frozen=True)
 class PromptContext:
     """Arguments that every prompt method is built with.
 
@@ -70,6 +85,13 @@ class PromptMethod(nn.Module):
     @abstractmethod
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         """Return the prompts of a batch with query `[B, Dq]`; `task` is the latest task."""
+
+    def choice(self, query: Tensor, task: int) -> Choice:
+        """Return what a batch with query `[B, Dq]` uses in eval mode; `task` is the latest task.
+
+        For methods with the fact `chooses`.
+        """
+        raise NotImplementedError
 
     def make_head(self, width: int, n_classes: int, generator: torch.Generator) -> Head:
         """Return a new head, tokens `[B, width]` to logits `[B, n_classes]`."""
@@ -115,6 +137,12 @@ def batch_losses(layers: tuple[int, ...], losses: Tensor, reduction: str) -> dic
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Return cosines `[..., B, M]` of the rows of `a [B, D]` and `b [..., M, D]`."""
     return F.normalize(a, dim=-1, eps=1e-12) @ F.normalize(b, dim=-1, eps=1e-12).mT
+
+
+def selected(chosen: Tensor, n: int) -> Tensor:
+    """Return 1 at the indices `chosen [layers, B, k]` of `n` prompts, else 0: `[layers, B, n]`."""
+    zeros = torch.zeros(*chosen.shape[:-1], n, device=chosen.device)
+    return zeros.scatter_(-1, chosen, 1.0)
 
 
 def halves(layers: tuple[int, ...], prompts: Tensor) -> dict[int, KeyValue]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
+from cdl.methods.base import Choice, PromptContext, PromptMethod, Prompts, halves
 from cdl.methods.growing import Growing
 
 
@@ -170,6 +170,9 @@ class CodaPrompt(PromptMethod):
             penalty = self.ortho_weight * self.pool.penalty(task)
             losses = dict(zip(self.layers, penalty, strict=True))
         return Prompts(halves(self.layers, self.pool(query, task)), losses=losses)
+
+    def choice(self, query: Tensor, task: int) -> Choice:
+        return Choice(self.layers, self.pool.weights(query, task), self.pool.per_task)
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         self.pool.grow(task, generator)

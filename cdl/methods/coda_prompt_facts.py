@@ -38,6 +38,7 @@ CODA_PROMPT = PromptFacts(
     "cdl.methods.coda_prompt:CodaPrompt",
     description="CODA-Prompt (Smith et al., CVPR 2023).",
     counts_tasks=True,
+    chooses=True,
     options={
         "pool": integer(
             None,

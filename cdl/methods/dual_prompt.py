@@ -4,7 +4,16 @@ import torch
 from torch import Tensor, nn
 
 from cdl.backbones.vit import KeyValue
-from cdl.methods.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.methods.base import (
+    Choice,
+    PromptContext,
+    PromptMethod,
+    Prompts,
+    batch_losses,
+    cosine,
+    halves,
+    selected,
+)
 from cdl.methods.growing import Growing
 
 
@@ -74,12 +83,20 @@ class DualPrompt(Growing, PromptMethod):
             distance = 1 - cosine(query, self.key[:, task, None])[..., 0]  # [layers, B]
             losses = batch_losses(self.e_layers, distance, self.reduction)
             return Prompts(self._prefixes(general, expert), losses=losses)
-        keys = self.key if self.candidates == "all" else self.key[:, : task + 1]
-        chosen = cosine(query, keys).topk(min(self.top_k, keys.shape[1]), dim=-1).indices
+        chosen = self._closest(query, task)
         layer = torch.arange(len(self.e_layers), device=query.device)[:, None, None]
         halved = self.prompt[layer, chosen].chunk(2, dim=3)  # [layers, B, k, L/2, D] each
         expert = torch.cat([half.flatten(2, 3) for half in halved], dim=2)
         return Prompts(self._prefixes(general, expert))
+
+    def choice(self, query: Tensor, task: int) -> Choice:
+        chosen = self._closest(query, task)
+        return Choice(self.e_layers, selected(chosen, self.key.shape[1]), per_task=1)
+
+    def _closest(self, query: Tensor, task: int) -> Tensor:
+        """Return the indices of the selected E-prompts at test, `[layers, B, k]`."""
+        keys = self.key if self.candidates == "all" else self.key[:, : task + 1]
+        return cosine(query, keys).topk(min(self.top_k, keys.shape[1]), dim=-1).indices
 
     def _prefixes(self, general: Tensor, expert: Tensor) -> dict[int, KeyValue]:
         return halves(self.g_layers, general) | halves(self.e_layers, expert)

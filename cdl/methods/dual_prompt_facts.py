@@ -22,6 +22,7 @@ def check(run: Prompting) -> None:
 DUAL_PROMPT = PromptFacts(
     "cdl.methods.dual_prompt:DualPrompt",
     description="DualPrompt (Wang et al., ECCV 2022).",
+    chooses=True,
     options={
         "pool": integer(
             None,

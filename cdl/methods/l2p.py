@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from cdl.methods.base import PromptContext, PromptMethod, Prompts, batch_losses, cosine, halves
+from cdl.methods.base import (
+    Choice,
+    PromptContext,
+    PromptMethod,
+    Prompts,
+    batch_losses,
+    cosine,
+    halves,
+    selected,
+)
 
 
 class L2P(PromptMethod):
@@ -42,7 +51,7 @@ class L2P(PromptMethod):
 
     def forward(self, query: Tensor | None, task: int) -> Prompts:
         assert query is not None
-        similarity, chosen = cosine(query, self.key).topk(self.top_k, dim=-1)  # [layers, B, k]
+        similarity, chosen = self._closest(query)
         layer = torch.arange(len(self.layers), device=query.device)[:, None, None]
         prompts = self.prompt[layer, chosen]  # [layers, B, k, L, D]
         keys, values = (half.flatten(2, 3) for half in prompts.chunk(2, dim=3))
@@ -51,3 +60,11 @@ class L2P(PromptMethod):
             return Prompts(prefixes)
         losses = batch_losses(self.layers, (1 - similarity).sum(-1), self.reduction)
         return Prompts(prefixes, losses=losses)
+
+    def choice(self, query: Tensor, task: int) -> Choice:
+        return Choice(self.layers, selected(self._closest(query)[1], self.key.shape[1]))
+
+    def _closest(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Return similarities and indices of the selected prompts, `[layers, B, k]` each."""
+        similarity, chosen = cosine(query, self.key).topk(self.top_k, dim=-1)
+        return similarity, chosen

@@ -15,6 +15,7 @@ def check(run: Prompting) -> None:
 L2P = PromptFacts(
     "cdl.methods.l2p:L2P",
     description="Learning to Prompt (Wang et al., CVPR 2022).",
+    chooses=True,
     options={
         "pool": integer(30, "Prompts in the pool.", minimum=1),
         "length": tokens(20, "Tokens of a prompt"),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.methods.base import PromptContext, PromptMethod, Prompts, halves
+from cdl.methods.base import Choice, PromptContext, PromptMethod, Prompts, halves, selected
 
 
 class VQPrompt(PromptMethod):
@@ -69,3 +69,7 @@ class VQPrompt(PromptMethod):
         codebook = (selected - continuous.detach()).square().mean((1, 2, 3))
         losses = self.commitment_weight * commitment + self.codebook_weight * codebook
         return Prompts(prefixes, losses=dict(zip(self.layers, losses, strict=True)))
+
+    def choice(self, query: Tensor, task: int) -> Choice:
+        _, index = self.select(query)
+        return Choice(self.layers, selected(index[..., None], self.key.shape[1]))

@@ -6,6 +6,7 @@ from cdl.runtime.options import blocks, integer, number, tokens
 VQ_PROMPT = PromptFacts(
     "cdl.methods.vq_prompt:VQPrompt",
     description="VQ-Prompt (Jiao et al., NeurIPS 2024).",
+    chooses=True,
     options={
         "pool": integer(10, "Prompts of each block.", minimum=1),
         "length": tokens(8, "Tokens of a prompt"),

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from cdl.layout import FIGURES, IMAGES, RunFiles
 from cdl.reporting.columns import CELL
+from cdl.reporting.losses import losses_over_epochs, read_losses
+from cdl.reporting.prompts import prompt_use, read_prompt_use
 from cdl.reporting.runs import differences, read
 from cdl.reporting.style import (
     PAGE,
@@ -20,6 +22,7 @@ from cdl.reporting.style import (
     legend,
     look,
     names,
+    nothing,
     panels_of,
     paper,
     save,
@@ -55,7 +58,8 @@ def write_figures(
     Args:
         dataset: its name in the tables.
         tables: paths of the tables `curves`, `results`, `intervals` and `cost`, and of their
-            records `protocols`, `summary_record` and `cost_record`.
+            records `protocols`, `summary_record` and `cost_record`; and of the tables `prompts` of
+            the runs whose choice of prompts is drawn, if any.
         outputs: paths of the SVG by the name of the figure, of other formats by `NAME_FORMAT`,
             and of the `record` with the hashes of all files.
         files: maps the folder of a run to its files.
@@ -78,6 +82,9 @@ def write_figures(
     forgetting(runs, matrices, test, out["forgetting"])
     gain_over_none(cells, differences(runs), test, out["gain"])
     cost_against_accuracy(runs, cost, out["cost"])
+    losses_over_epochs(runs, read_losses(runs, files), out["losses"])
+    chosen = read_prompt_use(runs, getattr(tables, "prompts", ()), files)
+    prompt_use(runs, chosen, out["prompts"])
     write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
 
 
@@ -189,9 +196,7 @@ def gain_over_none(
     """
     gains = cells[cells["gain"].notna()]
     if gains.empty:
-        figure = Figure(figsize=(5, 1))
-        figure.text(0.5, 0.5, "no undistilled baseline: nothing to compare", ha="center")
-        return save(figure, outputs)
+        return save(nothing("no undistilled baseline: nothing to compare"), outputs)
     panels = panels_of(gains)
     learners = list(dict.fromkeys(names(gains)))
     over = f"{INTERVAL} {' or '.join(dict.fromkeys(gains['over']))}, paired"

@@ -18,6 +18,7 @@ from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
+_SEEN = {"all": "all labels", "same": "the same labels", "": "no teacher"}
 _SAW = {"all": "teacher saw all labels", "same": "teacher saw the same labels", "": "no teacher"}
 
 
@@ -153,7 +154,7 @@ def display_table(table: pd.DataFrame) -> list[dict[str, str]]:
             lines.append(
                 {
                     "method": panel["method"],
-                    "teacher saw": panel["teacher_saw"] or "-",
+                    "teacher saw": _SEEN[panel["teacher_saw"]],
                     "learner": learner,
                     **{_heading(n): _with_interval(by_level.get(n)) for n in levels},
                 }

@@ -16,7 +16,7 @@ from cdl.reporting.crossed import estimate
 from cdl.reporting.figures import of_dataset
 from cdl.reporting.intervals import reading
 from cdl.reporting.runs import distiller_of, method_of
-from cdl.reporting.style import look, names, panels_of
+from cdl.reporting.style import dataset_names, labels_text, look, names, panels_of
 
 FEW_SEEDS, FEW_IMAGES = 5, 1000  # the page warns below these numbers
 _FLIP = Affine2D().scale(10, -10)  # the y axis of SVG points down
@@ -29,7 +29,7 @@ def panels(
     contents: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the panels of the page: one per dataset, method and pair."""
-    runs = dict(iter(table.groupby(CELL, sort=False)))
+    runs, data = dict(iter(table.groupby(CELL, sort=False))), dataset_names(table)
     of_class = dict(iter(classes.groupby(CELL, sort=False)))
     found: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(cells["dataset"]):
@@ -49,6 +49,7 @@ def panels(
                 {
                     "id": f"panel{len(found)}",
                     "dataset": dataset,
+                    "data": data[dataset],
                     "method": str(student["method"]),
                     "label": method_of(student),
                     "labels": _labels(panel.rows),
@@ -63,37 +64,34 @@ def panels(
             )
     for own in found:
         same_data = [other for other in found if other["dataset"] == own["dataset"]]
-        own["bounds"] = _bounds(own, same_data)
         own["main"] = bool(own["pair"]) or not any(other["pair"] for other in same_data)
+        if not own["main"]:  # a bound has one name in all figures and tables of the page
+            for learner in own["learners"]:
+                if learner["name"] == "none":
+                    learner |= {"name": own["method"], "label": own["label"]}
+    for own in found:
+        own["bounds"] = _bounds(own, found)
     return found
 
 
 def _labels(rows: pd.DataFrame) -> str:
-    """Describe how many labels the students of a panel and their teachers see; "" for all."""
+    """Describe how many labels the teachers of a panel see; "" if their students see as many."""
     students = rows[rows["role"] == "student"]
-    levels = dict.fromkeys(students["labels"])
-    if set(levels) <= {"all"}:
-        return ""
-    texts = [
-        f"{level} label{'s' * (level != '1')}" + " per class" * level.isdecimal()
-        for level in levels
-    ]
     saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
-    if not saw or set(saw) == set(levels):
-        return " or ".join(texts)
-    return f"{' or '.join(texts)}; the teacher saw {' or '.join(saw)}"
+    saw.pop("", None)  # unknown in tables of earlier versions
+    if set(saw) <= {*students["labels"]}:
+        return ""
+    return f"the teacher saw {' or '.join(map(labels_text, saw))}"
 
 
-def _bounds(
-    panel: Mapping[str, Any], same_data: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the students of methods without distillation, for comparison with the panel."""
+def _bounds(panel: Mapping[str, Any], found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the students of methods without distillation, for comparison with a panel."""
     return [
-        {**learner, "name": f"{other['method']} alone"}
-        for other in same_data
-        if panel["pair"] and not other["pair"]
+        learner
+        for other in found
+        if panel["pair"] and not other["main"] and other["dataset"] == panel["dataset"]
         for learner in other["learners"]
-        if learner["name"] == "none" and learner["backbone"] == panel["pair"][1]
+        if learner["name"] == other["method"] and learner["backbone"] == panel["pair"][1]
     ]
 
 
@@ -182,12 +180,13 @@ def compared(
         return f"{name} ({count(frozen[name])} frozen parameters)"
 
     distilled = table[table["teacher"] != ""]
+    data = dataset_names(table)
     facts: dict[str, list[str]] = {}  # datasets by their facts: variants share a phrase
     for row in table.drop_duplicates("dataset").to_dict("records"):
         run = contents[row["run"]]
         fact = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
         fact += f", {sum(run['test_images']):,} test images"
-        facts.setdefault(fact, []).append(row["dataset"])
+        facts.setdefault(fact, []).append(data[row["dataset"]])
     datasets = _and(f"{_and(group)} ({fact})" for fact, group in facts.items())
     methods = _and(table["method"])
     if distilled.empty:
@@ -205,11 +204,14 @@ def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> 
     seeds = table.groupby(CELL)["seed"].nunique().min()
     few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few for a claim, which needs at least five"
     found = [few] if seeds < FEW_SEEDS else []
+    data = dataset_names(table)
     for dataset, runs in table.groupby("dataset", sort=False):
         images = sum(contents[runs["run"].iloc[0]]["test_images"])
         if images < FEW_IMAGES:
             half = 100 * 1.96 * 0.5 / math.sqrt(images)
-            found.append(f"{dataset}: {images} test images: ± {half:.0f} points at 50 % accuracy")
+            found.append(
+                f"{data[str(dataset)]}: {images} test images: ± {half:.0f} points at 50 % accuracy"
+            )
     return found
 
 

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -23,10 +24,28 @@ from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
 from cdl.reporting.runs import METRICS, SEEN, differences, read
-from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.reporting.style import dataset_names
+from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *SEEN, *COST, *METRICS]
+_SECTIONS = {  # with figures of each dataset
+    "losses": {
+        "title": "Training losses",
+        "note": "Mean of each part of the objective over the steps of an epoch: ce is the cross-"
+        "entropy, soft compares with the teacher's outputs, the others belong to a method or "
+        "distiller. Lines separate the tasks; each starts with a new optimiser. Learners without "
+        "gradient steps are left out.",
+        "numbers": "the files losses.csv of the tasks have the numbers",
+    },
+    "prompts": {
+        "title": "Which prompts are chosen, by task of the image",
+        "note": "Weight of each prompt over the test images of a task, after the last task, for "
+        "one seed; for methods that select prompts, the share of images that use it. If all rows "
+        "are equal, the choice does not depend on the task.",
+        "numbers": "the files prompts.csv of the runs have the numbers",
+    },
+}
 _SHOWN += ["gain_over_none", "gap_to_teacher"]
 
 
@@ -50,6 +69,7 @@ def write_page(
         protocols: the resolved protocol of each hash in the results.
         shown: `runs`: by folder, the path of the `results` and the list `files` of descriptions
             and paths; `data`, `backbones` and `weights`: paths of records and weights by name;
+            `figures`: SVG in base64 of the sections of `_SECTIONS`, by name and dataset;
             `deployment` and `efficiency`: from `on_page` of `cdl.reporting.deployment` and
             `cdl.reporting.label_efficiency`.
 
@@ -60,7 +80,11 @@ def write_page(
     frozen = {name: parameters(file) for name, file in shown["weights"].items()}
     table = _joined(tables, frozen)
     contents = {run: read_json(shown["runs"][run]["results"]) for run in table["run"]}
-    runs = [_run(row, contents[row["run"]], shown, folder) for row in table.to_dict("records")]
+    data = dataset_names(table)
+    runs = [
+        {**_run(row, contents[row["run"]], shown, folder), "data": data[row["dataset"]]}
+        for row in table.to_dict("records")
+    ]
     found = panels(table, tables["intervals"], tables["classes"], contents)
     content = {
         "name": name,
@@ -85,6 +109,7 @@ def write_page(
         cost=cost(table),
         n_runs=len(table),
         efficiency=shown.get("efficiency", ()),
+        figures=_sections(shown.get("figures", {}), data),
     )
     with replacing(path) as temporary:
         temporary.write_text(text)
@@ -125,9 +150,32 @@ def write_page_and_configuration(
             **shown,
             "deployment": on_page(tables),
             "efficiency": label_efficiency.on_page(tables),
+            "figures": _figures(shown["figures"]),
         },
     )
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
+
+
+def _figures(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Read the figures of the page, by name and dataset; raise `CdlError` if one is damaged."""
+    found: dict[str, dict[str, str]] = {}
+    for name, by_dataset in paths.items():
+        for dataset, (figure, record) in by_dataset.items():
+            check_files(record, figure)
+            svg = base64.b64encode(Path(figure).read_bytes()).decode()
+            found.setdefault(name, {})[dataset] = svg
+    return found
+
+
+def _sections(
+    figures: Mapping[str, Mapping[str, str]], data: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return the sections of `_SECTIONS` that have figures."""
+    return [
+        {"id": name, **text, "parts": [{"data": data[d], "svg": s} for d, s in found.items()]}
+        for name, text in _SECTIONS.items()
+        if (found := figures.get(name))
+    ]
 
 
 def _joined(tables: Mapping[str, pd.DataFrame], frozen: Mapping[str, int]) -> pd.DataFrame:

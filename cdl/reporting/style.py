@@ -74,6 +74,31 @@ def names(table: pd.DataFrame) -> pd.Series:
     return named.where(table["role"] == "student", "teacher")
 
 
+def dataset_names(table: pd.DataFrame) -> dict[str, str]:
+    """Return the name in figures and on the page of each dataset in a table of runs or cells.
+
+    It says how many labels the students see, if that is not all. A variant that this does not
+    distinguish has its own name in brackets.
+    """
+    found: dict[str, str] = {}
+    students = table[table["role"] == "student"]
+    for dataset in dict.fromkeys(table["dataset"]):
+        name, _, variant = str(dataset).partition("+")
+        levels = {*students.loc[students["dataset"] == dataset, "labels"]}
+        few = f"{name} with {labels_text(levels.pop())}" if len(levels) == 1 else name
+        few = name if few.endswith(" all labels") else few
+        ambiguous = variant and (few == name or few in found.values())
+        found[dataset] = f"{few} ({variant})" if ambiguous else few
+    return found
+
+
+def labels_text(level: str) -> str:
+    """Return a level of labels as text: `all labels`, `1 label per class`, `10% of the labels`."""
+    if level.isdecimal():
+        return f"{level} label{'s' * (level != '1')} per class"
+    return f"{level} labels" if level == "all" else f"{level} of the labels"
+
+
 _PAIR = ["teacher", "teacher_method", "backbone"]
 
 
@@ -105,6 +130,21 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
         if (is_student & taught).any() or is_student.any() and not (other or elsewhere.any()):
             panels.append(Panel(title, rows))
     return panels
+
+
+def learners_of(table: pd.DataFrame) -> list[Panel]:
+    """Split rows into one panel per learner, with its name and, if there are several, the panel."""
+    panels, found = panels_of(table), dict[tuple[str, ...], tuple[Panel, str]]()
+    for panel in panels:
+        for name, rows in panel.rows.groupby(names(panel.rows), sort=False):
+            own = Panel(panel.title.replace("\n", ", "), rows)
+            found.setdefault(tuple(rows["run"]), (own, str(name)))  # a teacher has many students
+    if len(panels) == 1:
+        return [Panel(name, own.rows) for own, name in found.values()]
+    methods = [f"{own.title.split(', ')[0]}: {name}" for own, name in found.values()]
+    if len({*methods}) == len(methods):
+        return [Panel(t, own.rows) for t, (own, _) in zip(methods, found.values(), strict=True)]
+    return [Panel(f"{own.title}: {name}", own.rows) for own, name in found.values()]
 
 
 @contextmanager
@@ -145,6 +185,13 @@ def canvas(
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
     return figure, axes[: len(titles)]
+
+
+def nothing(text: str) -> Figure:
+    """Create a figure that says why there is nothing to draw."""
+    figure = Figure(figsize=(5, 1))
+    figure.text(0.5, 0.5, text, ha="center")
+    return figure
 
 
 def label_lines(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
@@ -197,7 +244,7 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
     alone = sorted({*runs["backbone"]})
     seeds = runs["seed"].nunique()
     parts = [
-        f"{runs['dataset'].iloc[0]}, {tasks} tasks",
+        f"{dataset_names(runs)[runs['dataset'].iloc[0]]}, {tasks} tasks",
         f"{images:,} test images" if images else "",
         ", ".join(taught or alone),
         f"n = {seeds} seed{'s' if seeds != 1 else ''}",

@@ -1,6 +1,6 @@
 """Jobs that make tables, figures and the page from finished runs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 from cdl import layout
 from cdl.layout import JobFiles, record_of
 from cdl.study.grid import Grid
+from cdl.study.inputs import evaluating
 from cdl.study.jobs import Job, Jobs, Paths, Record
-from cdl.study.learning_jobs import LearningJobs
+from cdl.study.learning_jobs import LearningJobs, key_of, track_sidecars
 from cdl.study.runs import Run
-from cdl.study.specifications import in_use, label_levels, published, row
+from cdl.study.specifications import in_use, label_levels, published, row, specification
 
 
 class ReportJobs:
@@ -33,6 +34,7 @@ class ReportJobs:
         yield self._collect()
         yield self._tabulate()
         yield from map(self._compare, self.grid.comparisons)
+        yield from map(self._prompts, filter(self._shows_prompts, self.grid.runs))
         yield from map(self._plot, self.grid.datasets)
         yield from map(self._label_efficiency, self.levels)
         if self.grid.deployed:
@@ -143,10 +145,57 @@ class ReportJobs:
             given=lambda: self.compared(name),
         )
 
+    def _shows_prompts(self, run: Run) -> bool:
+        """Return whether a figure shows which prompts a run chooses: one seed of every cell."""
+        return run.prompts.chooses and run.seed == self.grid.config["grid"]["seeds"][0]
+
+    def _prompts(self, run: Run) -> Job:
+        """Return the job that determines which prompts the test images of each task use."""
+        grid, files, task = self.grid, self.grid.files(run), run.n_tasks - 1
+        need, spec = evaluating(grid, run), specification(grid, run)
+        queries = [own for (own,) in need.queries if own.backbone == run.query]
+        checkpoint, n = grid.checkpoint(run, task), grid.test_images_per_class(run.dataset)
+        outputs = files.prompt_outputs()
+        record = Record(
+            outputs["record"],
+            (outputs["prompts"],),
+            lambda: {"learner": spec.to_json(), "test_images_per_class": n},
+            {("checkpoint",): record_of(checkpoint)},
+        )
+        return Job(
+            rule="prompts",
+            key=key_of(run),
+            outputs=dict(outputs),
+            records=(record,),
+            files=files.prompting,
+            reads=lambda: track_sidecars(
+                {
+                    "data": grid.packed(run.dataset).split("test"),
+                    "backbones": [grid.backbone(name) for name in need.backbones],
+                    "queries": [layout.cached(own.folder, "test") for own in queries],
+                    "checkpoints": [checkpoint],
+                }
+            ),
+            given=lambda: {
+                "spec": spec.to_json(),
+                "names": need.backbones,
+                "query_names": [own.backbone for own in queries],
+                "teacher_query": run.mapped_query,
+                "images_per_class": n,
+                "task": task,
+            },
+        )
+
     def _plot(self, dataset: str) -> Job:
         """Return the job that draws the figures of a dataset."""
         runs, tables = self.grid.runs_on(dataset), self._tables
         outputs = self._report.plotted(dataset)
+
+        def chosen() -> Paths:
+            found = [self.grid.files(run) for run in runs if self._shows_prompts(run)]
+            records = [own.prompting.record for own in found]
+            return {"prompts": [own.prompts for own in found], "prompt_records": records}
+
         return Job(
             rule="plot",
             key={"dataset": dataset},
@@ -159,8 +208,15 @@ class ReportJobs:
                 "cost": tables.cost,
                 "cost_record": tables.record("cost"),
                 "runs": self.results(runs) + self.predictions(runs),
+                "losses": _once(path for run in runs for path in self._losses(run)),
+                **chosen(),
             },
         )
+
+    def _losses(self, run: Run) -> list[str]:
+        """Return the loss curves of a run, task by task."""
+        trained = self.grid.files(self.grid.trained(run))
+        return [trained.task(t).losses for t in range(run.n_tasks)]
 
     def _label_efficiency(self, dataset: str) -> Job:
         """Return the job that plots accuracy against labels, for all variants of a dataset."""
@@ -227,6 +283,7 @@ class ReportJobs:
             "backbones": {name: record_of(grid.backbone(name)) for name in used},
             "weights": {name: grid.backbone(name) for name in used},
         }
+        drawn = self._figures()
 
         def reads() -> Paths:
             figures = self._report.deployment_figures(self.deployed)
@@ -234,6 +291,8 @@ class ReportJobs:
                 **self._deployment_table(),
                 **({"deployment_figures": figures} if figures else {}),
                 **self._label_efficiency_files(),
+                "figures": [path for own in drawn.values() for path, _ in own.values()],
+                "figure_records": _once(r for own in drawn.values() for _, r in own.values()),
                 **self._cells(),
                 "contrasts": tables.contrasts,
                 "cost": tables.cost,
@@ -251,7 +310,8 @@ class ReportJobs:
                 }
                 for run, own in files.items()
             }
-            return {"configuration": in_use(grid), "shown": {"runs": runs, **shown}}
+            described = {"runs": runs, "figures": drawn, **shown}
+            return {"configuration": in_use(grid), "shown": described}
 
         return Job(
             rule="page",
@@ -262,6 +322,23 @@ class ReportJobs:
             reads=reads,
             given=given,
         )
+
+    def _figures(self) -> dict[str, dict[str, tuple[str, str]]]:
+        """Return figure and record by dataset, of the figures on the page that show something."""
+
+        def files(name: str, dataset: str) -> tuple[str, str]:
+            return self._report.figure(name, dataset, "svg"), self._report.plotting(dataset).record
+
+        shown: dict[str, Callable[[Run], bool]]
+        shown = {"losses": _takes_steps, "prompts": self._shows_prompts}
+        return {
+            name: {
+                dataset: files(name, dataset)
+                for dataset in self.grid.datasets
+                if any(map(condition, self.grid.runs_on(dataset)))
+            }
+            for name, condition in shown.items()
+        }
 
     def _described(self, run: Run) -> list[tuple[str, str]]:
         """Return description and path of the files of a run, for display."""
@@ -296,6 +373,10 @@ class ReportJobs:
         kinds = {"tables": "csv", "figures": "svg", "records": "record"}
         paths = {f"efficiency_{k}": [o[kind] for o in outputs] for k, kind in kinds.items()}
         return dict(paths) if outputs else {}
+
+
+def _takes_steps(run: Run) -> bool:
+    return run.prompts.takes_steps(run.method.options)
 
 
 def study_jobs(grid: Grid) -> Jobs:

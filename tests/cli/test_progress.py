@@ -82,6 +82,7 @@ def test_estimated_durations_are_rounded(seconds, text):
             "teacher targets, task 2",
         ),
         ("evaluate", {"learner": STUDENT}, "evaluate kd"),
+        ("prompts", {"learner": STUDENT}, "prompts that kd chooses"),
         ("test_queries", {"queried": "vit_nano-1a2b"}, "test queries"),
         ("prepare_dataset", {}, "prepare dataset"),
         ("page", {}, "results page"),

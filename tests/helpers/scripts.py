@@ -9,7 +9,7 @@ from cdl import layout
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 RESOURCES = {"device": "cpu", "capture": 0, "save_minutes": 1, "limit_gb": 1, "gpu": 0}
 LEARN = {"queries", "test_queries", "teacher_targets", "train", "distil", "align"}
-LEARN |= {"evaluate", "evaluate_trial"}
+LEARN |= {"evaluate", "evaluate_trial", "prompts"}
 BENCHMARK = "s\th:m:s\tmax_rss\tmean_load\tcpu_time\n1.5\t0:00:01\t1\t1\t1\n"
 
 

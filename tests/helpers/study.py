@@ -30,10 +30,12 @@ LEARNERS = [
 ]
 
 
-def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50, alone=()):
+def make_study(
+    folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50, alone=(), variant=""
+):
     """Write runs below `folder`; return `cdl.reporting.runs.collect`'s tables.
 
-    Nothing is distilled with the methods in `alone`.
+    Nothing is distilled with the methods in `alone`. `variant` is that of `kd`.
     """
     rng = np.random.default_rng(0)
     rows, results, costs = [], [], []
@@ -51,7 +53,7 @@ def make_study(folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50,
                         "teacher": teacher,
                         "backbone": student,
                         "distiller": kd,
-                        "variant": "",
+                        "variant": variant if kd == "kd" else "",
                         "seed": seed,
                         "n_tasks": tasks,
                         "role": role,
@@ -146,7 +148,10 @@ EFFICIENCY = {
 }
 
 
-def write_study_page(folder, configuration="", manifests=None, **size):
+FIGURES = {name: {"digits": EFFICIENCY["figure"]} for name in ("losses", "prompts")}
+
+
+def write_study_page(folder, configuration="", manifests=None, figures=None, **size):
     """Write runs below `folder` and their page `index.html`; return the table of results."""
     results, _, cost, protocols = make_study(folder, **size)
     tables = [pd.read_parquet(f"{run}/predictions.parquet") for run in results["run"]]
@@ -187,6 +192,7 @@ def write_study_page(folder, configuration="", manifests=None, **size):
         shown={
             "deployment": on_page(deployment),
             "efficiency": [EFFICIENCY],
+            "figures": FIGURES if figures is None else figures,
             "runs": {
                 run: {"results": files[run].results, "files": described(run, n_tasks, rule)}
                 for run, n_tasks, rule in zip(

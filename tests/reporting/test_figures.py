@@ -9,7 +9,7 @@ from cdl.reporting import figures
 from cdl.reporting.figures import HeldOut
 from cdl.reporting.intervals import answers_of, intervals, reading
 from cdl.reporting.runs import differences
-from cdl.reporting.style import panels_of
+from cdl.reporting.style import learners_of, panels_of
 from cdl.runtime.artifacts import read_json
 
 TEST = HeldOut(200, 12.5)
@@ -81,6 +81,16 @@ def test_students_of_a_teacher_with_another_method_have_a_panel_of_their_own(tmp
     answers = answers_of(lambda run: predictions(run.removesuffix("x")))
     gains = intervals(both, answers).dropna(subset="gain")
     assert gains.groupby("teacher_method").size().to_dict() == {"": 4, "apt": 2}
+
+
+def test_the_teacher_of_several_methods_is_one_learner(tmp_path):
+    results, *_ = make_study(tmp_path)
+    titles = [panel.title for panel in learners_of(results)]
+    assert titles == [f"{m}: {n}" for m in ("l2p", "apt") for n in ("teacher", "none", "kd", "dkd")]
+    taught = (results["method"] == "apt") & (results["teacher"] != "")
+    results.loc[taught, "teacher_method"] = "l2p"
+    found = learners_of(results[(results["method"] == "l2p") | taught])
+    assert sum("teacher" in panel.title for panel in found) == 1
 
 
 def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):

@@ -220,6 +220,42 @@ def test_few_labels_are_a_figure_and_a_table(page):
     assert "Few labels: digits" in few.text and "1.0 (0.5 to 2.0)" in few.text
 
 
+def test_cells_of_the_few_labels_table_are_apart_and_stay_on_one_line(page):
+    (cell,) = find(page, "section.efficiency tbody td:nth-child(2)")
+    assert cell.text == "1.0 (0.5 to 2.0)"
+    for side in ("left", "right", "top", "bottom"):
+        assert float(cell.value_of_css_property(f"padding-{side}").removesuffix("px")) >= 4
+    resize(page, 400, 800)
+    assert cell.rect["height"] < 40
+
+
+@pytest.mark.parametrize("section", ["losses", "prompts"])
+def test_losses_and_chosen_prompts_are_figures_with_a_text(page, section):
+    (image,) = find(page, f"#{section} img")
+    assert "digits" in image.get_attribute("alt") and ".csv" in image.get_attribute("alt")
+    assert one(page, f"#{section} .note").text
+
+
+def test_figures_that_nothing_is_in_are_left_out(tmp_path):
+    write_study_page(tmp_path, methods=["l2p"], seeds=[0], figures={})
+    text = (tmp_path / "index.html").read_text()
+    assert 'id="losses"' not in text and 'id="prompts"' not in text
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_names_behind_curves_are_inside_the_figure(browser, tmp_path, width):
+    write_study_page(tmp_path, methods=["l2p"], seeds=[0], variant="a_rather_long_name")
+    emulate(browser)
+    resize(browser, width, 800)
+    browser.get(f"file://{tmp_path}/index.html")
+    ends = browser.execute_script(
+        "return [...document.querySelectorAll('#curves svg .line text')].map((text) => ["
+        "text.getBoundingClientRect().right, text.closest('svg').getBoundingClientRect().right])"
+    )
+    assert len(ends) == 4 and all(text <= figure for text, figure in ends)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
 def test_provenance_is_on_the_page(page):
     page.execute_script(
         "document.querySelectorAll('details').forEach((fold) => { fold.open = true; })"
@@ -315,7 +351,9 @@ def test_methods_without_distillation_are_bounds_of_the_others(tmp_path):
     forests = re.findall(r'<table class="forest">.*?</table>', text, re.DOTALL)
     assert len(forests) == 1  # of l2p, whose students have a teacher
     learners = re.findall(r'<th scope="row">(.*?)</th>', forests[0])
-    assert learners == ["teacher", "none", "kd", "dkd", "apt alone"]
+    assert learners == ["teacher", "none", "kd", "dkd", "apt"]
+    group = text.split("apt on digits; chance")[1].split("</tbody>")[0]
+    assert re.findall(r'<th scope="row">.*?</svg> (.*?)</th>', group) == ["teacher", "apt"]
     apt = results[(results["method"] == "apt") & (results["role"] == "student")]
     assert f">{apt['final_average_accuracy'].item():.1f} <small>" in forests[0]
 

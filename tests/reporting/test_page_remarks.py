@@ -8,6 +8,7 @@ import pytest
 from study import write_study_page
 
 from cdl.reporting.overview import _labels
+from cdl.reporting.style import dataset_names
 
 
 def test_the_page_reports_skipped_files_and_duplicates(tmp_path):
@@ -35,16 +36,35 @@ def test_the_page_reports_skipped_files_and_duplicates(tmp_path):
     ("level", "teacher", "text"),
     [
         ("all", "all", ""),
-        ("10", "10", "10 labels per class"),
-        ("10", "all", "10 labels per class; the teacher saw all"),
-        ("5%", "all", "5% labels; the teacher saw all"),
+        ("10", "10", "with 10 labels per class"),
+        ("10", "all", "with 10 labels per class, the teacher saw all labels"),
+        ("5%", "all", "with 5% of the labels, the teacher saw all labels"),
+        ("1", "", "with 1 label per class"),  # unknown in a table of an earlier version
     ],
 )
 def test_the_page_reports_the_label_levels_of_students_and_teachers(level, teacher, text):
-    columns = ["role", "teacher", "labels", "teacher_labels"]
+    columns = ["dataset", "role", "teacher", "labels", "teacher_labels"]
     rows = [
-        ("teacher", "", teacher, ""),
-        ("student", "", level, ""),
-        ("student", "big", level, teacher),
+        ("digits+few", "teacher", "", teacher, ""),
+        ("digits+few", "student", "", level, ""),
+        ("digits+few", "student", "big", level, teacher),
     ]
-    assert _labels(pd.DataFrame(rows, columns=columns)) == text
+    table = pd.DataFrame(rows, columns=columns)
+    name = dataset_names(table)["digits+few"].removeprefix("digits ")
+    found = ", ".join(filter(None, [name, _labels(table)]))
+    assert found == (text or "(few)")
+
+
+def test_a_dataset_has_its_own_name_and_variants_differ():
+    columns = ["dataset", "role", "labels"]
+    rows = [
+        *[("photos", "teacher", "all"), ("photos", "student", "all")],
+        *[("photos+l10", "student", "10"), ("photos+l10", "student", "10")],
+        *[("photos+other", "student", "10"), ("photos+small", "student", "all")],
+    ]
+    assert dataset_names(pd.DataFrame(rows, columns=columns)) == {
+        "photos": "photos",
+        "photos+l10": "photos with 10 labels per class",
+        "photos+other": "photos with 10 labels per class (other)",
+        "photos+small": "photos (small)",
+    }

@@ -6,7 +6,7 @@ from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, batch, learner
 
 from cdl.data.batches import Batch
 from cdl.methods import PROMPTS
-from cdl.methods.base import PromptContext
+from cdl.methods.base import PromptContext, PromptMethod
 from cdl.training.loop import train_task
 
 COMBINATIONS = [(m, d) for m in METHODS for d in DISTILLERS if possible(m, d)]
@@ -245,6 +245,31 @@ def test_dual_prompt_chooses_among_learnt_keys_only(toy_backbone):
         chosen[candidates] = dual(query, 1).prefixes[2][0][0]
     assert torch.equal(chosen["all"], dual.prompt[0, 2, :2])
     assert any(torch.equal(chosen["learned"], dual.prompt[0, task, :2]) for task in range(2))
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if PROMPTS[name].chooses])
+def test_the_choice_of_a_method_gives_the_prompts_that_it_uses(toy_backbone, method):
+    prompts = learner(toy_backbone(), method).eval().prompts
+    pool = prompts.pool if method == "coda_prompt" else prompts
+    query = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        choice = prompts.choice(query, 0)
+        prefixes = prompts(query, 0).prefixes
+    assert choice.weights.shape[:2] == (len(choice.layers), 5)
+    if method != "coda_prompt":  # those that select use a prompt or do not
+        assert {*choice.weights.unique().tolist()} == {0.0, 1.0}
+    expected = torch.einsum("ybm,ymld->ybld", choice.weights, pool.prompt)
+    for i, layer in enumerate(choice.layers):
+        for half, used in zip(expected[i].chunk(2, dim=1), prefixes[layer], strict=True):
+            together = used.unflatten(1, (-1, half.shape[1])).sum(1)  # of all selected prompts
+            torch.testing.assert_close(together, half)
+
+
+def test_only_methods_that_read_a_query_choose():
+    for name, facts in PROMPTS.items():
+        overrides = facts.load().choice is not PromptMethod.choice
+        assert overrides == facts.chooses, name
+        assert facts.needs_query or not facts.chooses
 
 
 def test_auxiliary_weight_multiplies_auxiliary_losses(toy_backbone):

@@ -66,6 +66,8 @@ def test_it_runs_and_then_rests(finished):
 )
 def test_an_edit_runs_what_depends_on_it(finished, overlay, expected):
     tables = {"collect": 1, "tabulate": 1, "plot": 1, "page": 1} if expected else {}
+    if "evaluate" in expected:  # one seed
+        tables["prompts"] = expected["evaluate"]
     assert planned(finished, overlay=overlay) == expected | tables
 
 
@@ -74,6 +76,7 @@ def test_a_new_distiller_trains_only_itself(finished):
     assert planned(finished, overlay=overlay) == {
         "distil": 2,
         "evaluate": 1,
+        "prompts": 1,
         "collect": 1,
         "tabulate": 1,
         "plot": 1,

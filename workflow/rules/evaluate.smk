@@ -33,6 +33,32 @@ rule evaluate:
         "../scripts/evaluate.py"
 
 
+# From the last checkpoint, for one seed of each method that selects or weighs prompts by a query.
+rule prompts:
+    input:
+        inputs_of("prompts"),
+    output:
+        **RUN.prompt_outputs(),
+    log:
+        RUN.prompting.log,
+    conda:
+        ENV
+    threads: 1
+    resources:
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        spec=param("prompts", "spec"),
+        names=param("prompts", "names"),
+        query_names=param("prompts", "query_names"),
+        teacher_query=param("prompts", "teacher_query"),
+        images_per_class=param("prompts", "images_per_class"),
+        task=param("prompts", "task"),
+    script:
+        "../scripts/prompts.py"
+
+
 rule collect:
     input:
         inputs_of("collect"),

@@ -36,6 +36,18 @@ rule plot:
             category="Figures",
             labels={"figure": "cost against accuracy", "dataset": "{dataset}"},
         ),
+        losses=report(
+            REPORT.figure("losses", "{dataset}", "svg"),
+            caption="../report/losses.rst",
+            category="Figures",
+            labels={"figure": "training losses", "dataset": "{dataset}"},
+        ),
+        prompts=report(
+            REPORT.figure("prompts", "{dataset}", "svg"),
+            caption="../report/prompts.rst",
+            category="Figures",
+            labels={"figure": "prompts chosen by task", "dataset": "{dataset}"},
+        ),
     log:
         REPORT.plotting("{dataset}").log,
     conda:
