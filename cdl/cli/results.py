@@ -55,17 +55,27 @@ def status(
     print_result(found, as_json)
 
 
-def tables(config: OptionalConfigs = None, directory: Directory = Path(".")) -> None:
+def tables(
+    config: OptionalConfigs = None,
+    directory: Directory = Path("."),
+    columns: Annotated[
+        str, typer.Option(metavar="NAMES", help="Columns of summary.tex, with commas between.")
+    ] = "accuracy,forgetting,gain",
+) -> None:
     """Write tables of the runs of CONFIG that are finished.
 
     Other runs may still be in progress. Writes to the folder
-    results/NAME/tables/partial.
+    results/NAME/tables/partial. The columns of summary.tex, at most five:
+    accuracy, forgetting, gain, gap, closed, last, incremental,
+    task_incremental, calibration, parameters, seeds.
     """
     from cdl.inventory.finished import tabulate
+    from cdl.reporting.latex import columns_of
 
+    chosen = columns_of(columns)
     grid = grid_of(config)
     os.chdir(directory)
-    print("\n".join(tabulate(grid)))
+    print("\n".join(tabulate(grid, chosen)))
 
 
 def compare(

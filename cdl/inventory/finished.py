@@ -1,11 +1,14 @@
 """Write tables of the finished runs while others are missing. Does not run any job."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
 from cdl.layout import SUMMARIES, RunFiles
+from cdl.reporting.intervals import answers_of, intervals
+from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.published import write_comparison
-from cdl.reporting.runs import complete_all, results_of, write, write_summary
+from cdl.reporting.runs import complete_all, read_predictions, results_of, write, write_summary
 from cdl.runtime.artifacts import check_files, read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.grid import Grid
@@ -14,10 +17,14 @@ from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import ReportJobs
 
 
-def tabulate(grid: Grid) -> list[str]:
+def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     """Write the summary of finished runs, and the comparisons with published numbers.
 
     Paths are relative to the current folder.
+
+    Args:
+        grid: grid of the runs.
+        columns: columns of the summary in LaTeX, see `cdl.reporting.latex`.
 
     Returns:
         Lines of text: results that are left out, with the reason, and the folder of the tables.
@@ -37,9 +44,12 @@ def tabulate(grid: Grid) -> list[str]:
             lines.append(f"left out: {name_of(job)}: {state.what}")
     tables = grid.layout.report.partial
     results, protocols = results_of(report.rows, complete_all(report.rows, runs, RunFiles))
-    write(results[results["protocol"] != ""], tables.results)
+    finished = results[results["protocol"] != ""]
+    write(finished, tables.results)
     summary = [tables.summary(kind) for kind in SUMMARIES]
-    write_summary(results, *summary)
+    write_summary(results, tables.summary("csv"), tables.summary("md"))
+    cells = intervals(finished, answers_of(lambda run: read_predictions(RunFiles(run))))
+    write_latex(results, cells, tables.summary("tex"), columns)
     write_json(tables.protocols, protocols, [tables.results, *summary])
     for name in grid.comparisons:
         compared = report.compared(name)

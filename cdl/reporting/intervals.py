@@ -22,6 +22,7 @@ from cdl.reporting.crossed import (
     paired,
     share,
 )
+from cdl.reporting.latex import write_latex
 from cdl.reporting.runs import INTERVALS, read, read_predictions, write, write_summary
 from cdl.reporting.style import names
 from cdl.runtime.artifacts import read_json, write_json
@@ -124,9 +125,11 @@ def write_summary_and_intervals(
         CdlError: a table or predictions do not match their record.
     """
     results = read(tables.results, tables.protocols)
-    write_summary(results, outputs.csv, outputs.md, outputs.tex)
+    write_summary(results, outputs.csv, outputs.md)
     answers = answers_of(lambda run: read_predictions(files(run)))
-    write(intervals(results, answers), outputs.intervals)
+    cells = intervals(results, answers)
+    write_latex(results, cells, outputs.tex)
+    write(cells, outputs.intervals)
     tested = {run: read_json(files(run).results)["data"]["test"] for run in results["run"]}
     write(contrasts(results, answers, tested), outputs.contrasts, "%.9g")
     written = [outputs.csv, outputs.md, outputs.tex, outputs.intervals, outputs.contrasts]

@@ -436,17 +436,13 @@ def latex(table: pd.DataFrame, note: str, caption: str) -> str:
     return (f"% \\usepackage{{booktabs, longtable}}\n% {note}\n" + longtable).replace("±", r"$\pm$")
 
 
-def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path, tex: str | Path) -> None:
-    """Write the summary of results as CSV, Markdown and LaTeX; runs may be unfinished."""
+def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:
+    """Write the summary of results as CSV and Markdown; runs may be unfinished."""
     summary = summarise(results)
     text = display_table(summary)
     with replacing(md) as temporary:
         lines = text.to_markdown(index=False, disable_numparse=True)
         temporary.write_text(f"{lines}\n\n{NOTE}\n")
-    with replacing(tex) as temporary:  # values that all rows share go to the caption
-        shared = {name: text[name].iloc[0] for name in text if text[name].nunique() == 1}
-        caption = ", ".join(f"{name} {value}" for name, value in shared.items() if value != "-")
-        temporary.write_text(latex(text.drop(columns=list(shared)), NOTE, caption))
     missing = pd.DataFrame(False, summary.index, summary.columns)
     missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
     for name in _PAIRED:  # no finished run to compare with

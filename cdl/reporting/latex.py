@@ -1,0 +1,200 @@
+"""The summary as a table for a paper: LaTeX with booktabs, at most two columns of text wide."""
+
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from cdl.reporting.columns import CELL
+from cdl.reporting.figures import INTERVAL, of_dataset
+from cdl.reporting.runs import NOT_RUN, distiller_of, method_of, summarise
+from cdl.reporting.style import dataset_names, panels_of
+from cdl.runtime.artifacts import replacing
+from cdl.runtime.errors import CdlError
+
+Row = Mapping[Hashable, Any]
+
+
+class Column(NamedTuple):
+    """A column of the table: heading, LaTeX of a row, and what the caption says about it."""
+
+    heading: str
+    text: Callable[[Row], str]
+    meaning: str = ""
+
+
+def _mean(name: str) -> Callable[[Row], str]:
+    """Return a function to the mean and standard deviation of a metric."""
+
+    def text(row: Row) -> str:
+        mean, deviation = row[f"{name}_mean"], row[f"{name}_std"]
+        if pd.isna(mean):
+            return "--"
+        return f"${mean:.2f}$" if pd.isna(deviation) else rf"${mean:.2f} \pm {deviation:.2f}$"
+
+    return text
+
+
+def _interval(name: str, form: str) -> Callable[[Row], str]:
+    """Return a function to an estimate with its interval."""
+
+    def text(row: Row) -> str:
+        value, *ends = (row.get(f"{name}{end}", float("nan")) for end in ("", "_low", "_high"))
+        if pd.isna(value):
+            return "--"
+        return f"${value:{form}}$ $[{', '.join(f'{x:{form}}' for x in ends)}]$"
+
+    return text
+
+
+COLUMNS = {
+    "accuracy": Column(
+        r"accuracy (\%)",
+        _mean("final_average_accuracy"),
+        "Accuracy: mean over all tasks after the last one",
+    ),
+    "forgetting": Column(
+        "forgetting",
+        _mean("forgetting_max"),
+        "Forgetting: mean drop of earlier tasks from their best accuracy, in points",
+    ),
+    "gain": Column("gain", _interval("gain", "+.2f")),
+    "gap": Column(
+        "gap to teacher",
+        _mean("gap_to_teacher"),
+        "Gap: accuracy of the teacher minus that of the student, in points",
+    ),
+    "closed": Column(
+        r"gap closed (\%)",
+        _interval("closed", ".0f"),
+        "Gap closed: share of the gap between the undistilled student and the teacher",
+    ),
+    "last": Column(
+        r"last accuracy (\%)",
+        _mean("last_accuracy"),
+        "Last accuracy: over all test images after the last task",
+    ),
+    "incremental": Column(
+        r"average incremental (\%)",
+        _mean("average_incremental_accuracy"),
+        "Average incremental: mean of the accuracy after each task",
+    ),
+    "task_incremental": Column(
+        r"task-incremental (\%)",
+        _mean("task_incremental_accuracy"),
+        "Task-incremental: among the classes of the image's own task",
+    ),
+    "calibration": Column(
+        r"calibration error (\%)",
+        _mean("calibration_error"),
+        "Calibration error: with 15 bins",
+    ),
+    "parameters": Column(
+        "parameters", lambda row: f"{row['trainable_parameters']:,.0f}", "Parameters: trained ones"
+    ),
+    "seeds": Column("seeds", lambda row: str(row["n"])),
+}
+DEFAULT = ("accuracy", "forgetting", "gain")
+WIDEST = 5  # columns of numbers that fit two columns of a paper
+
+
+def columns_of(text: str) -> list[str]:
+    """Return the columns in a list such as `accuracy,gain`.
+
+    Raises:
+        CdlError: a column does not exist, is repeated, or there are more than `WIDEST`.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in COLUMNS:
+            known = ", ".join(COLUMNS)
+            raise CdlError(f"--columns: invalid value {name!r}; expected some of {known}")
+    if len({*names}) < len(names) or len(names) > WIDEST:
+        raise CdlError(
+            f"--columns: invalid value {text!r}; expected at most {WIDEST} different columns, "
+            "which fit the page of a paper"
+        )
+    return names
+
+
+def write_latex(
+    results: pd.DataFrame,
+    cells: pd.DataFrame,
+    path: str | Path,
+    columns: Sequence[str] = DEFAULT,
+) -> None:
+    """Write the means of all learners, in blocks of one dataset, method and pair.
+
+    Args:
+        results: runs from `cdl.reporting.runs.collect`; unfinished ones have no numbers.
+        cells: rows of finished cells from `cdl.reporting.intervals`.
+        path: file to write.
+        columns: names in `COLUMNS`.
+    """
+    numbers = [name for name in cells if name.startswith(("gain", "closed"))]
+    summary = summarise(results).merge(cells[[*CELL, *numbers]], how="left", on=CELL)
+    lines = _blocks(results, summary, columns)
+    heads = " & ".join(["", *(COLUMNS[name].heading for name in columns)])
+    table = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{_caption(summary, cells, columns)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        r"\toprule",
+        rf"{heads} \\",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(table) + "\n")
+
+
+def _blocks(results: pd.DataFrame, summary: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the lines of all learners, in blocks with a heading."""
+    lines, names = [], dataset_names(results)
+    for dataset, named in names.items():
+        for panel in panels_of(of_dataset(dataset, results, summary)):
+            rows = panel.rows.to_dict("records")
+            student = next(row for row in rows if row["role"] == "student")
+            taught = next((row for row in rows if row["teacher"]), student)
+            pair = [taught["teacher"], taught["backbone"]] if taught["teacher"] else []
+            text = ", ".join(
+                [f"{method_of(student)} on {named}", *filter(None, [" to ".join(pair)])]
+            )
+            heading = rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\textit{{{escape(text)}}}}}"
+            lines += [r"\midrule", rf"{heading} \\"]
+            lines += [rf"{' & '.join(_texts(row, columns))} \\" for row in rows]
+    return lines
+
+
+def _texts(row: Row, columns: Sequence[str]) -> list[str]:
+    name = "teacher" if row["role"] == "teacher" else distiller_of(row)
+    numbers = [COLUMNS[name].text(row) if row["n"] else NOT_RUN for name in columns]
+    return [escape(name), *numbers]
+
+
+def _caption(summary: pd.DataFrame, cells: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Return what the columns, deviations and intervals mean."""
+    parts = [COLUMNS[name].meaning for name in columns if COLUMNS[name].meaning]
+    seeds = sorted({*summary["n"]} - {0})
+    if seeds and seeds[-1] > 1:
+        n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        parts.append(rf"After $\pm$: sample standard deviation over {n} seeds")
+    against = " or ".join(dict.fromkeys(filter(None, cells["against"])))
+    if "gain" in columns and against:
+        parts.append(f"Gain: in points over {escape(against)}, paired by seed and test image")
+    if {"gain", "closed"} & {*columns} and len(cells):
+        over = " or ".join(dict.fromkeys(cells["over"]))
+        parts.append(f"In brackets: {escape(INTERVAL)} {over}")
+    return ". ".join([*parts, ""]).strip()
+
+
+def escape(text: str) -> str:
+    """Return text with the special characters of LaTeX escaped."""
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[\\~^&%$#_{}]", lambda found: words.get(found[0], "\\" + found[0]), text)
