@@ -126,7 +126,7 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
 
     def as_text(part: Part | None) -> str:
         values = part.to_json().items() if part else ()
-        empty = (None, "", [], {})
+        empty: tuple[object, ...] = (None, "", [], {})
         return ", ".join(f"{k} {v}" for k, v in values if k != "name" and v not in empty)
 
     data += f" (source {source})" if source not in ("", data) else ""

@@ -133,7 +133,7 @@ def write_latex(
         path: file to write.
         columns: names in `COLUMNS`.
     """
-    numbers = [name for name in cells if name.startswith(("gain", "closed"))]
+    numbers = [str(name) for name in cells if str(name).startswith(("gain", "closed"))]
     summary = summarise(results).merge(cells[[*CELL, *numbers]], how="left", on=CELL)
     lines = _blocks(results, summary, columns)
     heads = " & ".join(["", *(COLUMNS[name].heading for name in columns)])

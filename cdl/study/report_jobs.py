@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl import layout
-from cdl.layout import JobFiles, record_of
+from cdl.layout import JobFiles, TaskFiles, record_of
 from cdl.study.grid import Grid
 from cdl.study.inputs import evaluating
 from cdl.study.jobs import Job, Jobs, Paths, Record
@@ -208,15 +208,18 @@ class ReportJobs:
                 "cost": tables.cost,
                 "cost_record": tables.record("cost"),
                 "runs": self.results(runs) + self.predictions(runs),
-                "losses": _once(path for run in runs for path in self._losses(run)),
+                "losses": _once(task.losses for run in runs for task in self._trained(run)),
+                "loss_records": _once(
+                    record_of(task.learner) for run in runs for task in self._trained(run)
+                ),
                 **chosen(),
             },
         )
 
-    def _losses(self, run: Run) -> list[str]:
-        """Return the loss curves of a run, task by task."""
+    def _trained(self, run: Run) -> list[TaskFiles]:
+        """Return the files of the training of a run, task by task."""
         trained = self.grid.files(self.grid.trained(run))
-        return [trained.task(t).losses for t in range(run.n_tasks)]
+        return [trained.task(t) for t in range(run.n_tasks)]
 
     def _label_efficiency(self, dataset: str) -> Job:
         """Return the job that plots accuracy against labels, for all variants of a dataset."""
