@@ -195,7 +195,7 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
         outputs: files to write; the suffix selects the format.
     """
     panels, levels = _panels(table), _levels(table)
-    titles = [f"{panel['method']}\n{_SAW[panel['teacher_saw']]}" for panel, _ in panels]
+    titles = _titles([panel for panel, _ in panels])
     share = any(level.endswith("%") for level in levels)
     label = "share of the training images with a label" if share else "labels per class"
     figure, axes = canvas(
@@ -216,6 +216,18 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
         axis.xaxis.set_minor_locator(NullLocator())
     legend(figure, axes)
     save(figure, outputs)
+
+
+def _titles(panels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the titles of panels, which name the teacher if there are several."""
+    several = len({panel["teacher"] for panel in panels} - {""}) > 1
+    saw = [_SAW[panel["teacher_saw"]] for panel in panels]
+    if several:
+        saw = [
+            f"{panel['teacher']} {text}".replace("teacher saw", "saw") if panel["teacher"] else text
+            for panel, text in zip(panels, saw, strict=True)
+        ]
+    return [f"{panel['method']}\n{text}" for panel, text in zip(panels, saw, strict=True)]
 
 
 def _panels(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:

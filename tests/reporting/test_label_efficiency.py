@@ -84,6 +84,22 @@ def test_the_figure_shows_every_level_at_its_place(study, monkeypatch):
     assert "| 1 label " in text and "10.0 (9.0 to 12.0)" in text
 
 
+def test_titles_name_the_teacher_if_there_are_several(study, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
+    table = table_of(*study)
+    efficiency.draw(table, "note", [])
+    efficiency.draw(pd.concat([table, table.assign(teacher="vit_nano")]), "note", [])
+    found = ([axis.get_title() for axis in figure.axes] for figure in drawn)
+    one, two = ([title for title in titles if title] for titles in found)
+    assert [title.split("\n")[1] for title in one] == [
+        "teacher saw all labels",
+        "teacher saw the same labels",
+    ]
+    assert len(set(two)) == len(two) == 4
+    assert two[0].endswith("\nvit_micro saw all labels")
+
+
 def test_the_page_shows_the_table_that_matches_its_record(study, tmp_path):
     table = table_of(*study)
     path, figure, record = (
