@@ -131,8 +131,8 @@ class TrainedStudent(Student):
         state, record = artifacts.load(checkpoint, task=task, **expected)
         folder = ResultsFolder.of_run(run)
         spec = replace(spec, teacher_query=_teacher_query(files, spec, record))
-        teacher_query = spec.teacher_query if spec.method.facts.needs_query else None
-        names = {name for name in (spec.backbone, spec.query, teacher_query) if name}
+        queries = (spec.query, spec.teacher_query) if spec.method.facts.needs_query else ()
+        names = {name for name in (spec.backbone, *queries) if name}
         hashes = {name: record["inputs"]["backbones"].get(name) for name in names}
         paths = {name: find_backbone(folder, name, sha) for name, sha in hashes.items()}
         loaded = load_backbones(spec, paths)
@@ -141,7 +141,7 @@ class TrainedStudent(Student):
         learner.load_state(state)
         n_classes = stream.classes(task).stop
         query = loaded[spec.query] if learner.needs_query else None
-        mapped = loaded[teacher_query] if teacher_query else None
+        mapped = loaded[spec.teacher_query] if queries and spec.teacher_query else None
         model = Model(learner, task, n_classes, query, mapped)
         classes = tuple(results["classes"][:n_classes])
         return cls(classes, model, Views.of(spec.view), threads, results, spec, files)
