@@ -268,7 +268,7 @@ def test_functions_fit_a_screen():
 
 
 # fields of blocks that the planning reads and no signature
-PLANNED = {"joint", "alignment"}
+PLANNED = {"joint", "training", "alignment"}
 
 
 def blocks():

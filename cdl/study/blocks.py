@@ -19,6 +19,7 @@ from cdl.study.configuration import (
 )
 from cdl.study.runs import Block
 
+PLANNED = ("joint", "training", "alignment")  # options of methods that no class is given
 UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
 
 
@@ -47,6 +48,8 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
         fields = UNITS[kind][name].protocol if kind in UNITS else ()
         options |= {field: config["protocol"][field] for field in sorted(fields)}
         joint, given = options.pop("joint", False), options.pop("alignment", None)
+        own = (options.pop("training", None) or {}) if kind == "methods" else {}
+        training |= {name: value for name, value in own.items() if value is not None}
         aligned = given and alignment(given)
         block = Block(name, variant, options, joint, aligned, training, methods, aligning)
         _check_labels(block)
@@ -103,7 +106,7 @@ def _method_overrides(given: dict[str, Any]) -> dict[str, Any]:
     for name, options in given.items():
         part = {"type": "object", "additionalProperties": False, "properties": {}}
         fields = known[name]["properties"]
-        part["properties"] = {k: v for k, v in fields.items() if k not in ("joint", "alignment")}
+        part["properties"] = {k: v for k, v in fields.items() if k not in PLANNED}
         validate_block(options, optional(part), f"grid.distillers.methods.{name}")
         overrides[name] = {k: v for k, v in complete(options, part).items() if k in options}
     return overrides

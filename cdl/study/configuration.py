@@ -96,7 +96,7 @@ def _assemble_schema(
     whole, planned = _schema_part("config.schema.yaml"), _schema_part("method.schema.yaml")
     blocks = {key: whole["properties"][key]["properties"] for key in ("methods", "distillers")}
     for name, facts in methods.items():
-        common = {k: v for k, v in planned.items() if k == "joint" or facts.trains}
+        common = {k: v for k, v in planned.items() if k != "alignment" or facts.trains}
         blocks["methods"][name] = _unit_block(f"methods.{name}", facts, common)
     for name, distils in distillers.items():
         blocks["distillers"][name] = _unit_block(f"distillers.{name}", distils, {})

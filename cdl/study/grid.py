@@ -362,7 +362,8 @@ class Grid:
     def training(self, run: Run) -> dict[str, Any]:
         """Return the optimisation of a learner: epochs, batch size, learning rate, betas.
 
-        The batch size is that of the teacher's backbone, if it is set there.
+        Later ones override earlier ones: `training`, `training.teacher`, the method's, the
+        distiller's. The batch size is that of the teacher's backbone, if it is set there.
         """
         few = self.dataset(run).keys() & {"labels", "unlabelled"}
         skipped = {"teacher"} if few else {"teacher", "unlabelled_ratio"}
@@ -373,7 +374,8 @@ class Grid:
         teacher = run.backbone if run.role == "teacher" else run.teacher
         own_size = self.config["backbones"][teacher]["batch_size"] if teacher else None
         batch_size = own_size or self.config["training"]["batch_size"]
-        return training | run.distiller.training | {"batch_size": batch_size}
+        training |= run.method.training | run.distiller.training
+        return training | {"batch_size": batch_size}
 
     def files(self, run: Run) -> layout.RunFiles:
         """Return the paths of a run."""
