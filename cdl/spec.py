@@ -285,8 +285,8 @@ class Alignment(Part):
         learner's most likely class of the task) or `teacher`; None: `teacher` with a teacher, else
         `own`.
     answers: views that the teacher classifies: None (mean over the training views) or `test`.
-    drift: `sdc` or `ssiat`: means of earlier classes move with the features of the task's images,
-        see `cdl.training.alignment.compensated`; None: they stay.
+    drift: `sdc`, `ssiat` or `ssiat_as_released`: means of earlier classes move with the features
+        of the task's images, see `cdl.training.alignment.compensated`; None: they stay.
     """
 
     statistic: str

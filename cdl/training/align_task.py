@@ -21,6 +21,7 @@ from cdl.models.teacher import Teacher
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.runtime.seeds import generator
 from cdl.spec import Alignment, LearnerSpec
 from cdl.training.alignment import (
     align,
@@ -388,9 +389,22 @@ def _moved(
     for token in tokens:
         keys = {part: f"{names[token]}.{part}" for part in ("mean", "spread")}
         rows = old.tokens[token], features.tokens[token]
+        if job.how.drift == "ssiat_as_released":
+            rows = rows[0], rows[1][_shuffled(job, len(images)).to(rows[1].device)]
         own = {part: job.memory[key].to(rows[0].device) for part, key in keys.items()}
         found[keys["mean"]] = compensated(own, *rows, job.how.statistic, job.how.drift or "sdc")
     return found
+
+
+def _shuffled(job: _Job, n: int) -> Tensor:
+    """Return an order of `n` images.
+
+    The released code of SSIAT reads the features before and after a task from a loader that
+    shuffles anew, so that a pair consists of two different images.
+    """
+    context = job.context
+    source = generator(*context.spec.keys, "unpaired", context.task)
+    return torch.randperm(n, generator=source)
 
 
 def _work(job: _Job) -> dict[str, float]:

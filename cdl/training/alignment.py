@@ -143,10 +143,10 @@ def compensated(
         old: features `[n, D]` of the task's images before the task.
         new: features of the same images after the task.
         statistic: see `Alignment`.
-        drift: `sdc` or `ssiat`.
+        drift: `sdc`, `ssiat` or, with rows of `new` in another order, `ssiat_as_released`.
     """
     mean, spread = (statistics[part].double() for part in ("mean", "spread"))
-    if drift == "ssiat":
+    if drift != "sdc":
         return shifted_means(mean, old, new, SSIAT_SIGMA**2)
     if statistic == "covariance":
         spread = spread.diagonal(dim1=1, dim2=2)

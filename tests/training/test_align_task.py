@@ -275,6 +275,21 @@ def test_frozen_features_have_no_drift(lab):
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
+def test_as_released_the_means_of_ssiat_move_without_drift_since_images_are_not_paired(lab):
+    variants = [entry("none", name, drift=name) for name in ("ssiat", "ssiat_as_released")]
+    here = lab(aligned("head_only", distillers=["none", *variants]))
+    moved = {}
+    for run in (here.student("none"), *(variant(here, v["variant"]) for v in variants)):
+        for task in (0, 1):
+            here.learn(run, task)
+        means = [
+            artifacts.load(here.checkpoint(run, task))[0]["memory.feature.mean"] for task in (0, 1)
+        ]
+        moved[run.distiller.variant] = float((means[1][:6] - means[0]).abs().max())
+    assert moved == {"": 0, "ssiat": 0, "ssiat_as_released": moved["ssiat_as_released"]}
+    assert moved["ssiat_as_released"] > 1e-3
+
+
 def test_one_task_has_nothing_to_align(lab):
     changes = aligned()
     changes["grid"]["methods"][0]["joint"] = True

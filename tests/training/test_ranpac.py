@@ -75,6 +75,22 @@ def test_class_means_and_their_cosines():
     torch.testing.assert_close(head(features), expected)
 
 
+def test_as_released_the_logits_are_cosines_with_the_weights_of_the_ridge():
+    tokens = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    logits = {}
+    for released in (False, True):
+        source = torch.Generator().manual_seed(2)
+        head = PrototypeHead(6, 4, source, 16, "ridge", scale=10.0, cosine_ridge=released)
+        head.weight.copy_(weight)
+        logits[released] = head(tokens)
+    features = F.relu(tokens @ head.projection)
+    torch.testing.assert_close(logits[False], 10 * features @ weight.mT)
+    norms = features.norm(dim=1, keepdim=True) * weight.norm(dim=1)
+    torch.testing.assert_close(logits[True], logits[False] / norms)
+    assert (logits[True].argmax(1) != logits[False].argmax(1)).any()
+
+
 @pytest.mark.parametrize("prototypes", ["ridge", "mean"])
 def test_it_learns_without_a_gradient_step(lab, prototypes):
     here = lab(ranpac(prototypes=prototypes))
