@@ -341,6 +341,7 @@ class QueriesSpec(Part):
     views: ClassVar[None] = None
     labels: ClassVar[None] = None
     teacher: ClassVar[None] = None
+    reads_past: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,6 +386,7 @@ class AligningQueriesSpec(Part):
     labels: ClassVar[None] = None
     teacher: ClassVar[None] = None
     training: ClassVar[None] = None
+    reads_past: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

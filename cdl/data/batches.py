@@ -42,7 +42,7 @@ class Batches:
     If all images have a label, every epoch visits them in an order that is a function of
     (seed, task, epoch), in whole batches: the last partial batch is dropped.
 
-    Otherwise a step takes `batch_size` labelled images and, for a student with a teacher,
+    Otherwise a step takes `batch_size` labelled images and, if the learner is taught,
     `unlabelled` unlabelled ones. Each kind has an order of its own, which is drawn anew after
     every pass over the kind. An epoch is one pass over the kind that takes more steps, also for
     learners that see labelled images only; images that are not used count if none is unlabelled.
@@ -54,8 +54,9 @@ class Batches:
         seed: of order and views.
         task: counted from 0.
         batch_size: labelled images per step.
-        unlabelled: unlabelled images per step of a student with a teacher.
-        taught: whether the learner is a student with a teacher.
+        unlabelled: unlabelled images per step of a learner that is taught.
+        taught: whether the learner has targets for unlabelled images: outputs of a teacher, or of
+            the learner itself before the task.
         fresh: whether an image that is drawn several times in an epoch has a new view each time;
             its first view of an epoch is the same in either case.
     """

@@ -93,7 +93,8 @@ def learn(
         test: test images in the same layout; see `NewClasses.read`.
         teacher: run of the teacher that has learnt the same task; required for a distilled run,
             invalid for others.
-        unlabelled: folder of unlabelled images at any depth, which the teacher labels.
+        unlabelled: folder of unlabelled images at any depth, for which the teacher, or the student
+            itself before the task, gives targets.
         execution: device and other settings that change no number.
 
     Raises:
@@ -113,9 +114,7 @@ def learn(
             f"{run}: the packed data of its tasks are not in its results folder, so forgetting "
             "cannot be measured; copy them there"
         )
-    if unlabelled is not None and teacher_results is None:
-        raise CdlError("--unlabelled: is only used with a teacher; omit it")
-    images = [] if unlabelled is None else images_below(unlabelled)
+    images = _unlabelled_images(student.spec, unlabelled)
     both = student.spec, trained_specification(student)
     specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
     before, execution = _predictions(student.files), _resumable(execution, run)
@@ -154,6 +153,18 @@ def _fallen(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, tuple[float,
     was, now = (100 * frame.groupby("class")["correct"].mean() for frame in (before, same))
     lost = (was - now).sort_values(ascending=False, kind="stable")
     return {str(name): (float(was[name]), float(now[name])) for name in lost.index[lost > 0]}
+
+
+def _unlabelled_images(spec: LearnerSpec, folder: Path | None) -> list[Path]:
+    """Return the images of a folder; raise `CdlError` if the run has no targets for them."""
+    if folder is None:
+        return []
+    if spec.teacher is None and not spec.reads_past:
+        raise CdlError(
+            "--unlabelled: is only used with a teacher, or by a distiller of the student's own "
+            "past; omit it"
+        )
+    return images_below(folder)
 
 
 def _resumable(execution: Execution, run: Path) -> Execution:

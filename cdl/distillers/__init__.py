@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distillation:
-    """Argument of the `check` of a distiller: the settings of one run with a teacher.
+    """Argument of the `check` of a distiller: the settings of one run.
 
     options: all options of the distiller.
     method: name of the student's method.
@@ -27,7 +27,7 @@ class Distillation:
     smallest_task: number of classes of the smallest task; infinity if it depends on the files.
     student: name of the student's backbone.
     student_shape: its shape; `size` is always set to the side of its input in pixels.
-    teacher: name of the teacher's backbone.
+    teacher: name of the teacher's backbone; that of the student without a teacher.
     teacher_shape: its shape, with `size` set.
     unlabelled: whether the dataset has images without a label.
     """
@@ -53,6 +53,11 @@ def _accept(run: Distillation) -> None:
     """Accept every run."""
 
 
+def _always(options: Mapping[str, Any]) -> bool:
+    """Return that a distiller uses a teacher with all options."""
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillerFacts(Facts):
     """Planning facts of a distiller, in addition to `Facts`.
@@ -60,6 +65,8 @@ class DistillerFacts(Facts):
     compares: which block outputs of both models it compares; `none` uses only logits.
     counts_tasks: as in `cdl.methods.PromptFacts`.
     maps_prompts: whether it uses the teacher's prompts, also for prediction.
+    uses_teacher: whether it uses a teacher, given its options; a student is otherwise trained
+        without one, and the grid plans no teacher for it.
     reads_past: whether it compares the student with its own outputs before the task.
     suits_solve: whether a method without gradient steps can use its soft labels.
     check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
@@ -69,6 +76,7 @@ class DistillerFacts(Facts):
     compares: Literal["none", "last", "all"] = "none"
     maps_prompts: bool = False
     counts_tasks: bool = False
+    uses_teacher: Callable[[Mapping[str, Any]], bool] = _always
     reads_past: bool = False
     suits_solve: bool = False
     check: Callable[[Distillation], None] = _accept

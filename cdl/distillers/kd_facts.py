@@ -1,5 +1,8 @@
 """Options, planning facts and look of distillation by softened logits."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import choice, flag, number
@@ -42,6 +45,12 @@ COLUMNS = {  # options of a soft loss that may include earlier classes
         omit_default=True,
     ),
 }
+
+
+def weighs_teacher(options: Mapping[str, Any]) -> bool:
+    """Return whether the weight of the soft loss is above 0."""
+    weight = options.get("soft_weight")
+    return bool((options["alpha"] if weight is None else weight) > 0)
 
 
 def check(run: Distillation) -> None:

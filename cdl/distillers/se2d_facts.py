@@ -1,7 +1,7 @@
 """Options, check, planning facts and look of SE2D."""
 
 from cdl.distillers import Distillation, DistillerFacts
-from cdl.distillers.kd_facts import SOFT
+from cdl.distillers.kd_facts import SOFT, weighs_teacher
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import flag, number
 
@@ -21,7 +21,7 @@ SE2D = DistillerFacts(
         **SOFT,
         "alpha": number(
             1.0,
-            "Weight of the soft loss; cross-entropy has the weight 1 - alpha.",
+            "Weight of the soft loss; cross-entropy has the weight 1 - alpha. 0: no teacher.",
             minimum=0,
             maximum=1,
         ),
@@ -29,6 +29,7 @@ SE2D = DistillerFacts(
         "past_weight": number(1.0, "Weight of the loss with the past.", minimum=0),
         "self_distillation": flag(False, "Compare the past on all images."),
     },
+    uses_teacher=weighs_teacher,
     reads_past=True,
     check=check,
     look=Look("#44546A", "v", "-."),

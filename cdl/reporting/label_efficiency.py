@@ -52,7 +52,8 @@ def label_efficiency(
     taught = {*students.loc[students["teacher"] != "", "method"]}
     rows = []
     for row in students.to_dict("records"):
-        if not row["teacher"] and row["method"] in taught:
+        undistilled = not row["teacher"] and row["distiller"] == "none"
+        if undistilled and row["method"] in taught:
             continue  # added below with the students that are compared with it
         block = _settings(protocols[row["protocol"]]["dataset"])
         panel = (method_of(row), taught_by(row), row["backbone"])

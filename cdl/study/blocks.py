@@ -129,7 +129,8 @@ def of_student(method: Block, distiller: Block) -> Block:
             "change; expected a preset, or an entry in grid.exclude"
         )
     own = replace(method, options=options, alignment=align_with(method.alignment, given))
-    if distiller.name == "none" and taught_statistics(own) and starts_aligned(own.alignment):
+    taught = taught_statistics(own) and starts_aligned(own.alignment)
+    if taught and not uses_teacher(distiller):
         raise ConfigError(
             f"{field}.labels: invalid value 'teacher' with the method {method.label!r}, whose next "
             "task starts from aligned heads, so that an undistilled student would be trained with "
@@ -146,6 +147,11 @@ def starts_aligned(aligning: dict[str, Any] | None) -> bool:
 def taught_statistics(method: Block) -> bool:
     """Return whether a teacher labels the images for the alignment of a method."""
     return method.alignment is not None and method.alignment.get("labels") == "teacher"
+
+
+def uses_teacher(distiller: Block) -> bool:
+    """Return whether the students of a distiller are trained with a teacher."""
+    return DISTILLERS[distiller.name].uses_teacher(distiller.options)
 
 
 def renamed(block: Block, label: str) -> Block:

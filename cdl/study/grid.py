@@ -18,6 +18,7 @@ from cdl.study.blocks import (
     renamed,
     starts_aligned,
     taught_statistics,
+    uses_teacher,
     without_defaults,
 )
 from cdl.study.configuration import ConfigError, schema
@@ -109,7 +110,9 @@ class Grid:
                     "an image for each epoch"
                 )
         for pair in grid["pairs"]:
-            check_defined("grid.pairs", (pair["teacher"], pair["student"]), config["backbones"])
+            named = [name for name in (pair["teacher"], pair["student"]) if name is not None]
+            check_defined("grid.pairs", named, config["backbones"])
+            _check_alone(pair)
             _check_precision(config["compute"]["precision"], pair)
         check_unique("grid.methods", [*self.methods, *self.bounds])
         check_unique("grid.distillers", self.distillers)
@@ -138,23 +141,24 @@ class Grid:
             n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": _ALONE, "teacher": None, "teacher_query": None}
-            yield learner(
-                dataset=self._home(dataset, "teacher"),
-                method=teacher_method or method,
-                role="teacher",
-                backbone=teacher,
-                query=teacher_query,
-                **alone,
-            )
-            for distiller in distillers:
-                distilled = {"teacher": teacher, "teacher_query": teacher_query}
-                distilled |= {"teacher_method": teacher_method}
-                own = of_student(method, distiller)
-                undistilled = distiller.name == "none" and not taught_statistics(own)
-                home = self._home(dataset, "student") if undistilled else dataset
-                fields = (alone if undistilled else distilled) | {"distiller": distiller}
+            if teacher is not None:
                 yield learner(
-                    dataset=home,
+                    dataset=self._home(dataset, "teacher"),
+                    method=teacher_method or method,
+                    role="teacher",
+                    backbone=teacher,
+                    query=teacher_query,
+                    **alone,
+                )
+            for distiller in distillers:
+                taught = {"teacher": teacher, "teacher_query": teacher_query}
+                taught |= {"teacher_method": teacher_method}
+                own = of_student(method, distiller)
+                reads_teacher = uses_teacher(distiller) or taught_statistics(own)
+                _check_taught(reads_teacher, teacher, distiller)
+                fields = (taught if reads_teacher else alone) | {"distiller": distiller}
+                yield learner(
+                    dataset=dataset if reads_teacher else self._home(dataset, "student"),
                     method=own,
                     role="student",
                     backbone=student,
@@ -223,7 +227,7 @@ class Grid:
         blocks, found = self.config["backbones"], {}
         for dataset, pair in product(self.datasets, self.config["grid"]["pairs"]):
             teacher, student = pair["teacher"], pair["student"]
-            if pair["teacher_method"] is not None:  # no published numbers
+            if teacher is None or pair["teacher_method"] is not None:  # no published numbers
                 continue
             block = self.datasets[dataset].options
             parts = (block, blocks[teacher], blocks[student])
@@ -296,7 +300,7 @@ class Grid:
         listed = self._by_label.get(method.label, method)
         if run.role == "student" and not starts_aligned(listed.alignment):
             distiller = renamed(distiller, distiller.trains_as)
-        if run.distiller.name != "none":  # methods whose teachers' heads differ share nothing
+        if uses_teacher(run.distiller):  # methods whose teachers' heads differ share nothing
             return replace(run, method=method, distiller=distiller)
         return replace(
             run,
@@ -484,6 +488,24 @@ def _visible_options(dataset: dict[str, Any], role: str) -> dict[str, Any]:
     all_labels = role == "teacher" and dataset.get("teacher_labels") == "all"
     hidden = {"teacher_labels", *(("labels",) if all_labels else ())}
     return {key: value for key, value in dataset.items() if key not in hidden}
+
+
+def _check_alone(pair: dict[str, Any]) -> None:
+    """Reject the method of a teacher in a pair without one."""
+    if pair["teacher"] is None and pair["teacher_method"] is not None:
+        raise ConfigError(
+            f"grid.pairs.teacher_method: invalid value {pair['teacher_method']!r} with teacher: "
+            "null; expected a teacher, or no teacher_method"
+        )
+
+
+def _check_taught(reads_teacher: bool, teacher: str | None, distiller: Block) -> None:
+    """Reject a distiller that reads a teacher in a pair without one."""
+    if reads_teacher and teacher is None:
+        raise ConfigError(
+            f"grid.pairs.teacher: invalid value null with the distiller {distiller.label!r}; "
+            "expected a backbone, since this distiller reads the outputs of a teacher"
+        )
 
 
 def _check_precision(given: str | dict[str, str], pair: dict[str, Any]) -> None:

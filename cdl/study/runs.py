@@ -1,6 +1,6 @@
 """A run, that is one learner over all tasks, and the configuration blocks that define it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cdl.distillers import DISTILLERS, DistillerFacts
@@ -31,7 +31,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Run:
-    """One learner over all tasks: a teacher, the undistilled student, or a distilled student."""
+    """One learner over all tasks: a teacher, or a student with or without a distiller."""
 
     dataset: str
     method: Block
@@ -49,8 +49,9 @@ class Run:
     def learner(self) -> str:
         """The folder name of the learner."""
         if self.teacher is None:
-            variant = f"+{self.distiller.variant}" if self.distiller.variant else ""
-            return f"{self.role}{variant}-{self.backbone}-q-{self.query}"
+            block = self.distiller
+            alone = replace(block, name=self.role) if block.name == "none" else block
+            return f"{alone.label}-{self.backbone}-q-{self.query}"
         other = f"+{self.teacher_method.label}" if self.teacher_method else ""
         return f"{self.distiller.label}-{self.backbone}-from-{self.teacher}{other}-q-{self.query}"
 

@@ -255,7 +255,7 @@ def in_use(grid: Grid) -> dict[str, Any]:
     """
     kept = {
         "datasets": {block.name for block in grid.datasets.values()},
-        "backbones": {p[role] for p in grid.config["grid"]["pairs"] for role in _PAIR},
+        "backbones": {p[role] for p in grid.config["grid"]["pairs"] for role in _PAIR if p[role]},
         "methods": {run.method.name for run in grid.runs},
         "distillers": {block.name for block in grid.distillers},
         "compute": grid.config["compute"].keys()

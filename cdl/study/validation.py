@@ -242,9 +242,9 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         right = "tasks: 1, which learns all domains at once"
         field = f"methods.{run.method.label}.joint"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
-    if run.teacher is not None:
+    if run.teacher is not None or run.distiller.name != "none":
         _validate_distillation(run, dataset)
-        facts = _distillation(run, run.teacher, dataset, shape)
+        facts = _distillation(run, run.teacher or run.backbone, dataset, shape)
         _check_unit(f"distillers.{run.distiller.label}", run.distils.check, facts)
 
 

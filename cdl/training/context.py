@@ -122,6 +122,12 @@ class TaskContext(Generic[Spec]):
         known = known_labels(labels, self.spec.labels, self.spec.seed, self.stream.order)
         return torch.cat([known, torch.full_like(unlabelled, UNLABELLED)])
 
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether images without a label have a target: the teacher's output, or the past's."""
+        spec = self.spec
+        return spec.teacher is not None or (spec.reads_past and self.task > 0)
+
     @cached_property
     def compute(self) -> Compute:
         """The device; the first use acquires it until the end of the job."""
@@ -147,7 +153,7 @@ class TaskContext(Generic[Spec]):
             task=self.task,
             batch_size=training.batch_size,
             unlabelled=max(1, round(training.batch_size * ratio)),
-            taught=spec.teacher is not None or getattr(spec, "reads_past", False),
+            taught=self.learns_unlabelled,
             fresh=spec.views == "per_draw",
         )
 

@@ -21,11 +21,11 @@ from cdl.training.targets import over_test_images
 def images_read(context: TaskContext[LearnerSpec]) -> Tensor:
     """Return the positions of the images that a method reads in a task.
 
-    They are the images that the learner is trained on: those with a label, and all if it has a
-    teacher; images of `unlabelled` are not among them.
+    They are the images that the learner is trained on: those with a label, and all if the others
+    have targets; images of `unlabelled` are not among them.
     """
     own = len(context.indices(context.task)[0])
-    return learnt_from(context.labels[:own], context.spec.teacher is not None)
+    return learnt_from(context.labels[:own], context.learns_unlabelled)
 
 
 def reading(context: TaskContext[LearnerSpec], learner: Learner) -> ReadTask:

@@ -267,7 +267,7 @@ def _work(
 def _seen(context: TaskContext[LearnerSpec], work: Mapping[str, float]) -> dict[str, float]:
     """Return the numbers of training views, and of images with and without a label."""
     labelled = int((context.labels >= 0).sum())
-    used = len(learnt_from(context.labels, context.spec.teacher is not None))
+    used = len(learnt_from(context.labels, context.learns_unlabelled))
     return {"views": work["images"], "labelled": labelled, "unlabelled": used - labelled}
 
 

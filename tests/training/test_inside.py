@@ -232,6 +232,20 @@ def test_the_past_is_the_student_after_the_previous_task(lab, distiller):
     assert {"ce", "soft", "past"} <= set(parts[1].index)
 
 
+def test_without_a_teacher_the_past_teaches_unlabelled_images_from_the_second_task_on(lab):
+    few = {"digits": {"labels": {"per_class": 4}}}
+    here = lab(study("inf_lora", ["lwf"], datasets=few))
+    run = here.student("lwf")
+    here.learn_all(run)
+    assert here.grid.teacher_of(run) is None
+    seen = [artifacts.load(here.checkpoint(run, task))[1]["seen"] for task in (0, 1)]
+    assert [s["unlabelled"] for s in seen] == [0, 4 * (16 - 4)]
+    curves = [Path(here.checkpoint(run, task)).parent / "losses.csv" for task in (0, 1)]
+    first, second = (pd.read_csv(curve).set_index("part")["value"] for curve in curves)
+    assert set(second.index) == {"ce", "past", "prompt", "total"}
+    assert (first["past"] == 0).all() and (second["past"] > 0).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -50,7 +50,7 @@ COMPUTING = {
     "limit_gb": str(COMPUTE["targets_max_gb"]),
 }
 # names of learners without a teacher, and of distilled students
-ALONE = r"(teacher|student(\+[^/-]+)?)-[^/-]+-q-[^/-]+"
+ALONE = r"[^/-]+-[^/-]+-q-[^/-]+"
 DISTILLED = r"[^/-]+-[^/-]+-from-[^/-]+-q-[^/-]+"
 
 
