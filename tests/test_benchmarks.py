@@ -9,6 +9,7 @@ import gpu_proof
 import grid_cost
 import growth
 import load
+import methods
 import pytest
 import steps
 import torch
@@ -125,6 +126,16 @@ def test_growth_prints_a_row_per_value(capsys):
     assert float(rows[0][size]) < float(rows[1][size])
     with pytest.raises(CdlError, match="'heads' is unknown; known are task, tasks"):
         growth.main([*ARGUMENTS, "--vary", "heads=1"])
+
+
+@pytest.mark.slow
+def test_methods_prints_a_row_per_method(capsys):
+    methods.main([*ARGUMENTS, "--rounds=1", "--methods", "coda_prompt", "sd_lora", "adapter"])
+    header, rows = cells(capsys.readouterr().out)
+    assert header[:4] == ["method", "ms/step", "range", "steps/s"]
+    assert [row[0] for row in rows] == ["coda_prompt", "sd_lora", "adapter"]
+    assert float(rows[0][header.index("of the first")]) == 1
+    assert all(float(row[1]) > 0 for row in rows)
 
 
 @pytest.mark.parametrize("distiller", ["kd_prompt", "cdl_prompt", "fitnets", "none"])
