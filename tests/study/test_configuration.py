@@ -25,6 +25,7 @@ OVERLAYS = {  # a file or folder of overlays, and the configuration below them
         for part in ("1", "5", "others", "cifar100")
     },
     **{f"statistics_{part}.yaml": "studies/statistics.yaml" for part in ("same", "others")},
+    **{f"inside_{part}.yaml": "studies/inside.yaml" for part in ("rates", "released")},
 }
 
 

@@ -35,6 +35,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over
         for study, parts in [
             ("fair_schedule", ("1", "5", "others", "cifar100")),
             ("statistics", ("others", "same")),
+            ("inside", ("rates", "released")),
         ]
         for part in parts
     },
