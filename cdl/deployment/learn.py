@@ -13,7 +13,7 @@ import pandas as pd
 
 from cdl.data.packing import extend
 from cdl.data.stream import Stream
-from cdl.deployment.new_classes import NewClasses, images_below, pack_unlabelled
+from cdl.deployment.new_classes import NewClasses, pack_unlabelled, readable_images
 from cdl.deployment.one_more_task import (
     train_and_evaluate,
     trained_artifact,
@@ -164,7 +164,7 @@ def _unlabelled_images(spec: LearnerSpec, folder: Path | None) -> list[Path]:
             "--unlabelled: is only used with a teacher, or by a distiller of the student's own "
             "past; omit it"
         )
-    return images_below(folder)
+    return readable_images(folder)
 
 
 def _resumable(execution: Execution, run: Path) -> Execution:

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cdl.data.packing import prepare
-from cdl.data.sources.decoding import UnreadableImage, decode
-from cdl.data.sources.folder import SUFFIXES, Image, images_of
+from cdl.data.sources.decoding import UnreadableImage, decode, images_below
+from cdl.data.sources.folder import Image, images_of
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 
@@ -40,8 +40,8 @@ class NewClasses:
             known: classes that the learner has learnt already.
 
         Raises:
-            CdlError: there is no class; a class is known already, has one image, or is missing in
-                `test`; images are unreadable, which are all listed.
+            CdlError: there is no class; a class is known already, has one image and no test
+                images, or is missing in `test`; images are unreadable, which are all listed.
         """
         images = images_of(str(folder), split={}).images
         names = tuple(sorted({image.label for image in images}))
@@ -53,7 +53,7 @@ class NewClasses:
                 f"{folder}: {', '.join(taken)}: learnt already; expected only new classes"
             )
         single = [name for name, n in Counter(i.label for i in images).items() if n == 1]
-        if single:
+        if single and test is None:
             raise CdlError(
                 f"{folder / single[0]}: contains one image; expected at least two, one of them for "
                 "the test"
@@ -82,15 +82,13 @@ class NewClasses:
         _pack_links(links, output, short_side)
 
 
-def images_below(folder: Path) -> list[Path]:
+def readable_images(folder: Path) -> list[Path]:
     """List all images of a folder, at any depth.
 
     Raises:
         CdlError: there is no image, or images are unreadable, which are all listed.
     """
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
-    if not found:
-        raise CdlError(f"{folder}: contains no image; expected unlabelled images, at any depth")
+    found = images_below(folder)
     _check_readable(found)
     return found
 

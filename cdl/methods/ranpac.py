@@ -25,6 +25,7 @@ class RanPAC(FirstSession):
         dropout: float = 0.1,
         tokens: int = 5,
         logit_scale: float = 1.0,
+        ridge_images: str = "last",
         as_released: bool = False,
     ) -> None:
         """Draw the module of the first session and store the options of the head.
@@ -40,6 +41,7 @@ class RanPAC(FirstSession):
             tokens: tokens per block of `vpt`.
             logit_scale: factor of the logits. With a first session, `mean` uses the scale that
                 the session has learnt instead.
+            ridge_images: validation images that choose the ridge, see `cdl.training.ranpac`.
             as_released: whether the logits of `ridge` are cosines with the weights, as in PILOT's
                 port of RanPAC.
         """

@@ -55,6 +55,13 @@ RANPAC = PromptFacts(
             exclusiveMinimum=0,
             omit_default=True,
         ),
+        "ridge_images": choice(
+            "last",
+            ["last", "all"],
+            "Validation images that choose the ridge: those of the last task, as published, or of "
+            "all tasks so far, whose errors are added up.",
+            omit_default=True,
+        ),
         "as_released": flag(
             False,
             "Cosines with the ridge's weights instead of products, as in PILOT's port.",

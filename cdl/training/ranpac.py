@@ -35,7 +35,8 @@ def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) ->
     """Return the sums after adding a task.
 
     Args:
-        sums: `gram [M, M]`, `prototypes [M, C]` and `counts [C]` so far; empty before task 0.
+        sums: `gram [M, M]`, `prototypes [M, C]` and `counts [C]` so far, perhaps others; empty
+            before task 0.
         features: `[n, M]`.
         targets: `[n, C]`, non-negative; `C` can be larger than in the previous task.
     """
@@ -44,7 +45,8 @@ def accumulate(sums: Mapping[str, Tensor], features: Tensor, targets: Tensor) ->
         "prototypes": features.mT @ targets,
         "counts": targets.sum(0),
     }
-    for name, old in sums.items():
+    for name in new.keys() & sums.keys():
+        old = sums[name]
         shared = new[name] if name == "gram" else new[name][..., : old.shape[-1]]
         shared += old.to(shared.device)
     return new
@@ -102,7 +104,9 @@ def solve_task(
     """Learn a task: solve for the weights of a learner's `PrototypeHead`.
 
     The ridge is selected on a fifth of the task's images and used with the sums of all tasks, see
-    `best_ridge`. A learner with a teacher uses all images, a learner without one the labelled ones.
+    `best_ridge`. With `ridge_images: all` the errors on this fifth of every task are added up, and
+    the sums contain the total, `errors [17]`. A learner with a teacher uses all images, a learner
+    without one the labelled ones.
 
     Args:
         context: context of the task.
@@ -141,10 +145,14 @@ def solve_task(
             )
         order = permutation((_ORDER, context.spec.seed, context.task), n).to(features.device)
         losses = validation_losses(features[order], targets[order])
-        best = best_ridge(losses, sums["gram"])
+        totals = losses.double() * (n - int(FIT_SHARE * n)) * seen
+        known, errors = losses, totals.tolist()
+        if context.spec.method.options.get("ridge_images") == "all":
+            known = totals + memory.get("errors", torch.zeros_like(totals)).to(totals)
+            sums["errors"] = known
+        best = best_ridge(known, sums["gram"])
         weight = ridge_weights(sums["gram"], sums["prototypes"], RIDGES[best])
         error = float(losses[best])
-        errors = (losses.double() * (n - int(FIT_SHARE * n)) * seen).tolist()
     head.weight[:seen].copy_(weight)
     return pd.DataFrame([row | {"validation": error}]), sums, errors
 

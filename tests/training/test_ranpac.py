@@ -105,6 +105,19 @@ def test_it_learns_without_a_gradient_step(lab, prototypes):
     assert results["metrics"]["final_average_accuracy"] > 50
 
 
+def test_the_ridge_is_chosen_over_all_tasks_if_asked(lab):
+    here = lab(ranpac(ridge_images="all"))
+    run = here.student("none")
+    here.learn_all(run)
+    loaded = [artifacts.load(here.checkpoint(run, task)) for task in range(2)]
+    (_, first), (state, last) = loaded
+    total = torch.tensor(first["ridge_errors"]) + torch.tensor(last["ridge_errors"])
+    torch.testing.assert_close(state["memory.errors"].float(), total)
+    gram, sums = state["memory.gram"], state["memory.prototypes"]
+    expected = ridge_weights(gram, sums, RIDGES[best_ridge(total, gram)])
+    torch.testing.assert_close(state["head.weight"], expected)
+
+
 def test_a_student_learns_from_soft_labels_and_with_none_of_them_is_alone(lab):
     weights = []
     changes = ranpac(("none", {"block": "kd", "variant": "zero", "alpha": 0.0}, "kd"))
