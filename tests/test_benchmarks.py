@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import reduce
+from itertools import product
 from pathlib import Path
 
 import gpu_proof
@@ -10,6 +11,10 @@ import grid_cost
 import growth
 import load
 import methods
+import new_classes
+import new_classes_report
+import numpy as np
+import pandas as pd
 import pytest
 import steps
 import torch
@@ -282,6 +287,41 @@ def test_backbones_by_name_of_an_architecture(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_study_of_new_classes_reports_pairs_and_intervals(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    study = new_classes.Study(tmp_path, None, tmp_path)
+    for learner, (_, settings) in new_classes.SETTINGS.items():
+        for setting in settings:
+            for (n, k), seed in product(new_classes.conditions(), range(3)):
+                before, old = rng.random((2, 40)) < 0.8
+                found = new_classes.Outcome(before, old, rng.random(10 * n) < 0.5)
+                for split in ("test", "validation"):
+                    found.write(study.file(split, learner, setting, n, k, seed), seconds=1.0)
+    plain = np.load(study.file("test", "aligned", "aligned", 20, 1, 0))
+    worse = new_classes.Outcome(plain["before"], plain["old"], np.zeros(200, bool))
+    worse.write(study.file("choices", "aligned", "unlabelled", 20, 1, 0))
+    figure = tmp_path / "figure.svg"
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--figure", str(figure)])
+    new_classes_report.main()
+    lines = capsys.readouterr().out.splitlines()
+    ridge = next(line for line in lines if line.startswith("| ridge, all, balanced | 20 | 10 | 3"))
+    files = [study.file("test", "ridge", "all, balanced", 20, 10, seed) for seed in range(3)]
+    mean = 100 * np.mean([np.load(file)["new"].mean() for file in files])
+    assert f"| {mean:.1f} (" in ridge
+    gain = next(line for line in lines if line.startswith("| aligned, unlabelled | 20 | 1 | 1 |"))
+    assert f"| {-100 * plain['new'].mean():.1f} (" in gain and "| 0.0 (0.0 to 0.0) |" in gain
+    table = pd.read_csv(tmp_path / "new_classes.csv")
+    assert len(table) == 2 * 3 * 7 * 7 + 1 and table["new"].between(0, 100).all()
+    assert "<svg" in figure.read_text()
+
+
+def test_the_study_of_new_classes_rounds_to_fp16():
+    tensor = np.random.default_rng(0).standard_normal(100).astype(np.float32) * 1e6
+    found = new_classes.fp16(tensor)
+    assert found.dtype == np.float32 and (found != tensor).any()
+    np.testing.assert_allclose(found, tensor, rtol=2**-10)
+
+
 def test_load_counts_what_snakemake_plans():
     table = load.main(["--jobs", "40"])
     assert table["what"].tolist() == ["grid", "snakemake -n"]
