@@ -4,7 +4,8 @@
 
 Writes `OUTPUT/new_classes.csv`, one row per outcome, and prints tables in Markdown: accuracy on new
 classes, change on earlier ones, with the intervals over seeds and test images of
-`cdl.reporting.crossed`; then each choice, paired with the learner without it.
+`cdl.reporting.crossed`; then the choices, each paired with the learner without it, and `cdl learn`
+with aligned heads on the device.
 """
 
 import argparse
@@ -36,6 +37,11 @@ def read(output: Path) -> dict[Cell, dict[int, dict[str, np.ndarray]]]:
         *_, split, learner, setting, condition, seed = file.with_suffix("").parts
         n, k = map(int, condition.split("x"))
         found.setdefault((split, learner, setting, n, k), {})[int(seed)] = dict(np.load(file))
+    for (split, learner, _, n, k), seeds in found.items():
+        if learner == "torch":  # starts with the same students
+            same = found.get((split, "aligned", "aligned", n, k), {})
+            for seed, outcome in seeds.items():
+                outcome["before"] = same[seed]["before"] if seed in same else np.zeros(0, bool)
     return found
 
 
@@ -74,7 +80,8 @@ def tables(found: dict[Cell, dict[int, dict[str, np.ndarray]]]) -> Iterator[str]
     yield "|---|---|---|---|---|---|---|"
     for (split, learner, setting, n, k), seeds in sorted(found.items()):
         if split == "test":
-            change = text(mean(seeds, "change")) if learner != "joint" else "-"
+            known = all(len(outcome["before"]) for outcome in seeds.values())
+            change = text(mean(seeds, "change")) if known else "-"
             parts = f"{text(mean(seeds, 'new'))} | {text(mean(seeds, 'old'))} | {change}"
             yield f"| {learner}, {setting} | {n} | {k} | {len(seeds)} | {parts} |"
     yield "\n| validation | mean of new and earlier |\n|---|---|"
@@ -85,8 +92,9 @@ def tables(found: dict[Cell, dict[int, dict[str, np.ndarray]]]) -> Iterator[str]
             yield f"| {learner}, {setting} | {100 * np.mean(both):.2f} (n = {len(both)}) |"
     yield "\n| choice | classes | images | seeds | new | earlier |\n|---|---|---|---|---|---|"
     for (split, learner, choice, n, k), seeds in sorted(found.items()):
-        if split == "choices":
-            plain = found.get(("test", learner, PLAIN[learner], n, k), {})
+        if split == "choices" or learner == "torch":
+            same = "aligned" if learner == "torch" else learner
+            plain = found.get(("test", same, PLAIN[same], n, k), {})
             both = sorted(seeds.keys() & plain.keys())
             gains = [
                 text(estimate(np.stack([100.0 * seeds[s][p] - 100.0 * plain[s][p] for s in both])))
