@@ -6,6 +6,7 @@ Torch is imported only by the commands that need it.
 import contextlib
 import logging
 import sys
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -94,6 +95,15 @@ def _run_of(name: str) -> Path:
     best = best_cell(read(tables.results, tables.protocols)).iloc[0]
     print(f"best student of {name}: {best['run']}", file=sys.stderr)
     return Path(best["run"])
+
+
+def _with_progress(files: Sequence[str]) -> Iterable[str]:
+    """Show a progress bar on stderr if it is a terminal and stdout is not."""
+    if len(files) < 2 or sys.stdout.isatty() or not sys.stderr.isatty():
+        return files
+    from tqdm import tqdm
+
+    return tqdm(files, unit="image")
 
 
 def learn(
@@ -250,5 +260,5 @@ def predict(
             stream.reconfigure(errors="surrogateescape")
     printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
     files = list_images(paths, sys.stdin)
-    if not print_predictions(load(model), files, top, printer):
+    if not print_predictions(load(model), _with_progress(files), top, printer):
         raise typer.Exit(1)

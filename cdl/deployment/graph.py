@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cdl.data.views import Views
-from cdl.deployment.device.student import FEATURES, LOGITS
+from cdl.deployment.device.graph import FEATURES, LOGITS
 from cdl.deployment.trained import Model
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

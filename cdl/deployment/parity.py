@@ -113,8 +113,7 @@ def compare(student: TrainedStudent, exported: Student, images: TestImages) -> P
     exported_classes, torch_classes, largest = [], [], 0.0
     for pixels in _pixels(split, frame["image"].to_numpy()):
         both = np.zeros((2, len(pixels), len(student.classes)), np.float32)
-        for rows in batches(pixels):
-            batch = [pixels[row] for row in rows]
+        for rows, batch in batches(pixels):
             for model, logits in zip((student, exported), both, strict=True):
                 logits[rows] = model.logits(model.preprocess(batch))
         largest = max(largest, float(np.abs(both[0] - both[1]).max()))

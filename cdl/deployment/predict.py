@@ -73,7 +73,7 @@ def list_images(paths: Sequence[str], stdin: TextIO) -> list[str]:
 
 
 def print_predictions(
-    student: Classifier, files: Sequence[str], top: int, printer: Printer
+    student: Classifier, files: Iterable[str], top: int, printer: Printer
 ) -> bool:
     """Classify files and print the predictions; report unreadable files on stderr.
 
@@ -87,7 +87,7 @@ def print_predictions(
         Whether all files could be read.
     """
     all_read = True
-    for file in _with_progress(files):
+    for file in files:
         try:
             found = student.best(file, top)
         except CdlError as error:
@@ -96,14 +96,3 @@ def print_predictions(
             continue
         printer(file, found)
     return all_read
-
-
-def _with_progress(files: Sequence[str]) -> Iterable[str]:
-    """Show a progress bar on stderr if it is a terminal and stdout is not."""
-    if len(files) < 2 or sys.stdout.isatty() or not sys.stderr.isatty():
-        return files
-    try:
-        from tqdm import tqdm
-    except ImportError:  # on a device
-        return files
-    return tqdm(files, unit="image")

@@ -1,5 +1,7 @@
 """Write what an exported student needs to learn on: `memory.safetensors` and `student.py`."""
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cdl.layout import record_of
 from cdl.models.learner import memory_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
+from cdl.runtime.outside import json_object
 
 _PARTS = {0: "feature", -1: "kd_token"}  # tokens of heads, as in `cdl.training.align_task`
 _PROBES = 8  # random tokens for which the heads in the memory must predict like torch
@@ -33,8 +36,8 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
         memory: whether to write the memory.
 
     Returns:
-        A sentence on learning for the terminal and the card: size of the memory, or why there is
-        none.
+        A sentence on learning for the terminal and the card: size of the memory and what a new
+        class costs on this machine, or why there is no memory.
     """
     with artifacts.replacing(folder / DEVICE) as temporary:
         temporary.write_text(program(), encoding="utf-8")
@@ -50,8 +53,22 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
     kind = {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"}
     return (
         f"learns on by `python {DEVICE} learn FOLDER` from {kind[found.about['kind']]}: {MEMORY} "
-        f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class"
+        f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {_costs(folder)}"
     )
+
+
+def _costs(folder: Path) -> str:
+    """Return what a new class costs, measured by the program of an exported folder."""
+    command = [sys.executable, str(folder / DEVICE), "costs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = json_object(done.stdout, f"{DEVICE} costs")["learn"]
+    parts = [
+        f"{row['images']} in {1e3 * row['images'] / row['images_per_second']:.0f} + "
+        f"{row['milliseconds']:.0f} ms"
+        + (f" and {row['peak_memory_mb']:.0f} MB" if row["peak_memory_mb"] else "")
+        for row in rows
+    ]
+    return f"images of a new class take (features + heads, peak memory) {'; '.join(parts)}"
 
 
 def remembered(student: TrainedStudent) -> Memory:

@@ -10,9 +10,10 @@ import numpy as np
 from cdl.deployment import manifest
 from cdl.deployment.device.classifier import Classifier as Student
 from cdl.deployment.device.classifier import Picture, Pictures, batches, read, several
+from cdl.deployment.device.graph import REMEDY, Graph, first_line
 from cdl.deployment.device.main import learn_folder
-from cdl.deployment.device.student import REMEDY, Graph, Update, first_line
 from cdl.deployment.device.student import Student as DeviceStudent
+from cdl.deployment.device.update import Update
 from cdl.deployment.manifest import CLASSES, MODEL, PREPROCESSING, PROGRAM
 from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,14 +83,26 @@ def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice()
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     outside = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
-    optional = {"tqdm", "jsonschema"}  # a bar on a terminal; schemas, which the program has not
-    assert outside - optional == {"numpy", "PIL", "onnxruntime", "safetensors"}
+    assert outside == {"numpy", "PIL", "onnxruntime", "safetensors"}
     kinds = ast.FunctionDef | ast.ClassDef
     names = Counter(node.name for node in tree.body if isinstance(node, kinds))
     for node in tree.body:
         if isinstance(node, ast.Assign):
             names.update(n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
     assert [name for name, n in names.items() if n > 1] == []
+
+
+def test_the_program_has_what_it_uses_and_nothing_else():
+    tree = ast.parse(program())
+    top = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    names = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
+    unused = {node.name for node in top if not names[node.name]}
+    assert unused <= {"main", "learn_folder"}
+    assert "class CsvPrinter" not in program() and "class Busy" not in program()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            assert len(ast.get_docstring(node).splitlines()) == 1, node.name
+    assert len(program().splitlines()) < 1700
 
 
 def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys):
@@ -104,14 +117,18 @@ def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys
         ("forget", "white"),
         ("undo",),
         ("undo", "--json"),
+        ("predict", photos, "--top", 2, "--json"),
         ("undo",),
         ("learn", photos / "white"),
         ("info",),
+        ("costs",),
         ("predict", bad),
         cwd=tmp_path,
     )
-    assert [code for code, _ in answers] == [0, 0, 0, 0, 0, 0, 1, 1, 0, 1]
-    first, learnt, second, forgot, _, undone, _, _, info, _ = (text for _, text in answers)
+    assert [code for code, _ in answers] == [0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1]
+    first, learnt, second, forgot, _, undone, again, _, _, info, costs, _ = (
+        text for _, text in answers
+    )
     commands.predict(folder, [str(photos)], 2, as_json=True)
     assert capsys.readouterr().out == first
     found = json.loads(learnt)
@@ -125,8 +142,14 @@ def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys
     right = [Path(x["file"]).parent.name == x["predictions"][0]["class"] for x in lines]
     assert len(right) == 36 and np.mean(right) >= 0.85
     assert "forgot white" in forgot and "5 classes" in forgot
-    assert json.loads(undone)["classes"] == 3
+    assert json.loads(undone)["classes"] == 3 and again == first
     assert json.loads(info)["classes"] == list(NAMES)
+    measured = json.loads(costs)
+    assert measured["predict_milliseconds"] > 0
+    assert [row["images"] for row in measured["learn"]] == [1, 10, 100]
+    assert all(value > 0 for row in measured["learn"] for value in row.values())
+    each = json.loads(info)["bytes_per_class"]
+    assert measured["bytes"]["100"] == json.loads(info)["bytes"] + 100 * each
     assert "as it was exported, so there is nothing to undo" in errors
     assert "is not in the folder of a class" in errors and "bad.png is not a readable" in errors
 
@@ -365,3 +388,15 @@ def test_the_features_of_images_of_several_sizes_are_in_their_order(folder):
     expected = np.concatenate([tokens_of(image[None]) for image in some])
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert versions.KEPT == 4
+
+
+def test_photographs_are_read_a_few_at_a_time(folder, monkeypatch):
+    sizes = []
+    student = Student(folder)
+    run = student._graph.run
+    counted = lambda batch, output: sizes.append(len(batch)) or run(batch, output)  # noqa: E731
+    monkeypatch.setattr(student, "_graph", replace(student._graph, run=counted))
+    large = np.full((1500, 1500, 3), 200, np.uint8)  # two exceed the pixels of a batch
+    some = [*[large] * 3, *draw_images("red", 40), large]
+    assert len(student.features(some)) == 44
+    assert sizes == [2, 32, 2, 8]

@@ -108,7 +108,9 @@ def test_a_distilled_run_learns_more_with_its_teacher(copied, tmp_path):
 
 
 def test_test_images_can_be_given(copied, tmp_path):
-    train, test = (photos(tmp_path / k, "red", "green", n=n) for k, n in (("train", 1), ("test", 6)))
+    train, test = (
+        photos(tmp_path / k, "red", "green", n=n) for k, n in (("train", 1), ("test", 6))
+    )
     learnt = learn(copied / ALONE, train, "more", test=test, execution=CPU)
     assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 12
     (test / "red").rename(test / "blue")

@@ -6,7 +6,6 @@ import only numpy, Pillow, onnxruntime, safetensors and Python's library; cdl us
 
 PARTS = (
     "runtime/errors.py",
-    "runtime/outside.py",
     "data/sources/names.py",
     "data/sources/decoding.py",
     "training/schedules.py",
@@ -18,6 +17,8 @@ PARTS = (
     "deployment/device/memory.py",
     "deployment/device/versions.py",
     "deployment/device/images.py",
+    "deployment/device/graph.py",
+    "deployment/device/update.py",
     "deployment/device/student.py",
     "deployment/device/main.py",
 )

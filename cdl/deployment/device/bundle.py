@@ -1,15 +1,20 @@
-"""Write `student.py`: the modules of `device.PARTS` in one file without their imports of cdl."""
+"""Write `student.py`: what it needs of the modules of `device.PARTS`, in one file without cdl.
+
+Functions and classes that it does not use are left out, and of docstrings the first line is kept:
+the modules themselves have the whole text, and the tests.
+"""
 
 import ast
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
 
 import cdl
 from cdl.deployment.device import PARTS
 
 PROGRAM_FILE = "student.py"
+_ROOTS = {"Student", "main", "learn_folder"}
 _HEAD = '''#!/usr/bin/env python3
-"""The program of this student: predict, learn, forget, undo, info.
+"""The program of this student: predict, learn, forget, undo, info, costs.
 
     python student.py predict PHOTOS --top 3 --json
     python student.py learn FOLDER          one folder of images for each class
@@ -18,52 +23,80 @@ _HEAD = '''#!/usr/bin/env python3
 It needs numpy, Pillow, onnxruntime and safetensors. Made by cdl-workbench {version} under the MIT
 licence from the modules named below, which have the tests.
 """
+
 '''
 
 
 def program() -> str:
     """Return the text of `student.py`."""
     room = Path(cdl.__file__).parent
-    parts = [(name, *_without_imports((room / name).read_text(encoding="utf-8"))) for name in PARTS]
-    imports = sorted({line for _, lines, _ in parts for line in lines})
-    text = [_HEAD.format(version=cdl.__version__), "\n".join(imports)]
-    text += [f"\n# --- cdl/{name}\n{body}" for name, _, body in parts]
-    return "\n".join(text)
+    texts = {name: (room / name).read_text(encoding="utf-8") for name in PARTS}
+    nodes = [node for text in texts.values() for node in ast.parse(text).body]
+    used = _used(nodes)
+    parts = [_part(name, text, used) for name, text in texts.items()]
+    head = _HEAD.format(version=cdl.__version__) + _imports(nodes, used)
+    return "\n\n\n".join([head, *parts]) + "\n"
 
 
-def _without_imports(text: str) -> tuple[list[str], str]:
-    """Return the imports of other packages at the top of a module, and its text without imports.
+def _defined(node: ast.stmt) -> set[str]:
+    """Return the names that a statement at the top of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return {
+        name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+    }
 
-    The docstring becomes a comment.
-    """
-    tree = ast.parse(text)
-    lines = text.splitlines()
-    found: list[str] = []
-    doc, *nodes = tree.body
+
+def _used(nodes: list[ast.stmt]) -> set[str]:
+    """Return all names that the program uses, beginning with `_ROOTS`."""
+    used, new = set[str](), set(_ROOTS)
+    while new - used:
+        used |= new
+        needed = [node for node in nodes if _defined(node) & used or isinstance(node, ast.If)]
+        new = {n.id for node in needed for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return used
+
+
+def _imports(nodes: list[ast.stmt], used: set[str]) -> str:
+    """Return the imports of used names from other packages, one statement for each module."""
+    found = defaultdict[str, set[str]](set)
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            if not ast.unparse(node).startswith(("import cdl", "from cdl")):
-                found += _single(node)
-            _blank(lines, node)
-    assert doc.end_lineno is not None, "parsed from text"
-    comment = [f"# {line}".rstrip() for line in (ast.get_docstring(tree) or "").splitlines()]
-    body = "\n".join(lines[doc.end_lineno :]).strip("\n")
-    return found, "\n".join([*comment, "", "", body, ""])
+            for alias in node.names:
+                start = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
+                name, line = ast.unparse(alias), f"{start}import "
+                if (alias.asname or alias.name.split(".")[0]) in used:
+                    found[line if start else line + name].add(name if start else "")
+    lines = (line + ", ".join(sorted(names)) for line, names in found.items())
+    return "\n".join(sorted(line for line in lines if not line.startswith("from cdl")))
 
 
-def _single(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Yield one import statement for each imported name."""
-    for alias in node.names:
-        name = f"{alias.name} as {alias.asname}" if alias.asname else alias.name
-        yield (
-            f"from {node.module} import {name}"
-            if isinstance(node, ast.ImportFrom)
-            else f"import {name}"
-        )
+def _part(name: str, text: str, used: set[str]) -> str:
+    """Return the used statements of a module under its docstring, which becomes a comment."""
+    lines, tree = _without_details(text), ast.parse(text)
+    first, *_ = (ast.get_docstring(tree) or "").splitlines()
+    found = [f"# --- cdl/{name}", f"# {first}"]
+    before, short = tree.body[0].end_lineno, False
+    for node in tree.body[1:]:
+        if _defined(node) & used or isinstance(node, ast.If):
+            again, short = short, isinstance(node, ast.Assign | ast.AnnAssign)
+            own = [line for line in lines[before : node.end_lineno] if line is not None]
+            found += ([] if short and again else [""]) + ([] if short else [""])
+            found += "\n".join(own).strip("\n").splitlines()
+        before = node.end_lineno
+    return "\n".join(found)
 
 
-def _blank(lines: list[str], node: ast.stmt) -> None:
-    """Empty the lines of a statement."""
-    assert node.end_lineno is not None, "parsed from text"
-    for i in range(node.lineno - 1, node.end_lineno):
-        lines[i] = ""
+def _without_details(text: str) -> list[str | None]:
+    """Return the lines of a module; None for lines of docstrings after their first one."""
+    lines: list[str | None] = list(text.splitlines())
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            doc = node.body[0]
+            assert doc.end_lineno is not None, "parsed from text"
+            first = lines[doc.lineno - 1]
+            if doc.end_lineno > doc.lineno and first is not None:
+                lines[doc.lineno - 1] = first + '"""'
+                lines[doc.lineno : doc.end_lineno] = [None] * (doc.end_lineno - doc.lineno)
+    return lines

@@ -1,7 +1,7 @@
 """The interface of a student, from images to classes, and the images that it takes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from cdl.runtime.errors import CdlError
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
-BATCH = 32
+BATCH = 32  # images
+MOST_PIXELS = 2**22  # of the images that are in memory, unless the last of them is larger
 
 
 class Classifier(ABC):
@@ -43,11 +44,9 @@ class Classifier(ABC):
         Raises:
             CdlError: an image cannot be read or is invalid.
         """
-        pixels = [read(image) for image in several(images)]
-        logits = in_batches(
-            pixels, lambda some: self.logits(self.preprocess(some)), (len(self.classes),)
-        )
-        return probabilities(logits)
+        run: Callable[[list[np.ndarray]], np.ndarray]
+        run = lambda some: self.logits(self.preprocess(some))  # noqa: E731
+        return probabilities(in_batches(images, run, len(self.classes)))
 
     def best(self, image: Picture, n: int) -> list[tuple[str, float]]:
         """Return the `n` most probable classes of an image with their probabilities.
@@ -73,14 +72,17 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def in_batches(
-    pixels: Sequence[np.ndarray],
-    function: Callable[[list[np.ndarray]], np.ndarray],
-    shape: tuple[int, ...],
+    images: Pictures, function: Callable[[list[np.ndarray]], np.ndarray], *shape: int
 ) -> np.ndarray:
-    """Return the results `[n, *shape]` in fp32 of a function of images of one size."""
-    found = np.zeros((len(pixels), *shape), np.float32)
-    for rows in batches(pixels):
-        found[rows] = function([pixels[row] for row in rows])
+    """Return the results `[n, *shape]` in fp32 of a function of images of one size.
+
+    Raises:
+        CdlError: an image is unreadable or invalid.
+    """
+    given = several(images)
+    found = np.zeros((len(given), *shape), np.float32)
+    for rows, pixels in batches(given):
+        found[rows] = function(pixels)
     return found
 
 
@@ -115,9 +117,15 @@ def several(images: Pictures) -> list[Picture]:
     return list(images)
 
 
-def batches(pixels: Sequence[np.ndarray]) -> list[list[int]]:
-    """Return batches of positions; the images of a batch have the same size."""
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for position, image in enumerate(pixels):
-        sizes.setdefault(image.shape, []).append(position)
-    return [rows[i : i + BATCH] for rows in sizes.values() for i in range(0, len(rows), BATCH)]
+def batches(images: Iterable[Picture]) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Yield positions and pixels of images of the same size: up to `BATCH` and `MOST_PIXELS`."""
+    held: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+    for position, image in enumerate(map(read, images)):
+        held.setdefault(image.shape, {})[position] = image
+        if sum(image.size for own in held.values() for image in own.values()) > 3 * MOST_PIXELS:
+            yield from ((list(own), list(own.values())) for own in held.values())
+            held = {}
+        elif len(held[image.shape]) == BATCH:
+            own = held.pop(image.shape)
+            yield list(own), list(own.values())
+    yield from ((list(own), list(own.values())) for own in held.values())

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cdl.data.sources.decoding import images_below
 from cdl.deployment.device.images import images_by_class
-from cdl.deployment.device.student import Student, Update
+from cdl.deployment.device.student import Student
+from cdl.deployment.device.update import Update
 from cdl.deployment.predict import JsonPrinter, TextPrinter, list_images, print_predictions
 from cdl.runtime.errors import CdlError
 
@@ -32,11 +33,12 @@ def _run(student: Student, given: argparse.Namespace) -> int:
         printer = JsonPrinter() if given.json else TextPrinter()
         files = list_images(given.paths, sys.stdin)
         return 0 if print_predictions(student, files, given.top, printer) else 1
-    if given.command == "info":
-        print(json.dumps(student.info(), indent=2))
+    if given.command in ("info", "costs"):
+        found = student.info() if given.command == "info" else student.costs()
+        print(json.dumps(found, indent=2))
         return 0
-    found = _updated(student, given)
-    print(json.dumps(found.as_dict(), indent=2) if given.json else found.text())
+    update = _updated(student, given)
+    print(json.dumps(update.as_dict(), indent=2) if given.json else update.text())
     return 0
 
 
@@ -101,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     forget.add_argument("name")
     undo = commands.add_parser("undo", help="return to the version before the last change")
     commands.add_parser("info", help="print version, classes and size of the state")
+    commands.add_parser("costs", help="measure a prediction, and learning 1, 10 and 100 images")
     for command in (predict, learn, forget, undo):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -32,7 +32,6 @@ from cdl.deployment.device.closed import (
     unpack,
 )
 from cdl.runtime.errors import CdlError
-from cdl.runtime.outside import json_object
 
 MEMORY = "memory.safetensors"
 HEADS = ("aligned", "ridge")
@@ -279,7 +278,7 @@ def read_memory(file: Path, shared: Path | None = None, whole: bool = True) -> M
                         and (path == file or name == "projection")
                     ]
                     tensors |= {name: opened.get_tensor(name) for name in names}
-                    about = json_object(opened.metadata()[_KEY], path)
+                    about = json.loads(opened.metadata()[_KEY])
         return make_memory(about, tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CdlError(f"{file}: cannot be read ({error}); export the student again") from error

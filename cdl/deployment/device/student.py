@@ -1,9 +1,7 @@
 """A student in its folder that predicts, learns, forgets and undoes."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from cdl.deployment.device.classifier import (
     read,
     several,
 )
+from cdl.deployment.device.graph import FEATURES, LOGITS, REMEDY, Graph, first_line, open_onnx
 from cdl.deployment.device.images import check_images
 from cdl.deployment.device.memory import (
     CHOICES,
@@ -29,6 +28,7 @@ from cdl.deployment.device.memory import (
     read_memory,
     write_memory,
 )
+from cdl.deployment.device.update import Update, held_out, peak_memory, tested
 from cdl.deployment.device.versions import (
     add_version,
     check_version,
@@ -40,73 +40,7 @@ from cdl.deployment.device.versions import (
 from cdl.runtime.errors import CdlError
 
 MODEL, CLASSES = "model.onnx", "classes.txt"
-LOGITS, FEATURES = "logits", "features"
-REMEDY = "export it again"
-HELD_OUT = 5  # every fifth image of a class measures the accuracy, if there are no test images
-Run = Callable[[np.ndarray, str], np.ndarray]  # pixels [n, H, W, 3] and the name of an output
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The frozen network.
-
-    run: function from pixels `[n, H, W, 3]` and the name of an output to its values.
-    classes: number of its classes; None if the runtime does not say.
-    tokens: shape `[T, D]` of its features; None if it has no such output.
-    """
-
-    run: Run
-    classes: int | None
-    tokens: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Update:
-    """What an update did and cost.
-
-    version: number of the version that is now the current one.
-    classes: number of classes of the student.
-    learnt: names of new classes.
-    extended: names of classes that got more images.
-    forgotten: names of classes that were removed.
-    images: number of images, with unlabelled ones.
-    images_per_second: speed of reading them and computing their features.
-    milliseconds: time to compute the heads.
-    peak_memory_mb: peak memory of this process.
-    bytes: size of the state.
-    accuracy: percent of images, by name: `held_out` (every fifth image, learnt from the others),
-        or with test images `earlier_before`, `earlier_after` and `new`.
-    """
-
-    version: int
-    classes: int
-    learnt: tuple[str, ...] = ()
-    extended: tuple[str, ...] = ()
-    forgotten: tuple[str, ...] = ()
-    images: int = 0
-    images_per_second: float = 0.0
-    milliseconds: float = 0.0
-    peak_memory_mb: float | None = None
-    bytes: int = 0
-    accuracy: Mapping[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the update for JSON."""
-        return asdict(self)
-
-    def text(self) -> str:
-        """Return the update as text for the terminal."""
-        groups = ("learnt", self.learnt), ("extended", self.extended), ("forgot", self.forgotten)
-        what = [f"{word} {', '.join(names)}" for word, names in groups if names]
-        lines = [f"version {self.version}, {self.classes} classes{''.join('; ' + w for w in what)}"]
-        if self.images:
-            memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb else ""
-            lines.append(
-                f"{self.images} images at {self.images_per_second:.1f} images/s, heads in "
-                f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
-            )
-        lines += [f"accuracy, {k.replace('_', ' ')}: {v:.2f} %" for k, v in self.accuracy.items()]
-        return "\n".join(lines)
+MEASURED, _SIDES = (1, 10, 100), (224, 224)  # numbers of images, and their size, in `costs`
 
 
 class Student(Classifier):
@@ -198,10 +132,9 @@ class Student(Classifier):
         """Return the tokens `[n, T, D]` that the heads read; raise `CdlError` as `predict`."""
         if self._graph.tokens is None:
             raise CdlError(f"{self.folder}: {MODEL} has no features; {REMEDY} with cdl 0.3")
-        pixels = [read(image) for image in several(images)]
         run: Callable[[list[np.ndarray]], np.ndarray]
         run = lambda some: self._run(np.stack(some), FEATURES)  # noqa: E731
-        return in_batches(pixels, run, self._graph.tokens)
+        return in_batches(images, run, *self._graph.tokens)
 
     def _run(self, batch: np.ndarray, output: str) -> np.ndarray:
         try:
@@ -259,12 +192,12 @@ class Student(Classifier):
                 found = found.learn(more, answers, len(names), how)
             return found
 
-        accuracy = {} if tests else _held_out(updated, tokens, labels)
+        accuracy = {} if tests else held_out(updated, tokens, labels)
         begin = time.perf_counter()
         new = updated(np.arange(len(labels)))
         milliseconds = 1e3 * (time.perf_counter() - begin)
         if tests:
-            accuracy = _tested(memory, new, tests, self.classes, names)
+            accuracy = tested(memory, new, tests, self.classes, names)
         self._add(new, names)
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
@@ -323,6 +256,38 @@ class Student(Classifier):
             found["images"] = dict(zip(self.classes, memory.images().tolist(), strict=True))
         return found
 
+    def costs(self) -> dict[str, Any]:
+        """Measure what a prediction and a new class cost on this machine; nothing is kept.
+
+        The images are of random pixels.
+
+        Returns:
+            `predict_milliseconds` of one image; `learn`: for each number of images the speed of
+            computing their features, the time to compute the heads, and the peak memory of this
+            process until then; `bytes` of the state, by the number of further classes.
+
+        Raises:
+            CdlError: the student cannot learn.
+        """
+        memory, n_classes, rows = self._memory(), len(self.classes), []
+        for n in (1, *MEASURED):  # the first one is not measured
+            pixels = np.random.default_rng(n).integers(0, 256, (n, *_SIDES, 3), np.uint8)
+            begin = time.perf_counter()
+            self.predict(pixels[0])
+            predicted = time.perf_counter()
+            tokens = self.features(pixels)
+            read = time.perf_counter()
+            memory.learn(tokens, np.full(n, n_classes), n_classes + 1, How())
+            spent = {"images_per_second": n / (read - predicted)}
+            spent |= {"milliseconds": 1e3 * (time.perf_counter() - read)}
+            rows.append({"images": n, **spent, "peak_memory_mb": peak_memory()})
+        size, each = memory.bytes()
+        return {
+            "predict_milliseconds": 1e3 * (predicted - begin),
+            "learn": rows[1:],
+            "bytes": {n: size + n * each for n in (0, *MEASURED)},
+        }
+
     def _add(self, memory: Memory, names: tuple[str, ...]) -> None:
         """Write a version and load it."""
 
@@ -333,41 +298,6 @@ class Student(Classifier):
 
         self.version = add_version(self.folder, self.version, write)
         self._load()
-
-
-def _held_out(
-    updated: Callable[[np.ndarray], Memory], tokens: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    """Return the accuracy on every fifth image of each class, after learning the others."""
-    found = [np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT] for label in set(labels)]
-    rows = np.concatenate(found)
-    if not len(rows):
-        return {}
-    memory = updated(np.delete(np.arange(len(labels)), rows))
-    right = memory.logits(tokens[rows]).argmax(1) == labels[rows]
-    return {"held_out": 100 * float(right.mean())}
-
-
-def _tested(
-    before: Memory,
-    after: Memory,
-    tests: Mapping[str, np.ndarray],
-    old: tuple[str, ...],
-    names: tuple[str, ...],
-) -> dict[str, float]:
-    """Return the accuracy on test images of earlier classes before and after, and of new ones."""
-
-    def right(memory: Memory, some: Iterable[str]) -> list[float]:
-        hits = [memory.logits(tests[k]).argmax(1) == names.index(k) for k in some]
-        return [100 * float(np.concatenate(hits).mean())] if hits else []
-
-    earlier = [name for name in tests if name in old]
-    groups = {
-        "earlier_before": right(before, earlier),
-        "earlier_after": right(after, earlier),
-        "new": right(after, [name for name in tests if name not in old]),
-    }
-    return {name: value for name, values in groups.items() for value in values}
 
 
 def _known(test: Mapping[str, Pictures], names: tuple[str, ...]) -> Mapping[str, Pictures]:
@@ -396,46 +326,3 @@ def read_classes(file: Path) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise CdlError(f"{file}: contains a class twice; {REMEDY}")
     return tuple(names)
-
-
-def open_onnx(file: Path, threads: int) -> Graph:
-    """Load an ONNX graph; raise `CdlError` if it is damaged or onnxruntime is not installed."""
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise CdlError(
-            "exported students need the package onnxruntime, which is not installed: "
-            "pip install onnxruntime"
-        ) from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        (images,), (logits, *others) = session.get_inputs(), session.get_outputs()
-        _, n_classes = logits.shape
-        tokens = [out.shape[1:] for out in others if out.name == FEATURES and len(out.shape) == 3]
-    except Exception as error:  # onnxruntime raises various types for damaged files
-        raise CdlError(f"{file}: cannot be read ({first_line(error)}); {REMEDY}") from error
-
-    def run(batch: np.ndarray, output: str) -> np.ndarray:
-        name = logits.name if output == LOGITS else output
-        return np.asarray(session.run([name], {images.name: batch})[0])
-
-    shape = (int(tokens[0][0]), int(tokens[0][1])) if tokens else None
-    return Graph(run, n_classes if isinstance(n_classes, int) else None, shape)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def peak_memory() -> float | None:
-    """Return the peak memory of this process in MB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -18,7 +18,6 @@ from typing import Any
 
 from cdl.deployment.device.memory import MEMORY
 from cdl.runtime.errors import CdlError
-from cdl.runtime.outside import json_object
 
 CURRENT, VERSIONS = "current", "versions"
 KEPT = 4  # the current version and those that `undo` can return to, besides version 0
@@ -169,11 +168,11 @@ def _write_manifest(folder: Path, made: Path, version: int, parent: int) -> None
 def _read(file: Path) -> dict[str, Any]:
     """Return the content of a manifest; raise `CdlError` if it is missing or damaged."""
     try:
-        content = json_object(file)
+        content: dict[str, Any] = json.loads(file.read_bytes())
         seal = content.pop("_record")
         if seal != {"files": {}, "sha256": _seal(content)}:
             raise ValueError("its content does not match its hash")
-    except (CdlError, KeyError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CdlError(f"{file}: was damaged or changed ({error}); {_REMEDY}") from error
     return content
 

@@ -1,0 +1,60 @@
+"""The frozen network of a student: an ONNX graph from pixels to logits and to features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cdl.runtime.errors import CdlError
+
+LOGITS, FEATURES = "logits", "features"
+REMEDY = "export it again"
+Run = Callable[[np.ndarray, str], np.ndarray]  # pixels [n, H, W, 3] and the name of an output
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The frozen network.
+
+    run: function from pixels `[n, H, W, 3]` and the name of an output to its values.
+    classes: number of its classes; None if the runtime does not say.
+    tokens: shape `[T, D]` of its features; None if it has no such output.
+    """
+
+    run: Run
+    classes: int | None
+    tokens: tuple[int, int] | None = None
+
+
+def open_onnx(file: Path, threads: int) -> Graph:
+    """Load an ONNX graph; raise `CdlError` if it is damaged or onnxruntime is not installed."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise CdlError(
+            "exported students need the package onnxruntime, which is not installed: "
+            "pip install onnxruntime"
+        ) from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        (images,), (logits, *others) = session.get_inputs(), session.get_outputs()
+        _, n_classes = logits.shape
+        tokens = [out.shape[1:] for out in others if out.name == FEATURES and len(out.shape) == 3]
+    except Exception as error:  # onnxruntime raises various types for damaged files
+        raise CdlError(f"{file}: cannot be read ({first_line(error)}); {REMEDY}") from error
+
+    def run(batch: np.ndarray, output: str) -> np.ndarray:
+        name = logits.name if output == LOGITS else output
+        return np.asarray(session.run([name], {images.name: batch})[0])
+
+    shape = (int(tokens[0][0]), int(tokens[0][1])) if tokens else None
+    return Graph(run, n_classes if isinstance(n_classes, int) else None, shape)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,106 @@
+"""What an update of a student did, cost and brought."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cdl.deployment.device.memory import Memory
+
+HELD_OUT = 5  # every fifth image of a class measures the accuracy, if there are no test images
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did and cost.
+
+    version: number of the version that is now the current one.
+    classes: number of classes of the student.
+    learnt: names of new classes.
+    extended: names of classes that got more images.
+    forgotten: names of classes that were removed.
+    images: number of images, with unlabelled ones.
+    images_per_second: speed of reading them and computing their features.
+    milliseconds: time to compute the heads.
+    peak_memory_mb: peak memory of this process.
+    bytes: size of the state.
+    accuracy: percent of images, by name: `held_out` (every fifth image, learnt from the others),
+        or with test images `earlier_before`, `earlier_after` and `new`.
+    """
+
+    version: int
+    classes: int
+    learnt: tuple[str, ...] = ()
+    extended: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    images: int = 0
+    images_per_second: float = 0.0
+    milliseconds: float = 0.0
+    peak_memory_mb: float | None = None
+    bytes: int = 0
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the update for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the update as text for the terminal."""
+        groups = ("learnt", self.learnt), ("extended", self.extended), ("forgot", self.forgotten)
+        what = [f"{word} {', '.join(names)}" for word, names in groups if names]
+        lines = [f"version {self.version}, {self.classes} classes{''.join('; ' + w for w in what)}"]
+        if self.images:
+            memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb else ""
+            lines.append(
+                f"{self.images} images at {self.images_per_second:.1f} images/s, heads in "
+                f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
+            )
+        lines += [f"accuracy, {k.replace('_', ' ')}: {v:.2f} %" for k, v in self.accuracy.items()]
+        return "\n".join(lines)
+
+
+def held_out(
+    updated: Callable[[np.ndarray], Memory], tokens: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """Return the accuracy on every fifth image of each class, after learning the others."""
+    found = [np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT] for label in set(labels)]
+    rows = np.concatenate(found)
+    if not len(rows):
+        return {}
+    memory = updated(np.delete(np.arange(len(labels)), rows))
+    right = memory.logits(tokens[rows]).argmax(1) == labels[rows]
+    return {"held_out": 100 * float(right.mean())}
+
+
+def tested(
+    before: Memory,
+    after: Memory,
+    tests: Mapping[str, np.ndarray],
+    old: tuple[str, ...],
+    names: tuple[str, ...],
+) -> dict[str, float]:
+    """Return the accuracy on test images of earlier classes before and after, and of new ones."""
+
+    def right(memory: Memory, some: Iterable[str]) -> list[float]:
+        hits = [memory.logits(tests[k]).argmax(1) == names.index(k) for k in some]
+        return [100 * float(np.concatenate(hits).mean())] if hits else []
+
+    earlier = [name for name in tests if name in old]
+    groups = {
+        "earlier_before": right(before, earlier),
+        "earlier_after": right(after, earlier),
+        "new": right(after, [name for name in tests if name not in old]),
+    }
+    return {name: value for name, values in groups.items() for value in values}
+
+
+def peak_memory() -> float | None:
+    """Return the peak memory of this process in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
