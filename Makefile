@@ -17,10 +17,16 @@ IMAGE := import io, pandas as p; from PIL import Image; d = p.read_parquet('cdl/
 
 demo: $(VENV)/ready-export
 	$(BIN)/cdl run config/default.yaml --cores $(CORES)
+	@$(MAKE) --no-print-directory results/student/manifest.json results/apple.png
+	$(BIN)/cdl predict results/student results/apple.png --top 3
+
+# after `cdl run`, which writes the results; an export that is up to date is kept
+results/student/manifest.json: $(STUDENT)/results.json $(wildcard cdl/deployment/*.py cdl/deployment/device/*.py)
 	@rm -rf results/student
 	$(BIN)/cdl export $(STUDENT) -o results/student
+
+results/apple.png: cdl/assets/cifar20.parquet
 	@$(BIN)/python -c "$(IMAGE)"
-	$(BIN)/cdl predict results/student results/apple.png --top 3
 
 test: $(VENV)/ready-test $(VENV)/ready-docs
 	$(MAKE) --jobs 2 style docs

@@ -28,11 +28,15 @@ from cdl.deployment.parity import (
 )
 from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent, Student
-from cdl.deployment.trained import Model, TrainedStudent
+from cdl.deployment.trained import Model, TrainedStudent, using_threads
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.folders import is_empty, new_folder
+
+# GFLOPs of a prediction from which torch uses all cores. Threads of a smaller model wait for each
+# other at every operation, on a machine with other work for most of the time.
+_PARALLEL = 1.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def export(
         raise CdlError(
             f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format {kind}"
         )
-    student = TrainedStudent.open(run, task, torch.get_num_threads())
+    student = TrainedStudent.open(run, task)
     _check_exportable(student)
     images = test_images(student) if check else None
     with new_folder(folder) as made:
@@ -189,8 +193,11 @@ def _measure(
     student: TrainedStudent, model: Model, exported: Student, file: Path, images: TestImages | None
 ) -> Exported:
     """Compare an exported model with the student, count its costs and time it."""
+    with using_threads(1):
+        counted = costs(model, student.views.size)
+    if counted.gflops >= _PARALLEL:
+        student = replace(student, threads=torch.get_num_threads())
     parity = None if images is None else compare(student, exported, images)
-    counted = costs(model, student.views.size)
     duration, machine = latency(exported, _image_size(student)), this_machine()["cpu"]
     folder, n = str(file.parent), len(student.classes)
     return Exported(folder, n, file.stat().st_size, counted, duration, machine, parity)
@@ -281,7 +288,7 @@ def deploy(run: Path, folders: Mapping[str, Path], record: Path, int8: str) -> N
             f"{run}: the exported model's predictions differ from the evaluation: {result.text()}"
         )
     shutil.copytree(folders["fp32"], folders["int8"])
-    student = TrainedStudent.open(run, threads=torch.get_num_threads())
+    student = TrainedStudent.open(run)
     both = _quantize(result, student, folders["int8"], int8, test_images(student))
     _finish(student, folders["int8"], both)
     assert both.int8 is not None and both.int8.accuracy is not None

@@ -160,15 +160,16 @@ class TrainedStudent(Student):
     def preprocess(self, images: Pictures) -> Tensor:
         """Return test views `[n, 3, size, size]` in 0..1."""
         views = []
-        for image in several(images):
-            pixels = torch.from_numpy(np.array(read(image))).permute(2, 0, 1)[None]
-            views.append(self.views.test(pixels, torch.tensor([pixels.shape[2:]])))
-        return torch.cat(views)
+        with using_threads(self.threads):
+            for image in several(images):
+                pixels = torch.from_numpy(np.array(read(image))).permute(2, 0, 1)[None]
+                views.append(self.views.test(pixels, torch.tensor([pixels.shape[2:]])))
+            return torch.cat(views)
 
     @torch.no_grad()
     def logits(self, batch: Tensor) -> np.ndarray:
         """Return logits `[n, C]` of views."""
-        with _threads(self.threads):
+        with using_threads(self.threads):
             return np.asarray(self.model(batch))
 
 
@@ -213,7 +214,7 @@ def _teacher_query(files: RunFiles, spec: LearnerSpec, record: Mapping[str, Any]
 
 
 @contextlib.contextmanager
-def _threads(n: int) -> Iterator[None]:
+def using_threads(n: int) -> Iterator[None]:
     """Set the number of torch threads within a context."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)

@@ -1,11 +1,15 @@
 """The costs of a prediction; shared computation is counted once."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 import toys
 
+from cdl.deployment import export as room
 from cdl.deployment.costs import costs
-from cdl.deployment.trained import Model
+from cdl.deployment.trained import Model, TrainedStudent
 
 
 def model_of(toy_backbone, method, distiller="none", other_query=False, **options):
@@ -67,3 +71,25 @@ def test_parameters_that_only_training_reads_are_not_counted(toy_backbone):
     assert plain["prompts"] == sum(p.numel() for p in student.prompts.parameters())
     assert plain["backbone"] == sum(p.numel() for p in student.backbone.parameters())
     assert prompted["distiller"] > 0
+
+
+@pytest.mark.parametrize(("gflops", "several"), [(0.2, False), (9.0, True)])
+def test_only_a_large_student_is_compared_by_several_threads(
+    toy_backbone, tmp_path, monkeypatch, gflops, several
+):
+    model, file = model_of(toy_backbone, "head_only"), tmp_path / "model.onnx"
+    views = SimpleNamespace(size=8, test_resize=None)
+    student = TrainedStudent((), model, views, 1, {}, None, None)
+    counted, seen = replace(costs(model, 8), gflops=gflops), []
+    monkeypatch.setattr(room, "costs", lambda *_: seen.append(torch.get_num_threads()) or counted)
+    monkeypatch.setattr(room, "compare", lambda student, *_: seen.append(student.threads))
+    monkeypatch.setattr(room, "latency", lambda *_: 1.0)
+    file.touch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        room._measure(student, model, None, file, ())
+        assert seen == [1, 3 if several else 1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
