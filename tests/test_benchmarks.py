@@ -9,12 +9,14 @@ from pathlib import Path
 import gpu_proof
 import grid_cost
 import growth
+import kernels
 import load
 import methods
 import new_classes
 import new_classes_report
 import numpy as np
 import pandas as pd
+import parts
 import pytest
 import steps
 import torch
@@ -26,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdl.backbones.frozen import Backbone
+from cdl.backbones.kernels import kernels as chosen_kernels
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch
 from cdl.data.views import Views
@@ -428,3 +431,22 @@ def test_a_missed_target_is_told(monkeypatch):
     rows = gpu_proof.targets(gpu_proof.Proof("cpu", True, found))
     assert [row.get("reached") for row in rows] == [True, False, False, True, True, None]
     assert "timed on an H100 only" in rows[-1]["target"]
+
+
+def test_kernels_are_compared_with_the_choice_for_this_cpu(capsys):
+    kernels.main(["--small", "--turns", "1"])
+    text = capsys.readouterr().out
+    assert "fp32 torch" in text and "bf16 products" in text
+    assert f"chooses {chosen_kernels().attention}" in text
+
+
+def test_the_parts_of_a_step_cover_all_of_its_time(capsys):
+    parts.main([*ARGUMENTS, "--threads=1"])
+    tables = capsys.readouterr().out.split("cached\n")[1:]
+    assert len(tables) == 2
+    for table in tables:
+        rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| ")][1:]
+        found = {name.strip(): float(share) for name, share, _ in rows}
+        assert set(found) == {*parts.KINDS, parts.REST}
+        assert sum(found.values()) == pytest.approx(100, abs=1)
+        assert found["linear layers"] > 0

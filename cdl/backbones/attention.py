@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.inside import CLOSED, Inside
+from cdl.backbones.kernels import PRODUCTS, kernels
 
 KeyValue = tuple[Tensor, Tensor]
 _ATTENTION = "scaled_dot_product_attention"
@@ -75,7 +76,8 @@ class AttentionInjector:
         more = any(options.get(name) for name in ("dropout_p", "is_causal", "scale"))
         plain = options.get("attn_mask") is None and not more
         if plain and query.dtype == torch.bfloat16 and query.device.type == "cpu":
-            return by_products(query, key, value)
+            if kernels().attention == PRODUCTS:
+                return by_products(query, key, value)
         return F.scaled_dot_product_attention(query, key, value, **options)
 
     def _extend(self, which: int, own: Tensor) -> Tensor:
@@ -108,8 +110,9 @@ class AttentionInjector:
 def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend by two products and a softmax, `[B, heads, N, d]`; for bf16 on a CPU.
 
-    There torch's fused kernel takes two to five times as long, because it does not use the CPU's
-    bf16 units well; in fp32, and on a GPU, the fused kernel is faster (docs/performance.md).
+    With AVX512-BF16 torch's fused kernel takes two to five times as long, because it does not use
+    the bf16 units well; in fp32, and on a GPU, the fused kernel is faster (docs/performance.md).
+    `kernels` has the choice for other CPUs.
     """
     weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)).softmax(-1)
     attended: Tensor = weights @ value

@@ -1,15 +1,17 @@
 """Frozen linear layers with weights packed for oneDNN, for fp32 on a CPU.
 
-torch passes fp32 matrix products to MKL, which takes twice as long as oneDNN on some CPUs
-(docs/performance.md). Weights that never change are packed for oneDNN once for each direction,
-forward and backward. `torch.compile` calls the same operators. A torch without these operators
-uses its ordinary products, which give the same values up to rounding.
+torch passes fp32 matrix products to MKL, which takes twice as long as oneDNN on some CPUs. There
+(see `kernels`) weights that never change are packed for oneDNN once for each direction, forward and
+backward. `torch.compile` calls the same operators. Other CPUs, and a torch without these operators,
+use torch's ordinary products, which give the same values up to rounding.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cdl.backbones.kernels import PACKED, kernels
 
 
 class PackedLinear(nn.Module):
@@ -50,8 +52,11 @@ class _InputGradientProduct(torch.autograd.Function):
 
 
 def pack(vit: nn.Module) -> None:
-    """Pack a model's frozen fp32 linear layers in place, if torch has the operators."""
-    if not available():
+    """Pack a model's frozen fp32 linear layers in place, if this CPU's kernels are the packed ones.
+
+    Nothing is packed if torch lacks the operators.
+    """
+    if kernels().linear != PACKED or not available():
         return
     for parent in vit.modules():
         for name, child in parent.named_children():

@@ -11,6 +11,7 @@ from torch import nn
 
 import cdl
 from cdl.backbones.frozen import Backbone
+from cdl.backbones.kernels import kernels
 from cdl.backbones.shape import BackboneShape
 from cdl.data.packed import Packed
 from cdl.data.stream import Stream
@@ -24,13 +25,14 @@ from cdl.spec import AnySpec, Distiller, LearnerSpec, Method, TaskSpec, precisio
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that numbers depend on."""
+    """Return the versions that numbers depend on, and the kernels of this machine's CPU."""
     return {
         "cdl": cdl.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "numpy": numpy.__version__,
+        "cpu_kernels": str(kernels()),
     }
 
 
