@@ -23,6 +23,8 @@ from cdl.deployment.device import versions
 from cdl.deployment.device.bundle import program
 from cdl.deployment.device.main import main
 from cdl.deployment.device.student import Student
+from cdl.deployment.device.update import peak_memory
+from cdl.runtime import benchmarks
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 
@@ -388,6 +390,10 @@ def test_the_features_of_images_of_several_sizes_are_in_their_order(folder):
     expected = np.concatenate([tokens_of(image[None]) for image in some])
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert versions.KEPT == 4
+
+
+def test_the_peak_memory_is_that_of_the_process_alone():
+    assert peak_memory() == pytest.approx(benchmarks.peak_memory() * 2**20 / 1e6, rel=0.05)
 
 
 def test_photographs_are_read_a_few_at_a_time(folder, monkeypatch):
