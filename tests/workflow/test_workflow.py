@@ -144,9 +144,10 @@ def test_the_same_seed_twice_is_identical_and_a_warm_start_changes_nothing(finis
     """One student; that whole runs are is seen by the faults' and the cluster's tests."""
     student = "results/tiny/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
     shutil.rmtree(copied / student)
-    run(copied, f"{student}/results.json", overlay="compute: {warm: false}")
+    made = (f"{student}/results.json", f"{student}/prompts.json")
+    run(copied, *made, overlay="compute: {warm: false}")
     first, second = contents(finished), contents(copied)
-    assert sum(name.startswith(student) for name in second) == 8
+    assert sum(name.startswith(student) for name in second) == 10
     assert [name for name in first if first[name] != second.get(name)] == []
 
 
