@@ -68,10 +68,7 @@ def group(
         ),
     ] = False,
 ) -> None:
-    """Run continual distillation learning experiments from a YAML configuration.
-
-    `cdl COMMAND --help` describes a command and its options.
-    """
+    """Run continual distillation learning experiments from a YAML configuration."""
 
 
 app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")(configure.init)
