@@ -59,7 +59,7 @@ def tables(
     config: OptionalConfigs = None,
     directory: Directory = Path("."),
     columns: Annotated[
-        str, typer.Option(metavar="NAMES", help="Columns of summary.tex, with commas between.")
+        str, typer.Option(metavar="NAMES", help="Columns of the LaTeX table, with commas between.")
     ] = "accuracy,forgetting,gain",
 ) -> None:
     """Write tables of the runs of CONFIG that are finished.

@@ -36,7 +36,7 @@ _SECTIONS = {  # with figures of each dataset
         "entropy, soft compares with the teacher's outputs, the others belong to a method or "
         "distiller. Lines separate the tasks; each starts with a new optimiser. Learners without "
         "gradient steps are left out.",
-        "numbers": "the files losses.csv of the tasks have the numbers",
+        "numbers": "the loss curves of the tasks have the numbers",
     },
     "prompts": {
         "title": "Which prompts are chosen, by task of the image",
@@ -81,10 +81,8 @@ def write_page(
     table = _joined(tables, frozen)
     contents = {run: read_json(shown["runs"][run]["results"]) for run in table["run"]}
     data = dataset_names(table)
-    runs = [
-        {**_run(row, contents[row["run"]], shown, folder), "data": data[row["dataset"]]}
-        for row in table.to_dict("records")
-    ]
+    rows = table.to_dict("records")
+    runs = [_run(r, contents[r["run"]], shown, folder) | {"data": data[r["dataset"]]} for r in rows]
     found = panels(table, tables["intervals"], tables["classes"], contents)
     content = {
         "name": name,
@@ -94,9 +92,7 @@ def write_page(
         "contrasts": contrasts_of(tables["contrasts"]),
         "protocols": protocols,
         "versions": _distinct(run["versions"] for run in runs),
-        "data": {k: os.path.relpath(v, folder) for k, v in shown["data"].items()},
-        "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()},
-        "backbones": {k: os.path.relpath(v, folder) for k, v in shown["backbones"].items()},
+        **_inputs(shown, folder),
         "configuration": configuration,
         "deployment": shown.get("deployment"),
     }
@@ -113,6 +109,15 @@ def write_page(
     )
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def _inputs(shown: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return links to the records of data and backbones, and remarks on the data."""
+    links = {
+        part: {name: os.path.relpath(path, folder) for name, path in shown[part].items()}
+        for part in ("data", "backbones")
+    }
+    return {**links, "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()}}
 
 
 def write_page_and_configuration(

@@ -91,7 +91,9 @@ def test_bf16(lab, method):
 def test_with_caches_as_without(lab, method):
     states = []
     for targets in ("online", "cached"):
-        here = lab(study(method, "kd", targets=targets, targets_dtype="float32") | {"name": targets})
+        here = lab(
+            study(method, "kd", targets=targets, targets_dtype="float32") | {"name": targets}
+        )
         run = here.student("kd")
         here.learn_all(run)
         states.append(artifacts.load(here.checkpoint(run, 1))[0])
