@@ -135,7 +135,7 @@ class Bench:
         if not self.runs[role].prompts.needs_query:
             return lambda batch: None
         if not cached:
-            return lambda batch: self.backbones[name].query(batch.images)
+            return lambda batch: self.backbones[name].query(batch.views)
         if name not in self.caches:
             self.cache_queries(name)
         return self.caches[name]
@@ -156,7 +156,7 @@ class Bench:
 
         def online(batch: Batch, own: Tensor | None) -> TeacherOutput:
             theirs = own if same else query(batch)
-            return self.teacher(batch.images, theirs, self.task, self.classes, blocks)
+            return self.teacher(batch.views, theirs, self.task, self.classes, blocks)
 
         if not cached or blocks:
             return online
@@ -196,14 +196,14 @@ class Bench:
     def cache_queries(self, name: str = "student") -> Measured:
         """Time what the rule `queries` computes, and keep it."""
         backbone = self.backbones[name]
-        return self._cache(name, backbone.width, lambda batch: backbone.query(batch.images))
+        return self._cache(name, backbone.width, lambda batch: backbone.query(batch.views))
 
     def cache_targets(self) -> Measured:
         """Time what the rule `teacher_targets` computes, and keep it."""
         query = self.queries("teacher", cached=True)
 
         def logits(batch: Batch) -> Tensor:
-            return self.teacher(batch.images, query(batch), self.task, self.classes).logits
+            return self.teacher(batch.views, query(batch), self.task, self.classes).logits
 
         return self._cache("targets", self.classes.stop - self.classes.start, logits)
 

@@ -101,20 +101,20 @@ class Recipe:
         keep = self.student.compared_blocks
         with torch.no_grad():
             foreign = self._foreign(batch)
-            told = self.teacher.eval()(batch.images, foreign, self.task, keep_blocks=keep)
+            told = self.teacher.eval()(batch.views, foreign, self.task, keep_blocks=keep)
         taught = TeacherOutput(told.logits[:, self.classes], foreign, told.blocks)
-        query = self.student.backbone.query(batch.images) if self.student.needs_query else None
+        query = self.student.backbone.query(batch.views) if self.student.needs_query else None
         return self._learn(self.student.train(), batch, query, taught)
 
     def _foreign(self, batch: Batch) -> Tensor | None:
-        return self.foreign_query.query(batch.images) if self.foreign_query else None
+        return self.foreign_query.query(batch.views) if self.foreign_query else None
 
     @default_tf32()
     def _learn(
         self, learner: Learner, batch: Batch, query: Tensor | None, taught: TeacherOutput | None
     ) -> Tensor:
         foreign = taught.query if taught else None
-        output = learner(batch.images, query, self.task, foreign, learner.compared_blocks)
+        output = learner(batch.views, query, self.task, foreign, learner.compared_blocks)
         loss = sum(learner.losses(output, taught, batch.labels, self.classes).values())
         self.optimizers[learner].zero_grad()  # not the backbone's gradients: nobody owns them
         loss.backward()

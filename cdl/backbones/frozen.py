@@ -1,5 +1,6 @@
 """Frozen vision transformer with its normalisation, from an artifact of `fetch`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,38 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Ignore `mode` and stay in eval mode: a frozen backbone has no training mode."""
         return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the normalisation and the ViT."""
+        return self.mean.device
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks in order, into whose attention prompts are injected."""
+        blocks: Sequence[nn.Module] = self.vit.blocks
+        return blocks
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of an input in every block, without appended ones."""
+        return int(self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens)
+
+    @property
+    def embedding(self) -> tuple[int, nn.Module]:
+        """Number of tokens that are embedded by products of matrices, and their module."""
+        return int(self.vit.patch_embed.num_patches), self.vit.patch_embed
+
+    def prepare(self, views: Tensor) -> Tensor:
+        """Return the input of `encode` and `query` for views; a ViT reads the views themselves.
+
+        Unlike `encode`, this is never part of a captured or exported graph.
+        """
+        return views
+
+    def blank(self, size: int) -> Tensor:
+        """Return an input of `encode` without content, of a view of a given size."""
+        return torch.zeros(1, 3, size, size, device=self.device)
 
     def encode(
         self,

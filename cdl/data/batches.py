@@ -23,13 +23,13 @@ _ORDER, _LABELLED, _UNLABELLED = 301, 302, 303  # purposes of the counter-based 
 class Batch:
     """Input of one training step, on the device.
 
-    images: views `[B, 3, size, size]` in 0..1.
+    views: what the views of a modality return; of images `[B, 3, size, size]` in 0..1.
     labels: `[L]` positions in the class order, of the first `L` images; the rest is unlabelled.
     epoch: counted from 0.
     positions: `[B]` positions of the images among the task's images, the index into caches.
     """
 
-    images: Tensor
+    views: Tensor
     labels: Tensor
     epoch: int
     positions: Tensor

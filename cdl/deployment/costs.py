@@ -43,12 +43,12 @@ class Costs:
 
 @torch.no_grad()
 def costs(model: Model, size: int) -> Costs:
-    """Count the costs of a prediction for one view `[1, 3, size, size]`."""
-    views = torch.zeros(1, 3, size, size)
+    """Count the costs of a prediction for one view of a given size, see `Backbone.blank`."""
+    views = model.learner.backbone.blank(size)
     backbones = [model.learner.backbone]
     if model.query is not None and model.query is not model.learner.backbone:
         backbones.append(model.query)
-    blocks = [block for backbone in backbones for block in backbone.vit.blocks]
+    blocks = [block for backbone in backbones for block in backbone.blocks]
     counter = _BlockCounter(blocks)
     with _ParameterReads() as read:
         model(views)

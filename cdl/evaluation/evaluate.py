@@ -248,8 +248,13 @@ class Queries:
             return None
         if name in self.known:
             return self.known[name].to(self.compute.device)
-        test, query = self.test, self.loaded[name].query
-        return over_test_images(test.pixels, test.views, self.compute.device, lambda x, _: query(x))
+        test, backbone = self.test, self.loaded[name]
+        return over_test_images(
+            test.pixels,
+            test.views,
+            self.compute.device,
+            lambda x, _: backbone.query(backbone.prepare(x)),
+        )
 
 
 def _scores(
@@ -269,7 +274,8 @@ def _scores(
 
     def logits(images: Tensor, rows: Tensor) -> Tensor:
         queries = [None if q is None else q[rows] for q in (own, teacher_query)]
-        output = learner(images, queries[0], stage, teacher_query=queries[1])
+        inputs = learner.backbone.prepare(images)
+        output = learner(inputs, queries[0], stage, teacher_query=queries[1])
         return learner.predict(output, seen).cpu()
 
     return over_test_images(test.pixels, test.views, compute.device, logits, torch.arange(n))
@@ -283,7 +289,10 @@ def _tokens(spec: LearnerSpec, learner: Learner, test: TestSet, compute: Compute
     if spec.method.facts.trains or learner.prompts.session(1):
         return None
     return over_test_images(
-        test.pixels, test.views, compute.device, lambda x, _: learner(x, None, 0).tokens
+        test.pixels,
+        test.views,
+        compute.device,
+        lambda x, _: learner(learner.backbone.prepare(x), None, 0).tokens,
     )
 
 

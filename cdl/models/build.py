@@ -85,7 +85,7 @@ def build_learner(
         auxiliary_weight=spec.auxiliary_weight,
         teacher=teacher,
         teacher_query_width=widths.get("teacher_query"),
-    ).to(backbone.mean.device)
+    ).to(backbone.device)
 
 
 def rebuild_learner(spec: LearnerSpec, backbone: Backbone, record: Mapping[str, Any]) -> Learner:

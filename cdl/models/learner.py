@@ -54,7 +54,7 @@ class Learner(nn.Module):
 
     def forward(
         self,
-        images: Tensor,
+        inputs: Tensor,
         query: Tensor | None,
         task: int,
         teacher_query: Tensor | None = None,
@@ -64,16 +64,16 @@ class Learner(nn.Module):
         """Run the backbone with prompts and the class head on a batch.
 
         Args:
-            images: views `[B, 3, H, W]` in 0..1.
+            inputs: what the backbone's `prepare` returns for the views of a batch.
             query: `[B, Dq]`; None if the prompts do not depend on a query.
             task: the current task in training, the latest task at test.
             teacher_query: `[B, Dq']`, for distillers that map the teacher's prompts.
             keep_blocks: number of last blocks in the output.
-            resume_from: block inputs of the backbone's pass of these images without prompts.
+            resume_from: block inputs of the backbone's pass of these inputs without prompts.
         """
         prompts, injections = self.inject(query, task, teacher_query)
         passes = [
-            self.backbone.encode(images, injection, keep_blocks, resume_from)
+            self.backbone.encode(inputs, injection, keep_blocks, resume_from)
             for injection in injections
         ]
         features = [encoded.features for encoded in passes]

@@ -34,16 +34,16 @@ def operations(
     """Return the operations per image of a ViT, forward and backward.
 
     Args:
-        backbone: the ViT; it determines tokens, width and blocks.
+        backbone: it determines tokens, width and blocks.
         injection: injection of prompts and distiller into its attention.
         weights: whether the backward pass computes weight gradients.
     """
-    vit, width, depth = backbone.vit, backbone.width, backbone.depth
-    patches, inside = vit.patch_embed.num_patches, injection.inside
-    embed = 2.0 * patches * _matrices(vit.patch_embed)
-    usual = patches + vit.num_prefix_tokens + (injection.token is not None)
+    blocks, width, depth = backbone.blocks, backbone.width, backbone.depth
+    (embedded, embedding), inside = backbone.embedding, injection.inside
+    embed = 2.0 * embedded * _matrices(embedding)
+    usual = backbone.tokens + (injection.token is not None)
     tokens = [usual + len(inside.tokens.get(layer, ())) for layer in range(depth)]
-    linear = [2.0 * n * _matrices(block) for n, block in zip(tokens, vit.blocks, strict=True)]
+    linear = [2.0 * n * _matrices(block) for n, block in zip(tokens, blocks, strict=True)]
     added = [2.0 * usual * _added_weights(inside, layer) for layer in range(depth)]
 
     def attention(layer: int) -> float:
@@ -62,7 +62,7 @@ def operations(
     lowest = -1 if everywhere else min(enters | inside.layers(), default=depth)
     backward = sum(linear[layer] + 2 * attention(layer) for layer in range(lowest + 1, depth))
     if lowest in enters:  # an adapter needs no gradient of its own block
-        spared = 2.0 * tokens[lowest] * _projections(vit.blocks[lowest])
+        spared = 2.0 * tokens[lowest] * _projections(blocks[lowest])
         backward += linear[lowest] - spared + 1.5 * attention(lowest)
     backward += 2 * sum(added) - sum(added[lowest : lowest + 1]) / 2  # of the input and the weights
     return plain + sum(added), backward
@@ -84,7 +84,7 @@ def of_learner(learner: Learner, task: int, widths: Mapping[str, int]) -> tuple[
         task: the latest task.
         widths: width of its `query` and, with a teacher, of the `teacher_query`.
     """
-    device = learner.backbone.mean.device
+    device = learner.backbone.device
 
     def query(part: str) -> torch.Tensor:
         return torch.zeros(1, widths.get(part, 0), device=device)

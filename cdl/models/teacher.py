@@ -17,7 +17,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(
         self,
-        images: Tensor,
+        views: Tensor,
         query: Tensor | None,
         task: int,
         classes: slice,
@@ -26,11 +26,12 @@ class Teacher:
         """Return the teacher's output for a batch.
 
         Args:
-            images: views `[B, 3, H, W]`.
+            views: views of a batch.
             query: query of the teacher's prompts `[B, Dq]`; None if they need none.
             task: the task that is distilled, counted from 0.
             classes: columns of the task, the only logits that are returned.
             keep_blocks: how many of the last blocks the output holds.
         """
-        output = self.learner(images, query, task, keep_blocks=keep_blocks)
+        inputs = self.learner.backbone.prepare(views)
+        output = self.learner(inputs, query, task, keep_blocks=keep_blocks)
         return TeacherOutput(output.logits[:, classes], query, output.blocks)

@@ -244,7 +244,8 @@ def _query(
     """Return the source of a backbone's queries at the test view."""
     if name in cached:
         return lambda _, positions: cached[name].at(0, positions)
-    return lambda images, _: context.backbones[name].query(images)
+    backbone = context.backbones[name]
+    return lambda views, _: backbone.query(backbone.prepare(views))
 
 
 def _teacher(

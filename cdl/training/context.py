@@ -184,7 +184,7 @@ class TaskContext(Generic[Spec]):
             return cache.width, cache
         if name in self.backbones:
             backbone = self.backbones[name]
-            return backbone.width, lambda batch: backbone.query(batch.images)
+            return backbone.width, lambda batch: backbone.query(backbone.prepare(batch.views))
         return 0, no_query
 
     def _check_provenance(self, path: str, metadata: Mapping[str, Any], task: int) -> None:

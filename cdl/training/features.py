@@ -61,7 +61,7 @@ def read_features(
         own = values(query, images, rows)
         same = teacher_query is query
         output: Output = learner(
-            images,
+            learner.backbone.prepare(images),
             own,
             task,
             teacher_query=own if same else values(teacher_query, images, rows),

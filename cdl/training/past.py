@@ -31,10 +31,10 @@ def with_past(teacher: Targets | None, past: Learner, task: int, known: int) -> 
 
     @torch.no_grad()
     def targets(batch: Batch, query: Tensor | None) -> TeacherOutput:
-        given = TeacherOutput(batch.images.new_zeros(len(batch.images), 0), None)
+        given = TeacherOutput(batch.views.new_zeros(len(batch.views), 0), None)
         if teacher is not None:
             given = teacher(batch, query)
-        output = past(batch.images, query, task - 1)
+        output = past(past.backbone.prepare(batch.views), query, task - 1)
         return replace(given, past=past.predict(output, known))
 
     return targets

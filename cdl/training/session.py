@@ -38,7 +38,8 @@ def reading(context: TaskContext[LearnerSpec], learner: Learner) -> ReadTask:
         injection = Injection(inside=inside)
 
         def features(images: Tensor, _: Tensor) -> Tensor:
-            return learner.backbone.encode(images, injection).features[:, 0]
+            inputs = learner.backbone.prepare(images)
+            return learner.backbone.encode(inputs, injection).features[:, 0]
 
         device, positions = context.compute.device, images_read(context)
         return over_test_images(context.pixels, views, device, features, positions)
@@ -54,7 +55,7 @@ def session_head(context: TaskContext[LearnerSpec], learner: Learner) -> Iterato
     source = generator(*context.spec.keys, "session", task)
     classes = context.stream.classes(task).stop
     session = learner.prompts.session_head(learner.backbone.width, classes, source)
-    learner.head = session.to(learner.backbone.mean.device)
+    learner.head = session.to(learner.backbone.device)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """One optimisation step of a learner, run eagerly or as a CUDA graph."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -96,13 +97,14 @@ class Step:
     ) -> Tensor:
         """Train on one batch; return its losses `[len(parts)]` before the update."""
         self._steps += 1
+        batch = replace(batch, views=self.learner.backbone.prepare(batch.views))
         if not self._capture:
-            return self._step(batch.images, batch.labels, query, teacher_output)
+            return self._step(batch.views, batch.labels, query, teacher_output)
         if self._steps <= _WARM_UP:
             assert self._side is not None
             self._side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._side):
-                losses = self._step(batch.images, batch.labels, query, teacher_output)
+                losses = self._step(batch.views, batch.labels, query, teacher_output)
             torch.cuda.current_stream().wait_stream(self._side)
             return losses
         inputs = _tensors(batch, query, teacher_output)
@@ -115,14 +117,14 @@ class Step:
 
     def _step(
         self,
-        images: Tensor,
+        inputs: Tensor,
         labels: Tensor,
         query: Tensor | None,
         teacher_output: TeacherOutput | None,
     ) -> Tensor:
         teacher_query = teacher_output.query if teacher_output else None
         keep_blocks = self.learner.compared_blocks
-        output = self.learner(images, query, self.task, teacher_query, keep_blocks)
+        output = self.learner(inputs, query, self.task, teacher_query, keep_blocks)
         losses = self.learner.losses(output, teacher_output, labels, self.classes)
         self.parts = list(losses)
         self.optimizer.zero_grad(set_to_none=True)
@@ -135,7 +137,7 @@ class Step:
         self, batch: Batch, query: Tensor | None, teacher_output: TeacherOutput | None
     ) -> torch.cuda.CUDAGraph:
         """Capture a step on copies of its inputs."""
-        static = Batch(batch.images.clone(), batch.labels.clone(), batch.epoch, batch.positions)
+        static = Batch(batch.views.clone(), batch.labels.clone(), batch.epoch, batch.positions)
         query = None if query is None else query.clone()
         if teacher_output is not None:
             teacher_query = None if teacher_output.query is None else teacher_output.query.clone()
@@ -150,7 +152,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._losses = self._step(static.images, static.labels, query, teacher_output)
+                self._losses = self._step(static.views, static.labels, query, teacher_output)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -164,7 +166,7 @@ class Step:
 def _tensors(
     batch: Batch, query: Tensor | None, teacher_output: TeacherOutput | None
 ) -> tuple[Tensor, ...]:
-    given = [batch.images, batch.labels, query]
+    given = [batch.views, batch.labels, query]
     if teacher_output is not None:
         given += [teacher_output.logits, teacher_output.query, teacher_output.past]
         given += teacher_output.blocks

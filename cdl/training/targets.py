@@ -69,12 +69,16 @@ def write_queries(
     _validate_size(context, [vit.width] * len(context.stream.sizes), execution, "queries")
     provenance = {"task": task, "spec": spec.to_json(), "inputs": context.fingerprints}
     context.place()
+
+    def query(views: Tensor) -> Tensor:
+        return vit.query(vit.prepare(views))
+
     if isinstance(spec, QueriesSpec):
         _write_over_views(
-            context, vit.width, lambda b: vit.query(b.images), output, provenance, {}, execution
+            context, vit.width, lambda b: query(b.views), output, provenance, {}, execution
         )
         return
-    values = _at_test_views(context, lambda images, _: vit.query(images))
+    values = _at_test_views(context, lambda views, _: query(views))
     _save(output, {"values": values}, provenance)
 
 
@@ -98,7 +102,7 @@ def write_test_queries(
     compute = compute_of(spec, execution)
     place_backbones(spec, backbones, compute)
     values = over_test_images(
-        pixels, views, compute.device, lambda images, _: loaded.query(images)
+        pixels, views, compute.device, lambda x, _: loaded.query(loaded.prepare(x))
     ).cpu()
     inputs = {"data": test.fingerprint, "backbones": {spec.backbone: loaded.fingerprint}}
     tensors = {"indices": indices, "values": _rounded(values, spec)}
@@ -161,9 +165,9 @@ def write_targets(
     stream, columns = context.stream, spec.columns
     classes = stream.columns(task, columns)
 
-    def logits(images: Tensor, epoch: int, positions: Tensor) -> Tensor:
+    def logits(views: Tensor, epoch: int, positions: Tensor) -> Tensor:
         given = None if query is None else query.at(epoch, positions)
-        return teacher(images, given, task, classes).logits
+        return teacher(views, given, task, classes).logits
 
     widths = [len(stream.order[stream.columns(t, columns)]) for t in range(len(stream.sizes))]
     _validate_size(context, widths, execution, "teacher targets")
@@ -174,12 +178,12 @@ def write_targets(
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     context.place(teacher.learner)
     if isinstance(spec, AligningTargetsSpec):
-        values = _at_test_views(context, lambda images, rows: logits(images, 0, rows))
+        values = _at_test_views(context, lambda views, rows: logits(views, 0, rows))
         _save(output, {"values": values}, provenance | about)
         return
 
     def of_batch(batch: Batch) -> Tensor:
-        return logits(batch.images, batch.epoch, batch.positions)
+        return logits(batch.views, batch.epoch, batch.positions)
 
     _write_over_views(context, widths[task], of_batch, output, provenance, about, execution)
 

@@ -102,7 +102,7 @@ class TeacherSource:
             query = own_query if spec.query == own.query else None
             if query is None and learner.needs_query:
                 query = teacher_query(batch)
-            return teacher(batch.images, query, context.task, classes, blocks)
+            return teacher(batch.views, query, context.task, classes, blocks)
 
         shape = BackboneShape(learner.backbone.width, learner.backbone.depth)
         prompts = learner.prompts.state_dict()

@@ -144,7 +144,7 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
                 yield Batch(x, y, epoch, torch.empty(0, dtype=torch.int64))
 
         training = {
-            "query": lambda batch: query(batch.images),
+            "query": lambda batch: query(batch.views),
             "task": task,
             "classes": classes,
             "epochs": config["epochs"],
@@ -175,7 +175,7 @@ def _train_trace(config: Config, tensors: Tensors) -> Result:
         blocks = student.compared_blocks
 
         def signal(batch: Batch, q: Tensor, read=(guide, task, classes, blocks)) -> TeacherOutput:
-            return read[0](batch.images, q, *read[1:])
+            return read[0](batch.views, q, *read[1:])
 
         history = train_task(student, batches, teacher=signal if distilled else None, **training)
         student.end_task(task)

@@ -464,7 +464,7 @@ def test_epochs_are_reshuffled_and_the_partial_batch_is_dropped(digits):
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
     whole, seen = list(made(1)), list(made.all_images(1))
-    assert all(torch.equal(a.images, b.images) for a, b in zip(whole, seen, strict=False))
+    assert all(torch.equal(a.views, b.views) for a, b in zip(whole, seen, strict=False))
     assert sorted(torch.cat([b.positions for b in seen]).tolist()) == list(range(50))
 
 

@@ -68,7 +68,7 @@ def test_an_epoch_is_one_pass_over_the_larger_kind(taught):
     first, again, next_one = (list(made(epoch)) for epoch in (0, 0, 1))
     assert len(first) == 6
     for batch, same in zip(first, again, strict=True):
-        assert len(batch.images) == (12 if taught else 4)
+        assert len(batch.views) == (12 if taught else 4)
         assert torch.equal(batch.labels, labels[batch.positions[:4]])
         assert (labels[batch.positions[4:]] == UNLABELLED).all()
         assert torch.equal(batch.positions, same.positions)
@@ -104,10 +104,10 @@ def test_images_of_two_sources_are_one_task():
     alone = {
         p: view
         for b in own.all_images(0)
-        for p, view in zip(b.positions.tolist(), b.images, strict=True)
+        for p, view in zip(b.positions.tolist(), b.views, strict=True)
     }
     for batch in seen:
-        for position, view in zip(batch.positions.tolist(), batch.images, strict=True):
+        for position, view in zip(batch.positions.tolist(), batch.views, strict=True):
             assert position >= 60 or torch.equal(view, alone[position])
     for batch in replace(both, unlabelled=6, taught=True)(0):
         assert torch.equal(batch.labels, labels[batch.positions[:7]])
@@ -118,6 +118,6 @@ def test_images_of_two_sources_are_one_task():
 def test_every_image_is_seen_once_whatever_its_label():
     plain, few = (batches(labels, batch_size=7) for labels in (LABELS, known({"per_class": 1})))
     for whole, part in zip(plain.all_images(2), few.all_images(2), strict=True):
-        assert torch.equal(whole.images, part.images)
+        assert torch.equal(whole.views, part.views)
         assert torch.equal(whole.positions, part.positions)
         assert len(part.labels) == 0

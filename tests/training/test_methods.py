@@ -21,12 +21,12 @@ def learn(student, teacher, query, task=0, **overrides):
             yield Batch(*batch(task=task, seed=seed), epoch, torch.arange(5))
 
     def teacher_output(made, q):
-        return teacher(made.images, q, task, TASKS[task], student.compared_blocks)
+        return teacher(made.views, q, task, TASKS[task], student.compared_blocks)
 
     return train_task(
         student,
         batches,
-        query=lambda made: query(made.images),
+        query=lambda made: query(made.views),
         teacher=teacher_output if teacher else None,
         task=task,
         classes=TASKS[task],

@@ -88,7 +88,7 @@ def test_fresh_views_are_the_students_alone_and_the_same_for_all_of_them(lab):
     a, b = first["teacher"].positions.tolist(), first["student"].positions.tolist()
     assert a != b  # another order, and another view of an image in both
     shared = next(p for p in a if p in b)
-    views = (first["teacher"].images[a.index(shared)], first["student"].images[b.index(shared)])
+    views = (first["teacher"].views[a.index(shared)], first["student"].views[b.index(shared)])
     assert not torch.equal(*views)
 
 

@@ -21,7 +21,7 @@ def learn(student, batches, **changes):
     return train_task(
         student,
         lambda epoch: [Batch(*made, epoch, torch.arange(len(made[0]))) for made in batches(epoch)],
-        query=lambda made: student.backbone.query(made.images),
+        query=lambda made: student.backbone.query(made.views),
         teacher=None,
         task=0,
         classes=TASKS[0],

@@ -44,7 +44,7 @@ def seen(made, epoch):
     """Views by position, in the order in which they are drawn."""
     found = {}
     for batch in made(epoch):
-        for position, view in zip(batch.positions.tolist(), batch.images, strict=True):
+        for position, view in zip(batch.positions.tolist(), batch.views, strict=True):
             found.setdefault(position, []).append(view)
     return found
 
@@ -66,7 +66,7 @@ def test_every_draw_has_a_view_of_its_own_and_the_first_is_that_of_the_epoch():
 
 def test_all_images_once_have_the_views_of_the_epoch():
     for one, other in zip(batches(False).all_images(0), batches(True).all_images(0), strict=True):
-        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.views, other.views)
 
 
 def grid(*datasets, **changes):
