@@ -69,7 +69,14 @@ class AttentionInjector:
         return self  # the `forward` of a copied block refers to this object
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """Attend with queries, keys and values `[B, heads, N, d]` and the injection."""
+        """Attend with queries, keys and values `[B, heads, N, d]` and the injection.
+
+        A mask `attn_mask [..., N, N]` hides no injected key, see `widened`.
+        """
+        mask = options.get("attn_mask")
+        if mask is not None:
+            added = self._added()
+            options["attn_mask"] = widened(mask, query.shape[2], key.shape[2], *added)
         if any(pair is not None for pair in self._pairs):
             key, value = self._extend(0, key), self._extend(1, value)
             self._calls += 1
@@ -79,6 +86,11 @@ class AttentionInjector:
             if kernels().attention == PRODUCTS:
                 return by_products(query, key, value)
         return F.scaled_dot_product_attention(query, key, value, **options)
+
+    def _added(self) -> tuple[int, int]:
+        """Return how many keys are injected before and after those of the tokens."""
+        before, _, after = (0 if pair is None else pair[0].shape[-2] for pair in self._pairs)
+        return before, after
 
     def _extend(self, which: int, own: Tensor) -> Tensor:
         """Return the keys (`which` is 0) or values (1) with the injection."""
@@ -105,6 +117,24 @@ class AttentionInjector:
         split = prompt.unflatten(-1, (heads, parts * d))
         chosen: Tensor = split if parts == 1 else split.chunk(parts, -1)[self._calls % parts]
         return chosen
+
+
+def widened(mask: Tensor, queries: int, keys: int, before: int, after: int) -> Tensor:
+    """Return a mask for injected keys and appended tokens, none of which it hides.
+
+    Args:
+        mask: `[..., N or 1, N]`, bool (False hides) or float (added to the scores).
+        queries: number of tokens, `N` or more if tokens were appended to those of the mask.
+        keys: number of their keys.
+        before: number of keys that are injected before those of the tokens.
+        after: number of keys that are injected after them.
+    """
+    boolean = mask.dtype == torch.bool
+    if 1 < mask.shape[-2] < queries:  # an appended token sees what any token sees
+        row = mask.any(-2, keepdim=True) if boolean else mask.amax(-2, keepdim=True)
+        mask = torch.cat([mask, *[row] * (queries - mask.shape[-2])], dim=-2)
+    more = (before, keys - mask.shape[-1] + after)
+    return F.pad(mask, more, value=float(boolean)) if any(more) else mask
 
 
 def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
-from cdl.backbones.attention import AttentionInjector, by_products
+from cdl.backbones.attention import AttentionInjector, by_products, widened
 from cdl.backbones.fetch import fetch
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import Injection, encode
@@ -56,6 +56,34 @@ def test_attention_by_products_equals_torchs_and_masks_use_torchs():
     exact = [tensor.float() for tensor in (query, key, value)]
     fused = F.scaled_dot_product_attention(*exact)
     torch.testing.assert_close(AttentionInjector()(*exact), fused, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_a_mask_hides_padding_and_no_injected_key(kind):
+    source = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 6, 4, generator=source) for _ in range(3))
+    pairs = {n: torch.randn(2, n, 12, generator=source) for n in (2, 5)}
+    injection = Injection(
+        prefixes={0: (pairs[5][:, :3], pairs[5][:, 2:])}, suffixes={0: tuple(pairs[2])}
+    )
+    visible = torch.arange(6) < 4
+    mask = visible.expand(2, 1, 6, 6)
+    mask = mask if kind is bool else torch.zeros(2, 1, 6, 6).masked_fill(~mask, -torch.inf)
+    injector = AttentionInjector()
+    injector.set(injection, 0)
+    masked = injector(query, key, value, attn_mask=mask)
+    alone = injector(query, key[:, :, :4], value[:, :, :4])
+    torch.testing.assert_close(masked, alone)
+    assert not torch.allclose(masked, injector(query, key, value))
+
+
+def test_an_appended_token_sees_what_any_token_sees_and_is_seen():
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0]]).bool()[None]
+    wide = widened(mask, 5, 5, 1, 0)[0]
+    assert torch.equal(wide[:4, 1:5], mask[0]) and wide[:, 0].all() and wide[:, 5].all()
+    assert wide[4].tolist() == [True, True, True, True, False, True]
+    assert widened(mask, 4, 4, 0, 0) is mask
+    assert widened(mask[:, :1], 5, 5, 0, 2).shape == (1, 1, 7)
 
 
 def test_a_weight_that_learns_is_not_packed(toy_backbone):
