@@ -19,7 +19,7 @@ from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
-from cdl.data.views import Views
+from cdl.data.modalities import views_of
 from cdl.distillers.base import TeacherOutput
 from cdl.models.build import build_learner, build_stream, compute_of
 from cdl.models.learner import Learner
@@ -219,7 +219,7 @@ class Bench:
     def evaluate(self, learner: Learner, cached: bool) -> Measured:
         """Time the predictions of a student for all test images, with queries known or not."""
         learner, run = learner.eval(), self.runs["student"]
-        views, indices = Views.of(self.specs["student"].view), torch.arange(len(self.test))
+        views, indices = views_of(self.specs["student"].view), torch.arange(len(self.test))
         frozen = {name: self.backbones[name].query for name in self.backbones}
         frozen["student"] = learner.backbone.query
 

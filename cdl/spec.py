@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Self, get_args, get_origin
+from typing import Any, ClassVar, Self, cast, get_args, get_origin
 
+from cdl.data.modalities import DEFAULT, modality
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.errors import CdlError
@@ -186,7 +187,53 @@ class Stream(Part):
 
 
 @dataclass(frozen=True)
-class View(Part):
+class InputView(Part):
+    """Transformation of a dataset's items to inputs of a backbone.
+
+    Its fields are those of the modality, whose name is the field `modality` unless it is `DEFAULT`.
+    """
+
+    modality: ClassVar[str]
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "spec") -> Self:
+        """Create the view of the modality that the value names; raise as `Part.from_json`."""
+        if cls is InputView:
+            _check_mapping(value, where)
+            facts = modality(value.get("modality", DEFAULT), f"{where}.modality")
+            return cast(Self, facts.part(value).from_json(value, where))
+        return super().from_json(value, where)
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> "InputView":
+        """Return the view of a modality from a configuration's `view`."""
+        marked = {} if name == DEFAULT else {"modality": name}
+        return InputView.from_json({**marked, **options}, "view")
+
+    @property
+    def input_size(self) -> int:
+        """Size of an input: pixels of a side, or tokens."""
+        raise NotImplementedError
+
+    def held_out(self) -> "InputView":
+        """Return the transformation at prediction, without random changes."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _ImageView(InputView):
+    """What both views of images have."""
+
+    modality: ClassVar[str] = "images"
+
+    @property
+    def input_size(self) -> int:
+        size: int = self.size  # type: ignore[attr-defined]
+        return size
+
+
+@dataclass(frozen=True)
+class View(_ImageView):
     """Transformation of training images to inputs, see `cdl.data.views.Views`."""
 
     crop_ratio: tuple[float, float]
@@ -195,9 +242,13 @@ class View(Part):
     size: int
     test_resize: int | None
 
+    def held_out(self) -> "HeldOutView":
+        """Return the transformation at prediction."""
+        return HeldOutView(self.size, self.test_resize)
+
 
 @dataclass(frozen=True)
-class HeldOutView(Part):
+class HeldOutView(_ImageView):
     """Transformation of test images to inputs: without random crops and flips."""
 
     size: int
@@ -330,7 +381,7 @@ class QueriesSpec(Part):
     stream: Stream
     images_per_class: int | None
     unlabelled: Unlabelled | None = None
-    view: View
+    view: InputView
     normalization: str
     cache_dtype: str | None = None
     precision: str | None = None
@@ -354,7 +405,7 @@ class HeldOutQueriesSpec(Part):
     bf16: int | None = None
     sizes: Mapping[str, int] | None = None
     backbone: str
-    view: HeldOutView
+    view: InputView
     images_per_class: int | None
     cache_dtype: str | None = None
     unlabelled: ClassVar[None] = None
@@ -375,7 +426,7 @@ class AligningQueriesSpec(Part):
     bf16: int | None = None
     sizes: Mapping[str, int] | None = None
     backbone: str
-    view: HeldOutView
+    view: InputView
     seed: int
     stream: Stream
     images_per_class: int | None
@@ -436,7 +487,7 @@ class LearnerSpec(Part):
     distiller: Distiller
     stream: Stream
     images_per_class: int | None
-    view: View
+    view: InputView
     normalization: str
     auxiliary_weight: float
     training: Training
@@ -513,7 +564,7 @@ class LearnerSpec(Part):
             numerics=self.numerics,
             normalization=self.normalization,
             backbone=backbone,
-            view=HeldOutView(self.view.size, self.view.test_resize),
+            view=self.view.held_out(),
             images_per_class=images_per_class,
             cache_dtype=self.cache_dtype,
             **self._backbone_fields(backbone),
@@ -525,7 +576,7 @@ class LearnerSpec(Part):
             numerics=self.numerics,
             normalization=self.normalization,
             backbone=backbone,
-            view=HeldOutView(self.view.size, self.view.test_resize),
+            view=self.view.held_out(),
             seed=self.seed,
             stream=self.stream,
             images_per_class=self.images_per_class,

@@ -20,7 +20,13 @@ CDL = ROOT / "cdl"
 FILES = sorted(CDL.rglob("*.py"))
 
 # what a room may import besides itself: whole rooms, or single files of them
-FACTS = ["data.__init__", "data.sources.__init__", "methods.__init__", "distillers.__init__"]
+FACTS = [
+    "data.__init__",
+    "data.modalities.__init__",
+    "data.sources.__init__",
+    "methods.__init__",
+    "distillers.__init__",
+]
 FACTS += ["runtime.facts"]
 SHARED = ["spec", "layout"]  # what every room may import, which imports only what has no torch
 BELOW = {

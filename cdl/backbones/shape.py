@@ -15,6 +15,8 @@ class BackboneShape:
     class_token: whether the first token is a class token.
     size: side of its input in pixels if that differs from the size of the views.
     entrances: where small modules can enter its blocks, of `ENTRANCES`.
+    modality: of its inputs, see `cdl.data.modalities`.
+    tokenizer: name of the division of an input into tokens, for modalities without patches.
     """
 
     width: int
@@ -23,3 +25,11 @@ class BackboneShape:
     class_token: bool = True
     size: int | None = None
     entrances: tuple[str, ...] = ENTRANCES
+    modality: str = "images"
+    tokenizer: str | None = None
+
+    @property
+    def grid(self) -> str:
+        """What its tokens are; backbones with an equal grid can be compared token by token."""
+        n = (self.size or 0) // (self.patch or 1)
+        return self.tokenizer or f"{n} x {n}"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cdl.data.labels import UNLABELLED
+from cdl.data.modalities.items import ItemViews
 from cdl.data.packed import JoinedPixels, Pixels, joined, upload
-from cdl.data.views import Views
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 
@@ -63,7 +63,7 @@ class Batches:
 
     pixels: Pixels | JoinedPixels
     labels: Tensor
-    views: Views
+    views: ItemViews
     seed: int
     task: int
     batch_size: int

@@ -1,6 +1,6 @@
 """Packed images as tensors: a split on the disk, and images of it on a device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from cdl.data.packing import check_images, map_pixels, read_index
+from cdl.data.packing import check_images, map_pixels, modality_in, read_index
 
 _PART = 8  # small, because images of different sizes are padded to the largest of a part
 
@@ -25,6 +26,7 @@ class Pixels:
         sizes: `[n, 2]` height and width, on the CPU.
         indices: `[n]` indices in the split, on the CPU.
         keys: `[n]` keys that depend on the image only, for the draws of its views; on the CPU.
+        channels: bytes of each of the height x width units, 3 for RGB.
     """
 
     flat: Tensor
@@ -32,6 +34,7 @@ class Pixels:
     sizes: Tensor
     indices: Tensor
     keys: Tensor
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -40,7 +43,7 @@ class Pixels:
     def uniform(self) -> bool:
         """Whether all images in `flat` have the size of these images."""
         one = bool((self.sizes == self.sizes[0]).all())
-        nbytes = 3 * int(self.sizes[0].prod())
+        nbytes = self.channels * int(self.sizes[0].prod())
         return one and len(self.flat) % nbytes == 0 and not (self.offsets % nbytes).any()
 
     @property
@@ -58,7 +61,7 @@ class Pixels:
 
     def resident(self, device: torch.device | str) -> "Pixels":
         """Return a copy of these images on a device, without the rest of the split."""
-        lengths = 3 * self.sizes.prod(1)
+        lengths = self.channels * self.sizes.prod(1)
         images = zip(self.offsets.tolist(), lengths.tolist(), strict=True)
         flat = torch.cat([self.flat[start : start + length] for start, length in images])
         return replace(self, flat=flat.to(device), offsets=lengths.cumsum(0) - lengths)
@@ -67,7 +70,7 @@ class Pixels:
         """Yield the images at positions `[B]` (on the CPU) in one or several parts.
 
         Yields:
-            On the device: images `[b, 3, H, W]` uint8, padded at the bottom and right if their
+            On the device: images `[b, C, H, W]` uint8, padded at the bottom and right if their
             sizes differ, sizes `[b, 2]` and keys `[b]`.
         """
         for some in positions.split(len(positions) if self.uniform else _PART):
@@ -77,17 +80,17 @@ class Pixels:
 
     def _uniform(self, positions: Tensor) -> Tensor:
         height, width = self.sizes[0].tolist()
-        images = self.flat.view(-1, height, width, 3)
-        rows = self.offsets[positions] // (3 * height * width)
+        images = self.flat.view(-1, height, width, self.channels)
+        rows = self.offsets[positions] // (self.channels * height * width)
         return images[upload(rows, self.flat.device)]
 
     def _padded(self, positions: Tensor) -> Tensor:
         sizes = self.sizes[positions]
-        images = self.flat.new_zeros(len(positions), *sizes.amax(0).tolist(), 3)
+        images = self.flat.new_zeros(len(positions), *sizes.amax(0).tolist(), self.channels)
         rows = zip(images, self.offsets[positions].tolist(), sizes.tolist(), strict=True)
         for image, start, (height, width) in rows:
-            flat = self.flat[start : start + 3 * height * width]
-            image[:height, :width] = flat.view(height, width, 3)
+            flat = self.flat[start : start + self.channels * height * width]
+            image[:height, :width] = flat.view(height, width, self.channels)
         return images
 
 
@@ -147,6 +150,7 @@ class Packed:
         """
         self._folder, self._split = folder, split
         self._index, about, self.classes = read_index(folder, split)
+        self._channels = modality_in(folder).channels
         self.fingerprint: str = about["sha256"]
         self.about = about
         self._pixels = map_pixels(folder, split)
@@ -170,12 +174,28 @@ class Packed:
             torch.from_numpy(index[columns].to_numpy(np.int64, copy=True))
             for columns in ("offset", ["height", "width"])
         )
-        return Pixels(torch.from_numpy(self._pixels), offsets, sizes, indices, self.keys[indices])
+        flat, keys = torch.from_numpy(self._pixels), self.keys[indices]
+        return Pixels(flat, offsets, sizes, indices, keys, self._channels)
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """Concatenate parts of a batch; a single part is returned without a copy."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    """Concatenate parts of a batch, padded with zeros to the size of the largest.
+
+    A single part is returned without a copy.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    sizes = [part.shape[1:] for part in parts]
+    if len(set(sizes)) > 1:
+        largest = [max(side) for side in zip(*sizes, strict=True)]
+        parts = [F.pad(part, _missing(part.shape[1:], largest)) for part in parts]
+    return torch.cat(parts)
+
+
+def _missing(sides: Sequence[int], largest: Sequence[int]) -> list[int]:
+    """Return what `F.pad` adds at the end of each side, last side first."""
+    each = zip(reversed(sides), reversed(largest), strict=True)
+    return [n for own, side in each for n in (0, side - own)]
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """Pack a dataset as raw uint8 pixels, an index and a manifest. Imports no torch.
 
-A packed folder contains, for each split, `SPLIT.pixels` (all images `[H, W, 3]` one after another)
+A packed folder contains, for each split, `SPLIT.pixels` (all images `[H, W, 3]` one after another,
+or items of another modality as `[H, W, C]`)
 and `SPLIT.parquet`, its index (label, height, width, offset, name and sha256 of every image), and
 one `manifest.json` with class names, counts, the source, and a sha256 over the rows of each index.
 This sha256 identifies the split: it depends on the images, not on how a version of pyarrow stores
@@ -19,12 +20,12 @@ import pandas as pd
 from PIL import Image
 
 from cdl.data import MANIFEST, index_name, pixels_name
+from cdl.data.modalities import DEFAULT, ModalityFacts, modality
 from cdl.data.sources import SOURCES, SPLITS
-from cdl.data.sources.decoding import UnreadableImage
 from cdl.data.sources.heldout import hold_out
 from cdl.data.sources.items import Item, Source
 from cdl.runtime.artifacts import read_json, replacing, write_json
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 
 log = logging.getLogger(__name__)
 _NAMED = 20  # names in one message, at most
@@ -64,8 +65,8 @@ def prepare(
             files[split] = pixels.enter_context(open(temporary, "wb"))
         frames = _decode(data, short_side, files)
         for split, frame in frames.items():
-            _check_classes(frame, split, data.classes)
-        copies = _count_copies(frames)
+            _check_classes(frame, split, data)
+        copies = _count_copies(frames, data.modality)
     for split, frame in frames.items():
         with replacing(output / index_name(split)) as temporary:
             frame.to_parquet(temporary, index=False)
@@ -74,6 +75,7 @@ def prepare(
         "short_side": short_side,
         **({"validation": dict(validation)} if validation else {}),
         **({"contents": contents} if contents else {}),
+        **({"modality": data.modality} if data.modality != DEFAULT else {}),
         "classes": list(data.classes),
         "splits": {
             s: _manifest_entry(f, data.classes, bool(source.get("domains")))
@@ -156,6 +158,12 @@ def read_index(folder: str | Path, split: str) -> tuple[pd.DataFrame, dict[str, 
     return frame, about, classes
 
 
+def modality_in(folder: str | Path) -> ModalityFacts:
+    """Return the facts of the modality of a packed folder."""
+    manifest = Path(folder, MANIFEST)
+    return modality(read_json(manifest).get("modality", DEFAULT), f"{manifest}: modality")
+
+
 def map_pixels(folder: str | Path, split: str) -> np.ndarray:
     """Return the bytes of all images of a split, memory-mapped and not verified."""
     path = Path(folder, pixels_name(split))
@@ -177,13 +185,14 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
     Raises:
         CdlError: an image is damaged; the message contains its name.
     """
-    stops = index["offset"] + 3 * index["height"] * index["width"]
+    facts = modality_in(folder)
+    stops = index["offset"] + facts.channels * index["height"] * index["width"]
     rows = zip(index["offset"], stops, index["sha256"], index["name"], strict=True)
     for start, stop, sha256, name in rows:
         if hashlib.sha256(pixels[start:stop].data).digest() != sha256:
             raise CdlError(
-                f"{Path(folder, pixels_name(split))}: the image {name} does not have its recorded "
-                f"sha256: the file was damaged or changed; delete {folder} and run again"
+                f"{Path(folder, pixels_name(split))}: the {facts.item} {name} does not have its "
+                f"recorded sha256: the file was damaged or changed; delete {folder} and run again"
             )
 
 
@@ -234,7 +243,7 @@ def _decode(
     for item in data.items:
         try:
             pixels = _read_pixels(item, data.classes, short_side)
-        except UnreadableImage as error:
+        except Unreadable as error:
             unreadable.append(str(error))
             continue
         raw, file = pixels.tobytes(), files[item.split]
@@ -244,33 +253,34 @@ def _decode(
     if unreadable:
         rest = len(unreadable) - _NAMED
         named = "; ".join(unreadable[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
-        many = f"{len(unreadable)} images cannot be used: " if len(unreadable) > 1 else ""
+        items = modality(data.modality, "modality").items
+        many = f"{len(unreadable)} {items} cannot be used: " if len(unreadable) > 1 else ""
         raise CdlError(many + named)
     return {split: pd.DataFrame(found, columns=_NUMBERS + _INDEX) for split, found in rows.items()}
 
 
-def _count_copies(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Count images with pixel-identical copies, for the manifest and the log.
+def _count_copies(frames: Mapping[str, pd.DataFrame], kind: str) -> dict[str, Any]:
+    """Count items of a modality with identical copies, for the manifest and the log.
 
     Raises:
         CdlError: a file is in both splits.
     """
-    train, test = frames.values()
+    (train, test), items = frames.values(), modality(kind, "modality").items
     twice = set(train["name"]) & set(test["name"])
     if twice:
         raise CdlError(f"{min(twice)} is in both the training and the test split")
     equal = len(set(train["sha256"]) & set(test["sha256"]))
     if equal:
-        log.warning("%d images have pixel-identical copies in the other split", equal)
+        log.warning("%d %s have identical copies in the other split", equal, items)
     both = pd.concat([train, test], ignore_index=True)
     labels = both.groupby("sha256", sort=False)["label"].transform("nunique")
     disputed = both["name"][labels > 1].tolist()
     if disputed:
         first = ", ".join(disputed[:_NAMED])
-        log.warning("%d images have copies with another label: %s", len(disputed), first)
+        log.warning("%d %s have copies with another label: %s", len(disputed), items, first)
     copies = sum(int(frame["sha256"].duplicated().sum()) for frame in frames.values())
     if copies:
-        log.warning("%d images are copies of another image of their split", copies)
+        log.warning("%d %s are copies of others of their split", copies, items)
     return {
         "equal_pixels_in_both_splits": equal,
         "equal_pixels_in_one_split": copies,
@@ -278,13 +288,15 @@ def _count_copies(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     }
 
 
-def _check_classes(frame: pd.DataFrame, split: str, classes: tuple[str, ...]) -> None:
+def _check_classes(frame: pd.DataFrame, split: str, data: Source) -> None:
+    classes = data.classes
     if frame.empty:
         raise CdlError(f"the {split} split is empty")
     missing = sorted(set(range(len(classes))) - set(frame["label"]))
     if missing:
         raise CdlError(
-            f"the {split} split has no image of class {missing[0]} ({classes[missing[0]]!r})"
+            f"the {split} split has no {modality(data.modality, 'modality').item} of class "
+            f"{missing[0]} ({classes[missing[0]]!r})"
         )
 
 

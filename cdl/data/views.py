@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.runtime.seeds import uniform
-from cdl.spec import HeldOutView, View
+from cdl.spec import InputView
 
 _VIEW = 201  # purpose of the counter-based draws
 _ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
@@ -43,7 +43,7 @@ class Views:
     test_resize: int | None = None
 
     @classmethod
-    def of(cls, view: View | HeldOutView) -> "Views":
+    def of(cls, view: InputView) -> "Views":
         """Return the views of a specification."""
         return cls(**view.to_json())
 

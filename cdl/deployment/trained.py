@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import BlockInputs
+from cdl.data.modalities import views_of
 from cdl.data.order import digests
 from cdl.data.stream import Stream
-from cdl.data.views import Views
 from cdl.deployment.student import Pictures, Student, read, several
 from cdl.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 from cdl.models.build import load_backbones, rebuild_learner
@@ -92,7 +92,7 @@ class TrainedStudent(Student):
     Attributes:
         classes: classes learnt up to the task.
         model: module from views to logits.
-        views: preprocessing of images.
+        views: preprocessing of images, see `cdl.data.modalities.views_of`.
         threads: number of torch threads for a prediction.
         results: content of `results.json` of the run.
         spec: specification of the learner after the run's last task.
@@ -101,7 +101,7 @@ class TrainedStudent(Student):
 
     classes: tuple[str, ...]
     model: Model = field(repr=False)
-    views: Views
+    views: Any
     threads: int
     results: Mapping[str, Any] = field(repr=False)
     spec: LearnerSpec = field(repr=False)
@@ -144,7 +144,7 @@ class TrainedStudent(Student):
         mapped = loaded[spec.teacher_query] if queries and spec.teacher_query else None
         model = Model(learner, task, n_classes, query, mapped)
         classes = tuple(results["classes"][:n_classes])
-        return cls(classes, model, Views.of(spec.view), threads, results, spec, files)
+        return cls(classes, model, views_of(spec.view), threads, results, spec, files)
 
     def packed(self) -> PackedFiles | None:
         """Return the packed data of the run; None if they are not in the results folder."""

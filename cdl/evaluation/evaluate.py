@@ -17,10 +17,11 @@ from cdl import EVALUATION
 from cdl.backbones.frozen import Backbone
 from cdl.data import MANIFEST
 from cdl.data.cached import HeldOutQueries
+from cdl.data.modalities import views_of
+from cdl.data.modalities.items import ItemViews
 from cdl.data.order import digest_of
 from cdl.data.packed import Packed, Pixels
 from cdl.data.stream import Stream
-from cdl.data.views import Views
 from cdl.evaluation.metrics import (
     accuracy_by,
     metrics,
@@ -82,7 +83,7 @@ class TestSet:
 
     split: Packed
     stream: Stream
-    views: Views
+    views: ItemViews
     pixels: Pixels
     indices: Tensor  # [n] positions in the split
     owner: Tensor  # [n] tasks of the images
@@ -100,7 +101,7 @@ class TestSet:
         indices, counts = torch.cat(tasks), [len(part) for part in tasks]
         owner = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(counts))
         labels = stream.labels(split)[indices]
-        views, pixels = Views.of(spec.view), split.pixels(indices)
+        views, pixels = views_of(spec.view), split.pixels(indices)
         return cls(split, stream, views, pixels, indices, owner, labels, counts)
 
 

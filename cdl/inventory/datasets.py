@@ -8,10 +8,9 @@ from typing import Any
 from cdl import layout
 from cdl.data.order import labels_of
 from cdl.data.sources import SOURCES
-from cdl.data.sources.decoding import UnreadableImage
 from cdl.data.sources.heldout import remaining
 from cdl.data.sources.summary import Summary, summarise
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import files_of, hashes
 from cdl.study.grid import Grid
@@ -109,7 +108,7 @@ def _unreadable(prepared: Mapping[str, Any]) -> Iterator[str]:
     for item in facts.read(**source).items:
         try:
             item.read()
-        except UnreadableImage as error:
+        except Unreadable as error:
             wrong.append(str(error))
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""

@@ -13,6 +13,7 @@ import cdl
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.kernels import kernels
 from cdl.backbones.shape import BackboneShape
+from cdl.data.modalities import backbone_class
 from cdl.data.packed import Packed
 from cdl.data.stream import Stream
 from cdl.distillers.base import DistillerContext
@@ -45,8 +46,9 @@ def compute_of(spec: AnySpec, execution: Execution) -> Compute:
 
 def load_backbones(spec: AnySpec, paths: Mapping[str, str]) -> dict[str, Backbone]:
     """Load backbones by name, on the CPU, with the input sizes of a specification."""
-    sizes = {**dict.fromkeys(paths, spec.view.size), **(spec.sizes or {})}
-    return {n: Backbone.load(path, sizes[n], spec.normalization) for n, path in paths.items()}
+    sizes = {**dict.fromkeys(paths, spec.view.input_size), **(spec.sizes or {})}
+    kind: type[Backbone] = backbone_class(spec.view)
+    return {n: kind.load(path, sizes[n], spec.normalization) for n, path in paths.items()}
 
 
 def place_backbones(spec: AnySpec, backbones: Mapping[str, Backbone], compute: Compute) -> None:

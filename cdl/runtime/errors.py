@@ -8,6 +8,10 @@ class CdlError(Exception):
     """
 
 
+class Unreadable(CdlError):
+    """An unusable image or text, with the reason; others of its source may be valid."""
+
+
 class Interrupted(CdlError):
     """A signal interrupted the job; the next run resumes from its saved state."""
 

@@ -12,6 +12,7 @@ from cdl.study.configuration import (
     align_with,
     alignment,
     complete,
+    dataset_schema,
     merge,
     optional,
     schema,
@@ -42,7 +43,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
                 f"grid.{kind}: the variant {variant!r} of none overrides nothing; write none"
             )
         section = schema()["properties"][kind]
-        part = section.get("properties", {}).get(name) or section["additionalProperties"]
+        part = section.get("properties", {}).get(name) or dataset_schema(config[kind][name])
         validate_block(entry, optional(part), f"grid.{kind}.{variant}")
         options = without_defaults(complete(merge(config[kind][name], entry, part), part), part)
         fields = UNITS[kind][name].protocol if kind in UNITS else ()

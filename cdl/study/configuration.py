@@ -18,7 +18,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from cdl.data.sources import SOURCES, SourceFacts
+from cdl.data.modalities import DEFAULT, MODALITIES
+from cdl.data.sources import SOURCES, SourceFacts, modality_of
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.facts import Facts
@@ -105,7 +106,42 @@ def _assemble_schema(
         "alternatives": [*SOURCES],
         "properties": {name: _source_block(facts) for name, facts in SOURCES.items()},
     }
+    dataset["properties"]["view"] = MODALITIES[DEFAULT].schema()
     return whole
+
+
+def dataset_schema(dataset: Any) -> dict[str, Any]:
+    """Return the schema of a dataset's block; `view` is that of the modality of its source.
+
+    For a block that is invalid it is the schema of a dataset of images.
+    """
+    part: dict[str, Any] = schema()["properties"]["datasets"]["additionalProperties"]
+    source = dataset.get("source") if isinstance(dataset, dict) else None
+    name = modality_of(source) if isinstance(source, dict) else DEFAULT
+    if name == DEFAULT:
+        return part
+    view = MODALITIES[name].schema()
+    required = [field for field in part["required"] if field != "view" or "default" not in view]
+    properties = {**part["properties"], "view": view}
+    return {**part, "required": required, "properties": properties}
+
+
+def _schema_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema with a part of its own for each dataset that is not of images."""
+    whole, datasets = schema(), config.get("datasets")
+    parts = (
+        {k: dataset_schema(v) for k, v in (datasets or {}).items()}
+        if isinstance(datasets, dict)
+        else {}
+    )
+    usual = whole["properties"]["datasets"]
+    own = {name: part for name, part in parts.items() if part is not usual["additionalProperties"]}
+    if not own:
+        return whole
+    return {
+        **whole,
+        "properties": {**whole["properties"], "datasets": {**usual, "properties": own}},
+    }
 
 
 def _unit_block(field: str, facts: Facts, planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +199,11 @@ def editor_schema() -> str:
     """
     methods = {name: facts for name, facts in PROMPTS.items() if facts.built_in}
     distillers = {name: facts for name, facts in DISTILLERS.items() if facts.built_in}
-    part = optional(_assemble_schema(methods, distillers))
+    whole = _assemble_schema(methods, distillers)
+    view = whole["properties"]["datasets"]["additionalProperties"]["properties"]["view"]
+    for facts in MODALITIES.values():
+        view["properties"] |= facts.options
+    part = optional(whole)
     return json.dumps(part, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -268,9 +308,10 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
         config = plain(config)
     except RecursionError as error:
         raise ConfigError("the configuration: contains itself through a YAML alias") from error
-    validate_block(config, schema(), "")
+    whole = _schema_of(config)
+    validate_block(config, whole, "")
     name = config.get("protocol", {}).get("preset", "clean")
-    completed: dict[str, Any] = complete(merge(preset(name), config), schema())
+    completed: dict[str, Any] = complete(merge(preset(name), config), whole)
     return completed
 
 
@@ -382,7 +423,8 @@ def complete(value: Any, part: dict[str, Any]) -> Any:
                 filled[key] = complete(filled.get(key, copy.deepcopy(inner.get("default"))), inner)
         named = part.get("additionalProperties")
         if isinstance(named, dict):
-            filled = {key: complete(inner, named) for key, inner in filled.items()}
+            others = filled.keys() - part.get("properties", {}).keys()
+            filled |= {key: complete(filled[key], named) for key in others}
         return dict(sorted(filled.items()))
     if isinstance(value, list) and "items" in part:
         return [complete(item, part["items"]) for item in value]

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from cdl import NUMERICS
-from cdl.data.sources import images_per_class
+from cdl.data.sources import images_per_class, modality_of
 from cdl.distillers import DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
@@ -12,16 +12,16 @@ from cdl.spec import (
     BF16,
     Alignment,
     Distiller,
+    InputView,
     Labels,
     LearnerSpec,
     Method,
     Stream,
     Training,
     Unlabelled,
-    View,
 )
 from cdl.study.blocks import without_defaults
-from cdl.study.configuration import complete, preset, schema
+from cdl.study.configuration import complete, dataset_schema, preset, schema
 from cdl.study.grid import Grid
 from cdl.study.runs import Block, Run
 
@@ -57,7 +57,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         distiller=Distiller(run.distiller.name, run.distiller.options),
         stream=Stream.from_json({"tasks": tasks, "class_order": grid.class_order(run.dataset)}),
         images_per_class=dataset["images_per_class"],
-        view=View.from_json(dataset["view"]),
+        view=InputView.of(modality_of(dataset["source"]), dataset["view"]),
         normalization=shared["normalization"],
         auxiliary_weight=shared["auxiliary_weight"],
         training=_training(grid, run),
@@ -128,9 +128,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     All students of a pair have the same protocol: of the backbones it has only the learner's own
     and that of its query.
     """
-    block = without_defaults(
-        grid.dataset(run), schema()["properties"]["datasets"]["additionalProperties"]
-    )
+    block = without_defaults(grid.dataset(run), dataset_schema(grid.dataset(run)))
     if (more := block.get("unlabelled")) is not None:  # hashes from before `classes` existed
         ((name, options),) = more["source"].items()
         given = {k: v for k, v in options.items() if (k, v) != ("classes", None)}

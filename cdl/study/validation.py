@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
-from cdl.data.sources import SOURCES, images_per_class, n_classes
+from cdl.data.modalities import MODALITIES
+from cdl.data.sources import SOURCES, images_per_class, modality_of, n_classes
 from cdl.distillers import DISTILLERS, Distillation
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
@@ -135,19 +136,29 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder
     if (labels := dataset.get("labels")) is not None:
         kinds = labels.keys() & {"per_class", "fraction"}
         _reject(len(kinds) != 1, f"{field}.labels", labels, "either per_class or fraction")
-    view = dataset["view"]
-    for key in ("crop_scale", "crop_ratio"):
-        low, high = view[key]
-        _reject(low > high, f"{field}.view.{key}", view[key], "the lower bound first")
-    resize = view["test_resize"]
-    small = resize is not None and resize < view["size"]
-    _reject(small, f"{field}.view.test_resize", resize, f"at least view.size, {view['size']}")
+    _validate_modality(field, dataset)
     if (n := n_classes(kind, source)) is not None:
         validate_classes(name, dataset, class_order, n)
     if dataset["images_per_class"] is not None:
         _validate_labels(
             name, dataset, dataset["images_per_class"], "each class (images_per_class)"
         )
+
+
+def _validate_modality(field: str, dataset: dict[str, Any]) -> None:
+    """Reject views and options that do not fit the modality of a dataset."""
+    kind = modality_of(dataset["source"])
+    facts, short = MODALITIES[kind], dataset["short_side"]
+    try:
+        facts.check(f"{field}.view", dataset["view"])
+    except CdlError as error:
+        raise ConfigError(str(error)) from error
+    right = f"null: {facts.items} are stored as they are"
+    _reject(short is not None and not facts.resizes, f"{field}.short_side", short, right)
+    if (unlabelled := dataset.get("unlabelled")) is not None:
+        found = MODALITIES[modality_of(unlabelled["source"])].items
+        right = f"a source of {facts.items}, as datasets.source"
+        _reject(found != facts.items, f"{field}.unlabelled.source", f"a source of {found}", right)
 
 
 def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder, n: int) -> None:
@@ -220,7 +231,11 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         dataset: block of its dataset in the configuration.
         shape: function from the name of a backbone to its shape.
     """
-    own = shape(run.backbone)
+    own, kind = shape(run.backbone), modality_of(dataset["source"])
+    for name in filter(None, {run.backbone: 0, run.query: 0, run.teacher: 0}):
+        found = shape(name).modality
+        right = f"a backbone for {kind}, the items of datasets.{run.dataset}"
+        _reject(found != kind, f"backbones.{name}", f"a backbone for {found}", right)
     for name in (run.backbone, run.query):
         backbone, patch = shape(name), shape(name).patch or 1
         size, field = _view_size(backbone, dataset), _size_field(backbone, name, run.dataset)
@@ -291,7 +306,8 @@ def _distillation(
 
 def _view_size(shape: BackboneShape, dataset: dict[str, Any]) -> int:
     """Return the side of a backbone's input in pixels."""
-    size: int = shape.size or dataset["view"]["size"]
+    facts = MODALITIES[modality_of(dataset["source"])]
+    size: int = shape.size or dataset["view"][facts.size]
     return size
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, learnt_from
-from cdl.data.views import Views
+from cdl.data.modalities import views_of
 from cdl.models.build import rebuild_learner, versions
 from cdl.models.learner import MEMORY, Learner, memory_of
 from cdl.models.operations import of_learner, of_query
@@ -310,7 +310,7 @@ def _at_test_view(
         output: Tensor = teacher(images, given, context.task, classes).logits
         return output
 
-    views, device = Views.of(context.spec.view), context.compute.device
+    views, device = views_of(context.spec.view), context.compute.device
     return over_test_images(context.pixels, views, device, logits, torch.arange(own))
 
 

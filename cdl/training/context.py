@@ -13,9 +13,9 @@ from cdl.backbones.frozen import Backbone
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, known_labels
+from cdl.data.modalities import views_of
 from cdl.data.packed import JoinedPixels, Packed, Pixels
 from cdl.data.stream import Stream, cut
-from cdl.data.views import Views
 from cdl.models.build import build_stream, compute_of, load_backbones, place_backbones
 from cdl.models.learner import Learner
 from cdl.runtime import artifacts
@@ -148,7 +148,7 @@ class TaskContext(Generic[Spec]):
         return Batches(
             pixels=self.pixels.on(self.compute.device),
             labels=self.labels,
-            views=Views.of(spec.view),
+            views=views_of(spec.view),
             seed=spec.seed + (_FRESH if spec.student_views is not None else 0),
             task=self.task,
             batch_size=training.batch_size,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cdl.data.views import Views
+from cdl.data.modalities import views_of
 from cdl.distillers.base import Output
 from cdl.models.learner import Learner
 from cdl.spec import LearnerSpec
@@ -69,7 +69,7 @@ def read_features(
         return output.tokens[:, list(tokens)]
 
     device = context.compute.device
-    found = over_test_images(context.pixels, Views.of(spec.view), device, final_tokens, positions)
+    found = over_test_images(context.pixels, views_of(spec.view), device, final_tokens, positions)
     tokens_of = {token: found[:, i] for i, token in enumerate(tokens)}
     return Features(tokens_of, context.labels[positions].to(device))
 

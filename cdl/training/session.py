@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cdl.backbones.vit import Injection, Inside
 from cdl.data.labels import learnt_from
-from cdl.data.views import Views
+from cdl.data.modalities import views_of
 from cdl.methods.base import ReadTask
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
@@ -30,7 +30,7 @@ def images_read(context: TaskContext[LearnerSpec]) -> Tensor:
 
 def reading(context: TaskContext[LearnerSpec], learner: Learner) -> ReadTask:
     """Return the `read` of `PromptMethod.before_training` for the images of a task."""
-    views = Views.of(context.spec.view)
+    views = views_of(context.spec.view)
 
     @torch.no_grad()
     def read(inside: Inside) -> Tensor:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from cdl.data.batches import Batch, Batches
+from cdl.data.modalities import views_of
+from cdl.data.modalities.items import ItemViews
 from cdl.data.packed import JoinedPixels, Packed, Pixels, joined
 from cdl.data.stream import Stream
-from cdl.data.views import Views
 from cdl.models.build import compute_of, load_backbones, place_backbones, versions
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -97,7 +98,7 @@ def write_test_queries(
     loaded = backbones[spec.backbone]
     everything = Stream.build(test.classes, 1, "natural", 0)
     indices = everything.indices(test, 0, spec.images_per_class).sort().values
-    views = Views.of(spec.view)
+    views = views_of(spec.view)
     pixels = test.pixels(indices)
     compute = compute_of(spec, execution)
     place_backbones(spec, backbones, compute)
@@ -190,15 +191,15 @@ def write_targets(
 
 def over_test_images(
     pixels: Pixels | JoinedPixels,
-    views: Views,
+    views: ItemViews,
     device: torch.device,
     function: Callable[[Tensor, Tensor], Tensor],
     positions: Tensor | None = None,
 ) -> Tensor:
     """Return `function` of the test views of images, concatenated over batches.
 
-    The arguments of `function` are views `[B, 3, H, W]` and positions `[B]`. `positions` selects
-    images; None selects all.
+    The arguments of `function` are views, of images `[B, 3, H, W]`, and positions `[B]`.
+    `positions` selects images; None selects all.
     """
     results = []
     positions = torch.arange(len(pixels)) if positions is None else positions
@@ -241,7 +242,7 @@ def _at_test_views(
     context: TaskContext[TaskSpec], function: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Return `function` of the test views of a task's images, `[1, n, W]`, on the CPU."""
-    views, device = Views.of(context.spec.view), context.compute.device
+    views, device = views_of(context.spec.view), context.compute.device
     return over_test_images(context.pixels, views, device, function)[None].cpu()
 
 

@@ -124,7 +124,7 @@ def test_equal_pixels_in_both_splits_are_counted_not_refused(tmp_path, caplog):
     twin = rows("train")[0][0]
     test = [(twin, 0, "cat", "test/twin.png"), *rows("test")[1:]]
     prepare(tmp_path / "packed", write_parquet(tmp_path, rows("train"), test))
-    assert "1 images have pixel-identical copies" in caplog.text
+    assert "1 images have identical copies" in caplog.text
 
 
 def make_folder(root, splits=("train", "test")):

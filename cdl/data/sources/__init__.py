@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdl.data.modalities import DEFAULT
 from cdl.runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class SourceFacts:
     n_classes: number of classes without the option `classes`; None if it is not fixed.
     n_images: number of images of each split without the option `classes`, the same for each class,
         or a function from the options to it; None if only the files determine it.
+    modality: of its items, see `cdl.data.modalities`; or a function from the options to it.
     licence: of the images, as published; None if unknown.
     published: files that are fetched into the option `root`.
     fetch: replaces `published` if the files depend on the options; same arguments as
@@ -57,6 +59,7 @@ class SourceFacts:
     options: Mapping[str, Any]
     n_classes: int | None = None
     n_images: Mapping[str, int] | Callable[[Mapping[str, Any]], Mapping[str, int]] | None = None
+    modality: str | Callable[[Mapping[str, Any]], str] = DEFAULT
     licence: str | None = None
     published: "tuple[Published, ...]" = ()
     fetch: Callable[..., None] | None = None
@@ -84,6 +87,15 @@ SOURCES = Registry(
 def licence_of(source: str) -> str | None:
     """Return the licence of a source's images, or None if it is unknown."""
     return SOURCES[source].licence if source in SOURCES else None
+
+
+def modality_of(source: Mapping[str, Any]) -> str:
+    """Return the modality of a dataset's block `source`; `DEFAULT` if the block is invalid."""
+    name, options = next(iter(source.items()), ("", None))
+    kind = SOURCES[name].modality if name in SOURCES else DEFAULT
+    if isinstance(kind, str):
+        return kind
+    return kind(options) if isinstance(options, Mapping) else DEFAULT
 
 
 def n_classes(source: str, options: Mapping[str, Any]) -> int | None:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffTags import TAGS_V2
 
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 
 # Only formats whose decoders work in this process on the given bytes: none starts another program
 # (as EPS does) or opens other files.
@@ -44,7 +44,7 @@ def images_below(folder: str | Path) -> list[Path]:
     return found
 
 
-class UnreadableImage(CdlError):
+class UnreadableImage(Unreadable):
     """An unusable image, with the reason; others of its source may be valid."""
 
 

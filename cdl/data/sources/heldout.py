@@ -5,10 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cdl.data.sources.decoding import UnreadableImage
 from cdl.data.sources.items import Item, Source
 from cdl.data.sources.summary import Summary
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 
 
 def hold_out(source: Source, per_class: int, seed: int = 0, evaluated: bool = False) -> Source:
@@ -62,7 +61,7 @@ def _draw_key(item: Item, seed: int) -> str:
     """
     try:
         pixels = item.read()
-    except UnreadableImage:
+    except Unreadable:
         return ""
     return hashlib.sha256(f"{seed} {pixels.shape} ".encode() + pixels.tobytes()).hexdigest()
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from cdl.data.modalities import DEFAULT
 from cdl.data.order import labels_of
 from cdl.data.sources.names import check_class_name
 from cdl.runtime.errors import CdlError
@@ -14,21 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One image: split, label, name for error messages, function that reads it."""
+    """One image or item: split, label, name for error messages, function that reads it."""
 
     split: str
     label: int
     name: str
-    read: "Callable[[], np.ndarray]"  # [H, W, 3] uint8
+    read: "Callable[[], np.ndarray]"  # [H, W, C] uint8, of images C = 3
 
 
 @dataclass(frozen=True)
 class Source:
-    """Class names in label order, items of both splits, skipped files by suffix."""
+    """Class names in label order, items of both splits, skipped files by suffix, modality."""
 
     classes: tuple[str, ...]
     items: Iterable[Item]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    modality: str = DEFAULT
 
     def __post_init__(self) -> None:
         """Raise `CdlError` if a class name is invalid."""

@@ -1,0 +1,90 @@
+"""Kinds of items, such as images: how they are packed, viewed, encoded and deployed.
+
+Each modality is one file with its facts for planning, which imports no torch and no numpy; what the
+facts name by `module:NAME` is imported when it is used. A dataset has the modality of its source.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cdl.runtime.errors import CdlError
+from cdl.runtime.registry import Registry, load
+
+if TYPE_CHECKING:
+    from cdl.data.modalities.items import ItemViews
+    from cdl.spec import InputView
+
+DEFAULT = "images"  # of sources, manifests and specifications that name no modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityFacts:
+    """Facts of a modality.
+
+    items: what its items are called in messages, in the plural.
+    description: of the block `view` of a dataset, one sentence.
+    options: JSON schema of the block `view` of a dataset, by the name of the field.
+    size: the field of `options` that is the size of an input.
+    unit: what that size counts.
+    channels: bytes of each of the height x width units that an item is packed as.
+    resizes: whether items can be stored smaller, by `short_side`.
+    part: function from the fields of a view in a specification to its class, a
+        `cdl.spec.InputView`.
+    views: path of the class that makes views; its `of` gets the part of the specification.
+    backbone: path of the class of its backbones, which has the interface of
+        `cdl.backbones.frozen.Backbone`.
+    check: function from the field and the value of a `view` that raises `CdlError` if its options
+        contradict each other.
+    """
+
+    items: str
+    description: str
+    options: Mapping[str, Any]
+    size: str
+    unit: str
+    channels: int
+    resizes: bool
+    part: "Callable[[Mapping[str, Any]], type[InputView]]"
+    views: str
+    backbone: str
+    check: Callable[[str, Mapping[str, Any]], None] = field(default=lambda name, view: None)
+
+    @property
+    def item(self) -> str:
+        """What one of its items is called in messages."""
+        return self.items.removesuffix("s")
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the block `view`; options without a default are required."""
+        required = [name for name, option in self.options.items() if "default" not in option]
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            **({"required": required} if required else {"default": {}}),
+            "description": self.description,
+            "properties": dict(self.options),
+        }
+
+
+MODALITIES = Registry(ModalityFacts, {"images": "cdl.data.modalities.images:IMAGES"})
+
+
+def modality(name: str, where: str) -> ModalityFacts:
+    """Return the facts of a modality; raise `CdlError` if `where` names an unknown one."""
+    if name not in MODALITIES:
+        raise CdlError(
+            f"{where}: invalid value {name!r}; expected one of {', '.join(MODALITIES)}: update cdl"
+        )
+    return MODALITIES[name]
+
+
+def views_of(view: "InputView") -> "ItemViews":
+    """Return the views of a specification's `view`."""
+    made: ItemViews = load(MODALITIES[view.modality].views).of(view)
+    return made
+
+
+def backbone_class(view: "InputView") -> Any:
+    """Return the class of the backbones that read views of a specification."""
+    return load(MODALITIES[view.modality].backbone)
