@@ -89,7 +89,8 @@ class AttentionInjector:
 
     def _added(self) -> tuple[int, int]:
         """Return how many keys are injected before and after those of the tokens."""
-        before, _, after = (0 if pair is None else pair[0].shape[-2] for pair in self._pairs)
+        prefix, _, suffix = self._pairs
+        before, after = (0 if p is None else p[0].shape[-2] for p in (prefix, suffix))
         return before, after
 
     def _extend(self, which: int, own: Tensor) -> Tensor:
