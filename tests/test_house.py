@@ -32,7 +32,7 @@ SHARED = ["spec", "layout"]  # what every room may import, which imports only wh
 BELOW = {
     "runtime": [],
     "data": ["runtime"],
-    "backbones": ["runtime"],
+    "backbones": ["runtime", "data.text"],
     "methods": ["runtime", "data", "backbones"],
     "prompts": ["methods"],  # its former name
     "distillers": ["runtime", "data", "backbones", "methods"],
@@ -41,11 +41,18 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "methods.base", "models", "training"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["data.sources.folder", "data.order"]
-    + ["backbones.shape", "backbones.architectures"],
+    + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
     "reporting": ["runtime", "data.order", "data.packing", "distillers.__init__"]
     + ["evaluation.metrics"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "models", "training", "evaluation"],
-    "inventory": ["runtime", "data.__init__", "data.order", "data.packing", "data.sources"]
+    "inventory": [
+        "runtime",
+        "data.__init__",
+        "data.modalities.__init__",
+        "data.order",
+        "data.packing",
+        "data.sources",
+    ]
     + ["evaluation.metrics", "study", "reporting"],
     "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
     + ["inventory"],

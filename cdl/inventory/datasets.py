@@ -1,13 +1,15 @@
 """Summarise the datasets of a grid and check its tasks. Does not import torch."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cdl import layout
+from cdl.data.modalities import MODALITIES, ModalityFacts
 from cdl.data.order import labels_of
-from cdl.data.sources import SOURCES
+from cdl.data.sources import SOURCES, modality_of
 from cdl.data.sources.heldout import remaining
 from cdl.data.sources.summary import Summary, summarise
 from cdl.runtime.errors import CdlError, Unreadable
@@ -46,7 +48,7 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
         wrong = (_problem(check, found[name]) for check in checks)
         problems += next(filter(None, wrong), [])  # the later checks rely on the earlier ones
         if opened:
-            problems += [f"datasets.{name}: {text}" for text in _unreadable(grid.source(name))]
+            problems += [f"datasets.{name}: {text}" for text in _unreadable(grid, name)]
     return found, problems
 
 
@@ -58,8 +60,14 @@ def _summary(grid: Grid, name: str) -> Summary:
         memory = layout.contents_memory("data", grid.packed_name(name))
         known = hashes(files_of(source), memory)
     whole = summarise(source, partial(_hash_of, known))
+    whole = replace(whole, items=_facts(grid, name).items)
     held_out = grid.source(name).get("validation")
     return remaining(whole, **held_out) if held_out else whole
+
+
+def _facts(grid: Grid, name: str) -> ModalityFacts:
+    """Return the facts of the modality of a dataset."""
+    return MODALITIES[modality_of(grid.datasets[name].options["source"])]
 
 
 def _problem(check: Callable[[], None], summary: Summary) -> list[str]:
@@ -98,9 +106,9 @@ def _small_classes(
         )
 
 
-def _unreadable(prepared: Mapping[str, Any]) -> Iterator[str]:
+def _unreadable(grid: Grid, name: str) -> Iterator[str]:
     """Open every image of a user's own source, and yield a message if some cannot be used."""
-    source = dict(prepared["source"])
+    source, item = dict(grid.source(name)["source"]), _facts(grid, name).item
     facts = SOURCES[source.pop("name")]
     if facts.files is None:
         return
@@ -112,7 +120,7 @@ def _unreadable(prepared: Mapping[str, Any]) -> Iterator[str]:
             wrong.append(str(error))
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        n = f"{len(wrong)} image{'s' * (len(wrong) > 1)} cannot be used"
+        n = f"{len(wrong)} {item}{'s' * (len(wrong) > 1)} cannot be used"
         remedy = "replace or remove them"
         if facts.listing is not None:
             remedy += ", or leave them out: names that begin with a dot are ignored"
@@ -143,7 +151,8 @@ def _lines(name: str, summary: Summary) -> Iterator[str]:
     train, test = summary.images["train"], summary.images["test"]
     size = f", {_format_bytes(summary.nbytes)}" if summary.nbytes else ""
     yield (
-        f"{name}: {summary.n_classes} classes, {train:,} training and {test:,} test images{size}"
+        f"{name}: {summary.n_classes} classes, {train:,} training and {test:,} test "
+        f"{summary.items}{size}"
     )
     if summary.absent:
         yield f"  not fetched yet: {', '.join(summary.absent)}"

@@ -132,7 +132,8 @@ def _reread_data(user: UserFiles, name: str) -> None:
 
 
 def _reread_backbone(user: UserFiles, name: str) -> None:
-    (file,), weights = user.of_backbone(name), layout.backbone(name)
+    files, weights = user.of_backbone(name), layout.backbone(name)
+    file = next((file for file in files if file.suffix == ".safetensors"), files[0])
     recorded = read_json(record_of(weights))["file_sha256"]
     if fingerprint_file(file) != recorded:
         raise CdlError(

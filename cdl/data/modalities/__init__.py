@@ -34,6 +34,8 @@ class ModalityFacts:
     views: path of the class that makes views; its `of` gets the part of the specification.
     backbone: path of the class of its backbones, which has the interface of
         `cdl.backbones.frozen.Backbone`.
+    student: path of the class of its finished students, a `cdl.deployment.trained.TrainedStudent`.
+    commands: commands for finished students that work for it, besides `predict`.
     check: function from the field and the value of a `view` that raises `CdlError` if its options
         contradict each other.
     """
@@ -48,6 +50,8 @@ class ModalityFacts:
     part: "Callable[[Mapping[str, Any]], type[InputView]]"
     views: str
     backbone: str
+    student: str
+    commands: tuple[str, ...] = ()
     check: Callable[[str, Mapping[str, Any]], None] = field(default=lambda name, view: None)
 
     @property
@@ -67,7 +71,13 @@ class ModalityFacts:
         }
 
 
-MODALITIES = Registry(ModalityFacts, {"images": "cdl.data.modalities.images:IMAGES"})
+MODALITIES = Registry(
+    ModalityFacts,
+    {
+        "images": "cdl.data.modalities.images:IMAGES",
+        "text": "cdl.data.modalities.text:TEXT",
+    },
+)
 
 
 def modality(name: str, where: str) -> ModalityFacts:
@@ -83,6 +93,11 @@ def views_of(view: "InputView") -> "ItemViews":
     """Return the views of a specification's `view`."""
     made: ItemViews = load(MODALITIES[view.modality].views).of(view)
     return made
+
+
+def student_class(view: "InputView") -> Any:
+    """Return the class of finished students that read views of a specification."""
+    return load(MODALITIES[view.modality].student)
 
 
 def backbone_class(view: "InputView") -> Any:

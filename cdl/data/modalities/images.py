@@ -68,5 +68,7 @@ IMAGES = ModalityFacts(
     part=_part,
     views="cdl.data.views:Views",
     backbone="cdl.backbones.frozen:Backbone",
+    student="cdl.deployment.trained:TrainedStudent",
+    commands=("export", "learn", "demo"),
     check=_check,
 )

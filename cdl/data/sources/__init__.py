@@ -1,4 +1,4 @@
-"""Sources of images: published archives, folders and tables, read as named items.
+"""Sources of images and texts: published files, folders and tables, read as named items.
 
 Each source is one file with its reader and its facts for planning. Planning imports these files,
 so packages that take long to import (numpy, Pillow, pyarrow) are imported inside functions.
@@ -80,6 +80,9 @@ SOURCES = Registry(
         "parquet": "cdl.data.sources.parquet:PARQUET",
         "hub": "cdl.data.sources.hub:HUB",
         "folder": "cdl.data.sources.folder:FOLDER",
+        "clinc150": "cdl.data.sources.clinc150:CLINC150",
+        "banking77": "cdl.data.sources.banking77:BANKING77",
+        "csv": "cdl.data.sources.csv:CSV",
     },
 )
 

@@ -14,7 +14,7 @@ from cdl.data.sources import SourceFacts
 from cdl.data.sources.items import Source
 from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, summary_of
-from cdl.data.sources.tables import Columns, items_of, read_classes, tables_of
+from cdl.data.sources.tables import Columns, items_of, kind_of, read_classes, tables_of
 from cdl.runtime.artifacts import fingerprint_file, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import RECORDS, snapshot
@@ -38,9 +38,10 @@ def read(
     train: str = TRAIN,
     test: str = TEST,
     image: str = "image",
+    text: str | None = None,
     label: str = "label",
 ) -> Source:
-    """Read an image dataset in Parquet that `fetch_dataset` downloaded from the Hub.
+    """Read a dataset of images or texts in Parquet that `fetch_dataset` downloaded from the Hub.
 
     Args:
         id: of the repository, OWNER/NAME.
@@ -49,13 +50,14 @@ def read(
         train: glob of the training files in the repository.
         test: glob of the test files.
         image: column of encoded bytes (or of structs with a field `bytes`).
+        text: column of texts, which are then read instead of images; or None.
         label: column of integers from 0; class names are those in the files' metadata, if any.
     """
-    path, columns = str(folder_of(root, id, revision)), Columns(image, label, None, None)
-    tables = tables_of(path, train, test)
+    path, columns = str(folder_of(root, id, revision)), Columns(text or image, label, None, None)
+    tables, kind = tables_of(path, train, test), kind_of({"text": text})
     classes = read_classes(path, tables, columns)
     names = class_names(tables["train"][0], label, classes)
-    return Source(names, items_of(path, tables, columns))
+    return Source(names, items_of(path, tables, columns, kind), modality=kind)
 
 
 def fetch(
@@ -67,6 +69,7 @@ def fetch(
     test: str,
     image: str,
     label: str,
+    text: str | None = None,
     mirror: str | None = None,
     offline: bool = False,
 ) -> None:
@@ -83,6 +86,7 @@ def fetch(
         test: glob of the test files.
         image: column of the images, which are not read here.
         label: column of labels from 0, without gaps.
+        text: column of texts, which are not read here.
         mirror: folder with the files in ID/REVISION.
         offline: whether to use no network.
 
@@ -114,7 +118,7 @@ def fetch(
     write_json(record, found)
 
 
-def check(root: str, id: str, revision: str, train: str, test: str, image: str, label: str) -> None:
+def check(root: str, id: str, revision: str, **_: Any) -> None:
     """Raise `CdlError` if a present file differs from its record."""
     folder, sums = folder_of(root, id, revision), Sums(id, revision)
     there = [name for name in sums.recorded if (folder / name).is_file()]
@@ -237,8 +241,8 @@ def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Sum
 
 HUB = SourceFacts(
     read=read,
-    description="An image dataset in Parquet on the Hugging Face Hub, fetched at one commit, "
-    "recorded and verified.",
+    description="A dataset of images or texts in Parquet on the Hugging Face Hub, fetched at one "
+    "commit, recorded and verified.",
     options={
         "id": text(
             REQUIRED,
@@ -258,8 +262,12 @@ HUB = SourceFacts(
         "train": text(TRAIN, "Glob of the training files in the repository."),
         "test": text(TEST, "Glob of the test files in the repository."),
         "image": text("image", "Column of encoded images."),
+        "text": text(
+            None, "Column of texts, instead of encoded images; null: images.", omit_default=True
+        ),
         "label": text("label", "Column of integer labels from 0."),
     },
+    modality=kind_of,
     fetch=fetch,
     check=check,
     summarise=_summarise,

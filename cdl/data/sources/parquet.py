@@ -1,4 +1,4 @@
-"""Encoded images and labels in a user's Parquet files."""
+"""Encoded images or texts, and labels in a user's Parquet files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,14 @@ from cdl.data.order import labels_of
 from cdl.data.sources import CLASSES, SourceFacts
 from cdl.data.sources.items import Source, only
 from cdl.data.sources.summary import Summary, counted
-from cdl.data.sources.tables import Columns, items_of, read_classes, read_labels, tables_of
+from cdl.data.sources.tables import (
+    Columns,
+    items_of,
+    kind_of,
+    read_classes,
+    read_labels,
+    tables_of,
+)
 from cdl.runtime.options import REQUIRED, text
 
 
@@ -17,26 +24,29 @@ def read(
     train: str = "train*.parquet",
     test: str = "test*.parquet",
     image: str = "image",
+    text: str | None = None,
     label: str = "label",
     class_name: str | None = None,
     file: str | None = None,
     classes: Sequence[int | str] | None = None,
 ) -> Source:
-    """Read encoded images in Parquet files.
+    """Read encoded images or texts in Parquet files.
 
     Args:
         path: folder of the files.
         train: glob of the training files in it.
         test: glob of the test files.
         image: column of encoded bytes (or of structs with a field `bytes`).
+        text: column of texts, which are then read instead of images; or None.
         label: column of integers from 0.
         class_name: column with the name of the label; None uses the label as its name.
         file: column with the image's original path, to detect a file in both splits; or None.
         classes: see `cdl.data.sources.items.only`.
     """
-    columns = Columns(image, label, class_name, file)
-    tables = tables_of(path, train, test)
-    whole = Source(read_classes(path, tables, columns), items_of(path, tables, columns))
+    columns = Columns(text or image, label, class_name, file)
+    tables, kind = tables_of(path, train, test), kind_of({"text": text})
+    items = items_of(path, tables, columns, kind)
+    whole = Source(read_classes(path, tables, columns), items, modality=kind)
     return only(whole, classes)
 
 
@@ -62,12 +72,16 @@ def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Sum
 
 PARQUET = SourceFacts(
     read=read,
-    description="Encoded images and labels in Parquet files.",
+    description="Encoded images, or texts, and labels in Parquet files.",
+    modality=kind_of,
     options={
         "path": text(REQUIRED, "Folder of the files."),
         "train": text("train*.parquet", "Glob of the training files."),
         "test": text("test*.parquet", "Glob of the test files."),
         "image": text("image", "Column of encoded image bytes."),
+        "text": text(
+            None, "Column of texts, instead of encoded images; null: images.", omit_default=True
+        ),
         "label": text("label", "Column of integer labels from 0."),
         "class_name": text(None, "Column of class names."),
         "file": text(

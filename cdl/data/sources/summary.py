@@ -22,6 +22,7 @@ class Summary:
         nbytes: size of its local files in bytes.
         absent: files that are missing and will be fetched.
         skipped: number of files among the images that are not images, by suffix.
+        items: what its items are called, see `cdl.data.modalities`.
     """
 
     n_classes: int
@@ -30,6 +31,7 @@ class Summary:
     nbytes: int
     absent: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    items: str = "images"
 
 
 def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Summary:

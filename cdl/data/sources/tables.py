@@ -1,22 +1,25 @@
-"""Read and validate classes and rows of Parquet files with encoded images."""
+"""Read and validate classes and rows of Parquet files with encoded images or texts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cdl.data.modalities import DEFAULT
 from cdl.data.sources import SPLITS
 from cdl.data.sources.files import existing_folder, validate_file
 from cdl.data.sources.items import Item, class_names
 from cdl.data.sources.names import check_class_name
+from cdl.data.sources.texts import MODALITY, encode
 from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:
+    import numpy as np
     from pyarrow import Table
 
 
 class Columns(NamedTuple):
-    """Names of the columns: encoded image, label from 0, and two optional ones."""
+    """Names of the columns: encoded image or text, label from 0, and two optional ones."""
 
     image: str
     label: str
@@ -25,7 +28,7 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An image as stored: bytes, label, and the original path if there is a column."""
+    """An item as stored: bytes or text, label, and the original path if there is a column."""
 
     image: Any
     label: int
@@ -96,15 +99,30 @@ def read_rows(part: Path, columns: Columns) -> Iterator[Row]:
         yield Row(image["bytes"] if isinstance(image, dict) else image, row[columns.label], name)
 
 
-def items_of(path: str, tables: Mapping[str, Sequence[Path]], columns: Columns) -> Iterator[Item]:
-    """Yield the items of each split's files in the folder `path`."""
-    from cdl.data.sources.decoding import decode
-
+def items_of(
+    path: str, tables: Mapping[str, Sequence[Path]], columns: Columns, kind: str = DEFAULT
+) -> Iterator[Item]:
+    """Yield the items of each split's files in the folder `path`, of the modality `kind`."""
+    read = _reader(kind)
     for split, parts in tables.items():
         for part in parts:
             for i, row in enumerate(read_rows(part, columns)):
                 name = row.file or f"{part.relative_to(path)}[{i}]"
-                yield Item(split, row.label, name, partial(decode, row.image, name))
+                yield Item(split, row.label, name, partial(read, row.image, name))
+
+
+def kind_of(options: Mapping[str, Any]) -> str:
+    """Return the modality of a table: that of its column `text`, if it has one, or images."""
+    return DEFAULT if options.get("text") is None else MODALITY
+
+
+def _reader(kind: str) -> "Callable[[Any, str], np.ndarray]":
+    """Return the function that reads an item of a modality from its value and its name."""
+    if kind == MODALITY:
+        return encode
+    from cdl.data.sources.decoding import decode
+
+    return decode
 
 
 def _labels_and_names(part: Path, columns: Columns) -> tuple[list[Any], list[Any]]:

@@ -1,0 +1,154 @@
+"""Texts and their classes in a user's CSV files."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from cdl.data.sources import CLASSES, SPLITS, SourceFacts
+from cdl.data.sources.files import existing_folder, validate_file
+from cdl.data.sources.items import Source, only
+from cdl.data.sources.names import check_class_name
+from cdl.data.sources.summary import Summary, counted
+from cdl.data.sources.texts import MODALITY, Text, source_of
+from cdl.runtime.errors import CdlError
+from cdl.runtime.options import REQUIRED, number, text
+
+_LARGEST = 2**24  # characters of a field
+
+
+def read(
+    path: str,
+    train: str = "train*.csv",
+    test: str = "test*.csv",
+    text: str = "text",
+    label: str = "label",
+    delimiter: str = ",",
+    test_share: float | None = None,
+    classes: Sequence[int | str] | None = None,
+) -> Source:
+    """Read texts in CSV files with a header, in UTF-8.
+
+    Args:
+        path: folder of the files.
+        train: glob of the training files in it.
+        test: glob of the test files, which is not used with `test_share`.
+        text: column of the texts.
+        label: column of the class names, which are the classes in alphabetical order.
+        delimiter: character between two columns.
+        test_share: share of each class's texts, at least one, that is drawn for the test split by
+            the contents of the texts, equal texts together; None: the files of `test`.
+        classes: see `cdl.data.sources.items.only`.
+
+    Raises:
+        CdlError: a file cannot be read or lacks a column, or a class name is invalid.
+    """
+    globs = (train,) if test_share is not None else (train, test)
+    found = [
+        Text(split, name, value, file.relative_to(path).as_posix())
+        for split, file in _files(path, globs)
+        for value, name in rows_of(file, text, label, delimiter)
+    ]
+    if test_share is not None:
+        found = _drawn(found, test_share)
+    return only(source_of(found, sorted({row.label for row in found})), classes)
+
+
+def rows_of(file: Path, text: str, label: str, delimiter: str = ",") -> Iterator[tuple[str, str]]:
+    """Yield text and class name of each row of a CSV file with a header.
+
+    Raises:
+        CdlError: the file cannot be read, lacks a column, or has an invalid class name.
+    """
+    csv.field_size_limit(_LARGEST)
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
+            known = rows.fieldnames or []
+            for column in (text, label):
+                if column not in known:
+                    raise CdlError(f"{file} has no column {column!r}; it has {list(known)}")
+            for row in rows:
+                name = (row[label] or "").strip()
+                yield row[text] or "", check_class_name(name, f"{file}: line {rows.line_num}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CdlError(f"{file} cannot be read as CSV in UTF-8 ({error})") from error
+
+
+def _files(path: str, globs: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return the files of each split; raise `CdlError` if a split has none."""
+    folder, found = existing_folder(path), []
+    for split, pattern in zip(SPLITS, globs, strict=False):
+        files = sorted(folder.glob(pattern))
+        if not files:
+            raise CdlError(f"no {split} file matches {pattern!r} in the folder {path!r}")
+        for file in files:
+            validate_file(file)
+        found += [(split, file) for file in files]
+    return found
+
+
+def _drawn(texts: Sequence[Text], share: float) -> list[Text]:
+    """Return texts with a drawn test split; raise `CdlError` if a class has one text alone."""
+    places: dict[str, set[str]] = {}
+    for row in texts:
+        places.setdefault(row.label, set()).add(_place(row))
+    tested: dict[str, set[str]] = {}
+    for label, found in places.items():
+        if len(found) < 2:
+            raise CdlError(
+                f"test_share: class {label!r} has one text; expected two different texts or more "
+                "in every class"
+            )
+        n = min(len(found) - 1, ceil(share * len(found)))
+        tested[label] = set(sorted(found)[:n])
+    return [
+        row._replace(split=SPLITS[1] if _place(row) in tested[row.label] else SPLITS[0])
+        for row in texts
+    ]
+
+
+def _place(row: Text) -> str:
+    """Return the place of a text in the order of the draw."""
+    return sha256(str(row.text).strip().encode(errors="surrogatepass")).hexdigest()
+
+
+def _globs(options: dict[str, Any]) -> list[str]:
+    return [options["train"], *([options["test"]] if options["test_share"] is None else [])]
+
+
+def _source_files(**options: Any) -> list[Path]:
+    return [file for _, file in _files(options["path"], _globs(options))]
+
+
+def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
+    source = read(**options)
+    pairs = [(item.split, item.label) for item in source.items]
+    return counted(source.classes, pairs, _source_files(**options))
+
+
+CSV = SourceFacts(
+    read=read,
+    description="Texts and class names in CSV files with a header.",
+    options={
+        "path": text(REQUIRED, "Folder of the files."),
+        "train": text("train*.csv", "Glob of the training files."),
+        "test": text("test*.csv", "Glob of the test files; not used with test_share."),
+        "text": text("text", "Column of the texts."),
+        "label": text("label", "Column of the class names."),
+        "delimiter": text(",", "Character between two columns.", minLength=1, maxLength=1),
+        "test_share": number(
+            None,
+            "Share of each class's texts that is drawn for the test split by the contents of the "
+            "texts; null: the test files.",
+            exclusiveMinimum=0,
+            exclusiveMaximum=1,
+        ),
+        "classes": CLASSES,
+    },
+    modality=MODALITY,
+    files=_source_files,
+    summarise=_summarise,
+)
