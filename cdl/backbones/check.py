@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cdl.backbones import families, weights
+from cdl.backbones import families, pretrained, weights
 from cdl.backbones.fetch import build
 from cdl.backbones.inside import available
 from cdl.backbones.vit import encode
@@ -45,12 +45,15 @@ def check(model: str, file: Path | None = None) -> Checked:
     """Build a model and compare its forward pass with timm's.
 
     Args:
-        model: timm's name.
-        file: safetensors file with its weights; None for random weights.
+        model: timm's name; or a text encoder, OWNER/NAME if it has been fetched, or its folder.
+        file: safetensors file with its weights; None for random weights. A text encoder is checked
+            with the weights in its folder, or random ones if there are none.
 
     Raises:
         CdlError: the file cannot be read or contains other weights.
     """
+    if "/" in model:  # no name of timm has a slash
+        return _check_encoder(model)
     try:
         build(model)
     except CdlError as error:
@@ -74,6 +77,27 @@ def check(model: str, file: Path | None = None) -> Checked:
     pooling = families.pooling(vit)
     found = available(vit, lambda: encode(vit, images))
     return Checked(model, shape.width, shape.depth, n, pooling, difference, problem, found)
+
+
+def _check_encoder(model: str) -> Checked:
+    """Compare the tokens of a text encoder with those that transformers computes."""
+    from cdl.backbones import encoders
+
+    folder = pretrained.folder_of("hf", model)
+    folder = folder if (folder / pretrained.CONFIG).is_file() else Path(model)
+    try:
+        shape = pretrained.shape_of("folder", str(folder))
+        config = pretrained.read_config(folder / pretrained.CONFIG)
+        tensors = folder / pretrained.TENSORS
+        state = weights.read(tensors)[0] if tensors.is_file() else None
+        tokens, difference = encoders.compare(config, state, model)
+        pooling = folder / pretrained.POOLING
+        pooled = pretrained.read_pooling(pooling) if pooling.is_file() else "pooling unknown"
+    except CdlError as error:
+        return Checked(model, problem=str(error))
+    differs = f"its output differs from transformers' by {difference:.1e}"
+    problem = "" if difference <= TOLERANCE else differs
+    return Checked(model, shape.width, shape.depth, tokens, pooled, difference, problem)
 
 
 def import_weights(file: Path, model: str, output: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Fetch frozen vision transformers: embedded, from a file, or by timm tag.
+"""Fetch frozen backbones: embedded, from a file, by timm tag, or as a folder of transformers.
 
 `fetch` writes every backbone as the same kind of artifact (tensors, timm's name and keyword
 arguments, preprocessing, fingerprint), which `Backbone.load` reads. It is the only function here
@@ -6,7 +6,8 @@ that uses the network. Weights are read as safetensors only, never unpickled.
 """
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from cdl.backbones import families, weights
+from cdl.backbones import families, pretrained, weights
 from cdl.backbones.architectures import similar
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -25,19 +26,28 @@ _SHAPE = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 
 
 def fetch(
-    output: str | Path, source: str, model: str, timm_model: str | None = None, **fetching: Any
+    output: str | Path,
+    source: str,
+    model: str,
+    timm_model: str | None = None,
+    pooling: str | None = None,
+    revision: str | None = None,
+    **fetching: Any,
 ) -> None:
     """Write a backbone artifact.
 
     Args:
         output: the .safetensors file to write.
-        source: `embedded`, `file` or `timm`.
-        model: a name in `cdl/assets`; the path of a .safetensors file; or a full timm tag such as
-            `vit_base_patch16_224.augreg_in21k_ft_in1k`.
+        source: `embedded`, `file`, `timm`, `hf` or `folder`.
+        model: a name in `cdl/assets`; the path of a .safetensors file; a full timm tag such as
+            `vit_base_patch16_224.augreg_in21k_ft_in1k`; OWNER/NAME of a text encoder on the Hub; or
+            the folder of a text encoder.
         timm_model: for a file, the timm model whose weights it contains, with a tag if mean and
             std are those of the tag. If None, it is `timm_model` of the file's header or, without
             that, a plain ViT. `_SHAPE`, mean and std in the header take precedence; for a plain
             ViT the header must contain all of them.
+        pooling: of a text encoder, `mean` or `cls`; None: as `1_Pooling/config.json` says.
+        revision: of a text encoder on the Hub; None: `main`.
         fetching: for a tag, `mirror` and `offline` of `cdl.runtime.fetching.obtain`.
 
     Raises:
@@ -45,6 +55,8 @@ def fetch(
     """
     if source == "timm":
         path, state, made = _from_timm(model, fetching)
+    elif source in pretrained.SOURCES:
+        path, state, made = _from_transformers(source, model, pooling, revision, fetching)
     else:
         assets = Path(str(files("cdl") / "assets"))
         path = assets / f"{model}.safetensors" if source == "embedded" else Path(model)
@@ -115,6 +127,78 @@ def _from_timm(
     state = weights.convert(state, tag, vit, f"backbone {tag!r}")
     architecture = _tag_arguments(vit)
     return path, state, {"timm_model": tag.split(".")[0], "architecture": architecture, **made}
+
+
+def _from_transformers(
+    source: str,
+    model: str,
+    pooling: str | None,
+    revision: str | None,
+    fetching: Mapping[str, Any],
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """Read a text encoder from its folder, or fetch it; see `fetch`."""
+    from cdl.backbones import encoders
+
+    what = f"backbone {model!r}"
+    found = encoder_files(source, model, revision, fetching)
+    config, path, tokenizer = (found[name] for name in pretrained.FILES)
+    if pooling is None:
+        try:
+            pooling = pretrained.read_pooling(
+                encoder_files(source, model, revision, fetching, (pretrained.POOLING,))[
+                    pretrained.POOLING
+                ]
+            )
+        except CdlError as error:
+            raise CdlError(
+                f"{what}: its pooling is unknown ({error}); set backbones.NAME.pooling to mean or "
+                "cls, as its model card says"
+            ) from error
+    state, _ = weights.read(path, "; delete it and run again")
+    read = pretrained.read_config(config)
+    state, made = encoders.convert(read, state, tokenizer.read_bytes(), pooling, what)
+    return path, state, made
+
+
+def encoder_files(
+    source: str,
+    model: str,
+    revision: str | None,
+    fetching: Mapping[str, Any],
+    names: Sequence[str] = pretrained.FILES,
+) -> dict[str, Path]:
+    """Return the paths of files of a text encoder by their names; fetch those of the Hub.
+
+    Raises:
+        CdlError: a file is missing, cannot be fetched, or differs from the one fetched first.
+    """
+    folder = pretrained.folder_of(source, model)
+    if source == "folder":
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise CdlError(f"{folder} has no file {missing[0]}")
+        return {name: folder / name for name in names}
+    files = [Published(f"{model}/{name}", Hub(model, name, revision or "main")) for name in names]
+    found = obtain(files, WEIGHTS, **fetching)
+    for file, path in zip(files, found, strict=True):
+        remember(file, path)
+    return dict(zip(names, found, strict=True))
+
+
+def keep_shape(model: str, revision: str | None = None) -> Path:
+    """Fetch a text encoder of the Hub and keep what planning reads in `WEIGHTS`; return the folder.
+
+    Raises:
+        CdlError: see `encoder_files`.
+    """
+    folder = pretrained.folder_of("hf", model)
+    found = encoder_files("hf", model, revision, {})
+    for name in (pretrained.CONFIG, pretrained.TOKENIZER):
+        if found[name] != folder / name:
+            with artifacts.replacing(folder / name) as temporary:
+                shutil.copyfile(found[name], temporary)
+    pretrained.shape_in(folder)
+    return folder
 
 
 def build(model: str, arguments: Mapping[str, Any] | None = None) -> Any:

@@ -62,13 +62,16 @@ def _tagged_names(name: str, tags: tuple[str, ...] | list[str]) -> list[str]:
 
 @app.command(epilog="Example: cdl backbones check vit_small_patch14_dinov2 eva02_tiny_patch14_224")
 def check(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of timm models.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Names of timm models, or text encoders."),
+    ],
     weights: Annotated[
         Path | None, typer.Option(help="A .safetensors file; default: random weights.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the output of backbones in cdl with their output in timm.
+    """Compare the output of backbones in cdl with that in timm or transformers.
 
     Exit code 1 if a model is not supported or the outputs differ.
     """
@@ -84,6 +87,26 @@ def check(
         print(f"{a.model}: {outcome}")
     if any(result.problem for result in found):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: cdl backbones fetch sentence-transformers/all-MiniLM-L6-v2")
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Text encoders on the Hub, OWNER/NAME.")
+    ],
+    revision: Annotated[str | None, typer.Option(help="Commit or branch; default: main.")] = None,
+) -> None:
+    """Fetch text encoders from the Hugging Face Hub.
+
+    Configurations can use a model that cdl does not know once it has been fetched.
+    """
+    from cdl.backbones.fetch import keep_shape
+    from cdl.backbones.pretrained import shape_in
+
+    for name in names:
+        folder = keep_shape(name, revision)
+        shape = shape_in(folder)
+        print(f"{folder}: width {shape.width}, {shape.depth} blocks, {shape.tokenizer}")
 
 
 @app.command(

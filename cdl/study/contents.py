@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cdl.backbones.pretrained import files_in
 from cdl.data.order import labels_of, sizes_of
 from cdl.data.sources import SOURCES, SPLITS
 from cdl.data.sources.folder import drawn, images_of
@@ -190,8 +191,10 @@ class UserFiles:
         return files_of(self.data[prepared]["source"])
 
     def of_backbone(self, name: str) -> list[Path]:
-        """Return the file that a backbone is made from; empty for other sources."""
+        """Return the files that a backbone is made from; empty for other sources."""
         source = self.backbones[name]
+        if source["source"] == "folder":
+            return files_in(Path(source["model"]))
         return [Path(source["model"])] if source["source"] == "file" else []
 
     def data_digest(self, prepared: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 
 from cdl import layout
 from cdl.backbones.shape import BackboneShape
+from cdl.data.modalities import MODALITIES
 from cdl.data.order import count_of
+from cdl.data.sources import modality_of
 from cdl.study.blocks import (
     blocks_of,
     check_defined,
@@ -258,6 +260,13 @@ class Grid:
                     f"folder such as {self.runs[0].folder}, with * as a wildcard"
                 )
             chosen |= found | {teacher for run in found if (teacher := self.teacher_of(run))}
+        for run in chosen:
+            facts = MODALITIES[modality_of(self.dataset(run)["source"])]
+            if "export" not in facts.commands:
+                raise ConfigError(
+                    f"deploy.runs: {run.folder} is a run on {facts.items}, which cannot be "
+                    "exported; expected runs on images"
+                )
         for run in self.runs:
             if (
                 run in chosen
@@ -439,13 +448,24 @@ class Grid:
     def backbone_source(self, name: str) -> dict[str, str]:
         """Return the arguments of `cdl.backbones.fetch.fetch`."""
         block = self.config["backbones"][name]
-        given = {k: block[k] for k in ("embedded", "file", "timm") if block[k] is not None}
+        kinds = ("embedded", "file", "timm", "hf", "folder")
+        given = {k: block[k] for k in kinds if block[k] is not None}
         if len(given) != 1:
             raise ConfigError(
-                f"backbones.{name}: give exactly one of embedded, file and timm, "
+                f"backbones.{name}: give exactly one of {', '.join(kinds[:-1])} and {kinds[-1]}, "
                 f"not {sorted(given) or 'none'}"
             )
         ((source, model),) = given.items()
+        more = {k: block[k] for k in ("pooling", "revision") if block[k] is not None}
+        if more:
+            valid = {"pooling": ("hf", "folder"), "revision": ("hf",)}
+            wrong = next((k for k in more if source not in valid[k]), None)
+            if wrong is not None:
+                raise ConfigError(
+                    f"backbones.{name}.{wrong}: only valid together with "
+                    f"{' or '.join(valid[wrong])}; remove it"
+                )
+            return {"source": source, "model": model, **more}
         if block["model"] is None:
             return {"source": source, "model": model}
         if source != "file":

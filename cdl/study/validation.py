@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from cdl.backbones import pretrained
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
@@ -31,7 +32,9 @@ def shipped_backbones() -> dict[str, Path]:
     return {path.stem: path for path in sorted(EMBEDDED.glob("*.safetensors"))}
 
 
-def shape_of(name: str, source: str, model: str, timm_model: str | None = None) -> BackboneShape:
+def shape_of(
+    name: str, source: str, model: str, timm_model: str | None = None, **_: str
+) -> BackboneShape:
     """Return the shape of a backbone without loading its weights.
 
     Raises:
@@ -40,6 +43,12 @@ def shape_of(name: str, source: str, model: str, timm_model: str | None = None) 
     field = f"backbones.{name}.{source}"
     if source == "timm":
         return _supported_shape(field, lambda: find_weights(model))
+    if source in pretrained.SOURCES:
+        validate_path(field, model)
+        try:
+            return pretrained.shape_of(source, model)
+        except CdlError as error:
+            raise ConfigError(f"{field}: {error}") from error
     shipped = shipped_backbones()
     if source == "embedded" and model not in shipped:
         known = ", ".join(shipped)

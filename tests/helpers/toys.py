@@ -45,8 +45,10 @@ def possible(method, distiller):
     return distiller != "cdl_prompt" or method in MAPPABLE
 
 
-def learner(backbone, method, distiller="none", teacher=None, query=None, options=(), seed=0):
-    """A learner at the start of task 0."""
+def learner(
+    backbone, method, distiller="none", teacher=None, query=None, options=(), seed=0, inputs=None
+):
+    """A learner at the start of task 0; `inputs` are read before training, by default images."""
     made = build(
         backbone=backbone,
         query_width=(query or backbone).width,
@@ -59,13 +61,12 @@ def learner(backbone, method, distiller="none", teacher=None, query=None, option
         teacher_query_width=None if teacher is None else (query or backbone).width,
     )
     made.start_task(0, 0, seed)
-    made.prompts.before_training(0, reading(made))
+    made.prompts.before_training(0, reading(made, batch(6)[0] if inputs is None else inputs))
     return made
 
 
-def reading(made, n=6):
-    """The `read` of `PromptMethod.before_training` for random images."""
-    images, _ = batch(n)
+def reading(made, images):
+    """The `read` of `PromptMethod.before_training` for inputs of the backbone."""
 
     def read(inside):
         with torch.no_grad():
