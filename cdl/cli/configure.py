@@ -19,13 +19,17 @@ def init(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder to write to; created if missing.")
     ],
+    texts: Annotated[
+        bool, typer.Option("--text", help="For texts in CSV files instead of images.")
+    ] = False,
 ) -> None:
     """Write a starter configuration and a SLURM profile.
 
     Both contain comments on every field. The starter needs no download and runs
-    for two minutes on two cores. Fails if one of the files exists.
+    for two minutes on two cores; with --text it reads your CSV files and fetches
+    two encoders. Fails if one of the files exists.
     """
-    starter = files("cdl") / "assets" / "starter.yaml"
+    starter = files("cdl") / "assets" / ("starter_text.yaml" if texts else "starter.yaml")
     profile = program() / "workflow" / "profiles" / "slurm" / "config.yaml"
     schemas = files("cdl") / "study" / "schema" / "config.schema.json"
     contents = {
@@ -82,7 +86,7 @@ def _descriptions(kind: Kind) -> Iterator[tuple[str, str]]:
         for name in shipped_backbones():
             shape = shape_of(name, "embedded", name)
             yield name, f"embedded: width {shape.width}, {shape.depth} blocks, patch {shape.patch}"
-        for source in ("timm", "file"):
+        for source in ("timm", "file", "hf", "folder"):
             field = properties["backbones"]["additionalProperties"]["properties"][source]
             yield f"{source}: ...", field["description"]
         return

@@ -227,7 +227,9 @@ def predict(
     ],
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Images or folders; - reads paths from stdin."),
+        typer.Argument(
+            metavar="PATH...", help="Images or folders, or texts; - reads them from stdin."
+        ),
     ],
     top: Annotated[
         int, typer.Option("--top", "-k", min=1, help="Number of classes to print per image.")
@@ -239,7 +241,7 @@ def predict(
         bool, typer.Option("--csv", help="Print CSV, one row per image and class.")
     ] = False,
 ) -> None:
-    """Classify images with an exported student.
+    """Classify images with a student, or texts with a run on texts.
 
     Unreadable images are reported on stderr; the others are classified, and the
     exit code is 1.
@@ -249,7 +251,7 @@ def predict(
         CsvPrinter,
         JsonPrinter,
         TextPrinter,
-        list_images,
+        arguments_of,
         print_predictions,
     )
 
@@ -259,6 +261,7 @@ def predict(
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
-    files = list_images(paths, sys.stdin)
-    if not print_predictions(load(model), _with_progress(files), top, printer):
+    student = load(model)
+    files = arguments_of(student, paths, sys.stdin)
+    if not print_predictions(student, _with_progress(files), top, printer):
         raise typer.Exit(1)

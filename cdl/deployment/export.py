@@ -138,7 +138,7 @@ def export(
         raise CdlError(
             f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format {kind}"
         )
-    student = TrainedStudent.open(run, task)
+    student = TrainedStudent.open(run, task).require("export")
     _check_exportable(student)
     images = test_images(student) if check else None
     with new_folder(folder) as made:

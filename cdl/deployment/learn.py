@@ -100,7 +100,7 @@ def learn(
     Raises:
         CdlError: an argument is invalid; raised before training starts and files are written.
     """
-    student = TrainedStudent.open(run)
+    student = TrainedStudent.open(run).require("learn")
     results, task = student.results, student.model.task + 1
     target = _new_run_folder(run, name)
     teacher_results = _teacher_results(student.spec, teacher, task)

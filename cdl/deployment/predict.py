@@ -72,6 +72,17 @@ def list_images(paths: Sequence[str], stdin: TextIO) -> list[str]:
     return files
 
 
+def arguments_of(student: Classifier, given: Sequence[str], stdin: TextIO) -> list[str]:
+    """Return what a command line asks a student to classify: images, unless it says otherwise.
+
+    Raises:
+        CdlError: see `list_images`.
+    """
+    own = getattr(student, "arguments", None)
+    found: list[str] = list_images(given, stdin) if own is None else own(given, stdin)
+    return found
+
+
 def print_predictions(
     student: Classifier, files: Iterable[str], top: int, printer: Printer
 ) -> bool:

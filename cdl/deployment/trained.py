@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.vit import BlockInputs
-from cdl.data.modalities import views_of
+from cdl.data.modalities import MODALITIES, student_class, views_of
 from cdl.data.order import digests
 from cdl.data.stream import Stream
 from cdl.deployment.student import Pictures, Student, read, several
@@ -144,7 +144,18 @@ class TrainedStudent(Student):
         mapped = loaded[spec.teacher_query] if queries and spec.teacher_query else None
         model = Model(learner, task, n_classes, query, mapped)
         classes = tuple(results["classes"][:n_classes])
-        return cls(classes, model, views_of(spec.view), threads, results, spec, files)
+        kind: type[TrainedStudent] = student_class(spec.view)
+        return kind(classes, model, views_of(spec.view), threads, results, spec, files)
+
+    def require(self, command: str) -> "TrainedStudent":
+        """Return the student; raise `CdlError` unless a command works for its modality."""
+        facts = MODALITIES[self.spec.view.modality]
+        if command not in facts.commands:
+            raise CdlError(
+                f"cdl {command}: {self.files.folder} is a student of {facts.items}, for which this "
+                "command is not available; use cdl predict or cdl.load"
+            )
+        return self
 
     def packed(self) -> PackedFiles | None:
         """Return the packed data of the run; None if they are not in the results folder."""

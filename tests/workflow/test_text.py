@@ -1,0 +1,55 @@
+"""The real workflow on texts, from a CSV file to the prediction of a sentence."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from runs import ENVIRONMENT, snakemake
+from text_lab import OTHERS, text_config, write_csv
+from toy_text import save
+
+import cdl
+from cdl.deployment.demo import Demo
+from cdl.deployment.export import export
+from cdl.deployment.learn import learn
+from cdl.runtime.errors import CdlError
+
+RUN = "results/texts/tickets/l2p/kd-small-from-large-q-small/seed0"
+
+
+def test_texts_are_learnt_and_a_sentence_is_classified(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "csv")
+    save(tmp_path / "large", "mpnet", words=OTHERS, seed=1, num_hidden_layers=3)
+    save(tmp_path / "small", "bert", pooling="cls")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(text_config(tmp_path)))
+    made = snakemake(tmp_path, "--cores", "1", files=[config])
+    assert made.returncode == 0, made.stderr[-4000:]
+    assert "Nothing to be done" in snakemake(tmp_path, "--cores", "1", files=[config]).stderr
+    student = cdl.load(tmp_path / RUN)
+    texts = ["book a table for", "cancel refund please"]
+    found = student.predict(texts)
+    assert len(found) == 2 and set(found) <= set(student.classes)
+    assert student.predict(texts[1]) == found[1:] and student.predict([]) == []
+    lines = "\n".join([*texts, ""])
+    command = [sys.executable, "-m", "cdl", "predict", RUN, "-", "--top", "1", "--json"]
+    printed = subprocess.run(
+        command, input=lines, capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    rows = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert [(r["file"], r["predictions"][0]["class"]) for r in rows] == list(
+        zip(texts, found, strict=True)
+    )
+    with pytest.raises(CdlError, match="the text contains ' '; expected a text that is not blank"):
+        student.predict(" ")
+    refused = {
+        "export": lambda: export(tmp_path / RUN, tmp_path / "made"),
+        "learn": lambda: learn(tmp_path / RUN, tmp_path / "csv", "new"),
+        "demo": lambda: Demo(tmp_path / RUN),
+    }
+    for name, call in refused.items():
+        with pytest.raises(CdlError, match=f"cdl {name}: .* is a student of texts, for which"):
+            call()
