@@ -17,9 +17,9 @@ from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch, Batches
 from cdl.data.cached import CachedOutputs
+from cdl.data.modalities import views_of
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
-from cdl.data.modalities import views_of
 from cdl.distillers.base import TeacherOutput
 from cdl.models.build import build_learner, build_stream, compute_of
 from cdl.models.learner import Learner

@@ -53,7 +53,7 @@ class Meter:
                 break
             if steps == 0:
                 base = self._reset_peak()
-            images += len(batch.images) if steps >= self.warm_up else 0
+            images += len(batch.views) if steps >= self.warm_up else 0
             steps += 1
             yield batch
         if steps <= self.warm_up:

@@ -36,7 +36,7 @@ from case import arguments, case_of
 from meter import Measured, ceiling, hardware
 from released_recipe import PillowViews, Recipe, Unfrozen, batches
 
-from cdl.data.views import Views
+from cdl.data.modalities import views_of
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
@@ -73,7 +73,7 @@ def stages(bench: Bench, workers: int) -> dict[tuple[str, str], Callable[[], Mea
         return meter.result
 
     def pillow() -> Measured:
-        views = Views.of(bench.specs["student"].view)
+        views = views_of(bench.specs["student"].view)
         data = PillowViews(bench.pixels, bench.batches.indices, bench.batches.labels, views)
         meter = bench.meter()
         for _ in meter.watch(batches(data, bench.case.batch, workers, bench.compute.device)):
