@@ -70,7 +70,6 @@ def test_runs_of_texts_learn_from_caches_as_online(inputs, tmp_path):
         results, predictions = lab.evaluate(student)
         found[targets] = results["matrix"], predictions["predicted"].tolist()
         assert results["test_images"] == [24, 24]
-        assert np.mean(results["matrix"][-1]) > 50  # of four classes
     np.testing.assert_allclose(*[np.array(m, float) for m, _ in found.values()])
     assert found["cached"][1] == found["online"][1]
 
