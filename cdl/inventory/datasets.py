@@ -108,7 +108,7 @@ def _small_classes(
 
 def _unreadable(grid: Grid, name: str) -> Iterator[str]:
     """Open every image of a user's own source, and yield a message if some cannot be used."""
-    source, kind = dict(grid.source(name)["source"]), _facts(grid, name).item
+    source, called = dict(grid.source(name)["source"]), _facts(grid, name).item
     facts = SOURCES[source.pop("name")]
     if facts.files is None:
         return
@@ -120,7 +120,7 @@ def _unreadable(grid: Grid, name: str) -> Iterator[str]:
             wrong.append(str(error))
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        n = f"{len(wrong)} {kind}{'s' * (len(wrong) > 1)} cannot be used"
+        n = f"{len(wrong)} {called}{'s' * (len(wrong) > 1)} cannot be used"
         remedy = "replace or remove them"
         if facts.listing is not None:
             remedy += ", or leave them out: names that begin with a dot are ignored"
