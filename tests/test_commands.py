@@ -95,7 +95,7 @@ def check_cdl(words):
         command = command.commands[name]
     known = {option for p in command.params for option in getattr(p, "opts", ())}
     known |= {option for p in command.params for option in getattr(p, "secondary_opts", ())}
-    given = {word.partition("=")[0] for word in args if word.startswith("-")}
+    given = {word.partition("=")[0] for word in args if word.startswith("-") and word != "-"}
     if words[0] == "run":  # further options are passed to Snakemake
         snakemake_options([word for word in args if word not in known])
     else:
