@@ -71,7 +71,7 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the output of backbones in cdl with that in timm or transformers.
+    """Compare outputs of backbones with those of timm or transformers.
 
     Exit code 1 if a model is not supported or the outputs differ.
     """

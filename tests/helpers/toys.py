@@ -61,16 +61,17 @@ def learner(
         teacher_query_width=None if teacher is None else (query or backbone).width,
     )
     made.start_task(0, 0, seed)
-    made.prompts.before_training(0, reading(made, batch(6)[0] if inputs is None else inputs))
+    made.prompts.before_training(0, reading(made, inputs))
     return made
 
 
-def reading(made, images):
-    """The `read` of `PromptMethod.before_training` for inputs of the backbone."""
+def reading(made, inputs=None, n=6):
+    """The `read` of `PromptMethod.before_training` for inputs, by default `n` random images."""
+    inputs = batch(n)[0] if inputs is None else inputs
 
     def read(inside):
         with torch.no_grad():
-            return made.backbone.encode(images, Injection(inside=inside)).features[:, 0]
+            return made.backbone.encode(inputs, Injection(inside=inside)).features[:, 0]
 
     return read
 
