@@ -22,7 +22,7 @@ from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError, Unreadable
 from cdl.spec import InputView
 
-COPIES = Path("/work/shared/data/text")
+COPIES = Path(__file__).parents[3] / "shared" / "data" / "text"  # beside the checkout
 ROWS = {
     "train": [("Wo ist mein Paket?", "parcel"), ("refund, please", "refund")]
     + [("I want my money back", "refund"), ("naïve café ☕", "parcel"), ("one  two", "other")]
