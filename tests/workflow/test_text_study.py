@@ -11,7 +11,6 @@ from text_lab import OTHERS, text_config, write_csv
 from toy_text import save
 
 import cdl
-from cdl.deployment.demo import Demo
 from cdl.deployment.export import export
 from cdl.deployment.learn import learn
 from cdl.runtime.errors import CdlError
@@ -48,7 +47,6 @@ def test_texts_are_learnt_and_a_sentence_is_classified(tmp_path, monkeypatch):
     refused = {
         "export": lambda: export(tmp_path / RUN, tmp_path / "made"),
         "learn": lambda: learn(tmp_path / RUN, tmp_path / "csv", "new"),
-        "demo": lambda: Demo(tmp_path / RUN),
     }
     for name, call in refused.items():
         with pytest.raises(CdlError, match=f"cdl {name}: .* is a student of texts, for which"):
