@@ -5,6 +5,7 @@ files, shared by all configurations with the same views. With `online`, jobs loa
 models.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cdl import layout
@@ -14,6 +15,7 @@ from cdl.spec import (
     AligningTargetsSpec,
     AnyTargetsSpec,
     HeldOutQueriesSpec,
+    LearnerSpec,
     QueriesSpec,
     TargetsSpec,
 )
@@ -178,10 +180,14 @@ def _taught(grid: Grid, run: Run, own_query: str | None, aligning: bool = False)
     whole = not grid.cached or (run.reads_blocks and not aligning)
     query = run.teacher_query if teacher.prompts.needs_query else None
     read = query if maps or whole else None
+
+    def targets(own: LearnerSpec, theirs: LearnerSpec) -> TargetsSpec:
+        return own.targets(theirs, None if aligning else own.soft_columns)
+
     return Taught(
         whole=whole,
         teacher=whole or maps,
-        targets=() if whole else _targets(grid, run, aligning),
+        targets=() if whole else _targets(grid, run, targets),
         target_queries=_queries(grid, run, query) if query and not whole else (),
         queries=_queries(grid, run, read) if read and grid.cached and read != own_query else (),
         online=frozenset({query}) if query and not grid.cached else frozenset(),
@@ -196,11 +202,8 @@ def _taught_at_test(grid: Grid, run: Run) -> Taught:
     query = teacher.query if teacher.prompts.needs_query else None
     if not grid.cached:
         return Taught(whole=True, teacher=True, online=frozenset({query} if query else ()))
-    own, theirs = specification(grid, run), specification(grid, teacher)
-    specs = [own.until(t).aligning_targets(theirs.until(t)) for t in range(run.n_tasks)]
-    folder, backbone = grid.files(teacher).folder, teacher.backbone
     return Taught(
-        targets=tuple(CacheSpec(folder, s, run.dataset, backbone, teacher) for s in specs),
+        targets=_targets(grid, run, LearnerSpec.aligning_targets),
         target_queries=_queries(grid, run, query, test=True) if query else (),
     )
 
@@ -224,18 +227,18 @@ def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
     return _query_cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
 
 
-def _targets(grid: Grid, run: Run, aligning: bool) -> Caches:
+def _targets(
+    grid: Grid, run: Run, of: Callable[[LearnerSpec, LearnerSpec], AnyTargetsSpec]
+) -> Caches:
     """Return the caches of the teacher's logits for the training images of a run, by task.
 
-    Those for alignment have the columns of the task.
+    `of` returns the specification of a cache from those of student and teacher after its task.
     """
     teacher = grid.teacher_of(run)
     assert teacher is not None, "only a run with a teacher has targets"
     folder = grid.files(teacher).folder
-    student_spec, teacher_spec = (specification(grid, r) for r in (run, teacher))
-    columns = None if aligning else student_spec.soft_columns
-    tasks = range(run.n_tasks)
-    specs = [student_spec.until(t).targets(teacher_spec.until(t), columns) for t in tasks]
+    own, theirs = (specification(grid, r) for r in (run, teacher))
+    specs = [of(own.until(t), theirs.until(t)) for t in range(run.n_tasks)]
     return tuple(CacheSpec(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from cdl.data.cached import CachedOutputs
 from cdl.data.labels import UNLABELLED, learnt_from
-from cdl.data.modalities import views_of
 from cdl.models.build import rebuild_learner, versions
 from cdl.models.learner import MEMORY, Learner, memory_of
 from cdl.models.operations import of_learner, of_query
@@ -32,7 +31,7 @@ from cdl.training.alignment import (
 )
 from cdl.training.context import Query, TaskContext, folders_of, no_query
 from cdl.training.features import Features, TestQuery, read_features, teacher_probabilities
-from cdl.training.targets import over_test_images
+from cdl.training.targets import over_task_images
 from cdl.training.teacher import TeacherSource, open_teacher
 
 log = logging.getLogger(__name__)
@@ -222,7 +221,7 @@ def _open(context: TaskContext[LearnerSpec], inputs: AlignInputs, specs: AlignSp
         names["teacher_query"] = spec.teacher_query
     sources = {name: _query(context, cached, name) for name in names.values()}
     queries = {part: sources[name] for part, name in names.items()}
-    teacher = None if specs.teacher is None else _teacher(context, inputs, cached, specs.teacher)
+    teacher = None if specs.teacher is None else _teacher(context, inputs, specs.teacher)
     return _Job(context, inputs, record, learner, memory, before, queries, teacher)
 
 
@@ -251,7 +250,6 @@ def _query(
 def _teacher(
     context: TaskContext[LearnerSpec],
     inputs: AlignInputs,
-    cached: Mapping[str, CachedOutputs],
     spec: LearnerSpec,
 ) -> _Labeller:
     """Open the teacher that labels images."""
@@ -264,10 +262,10 @@ def _teacher(
         assert inputs.teacher is not None, "planned with the teacher's artifact or its targets"
         teacher, metadata = open_teacher(context, inputs.teacher, spec, context.spec.apt_teacher)
         context.fingerprints["teacher"] = metadata["sha256"]
-        query = _query(context, cached, spec.query) if teacher.learner.needs_query else None
+        query = _query(context, {}, spec.query) if teacher.learner.needs_query else None
         classify = partial(_at_test_view, context, teacher, query)
-        width, read = metadata["widths"]["query"], spec.query in cached
-        operations = _teacher_operations(context, teacher.learner, spec.query, width, read)
+        width = metadata["widths"]["query"]
+        operations = _teacher_operations(context, teacher.learner, spec.query, width, cached=False)
         return _Labeller(classify, teacher.learner, operations)
     teacher_query: Query = no_query
     if inputs.targets is None:
@@ -298,7 +296,6 @@ def _read(context: TaskContext[LearnerSpec], cache: CachedOutputs) -> Tensor:
     return cache.at(0, torch.arange(cache.values.shape[1], device=context.compute.device))
 
 
-@torch.no_grad()
 def _at_test_view(
     context: TaskContext[LearnerSpec], teacher: Teacher, query: TestQuery | None
 ) -> Tensor:
@@ -310,8 +307,7 @@ def _at_test_view(
         output: Tensor = teacher(images, given, context.task, classes).logits
         return output
 
-    views, device = views_of(context.spec.view), context.compute.device
-    return over_test_images(context.pixels, views, device, logits, torch.arange(own))
+    return over_task_images(context, logits, torch.arange(own))
 
 
 def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cdl.data.modalities import views_of
 from cdl.distillers.base import Output
 from cdl.models.learner import Learner
 from cdl.spec import LearnerSpec
 from cdl.training.context import Query, TaskContext
-from cdl.training.targets import over_test_images
+from cdl.training.targets import over_task_images
 from cdl.training.teacher import TeacherSource
 
 TestQuery = Callable[[Tensor, Tensor], Tensor]  # of views `[B, 3, H, W]` and positions
@@ -52,7 +51,7 @@ def read_features(
         teacher_query: source of the teacher's query, if the distiller maps the teacher's prompts.
     """
     learner.eval()
-    spec, task = context.spec, context.task if task is None else task
+    task = context.task if task is None else task
 
     def values(source: TestQuery | None, images: Tensor, rows: Tensor) -> Tensor | None:
         return None if source is None else source(images, rows)
@@ -68,10 +67,9 @@ def read_features(
         )
         return output.tokens[:, list(tokens)]
 
-    device = context.compute.device
-    found = over_test_images(context.pixels, views_of(spec.view), device, final_tokens, positions)
+    found = over_task_images(context, final_tokens, positions)
     tokens_of = {token: found[:, i] for i, token in enumerate(tokens)}
-    return Features(tokens_of, context.labels[positions].to(device))
+    return Features(tokens_of, context.labels[positions].to(context.compute.device))
 
 
 @torch.no_grad()

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from cdl.backbones.vit import Injection, Inside
 from cdl.data.labels import learnt_from
-from cdl.data.modalities import views_of
 from cdl.methods.base import ReadTask
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
 from cdl.runtime.seeds import generator
 from cdl.spec import LearnerSpec
 from cdl.training.context import TaskContext
-from cdl.training.targets import over_test_images
+from cdl.training.targets import over_task_images
 
 
 def images_read(context: TaskContext[LearnerSpec]) -> Tensor:
@@ -30,9 +28,7 @@ def images_read(context: TaskContext[LearnerSpec]) -> Tensor:
 
 def reading(context: TaskContext[LearnerSpec], learner: Learner) -> ReadTask:
     """Return the `read` of `PromptMethod.before_training` for the images of a task."""
-    views = views_of(context.spec.view)
 
-    @torch.no_grad()
     def read(inside: Inside) -> Tensor:
         learner.eval()
         injection = Injection(inside=inside)
@@ -41,8 +37,7 @@ def reading(context: TaskContext[LearnerSpec], learner: Learner) -> ReadTask:
             inputs = learner.backbone.prepare(images)
             return learner.backbone.encode(inputs, injection).features[:, 0]
 
-        device, positions = context.compute.device, images_read(context)
-        return over_test_images(context.pixels, views, device, features, positions)
+        return over_task_images(context, features, images_read(context))
 
     return read
 

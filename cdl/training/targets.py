@@ -79,8 +79,8 @@ def write_queries(
             context, vit.width, lambda b: query(b.views), output, provenance, {}, execution
         )
         return
-    values = _at_test_views(context, lambda views, _: query(views))
-    _save(output, {"values": values}, provenance)
+    values = over_task_images(context, lambda views, _: query(views))
+    _save(output, {"values": values[None].cpu()}, provenance)
 
 
 @torch.no_grad()
@@ -179,8 +179,8 @@ def write_targets(
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     context.place(teacher.learner)
     if isinstance(spec, AligningTargetsSpec):
-        values = _at_test_views(context, lambda views, rows: logits(views, 0, rows))
-        _save(output, {"values": values}, provenance | about)
+        values = over_task_images(context, lambda views, rows: logits(views, 0, rows))
+        _save(output, {"values": values[None].cpu()}, provenance | about)
         return
 
     def of_batch(batch: Batch) -> Tensor:
@@ -210,6 +210,17 @@ def over_test_images(
     return torch.cat(results)
 
 
+@torch.no_grad()
+def over_task_images(
+    context: TaskContext[TaskSpec],
+    function: Callable[[Tensor, Tensor], Tensor],
+    positions: Tensor | None = None,
+) -> Tensor:
+    """Return `function` of the test views of a task's training images, see `over_test_images`."""
+    views, device = views_of(context.spec.view), context.compute.device
+    return over_test_images(context.pixels, views, device, function, positions)
+
+
 def over_views(
     batches: Batches,
     spec: LearnerSpec | QueriesSpec,
@@ -235,15 +246,6 @@ def over_views(
                     state.save({"values": values}, {"at": (epoch, i + 1)})
             values[epoch] = _rounded(made.cpu(), spec)
     return values
-
-
-@torch.no_grad()
-def _at_test_views(
-    context: TaskContext[TaskSpec], function: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Return `function` of the test views of a task's images, `[1, n, W]`, on the CPU."""
-    views, device = views_of(context.spec.view), context.compute.device
-    return over_test_images(context.pixels, views, device, function)[None].cpu()
 
 
 def _write_over_views(
