@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cdl.deployment.trained import TrainedStudent, find_backbone
-from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.evaluation.evaluate import evaluate_run
+from cdl.evaluation.inputs import EvaluationInputs
 from cdl.layout import ResultsFolder, RunFiles, record_of, trained_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

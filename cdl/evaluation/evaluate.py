@@ -4,7 +4,6 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,8 @@ import torch
 from torch import Tensor
 
 from cdl import EVALUATION
-from cdl.backbones.frozen import Backbone
-from cdl.data import MANIFEST
-from cdl.data.cached import HeldOutQueries
-from cdl.data.modalities import views_of
-from cdl.data.modalities.items import ItemViews
 from cdl.data.order import digest_of
-from cdl.data.packed import Packed, Pixels
-from cdl.data.stream import Stream
+from cdl.evaluation.inputs import EvaluationInputs, Opened, TestSet
 from cdl.evaluation.metrics import (
     accuracy_by,
     metrics,
@@ -29,14 +22,9 @@ from cdl.evaluation.metrics import (
     prediction_metrics,
 )
 from cdl.models.build import (
-    build_stream,
-    compute_of,
-    load_backbones,
-    place_backbones,
-    rebuild_learner,
     versions,
 )
-from cdl.models.learner import MEMORY, Learner
+from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
@@ -46,63 +34,6 @@ from cdl.training import checkpointing
 from cdl.training.targets import TEST_BATCH, over_test_images
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EvaluationInputs:
-    """Paths of the input files of an evaluation.
-
-    data: packed folder.
-    checkpoints: the learner's artifacts in task order.
-    backbones: artifacts of the frozen ViTs to load, by name.
-    queries: caches of the queries of the test views, by the backbone's name; the others are
-        computed.
-    """
-
-    data: str
-    checkpoints: Sequence[str]
-    backbones: Mapping[str, str]
-    queries: Mapping[str, str]
-
-    @classmethod
-    def of_job(
-        cls, inputs: Any, names: Sequence[str], query_names: Sequence[str]
-    ) -> "EvaluationInputs":
-        """Return the paths in the input of a rule, with `backbones` and `queries` by name."""
-        return cls(
-            str(Path(inputs.data[0]).parent),
-            list(inputs.checkpoints),
-            dict(zip(names, inputs.backbones, strict=True)),
-            dict(zip(query_names, inputs.queries, strict=True)),
-        )
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """The test images of the learnt tasks, in task order."""
-
-    split: Packed
-    stream: Stream
-    views: ItemViews
-    pixels: Pixels
-    indices: Tensor  # [n] positions in the split
-    owner: Tensor  # [n] tasks of the images
-    labels: Tensor  # [n] positions in the class order
-    counts: list[int]  # images of each task
-
-    @classmethod
-    def open(
-        cls, spec: LearnerSpec, data: str, images_per_class: int | None, n_tasks: int
-    ) -> "TestSet":
-        """Open the test images of the first `n_tasks` tasks."""
-        split = Packed(data, "test")
-        stream = build_stream(spec, split)
-        tasks = [stream.indices(split, t, images_per_class) for t in range(n_tasks)]
-        indices, counts = torch.cat(tasks), [len(part) for part in tasks]
-        owner = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(counts))
-        labels = stream.labels(split)[indices]
-        views, pixels = views_of(spec.view), split.pixels(indices)
-        return cls(split, stream, views, pixels, indices, owner, labels, counts)
 
 
 @torch.no_grad()
@@ -130,18 +61,12 @@ def evaluate_run(
         CdlError: a checkpoint is damaged, belongs to another configuration, or gives outputs that
             are not finite. No file is written in this case.
     """
-    test = TestSet.open(spec, inputs.data, images_per_class, len(inputs.checkpoints))
-    loaded = load_backbones(spec, inputs.backbones)
-    learner = untrained(spec, loaded, inputs.checkpoints[0])
-    weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
-    images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]
-    known = known_queries(spec, test, inputs.queries, images_per_class, weights)
-    stages = _stages(spec, test, inputs.checkpoints, images, weights)
+    opened = Opened.read(spec, inputs, images_per_class, len(inputs.checkpoints))
+    test, learner = opened.test, opened.learner
+    stages = [opened.checkpoint(path, task) for task, path in enumerate(inputs.checkpoints)]
     evaluated = [metadata for _, metadata in stages]
-    compute = compute_of(spec, execution)  # after reading all inputs, because this waits for a GPU
-    place_backbones(spec, loaded, compute)
-    learner.to(compute.device)
-    queries = Queries(test, compute, loaded, known)
+    queries = opened.place(execution)
+    compute = queries.compute
     own = queries(spec.query if learner.needs_query else None)
     same = spec.teacher_query == spec.query or not learner.needs_query
     teacher_query = own if same else queries(spec.teacher_query)
@@ -159,7 +84,7 @@ def evaluate_run(
         frame.to_parquet(temporary, index=False)
     content = _results(test, matrices, frame, spec.method.facts.trains)
     about: dict[str, Any] = {"images": images_per_class, "device": compute.name}
-    about["train"] = digest_of(images, content["classes"], test.stream.domains)
+    about["train"] = digest_of(opened.images, content["classes"], test.stream.domains)
     about["files"] = [os.path.relpath(path, Path(results).parent) for path in inputs.checkpoints]
     content |= _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
@@ -170,92 +95,6 @@ def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Return the paths of the saved states of evaluated checkpoints."""
     keys = [metadata["state"] for metadata in evaluated if "state" in metadata]
     return [checkpointing.path_of(folder, key) for key in keys]
-
-
-def untrained(spec: LearnerSpec, loaded: Mapping[str, Backbone], checkpoint: str) -> Learner:
-    """Build the run's learner with the widths in its first checkpoint's record."""
-    record = artifacts.read_json(Path(checkpoint).with_suffix(".json"))
-    return rebuild_learner(spec, loaded[spec.backbone], record).eval()
-
-
-def _stages(
-    spec: LearnerSpec,
-    test: TestSet,
-    checkpoints: Sequence[str],
-    images: Mapping[str, Any],
-    weights: Mapping[str, str],
-) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
-    """Read the learner after each task.
-
-    Tensors that only later tasks use are dropped, because they can be larger than all others.
-
-    Raises:
-        CdlError: a checkpoint is damaged, or was made from other images or weights.
-    """
-    return [
-        read_checkpoint(spec, test, path, task, images, weights)
-        for task, path in enumerate(checkpoints)
-    ]
-
-
-def read_checkpoint(
-    spec: LearnerSpec,
-    test: TestSet,
-    path: str,
-    task: int,
-    images: Mapping[str, Any],
-    weights: Mapping[str, str],
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and record of the learner after a task, see `_stages`."""
-    state, metadata = artifacts.load(path, task=task, learner=spec.until(task).to_json())
-    data = test.stream.digest(images, test.split.classes, task)
-    inputs = metadata["inputs"]  # with the teacher's backbones, which are not needed here
-    own = {"backbones": {name: inputs["backbones"].get(name) for name in weights}}
-    made = {"data": data, "backbones": dict(weights)}
-    artifacts.check_provenance(path, inputs | own, made)
-    return {k: t for k, t in state.items() if not k.startswith(MEMORY)}, metadata
-
-
-def known_queries(
-    spec: LearnerSpec,
-    test: TestSet,
-    paths: Mapping[str, str],
-    images_per_class: int | None,
-    weights: dict[str, str],
-) -> dict[str, Tensor]:
-    """Read cached queries by backbone; add the backbones' fingerprints to `weights`."""
-    found = {}
-    for name, path in paths.items():
-        made = spec.test_queries(name, images_per_class)
-        cache = HeldOutQueries(path, spec=made.to_json())
-        artifacts.check_provenance(path, cache.inputs, {"data": test.split.fingerprint})
-        weights.update(cache.inputs["backbones"])
-        found[name] = cache(test.indices)
-    return found
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Queries of the test images by backbone, from a cache or computed."""
-
-    test: TestSet
-    compute: Compute
-    loaded: Mapping[str, Backbone]
-    known: Mapping[str, Tensor]
-
-    def __call__(self, name: str | None) -> Tensor | None:
-        """Return the queries `[n, Dq]` of a backbone; None without a backbone."""
-        if name is None:
-            return None
-        if name in self.known:
-            return self.known[name].to(self.compute.device)
-        test, backbone = self.test, self.loaded[name]
-        return over_test_images(
-            test.pixels,
-            test.views,
-            self.compute.device,
-            lambda x, _: backbone.query(backbone.prepare(x)),
-        )
 
 
 def _scores(

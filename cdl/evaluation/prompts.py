@@ -1,22 +1,11 @@
 """Which prompts a learner uses for the test images of each task, from its last checkpoint."""
 
-from pathlib import Path
-
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cdl.data import MANIFEST
-from cdl.evaluation.evaluate import (
-    EvaluationInputs,
-    Queries,
-    TestSet,
-    known_queries,
-    read_checkpoint,
-    untrained,
-)
+from cdl.evaluation.inputs import EvaluationInputs, Opened
 from cdl.methods.base import Choice, PromptMethod
-from cdl.models.build import compute_of, load_backbones, place_backbones
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
@@ -55,27 +44,20 @@ def write_prompt_use(
         CdlError: an input is damaged or belongs to another configuration.
     """
     (checkpoint,) = inputs.checkpoints
-    test = TestSet.open(spec, inputs.data, images_per_class, task + 1)
-    loaded = load_backbones(spec, inputs.backbones)
-    learner = untrained(spec, loaded, checkpoint)
-    weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
-    images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]
-    known = known_queries(spec, test, inputs.queries, images_per_class, weights)
-    state, metadata = read_checkpoint(spec, test, checkpoint, task, images, weights)
-    compute = compute_of(spec, execution)
-    place_backbones(spec, loaded, compute)
-    learner.load_state(state)
-    prompts = learner.to(compute.device).prompts
-    queries = Queries(test, compute, loaded, known)(spec.query)
+    opened = Opened.read(spec, inputs, images_per_class, task + 1)
+    state, metadata = opened.checkpoint(checkpoint, task)
+    placed = opened.place(execution)
+    opened.learner.load_state(state)
+    queries, test = placed(spec.query), opened.test
     assert queries is not None, "a method that chooses prompts has a query"
-    frame = _table(mean_choice(prompts, queries, test.owner, task))
+    frame = _table(mean_choice(opened.learner.prompts, queries, test.owner, task))
     with artifacts.replacing(output) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f")
     content = {
         "learner": spec.to_json(),
         "test_images_per_class": images_per_class,
         "checkpoint": metadata["sha256"],
-        "backbones": weights,
+        "backbones": dict(opened.weights),
         "data": test.split.fingerprint,
     }
     artifacts.write_json(record, content, files=[output])

@@ -6,7 +6,7 @@ import torch
 from toys import learner
 
 from cdl.evaluation import prompts as use_of_prompts
-from cdl.evaluation.evaluate import EvaluationInputs
+from cdl.evaluation.inputs import EvaluationInputs
 from cdl.evaluation.prompts import mean_choice, write_prompt_use
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

@@ -7,7 +7,8 @@ import pandas as pd
 import yaml
 
 from cdl.data.packing import prepare
-from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+from cdl.evaluation.evaluate import evaluate_run
+from cdl.evaluation.inputs import EvaluationInputs
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import Execution
 from cdl.study.configuration import merge, resolve

@@ -3,7 +3,8 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.evaluation.evaluate import EvaluationInputs, evaluate_run
+    from cdl.evaluation.evaluate import evaluate_run
+    from cdl.evaluation.inputs import EvaluationInputs
     from cdl.spec import LearnerSpec
 
     params, out = snakemake.params, snakemake.output

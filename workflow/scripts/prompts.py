@@ -3,7 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake) as execution:
-    from cdl.evaluation.evaluate import EvaluationInputs
+    from cdl.evaluation.inputs import EvaluationInputs
     from cdl.evaluation.prompts import write_prompt_use
     from cdl.spec import LearnerSpec
 
