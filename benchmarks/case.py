@@ -1,6 +1,8 @@
 """A case that can be measured: its arguments, its configuration, and inputs of random images."""
 
 import argparse
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import merge
+from cdl.study.configuration import ConfigError, merge
 from cdl.study.validation import shape_of
 
 WIDE = 100  # ten components for each of ten tasks need a query of at least as many numbers
@@ -59,6 +61,14 @@ _HELP = {
     "threads": "of torch on the CPU",
     "clock": "wall, or cpu: CPU seconds of this process, for one thread on a busy machine",
 }
+
+
+def command(main: Callable[[], Any]) -> None:
+    """Run a script; end it with one sentence if its arguments are wrong."""
+    try:
+        main()
+    except (CdlError, ConfigError) as error:
+        sys.exit(f"benchmark: {error}")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -12,19 +12,17 @@ of the student's artifact, and size of the teacher's targets of 1,000 views.
 """
 
 import statistics
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from bench import Bench
-from case import Case, arguments, case_of
+from case import Case, arguments, case_of, command
 from meter import hardware
 
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
 
 # quantity: its values; fields of a case, and the pool of the method
 QUANTITIES = {
@@ -133,7 +131,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (CdlError, ConfigError) as error:
-        sys.exit(f"benchmark: {error}")
+    command(main)

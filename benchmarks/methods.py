@@ -8,7 +8,6 @@ machine.
 """
 
 import statistics
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 from bench import Bench
-from case import arguments, case_of
+from case import arguments, case_of, command
 from meter import hardware
 
 from cdl.models.operations import of_learner
-from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
 
 METHODS = ("coda_prompt", "one_prompt", "lora", "inf_lora", "sd_lora", "adapter", "ssiat")
 
@@ -74,7 +71,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (CdlError, ConfigError) as error:
-        sys.exit(f"benchmark: {error}")
+    command(main)

@@ -9,19 +9,15 @@ only multiplies.
         --size 224 --batch 8 --precision bf16 --clock cpu --set methods.coda_prompt.pool=100
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 from bench import Bench
-from case import arguments, case_of
+from case import arguments, case_of, command
 from meter import ceiling, hardware
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, profile
-
-from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
 
 KINDS = {  # beginnings of names of operations; the first that matches counts
     "linear layers": ("aten::addmm", "aten::mm", "mkldnn::", "aten::mkldnn_linear"),
@@ -75,7 +71,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (CdlError, ConfigError) as error:
-        sys.exit(f"benchmark: {error}")
+    command(main)

@@ -23,7 +23,6 @@ The micro pair on a CPU, and the published pair on a GPU:
 """
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,14 +31,13 @@ from typing import Any
 import pandas as pd
 import torch
 from bench import Bench
-from case import arguments, case_of
+from case import arguments, case_of, command
 from meter import Measured, ceiling, hardware
 from released_recipe import PillowViews, Recipe, Unfrozen, batches
 
 from cdl.data.modalities import views_of
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
 
 # the released code on one H100 80GB: ViT-B teaching ViT-S, 224 px, batch 64; ms per step
 RELEASED = {"teacher": 204.0, "student": 172.0}
@@ -203,7 +201,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (CdlError, ConfigError) as error:
-        sys.exit(f"benchmark: {error}")
+    command(main)

@@ -343,8 +343,6 @@ def build(config: Mapping[str, Any], where: str) -> Any:
             f"{where}: transformers {transformers.__version__} cannot build a model of type "
             f"{config['model_type']!r}: {first}"
         ) from error
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # is not part of the pooled feature
     model.config._attn_implementation = _NAME
     _wrap(model, where)
     _validate(model, where)
@@ -385,16 +383,17 @@ def _validate(model: Any, where: str) -> None:
     source = torch.Generator().manual_seed(0)
     keys, values = (torch.randn(1, 2, width, generator=source) for _ in range(2))
     name = type(model).__name__
-    for layer in (None, *range(depth)):
-        prefixes = {} if layer is None else {layer: (keys, values)}
-        current.begin(Injection(prefixes=prefixes), None, depth)
+    known = None  # of the pass without prefixes, from which the others resume
+    for layer in range(-1, depth):
+        prefixes = {layer: (keys, values)} if layer >= 0 else {}
+        current.begin(Injection(prefixes=prefixes), known, depth)
         try:
             model(input_ids=ids, attention_mask=torch.ones_like(ids))
         except Exception as error:  # an architecture may do anything with its attention
             raise CdlError(f"{where}: {name} cannot be run with prefixes ({error})") from error
-        if layer is None:
-            plain = current.inputs
-        elif torch.equal(plain[layer + 1], current.inputs[layer + 1]):
+        if known is None:
+            known = BlockInputs(tuple(current.inputs), None)
+        elif torch.equal(known.inputs[layer + 1], current.inputs[layer + 1]):
             raise CdlError(
                 f"{where}: the attention of {name} does not accept prefixes, so it cannot be "
                 "prompted; use for example hf: sentence-transformers/all-MiniLM-L6-v2"
@@ -503,25 +502,27 @@ def compare(
     tensors = state_of(own) if state is None else published(own, state, what)
     load_state(own, tensors)
     theirs = _plain(config)
-    if getattr(theirs, "pooler", None) is not None:
-        theirs.pooler = None
     theirs.load_state_dict(tensors)
     source = torch.Generator().manual_seed(0)
-    n = min(12, positions_of(own))
+    most = positions_of(own)
+    n = min(12, most)
     ids = torch.randint(5, int(own.config.vocab_size), (2, n), generator=source)
     present = torch.arange(n) < torch.tensor([[n], [n // 2]])
     given = {"input_ids": ids.where(present, _pad_of(own)), "attention_mask": present.long()}
     expected = theirs(**given).last_hidden_state[present]
     found = own(**given).last_hidden_state[present]
-    return positions_of(own), float((found - expected).abs().max() / expected.abs().max())
+    return most, float((found - expected).abs().max() / expected.abs().max())
 
 
 def _plain(config: Mapping[str, Any]) -> Any:
-    """Return a model with random weights as transformers builds it."""
+    """Return a model with random weights as transformers builds it, without a pooler."""
     kept = {k: v for k, v in config.items() if k not in ("model_type", "transformers_version")}
     made: Any = transformers.AutoConfig.for_model(config["model_type"], **kept)
     make: Any = transformers.AutoModel.from_config
-    return make(made, attn_implementation="eager").eval()
+    model = make(made, attn_implementation="eager").eval()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # is not part of the pooled feature
+    return model
 
 
 def _pad_of(model: Any) -> int:

@@ -30,9 +30,6 @@ Run = Annotated[
         help=f"Folder of a run, {RESULTS}/.../seedN, an abbreviation, or an exported student.",
     ),
 ]
-ExportedOrRun = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Folder of an exported student or of a run.")
-]
 
 
 class Format(StrEnum):

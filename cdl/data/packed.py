@@ -150,7 +150,7 @@ class Packed:
         """
         self._folder, self._split = folder, split
         self._index, about, self.classes = read_index(folder, split)
-        self._channels = modality_in(folder).channels
+        self._modality = modality_in(folder)
         self.fingerprint: str = about["sha256"]
         self.about = about
         self._pixels = map_pixels(folder, split)
@@ -169,13 +169,13 @@ class Packed:
             CdlError: an image is damaged; the message contains its name.
         """
         index = self._index.iloc[indices.numpy()]
-        check_images(self._folder, self._split, index, self._pixels)
+        check_images(self._folder, self._split, index, self._pixels, self._modality)
         offsets, sizes = (
             torch.from_numpy(index[columns].to_numpy(np.int64, copy=True))
             for columns in ("offset", ["height", "width"])
         )
         flat, keys = torch.from_numpy(self._pixels), self.keys[indices]
-        return Pixels(flat, offsets, sizes, indices, keys, self._channels)
+        return Pixels(flat, offsets, sizes, indices, keys, self._modality.channels)
 
 
 def joined(parts: list[Tensor]) -> Tensor:

@@ -111,7 +111,7 @@ def extend(output: Path, old: Path, new: Path) -> None:
             for folder in (old, new) if split == "test" else (new,):
                 frame, *_ = read_index(folder, split)
                 pixels = map_pixels(folder, split)
-                check_images(folder, split, frame, pixels)
+                check_images(folder, split, frame, pixels, modality_in(folder))
                 frame["offset"] += file.tell()
                 frame["label"] += len(first["classes"]) if folder == new else 0
                 file.write(pixels.data)
@@ -173,7 +173,9 @@ def map_pixels(folder: str | Path, split: str) -> np.ndarray:
         raise CdlError(f"{path} cannot be read ({error}); delete {folder} and run again") from error
 
 
-def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np.ndarray) -> None:
+def check_images(
+    folder: str | Path, split: str, index: pd.DataFrame, pixels: np.ndarray, facts: ModalityFacts
+) -> None:
     """Compare images with their sha256; takes about half a second per GB.
 
     Args:
@@ -181,11 +183,11 @@ def check_images(folder: str | Path, split: str, index: pd.DataFrame, pixels: np
         split: `train` or `test`.
         index: rows of `read_index`, all or some.
         pixels: of `map_pixels`.
+        facts: of `modality_in`.
 
     Raises:
         CdlError: an image is damaged; the message contains its name.
     """
-    facts = modality_in(folder)
     stops = index["offset"] + facts.channels * index["height"] * index["width"]
     rows = zip(index["offset"], stops, index["sha256"], index["name"], strict=True)
     for start, stop, sha256, name in rows:

@@ -29,7 +29,7 @@ HOST = "127.0.0.1"
 RUNTIME = "1.22.0"  # of onnxruntime-web; its WebAssembly has 11 MB, that of 1.27 has 13
 _ADDRESS = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{RUNTIME}/dist"
 _SHA256 = {
-    "ort.wasm.min.mjs": ("6ef726f355b791129f7ddf3f62e7877a16b9b777abe87004b8ab306e6b9cf265"),
+    "ort.wasm.min.mjs": "6ef726f355b791129f7ddf3f62e7877a16b9b777abe87004b8ab306e6b9cf265",
     "ort-wasm-simd-threaded.mjs": (
         "30dd851d9c00622940500f71ddd2ff8820c5cb65270816080175b958705385a8"
     ),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cdl.inventory.naming import results_nearby
+from cdl.inventory.naming import elsewhere
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
 from cdl.reporting.crossed import Answers, estimate, on_common_images, over, paired
 from cdl.reporting.runs import distiller_of, labels_shown, names_of, read, read_predictions
@@ -126,9 +126,9 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     """
     cells = list(_cells(results))
     if not cells:
-        near = "".join(f"; results are in {place}" for place in results_nearby()[:1])
-        run_first = "run `cdl run CONFIG` first"
-        raise CdlError(f"{results.path}: contains no finished run; {run_first}{near}")
+        raise CdlError(
+            f"{results.path}: contains no finished run; run `cdl run CONFIG` first{elsewhere()}"
+        )
     one, other = (_find_cell(name, cells, results.path) for name in (first, second))
     if one == other:
         raise CdlError(f"both names mean {one.folder}; expected two different cells or runs")

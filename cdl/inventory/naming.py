@@ -73,6 +73,11 @@ def results_nearby(name: str = "") -> list[Path]:
     return [place for place in places if any((place / RESULTS).glob(pattern))]
 
 
+def elsewhere() -> str:
+    """Return the end of a sentence: which other folder has results; empty if none has."""
+    return "".join(f"; results are in {place}" for place in results_nearby()[:1])
+
+
 def nothing_here(name: str = "") -> str:
     """Return a sentence that the current folder has no results, and which folder has."""
     what = f"no results of {name!r}" if name else "no results"

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cdl.data.order import digests
-from cdl.data.packing import check_images, map_pixels, read_index
+from cdl.data.packing import check_images, map_pixels, modality_in, read_index
 from cdl.evaluation.metrics import current, metrics
-from cdl.inventory.naming import did_you_mean, results_nearby
+from cdl.inventory.naming import did_you_mean, elsewhere
 from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of, trained_of
 from cdl.reporting.runs import METRICS, read, read_predictions
 from cdl.runtime import artifacts
@@ -69,8 +69,9 @@ def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
     if damaged and not found:
         return {cell: damaged}
     if not rows:
-        near = "".join(f"; results are in {place}" for place in results_nearby()[:1])
-        raise CdlError(f"{results.path}: contains no table; run `cdl run CONFIG` first{near}")
+        raise CdlError(
+            f"{results.path}: contains no table; run `cdl run CONFIG` first{elsewhere()}"
+        )
     if not found:
         near = did_you_mean(cell, rows)
         raise CdlError(f"{cell!r} is not a cell of a table{near}; expected one such as {min(rows)}")
@@ -295,4 +296,4 @@ def _check_data(results: ResultsFolder, dataset: str, made: Mapping[str, Any], p
 @cache
 def _check_packed(folder: str, split: str) -> None:
     index, _, _ = read_index(folder, split)
-    check_images(folder, split, index, map_pixels(folder, split))
+    check_images(folder, split, index, map_pixels(folder, split), modality_in(folder))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl import layout
-from cdl.data.packing import check_images, map_pixels, read_index
+from cdl.data.packing import check_images, map_pixels, modality_in, read_index
 from cdl.data.sources import SPLITS
 from cdl.inventory.images import changes, recorded_contents
 from cdl.inventory.state import DAMAGED, OUTDATED, Reader, compared, fingerprint_of
@@ -223,7 +223,7 @@ def _check_packed(manifest: str) -> None:
     folder = Path(manifest).parent
     for split in SPLITS:
         index, _, _ = read_index(folder, split)
-        check_images(folder, split, index, map_pixels(folder, split))
+        check_images(folder, split, index, map_pixels(folder, split), modality_in(folder))
 
 
 _KINDS: dict[str, Callable[[str], object]] = {

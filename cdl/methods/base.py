@@ -139,7 +139,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return F.normalize(a, dim=-1, eps=1e-12) @ F.normalize(b, dim=-1, eps=1e-12).mT
 
 
-def selected(chosen: Tensor, n: int) -> Tensor:
+def marked(chosen: Tensor, n: int) -> Tensor:
     """Return 1 at the indices `chosen [layers, B, k]` of `n` prompts, else 0: `[layers, B, n]`."""
     zeros = torch.zeros(*chosen.shape[:-1], n, device=chosen.device)
     return zeros.scatter_(-1, chosen, 1.0)

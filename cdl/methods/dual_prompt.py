@@ -12,7 +12,7 @@ from cdl.methods.base import (
     batch_losses,
     cosine,
     halves,
-    selected,
+    marked,
 )
 from cdl.methods.growing import Growing
 
@@ -91,7 +91,7 @@ class DualPrompt(Growing, PromptMethod):
 
     def choice(self, query: Tensor, task: int) -> Choice:
         chosen = self._closest(query, task)
-        return Choice(self.e_layers, selected(chosen, self.key.shape[1]), per_task=1)
+        return Choice(self.e_layers, marked(chosen, self.key.shape[1]), per_task=1)
 
     def _closest(self, query: Tensor, task: int) -> Tensor:
         """Return the indices of the selected E-prompts at test, `[layers, B, k]`."""

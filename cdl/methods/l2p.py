@@ -11,7 +11,7 @@ from cdl.methods.base import (
     batch_losses,
     cosine,
     halves,
-    selected,
+    marked,
 )
 
 
@@ -62,7 +62,7 @@ class L2P(PromptMethod):
         return Prompts(prefixes, losses=losses)
 
     def choice(self, query: Tensor, task: int) -> Choice:
-        return Choice(self.layers, selected(self._closest(query)[1], self.key.shape[1]))
+        return Choice(self.layers, marked(self._closest(query)[1], self.key.shape[1]))
 
     def _closest(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return similarities and indices of the selected prompts, `[layers, B, k]` each."""

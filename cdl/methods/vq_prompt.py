@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.methods.base import Choice, PromptContext, PromptMethod, Prompts, halves, selected
+from cdl.methods.base import Choice, PromptContext, PromptMethod, Prompts, halves, marked
 
 
 class VQPrompt(PromptMethod):
@@ -72,4 +72,4 @@ class VQPrompt(PromptMethod):
 
     def choice(self, query: Tensor, task: int) -> Choice:
         _, index = self.select(query)
-        return Choice(self.layers, selected(index[..., None], self.key.shape[1]))
+        return Choice(self.layers, marked(index[..., None], self.key.shape[1]))

@@ -162,10 +162,8 @@ def _blocks(results: pd.DataFrame, summary: pd.DataFrame, columns: Sequence[str]
             rows = panel.rows.to_dict("records")
             student = next(row for row in rows if row["role"] == "student")
             taught = next((row for row in rows if row["teacher"]), student)
-            pair = [taught["teacher"], taught["backbone"]] if taught["teacher"] else []
-            text = ", ".join(
-                [f"{method_of(student)} on {named}", *filter(None, [" to ".join(pair)])]
-            )
+            pair = f", {taught['teacher']} to {taught['backbone']}" if taught["teacher"] else ""
+            text = f"{method_of(student)} on {named}{pair}"
             heading = rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\textit{{{escape(text)}}}}}"
             lines += [r"\midrule", rf"{heading} \\"]
             lines += [rf"{' & '.join(_texts(row, columns))} \\" for row in rows]
@@ -174,7 +172,7 @@ def _blocks(results: pd.DataFrame, summary: pd.DataFrame, columns: Sequence[str]
 
 def _texts(row: Row, columns: Sequence[str]) -> list[str]:
     name = "teacher" if row["role"] == "teacher" else distiller_of(row)
-    numbers = [COLUMNS[name].text(row) if row["n"] else NOT_RUN for name in columns]
+    numbers = [COLUMNS[column].text(row) if row["n"] else NOT_RUN for column in columns]
     return [escape(name), *numbers]
 
 

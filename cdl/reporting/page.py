@@ -29,6 +29,7 @@ from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *SEEN, *COST, *METRICS]
+_SHOWN += ["gain_over_none", "gap_to_teacher"]
 _SECTIONS = {  # with figures of each dataset
     "losses": {
         "title": "Training losses",
@@ -46,7 +47,6 @@ _SECTIONS = {  # with figures of each dataset
         "numbers": "the files prompts.csv of the runs have the numbers",
     },
 }
-_SHOWN += ["gain_over_none", "gap_to_teacher"]
 
 
 def write_page(

@@ -56,6 +56,17 @@ def _axis(tag: str) -> str:
     return "tasks" if tag.startswith("accuracy/") else "epoch"
 
 
+def _about(run: TrackedRun) -> dict[str, Any]:
+    """Return the arguments of `init` that wandb and trackio share."""
+    return {
+        "project": run.study,
+        "name": run.name,
+        "group": run.name.rsplit("/", 1)[0],
+        "config": dict(run.configuration),
+        "resume": "allow",
+    }
+
+
 def _tensorboard(run: TrackedRun, before: int, folder: Path) -> None:
     """Write one event file into the run's folder."""
     library, summary = _load("tensorboard"), import_module("tensorboardX.summary")
@@ -76,13 +87,9 @@ def _wandb(run: TrackedRun, before: int, folder: Path) -> None:
     library, place = _load("wandb"), folder / f"{before:09d}"  # else folders of one second collide
     place.mkdir(exist_ok=True)
     session = library.init(
-        project=run.study,
-        name=run.name,
-        group=run.name.rsplit("/", 1)[0],
+        **_about(run),
         id=fingerprint([run.study, run.name])[:16],
-        config=dict(run.configuration),
         mode=os.environ.get("WANDB_MODE", "offline"),
-        resume="allow",
         dir=str(place),
         settings=library.Settings(
             silent=True, console="off", disable_git=True, x_disable_stats=True, x_disable_meta=True
@@ -101,11 +108,7 @@ def _trackio(run: TrackedRun, before: int, folder: Path) -> None:
     library = _load("trackio")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         library.init(
-            project=run.study,
-            name=run.name,
-            group=run.name.rsplit("/", 1)[0],
-            config=dict(run.configuration),
-            resume="allow",
+            **_about(run),
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,

@@ -98,3 +98,24 @@ def refuse(wrong: Any, field: str, value: Any, expected: str) -> None:
     """
     if wrong:
         raise Unsuitable(field, value, expected)
+
+
+def schema_block(
+    description: str, options: Mapping[str, Any], *, optional: bool = False
+) -> dict[str, Any]:
+    """Return the schema of a block of options, of which those without a default are required.
+
+    Args:
+        description: of the block.
+        options: schema of each option by its name.
+        optional: whether the block may be left out if no option is required.
+    """
+    required = [name for name, option in options.items() if "default" not in option]
+    absent: dict[str, Any] = {"default": {}} if optional else {}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        **({"required": required} if required else absent),
+        "description": description,
+        "properties": dict(options),
+    }

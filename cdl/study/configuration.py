@@ -19,10 +19,10 @@ import jsonschema
 import yaml
 
 from cdl.data.modalities import DEFAULT, MODALITIES
-from cdl.data.sources import SOURCES, SourceFacts, modality_of
+from cdl.data.sources import SOURCES, modality_of
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
-from cdl.runtime.facts import Facts
+from cdl.runtime.facts import Facts, schema_block
 
 HERE = Path(__file__).parent
 EDITOR_SCHEMA = HERE / "schema" / "config.schema.json"
@@ -104,7 +104,9 @@ def _assemble_schema(
     dataset = whole["properties"]["datasets"]["additionalProperties"]
     dataset["properties"]["source"] |= {  # the source of an overlay replaces any other
         "alternatives": [*SOURCES],
-        "properties": {name: _source_block(facts) for name, facts in SOURCES.items()},
+        "properties": {
+            name: schema_block(facts.description, facts.options) for name, facts in SOURCES.items()
+        },
     }
     dataset["properties"]["view"] = MODALITIES[DEFAULT].schema()
     return whole
@@ -129,19 +131,13 @@ def dataset_schema(dataset: Any) -> dict[str, Any]:
 def _schema_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema with a part of its own for each dataset that is not of images."""
     whole, datasets = schema(), config.get("datasets")
-    parts = (
-        {k: dataset_schema(v) for k, v in (datasets or {}).items()}
-        if isinstance(datasets, dict)
-        else {}
-    )
     usual = whole["properties"]["datasets"]
-    own = {name: part for name, part in parts.items() if part is not usual["additionalProperties"]}
-    if not own:
+    if not isinstance(datasets, dict):
         return whole
-    return {
-        **whole,
-        "properties": {**whole["properties"], "datasets": {**usual, "properties": own}},
-    }
+    parts = {name: dataset_schema(given) for name, given in datasets.items()}
+    own = {name: part for name, part in parts.items() if part is not usual["additionalProperties"]}
+    properties = {**whole["properties"], "datasets": {**usual, "properties": own}}
+    return {**whole, "properties": properties} if own else whole
 
 
 def _unit_block(field: str, facts: Facts, planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,18 +167,6 @@ def _unit_block(field: str, facts: Facts, planned: Mapping[str, Any]) -> dict[st
             f"{field}: the options of its package are not a valid JSON schema ({error.message})"
         ) from None
     return block
-
-
-def _source_block(facts: SourceFacts) -> dict[str, Any]:
-    """Return the schema of the block of a source; options without a default are required."""
-    required = [name for name, option in facts.options.items() if "default" not in option]
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        **({"required": required} if required else {}),
-        "description": facts.description,
-        "properties": dict(facts.options),
-    }
 
 
 def _schema_part(name: str) -> dict[str, Any]:

@@ -195,5 +195,5 @@ class TaskContext(Generic[Spec]):
         data = self.stream.digest(self.train.about, self.train.classes, task)
         expected: dict[str, Any] = {"data": data, "backbones": {n: known[n] for n in shared}}
         if "unlabelled" in found and self.unlabelled is not None:  # else this job reads none
-            expected["unlabelled"] = self.fingerprints.get("unlabelled")
+            expected["unlabelled"] = self.unlabelled.fingerprint
         artifacts.check_provenance(path, found, expected)

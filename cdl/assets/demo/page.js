@@ -170,7 +170,7 @@ for (const [id, use] of [["image", ([file]) => file && choose(file)], ["files", 
     });
   }
 }
-byId("camera").addEventListener("click", () => (stream ? then("predict-error", stopCamera) : then("predict-error", startCamera)));
+byId("camera").addEventListener("click", () => then("predict-error", stream ? stopCamera : startCamera));
 byId("take").addEventListener("click", takePictures);
 byId("clear").addEventListener("click", () => then("learn-error", clear));
 byId("learn").addEventListener("submit", (event) => { event.preventDefault(); teach(); });

@@ -19,7 +19,7 @@ async function fetched(path) {
 const placeOf = (version) => (version ? `versions/${version}/` : "");
 
 export class Student {
-  #files; #made = new Map(); #session; #heads; // paths of the folder; content of the new ones
+  #files; #made = new Map(); #session; #heads; #projection; // paths of the folder; content of the new ones
 
   /** Open the student whose files are listed in student.json. */
   static async open() {
@@ -58,8 +58,12 @@ export class Student {
 
   async #memory(version) {
     const { tensors, metadata } = readTensors(await this.#read(placeOf(version) + MEMORY));
-    const shared = version ? readTensors(await this.#read(MEMORY)).tensors : tensors;
-    if (shared.projection) tensors.projection = shared.projection;
+    if (version) { // the projection never changes, so it is only in version 0
+      if (this.#projection === undefined) {
+        this.#projection = readTensors(await this.#read(MEMORY)).tensors.projection ?? null;
+      }
+      if (this.#projection) tensors.projection = this.#projection;
+    }
     return makeMemory(JSON.parse(metadata.cdl), tensors);
   }
 

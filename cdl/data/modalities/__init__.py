@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cdl.runtime.errors import CdlError
+from cdl.runtime.facts import schema_block
 from cdl.runtime.registry import Registry, load
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ class ModalityFacts:
     description: of the block `view` of a dataset, one sentence.
     options: JSON schema of the block `view` of a dataset, by the name of the field.
     size: the field of `options` that is the size of an input.
-    unit: what that size counts.
-    channels: bytes of each of the height x width units that an item is packed as.
+    channels: bytes of each of the height x width places that an item is packed as.
     resizes: whether items can be stored smaller, by `short_side`.
     part: function from the fields of a view in a specification to its class, a
         `cdl.spec.InputView`.
@@ -44,7 +44,6 @@ class ModalityFacts:
     description: str
     options: Mapping[str, Any]
     size: str
-    unit: str
     channels: int
     resizes: bool
     part: "Callable[[Mapping[str, Any]], type[InputView]]"
@@ -61,14 +60,7 @@ class ModalityFacts:
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the block `view`; options without a default are required."""
-        required = [name for name, option in self.options.items() if "default" not in option]
-        return {
-            "type": "object",
-            "additionalProperties": False,
-            **({"required": required} if required else {"default": {}}),
-            "description": self.description,
-            "properties": dict(self.options),
-        }
+        return schema_block(self.description, self.options, optional=True)
 
 
 MODALITIES = Registry(

@@ -10,7 +10,6 @@ from cdl.data.modalities import ModalityFacts
 from cdl.runtime.options import integer, number
 from cdl.spec import InputView
 
-NAME = "text"
 _TOKENS = "Largest number of tokens of an input; the end of longer texts is cut off."
 _DROP = "Probability that a word is left out of a text in training, drawn anew in every epoch."
 
@@ -45,7 +44,6 @@ TEXT = ModalityFacts(
         "drop": number(0.0, _DROP, minimum=0, maximum=0.9),
     },
     size="tokens",
-    unit="tokens",
     channels=1,
     resizes=False,
     part=lambda fields: TextView,

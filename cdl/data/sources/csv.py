@@ -45,10 +45,9 @@ def read(
     Raises:
         CdlError: a file cannot be read or lacks a column, or a class name is invalid.
     """
-    globs = (train,) if test_share is not None else (train, test)
     found = [
         Text(split, name, value, file.relative_to(path).as_posix())
-        for split, file in _files(path, globs)
+        for split, file in _files(path, train, test, test_share)
         for value, name in rows_of(file, text, label, delimiter)
     ]
     if test_share is not None:
@@ -77,8 +76,11 @@ def rows_of(file: Path, text: str, label: str, delimiter: str = ",") -> Iterator
         raise CdlError(f"{file} cannot be read as CSV in UTF-8 ({error})") from error
 
 
-def _files(path: str, globs: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return the files of each split; raise `CdlError` if a split has none."""
+def _files(
+    path: str, train: str, test: str, test_share: float | None, **_: Any
+) -> list[tuple[str, Path]]:
+    """Return the files of each split, see `read`; raise `CdlError` if a split has none."""
+    globs = (train,) if test_share is not None else (train, test)
     folder, found = existing_folder(path), []
     for split, pattern in zip(SPLITS, globs, strict=False):
         files = sorted(folder.glob(pattern))
@@ -115,12 +117,8 @@ def _place(row: Text) -> str:
     return sha256(str(row.text).strip().encode(errors="surrogatepass")).hexdigest()
 
 
-def _globs(options: dict[str, Any]) -> list[str]:
-    return [options["train"], *([options["test"]] if options["test_share"] is None else [])]
-
-
 def _source_files(**options: Any) -> list[Path]:
-    return [file for _, file in _files(options["path"], _globs(options))]
+    return [file for _, file in _files(**options)]
 
 
 def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:

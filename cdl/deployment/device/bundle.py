@@ -11,7 +11,6 @@ from pathlib import Path
 import cdl
 from cdl.deployment.device import PARTS
 
-PROGRAM_FILE = "student.py"
 _ROOTS = {"Student", "main", "learn_folder"}
 _HEAD = '''#!/usr/bin/env python3
 """The program of this student: predict, learn, forget, undo, info, costs.
