@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from new_classes import SETTINGS, conditions
+from new_classes_inputs import SETTINGS, conditions
 
 from cdl.reporting.crossed import Estimate, estimate
 from cdl.reporting.style import INK, canvas, paper, save

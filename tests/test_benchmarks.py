@@ -13,6 +13,7 @@ import kernels
 import load
 import methods
 import new_classes
+import new_classes_inputs
 import new_classes_report
 import numpy as np
 import pandas as pd
@@ -292,16 +293,16 @@ def test_backbones_by_name_of_an_architecture(tmp_path):
 @pytest.mark.slow
 def test_the_study_of_new_classes_reports_pairs_and_intervals(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
-    study = new_classes.Study(tmp_path, None, tmp_path)
-    for learner, (_, settings) in new_classes.SETTINGS.items():
+    study = new_classes_inputs.Study(tmp_path, None, tmp_path)
+    for learner, (_, settings) in new_classes_inputs.SETTINGS.items():
         for setting in settings:
-            for (n, k), seed in product(new_classes.conditions(), range(3)):
+            for (n, k), seed in product(new_classes_inputs.conditions(), range(3)):
                 before, old = rng.random((2, 40)) < 0.8
-                found = new_classes.Outcome(before, old, rng.random(10 * n) < 0.5)
+                found = new_classes_inputs.Outcome(before, old, rng.random(10 * n) < 0.5)
                 for split in ("test", "validation"):
                     found.write(study.file(split, learner, setting, n, k, seed), seconds=1.0)
     plain = np.load(study.file("test", "aligned", "aligned", 20, 1, 0))
-    worse = new_classes.Outcome(plain["before"], plain["old"], np.zeros(200, bool))
+    worse = new_classes_inputs.Outcome(plain["before"], plain["old"], np.zeros(200, bool))
     worse.write(study.file("choices", "aligned", "unlabelled", 20, 1, 0))
     figure = tmp_path / "figure.svg"
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--figure", str(figure)])
