@@ -3,7 +3,7 @@
 import contextlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -19,6 +19,7 @@ from cdl.deployment.one_more_task import (
     trained_artifact,
     trained_specification,
 )
+from cdl.deployment.teacher_of_run import check_classes, check_images, teacher_results_of
 from cdl.deployment.trained import TrainedStudent
 from cdl.layout import (
     RESERVED,
@@ -28,7 +29,6 @@ from cdl.layout import (
     RunFiles,
     TaskFiles,
     packed_name,
-    record_of,
 )
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint_file
@@ -103,11 +103,11 @@ def learn(
     student = TrainedStudent.open(run).require("learn")
     results, task = student.results, student.model.task + 1
     target = _new_run_folder(run, name)
-    teacher_results = _teacher_results(student.spec, teacher, task)
+    teacher_results = teacher_results_of(student.spec, teacher, task)
     new = NewClasses.read(folder, test, results["classes"])
     _check_learnable(student.spec, new, folder)
     if teacher_results is not None:
-        _check_teacher_classes(f"--teacher: {teacher}", teacher_results, student, new)
+        check_classes(f"--teacher: {teacher}", teacher_results, student, new)
     old = student.packed()
     if old is None:
         raise CdlError(
@@ -127,7 +127,7 @@ def learn(
         checkpoint = None
         if teacher is not None and teacher_results is not None:
             checkpoint = RunFiles(str(teacher)).checkpoints(teacher_results)[task]
-            _check_teacher_images(checkpoint, specs[0], task, data.manifest)
+            check_images(checkpoint, specs[0], task, data.manifest)
         _copy_checkpoints(student, files, specs, task)
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
         train_and_evaluate(run, files, specs, task, folders, theirs, execution)
@@ -185,72 +185,6 @@ def _new_run_folder(run: Path, name: str) -> Path:
     if target.exists():
         raise CdlError(f"{target}: already exists; choose another name")
     return target
-
-
-def _teacher_results(spec: LearnerSpec, teacher: Path | None, task: int) -> dict[str, Any] | None:
-    """Return the results of the teacher's run; None for a learner without a teacher.
-
-    Raises:
-        CdlError: the run cannot learn more tasks, or the teacher is missing or does not match.
-    """
-    if spec.n_tasks is not None:
-        raise CdlError(
-            f"methods.{spec.method.name}.pool: is divided among {spec.n_tasks} tasks that were "
-            "known in advance; only runs with pool_per_task can learn more tasks"
-        )
-    if spec.teacher is None:
-        if teacher is not None:
-            raise CdlError(
-                f"--teacher: {teacher} is not used, since this run has no teacher; omit it"
-            )
-        return None
-    if teacher is None:
-        raise CdlError(
-            f"--teacher: is missing; this run was distilled from {spec.teacher} with "
-            f"{spec.distiller.name}; let the teacher's run learn the task first and pass its folder"
-        )
-    found = artifacts.read_json(RunFiles(str(teacher)).results)
-    teacher_spec = LearnerSpec.from_json(found["learner"], f"{teacher}: learner")
-    if (teacher_spec.role, teacher_spec.backbone) != ("teacher", spec.teacher):
-        raise CdlError(
-            f"--teacher: {teacher} is not a run of the teacher {spec.teacher}, as before"
-        )
-    if len(found["checkpoints"]) <= task:
-        raise CdlError(
-            f"--teacher: {teacher} has not learnt the new task; run cdl learn on it with the same "
-            "--task first"
-        )
-    return found
-
-
-def _check_teacher_classes(
-    name: str, found: Mapping[str, Any], student: TrainedStudent, new: NewClasses
-) -> None:
-    """Raise `CdlError` unless the teacher has learnt the same classes in the same tasks."""
-    old = student.results["classes"]
-    sizes = (*Stream.learnt(old, student.spec.stream.tasks).sizes, len(new.names))
-    learnt = found["classes"]
-    theirs = Stream.learnt(learnt, LearnerSpec.from_json(found["learner"]).stream.tasks).sizes
-    expected = [*old, *new.names]
-    if learnt[: len(expected)] != expected or theirs[: len(sizes)] != sizes:
-        others = [mine for mine in expected if mine not in learnt]
-        what = f"has not learnt {others[0]!r}" if others else "learnt them in another order"
-        raise CdlError(
-            f"{name} {what}; expected a run with the classes {', '.join(expected)} in this order: "
-            "run cdl learn on the teacher's run with the same --task and pass the new run"
-        )
-
-
-def _check_teacher_images(checkpoint: str, spec: LearnerSpec, task: int, manifest: str) -> None:
-    """Raise `CdlError` unless the teacher has learnt the task from the same images."""
-    packed, made = artifacts.read_json(manifest), artifacts.read_json(record_of(checkpoint))
-    stream = Stream.build(packed["classes"], spec.stream.tasks, spec.stream.class_order, spec.seed)
-    now = stream.digest(packed["splits"]["train"], packed["classes"], task)
-    if made["inputs"]["data"] != now:
-        raise CdlError(
-            f"--teacher: {checkpoint} was trained on other images of the new classes; run cdl "
-            "learn on the teacher's run with the same --task and pass the new run"
-        )
 
 
 def _check_learnable(spec: LearnerSpec, new: NewClasses, folder: Path) -> None:
