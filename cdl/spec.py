@@ -160,8 +160,8 @@ class Stream(Part):
     """The stream of tasks.
 
     tasks: see `cdl.data.order.sizes_of`.
-    class_order: `natural`, `seeded` by the run's seed or by another one, or classes by label or
-        name.
+    class_order: `natural`, `seeded` by the run's seed or by another one, `seeded_tasks`, or classes
+        by label or name; see `cdl.data.stream.Stream.build`.
     """
 
     tasks: int | tuple[int, ...] | Domains

@@ -49,8 +49,9 @@ class Stream:
         Args:
             classes: names of the dataset's classes by label.
             tasks: see `cdl.data.order.sizes_of`.
-            class_order: `natural`, `seeded` (by the run's seed), a seed of its own, or labels or
-                names in order.
+            class_order: `natural`, `seeded` (by the run's seed), `seeded_tasks` (the natural order,
+                in which equal tasks as a whole are shuffled by the run's seed), a seed of its own,
+                or labels or names in order.
             seed: the run's seed.
 
         Raises:
@@ -63,6 +64,10 @@ class Stream:
             order = permutation((_ORDER, class_order.seed), len(classes)).tolist()
         elif class_order == "natural":
             order = list(range(len(classes)))
+        elif class_order == "seeded_tasks":
+            (size, *_), first = sizes_of(tasks, len(classes)), torch.arange(len(classes))
+            order = first.view(-1, size)[permutation((_ORDER, seed), len(classes) // size)]
+            order = order.flatten().tolist()
         else:
             order = labels_of(class_order, classes)
         sizes = sizes_of(tasks, len(order))

@@ -28,6 +28,11 @@ class TextViews:
         """Return the views of a specification."""
         return cls(view.to_json().get("drop", 0.0))
 
+    @property
+    def fixed(self) -> bool:
+        """Whether no word is left out in training."""
+        return not self.drop
+
     def train(self, items: Tensor, sizes: Tensor, keys: Tensor, seed: int, epoch: int) -> Tensor:
         """Return the training views of a batch, a pure function of (seed, key, epoch).
 
@@ -38,7 +43,7 @@ class TextViews:
             seed: the run's seed.
             epoch: counted from 0.
         """
-        if not self.drop:
+        if self.fixed:
             return self.test(items, sizes)
         draws = uniform((_VIEW, seed, epoch), keys, _WORDS).cpu()
         kept = [

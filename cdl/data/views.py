@@ -47,6 +47,11 @@ class Views:
         """Return the views of a specification."""
         return cls(**view.to_json())
 
+    @property
+    def fixed(self) -> bool:
+        """False: crops are random."""
+        return False
+
     def train(self, images: Tensor, sizes: Tensor, keys: Tensor, seed: int, epoch: int) -> Tensor:
         """Return the training views of a batch, a pure function of (seed, key, epoch).
 

@@ -62,7 +62,7 @@ def images_contents(
     """
     options = {key: value for key, value in source.items() if key != "name"}
     order = stream.class_order
-    drawn_order = order == "seeded" or isinstance(order, OrderSeed)
+    drawn_order = order in ("seeded", "seeded_tasks") or isinstance(order, OrderSeed)
     domain = stream.domains[task : task + 1]
     list_images = SOURCES[source["name"]].listing
     if list_images is None or (drawn_order and not domain):

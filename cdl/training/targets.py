@@ -228,7 +228,10 @@ def over_views(
     function: Callable[[Batch], Tensor],
     state: State,
 ) -> Tensor:
-    """Return `function` of all views, `[E, n, width]`, in the batches of training."""
+    """Return `function` of all views, `[E, n, width]`, in the batches of training.
+
+    Views that are the same in every epoch are computed once.
+    """
     epochs, n = spec.training.epochs, len(batches.indices)
     values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
     if (saved := state.load()) is not None:
@@ -236,6 +239,9 @@ def over_views(
         log.info("resuming at epoch %d, batch %d", *at)
     with torch.no_grad():
         for epoch in range(at[0], epochs):
+            if epoch and batches.views.fixed:
+                values[epoch] = values[0]
+                continue
             made = values[epoch].float().to(batches.device)  # one copy per epoch, one sync
             for i, batch in enumerate(batches.all_images(epoch)):
                 if (epoch, i) < at:

@@ -297,6 +297,14 @@ def test_tasks_partition_the_data(digits):
     assert Stream.build(TEN, 2, given, seed=0).order == tuple(given)
 
 
+def test_equal_tasks_are_shuffled_as_a_whole():
+    orders = {Stream.build(TEN, 5, "seeded_tasks", seed).order for seed in range(8)}
+    for order in orders:
+        pairs = [order[i : i + 2] for i in range(0, 10, 2)]
+        assert sorted(pairs) == [(i, i + 1) for i in range(0, 10, 2)]
+    assert len(orders) > 4
+
+
 @pytest.mark.parametrize("order", ["natural", "seeded", [7, "3", 5, 0, 1, 2, 4]])
 def test_a_stream_is_a_prefix_of_every_longer_one(digits, order):
     short, long = (Stream.build(TEN, tasks, order, seed=1) for tasks in ([2, 3], [2, 3, 2]))

@@ -7,7 +7,7 @@ from text_lab import text_config, text_lab, write_inputs
 from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, learner, possible
 
 from cdl.backbones.encoders import Encoder
-from cdl.data.batches import Batch
+from cdl.data.batches import Batch, Batches
 from cdl.data.text import encoded
 from cdl.distillers import DISTILLERS as FACTS
 from cdl.methods import PROMPTS
@@ -72,6 +72,26 @@ def test_runs_of_texts_learn_from_caches_as_online(inputs, tmp_path):
         assert results["test_images"] == [24, 24]
     np.testing.assert_allclose(*[np.array(m, float) for m, _ in found.values()])
     assert found["cached"][1] == found["online"][1]
+
+
+def test_what_is_the_same_in_every_epoch_is_computed_once(inputs, tmp_path, monkeypatch):
+    config, seen = text_config(inputs), []
+    tickets = {**config["datasets"]["tickets"], "view": {"tokens": 16}}
+    lab = text_lab(inputs, tmp_path, datasets={"tickets": tickets})
+    batches = Batches.all_images
+    monkeypatch.setattr(Batches, "all_images", lambda *a: seen.append(a[1]) or batches(*a))
+    run = lab.student("kd")
+    lab.learn_all(run)
+    assert seen and set(seen) == {0}
+    online = text_lab(
+        inputs,
+        tmp_path / "online",
+        datasets={"tickets": tickets},
+        compute={"device": "cpu", "targets": "online"},
+    )
+    online.learn_all(online.student("kd"))
+    found = [made.evaluate(made.student("kd"))[0]["matrix"] for made in (lab, online)]
+    assert found[0] == found[1]
 
 
 def test_a_ridge_taught_by_a_ridge_learns_texts_with_few_labels(inputs, tmp_path):

@@ -12,6 +12,10 @@ class ItemViews(Protocol):
     packed; their valid heights and widths are `sizes [B, 2]`.
     """
 
+    @property
+    def fixed(self) -> bool:
+        """Whether training views are the same in every epoch: the test views."""
+
     def train(self, items: Tensor, sizes: Tensor, keys: Tensor, seed: int, epoch: int) -> Tensor:
         """Return the training views of a batch, a pure function of (seed, key, epoch).
 
