@@ -2,9 +2,9 @@
 
     python benchmarks/encoder_from_onnx.py MODEL.onnx LIKE FOLDER
 
-`LIKE` is the folder of a model with the same tokenizer and the same configuration but for the number
-of blocks, such as all-MiniLM-L6-v2 for paraphrase-MiniLM-L3-v2. The weights are the initializers of
-the graph; those of a product without a name of their own have the name of its node, and are
+`LIKE` is the folder of a model with the same tokenizer and, but for the number of blocks, the same
+configuration, such as all-MiniLM-L6-v2 for paraphrase-MiniLM-L3-v2. The weights are the
+initializers of the graph; those of a product without a name of their own have the name of its node, and are
 transposed. The pooled feature of a text is compared with the output of the graph.
 """
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from cdl.data.sources import SOURCES
 from cdl.data.sources.items import Item
+from cdl.deployment.device.images import Student
 from cdl.deployment.device.memory import How, Memory
-from cdl.deployment.device.student import Student
 from cdl.deployment.export import export
 
 SEEDS = range(5)

@@ -32,7 +32,7 @@ SHARED = ["spec", "layout"]  # what every room may import, which imports only wh
 BELOW = {
     "runtime": [],
     "data": ["runtime"],
-    "backbones": ["runtime", "data.text"],
+    "backbones": ["runtime", "data.text", "data.tokens"],
     "methods": ["runtime", "data", "backbones"],
     "prompts": ["methods"],  # its former name
     "distillers": ["runtime", "data", "backbones", "methods"],

@@ -19,7 +19,6 @@ from cdl.backbones.pretrained import POOLINGS, tokenizer_digest
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.text_models import (
     VERSION,
-    Tokenizer,
     blocks_of,
     build,
     current_pass,
@@ -31,11 +30,11 @@ from cdl.backbones.text_models import (
 )
 from cdl.backbones.vit import BlockInputs, Encoded
 from cdl.data.text import decoded
+from cdl.data.tokens import ABSENT, ids_of, open_tokenizer
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 
-ABSENT = -1  # in place of the id of a token that a text does not have
 _TOKENIZER = "tokenizer"  # tensor with the bytes of tokenizer.json in an artifact
 
 
@@ -68,9 +67,7 @@ class Encoder(Backbone):
         self.width, self.depth = int(model.config.hidden_size), len(blocks_of(model))
         self.size, self.pooling, self.fingerprint = size, pooling, fingerprint
         self.tokenizer = tokenizer
-        self._tokens = Tokenizer.from_buffer(tokenizer)
-        self._tokens.no_padding()
-        self._tokens.enable_truncation(size)
+        self._tokens = open_tokenizer(tokenizer, "the backbone", size)
         self._pass = current_pass(model)
         self._pad = pad_of(model)
         self.eval()
@@ -156,10 +153,8 @@ class Encoder(Backbone):
         `N` is the number of tokens of the longest text; on a GPU it is `size`, so that a captured
         step can be replayed for every batch.
         """
-        ids = [found.ids for found in self._tokens.encode_batch(decoded(views))]
-        longest = max(map(len, ids)) if views.device.type == "cpu" else self.size
-        rows = [own + [ABSENT] * (longest - len(own)) for own in ids]
-        return torch.tensor(rows).to(self.device)
+        width = None if views.device.type == "cpu" else self.size
+        return torch.from_numpy(ids_of(self._tokens, decoded(views), width)).to(self.device)
 
     def blank(self, size: int) -> Tensor:
         """Return an input of `size` tokens."""
@@ -222,10 +217,7 @@ def convert(
     """
     assert pooling in POOLINGS, "checked by planning"
     model = build(config, what)
-    try:
-        Tokenizer.from_buffer(tokenizer)
-    except Exception as error:  # tokenizers raises errors of type Exception
-        raise CdlError(f"{what}: tokenizer.json cannot be read ({error})") from error
+    open_tokenizer(tokenizer, what)
     kept = published(model, state, what)
     kept[_TOKENIZER] = torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)
     about = {"config": dict(config), "pooling": pooling}

@@ -3,7 +3,7 @@
 Attention is entered where transformers calls the function of its attention interface, after the
 projections, in any architecture that uses the interface; MPNet, which does not, has a forward pass
 here. Blocks are wrapped, so that a pass can resume at a block, append a token, and return outputs
-of blocks. This is the only file that imports transformers and tokenizers.
+of blocks. This is the only file that imports transformers.
 """
 
 import math
@@ -23,13 +23,12 @@ from cdl.runtime.errors import CdlError
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # jobs fork, and have one thread
 try:
     import transformers
-    from tokenizers import Tokenizer as Tokenizer  # for `encoders`
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 except ImportError as error:
     raise CdlError(
-        "backbones for texts need the packages transformers and tokenizers, which are not "
-        "installed: pip install 'cdl-workbench[text]'"
+        "backbones for texts need the package transformers, which is not installed: "
+        "pip install 'cdl-workbench[text]'"
     ) from error
 
 VERSION: str = transformers.__version__

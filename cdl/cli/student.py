@@ -238,7 +238,7 @@ def predict(
         bool, typer.Option("--csv", help="Print CSV, one row per image and class.")
     ] = False,
 ) -> None:
-    """Classify images with a student, or texts with a run on texts.
+    """Classify images or texts with a student.
 
     Unreadable images are reported on stderr; the others are classified, and the
     exit code is 1.
@@ -248,7 +248,6 @@ def predict(
         CsvPrinter,
         JsonPrinter,
         TextPrinter,
-        arguments_of,
         print_predictions,
     )
 
@@ -259,6 +258,6 @@ def predict(
             stream.reconfigure(errors="surrogateescape")
     printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
     student = load(model)
-    files = arguments_of(student, paths, sys.stdin)
+    files = student.items.listed(paths, sys.stdin)
     if not print_predictions(student, _with_progress(files), top, printer):
         raise typer.Exit(1)

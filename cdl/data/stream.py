@@ -66,8 +66,8 @@ class Stream:
             order = list(range(len(classes)))
         elif class_order == "seeded_tasks":
             (size, *_), first = sizes_of(tasks, len(classes)), torch.arange(len(classes))
-            order = first.view(-1, size)[permutation((_ORDER, seed), len(classes) // size)]
-            order = order.flatten().tolist()
+            shuffled = permutation((_ORDER, seed), len(classes) // size)
+            order = first.view(-1, size)[shuffled].flatten().tolist()
         else:
             order = labels_of(class_order, classes)
         sizes = sizes_of(tasks, len(order))

@@ -1,6 +1,7 @@
 """Write the model card of an exported student, in the format of the Hugging Face Hub."""
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,33 +43,22 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     source = _dataset_source(student)
     backbone = backbone_record(student)
     licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
-    embedded = (files("cdl") / "assets" / f"{backbone['model']}.safetensors").is_file()
-    method, distiller = spec.method.name, spec.distiller.name
-    distilled = f", distilled from {spec.teacher} with {distiller}" if spec.teacher else ""
-    title = f"{spec.backbone} with {method}{distilled}"
-    dataset = source.get("id") or _dataset_name(student)
-    data = ModelCardData(
-        license=licence or "other",
-        license_name=None if licence else "see-the-card",
-        library_name="onnx",
-        pipeline_tag="image-classification",
-        tags=["continual-learning", "distillation", "onnx", method, distiller],
-        datasets=[source["id"]] if "id" in source else None,
-        base_model=f"timm/{backbone['model']}" if licence else None,
-        metrics=["accuracy"],
-        model_name=title,
-        eval_results=[
-            EvalResult("image-classification", dataset, dataset, kind, round(value, 4))
-            for kind, value in (("accuracy", average), ("forgetting", forgetting))
-            if value is not None
-        ],
+    asset = Path(str(files("cdl") / "assets"), f"{Path(backbone['model']).name}.safetensors")
+    own = asset.is_file() and artifacts.fingerprint_file(asset) == backbone["file_sha256"]
+    distilled = (
+        f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.teacher else ""
     )
+    title = f"{spec.backbone} with {spec.method.name}{distilled}"
+    scores = {"accuracy": average, "forgetting": forgetting}
     return str(
         ModelCard.from_template(
-            data,
+            _metadata(student, title, source.get("id"), licence, scores),
             template_str=(files("cdl") / "assets" / "card.md").read_text(encoding="utf-8"),
             title=title,
             role=spec.role,
+            item=student.facts.item,
+            items=student.facts.items,
+            argument=student.items.argument,
             tasks=tasks,
             n_tasks=len(stream.sizes),
             version=cdl.__version__,
@@ -78,10 +68,52 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             test_images=sum(results["test_images"][: task + 1]),
             remarks=remarks,
             protocol=_protocol(student, source.get("name", "")),
-            weights_licence=_EMBEDDED if embedded else licence or _UNKNOWN,
+            weights_licence=_EMBEDDED if own else licence or _UNKNOWN,
             data_licence=licence_of(source.get("name", "")) or _UNKNOWN,
             provenance=_provenance(student),
         )
+    )
+
+
+def _metadata(
+    student: TrainedStudent,
+    title: str,
+    identifier: str | None,
+    licence: str | None,
+    scores: Mapping[str, float | None],
+) -> ModelCardData:
+    """Return the metadata that the Hub reads.
+
+    Args:
+        student: the exported student.
+        title: of the card.
+        identifier: of the dataset on the Hub.
+        licence: of the weights, known for models of timm.
+        scores: results in percent by name.
+    """
+    dataset, purpose = identifier or _dataset_name(student), f"{student.facts.item}-classification"
+    model = backbone_record(student)["model"]
+    return ModelCardData(
+        license=licence or "other",
+        license_name=None if licence else "see-the-card",
+        library_name="onnx",
+        pipeline_tag=purpose,
+        tags=[
+            "continual-learning",
+            "distillation",
+            "onnx",
+            student.spec.method.name,
+            student.spec.distiller.name,
+        ],
+        datasets=[identifier] if identifier else None,
+        base_model=f"timm/{model}" if licence else None,
+        metrics=["accuracy"],
+        model_name=title,
+        eval_results=[
+            EvalResult(purpose, dataset, dataset, kind, round(value, 4))
+            for kind, value in scores.items()
+            if value is not None
+        ],
     )
 
 
@@ -122,7 +154,7 @@ def _forgetting(matrix: list[list[float]], task: int) -> float | None:
 
 def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
     """Return the data and the training of the student as text, by topic."""
-    spec, data = student.spec, _dataset_name(student)
+    spec, data, items = student.spec, _dataset_name(student), student.facts.items
 
     def as_text(part: Part | None) -> str:
         values = part.to_json().items() if part else ()
@@ -131,7 +163,7 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
 
     data += f" (source {source})" if source not in ("", data) else ""
     found = {
-        "data": f"{data}, {spec.images_per_class or 'all'} training images of each class",
+        "data": f"{data}, {spec.images_per_class or 'all'} training {items} of each class",
         "labels": as_text(spec.labels),
         "tasks": "{tasks}, class order {class_order}".format(**spec.stream.to_json()),
         "views": as_text(spec.view),
@@ -150,7 +182,7 @@ def _provenance(student: TrainedStudent) -> list[str]:
     results = student.results
     return [
         *(f"weights of {name}: {sha}" for name, sha in results["backbones"].items()),
-        *(f"{split} images: {sha}" for split, sha in results["data"].items()),
+        *(f"{split} {student.facts.items}: {sha}" for split, sha in results["data"].items()),
         f"checkpoint: {results['checkpoints'][student.model.task]}",
         f"versions: {', '.join(f'{k} {v}' for k, v in results['versions'].items())}",
     ]

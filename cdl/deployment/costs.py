@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdl.deployment.trained import Model
+from cdl.deployment.model import Model
 
 PARTS = ("backbone", "query_backbone", "prompts", "head", "distiller")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from cdl.deployment import manifest
 from cdl.deployment.device.memory import MEMORY
 from cdl.deployment.device.student import read_classes
+from cdl.deployment.device.texts import TOKENIZER
 from cdl.deployment.device.versions import CURRENT, current_version, parent_of, place_of
 from cdl.deployment.load import is_exported
 from cdl.layout import PAGE
@@ -66,6 +67,8 @@ def site(student: Path, runtime: str | None = None) -> Site:
             f"{student}: {kind}; expected a folder with {manifest.MODEL}, as "
             "`cdl export RUN -o FOLDER` writes it"
         )
+    if (student / TOKENIZER).exists():
+        raise CdlError(f"{student}: is a student of texts; expected one of images; use cdl predict")
     manifest.check(student)
     read_classes(place_of(student, version := current_version(student)) / manifest.CLASSES)
     own = {name: student / name for name in _names(student, version)}

@@ -14,10 +14,11 @@ from cdl.data.sources.names import check_class_name
 from cdl.deployment import manifest
 from cdl.deployment.card import backbone_record, card
 from cdl.deployment.costs import Costs, costs
-from cdl.deployment.graph import INPUT, MOST, OUTPUT, Graph, to_int8, write_executorch, write_onnx
+from cdl.deployment.graph import to_int8, write_executorch, write_onnx
 from cdl.deployment.manifest import CARD, CLASSES, MODEL, PREPROCESSING, PROGRAM, TENSORS
 from cdl.deployment.measure import latency, this_machine
 from cdl.deployment.merged import TimmStudent, plain, write_timm
+from cdl.deployment.model import Model
 from cdl.deployment.parity import (
     Parity,
     TestImages,
@@ -28,7 +29,7 @@ from cdl.deployment.parity import (
 )
 from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent, Student
-from cdl.deployment.trained import Model, TrainedStudent, using_threads
+from cdl.deployment.trained import TrainedStudent, using_threads
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -138,8 +139,8 @@ def export(
         raise CdlError(
             f"--int8 {int8}: only valid with --format onnx; omit --int8 or --format {kind}"
         )
-    student = TrainedStudent.open(run, task).require("export")
-    _check_exportable(student)
+    student = TrainedStudent.open(run, task)
+    _check_exportable(student, "executorch" if executorch else "timm" if timm else "onnx", int8)
     images = test_images(student) if check else None
     with new_folder(folder) as made:
         if timm:
@@ -154,9 +155,19 @@ def export(
     return replace(result, folder=str(given))
 
 
-def _check_exportable(student: TrainedStudent) -> None:
-    """Raise `CdlError` if a prediction needs the teacher's ViT, or a class name is invalid."""
+def _check_exportable(student: TrainedStudent, kind: str, int8: str | None) -> None:
+    """Raise `CdlError` if a prediction needs the teacher's ViT, or a class name is invalid.
+
+    Students that do not read images are written as ONNX, with dynamic int8.
+    """
     model, spec = student.model, student.spec
+    if (items := student.items.kind) != "images":
+        for option, value, known in (("format", kind, "onnx"), ("int8", int8, "dynamic")):
+            if value not in (known, None):
+                raise CdlError(
+                    f"--{option} {value}: is for images only, and this run is on {items}; use "
+                    f"{known}"
+                )
     if model.teacher_query is not None and model.teacher_query is not model.query:
         raise CdlError(
             f"distillers.{spec.distiller.name}: with protocol.query: self the prediction needs the "
@@ -172,9 +183,11 @@ def _write_student(
 ) -> Exported:
     """Write graph, classes and preprocessing; compare the predictions if there are images."""
     file, model = folder / (PROGRAM if executorch else MODEL), plain(student.model)
-    (write_executorch if executorch else write_onnx)(Graph(model, student.views), file)
+    (write_executorch if executorch else write_onnx)(student.graph(model), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
-    _write(folder / PREPROCESSING, json.dumps(preprocessing(student, executorch), indent=2) + "\n")
+    _write(folder / PREPROCESSING, json.dumps(student.preprocessing(executorch), indent=2) + "\n")
+    for name, content in student.files_beside().items():
+        (folder / name).write_bytes(content)
     return _measure(student, model, ExportedStudent(folder, verify=False), file, images)
 
 
@@ -183,7 +196,7 @@ def _write_timm(student: TrainedStudent, folder: Path, images: TestImages | None
     file, model = folder / TENSORS, plain(student.model)
     about = write_timm(model, backbone_record(student), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
-    how = {"timm.create_model": about, **preprocessing(student)}
+    how = {"timm.create_model": about, **student.preprocessing()}
     how["before_the_model"] = how.pop("in_the_graph")
     _write(folder / PREPROCESSING, json.dumps(how, indent=2) + "\n")
     return _measure(student, model, TimmStudent(file, about, student), file, images)
@@ -194,11 +207,11 @@ def _measure(
 ) -> Exported:
     """Compare an exported model with the student, count its costs and time it."""
     with using_threads(1):
-        counted = costs(model, student.views.size)
+        counted = costs(model, model.learner.backbone.size)
     if counted.gflops >= _PARALLEL:
         student = replace(student, threads=torch.get_num_threads())
     parity = None if images is None else compare(student, exported, images)
-    duration, machine = latency(exported, _image_size(student)), this_machine()["cpu"]
+    duration, machine = latency(exported, student.random_size), this_machine()["cpu"]
     folder, n = str(file.parent), len(student.classes)
     return Exported(folder, n, file.stat().st_size, counted, duration, machine, parity)
 
@@ -227,40 +240,15 @@ def _quantize(
     sizes, accuracies, times = [], [], []
     for quantized in (False, True):
         if quantized:
-            to_int8(folder / MODEL, calibration)
+            to_int8(folder / MODEL, calibration, student.graph(student.model).quantised)
         sizes.append((folder / MODEL).stat().st_size)
         model = ExportedStudent(folder, verify=False)
-        times.append(latency(model, _image_size(student)) if quantized else exported.latency)
+        times.append(latency(model, student.random_size) if quantized else exported.latency)
         if images is not None:
-            accuracies.append(accuracy(model, images))
+            accuracies.append(accuracy(model, student, images))
     found = (accuracies[0], accuracies[1]) if accuracies else None
     int8 = Int8(kind, (sizes[0], sizes[1]), found, (times[0], times[1]))
     return replace(exported, bytes=sizes[1], latency=times[1], int8=int8)
-
-
-def _image_size(student: TrainedStudent) -> tuple[int, int]:
-    """Return height and width of the timed images: those of the test view."""
-    return (student.views.test_resize or student.views.size,) * 2
-
-
-def preprocessing(student: TrainedStudent, executorch: bool = False) -> dict[str, Any]:
-    """Return the content of preprocessing.json: the input of the graph and its preprocessing."""
-    views, backbone = student.views, student.model.learner.backbone
-    axes = ["batch", "height", "width", "RGB"]
-    limits = {"most": list(MOST.values())} if executorch else {}
-    return {
-        "input": {"name": INPUT, "type": "uint8", "axes": axes, **limits},
-        "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
-        "before": "rotated upright by EXIF, RGB, transparency on white; one size per batch",
-        "in_the_graph": {
-            "resize_short_side": views.test_resize,
-            "centre_crop" if views.test_resize else "resize": [views.size, views.size],
-            "interpolation": "bilinear, antialiased",
-            "scale": 1 / 255,
-            "mean": backbone.mean.flatten().tolist(),
-            "std": backbone.std.flatten().tolist(),
-        },
-    }
 
 
 def _write(path: Path, text: str) -> None:
@@ -298,6 +286,6 @@ def deploy(run: Path, folders: Mapping[str, Path], record: Path, int8: str) -> N
         "bytes": dict(zip(folders, both.int8.bytes, strict=True)),
         "costs": asdict(result.costs),
         "parity": asdict(result.parity),
-        "image": _image_size(student),
+        "image": student.random_size,
     }
     artifacts.write_json(record, facts, files=[folder / MODEL for folder in folders.values()])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cdl.deployment.device.memory import MEMORY
+from cdl.deployment.device.texts import TOKENIZER
 from cdl.deployment.device.versions import current_version, place_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -22,7 +23,14 @@ MODEL, PROGRAM = "model.onnx", "model.pte"  # ONNX graph, ExecuTorch program
 TENSORS = "model.safetensors"  # weights of a model of timm
 CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
 DEVICE = "student.py"  # the program, which cdl does not run
-READ = (MODEL, PROGRAM, CLASSES, PREPROCESSING, MEMORY)  # what a student reads where it exists
+READ = (
+    MODEL,
+    PROGRAM,
+    CLASSES,
+    PREPROCESSING,
+    TOKENIZER,
+    MEMORY,
+)  # what a student reads where it exists
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ _WARM = 3  # single images before them that are not timed
 
 
 def latency(student: Student, size: tuple[int, int]) -> float:
-    """Return the median latency of single images of random pixels, in milliseconds."""
+    """Return the median latency of single random items of a size, in milliseconds."""
     return float(np.median(_single_latencies(student, size)))
 
 
@@ -102,12 +102,12 @@ def _time_in_rounds(
     batches: list[dict[int, list[float]]] = [{n: [] for n in THREADS} for _ in folders]
     for round_ in range(rounds):
         for i in range(len(folders)) if round_ % 2 == 0 else reversed(range(len(folders))):
-            images = _images(sizes[i], BATCH)
             for threads in THREADS:
                 student = ExportedStudent(folders[i], threads, verify=False)
+                batch = student.preprocess(student.items.random(BATCH, sizes[i]))
                 if threads == 1:
                     singles[i] += _single_latencies(student, sizes[i])
-                batches[i][threads] += _seconds(partial(student.logits, images), 1, 1)
+                batches[i][threads] += _seconds(partial(student.logits, batch), 1, 1)
     return [
         {
             "latency_p50_ms": float(np.percentile(one, 50)),
@@ -119,9 +119,9 @@ def _time_in_rounds(
 
 
 def _single_latencies(student: Student, size: tuple[int, int]) -> list[float]:
-    """Return latencies of single images from pixels to logits, in milliseconds."""
-    (image,) = _images(size, 1)
-    seconds = _seconds(lambda: student.logits(student.preprocess(image)), _WARM, _SINGLE)
+    """Return latencies of single items from pixels or text to logits, in milliseconds."""
+    (item,) = student.items.random(1, size)
+    seconds = _seconds(lambda: student.logits(student.preprocess(item)), _WARM, _SINGLE)
     return [1e3 * s for s in seconds]
 
 
@@ -134,10 +134,6 @@ def _seconds(predict: Callable[[], Any], warm: int, times: int) -> list[float]:
         if i >= warm:
             found.append(time.perf_counter() - start)
     return found
-
-
-def _images(size: tuple[int, int], n: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (n, *size, 3), dtype=np.uint8)
 
 
 def _peak_memory(folder: Path, size: tuple[int, int]) -> float:

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdl.backbones import families
-from cdl.deployment.student import Pictures, Student
-from cdl.deployment.trained import Model, TrainedStudent
+from cdl.deployment.device.images import Images, Pictures
+from cdl.deployment.model import Model
+from cdl.deployment.student import Student
+from cdl.deployment.trained import TrainedStudent
 from cdl.models.plain import linear_head, merge
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -29,6 +31,8 @@ def plain(model: Model) -> Model:
 
 class TimmStudent(Student):
     """A student in a file that `timm.create_model` loads."""
+
+    items = Images()
 
     def __init__(self, file: Path, about: Mapping[str, Any], student: TrainedStudent) -> None:
         """Load the file by timm alone.
@@ -47,9 +51,9 @@ class TimmStudent(Student):
             torch.tensor(about[name]).view(3, 1, 1) for name in ("mean", "std")
         )
 
-    def preprocess(self, images: Pictures) -> Tensor:
+    def preprocess(self, given: Pictures) -> Tensor:
         """Return normalised test views `[n, 3, size, size]`."""
-        return (self._student.preprocess(images) - self._mean) / self._std
+        return (self._student.preprocess(given) - self._mean) / self._std
 
     @torch.no_grad()
     def logits(self, batch: Tensor) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cdl.data.packed import Packed
-from cdl.deployment.student import Student, batches
+from cdl.deployment.student import Student
 from cdl.deployment.trained import TrainedStudent
 from cdl.models.build import build_stream
 from cdl.runtime import artifacts
@@ -29,6 +30,7 @@ class Parity:
         export after an earlier task, whose predictions are not in that file.
     rounded: whether the evaluation used a precision lower than fp32.
     largest: largest absolute difference of a logit from torch.
+    items: what is counted as images: `images`, or `texts`.
     """
 
     images: int
@@ -36,6 +38,7 @@ class Parity:
     unlike_evaluation: int | None
     rounded: bool
     largest: float
+    items: str = "images"
 
     @property
     def holds(self) -> bool:
@@ -49,7 +52,7 @@ class Parity:
     def text(self) -> str:
         """Return the comparison as a sentence."""
         same = self.images - self.unlike_torch
-        parts = [f"same class as torch for {same} of {self.images} test images"]
+        parts = [f"same class as torch for {same} of {self.images} test {self.items}"]
         if self.unlike_evaluation is not None:
             rounded = " (in lower precision)" if self.rounded else ""
             same = self.images - self.unlike_evaluation
@@ -57,10 +60,11 @@ class Parity:
         return f"{', '.join(parts)}; largest difference in a logit {self.largest:.1e}"
 
 
-def accuracy(student: Student, images: TestImages) -> float:
-    """Return the accuracy on test images, mean over tasks, percent."""
+def accuracy(student: Student, trained: TrainedStudent, images: TestImages) -> float:
+    """Return the accuracy of an exported student on test images, mean over tasks, percent."""
     split, frame = images
-    found = [n for p in _pixels(split, frame["image"].to_numpy()) for n in student.predict(p)]
+    parts = _items(trained, split, frame["image"].to_numpy())
+    found = [name for part in parts for name in student.predict(part)]
     correct = frame["class"].to_numpy() == np.array(found)
     return 100 * float(pd.Series(correct).groupby(frame["task"].to_numpy()).mean().mean())
 
@@ -80,7 +84,7 @@ def training_images(student: TrainedStudent) -> list[np.ndarray]:
     labels = stream.labels(split)
     found = [torch.nonzero(labels == c)[:each, 0] for c in range(len(student.classes))]
     chosen = torch.cat(found)
-    return [image[None] for pixels in _pixels(split, chosen.numpy()) for image in pixels]
+    return [image[None] for part in _items(student, split, chosen.numpy()) for image in part]
 
 
 def test_images(student: TrainedStudent) -> TestImages:
@@ -111,9 +115,9 @@ def compare(student: TrainedStudent, exported: Student, images: TestImages) -> P
     """Predict every test image with torch and with the exported model, and compare."""
     split, frame = images
     exported_classes, torch_classes, largest = [], [], 0.0
-    for pixels in _pixels(split, frame["image"].to_numpy()):
-        both = np.zeros((2, len(pixels), len(student.classes)), np.float32)
-        for rows, batch in batches(pixels):
+    for part in _items(student, split, frame["image"].to_numpy()):
+        both = np.zeros((2, len(part), len(student.classes)), np.float32)
+        for rows, batch in exported.items.batches(part):
             for model, logits in zip((student, exported), both, strict=True):
                 logits[rows] = model.logits(model.preprocess(batch))
         largest = max(largest, float(np.abs(both[0] - both[1]).max()))
@@ -128,16 +132,18 @@ def compare(student: TrainedStudent, exported: Student, images: TestImages) -> P
         int((names != frame["predicted"].to_numpy()).sum()) if last else None,
         spec.precision is not None or spec.cache_dtype is not None,
         largest,
+        student.items.kind,
     )
 
 
-def _pixels(split: Packed, indices: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield images `[H, W, 3]` of a split in lists of up to 256."""
+def _items(student: TrainedStudent, split: Packed, indices: np.ndarray) -> Iterator[list[Any]]:
+    """Yield items of a split for predictions, in lists of up to 256."""
+    channels = student.facts.channels
     for some in torch.tensor(indices).split(_CHUNK):
         chosen = split.pixels(some)
         found = []
         places = zip(chosen.offsets.tolist(), chosen.sizes.tolist(), strict=True)
         for offset, (height, width) in places:
-            flat = chosen.flat[offset : offset + 3 * height * width]
-            found.append(flat.view(height, width, 3).numpy())
+            flat = chosen.flat[offset : offset + channels * height * width]
+            found.append(student.unpacked(flat.view(height, width, channels).numpy()))
         yield found

@@ -1,4 +1,4 @@
-"""Classify image files one by one and print the predictions: the work of `cdl predict`.
+"""Classify items one by one and print the predictions: the work of `cdl predict`.
 
 Does not import torch for an exported student.
 """
@@ -6,11 +6,9 @@ Does not import torch for an exported student.
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Protocol, TextIO
+from collections.abc import Iterable
+from typing import Protocol
 
-from cdl.data.sources.decoding import images_below
 from cdl.deployment.device.classifier import Classifier
 from cdl.runtime.errors import CdlError
 
@@ -51,51 +49,19 @@ class CsvPrinter:
             self._writer.writerow([file, rank, name, p])
 
 
-def list_images(paths: Sequence[str], stdin: TextIO) -> list[str]:
-    """List the image files of the paths on the command line.
-
-    Args:
-        paths: files; folders, which are searched for images at any depth; `-`: paths from stdin.
-        stdin: stream with one path per line.
-
-    Raises:
-        CdlError: a folder contains no image.
-    """
-    files: list[str] = []
-    for path in paths:
-        if path == "-":
-            files += [line.rstrip("\n") for line in stdin if line.strip()]
-        elif Path(path).is_dir():
-            files += map(str, images_below(path))
-        else:
-            files.append(path)
-    return files
-
-
-def arguments_of(student: Classifier, given: Sequence[str], stdin: TextIO) -> list[str]:
-    """Return what a command line asks a student to classify: images, unless it says otherwise.
-
-    Raises:
-        CdlError: see `list_images`.
-    """
-    own = getattr(student, "arguments", None)
-    found: list[str] = list_images(given, stdin) if own is None else own(given, stdin)
-    return found
-
-
 def print_predictions(
     student: Classifier, files: Iterable[str], top: int, printer: Printer
 ) -> bool:
-    """Classify files and print the predictions; report unreadable files on stderr.
+    """Classify items and print the predictions; report unreadable ones on stderr.
 
     Args:
         student: classifier.
-        files: paths of images.
-        top: number of classes to print per image.
+        files: paths of images, or texts.
+        top: number of classes to print for each.
         printer: output format.
 
     Returns:
-        Whether all files could be read.
+        Whether all items could be read.
     """
     all_read = True
     for file in files:

@@ -40,7 +40,7 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
         class costs on this machine, or why there is no memory.
     """
     with artifacts.replacing(folder / DEVICE) as temporary:
-        temporary.write_text(program(), encoding="utf-8")
+        temporary.write_text(program(student.facts), encoding="utf-8")
     if not memory:
         return f"cannot learn on: exported without {MEMORY}"
     try:
@@ -50,14 +50,17 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
     with artifacts.replacing(folder / MEMORY) as temporary:
         write_memory(found, temporary)
     total, each = found.bytes()
-    kind = {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"}
+    new, kind = (
+        _costs(folder, student.items.kind),
+        {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"},
+    )
     return (
-        f"learns on by `python {DEVICE} learn FOLDER` from {kind[found.about['kind']]}: {MEMORY} "
-        f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {_costs(folder)}"
+        f"learns on by `python {DEVICE} learn PATH` from {kind[found.about['kind']]}: {MEMORY} "
+        f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {new}"
     )
 
 
-def _costs(folder: Path) -> str:
+def _costs(folder: Path, kind: str) -> str:
     """Return what a new class costs, measured by the program of an exported folder."""
     command = [sys.executable, str(folder / DEVICE), "costs"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -68,7 +71,7 @@ def _costs(folder: Path) -> str:
         + (f" and {row['peak_memory_mb']:.0f} MB" if row["peak_memory_mb"] else "")
         for row in rows
     ]
-    return f"images of a new class take (features + heads, peak memory) {'; '.join(parts)}"
+    return f"{kind} of a new class take (features + heads, peak memory) {'; '.join(parts)}"
 
 
 def remembered(student: TrainedStudent) -> Memory:

@@ -1,44 +1,35 @@
 """Students exported to ONNX or ExecuTorch, and the interface that they share with trained ones.
 
-Does not import torch: an ONNX export runs with onnxruntime, Pillow and numpy.
+Does not import torch: an ONNX export runs with onnxruntime, numpy, and Pillow or tokenizers.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cdl.data.modalities import DEFAULT, modality
 from cdl.deployment import manifest
 from cdl.deployment.device.classifier import Classifier as Student
-from cdl.deployment.device.classifier import Picture, Pictures, batches, read, several
 from cdl.deployment.device.graph import REMEDY, Graph, first_line
-from cdl.deployment.device.main import learn_folder
-from cdl.deployment.device.student import Student as DeviceStudent
+from cdl.deployment.device.items import Items
+from cdl.deployment.device.main import learn_from
+from cdl.deployment.device.student import DeviceStudent
 from cdl.deployment.device.update import Update
 from cdl.deployment.manifest import CLASSES, MODEL, PREPROCESSING, PROGRAM
 from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object
+from cdl.runtime.registry import load
 
-__all__ = [
-    "CLASSES",
-    "MODEL",
-    "PREPROCESSING",
-    "PROGRAM",
-    "ExportedStudent",
-    "Picture",
-    "Pictures",
-    "Student",
-    "batches",
-    "read",
-    "several",
-    "teach",
-]
+__all__ = ["CLASSES", "MODEL", "PREPROCESSING", "PROGRAM", "ExportedStudent", "Student", "teach"]
 _SIZE = {"type": "integer", "minimum": 1}
 _MOST = {"type": "array", "items": _SIZE, "minItems": 3, "maxItems": 3}
-_PREPROCESSING = {"properties": {"input": {"type": "object", "properties": {"most": _MOST}}}}
+_INPUT = {"type": "object", "properties": {"most": _MOST}}
+_PREPROCESSING = {"properties": {"input": _INPUT, "modality": {"type": "string"}}}
 
 
 class ExportedStudent(DeviceStudent):
-    """A student in a folder of `cdl export`; a batch has images of one size.
+    """A student in a folder of `cdl export`.
 
     It is the student of the program in the folder, and also reads ExecuTorch.
     """
@@ -46,37 +37,45 @@ class ExportedStudent(DeviceStudent):
     def _verify(self) -> None:
         manifest.check(self.folder)
 
+    def _open_items(self) -> Items:
+        file = self.folder / PREPROCESSING
+        about = json_object(file, schema=_PREPROCESSING, remedy=REMEDY)
+        # the largest number, height and width of images; empty if there are no limits
+        self._limits = tuple(about.get("input", {}).get("most", ()))
+        facts = modality(about.get("modality", DEFAULT), f"{file}: modality")
+        found: Items = load(facts.device).takes.open(self.folder)
+        return found
+
     def _open(self, threads: int) -> Graph:
-        self._limits = _read_limits(self.folder / PREPROCESSING)
         if (self.folder / PROGRAM).exists():
             return _open_executorch(self.folder)
         return super()._open(threads)
 
-    def preprocess(self, images: Pictures) -> np.ndarray:
-        """Return pixels as the base class; raise `CdlError` for more than ExecuTorch takes."""
-        pixels = super().preprocess(images)
-        shape, limits = pixels.shape[:3], self._limits
+    def preprocess(self, given: Any) -> np.ndarray:
+        """Return what the base class does; raise `CdlError` for more than ExecuTorch takes."""
+        found = super().preprocess(given)
+        shape, limits = found.shape[:3], self._limits
         if limits and any(n > limit for n, limit in zip(shape, limits, strict=True)):
             raise CdlError(
                 f"images: number, height, width are {shape}; {PROGRAM} takes up to {limits}"
             )
-        return pixels
+        return found
 
 
 def teach(
     folder: Path,
-    images: Path,
+    items: Path,
     test: Path | None = None,
     unlabelled: Path | None = None,
     **of_runs: object,
 ) -> Update:
-    """Teach an exported student from a folder of images for each class; see `Student.learn`.
+    """Teach an exported student from files; see `DeviceStudent.learn`.
 
     Args:
         folder: folder of the student, which gets a new version.
-        images: training images, CLASS/IMAGE.
-        test: test images of any classes, CLASS/IMAGE.
-        unlabelled: folder of unlabelled images.
+        items: training images, CLASS/IMAGE, or a CSV file of texts, see `Items.by_class`.
+        test: test items of any classes, in the same form.
+        unlabelled: folder of unlabelled images, or a file with a text in each line.
         of_runs: options that only runs have, which must be None.
 
     Raises:
@@ -85,13 +84,7 @@ def teach(
     for name, value in of_runs.items():
         if value is not None:
             raise CdlError(f"--{name}: {value} is only used for runs; omit it")
-    return learn_folder(ExportedStudent(folder), images, test=test, unlabelled=unlabelled)
-
-
-def _read_limits(file: Path) -> tuple[int, ...]:
-    """Return the largest number, height and width of images; empty if there are no limits."""
-    about = json_object(file, schema=_PREPROCESSING, remedy=REMEDY)
-    return tuple(about.get("input", {}).get("most", ()))
+    return learn_from(ExportedStudent(folder), items, test=test, unlabelled=unlabelled)
 
 
 def _open_executorch(folder: Path) -> Graph:

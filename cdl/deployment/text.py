@@ -1,64 +1,87 @@
-"""The student of a finished run on texts."""
+"""The student of a finished run on texts, and the graph of its export."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from cdl.data.sources.texts import encode
-from cdl.data.text import encoded
-from cdl.deployment.device.classifier import BATCH, probabilities
+from cdl.backbones.encoders import Encoder
+from cdl.data.tokens import ABSENT, open_tokenizer
+from cdl.deployment.device.texts import TOKENIZER, TOKENS, Texts
+from cdl.deployment.graph import OUTPUT, PRODUCTS, Graph
+from cdl.deployment.model import Model
 from cdl.deployment.trained import TrainedStudent
 from cdl.runtime.errors import CdlError
 
 
+class TextGraph(Graph):
+    """Ids of tokens `[B, N]` int64, -1 after the end of a text, to logits `[B, C]`."""
+
+    name, free = "ids", ("batch", "tokens")
+    quantised = (*PRODUCTS, "Gather")  # the table of embeddings is most of a small encoder
+
+    def example(self) -> Tensor:
+        """Return two texts of unequal length."""
+        return torch.where(torch.arange(7) < torch.tensor([[7], [5]]), 1, ABSENT)
+
+
 @dataclass(frozen=True)
 class TextStudent(TrainedStudent):
-    """A learner of texts after one of its tasks, in fp32 on the CPU.
+    """A learner of texts after one of its tasks, in fp32 on the CPU."""
 
-    `predict`, `predict_proba` and `best` accept a text or several, as `str`.
-    """
-
-    def preprocess(self, texts: str | Iterable[str]) -> Tensor:  # type: ignore[override]
-        """Return the ids of the tokens of texts, `[n, N]`.
+    @property
+    def backbone(self) -> Encoder:
+        """The encoder, whose tokens the query reads, too.
 
         Raises:
-            CdlError: a text is blank, or the query of the prompts needs another backbone, whose
-                tokens differ.
+            CdlError: the query of the prompts needs another backbone, whose tokens differ.
         """
-        backbone, query = self.model.learner.backbone, self.model.query
-        others = {id(q) for q in (query, self.model.teacher_query) if q is not None}
-        if others - {id(backbone)}:
+        found, query = self.model.learner.backbone, self.model.query
+        if {id(q) for q in (query, self.model.teacher_query) if q is not None} - {id(found)}:
             raise CdlError(
                 f"{self.files.folder}: the query of its prompts is from another backbone than its "
                 "own, whose tokens differ; expected the run of a student"
             )
-        checked = [encode(text, "the text").tobytes().decode() for text in several(texts)]
-        return backbone.prepare(encoded(checked))
+        assert isinstance(found, Encoder), "a backbone of the modality"
+        return found
 
-    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:  # type: ignore[override]
-        """Return probabilities `[n, C]` of all classes, in fp32; see `preprocess`."""
-        every = several(texts)
-        parts = [every[i : i + BATCH] for i in range(0, len(every), BATCH)]
-        logits = [self.logits(self.preprocess(part)) for part in parts]
-        empty = np.zeros((0, len(self.classes)), np.float32)
-        return probabilities(np.concatenate([empty, *logits]))
+    @cached_property
+    def items(self) -> Texts:  # type: ignore[override]
+        """Texts with the tokenizer of the encoder."""
+        backbone = self.backbone
+        return Texts(open_tokenizer(backbone.tokenizer, self.files.folder, backbone.size))
 
-    def arguments(self, given: Sequence[str], stdin: TextIO) -> list[str]:
-        """Return the texts on the command line of `cdl predict`; `-`: one in each line of stdin."""
-        return list(_lines(given, stdin))
+    @property
+    def random_size(self) -> tuple[int, int]:
+        """Size of random items for times: a number of tokens."""
+        return 1, min(TOKENS[1], self.backbone.size)
 
+    def graph(self, model: Model) -> Graph:
+        """Return the graph of an export."""
+        return TextGraph(model)
 
-def several(texts: str | Iterable[str]) -> list[str]:
-    """Return a list of texts, also for a single text."""
-    return [texts] if isinstance(texts, str) else list(texts)
+    def preprocessing(self, executorch: bool = False) -> dict[str, Any]:
+        """Return the content of preprocessing.json: the input of the graph."""
+        most = self.backbone.size
+        return {
+            "modality": self.spec.view.modality,
+            "input": {"name": TextGraph.name, "type": "int64", "axes": list(TextGraph.free)},
+            "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
+            "before": f"ids by {TOKENIZER}, at most {most}; {ABSENT} after the end of a text",
+        }
 
+    def files_beside(self) -> Mapping[str, bytes]:
+        """Return the tokenizer, which cuts off the end of long texts."""
+        return {TOKENIZER: self.items.tokenizer.to_str().encode()}
 
-def _lines(given: Sequence[str], stdin: TextIO) -> Iterator[str]:
-    for text in given:
-        if text == "-":
-            yield from (line.rstrip("\n") for line in stdin if line.strip())
-        else:
-            yield text
+    def unpacked(self, item: np.ndarray) -> str:
+        """Return a text from its packed bytes `[1, n, 1]`."""
+        return item.tobytes().decode()
+
+    def preprocess(self, given: str | Iterable[str]) -> Tensor:  # type: ignore[override]
+        """Return the ids of the tokens of texts, `[n, N]`; raise `CdlError` for a blank text."""
+        return torch.from_numpy(self.items.array(given))

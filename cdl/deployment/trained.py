@@ -8,86 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cdl.backbones.frozen import Backbone
-from cdl.backbones.vit import BlockInputs
-from cdl.data.modalities import MODALITIES, student_class, views_of
+from cdl.data.modalities import MODALITIES, ModalityFacts, student_class, views_of
 from cdl.data.order import digests
 from cdl.data.stream import Stream
-from cdl.deployment.student import Pictures, Student, read, several
+from cdl.deployment.device.images import Images, Pictures, read
+from cdl.deployment.graph import OUTPUT, Graph, ImageGraph
+from cdl.deployment.model import Model
+from cdl.deployment.student import Student
 from cdl.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 from cdl.models.build import load_backbones, rebuild_learner
-from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.spec import LearnerSpec
 
 
-class Model(nn.Module):
-    """A learner after a task, with the frozen backbones that compute its queries."""
-
-    def __init__(
-        self,
-        learner: Learner,
-        task: int,
-        n_classes: int,
-        query: Backbone | None = None,
-        teacher_query: Backbone | None = None,
-    ) -> None:
-        """Set all modules to eval mode, without gradients.
-
-        Args:
-            learner: learner after `task`.
-            task: the last task learnt, counted from 0.
-            n_classes: number of classes learnt up to `task`, `C`.
-            query: the backbone whose query selects the prompts; None for methods without a query.
-            teacher_query: the backbone of the teacher's query, which selects mapped teacher
-                prompts; None for distillers that map none.
-        """
-        super().__init__()
-        self.learner, self.query, self.teacher_query = learner, query, teacher_query
-        self.task, self.n_classes = task, n_classes
-        self.eval().requires_grad_(False)
-
-    def forward(self, views: Tensor) -> Tensor:
-        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, like the evaluation.
-
-        If the student's own backbone computes the query, the query pass and the prompted pass share
-        all blocks before the first prompted one.
-        """
-        return self.outputs(views)[0]
-
-    def outputs(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `[B, C]` and the tokens `[B, T, D]` that the heads read."""
-        query, teacher_query, block_inputs = self.queries(views)
-        output = self.learner(views, query, self.task, teacher_query, resume_from=block_inputs)
-        return self.learner.predict(output, self.n_classes), output.tokens
-
-    def queries(self, views: Tensor) -> tuple[Tensor | None, Tensor | None, BlockInputs | None]:
-        """Return the queries `[B, Dq]` of student and teacher, and the inputs of shared blocks."""
-        if self.query is None:
-            return None, None, None
-        encoded = self.query.encode(views, keep_inputs=self.query is self.learner.backbone)
-        query = teacher_query = encoded.features[:, 0]
-        if self.teacher_query is not None and self.teacher_query is not self.query:
-            teacher_query = self.teacher_query.query(views)
-        return query, teacher_query, encoded.block_inputs
-
-    def predict_from(
-        self,
-        views: Tensor,
-        query: Tensor | None,
-        teacher_query: Tensor | None,
-    ) -> Tensor:
-        """Return logits `[B, C]` of views with given queries."""
-        output = self.learner(views, query, self.task, teacher_query)
-        return self.learner.predict(output, self.n_classes)
-
-
 @dataclass(frozen=True)
 class TrainedStudent(Student):
-    """A learner after one of its tasks, in fp32 on the CPU.
+    """A learner of images after one of its tasks, in fp32 on the CPU.
 
     Attributes:
         classes: classes learnt up to the task.
@@ -98,6 +37,8 @@ class TrainedStudent(Student):
         spec: specification of the learner after the run's last task.
         files: files of the run.
     """
+
+    items = Images()
 
     classes: tuple[str, ...]
     model: Model = field(repr=False)
@@ -147,13 +88,18 @@ class TrainedStudent(Student):
         kind: type[TrainedStudent] = student_class(spec.view)
         return kind(classes, model, views_of(spec.view), threads, results, spec, files)
 
+    @property
+    def facts(self) -> ModalityFacts:
+        """Facts of its modality."""
+        return MODALITIES[self.spec.view.modality]
+
     def require(self, command: str) -> "TrainedStudent":
         """Return the student; raise `CdlError` unless a command works for its modality."""
-        facts = MODALITIES[self.spec.view.modality]
+        facts = self.facts
         if command not in facts.commands:
             raise CdlError(
-                f"cdl {command}: {self.files.folder} is a student of {facts.items}, for which this "
-                "command is not available; use cdl predict or cdl.load"
+                f"cdl {command}: {self.files.folder} is a run on {facts.items}, for which this "
+                "command is not available; export it, and use the command for the exported folder"
             )
         return self
 
@@ -168,11 +114,47 @@ class TrainedStudent(Student):
                 return packed
         return None
 
-    def preprocess(self, images: Pictures) -> Tensor:
+    @property
+    def random_size(self) -> tuple[int, int]:
+        """Size of random items for times: height and width of the test view."""
+        return (self.views.test_resize or self.views.size,) * 2
+
+    def graph(self, model: Model) -> Graph:
+        """Return the graph of an export, around the model or one with the same predictions."""
+        return ImageGraph(model, self.views)
+
+    def preprocessing(self, executorch: bool = False) -> dict[str, Any]:
+        """Return the content of preprocessing.json: the input of the graph and what it does."""
+        views, backbone = self.views, self.model.learner.backbone
+        limits = {"most": list(ImageGraph.most)} if executorch else {}
+        axes = [*ImageGraph.free, "RGB"]
+        return {
+            "input": {"name": ImageGraph.name, "type": "uint8", "axes": axes, **limits},
+            "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
+            "before": "rotated upright by EXIF, RGB, transparency on white; one size per batch",
+            "in_the_graph": {
+                "resize_short_side": views.test_resize,
+                "centre_crop" if views.test_resize else "resize": [views.size, views.size],
+                "interpolation": "bilinear, antialiased",
+                "scale": 1 / 255,
+                "mean": backbone.mean.flatten().tolist(),
+                "std": backbone.std.flatten().tolist(),
+            },
+        }
+
+    def files_beside(self) -> Mapping[str, bytes]:
+        """Return further files of an export by name, which prepare the input of the graph."""
+        return {}
+
+    def unpacked(self, item: np.ndarray) -> Any:
+        """Return an item for `predict` from its packed values `[H, W, C]` uint8."""
+        return item
+
+    def preprocess(self, given: Pictures) -> Tensor:
         """Return test views `[n, 3, size, size]` in 0..1."""
         views = []
         with using_threads(self.threads):
-            for image in several(images):
+            for image in self.items.several(given):
                 pixels = torch.from_numpy(np.array(read(image))).permute(2, 0, 1)[None]
                 views.append(self.views.test(pixels, torch.tensor([pixels.shape[2:]])))
             return torch.cat(views)

@@ -10,9 +10,10 @@ from toy_text import KINDS, WORDS, model_of, save, word_tokenizer
 from cdl.backbones import encoders, pretrained
 from cdl.backbones.attention import Injection
 from cdl.backbones.check import check
-from cdl.backbones.encoders import ABSENT, Encoder
+from cdl.backbones.encoders import Encoder
 from cdl.backbones.fetch import fetch
 from cdl.data.text import encoded
+from cdl.data.tokens import ABSENT
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError

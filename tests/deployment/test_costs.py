@@ -9,7 +9,8 @@ import toys
 
 from cdl.deployment import export as room
 from cdl.deployment.costs import costs
-from cdl.deployment.trained import Model, TrainedStudent
+from cdl.deployment.model import Model
+from cdl.deployment.trained import TrainedStudent
 
 
 def model_of(toy_backbone, method, distiller="none", other_query=False, **options):

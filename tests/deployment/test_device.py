@@ -18,11 +18,12 @@ from learners import NEW, draw_images, tokens_of, write_learner, write_photos
 
 import cdl
 from cdl.cli import student as commands
+from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
 from cdl.deployment.device import versions
 from cdl.deployment.device.bundle import program
+from cdl.deployment.device.images import Student
 from cdl.deployment.device.main import main
-from cdl.deployment.device.student import Student
 from cdl.deployment.device.update import peak_memory
 from cdl.runtime import benchmarks
 from cdl.runtime.artifacts import read_json
@@ -46,7 +47,7 @@ sys.path.insert(0, folder)
 import student
 for command in " ".join(rest).split(" , "):
     print("$", command, flush=True)
-    code = student.main(command.split())
+    code = student.main(student.Student, command.split())
     print("=", code, flush=True)
 """
 
@@ -81,7 +82,7 @@ def on_a_device(folder, *commands, cwd):
 
 
 def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice():
-    tree = ast.parse(program())
+    tree = ast.parse(program(MODALITIES["images"]))
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     outside = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
@@ -95,16 +96,18 @@ def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice()
 
 
 def test_the_program_has_what_it_uses_and_nothing_else():
-    tree = ast.parse(program())
+    tree = ast.parse(program(MODALITIES["images"]))
     top = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     names = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
     unused = {node.name for node in top if not names[node.name]}
     assert unused <= {"main", "learn_folder"}
-    assert "class CsvPrinter" not in program() and "class Busy" not in program()
+    assert "class CsvPrinter" not in program(MODALITIES["images"]) and "class Busy" not in program(
+        MODALITIES["images"]
+    )
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
             assert len(ast.get_docstring(node).splitlines()) == 1, node.name
-    assert len(program().splitlines()) < 1700
+    assert len(program(MODALITIES["images"]).splitlines()) < 1750
 
 
 def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys):
@@ -372,15 +375,15 @@ def test_cdl_learn_teaches_an_exported_student(folder, tmp_path, capsys):
 
 def test_the_command_line_reports_in_text(folder, tmp_path, capsys):
     photos = write_photos(tmp_path / "photos", n=5)
-    assert main(["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0
+    assert main(Student, ["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0
     text = capsys.readouterr().out
     assert text.startswith("version 1, 6 classes; learnt black, white, yellow\n15 images at ")
     assert "accuracy, held out: " in text
     (photos / "blue").mkdir()
-    assert main(["learn", str(photos)], folder) == 1
+    assert main(Student, ["learn", str(photos)], folder) == 1
     assert "contains no image" in capsys.readouterr().err
     shutil.rmtree(photos)
-    assert main(["learn", str(photos)], folder) == 1
+    assert main(Student, ["learn", str(photos)], folder) == 1
     assert "photos: cannot be read (No such file" in capsys.readouterr().err
 
 

@@ -8,8 +8,8 @@ import toys
 from toys import METHODS
 
 from cdl.data.views import Views
-from cdl.deployment.graph import Graph, write_onnx
-from cdl.deployment.trained import Model
+from cdl.deployment.graph import ImageGraph, write_onnx
+from cdl.deployment.model import Model
 from cdl.distillers import DISTILLERS
 from cdl.distillers.base import Distiller
 from cdl.methods import PROMPTS
@@ -90,7 +90,7 @@ def check(graph, path):
 @pytest.mark.parametrize(("method", "distiller", "options"), CASES)
 def test_the_graph_predicts_like_torch(toy_backbone, tmp_path, method, distiller, options):
     model = model_of(toy_backbone, method, distiller, **options)
-    check(Graph(model, Views(8)), tmp_path / "model.onnx")
+    check(ImageGraph(model, Views(8)), tmp_path / "model.onnx")
 
 
 def test_the_cases_have_every_method_distiller_and_mapping():
@@ -112,4 +112,4 @@ def test_other_distillers_do_not_change_the_prediction(name):
 
 def test_a_central_crop_and_a_backbone_of_another_size_export(toy_backbone, tmp_path):
     model = model_of(toy_backbone, CROPPED, "none")
-    check(Graph(model, Views(12, test_resize=14)), tmp_path / "model.onnx")
+    check(ImageGraph(model, Views(12, test_resize=14)), tmp_path / "model.onnx")

@@ -16,9 +16,9 @@ import cdl
 from cdl.data.views import Views
 from cdl.deployment.costs import costs
 from cdl.deployment.export import export
-from cdl.deployment.graph import Graph
+from cdl.deployment.graph import ImageGraph
 from cdl.deployment.merged import plain, write_timm
-from cdl.deployment.trained import Model
+from cdl.deployment.model import Model
 from cdl.runtime.errors import CdlError
 
 MERGED = ("lora", "inf_lora", "sd_lora")
@@ -79,7 +79,7 @@ def test_what_has_no_plain_weights_is_exported_as_it_is(model, method):
 def test_the_graph_of_a_merged_student_is_that_of_a_plain_vit(model):
     found = []
     for method in ("head_only", "sd_lora"):
-        graph = Graph(plain(model(method)), Views(8))
+        graph = ImageGraph(plain(model(method)), Views(8))
         images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
         program = torch.export.export(graph, (images,))
         nodes = Counter(

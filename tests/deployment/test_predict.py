@@ -13,13 +13,8 @@ import pytest
 from exported import write_student
 from PIL import Image
 
-from cdl.deployment.predict import (
-    CsvPrinter,
-    JsonPrinter,
-    TextPrinter,
-    list_images,
-    print_predictions,
-)
+from cdl.deployment.device.images import Images
+from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, print_predictions
 from cdl.deployment.student import Student
 from cdl.runtime.errors import CdlError
 
@@ -29,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 class Corner(Student):
     """Predict the brightest channel of the upper left pixel."""
 
-    classes = ("red", "green", "blue")
+    classes, items = ("red", "green", "blue"), Images()
 
     def preprocess(self, images):
         return np.stack(images)
@@ -57,12 +52,12 @@ def photos(tmp_path):
 
 def test_folders_files_and_stdin_are_listed(photos):
     stdin = io.StringIO(f"{photos}/deep/b.png\n\nnowhere.png\n")
-    found = list_images([str(photos), "-", "x.gif"], stdin)
+    found = Images().listed([str(photos), "-", "x.gif"], stdin)
     inside = [str(photos / name) for name in ("a.png", "c.jpg", "deep/b.png")]
     assert found == [*inside, str(photos / "deep/b.png"), "nowhere.png", "x.gif"]
     (photos / "empty").mkdir()
     with pytest.raises(CdlError, match="empty: contains no image; expected JPEG, PNG"):
-        list_images([str(photos / "empty")], stdin)
+        Images().listed([str(photos / "empty")], stdin)
 
 
 def test_unreadable_images_are_reported_and_the_others_classified(photos, capsys):

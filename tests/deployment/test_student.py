@@ -13,7 +13,8 @@ from PIL import Image
 
 import cdl
 from cdl.data.packed import Packed
-from cdl.deployment.student import Student, read
+from cdl.deployment.device.images import Images, read
+from cdl.deployment.student import Student
 from cdl.runtime.artifacts import load, read_json, save, write_json
 from cdl.runtime.errors import CdlError
 
@@ -24,7 +25,7 @@ KD = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
 class Brightness(Student):
     """Predict from the mean of all pixels; record the sizes of the batches."""
 
-    classes = ("dark", "bright")
+    classes, items = ("dark", "bright"), Images()
 
     def __init__(self):
         self.batches = []

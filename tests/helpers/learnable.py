@@ -30,12 +30,12 @@ def finish(folder, inputs, method, distiller="none", changes=CHANGES):
     return lab.folder / run.folder
 
 
-def place_inputs(results, inputs):
+def place_inputs(results, inputs, backbones=("vit_micro", "vit_nano"), dataset="digits"):
     """Link data and backbones to where a results folder has them."""
-    for name in ("vit_micro", "vit_nano"):
+    for name in backbones:
         for end in ("safetensors", "json"):
             link(results / "backbones" / f"{name}-0.{end}", inputs / f"{name}.{end}")
-    link(results / "data" / "digits-0", inputs / "data")
+    link(results / "data" / f"{dataset}-0", inputs / "data")
 
 
 def link(path: Path, target: Path):

@@ -6,6 +6,7 @@ from exported import MADE_FROM, NAMES
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
 from cdl.deployment.device.bundle import program
 from cdl.deployment.device.closed import Statistics, pack
@@ -85,7 +86,7 @@ def write_learner(folder, kind="ridge", statistic="variance"):
     write_memory(memory, folder / MEMORY)
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES))
     (folder / "preprocessing.json").write_text('{"input": {"name": "images", "type": "uint8"}}')
-    (folder / "student.py").write_text(program())
+    (folder / "student.py").write_text(program(MODALITIES["images"]))
     (folder / "card.md").write_text("# A student\n")
     manifest.write(folder, MADE_FROM)
     return folder

@@ -35,7 +35,11 @@ class ModalityFacts:
     backbone: path of the class of its backbones, which has the interface of
         `cdl.backbones.frozen.Backbone`.
     student: path of the class of its finished students, a `cdl.deployment.trained.TrainedStudent`.
-    commands: commands for finished students that work for it, besides `predict`.
+    device: path of the class of its exported students, a
+        `cdl.deployment.device.student.DeviceStudent`.
+    device_parts: modules of the program in an exported folder, beside
+        `cdl.deployment.device.PARTS`; the last one has the class `device`.
+    commands: commands for finished students that work for it, besides `predict` and `export`.
     check: function from the field and the value of a `view` that raises `CdlError` if its options
         contradict each other.
     """
@@ -50,6 +54,8 @@ class ModalityFacts:
     views: str
     backbone: str
     student: str
+    device: str
+    device_parts: tuple[str, ...]
     commands: tuple[str, ...] = ()
     check: Callable[[str, Mapping[str, Any]], None] = field(default=lambda name, view: None)
 

@@ -68,6 +68,8 @@ IMAGES = ModalityFacts(
     views="cdl.data.views:Views",
     backbone="cdl.backbones.frozen:Backbone",
     student="cdl.deployment.trained:TrainedStudent",
-    commands=("export", "learn"),
+    device="cdl.deployment.device.images:Student",
+    device_parts=("data/sources/decoding.py", "deployment/device/images.py"),
+    commands=("learn",),
     check=_check,
 )

@@ -1,4 +1,4 @@
-"""Write `student.py`: what it needs of the modules of `device.PARTS`, in one file without cdl.
+"""Write `student.py`: what it needs of the modules of `device`, in one file without cdl.
 
 Functions and classes that it does not use are left out, and of docstrings the first line is kept:
 the modules themselves have the whole text, and the tests.
@@ -9,32 +9,46 @@ from collections import defaultdict
 from pathlib import Path
 
 import cdl
+from cdl.data.modalities import ModalityFacts
 from cdl.deployment.device import PARTS
+from cdl.deployment.device.items import Items
+from cdl.runtime.registry import load
 
-_ROOTS = {"Student", "main", "learn_folder"}
+_ROOTS = {"Student", "main", "learn_from"}
 _HEAD = '''#!/usr/bin/env python3
 """The program of this student: predict, learn, forget, undo, info, costs.
 
-    python student.py predict PHOTOS --top 3 --json
-    python student.py learn FOLDER          one folder of images for each class
+    python student.py predict {argument} --top 3 --json
+    python student.py learn PATH            {layout}
     python student.py undo
 
-It needs numpy, Pillow, onnxruntime and safetensors. Made by cdl-workbench {version} under the MIT
-licence from the modules named below, which have the tests.
+It needs numpy, onnxruntime, safetensors and {packages}. Made by cdl-workbench {version} under
+the MIT licence from the modules named below, which have the tests.
 """
 
 '''
 
 
-def program() -> str:
-    """Return the text of `student.py`."""
-    room = Path(cdl.__file__).parent
-    texts = {name: (room / name).read_text(encoding="utf-8") for name in PARTS}
+_TAIL = """if __name__ == "__main__":
+    sys.exit(main(Student))
+"""
+
+
+def program(facts: ModalityFacts) -> str:
+    """Return the text of `student.py` for a modality."""
+    room, takes = Path(cdl.__file__).parent, load(facts.device).takes
+    parts = (*PARTS, *facts.device_parts)
+    texts = {name: (room / name).read_text(encoding="utf-8") for name in parts}
     nodes = [node for text in texts.values() for node in ast.parse(text).body]
     used = _used(nodes)
-    parts = [_part(name, text, used) for name, text in texts.items()]
-    head = _HEAD.format(version=cdl.__version__) + _imports(nodes, used)
-    return "\n\n\n".join([head, *parts]) + "\n"
+    found = [_part(name, text, used) for name, text in texts.items()]
+    head = _head(takes) + _imports(nodes, used)
+    return "\n\n\n".join([head, *found, _TAIL])
+
+
+def _head(takes: type[Items]) -> str:
+    about = {name: getattr(takes, name) for name in ("argument", "layout")}
+    return _HEAD.format(version=cdl.__version__, packages=", ".join(takes.packages), **about)
 
 
 def _defined(node: ast.stmt) -> set[str]:
@@ -52,7 +66,7 @@ def _used(nodes: list[ast.stmt]) -> set[str]:
     used, new = set[str](), set(_ROOTS)
     while new - used:
         used |= new
-        needed = [node for node in nodes if _defined(node) & used or isinstance(node, ast.If)]
+        needed = [node for node in nodes if _defined(node) & used]
         new = {n.id for node in needed for n in ast.walk(node) if isinstance(n, ast.Name)}
     return used
 
@@ -78,7 +92,7 @@ def _part(name: str, text: str, used: set[str]) -> str:
     found = [f"# --- cdl/{name}", f"# {first}"]
     before, short = tree.body[0].end_lineno, False
     for node in tree.body[1:]:
-        if _defined(node) & used or isinstance(node, ast.If):
+        if _defined(node) & used:
             again, short = short, isinstance(node, ast.Assign | ast.AnnAssign)
             own = [line for line in lines[before : node.end_lineno] if line is not None]
             found += ([] if short and again else [""]) + ([] if short else [""])

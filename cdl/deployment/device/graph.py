@@ -1,4 +1,4 @@
-"""The frozen network of a student: an ONNX graph from pixels to logits and to features."""
+"""The frozen network of a student: an ONNX graph from pixels or ids to logits and to features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from cdl.runtime.errors import CdlError
 
 LOGITS, FEATURES = "logits", "features"
 REMEDY = "export it again"
-Run = Callable[[np.ndarray, str], np.ndarray]  # pixels [n, H, W, 3] and the name of an output
+Run = Callable[[np.ndarray, str], np.ndarray]  # a batch and the name of an output
 
 
 @dataclass(frozen=True)
 class Graph:
     """The frozen network.
 
-    run: function from pixels `[n, H, W, 3]` and the name of an output to its values.
+    run: function from a batch, pixels `[n, H, W, 3]` or ids of tokens `[n, N]`, and the name of an
+        output to its values.
     classes: number of its classes; None if the runtime does not say.
     tokens: shape `[T, D]` of its features; None if it has no such output.
     """
@@ -41,15 +42,15 @@ def open_onnx(file: Path, threads: int) -> Graph:
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        (images,), (logits, *others) = session.get_inputs(), session.get_outputs()
+        (batch,), (logits, *others) = session.get_inputs(), session.get_outputs()
         _, n_classes = logits.shape
         tokens = [out.shape[1:] for out in others if out.name == FEATURES and len(out.shape) == 3]
     except Exception as error:  # onnxruntime raises various types for damaged files
         raise CdlError(f"{file}: cannot be read ({first_line(error)}); {REMEDY}") from error
 
-    def run(batch: np.ndarray, output: str) -> np.ndarray:
+    def run(values: np.ndarray, output: str) -> np.ndarray:
         name = logits.name if output == LOGITS else output
-        return np.asarray(session.run([name], {images.name: batch})[0])
+        return np.asarray(session.run([name], {batch.name: values})[0])
 
     shape = (int(tokens[0][0]), int(tokens[0][1])) if tokens else None
     return Graph(run, n_classes if isinstance(n_classes, int) else None, shape)

@@ -1,64 +1,150 @@
-"""Images for an update of a student: one folder of images for each class."""
+"""Images that a student takes, and the student that takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import TextIO
 
-from cdl.data.sources.decoding import FORMATS, suffixes
-from cdl.data.sources.names import check_class_name
-from cdl.deployment.device.classifier import Pictures
+import numpy as np
+from PIL import Image
+
+from cdl.data.sources.decoding import FORMATS, decode, images_below, suffixes, upright
+from cdl.deployment.device.items import BATCH, Items, check_new_name
+from cdl.deployment.device.student import DeviceStudent
 from cdl.runtime.errors import CdlError
 
-_SIDEWAYS = ("/", "\\")
+Picture = str | PathLike[str] | Image.Image | np.ndarray
+Pictures = Picture | Iterable[Picture]
+MOST_PIXELS = 2**22  # of the images that are in memory, unless the last of them is larger
+SIDES = (224, 224)  # of random images
 
 
-def check_new_name(name: object, where: object) -> str:
-    """Return the name of a class that can also be the name of a folder; else raise `CdlError`."""
-    checked = check_class_name(name, where)
-    if (
-        checked.startswith(".")
-        or any(c in checked for c in _SIDEWAYS)
-        or len(checked.encode()) > 255
-    ):
-        raise CdlError(
-            f"{str(where)!r:.300}: invalid class name {checked!r:.100}; expected the name of a "
-            "folder: up to 255 bytes, no slash, no leading dot"
-        )
-    return checked
+class Images(Items):
+    """Images of any sizes; a batch has images of one size, which the graph resizes."""
+
+    kind, argument, layout = "images", "PATH", "FOLDER/CLASS/IMAGE"
+    packages = ("Pillow",)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Images":
+        """Return images, which are the same for all students."""
+        return cls()
+
+    def several(self, given: Pictures) -> list[Picture]:
+        """Return a list of images, also for a single image."""
+        if isinstance(given, np.ndarray):
+            return [given] if given.ndim == 3 else list(given)
+        if isinstance(given, str | PathLike | Image.Image):
+            return [given]
+        return list(given)
+
+    def batches(self, items: Iterable[Picture]) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        """Yield positions and pixels of images of one size: up to `BATCH` and `MOST_PIXELS`."""
+        held: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+        for position, image in enumerate(map(read, items)):
+            held.setdefault(image.shape, {})[position] = image
+            if sum(image.size for own in held.values() for image in own.values()) > 3 * MOST_PIXELS:
+                yield from ((list(own), list(own.values())) for own in held.values())
+                held = {}
+            elif len(held[image.shape]) == BATCH:
+                own = held.pop(image.shape)
+                yield list(own), list(own.values())
+        yield from ((list(own), list(own.values())) for own in held.values())
+
+    def array(self, given: Pictures) -> np.ndarray:
+        """Return pixels `[n, H, W, 3]` uint8 of images of one size."""
+        pixels = [read(image) for image in self.several(given)]
+        sizes = {image.shape[:2] for image in pixels}
+        if not pixels:
+            raise CdlError("images: there is none; expected at least one")
+        if len(sizes) > 1:
+            raise CdlError(f"images: have {len(sizes)} sizes; expected one size per batch")
+        return np.stack(pixels)
+
+    def listed(self, arguments: Sequence[str], stdin: TextIO) -> list[str]:
+        """List the image files of the paths on a command line.
+
+        Args:
+            arguments: files; folders, which are searched for images at any depth; `-`: paths from
+                stdin.
+            stdin: stream with one path per line.
+
+        Raises:
+            CdlError: a folder contains no image.
+        """
+        files: list[str] = []
+        for path in arguments:
+            if path == "-":
+                files += [line.rstrip("\n") for line in stdin if line.strip()]
+            elif Path(path).is_dir():
+                files += map(str, images_below(path))
+            else:
+                files.append(path)
+        return files
+
+    def by_class(self, path: Path) -> dict[str, list[Path]]:
+        """List the images in `path/CLASS/IMAGE`, classes and images by name.
+
+        Names that begin with a dot are ignored, and so are files without the suffix of an image.
+
+        Raises:
+            CdlError: there is no class, a class has no image, or an image has no class.
+        """
+        known = suffixes()
+        try:
+            entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        except OSError as error:
+            raise CdlError(f"{path}: cannot be read ({error.strerror})") from error
+        found = {}
+        for entry in entries:
+            if entry.is_dir():
+                inside = sorted(file for file in entry.iterdir() if not file.name.startswith("."))
+                images = [file for file in inside if file.suffix.lower() in known]
+                if any(file.is_dir() for file in inside):
+                    raise CdlError(
+                        f"{entry}: contains a folder; expected images only: move them up"
+                    )
+                if not images:
+                    raise CdlError(f"{entry}: contains no image; expected {', '.join(FORMATS)}")
+                found[check_new_name(entry.name, path)] = images
+            elif entry.suffix.lower() in known:
+                raise CdlError(f"{entry}: is not in the folder of a class; move it into one")
+        if not found:
+            raise CdlError(f"{path}: contains no class; expected one folder of images per class")
+        return found
+
+    def unlabelled(self, path: Path) -> list[Path]:
+        """Return the images below a folder."""
+        return images_below(path)
+
+    def random(self, n: int, size: tuple[int, int] | None = None) -> list[np.ndarray]:
+        """Return images of random pixels of a height and width."""
+        return list(np.random.default_rng(n).integers(0, 256, (n, *(size or SIDES), 3), np.uint8))
 
 
-def images_by_class(folder: Path) -> dict[str, list[Path]]:
-    """List the images in `folder/CLASS/IMAGE`, classes and images by name.
+class Student(DeviceStudent):
+    """A student of images in its folder; see `DeviceStudent`."""
 
-    Names that begin with a dot are ignored, and so are files without the suffix of an image.
+    takes = Images
 
-    Raises:
-        CdlError: there is no class, a class has no image, or an image has no class.
-    """
-    known = suffixes()
+
+def read(image: Picture) -> np.ndarray:
+    """Return an image as uint8 `[H, W, 3]`; raise `CdlError` if it is unreadable or invalid."""
+    if isinstance(image, Image.Image):
+        try:
+            return upright(image, "the image")
+        except OSError as error:  # Pillow reads the file only now
+            raise CdlError(f"the image cannot be read ({error})") from error
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise CdlError(
+                f"image: invalid array {image.dtype} {list(image.shape)}; expected uint8 "
+                "[height, width, 3]"
+            )
+        return image
     try:
-        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return decode(Path(image).read_bytes(), str(image))
     except OSError as error:
-        raise CdlError(f"{folder}: cannot be read ({error.strerror})") from error
-    found = {}
-    for entry in entries:
-        if entry.is_dir():
-            inside = sorted(path for path in entry.iterdir() if not path.name.startswith("."))
-            images = [path for path in inside if path.suffix.lower() in known]
-            if any(path.is_dir() for path in inside):
-                raise CdlError(f"{entry}: contains a folder; expected images only: move them up")
-            if not images:
-                raise CdlError(f"{entry}: contains no image; expected {', '.join(FORMATS)}")
-            found[check_new_name(entry.name, folder)] = images
-        elif entry.suffix.lower() in known:
-            raise CdlError(f"{entry}: is not in the folder of a class; move it into one")
-    if not found:
-        raise CdlError(f"{folder}: contains no class; expected one folder of images per class")
-    return found
-
-
-def check_images(images: Mapping[str, Pictures]) -> None:
-    """Raise `CdlError` unless there are classes, by valid names."""
-    if not images:
-        raise CdlError("images: contain no class; expected at least one, with its images")
-    for name in images:
-        check_new_name(name, "images")
+        raise CdlError(f"{image}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a name with NUL or with half of a surrogate pair
+        raise CdlError(f"{str(image)!r}: cannot be read ({error})") from error

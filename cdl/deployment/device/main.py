@@ -7,31 +7,40 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from cdl.data.sources.decoding import images_below
-from cdl.deployment.device.images import images_by_class
-from cdl.deployment.device.student import Student
+from cdl.deployment.device.items import Items
+from cdl.deployment.device.student import DeviceStudent
 from cdl.deployment.device.update import Update
-from cdl.deployment.predict import JsonPrinter, TextPrinter, list_images, print_predictions
+from cdl.deployment.predict import JsonPrinter, TextPrinter, print_predictions
 from cdl.runtime.errors import CdlError
 
 
-def main(arguments: Sequence[str] | None = None, folder: Path | None = None) -> int:
-    """Run a command; return the exit code: 1 after an error, which is printed in one sentence."""
+def main(
+    kind: type[DeviceStudent],
+    arguments: Sequence[str] | None = None,
+    folder: Path | None = None,
+) -> int:
+    """Run a command; return the exit code: 1 after an error, which is printed in one sentence.
+
+    Args:
+        kind: the class of the student.
+        arguments: of the command line; None: those of the process.
+        folder: of the student; None: the folder of this file.
+    """
     for stream in (sys.stdin, sys.stdout, sys.stderr):  # names of files may be any bytes
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    given = _parser().parse_args(arguments)
+    given = _parser(kind.takes).parse_args(arguments)
     try:
-        return _run(Student(folder or Path(__file__).resolve().parent, given.threads), given)
+        return _run(kind(folder or Path(__file__).resolve().parent, given.threads), given)
     except CdlError as error:
         print(f"student: {error}", file=sys.stderr)
         return 1
 
 
-def _run(student: Student, given: argparse.Namespace) -> int:
+def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
     if given.command == "predict":
         printer = JsonPrinter() if given.json else TextPrinter()
-        files = list_images(given.paths, sys.stdin)
+        files = student.items.listed(given.items, sys.stdin)
         return 0 if print_predictions(student, files, given.top, printer) else 1
     if given.command in ("info", "costs"):
         found = student.info() if given.command == "info" else student.costs()
@@ -42,15 +51,15 @@ def _run(student: Student, given: argparse.Namespace) -> int:
     return 0
 
 
-def _updated(student: Student, given: argparse.Namespace) -> Update:
+def _updated(student: DeviceStudent, given: argparse.Namespace) -> Update:
     """Run a command that changes the student."""
     if given.command == "forget":
         return student.forget(given.name)
     if given.command == "undo":
         return student.undo()
-    return learn_folder(
+    return learn_from(
         student,
-        given.folder,
+        given.path,
         test=given.test,
         unlabelled=given.unlabelled,
         head=given.head,
@@ -59,9 +68,9 @@ def _updated(student: Student, given: argparse.Namespace) -> Update:
     )
 
 
-def learn_folder(
-    student: Student,
-    folder: Path,
+def learn_from(
+    student: DeviceStudent,
+    path: Path,
     *,
     test: Path | None = None,
     unlabelled: Path | None = None,
@@ -69,45 +78,43 @@ def learn_folder(
     ridge: str = "all",
     balance: bool = True,
 ) -> Update:
-    """Learn from a folder with one folder of images for each class; see `Student.learn`."""
+    """Learn what `Items.by_class` reads from a path; see `DeviceStudent.learn`."""
+    items = student.items
     return student.learn(
-        images_by_class(folder),
-        test=None if test is None else images_by_class(test),
-        unlabelled=None if unlabelled is None else images_below(unlabelled),
+        items.by_class(path),
+        test=None if test is None else items.by_class(test),
+        unlabelled=None if unlabelled is None else items.unlabelled(unlabelled),
         head=head,
         ridge=ridge,
         balance=balance,
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(takes: type[Items]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("student.py", description="A student that learns on.")
     parser.add_argument("--threads", type=int, default=1, help="threads of onnxruntime")
     commands = parser.add_subparsers(dest="command", required=True)
-    predict = commands.add_parser("predict", help="classify images")
+    predict = commands.add_parser("predict", help=f"classify {takes.kind}")
     predict.add_argument(
-        "paths", nargs="+", metavar="PATH", help="images or folders; -: from stdin"
+        "items", nargs="+", metavar=takes.argument, help="one or more; -: lines of stdin"
     )
     predict.add_argument("--top", "-k", type=int, default=5, help="number of classes to print")
-    learn = commands.add_parser("learn", help="learn classes from FOLDER/CLASS/IMAGE")
-    learn.add_argument("folder", type=Path)
-    learn.add_argument("--test", type=Path, help="test images, TEST/CLASS/IMAGE, of any classes")
-    learn.add_argument("--unlabelled", type=Path, help="images that the student labels itself")
+    learn = commands.add_parser("learn", help=f"learn classes from {takes.layout}")
+    learn.add_argument("path", type=Path, metavar=takes.layout.split(",")[0].split("/")[0])
+    learn.add_argument("--test", type=Path, help=f"test {takes.kind} of any classes, the same way")
+    more = f"{takes.kind} that the student labels itself"
+    learn.add_argument("--unlabelled", type=Path, help=more)
     learn.add_argument("--head", choices=("aligned", "ridge"), help="how to compute the heads")
     learn.add_argument(
-        "--ridge", choices=("all", "last"), default="all", help="images for its choice"
+        "--ridge", choices=("all", "last"), default="all", help="tasks for its choice"
     )
-    how = "a class with few images counts less in a ridge"
+    how = f"a class with few {takes.kind} counts less in a ridge"
     learn.add_argument("--no-balance", dest="balance", action="store_false", help=how)
     forget = commands.add_parser("forget", help="remove a class")
     forget.add_argument("name")
     undo = commands.add_parser("undo", help="return to the version before the last change")
     commands.add_parser("info", help="print version, classes and size of the state")
-    commands.add_parser("costs", help="measure a prediction, and learning 1, 10 and 100 images")
+    commands.add_parser("costs", help=f"measure a prediction, and learning 1, 10, 100 {takes.kind}")
     for command in (predict, learn, forget, undo):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

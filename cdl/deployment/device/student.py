@@ -4,21 +4,14 @@ import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cdl.data.sources.names import check_class_name
-from cdl.deployment.device.classifier import (
-    Classifier,
-    Picture,
-    Pictures,
-    in_batches,
-    read,
-    several,
-)
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.device.graph import FEATURES, LOGITS, REMEDY, Graph, first_line, open_onnx
-from cdl.deployment.device.images import check_images
+from cdl.deployment.device.items import Items, check_classes
 from cdl.deployment.device.memory import (
     CHOICES,
     HEADS,
@@ -40,14 +33,19 @@ from cdl.deployment.device.versions import (
 from cdl.runtime.errors import CdlError
 
 MODEL, CLASSES = "model.onnx", "classes.txt"
-MEASURED, _SIDES = (1, 10, 100), (224, 224)  # numbers of images, and their size, in `costs`
+MEASURED = (1, 10, 100)  # numbers of items in `costs`
 
 
-class Student(Classifier):
+class DeviceStudent(Classifier):
     """An exported student in its folder; see `Classifier` for predictions.
 
     Every change is a new version in the folder, see `versions`.
+
+    Attributes:
+        takes: the class of its items.
     """
+
+    takes: ClassVar[type[Items]]
 
     def __init__(self, folder: str | PathLike[str], threads: int = 1, verify: bool = True) -> None:
         """Load the current version.
@@ -65,6 +63,7 @@ class Student(Classifier):
         if verify:
             self._verify()
         names = read_classes(self.folder / CLASSES)
+        self.items = self._open_items()
         self._graph = self._open(threads)
         if self._graph.classes not in (None, len(names)):
             raise CdlError(
@@ -76,6 +75,9 @@ class Student(Classifier):
     def _verify(self) -> None:
         for version in {0, self.version}:
             check_version(self.folder, version)
+
+    def _open_items(self) -> Items:
+        return self.takes.open(self.folder)
 
     def _open(self, threads: int) -> Graph:
         return open_onnx(self.folder / MODEL, threads)
@@ -98,22 +100,19 @@ class Student(Classifier):
         shared = self.folder / MEMORY if self.version else None
         return read_memory(place_of(self.folder, self.version) / MEMORY, shared, whole)
 
-    def preprocess(self, images: Pictures) -> np.ndarray:
-        """Return pixels `[n, H, W, 3]` uint8 of images of one size; resizing is in the graph.
+    def preprocess(self, given: Any) -> np.ndarray:
+        """Return the input of the graph for items that fit into one batch.
+
+        Images are pixels `[n, H, W, 3]` uint8 of one size; resizing is in the graph. Texts are ids
+        of tokens `[n, N]`.
 
         Raises:
-            CdlError: an image cannot be read, or images differ in size.
+            CdlError: an item cannot be read, or images differ in size.
         """
-        pixels = [read(image) for image in several(images)]
-        sizes = {image.shape[:2] for image in pixels}
-        if not pixels:
-            raise CdlError("images: there is none; expected at least one")
-        if len(sizes) > 1:
-            raise CdlError(f"images: have {len(sizes)} sizes; expected one size per batch")
-        return np.stack(pixels)
+        return self.items.array(given)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """Return logits `[n, C]` of pixels.
+        """Return logits `[n, C]` of the output of `preprocess`.
 
         Raises:
             CdlError: the model cannot be run, or its output is not one number per class.
@@ -128,13 +127,13 @@ class Student(Classifier):
             )
         return logits
 
-    def features(self, images: Pictures) -> np.ndarray:
+    def features(self, given: Any) -> np.ndarray:
         """Return the tokens `[n, T, D]` that the heads read; raise `CdlError` as `predict`."""
         if self._graph.tokens is None:
             raise CdlError(f"{self.folder}: {MODEL} has no features; {REMEDY} with cdl 0.3")
-        run: Callable[[list[np.ndarray]], np.ndarray]
-        run = lambda some: self._run(np.stack(some), FEATURES)  # noqa: E731
-        return in_batches(images, run, *self._graph.tokens)
+        run: Callable[[list[Any]], np.ndarray]
+        run = lambda some: self._run(self.preprocess(some), FEATURES)  # noqa: E731
+        return self.in_batches(given, run, *self._graph.tokens)
 
     def _run(self, batch: np.ndarray, output: str) -> np.ndarray:
         try:
@@ -146,39 +145,40 @@ class Student(Classifier):
 
     def learn(
         self,
-        images: Mapping[str, Pictures],
+        items: Mapping[str, Any],
         *,
-        test: Mapping[str, Pictures] | None = None,
-        unlabelled: Pictures | None = None,
+        test: Mapping[str, Any] | None = None,
+        unlabelled: Any = None,
         head: str | None = None,
         ridge: str = "all",
         balance: bool = True,
     ) -> Update:
-        """Learn new classes, or more of known ones, without earlier images; write a new version.
+        """Learn new classes, or more of known ones, without earlier items; write a new version.
 
         Args:
-            images: training images by name of their class; one image is enough.
-            test: test images of any of the classes, by name; without them, every fifth image of a
+            items: training images or texts by name of their class; one is enough.
+            test: test items of any of the classes, by name; without them, every fifth item of a
                 class with five or more measures the accuracy before all are learnt.
-            unlabelled: images of known or new classes, added with the student's own answers.
+            unlabelled: items of known or new classes, added with the student's own answers.
             head: see `How`, as `ridge` and `balance`.
             ridge: see `How`.
             balance: see `How`.
 
         Raises:
-            CdlError: an argument is invalid, an image cannot be read, or the folder cannot be
+            CdlError: an argument is invalid, an item cannot be read, or the folder cannot be
                 written; nothing is changed in this case.
         """
-        check_images(images)
+        kind, several = self.items.kind, self.items.several
+        check_classes(items, kind)
         _check_choice("head", head, (None, *HEADS))
         _check_choice("ridge", ridge, CHOICES)
         how = How(head, ridge, balance)
-        memory, given = self._memory(), {name: several(some) for name, some in images.items()}
+        memory, given = self._memory(), {name: several(some) for name, some in items.items()}
         learnt = tuple(name for name in given if name not in self.classes)
         names = (*self.classes, *learnt)
         empty = [name for name, some in given.items() if not some]
         if empty:
-            raise CdlError(f"images: there is none of {empty[0]!r}; expected at least one")
+            raise CdlError(f"{kind}: there is none of {empty[0]!r}; expected at least one")
         tests = {k: self.features(v) for k, v in _known(test or {}, names).items()}
         begin = time.perf_counter()
         tokens, labels = self._labelled(given, names)
@@ -202,14 +202,14 @@ class Student(Classifier):
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
-        return Update(self.version, len(names), learnt, extended, (), *costs)
+        return Update(self.version, len(names), learnt, extended, (), *costs, items=kind)
 
     def _labelled(
-        self, images: Mapping[str, list[Picture]], names: tuple[str, ...]
+        self, items: Mapping[str, list[Any]], names: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of images and the positions of their classes."""
-        tokens = [self.features(some) for some in images.values()]
-        labels = [np.full(len(some), names.index(name)) for name, some in images.items()]
+        """Return the tokens of items and the positions of their classes."""
+        tokens = [self.features(some) for some in items.values()]
+        labels = [np.full(len(some), names.index(name)) for name, some in items.items()]
         return np.concatenate(tokens), np.concatenate(labels)
 
     def forget(self, name: str) -> Update:
@@ -259,10 +259,10 @@ class Student(Classifier):
     def costs(self) -> dict[str, Any]:
         """Measure what a prediction and a new class cost on this machine; nothing is kept.
 
-        The images are of random pixels.
+        Images are of random pixels, texts of random words.
 
         Returns:
-            `predict_milliseconds` of one image; `learn`: for each number of images the speed of
+            `predict_milliseconds` of one item; `learn`: for each number of items the speed of
             computing their features, the time to compute the heads, and the peak memory of this
             process until then; `bytes` of the state, by the number of further classes.
 
@@ -271,15 +271,15 @@ class Student(Classifier):
         """
         memory, n_classes, rows = self._memory(), len(self.classes), []
         for n in (1, *MEASURED):  # the first one is not measured
-            pixels = np.random.default_rng(n).integers(0, 256, (n, *_SIDES, 3), np.uint8)
+            items = self.items.random(n)
             begin = time.perf_counter()
-            self.predict(pixels[0])
+            self.predict(items[0])
             predicted = time.perf_counter()
-            tokens = self.features(pixels)
-            read = time.perf_counter()
+            tokens = self.features(items)
+            done = time.perf_counter()
             memory.learn(tokens, np.full(n, n_classes), n_classes + 1, How())
-            spent = {"images_per_second": n / (read - predicted)}
-            spent |= {"milliseconds": 1e3 * (time.perf_counter() - read)}
+            spent = {"images_per_second": n / (done - predicted)}
+            spent |= {"milliseconds": 1e3 * (time.perf_counter() - done)}
             rows.append({"images": n, **spent, "peak_memory_mb": peak_memory()})
         size, each = memory.bytes()
         return {
@@ -300,7 +300,7 @@ class Student(Classifier):
         self._load()
 
 
-def _known(test: Mapping[str, Pictures], names: tuple[str, ...]) -> Mapping[str, Pictures]:
+def _known(test: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
     for name in test:
         if name not in names:
             raise CdlError(

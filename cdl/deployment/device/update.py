@@ -28,6 +28,7 @@ class Update:
     bytes: size of the state.
     accuracy: percent of images, by name: `held_out` (every fifth image, learnt from the others),
         or with test images `earlier_before`, `earlier_after` and `new`.
+    items: what is counted as images: `images`, or `texts`.
     """
 
     version: int
@@ -41,6 +42,7 @@ class Update:
     peak_memory_mb: float | None = None
     bytes: int = 0
     accuracy: Mapping[str, float] = field(default_factory=dict)
+    items: str = "images"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the update for JSON."""
@@ -54,7 +56,7 @@ class Update:
         if self.images:
             memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb else ""
             lines.append(
-                f"{self.images} images at {self.images_per_second:.1f} images/s, heads in "
+                f"{self.images} {self.items} at {self.images_per_second:.1f}/s, heads in "
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
         lines += [f"accuracy, {k.replace('_', ' ')}: {v:.2f} %" for k, v in self.accuracy.items()]

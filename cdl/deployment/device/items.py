@@ -1,0 +1,90 @@
+"""What a student takes, images or texts: how it is given, read and put into the graph."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+import numpy as np
+
+from cdl.data.sources.names import check_class_name
+from cdl.runtime.errors import CdlError
+
+BATCH = 32  # items
+_SIDEWAYS = ("/", "\\")
+
+
+class Items(ABC):
+    """Items of one modality.
+
+    Attributes:
+        kind: what they are called, in the plural.
+        argument: what `predict` takes on a command line.
+        layout: what `by_class` reads.
+        packages: what reading them needs beside numpy, onnxruntime and safetensors.
+    """
+
+    kind: ClassVar[str]
+    argument: ClassVar[str]
+    layout: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path) -> "Items":
+        """Return the items of the student in a folder."""
+
+    @abstractmethod
+    def several(self, given: Any) -> list[Any]:
+        """Return a list of items, also for a single one."""
+
+    @abstractmethod
+    def batches(self, items: Sequence[Any]) -> Iterator[tuple[list[int], list[Any]]]:
+        """Read items; yield positions and contents of those that fit into one batch.
+
+        Raises:
+            CdlError: an item is unreadable or invalid.
+        """
+
+    @abstractmethod
+    def array(self, given: Any) -> np.ndarray:
+        """Return the input of the graph; raise `CdlError` if they do not fit into one batch."""
+
+    @abstractmethod
+    def listed(self, arguments: Sequence[str], stdin: TextIO) -> list[str]:
+        """Return the items of a command line; `-` reads lines from stdin."""
+
+    @abstractmethod
+    def by_class(self, path: Path) -> dict[str, list[Any]]:
+        """Return the items of each class in `layout`; raise `CdlError` if there are none."""
+
+    @abstractmethod
+    def unlabelled(self, path: Path) -> list[Any]:
+        """Return the items below or in a path; raise `CdlError` if there are none."""
+
+    @abstractmethod
+    def random(self, n: int, size: tuple[int, int] | None = None) -> list[Any]:
+        """Return random items of a size, to measure times."""
+
+
+def check_new_name(name: object, where: object) -> str:
+    """Return the name of a class that can also be the name of a folder; else raise `CdlError`."""
+    checked = check_class_name(name, where)
+    if (
+        checked.startswith(".")
+        or any(c in checked for c in _SIDEWAYS)
+        or len(checked.encode()) > 255
+    ):
+        raise CdlError(
+            f"{str(where)!r:.300}: invalid class name {checked!r:.100}; expected the name of a "
+            "folder: up to 255 bytes, no slash, no leading dot"
+        )
+    return checked
+
+
+def check_classes(given: Mapping[str, Any], kind: str) -> None:
+    """Raise `CdlError` unless there are classes, by valid names."""
+    if not given:
+        raise CdlError(f"{kind}: contain no class; expected at least one, with its {kind}")
+    for name in given:
+        check_new_name(name, kind)

@@ -1,0 +1,119 @@
+"""Texts that a student takes, and the student that takes them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from cdl.data.sources.csv import rows_of
+from cdl.data.sources.texts import encode
+from cdl.data.tokens import ids_of, open_tokenizer
+from cdl.deployment.device.items import BATCH, Items, check_new_name
+from cdl.deployment.device.student import DeviceStudent
+from cdl.runtime.errors import CdlError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER = "tokenizer.json"
+COLUMNS = ("text", "label")  # of a CSV file that is learnt
+TOKENS = (1, 16)  # of random texts
+
+
+class Texts(Items):
+    """Texts, which a tokenizer makes ids of tokens.
+
+    Attributes:
+        tokenizer: cuts off the end of long texts, and does not pad.
+    """
+
+    kind, argument = "texts", "TEXT"
+    layout = f"FILE.csv, with the columns {' and '.join(COLUMNS)}"
+    packages = ("tokenizers",)
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        """Keep the tokenizer."""
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def open(cls, folder: Path) -> "Texts":
+        """Read the tokenizer of a folder; raise `CdlError` if it is missing or damaged."""
+        file = folder / TOKENIZER
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise CdlError(f"{file}: cannot be read ({error.strerror})") from error
+        return cls(open_tokenizer(content, str(folder)))
+
+    def several(self, given: str | Iterable[str]) -> list[str]:
+        """Return a list of texts, also for a single text."""
+        return [given] if isinstance(given, str) else list(given)
+
+    def batches(self, items: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
+        """Yield positions and texts of about the same length, up to `BATCH`."""
+        texts = [checked(text) for text in items]
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            yield rows, [texts[i] for i in rows]
+
+    def array(self, given: str | Iterable[str]) -> np.ndarray:
+        """Return ids `[n, N]` int64, -1 after the end of a text."""
+        texts = [checked(text) for text in self.several(given)]
+        if not texts:
+            raise CdlError("texts: there is none; expected at least one")
+        return ids_of(self.tokenizer, texts)
+
+    def listed(self, arguments: Sequence[str], stdin: TextIO) -> list[str]:
+        """Return the texts on a command line; `-`: one in each line of stdin that is not blank."""
+        found: list[str] = []
+        for text in arguments:
+            found += _lines(stdin) if text == "-" else [text]
+        return found
+
+    def by_class(self, path: Path) -> dict[str, list[str]]:
+        """Return the texts of each class in a CSV file with the columns `COLUMNS`.
+
+        Raises:
+            CdlError: the file cannot be read, lacks a column or has no row.
+        """
+        found: dict[str, list[str]] = {}
+        for text, name in rows_of(path, *COLUMNS):
+            found.setdefault(check_new_name(name, path), []).append(text)
+        if not found:
+            raise CdlError(f"{path}: contains no text; expected a row for each text")
+        return found
+
+    def unlabelled(self, path: Path) -> list[str]:
+        """Return the lines of a text file in UTF-8 that are not blank."""
+        try:
+            found = _lines(path.read_text(encoding="utf-8-sig").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise CdlError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
+        if not found:
+            raise CdlError(f"{path}: contains no text; expected one in each line")
+        return found
+
+    def random(self, n: int, size: tuple[int, int] | None = None) -> list[str]:
+        """Return texts of random words of the vocabulary; a size is 1 and a number of tokens."""
+        words = sorted(word for word in self.tokenizer.get_vocab() if word.isalpha())
+        marks = len(self.tokenizer.encode("").ids)  # of start and end
+        length = max(1, (size or TOKENS)[1] - marks)
+        drawn = np.random.default_rng(n).choice(words, (n, length))
+        return [" ".join(row) for row in drawn]
+
+
+class Student(DeviceStudent):
+    """A student of texts in its folder; see `DeviceStudent`."""
+
+    takes = Texts
+
+
+def checked(text: str) -> str:
+    """Return a text without space around it; raise `CdlError` if it is blank or no text."""
+    return encode(text, "the text").tobytes().decode()
+
+
+def _lines(lines: Iterable[str]) -> list[str]:
+    return [line.strip() for line in lines if line.strip()]
