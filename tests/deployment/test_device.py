@@ -373,6 +373,15 @@ def test_cdl_learn_teaches_an_exported_student(folder, tmp_path, capsys):
         commands.learn(folder, photos, "mine")
 
 
+def test_a_terminal_shows_how_many_images_are_done(folder, tmp_path, capsys, monkeypatch):
+    photos = write_photos(tmp_path / "photos", ["white"], 40)
+    assert main(Student, ["learn", str(photos)], folder) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(Student, ["learn", str(photos)], folder) == 0
+    assert capsys.readouterr().err == "\r32 of 40 images\r40 of 40 images\n"
+
+
 def test_the_command_line_reports_in_text(folder, tmp_path, capsys):
     photos = write_photos(tmp_path / "photos", n=5)
     assert main(Student, ["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0

@@ -20,10 +20,12 @@ class Classifier(ABC):
     Attributes:
         classes: class names in the order in which they were learnt, the order of all columns.
         items: the kind of items that it takes.
+        progress: function that is told how many of several items are done, and of how many.
     """
 
     classes: tuple[str, ...]
     items: Items
+    progress: Callable[[int, int], None] | None = None
 
     @abstractmethod
     def preprocess(self, given: Any) -> Any:
@@ -61,9 +63,12 @@ class Classifier(ABC):
     ) -> np.ndarray:
         """Return the results `[n, *shape]` in fp32 of a function of items of one batch."""
         every = self.items.several(given)
-        found = np.zeros((len(every), *shape), np.float32)
+        found, done = np.zeros((len(every), *shape), np.float32), 0
         for rows, contents in self.items.batches(every):
             found[rows] = function(contents)
+            done += len(rows)
+            if self.progress is not None:
+                self.progress(done, len(every))
         return found
 
 

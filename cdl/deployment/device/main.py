@@ -78,8 +78,13 @@ def learn_from(
     ridge: str = "all",
     balance: bool = True,
 ) -> Update:
-    """Learn what `Items.by_class` reads from a path; see `DeviceStudent.learn`."""
+    """Learn what `Items.by_class` reads from a path; see `DeviceStudent.learn`.
+
+    On a terminal, stderr shows how many items are done.
+    """
     items = student.items
+    if sys.stderr.isatty():
+        student.progress = lambda done, n: _show(f"{done} of {n} {items.kind}", done == n)
     return student.learn(
         items.by_class(path),
         test=None if test is None else items.by_class(test),
@@ -88,6 +93,11 @@ def learn_from(
         ridge=ridge,
         balance=balance,
     )
+
+
+def _show(text: str, last: bool) -> None:
+    """Write a line to stderr over the one before it."""
+    print(f"\r{text}", end="\n" if last else "", file=sys.stderr, flush=True)
 
 
 def _parser(takes: type[Items]) -> argparse.ArgumentParser:
