@@ -122,11 +122,14 @@ def _scores(
 
 
 def _tokens(spec: LearnerSpec, learner: Learner, test: TestSet, compute: Compute) -> Tensor | None:
-    """Return the final tokens `[n, 1, D]` if all stages share them, else None.
+    """Return the final tokens `[n, T, D]` if all stages share them, else None.
 
-    The stages share them if the method solves for its head and trains nothing after task 0.
+    The stages share them if nothing is trained but heads, or if the method solves for its head and
+    trains nothing after task 0.
     """
-    if spec.method.facts.trains or learner.prompts.session(1):
+    solved = not spec.method.facts.trains and not learner.prompts.session(1)
+    trained = [*learner.prompts.parameters(), *learner.distiller.parameters()]
+    if not solved and (trained or learner.needs_query):
         return None
     return over_test_images(
         test.pixels,

@@ -155,18 +155,24 @@ def test_other_distillers_are_refused_by_name(kd):
         make_grid(ranpac(["none", kd]))
 
 
-def test_one_reading_of_the_test_images_serves_all_stages(lab, monkeypatch):
-    here = lab(ranpac())
+HEADS = {"methods": {"head_only": {}}, "grid": {"methods": ["head_only"]}}
+HEADS["grid"]["distillers"] = ["none", "kd"]
+
+
+@pytest.mark.parametrize("changes", [ranpac(), HEADS], ids=["ranpac", "head_only"])
+def test_one_reading_of_the_test_images_serves_all_stages(lab, monkeypatch, changes):
+    here = lab(changes)
     run = here.student("kd")
     here.learn_all(run)
     (once, predictions), computed = here.evaluate(run), []
+    tokens = evaluate._tokens
 
     def by_stage(*given):
-        computed.append(given)
+        computed.append(tokens(*given))
 
     monkeypatch.setattr(evaluate, "_tokens", by_stage)
     again, same = here.evaluate(run)
-    assert computed
+    assert len(computed) == 1 and computed[0] is not None
     assert once["matrix"] == again["matrix"]
     assert once["metrics"] == pytest.approx(again["metrics"])
     assert predictions["predicted"].equals(same["predicted"])
