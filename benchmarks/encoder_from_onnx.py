@@ -4,8 +4,8 @@
 
 `LIKE` is the folder of a model with the same tokenizer and, but for the number of blocks, the same
 configuration, such as all-MiniLM-L6-v2 for paraphrase-MiniLM-L3-v2. The weights are the
-initializers of the graph; those of a product without a name of their own have the name of its node, and are
-transposed. The pooled feature of a text is compared with the output of the graph.
+initializers of the graph; those of a product without a name of their own have the name of its
+node, and are transposed. The pooled feature of a text is compared with the output of the graph.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def write(model: Path, like: Path, folder: Path) -> None:
     weights = weights_of(onnx.load(model).graph)
     config = json.loads((like / "config.json").read_text())
     blocks = {int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")}
-    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "1_Pooling/config.json"):
         shutil.copy(like / name, folder / name)
     config = {**config, "_name_or_path": model.stem, "num_hidden_layers": len(blocks)}
@@ -55,7 +55,10 @@ def write(model: Path, like: Path, folder: Path) -> None:
 
 @torch.no_grad()
 def difference(model: Path, folder: Path) -> float:
-    """Return the largest difference between the pooled features of the graph and of the folder."""
+    """Return the difference between the pooled features of the graph and of the folder.
+
+    It is relative to the largest value.
+    """
     artifact = folder / "artifact.safetensors"
     fetch(artifact, "folder", str(folder))
     encoder = Encoder.load(artifact, 32, "backbone")
@@ -67,9 +70,10 @@ def difference(model: Path, folder: Path) -> float:
     ids = np.array([tokenizer.encode(_TEXT).ids])
     session = onnxruntime.InferenceSession(model)
     outputs = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-    pooled = [out for out in outputs if out.shape == (1, len(own))]
+    pooled = [out[0] for out in outputs if out.shape == (1, len(own))]
     assert pooled, "the graph has no pooled feature"
-    return min(float(np.abs(out[0] - own).max()) for out in pooled)
+    differences = [float(np.abs(out - own).max()) for out in pooled]
+    return min(differences) / float(np.abs(own).max())
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def load(
             manifest, which takes less than a second for 100 MB. Runs are always compared.
 
     Returns:
-        A student with `classes`, `predict(images)`, `predict_proba(images)` and `preprocess`.
+        A student with `classes`, `predict(items)`, `predict_proba(items)` and `preprocess`.
 
     Raises:
         cdl.runtime.errors.CdlError: the folder does not contain a finished run or an exported

@@ -198,6 +198,6 @@ def api_index(rooms: dict[str, str]) -> str:
         "The interface for programs that use a student:",
         f"::: cdl.load{options}",
         f"::: cdl.deployment.device.classifier.Classifier{options}",
-        f"::: cdl.deployment.device.student.Student{options}",
+        f"::: cdl.deployment.device.student.DeviceStudent{options}",
     ]
     return "\n\n".join(["\n".join(lines[:2]), *public, "## Rooms", "\n".join(lines[2:])]) + "\n"

@@ -100,13 +100,16 @@ def _with_progress(files: Sequence[str]) -> Iterable[str]:
         return files
     from tqdm import tqdm
 
-    return tqdm(files, unit="image")
+    return tqdm(files, unit="item")
 
 
 def learn(
     run: Run,
     task: Annotated[
-        Path, typer.Option("--task", help="Training images: one subfolder per new class.")
+        Path,
+        typer.Option(
+            "--task", help="Training images, one subfolder per new class; or texts, a CSV."
+        ),
     ],
     name: Annotated[
         str | None,
@@ -114,7 +117,7 @@ def learn(
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option(help="Test images, same layout; default: a fifth of --task."),
+        typer.Option(help="Test items, same layout; default: a fifth of --task."),
     ] = None,
     teacher: Annotated[
         Path | None,
@@ -122,7 +125,7 @@ def learn(
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option(help="Unlabelled images; for a run, only with --teacher."),
+        typer.Option(help="Unlabelled items; for a run, only with --teacher."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -229,13 +232,11 @@ def predict(
         ),
     ],
     top: Annotated[
-        int, typer.Option("--top", "-k", min=1, help="Number of classes to print per image.")
+        int, typer.Option("--top", "-k", min=1, help="Number of classes to print for each.")
     ] = 5,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON per image.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each.")] = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV, one row per image and class.")
+        bool, typer.Option("--csv", help="Print CSV, a row for each and class.")
     ] = False,
 ) -> None:
     """Classify images or texts with a student.

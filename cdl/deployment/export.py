@@ -45,12 +45,14 @@ class Int8:
     """Size, accuracy and latency of the model before and after int8 quantisation.
 
     kind: `dynamic` or `static`.
+    item: what one item is called.
     bytes: size of the model.
     accuracy: mean over tasks, percent; None if predictions were not compared.
-    latency: milliseconds per image, median of single images, one thread.
+    latency: milliseconds per item, median of single items, one thread.
     """
 
     kind: str
+    item: str
     bytes: tuple[int, int]
     accuracy: tuple[float, float] | None
     latency: tuple[float, float]
@@ -61,14 +63,18 @@ class Int8:
         text = f"int8 ({self.kind}): {before:.1f} MB before, {after:.1f} MB after; "
         if self.accuracy is not None:
             text += "accuracy {:.2f} % before, {:.2f} % after; ".format(*self.accuracy)
-        return text + "{:.2f} ms per image before, {:.2f} ms after".format(*self.latency)
+        return (
+            text
+            + f"{self.latency[0]:.2f} ms per {self.item} before, {self.latency[1]:.2f} ms after"
+        )
 
 
 @dataclass(frozen=True)
 class Exported:
     """Result of an export: folder, size of the model in bytes, costs and comparisons.
 
-    latency: milliseconds per image on `machine`, median of single images, one thread.
+    latency: milliseconds per item on `machine`, median of single items, one thread.
+    machine: its processor; for texts also the length of the timed ones.
     parity: comparison of the predictions; None if it was skipped.
     int8: effects of the quantisation; None without it.
     learning: whether it can learn on: the size of its memory, or why it has none.
@@ -156,18 +162,14 @@ def export(
 
 
 def _check_exportable(student: TrainedStudent, kind: str, int8: str | None) -> None:
-    """Raise `CdlError` if a prediction needs the teacher's ViT, or a class name is invalid.
-
-    Students that do not read images are written as ONNX, with dynamic int8.
-    """
-    model, spec = student.model, student.spec
-    if (items := student.items.kind) != "images":
-        for option, value, known in (("format", kind, "onnx"), ("int8", int8, "dynamic")):
-            if value not in (known, None):
-                raise CdlError(
-                    f"--{option} {value}: is for images only, and this run is on {items}; use "
-                    f"{known}"
-                )
+    """Raise `CdlError` if an export cannot have a format or int8, or needs the teacher's ViT."""
+    model, spec, facts = student.model, student.spec, student.facts
+    for option, value, known in (("format", kind, facts.formats), ("int8", int8, facts.int8)):
+        if value not in (*known, None):
+            raise CdlError(
+                f"--{option} {value}: is not available for {facts.items}, on which this run is; "
+                f"expected {' or '.join(known)}"
+            )
     if model.teacher_query is not None and model.teacher_query is not model.query:
         raise CdlError(
             f"distillers.{spec.distiller.name}: with protocol.query: self the prediction needs the "
@@ -207,11 +209,12 @@ def _measure(
 ) -> Exported:
     """Compare an exported model with the student, count its costs and time it."""
     with using_threads(1):
-        counted = costs(model, model.learner.backbone.size)
+        counted = costs(model, student.counted_size)
     if counted.gflops >= _PARALLEL:
         student = replace(student, threads=torch.get_num_threads())
     parity = None if images is None else compare(student, exported, images)
-    duration, machine = latency(exported, student.random_size), this_machine()["cpu"]
+    duration = latency(exported, student.random_size)
+    machine = this_machine()["cpu"] + student.timed
     folder, n = str(file.parent), len(student.classes)
     return Exported(folder, n, file.stat().st_size, counted, duration, machine, parity)
 
@@ -247,7 +250,7 @@ def _quantize(
         if images is not None:
             accuracies.append(accuracy(model, student, images))
     found = (accuracies[0], accuracies[1]) if accuracies else None
-    int8 = Int8(kind, (sizes[0], sizes[1]), found, (times[0], times[1]))
+    int8 = Int8(kind, student.facts.item, (sizes[0], sizes[1]), found, (times[0], times[1]))
     return replace(exported, bytes=sizes[1], latency=times[1], int8=int8)
 
 

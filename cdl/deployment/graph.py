@@ -163,13 +163,13 @@ def to_int8(
 ) -> None:
     """Quantise weights of an ONNX graph to int8, in place.
 
-    The test view, attention and norms stay in fp32.
+    All operators but `quantised` stay in fp32: the test view, attention and norms.
 
     Args:
         model: ONNX file to replace.
-        quantised: see `Graph.quantised`.
         images: batches `[B, H, W, 3]` of training images that calibrate the ranges of the
             activations (static); None: ranges are computed for each input (dynamic).
+        quantised: see `Graph.quantised`.
     """
     import onnx
     from onnxruntime import quantization as q

@@ -23,14 +23,8 @@ MODEL, PROGRAM = "model.onnx", "model.pte"  # ONNX graph, ExecuTorch program
 TENSORS = "model.safetensors"  # weights of a model of timm
 CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
 DEVICE = "student.py"  # the program, which cdl does not run
-READ = (
-    MODEL,
-    PROGRAM,
-    CLASSES,
-    PREPROCESSING,
-    TOKENIZER,
-    MEMORY,
-)  # what a student reads where it exists
+# what a student reads where it exists
+READ = (MODEL, PROGRAM, CLASSES, PREPROCESSING, TOKENIZER, MEMORY)
 
 log = logging.getLogger(__name__)
 

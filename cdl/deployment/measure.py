@@ -137,14 +137,14 @@ def _seconds(predict: Callable[[], Any], warm: int, times: int) -> list[float]:
 
 
 def _peak_memory(folder: Path, size: tuple[int, int]) -> float:
-    """Return the peak memory of a process that classifies one image, in megabytes."""
+    """Return the peak memory of a process that classifies one item, in megabytes."""
     command = [sys.executable, "-m", __name__, str(folder), *map(str, size)]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(process.stdout)
 
 
 def main() -> None:
-    """Classify one image and print the peak memory of this process in megabytes."""
+    """Classify one item and print the peak memory of this process in megabytes."""
     folder, *size = sys.argv[1:]
     _single_latencies(ExportedStudent(Path(folder), verify=False), (int(size[0]), int(size[1])))
     print(peak_memory())

@@ -34,7 +34,9 @@ class Model(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Return logits `[B, C]` of views `[B, 3, size, size]` in 0..1, like the evaluation.
+        """Return logits `[B, C]` like the evaluation.
+
+        Views are `[B, 3, size, size]` in 0..1, or ids of tokens `[B, N]`.
 
         If the student's own backbone computes the query, the query pass and the prompted pass share
         all blocks before the first prompted one.

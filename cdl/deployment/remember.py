@@ -50,10 +50,8 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
     with artifacts.replacing(folder / MEMORY) as temporary:
         write_memory(found, temporary)
     total, each = found.bytes()
-    new, kind = (
-        _costs(folder, student.items.kind),
-        {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"},
-    )
+    kind = {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"}
+    new = _costs(folder, student.items.kind)
     return (
         f"learns on by `python {DEVICE} learn PATH` from {kind[found.about['kind']]}: {MEMORY} "
         f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {new}"

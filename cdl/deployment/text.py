@@ -44,7 +44,8 @@ class TextStudent(TrainedStudent):
         if {id(q) for q in (query, self.model.teacher_query) if q is not None} - {id(found)}:
             raise CdlError(
                 f"{self.files.folder}: the query of its prompts is from another backbone than its "
-                "own, whose tokens differ; expected the run of a student"
+                "own, whose tokens differ; expected the run of a student with protocol.query: "
+                "student"
             )
         assert isinstance(found, Encoder), "a backbone of the modality"
         return found
@@ -59,6 +60,16 @@ class TextStudent(TrainedStudent):
     def random_size(self) -> tuple[int, int]:
         """Size of random items for times: a number of tokens."""
         return 1, min(TOKENS[1], self.backbone.size)
+
+    @property
+    def counted_size(self) -> int:
+        """Number of tokens of the text whose operations are counted."""
+        return self.random_size[1]
+
+    @property
+    def timed(self) -> str:  # type: ignore[override]
+        """Remark on the texts that are timed and counted."""
+        return f", for a text of {self.random_size[1]} tokens"
 
     def graph(self, model: Model) -> Graph:
         """Return the graph of an export."""

@@ -119,6 +119,13 @@ class TrainedStudent(Student):
         """Size of random items for times: height and width of the test view."""
         return (self.views.test_resize or self.views.size,) * 2
 
+    @property
+    def counted_size(self) -> int:
+        """Size of the input whose operations are counted."""
+        return int(self.views.size)
+
+    timed = ""  # remark on the items that are timed and counted
+
     def graph(self, model: Model) -> Graph:
         """Return the graph of an export, around the model or one with the same predictions."""
         return ImageGraph(model, self.views)

@@ -262,10 +262,10 @@ class Grid:
             chosen |= found | {teacher for run in found if (teacher := self.teacher_of(run))}
         for run in chosen:
             facts = MODALITIES[modality_of(self.dataset(run)["source"])]
-            if "export" not in facts.commands:
+            if block["int8"] not in facts.int8:
                 raise ConfigError(
-                    f"deploy.runs: {run.folder} is a run on {facts.items}, which cannot be "
-                    "exported; expected runs on images"
+                    f"deploy.int8: invalid value {block['int8']!r} for {run.folder}, a run on "
+                    f"{facts.items}; expected {' or '.join(facts.int8)}"
                 )
         for run in self.runs:
             if (

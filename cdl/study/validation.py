@@ -138,12 +138,9 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder
     """
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
     _validate_source(f"{field}.source", kind, source)
-    tasks, right = (
-        dataset["tasks"],
-        "a number of equal tasks, which class_order: seeded_tasks shuffles",
-    )
-    uneven = class_order == "seeded_tasks" and not isinstance(tasks, int)
-    _reject(uneven, f"{field}.tasks", tasks, right)
+    uneven = class_order == "seeded_tasks" and not isinstance(dataset["tasks"], int)
+    right = "a number of equal tasks, which class_order: seeded_tasks shuffles"
+    _reject(uneven, f"{field}.tasks", dataset["tasks"], right)
     if (unlabelled := dataset.get("unlabelled")) is not None:
         ((unlabelled_kind, options),) = unlabelled["source"].items()
         _validate_source(f"{field}.unlabelled.source", unlabelled_kind, options)

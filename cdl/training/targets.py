@@ -2,7 +2,9 @@
 
 A view is a function of (seed, image, epoch), so the output of a frozen model is one too. It is the
 same for every learner, distiller, alpha and temperature, so it is computed once and read from a
-cache. In fp32 the cache equals the outputs computed online; in fp16 it is rounded.
+cache. In fp32 the cache equals the outputs computed online; in fp16 it is rounded. Views that are
+the same in every epoch are computed in the batches of the first, which for texts, padded to the
+longest of a batch, may differ in the last bits.
 """
 
 import logging

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from learnable import place_inputs
 from text_lab import CLASSES, text_config, text_lab, write_inputs
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import cdl
 from cdl.cli import student as commands
@@ -157,7 +158,8 @@ def test_wrong_files_change_nothing(folder, tmp_path):
     for content, message in (
         ("a,b\nx,y\n", "no column 'text'"),
         ("text,label\n", "contains no text"),
-        ("text,label\nx,a/b\n", "invalid class name 'a/b'"),
+        ("text,label\nx,a/b\n", "line 2.*invalid class name 'a/b'"),
+        ("text,label\nx,a\n ,a\n", "line 3 contains ' '; expected a text that is not blank"),
     ):
         file.write_text(content)
         with pytest.raises(CdlError, match=message):
@@ -183,9 +185,9 @@ def test_int8_rounds_the_table_of_embeddings_too(runs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timm": True}, "--format timm: is for images only, and this run is on texts; use onnx"),
-        ({"executorch": True}, "--format executorch: is for images only"),
-        ({"int8": "static"}, "--int8 static: is for images only, .*; use dynamic"),
+        ({"timm": True}, "--format timm: is not available for texts, .*; expected onnx"),
+        ({"executorch": True}, "--format executorch: is not available for texts"),
+        ({"int8": "static"}, "--int8 static: is not available for texts, .*; expected dynamic"),
     ],
 )
 def test_what_is_for_images_is_refused(runs, tmp_path, options, message):
@@ -205,6 +207,22 @@ def test_a_missing_tokenizer_is_named(folder):
         cdl.load(folder)
     with pytest.raises(CdlError, match="tokenizer.json: cannot be read"):
         Texts.open(folder)
+
+
+def test_random_texts_have_a_number_of_tokens_for_any_vocabulary():
+    for vocabulary in ({"[UNK]": 0, "book": 1, "table": 2}, {"[UNK]": 0, "1": 1, "?": 2}):
+        made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        for text in Texts(made).random(10, (1, 16)):
+            assert 8 <= len(made.encode(text).ids) <= 16
+
+
+def test_a_text_without_a_token_is_refused():
+    made = Tokenizer(models.BPE({"a": 0}, []))
+    assert Texts(made).array(["a"]).tolist() == [[0]]
+    for texts in (["?"], ["a", "?"]):
+        with pytest.raises(CdlError, match="has no token that the tokenizer knows"):
+            Texts(made).array(texts)
 
 
 def test_lines_are_texts(exports):

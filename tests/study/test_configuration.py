@@ -22,8 +22,10 @@ OVERLAYS = {  # a file or folder of overlays, and the configuration below them
     "pilot_sgd.yaml": "paper/pilot_cifar100.yaml",
     **{
         f"fair_schedule_{part}.yaml": "studies/fair_schedule.yaml"
-        for part in ("1", "5", "others", "cifar100")
+        for part in ("1", "5", "others", "cifar100", "core")
     },
+    "soft_columns_core.yaml": "studies/soft_columns.yaml",
+    "clinc150_l6.yaml": "text/clinc150.yaml",
     **{f"statistics_{part}.yaml": "studies/statistics.yaml" for part in ("same", "others")},
     **{f"inside_{part}.yaml": "studies/inside.yaml" for part in ("rates", "released")},
 }

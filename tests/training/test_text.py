@@ -145,6 +145,10 @@ def test_modalities_of_dataset_and_backbone_must_agree(inputs):
             {"view": {"size": 8}},
             "datasets.tickets.view: unknown key 'size'; expected one of drop, ",
         ),
+        (
+            {"class_order": "seeded_tasks", "tasks": [2, 2]},
+            r"datasets.tickets.tasks: invalid value \[2, 2\]; expected a number of equal tasks",
+        ),
         ({"view": {"tokens": 2}}, "datasets.tickets.view.tokens: 2 is less than the minimum of 4"),
         ({"short_side": 32}, "short_side: invalid value 32; expected null: texts are stored as"),
         (

@@ -70,6 +70,8 @@ IMAGES = ModalityFacts(
     student="cdl.deployment.trained:TrainedStudent",
     device="cdl.deployment.device.images:Student",
     device_parts=("data/sources/decoding.py", "deployment/device/images.py"),
+    formats=("onnx", "executorch", "timm"),
+    int8=("dynamic", "static"),
     commands=("learn",),
     check=_check,
 )

@@ -36,7 +36,7 @@ def read(root: str = "data/banking77", classes: Sequence[int | str] | None = Non
     found = [
         Text(split, label, sentence, f"{label}/{split}")
         for split, file in zip(SPLITS, FILES, strict=True)
-        for sentence, label in rows_of(Path(root, file.name), "text", "category")
+        for sentence, label, _ in rows_of(Path(root, file.name), "text", "category")
     ]
     return only(source_of(found, sorted({row.label for row in found})), classes)
 

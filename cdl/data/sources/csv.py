@@ -48,15 +48,17 @@ def read(
     found = [
         Text(split, name, value, file.relative_to(path).as_posix())
         for split, file in _files(path, train, test, test_share)
-        for value, name in rows_of(file, text, label, delimiter)
+        for value, name, _ in rows_of(file, text, label, delimiter)
     ]
     if test_share is not None:
         found = _drawn(found, test_share)
     return only(source_of(found, sorted({row.label for row in found})), classes)
 
 
-def rows_of(file: Path, text: str, label: str, delimiter: str = ",") -> Iterator[tuple[str, str]]:
-    """Yield text and class name of each row of a CSV file with a header.
+def rows_of(
+    file: Path, text: str, label: str, delimiter: str = ","
+) -> Iterator[tuple[str, str, str]]:
+    """Yield text, class name and place of each row of a CSV file with a header.
 
     Raises:
         CdlError: the file cannot be read, lacks a column, or has an invalid class name.
@@ -71,7 +73,8 @@ def rows_of(file: Path, text: str, label: str, delimiter: str = ",") -> Iterator
                     raise CdlError(f"{file} has no column {column!r}; it has {list(known)}")
             for row in rows:
                 name = (row[label] or "").strip()
-                yield row[text] or "", check_class_name(name, f"{file}: line {rows.line_num}")
+                place = f"{file}: line {rows.line_num}"
+                yield row[text] or "", check_class_name(name, place), place
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CdlError(f"{file} cannot be read as CSV in UTF-8 ({error})") from error
 

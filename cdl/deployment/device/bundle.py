@@ -19,7 +19,7 @@ _HEAD = '''#!/usr/bin/env python3
 """The program of this student: predict, learn, forget, undo, info, costs.
 
     python student.py predict {argument} --top 3 --json
-    python student.py learn PATH            {layout}
+    python student.py learn {path}          {layout}
     python student.py undo
 
 It needs numpy, onnxruntime, safetensors and {packages}. Made by cdl-workbench {version} under
@@ -47,7 +47,7 @@ def program(facts: ModalityFacts) -> str:
 
 
 def _head(takes: type[Items]) -> str:
-    about = {name: getattr(takes, name) for name in ("argument", "layout")}
+    about = {name: getattr(takes, name) for name in ("argument", "path", "layout")}
     return _HEAD.format(version=cdl.__version__, packages=", ".join(takes.packages), **about)
 
 

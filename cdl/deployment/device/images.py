@@ -22,7 +22,8 @@ SIDES = (224, 224)  # of random images
 class Images(Items):
     """Images of any sizes; a batch has images of one size, which the graph resizes."""
 
-    kind, argument, layout = "images", "PATH", "FOLDER/CLASS/IMAGE"
+    kind, argument, given = "images", "PATH", "images or folders; -: paths from stdin"
+    layout, path = "FOLDER/CLASS/IMAGE", "FOLDER"
     packages = ("Pillow",)
 
     @classmethod

@@ -19,13 +19,17 @@ class Items(ABC):
 
     Attributes:
         kind: what they are called, in the plural.
-        argument: what `predict` takes on a command line.
-        layout: what `by_class` reads.
+        argument: name of what `predict` takes on a command line.
+        given: its description.
+        path: name of what `learn` takes on a command line.
+        layout: its description, which `by_class` reads.
         packages: what reading them needs beside numpy, onnxruntime and safetensors.
     """
 
     kind: ClassVar[str]
     argument: ClassVar[str]
+    given: ClassVar[str]
+    path: ClassVar[str]
     layout: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
 

@@ -84,7 +84,9 @@ def learn_from(
     """
     items = student.items
     if sys.stderr.isatty():
-        student.progress = lambda done, n: _show(f"{done} of {n} {items.kind}", done == n)
+        student.progress = lambda done, n: print(
+            f"{done} of {n} {items.kind}", end="\n" if done == n else "\r", file=sys.stderr
+        )
     return student.learn(
         items.by_class(path),
         test=None if test is None else items.by_class(test),
@@ -95,22 +97,15 @@ def learn_from(
     )
 
 
-def _show(text: str, last: bool) -> None:
-    """Write a line to stderr over the one before it."""
-    print(f"\r{text}", end="\n" if last else "", file=sys.stderr, flush=True)
-
-
 def _parser(takes: type[Items]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("student.py", description="A student that learns on.")
     parser.add_argument("--threads", type=int, default=1, help="threads of onnxruntime")
     commands = parser.add_subparsers(dest="command", required=True)
     predict = commands.add_parser("predict", help=f"classify {takes.kind}")
-    predict.add_argument(
-        "items", nargs="+", metavar=takes.argument, help="one or more; -: lines of stdin"
-    )
+    predict.add_argument("items", nargs="+", metavar=takes.argument, help=takes.given)
     predict.add_argument("--top", "-k", type=int, default=5, help="number of classes to print")
     learn = commands.add_parser("learn", help=f"learn classes from {takes.layout}")
-    learn.add_argument("path", type=Path, metavar=takes.layout.split(",")[0].split("/")[0])
+    learn.add_argument("path", type=Path, metavar=takes.path)
     learn.add_argument("--test", type=Path, help=f"test {takes.kind} of any classes, the same way")
     more = f"{takes.kind} that the student labels itself"
     learn.add_argument("--unlabelled", type=Path, help=more)

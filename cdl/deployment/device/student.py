@@ -51,7 +51,8 @@ class DeviceStudent(Classifier):
         """Load the current version.
 
         Args:
-            folder: folder with `model.onnx`, `classes.txt` and, to learn, `memory.safetensors`.
+            folder: folder with `model.onnx`, `classes.txt`, for texts `tokenizer.json` and, to
+                learn, `memory.safetensors`.
             threads: number of threads of onnxruntime.
             verify: whether to compare all files with their sha256 in the manifest.
 
@@ -208,9 +209,9 @@ class DeviceStudent(Classifier):
         self, items: Mapping[str, list[Any]], names: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of items and the positions of their classes."""
-        tokens = [self.features(some) for some in items.values()]
         labels = [np.full(len(some), names.index(name)) for name, some in items.items()]
-        return np.concatenate(tokens), np.concatenate(labels)
+        tokens = self.features([item for some in items.values() for item in some])
+        return tokens, np.concatenate(labels)
 
     def forget(self, name: str) -> Update:
         """Remove a class; write a new version.

@@ -8,7 +8,7 @@ import numpy as np
 
 from cdl.data.sources.csv import rows_of
 from cdl.data.sources.texts import encode
-from cdl.data.tokens import ids_of, open_tokenizer
+from cdl.data.tokens import ABSENT, ids_of, open_tokenizer
 from cdl.deployment.device.items import BATCH, Items, check_new_name
 from cdl.deployment.device.student import DeviceStudent
 from cdl.runtime.errors import CdlError
@@ -28,8 +28,8 @@ class Texts(Items):
         tokenizer: cuts off the end of long texts, and does not pad.
     """
 
-    kind, argument = "texts", "TEXT"
-    layout = f"FILE.csv, with the columns {' and '.join(COLUMNS)}"
+    kind, argument, given = "texts", "TEXT", "texts; -: one in each line of stdin"
+    layout, path = f"a CSV file with the columns {' and '.join(COLUMNS)}", "FILE.csv"
     packages = ("tokenizers",)
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
@@ -63,7 +63,10 @@ class Texts(Items):
         texts = [checked(text) for text in self.several(given)]
         if not texts:
             raise CdlError("texts: there is none; expected at least one")
-        return ids_of(self.tokenizer, texts)
+        ids = ids_of(self.tokenizer, texts)
+        if not ids.size or (ids == ABSENT).all(1).any():
+            raise CdlError("a text has no token that the tokenizer knows; expected words")
+        return ids
 
     def listed(self, arguments: Sequence[str], stdin: TextIO) -> list[str]:
         """Return the texts on a command line; `-`: one in each line of stdin that is not blank."""
@@ -76,11 +79,11 @@ class Texts(Items):
         """Return the texts of each class in a CSV file with the columns `COLUMNS`.
 
         Raises:
-            CdlError: the file cannot be read, lacks a column or has no row.
+            CdlError: the file cannot be read, lacks a column or has no row, or a text is blank.
         """
         found: dict[str, list[str]] = {}
-        for text, name in rows_of(path, *COLUMNS):
-            found.setdefault(check_new_name(name, path), []).append(text)
+        for text, name, place in rows_of(path, *COLUMNS):
+            found.setdefault(check_new_name(name, place), []).append(checked(text, place))
         if not found:
             raise CdlError(f"{path}: contains no text; expected a row for each text")
         return found
@@ -97,11 +100,16 @@ class Texts(Items):
 
     def random(self, n: int, size: tuple[int, int] | None = None) -> list[str]:
         """Return texts of random words of the vocabulary; a size is 1 and a number of tokens."""
-        words = sorted(word for word in self.tokenizer.get_vocab() if word.isalpha())
-        marks = len(self.tokenizer.encode("").ids)  # of start and end
-        length = max(1, (size or TOKENS)[1] - marks)
-        drawn = np.random.default_rng(n).choice(words, (n, length))
-        return [" ".join(row) for row in drawn]
+        tokenizer, (_, length) = self.tokenizer, size or TOKENS
+        vocabulary = sorted(tokenizer.get_vocab(with_added_tokens=False).values())
+        drawn = np.random.default_rng(n).choice(vocabulary, (n, 2 * length)).tolist()
+        texts = (tokenizer.decode(ids) for ids in drawn)
+        return [self._shortened(text, length) for text in texts]
+
+    def _shortened(self, text: str, n: int) -> str:
+        """Return the beginning of a text that has about `n` tokens, with those of start and end."""
+        offsets = [last for _, last in self.tokenizer.encode(text).offsets if last][: max(1, n - 2)]
+        return text[: offsets[-1]].strip() or "a" if offsets else "a"
 
 
 class Student(DeviceStudent):
@@ -110,9 +118,9 @@ class Student(DeviceStudent):
     takes = Texts
 
 
-def checked(text: str) -> str:
+def checked(text: str, where: str = "the text") -> str:
     """Return a text without space around it; raise `CdlError` if it is blank or no text."""
-    return encode(text, "the text").tobytes().decode()
+    return encode(text, where).tobytes().decode()
 
 
 def _lines(lines: Iterable[str]) -> list[str]:

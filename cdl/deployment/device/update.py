@@ -19,15 +19,15 @@ class Update:
     version: number of the version that is now the current one.
     classes: number of classes of the student.
     learnt: names of new classes.
-    extended: names of classes that got more images.
+    extended: names of classes that got more images or texts.
     forgotten: names of classes that were removed.
-    images: number of images, with unlabelled ones.
+    images: number of images or texts, with unlabelled ones.
     images_per_second: speed of reading them and computing their features.
     milliseconds: time to compute the heads.
     peak_memory_mb: peak memory of this process.
     bytes: size of the state.
-    accuracy: percent of images, by name: `held_out` (every fifth image, learnt from the others),
-        or with test images `earlier_before`, `earlier_after` and `new`.
+    accuracy: percent of items, by name: `held_out` (every fifth, learnt from the others), or with
+        test items `earlier_before`, `earlier_after` and `new`.
     items: what is counted as images: `images`, or `texts`.
     """
 
@@ -66,7 +66,7 @@ class Update:
 def held_out(
     updated: Callable[[np.ndarray], Memory], tokens: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    """Return the accuracy on every fifth image of each class, after learning the others."""
+    """Return the accuracy on every fifth item of each class, after learning the others."""
     found = [np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT] for label in set(labels)]
     rows = np.concatenate(found)
     if not len(rows):

@@ -21,7 +21,8 @@ from cdl.runtime.errors import CdlError
 
 CURRENT, VERSIONS = "current", "versions"
 KEPT = 4  # the current version and those that `undo` can return to, besides version 0
-_MANIFEST, _SHARED = "manifest.json", ("model.onnx", "preprocessing.json", MEMORY)
+_MANIFEST = "manifest.json"
+_SHARED = ("model.onnx", "preprocessing.json", "tokenizer.json", MEMORY)
 _EDITED = ("card.md", "student.py")  # files that no prediction reads
 _REMEDY = "export the student again"
 
