@@ -105,8 +105,8 @@ def _split_of(student: TrainedStudent, split: str, purpose: str, remedy: str) ->
     packed = student.packed()
     if packed is None:
         raise CdlError(
-            f"{student.files.folder}: the packed {split} {student.facts.items} are not in its results "
-            f"folder; {purpose} needs them; copy them there or {remedy}"
+            f"{student.files.folder}: the packed {split} {student.facts.items} are not in its "
+            f"results folder; {purpose} needs them; copy them there or {remedy}"
         )
     return Packed(packed.folder, split)
 
