@@ -88,7 +88,7 @@ class Encoder(Backbone):
         if "encoder" not in metadata:
             raise CdlError(f"{path} is not a backbone for texts; delete it and run again")
         about = metadata["encoder"]
-        model = build(about["config"], str(path))
+        model = build(about["config"], str(path), new=False)
         most = positions_of(model)
         if image_size > most:
             raise CdlError(

@@ -6,6 +6,7 @@ here. Blocks are wrapped, so that a pass can resume at a block, append a token, 
 of blocks. This is the only file that imports transformers.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from cdl.runtime.errors import CdlError
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # jobs fork, and have one thread
 try:
     import transformers
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface, AttentionMaskInterface, initialization
     from transformers.masking_utils import sdpa_mask
 except ImportError as error:
     raise CdlError(
@@ -31,6 +32,8 @@ except ImportError as error:
         "pip install 'cdl-workbench[text]'"
     ) from error
 
+# drawing random weights that are replaced takes most of the time to load a model
+_without_weights = getattr(initialization, "no_init_weights", contextlib.nullcontext)
 VERSION: str = transformers.__version__
 _NAME = "cdl"  # of the attention function and its masks
 
@@ -153,18 +156,21 @@ def _with_rotation(options: dict[str, Any], tokens: int) -> dict[str, Any]:
     return {**options, "position_embeddings": wider}
 
 
-def build(config: Mapping[str, Any], where: str) -> Any:
-    """Return an encoder with random weights and wrapped blocks, in eval mode on the CPU.
+def build(config: Mapping[str, Any], where: str, new: bool = True) -> Any:
+    """Return an encoder with wrapped blocks, in eval mode on the CPU.
 
     Args:
         config: content of its config.json.
         where: subject of error messages.
+        new: whether its weights are random, and its attention is checked; else the weights are
+            whatever is in memory, to be loaded, and it was checked when it was fetched.
 
     Raises:
         CdlError: transformers cannot build it, or its attention does not accept prefixes.
     """
     try:
-        model = plain(config)
+        with contextlib.nullcontext() if new else _without_weights():
+            model = plain(config)
     except Exception as error:  # transformers raises errors of any type on invalid values
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CdlError(
@@ -173,7 +179,8 @@ def build(config: Mapping[str, Any], where: str) -> Any:
         ) from error
     model.config._attn_implementation = _NAME
     _wrap(model, where)
-    _validate(model, where)
+    if new:
+        _validate(model, where)
     return model
 
 

@@ -279,6 +279,13 @@ class Grid:
                 )
         return [run for run in self.runs if run in chosen]
 
+    @property
+    def modules(self) -> list[str]:
+        """Modules that jobs import to open the backbones of these datasets."""
+        sources = (block.options["source"] for block in self.datasets.values())
+        kinds = {modality_of(source) for source in sources}
+        return sorted(MODALITIES[kind].backbone.partition(":")[0] for kind in kinds)
+
     def run_of(self, dataset: str, method: str, learner: str, seed: str | int) -> Run:
         """Return the run with the given parts of its folder."""
         return self._by_folder[f"{dataset}/{method}/{learner}/seed{seed}"]

@@ -338,7 +338,9 @@ def test_no_server_is_started_where_it_saves_no_time(monkeypatch, case):
 def test_the_server_imports_the_modules_of_the_scripts(monkeypatch):
     def start(modules):
         assert {"cdl.training.task", "cdl.evaluation.evaluate", "cdl.runtime.jobs"} <= set(modules)
+        assert {"torch._dynamo", "cdl.backbones.encoders"} <= set(modules)
         return ["a {python}"]
 
     monkeypatch.setattr(server, "start", start)
-    assert server.prefix_of(workflow(2), SCRIPTS) == "'a {{python}}' "
+    modules = ["cdl.backbones.encoders"]
+    assert server.prefix_of(workflow(2), SCRIPTS, modules) == "'a {{python}}' "

@@ -128,6 +128,10 @@ def test_what_enters_the_blocks_of_a_vit_is_refused(inputs):
             plan(inputs, methods={name: {}}, grid=grid)
 
 
+def test_jobs_are_forked_from_a_process_with_the_modules_of_the_modality(inputs):
+    assert plan(inputs).modules == ["cdl.backbones.encoders"]
+
+
 def test_modalities_of_dataset_and_backbone_must_agree(inputs):
     config = text_config(inputs)
     images = {"backbones": {**config["backbones"], "small": {"embedded": "vit_nano_patch4_32"}}}

@@ -44,12 +44,13 @@ Command = list[str]  # python and a script
 _IMPORTED = re.compile(r"^ *from (cdl[\w.]*) import ", re.MULTILINE)
 
 
-def prefix_of(workflow: Any, scripts: Path) -> str:
+def prefix_of(workflow: Any, scripts: Path, modules: Sequence[str] = ()) -> str:
     """Start a server for a run and return the prefix of its jobs' shell commands.
 
     Args:
         workflow: Snakemake's workflow, before it runs jobs.
         scripts: folder of the rule scripts; the server imports the modules of cdl that they import.
+        modules: other modules that it imports.
 
     Returns:
         The prefix for Snakemake's `shell.prefix`. Returns an empty prefix and starts no server if
@@ -61,8 +62,9 @@ def prefix_of(workflow: Any, scripts: Path) -> str:
     if is_remote or jobs < _MIN_JOBS or not hasattr(os, "pidfd_open"):
         return ""
     texts = (path.read_text() for path in scripts.glob("*.py"))
-    modules = sorted({name for text in texts for name in _IMPORTED.findall(text)})
-    command = start([*modules, "torch._dynamo"])  # torch's optimizers import it in their first step
+    imported = {name for text in texts for name in _IMPORTED.findall(text)} | set(modules)
+    imported.add("torch._dynamo")  # torch's optimizers import it in their first step
+    command = start(sorted(imported))
     return shlex.join(command).replace("{", "{{").replace("}", "}}") + " "
 
 
