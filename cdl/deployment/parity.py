@@ -17,6 +17,7 @@ from cdl.runtime.errors import CdlError
 
 TestImages = tuple[Packed, pd.DataFrame]  # the test split; predictions on the learnt tasks
 _CHUNK = 256  # images read at a time
+_TIE = 1e-5  # difference of two logits, relative to the largest, below which rounding decides
 _CALIBRATION = 128  # training images that calibrate static quantisation
 
 
@@ -25,11 +26,12 @@ class Parity:
     """Differences between the exported model's predictions and those of torch and the evaluation.
 
     images: number of test images of the learnt tasks.
-    unlike_torch: number of images for which torch predicts another class.
-    unlike_evaluation: number of images with another class in `predictions.parquet`; None for an
-        export after an earlier task, whose predictions are not in that file.
+    unlike_torch: number of images for which torch predicts another class, without ties.
+    unlike_evaluation: number of images with another class in `predictions.parquet`, without ties;
+        None for an export after an earlier task, whose predictions are not in that file.
     rounded: whether the evaluation used a precision lower than fp32.
     largest: largest absolute difference of a logit from torch.
+    ties: number of images with another class whose logit differs by no more than rounding.
     items: what is counted as images: `images`, or `texts`.
     """
 
@@ -38,6 +40,7 @@ class Parity:
     unlike_evaluation: int | None
     rounded: bool
     largest: float
+    ties: int = 0
     items: str = "images"
 
     @property
@@ -57,6 +60,8 @@ class Parity:
             rounded = " (in lower precision)" if self.rounded else ""
             same = self.images - self.unlike_evaluation
             parts.append(f"same as the evaluation{rounded} for {same}")
+        if self.ties:
+            parts.append(f"{self.ties} of them ties within rounding")
         return f"{', '.join(parts)}; largest difference in a logit {self.largest:.1e}"
 
 
@@ -114,26 +119,40 @@ def _split_of(student: TrainedStudent, split: str, purpose: str, remedy: str) ->
 def compare(student: TrainedStudent, exported: Student, images: TestImages) -> Parity:
     """Predict every test image with torch and with the exported model, and compare."""
     split, frame = images
-    exported_classes, torch_classes, largest = [], [], 0.0
+    shape = (2, len(frame), len(student.classes))
+    both, done = np.zeros(shape, np.float32), 0
     for part in _items(student, split, frame["image"].to_numpy()):
-        both = np.zeros((2, len(part), len(student.classes)), np.float32)
         for rows, batch in exported.items.batches(part):
             for model, logits in zip((student, exported), both, strict=True):
-                logits[rows] = model.logits(model.preprocess(batch))
-        largest = max(largest, float(np.abs(both[0] - both[1]).max()))
-        torch_classes.append(both[0].argmax(1))
-        exported_classes.append(both[1].argmax(1))
-    found, spec = np.concatenate(exported_classes), student.spec
+                logits[done + np.array(rows)] = model.logits(model.preprocess(batch))
+        done += len(part)
+    spec, (expected, found) = student.spec, both.argmax(2)
     last = student.model.task == len(student.results["checkpoints"]) - 1
-    names = np.array(student.classes)[found]
+    evaluated = (
+        np.array([student.classes.index(name) for name in frame["predicted"]]) if last else None
+    )
+    unlike = {
+        name: _unlike(both[0], found, other)
+        for name, other in (("torch", expected), ("evaluation", evaluated))
+        if other is not None
+    }
     return Parity(
         len(frame),
-        int((found != np.concatenate(torch_classes)).sum()),
-        int((names != frame["predicted"].to_numpy()).sum()) if last else None,
+        unlike["torch"][0],
+        unlike["evaluation"][0] if last else None,
         spec.precision is not None or spec.cache_dtype is not None,
-        largest,
+        float(np.abs(both[0] - both[1]).max(initial=0.0)),
+        max(ties for _, ties in unlike.values()),
         student.items.kind,
     )
+
+
+def _unlike(logits: np.ndarray, found: np.ndarray, expected: np.ndarray) -> tuple[int, int]:
+    """Count the rows `[n, C]` in which two classes differ: beyond rounding, and as a tie."""
+    rows = np.flatnonzero(found != expected)
+    gaps = np.abs(logits[rows, found[rows]] - logits[rows, expected[rows]])
+    ties = gaps <= _TIE * max(1.0, float(np.abs(logits).max(initial=0.0)))
+    return int((~ties).sum()), int(ties.sum())
 
 
 def _items(student: TrainedStudent, split: Packed, indices: np.ndarray) -> Iterator[list[Any]]:

@@ -66,6 +66,16 @@ def test_an_earlier_task_is_compared_with_torch(finished, tmp_path):
     assert cdl.load(tmp_path / "student").classes == cdl.load(finished / KD, task=0).classes
 
 
+def test_a_tie_within_rounding_is_no_difference():
+    logits = np.float32([[5, 5 - 1e-6, 0], [5, 4.9, 0], [5, 1, 0]])
+    found, expected = np.array([1, 1, 0]), np.array([0, 0, 0])
+    assert _unlike(logits, found, expected) == (1, 1)
+    assert _unlike(logits, expected, expected) == (0, 0)
+    tied = Parity(3, 0, 0, False, 1e-6, ties=1)
+    assert tied.holds and "1 of them ties within rounding" in tied.text()
+    assert not Parity(3, 1, 1, False, 1e-6, ties=1).holds
+
+
 def test_the_command_fails_if_predictions_differ_from_the_evaluation(copied, tmp_path):
     run = copied / KD
     frame = pd.read_parquet(run / "predictions.parquet")
