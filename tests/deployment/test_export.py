@@ -21,8 +21,9 @@ import cdl
 from cdl.deployment import export as room
 from cdl.deployment import manifest
 from cdl.deployment.card import _cells
-from cdl.deployment.export import Parity, deploy, export
+from cdl.deployment.export import deploy, export
 from cdl.deployment.graph import to_int8
+from cdl.deployment.parity import Parity, _unlike
 from cdl.deployment.measure import measure
 from cdl.deployment.parity import training_images
 from cdl.layout import WEIGHTS
