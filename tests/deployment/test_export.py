@@ -23,9 +23,8 @@ from cdl.deployment import manifest
 from cdl.deployment.card import _cells
 from cdl.deployment.export import deploy, export
 from cdl.deployment.graph import to_int8
-from cdl.deployment.parity import Parity, _unlike
 from cdl.deployment.measure import measure
-from cdl.deployment.parity import training_images
+from cdl.deployment.parity import Parity, _unlike, training_images
 from cdl.layout import WEIGHTS
 from cdl.runtime.artifacts import check_files, fingerprint_file, read_json, write_json
 from cdl.runtime.errors import CdlError
