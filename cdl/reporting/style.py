@@ -30,6 +30,7 @@ from cdl.runtime.artifacts import replacing
 from cdl.runtime.facts import Look
 
 COLUMN, PAGE = 3.35, 6.9  # width in inches: one column of a paper, both columns
+_TITLE = (26, 44)  # characters in a line of a title, of one of several axes and of a single one
 INK = "#1b2026"
 _PAPER: dict[Any, Any] = {
     "svg.hashsalt": "cdl",  # makes the bytes of a figure reproducible
@@ -178,7 +179,7 @@ def canvas(
     for axis in axes[len(titles) :]:
         axis.set_axis_off()
     for axis, title in zip(axes, titles, strict=False):
-        axis.set_title(title, fontweight="bold")
+        axis.set_title(textwrap.fill(title, _TITLE[columns == 1]), fontweight="bold")
         axis.grid(alpha=0.25, linewidth=0.5)
     for axis in axes[max(0, len(titles) - columns) : len(titles)]:
         axis.tick_params(labelbottom=True)  # also above an empty place in the last row

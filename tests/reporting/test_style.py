@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from cdl.distillers import DISTILLERS
@@ -77,3 +78,15 @@ def test_names_at_the_ends_of_lines_do_not_overlap(tmp_path):
     svg, pdf = (open(file, "rb").read() for file in files[:2])
     assert b"<text" not in svg and b"font-family" not in svg  # letters are paths
     assert b"/FontFile2" in pdf and b"CreationDate" not in pdf
+
+
+def test_long_titles_of_axes_do_not_overlap():
+    titles = [f"method{i} (bottleneck=16, projection=2000, training.lr=0.0003)" for i in range(6)]
+    figure, axes = style.canvas(titles, "x", "y", "a note")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [axis.title.get_window_extent(renderer) for axis in axes]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+        others = [axis for axis in axes if axis is not axes[i]]
+        assert not any(box.overlaps(axis.bbox) for axis in others)
