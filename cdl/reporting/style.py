@@ -179,7 +179,8 @@ def canvas(
     for axis in axes[len(titles) :]:
         axis.set_axis_off()
     for axis, title in zip(axes, titles, strict=False):
-        axis.set_title(textwrap.fill(title, _TITLE[columns == 1]), fontweight="bold")
+        wrapped = (textwrap.fill(line, _TITLE[columns == 1]) for line in title.splitlines())
+        axis.set_title("\n".join(wrapped), fontweight="bold")
         axis.grid(alpha=0.25, linewidth=0.5)
     for axis in axes[max(0, len(titles) - columns) : len(titles)]:
         axis.tick_params(labelbottom=True)  # also above an empty place in the last row

@@ -82,10 +82,11 @@ def test_names_at_the_ends_of_lines_do_not_overlap(tmp_path):
 
 def test_long_titles_of_axes_do_not_overlap():
     titles = [f"method{i} (bottleneck=16, projection=2000, training.lr=0.0003)" for i in range(6)]
-    figure, axes = style.canvas(titles, "x", "y", "a note")
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    boxes = [axis.title.get_window_extent(renderer) for axis in axes]
+    with style.paper():
+        figure, axes = style.canvas(titles, "x", "y", "a note")
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        boxes = [axis.title.get_window_extent(renderer) for axis in axes]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         others = [axis for axis in axes if axis is not axes[i]]
