@@ -30,7 +30,7 @@ from cdl.runtime.artifacts import replacing
 from cdl.runtime.facts import Look
 
 COLUMN, PAGE = 3.35, 6.9  # width in inches: one column of a paper, both columns
-_TITLE = (26, 44)  # characters in a line of a title, of one of several axes and of a single one
+_TITLE = (28, 44)  # characters in a line of a title, of one of several axes and of a single one
 INK = "#1b2026"
 _PAPER: dict[Any, Any] = {
     "svg.hashsalt": "cdl",  # makes the bytes of a figure reproducible

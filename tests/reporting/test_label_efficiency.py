@@ -92,7 +92,7 @@ def test_titles_name_the_teacher_if_there_are_several(study, monkeypatch):
     efficiency.draw(pd.concat([table, table.assign(teacher="vit_nano")]), "note", [])
     found = ([axis.get_title() for axis in figure.axes] for figure in drawn)
     one, two = ([title for title in titles if title] for titles in found)
-    assert [title.split("\n")[1] for title in one] == [
+    assert [title.split("\n")[-1] for title in one] == [
         "teacher saw all labels",
         "teacher saw the same labels",
     ]

@@ -33,12 +33,14 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over
     **{
         f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
         for study, parts in [
-            ("fair_schedule", ("1", "5", "others", "cifar100")),
+            ("fair_schedule", ("1", "5", "others", "cifar100", "core")),
+            ("soft_columns", ("core",)),
             ("statistics", ("others", "same")),
             ("inside", ("rates", "released")),
         ]
         for part in parts
     },
+    "clinc150_l6.yaml": ["text/clinc150.yaml"],
     "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
     "statistics_same.yaml": ["studies/statistics.yaml"],
     "statistics_others.yaml": ["studies/statistics.yaml"],
