@@ -49,10 +49,11 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
         f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.teacher else ""
     )
     title = f"{spec.backbone} with {spec.method.name}{distilled}"
+    base = f"timm/{backbone['model']}" if licence else None
     scores = {"accuracy": average, "forgetting": forgetting}
     return str(
         ModelCard.from_template(
-            _metadata(student, title, source.get("id"), licence, scores),
+            _metadata(student, title, source.get("id"), licence, base, scores),
             template_str=(files("cdl") / "assets" / "card.md").read_text(encoding="utf-8"),
             title=title,
             role=spec.role,
@@ -80,6 +81,7 @@ def _metadata(
     title: str,
     identifier: str | None,
     licence: str | None,
+    base: str | None,
     scores: Mapping[str, float | None],
 ) -> ModelCardData:
     """Return the metadata that the Hub reads.
@@ -89,10 +91,10 @@ def _metadata(
         title: of the card.
         identifier: of the dataset on the Hub.
         licence: of the weights, known for models of timm.
+        base: the model on the Hub that the backbone is from.
         scores: results in percent by name.
     """
     dataset, purpose = identifier or _dataset_name(student), f"{student.facts.item}-classification"
-    model = backbone_record(student)["model"]
     return ModelCardData(
         license=licence or "other",
         license_name=None if licence else "see-the-card",
@@ -106,7 +108,7 @@ def _metadata(
             student.spec.distiller.name,
         ],
         datasets=[identifier] if identifier else None,
-        base_model=f"timm/{model}" if licence else None,
+        base_model=base,
         metrics=["accuracy"],
         model_name=title,
         eval_results=[

@@ -16,9 +16,9 @@ from pathlib import Path
 from cdl.deployment import manifest
 from cdl.deployment.device.memory import MEMORY
 from cdl.deployment.device.student import read_classes
-from cdl.deployment.device.texts import TOKENIZER
 from cdl.deployment.device.versions import CURRENT, current_version, parent_of, place_of
 from cdl.deployment.load import is_exported
+from cdl.deployment.student import facts_of
 from cdl.layout import PAGE
 from cdl.runtime import artifacts
 from cdl.runtime.caches import cache_folder
@@ -67,9 +67,11 @@ def site(student: Path, runtime: str | None = None) -> Site:
             f"{student}: {kind}; expected a folder with {manifest.MODEL}, as "
             "`cdl export RUN -o FOLDER` writes it"
         )
-    if (student / TOKENIZER).exists():
-        raise CdlError(f"{student}: is a student of texts; expected one of images; use cdl predict")
     manifest.check(student)
+    if (items := facts_of(student).items) != "images":
+        raise CdlError(
+            f"{student}: is a student of {items}; expected one of images; use cdl predict"
+        )
     read_classes(place_of(student, version := current_version(student)) / manifest.CLASSES)
     own = {name: student / name for name in _names(student, version)}
     room = Path(str(files("cdl") / "assets" / "demo"))

@@ -18,7 +18,7 @@ from cdl.deployment.model import Model
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
-OUTPUT = LOGITS
+OUTPUT = {"name": LOGITS, "type": "float32", "axes": ["batch", "class"]}  # as it is described
 MOST = 32, 512, 512  # batch, height, width: ExecuTorch plans memory at export
 PRODUCTS = ("MatMul", "Gemm")  # operators whose weights are quantised
 

@@ -127,22 +127,19 @@ def compare(student: TrainedStudent, exported: Student, images: TestImages) -> P
                 logits[done + np.array(rows)] = model.logits(model.preprocess(batch))
         done += len(part)
     spec, (expected, found) = student.spec, both.argmax(2)
-    last = student.model.task == len(student.results["checkpoints"]) - 1
-    evaluated = (
-        np.array([student.classes.index(name) for name in frame["predicted"]]) if last else None
-    )
-    unlike = {
-        name: _unlike(both[0], found, other)
-        for name, other in (("torch", expected), ("evaluation", evaluated))
-        if other is not None
-    }
+    unlike_torch, ties = _unlike(both[0], found, expected)
+    unlike_evaluation = None
+    if student.model.task == len(student.results["checkpoints"]) - 1:
+        evaluated = np.array([student.classes.index(name) for name in frame["predicted"]])
+        unlike_evaluation, others = _unlike(both[0], found, evaluated)
+        ties = max(ties, others)
     return Parity(
         len(frame),
-        unlike["torch"][0],
-        unlike["evaluation"][0] if last else None,
+        unlike_torch,
+        unlike_evaluation,
         spec.precision is not None or spec.cache_dtype is not None,
         float(np.abs(both[0] - both[1]).max(initial=0.0)),
-        max(ties for _, ties in unlike.values()),
+        ties,
         student.items.kind,
     )
 

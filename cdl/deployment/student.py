@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cdl.data.modalities import DEFAULT, modality
+from cdl.data.modalities import DEFAULT, ModalityFacts, modality
 from cdl.deployment import manifest
 from cdl.deployment.device.classifier import Classifier as Student
 from cdl.deployment.device.graph import REMEDY, Graph, first_line
@@ -38,12 +38,9 @@ class ExportedStudent(DeviceStudent):
         manifest.check(self.folder)
 
     def _open_items(self) -> Items:
-        file = self.folder / PREPROCESSING
-        about = json_object(file, schema=_PREPROCESSING, remedy=REMEDY)
         # the largest number, height and width of images; empty if there are no limits
-        self._limits = tuple(about.get("input", {}).get("most", ()))
-        facts = modality(about.get("modality", DEFAULT), f"{file}: modality")
-        found: Items = load(facts.device).takes.open(self.folder)
+        self._limits = tuple(_preprocessing(self.folder).get("input", {}).get("most", ()))
+        found: Items = load(facts_of(self.folder).device).takes.open(self.folder)
         return found
 
     def _open(self, threads: int) -> Graph:
@@ -60,6 +57,16 @@ class ExportedStudent(DeviceStudent):
                 f"images: number, height, width are {shape}; {PROGRAM} takes up to {limits}"
             )
         return found
+
+
+def facts_of(folder: Path) -> ModalityFacts:
+    """Return facts of the modality of an exported student; raise `CdlError` if it is unknown."""
+    found = _preprocessing(folder).get("modality", DEFAULT)
+    return modality(found, f"{folder / PREPROCESSING}: modality")
+
+
+def _preprocessing(folder: Path) -> dict[str, Any]:
+    return json_object(folder / PREPROCESSING, schema=_PREPROCESSING, remedy=REMEDY)
 
 
 def teach(

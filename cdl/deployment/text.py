@@ -81,7 +81,7 @@ class TextStudent(TrainedStudent):
         return {
             "modality": self.spec.view.modality,
             "input": {"name": TextGraph.name, "type": "int64", "axes": list(TextGraph.free)},
-            "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
+            "output": OUTPUT,
             "before": f"ids by {TOKENIZER}, at most {most}; {ABSENT} after the end of a text",
         }
 

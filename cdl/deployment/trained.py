@@ -137,7 +137,7 @@ class TrainedStudent(Student):
         axes = [*ImageGraph.free, "RGB"]
         return {
             "input": {"name": ImageGraph.name, "type": "uint8", "axes": axes, **limits},
-            "output": {"name": OUTPUT, "type": "float32", "axes": ["batch", "class"]},
+            "output": OUTPUT,
             "before": "rotated upright by EXIF, RGB, transparency on white; one size per batch",
             "in_the_graph": {
                 "resize_short_side": views.test_resize,

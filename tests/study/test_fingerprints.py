@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from overlays import OVERLAYS
 from safetensors.numpy import save_file
 
 from cdl.study.configuration import merge, resolve
@@ -26,25 +27,6 @@ from cdl.study.trials import Trials
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 GOLDEN = Path(__file__).with_name("fingerprints.json")
-OVERLAYS = {  # a file or folder of overlays, and what they are laid over
-    "larger_pairs.yaml": ["proxy/cifar100.yaml"],
-    "ablations": ["digits.yaml", "paper/cifar100.yaml"],
-    "test": ["digits.yaml"],
-    **{
-        f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
-        for study, parts in [
-            ("fair_schedule", ("1", "5", "others", "cifar100", "core")),
-            ("soft_columns", ("core",)),
-            ("statistics", ("others", "same")),
-            ("inside", ("rates", "released")),
-        ]
-        for part in parts
-    },
-    "clinc150_l6.yaml": ["text/clinc150.yaml"],
-    "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
-    "statistics_same.yaml": ["studies/statistics.yaml"],
-    "statistics_others.yaml": ["studies/statistics.yaml"],
-}
 RARE = {  # what no shipped configuration asks for
     "datasets": {
         "digits": {

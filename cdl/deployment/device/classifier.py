@@ -20,7 +20,8 @@ class Classifier(ABC):
     Attributes:
         classes: class names in the order in which they were learnt, the order of all columns.
         items: the kind of items that it takes.
-        progress: function that is told how many of several items are done, and of how many.
+        progress: None, or a function that is called after each batch with the number of finished
+            items and the number of all items.
     """
 
     classes: tuple[str, ...]

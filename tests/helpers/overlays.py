@@ -1,0 +1,19 @@
+"""Shipped overlays, and the configurations that they are laid over."""
+
+OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one by one
+    "larger_pairs.yaml": ["proxy/cifar100.yaml"],
+    "ablations": ["digits.yaml", "paper/cifar100.yaml"],
+    "test": ["digits.yaml"],
+    **{
+        f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
+        for study, parts in [
+            ("fair_schedule", ("1", "5", "others", "cifar100", "core")),
+            ("soft_columns", ("core",)),
+            ("statistics", ("others", "same")),
+            ("inside", ("rates", "released")),
+        ]
+        for part in parts
+    },
+    "clinc150_l6.yaml": ["text/clinc150.yaml"],
+    "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
+}
