@@ -98,6 +98,7 @@ COLUMNS = {
 }
 DEFAULT = ("accuracy", "forgetting", "gain")
 WIDEST = 5  # columns of numbers that fit two columns of a paper
+_LONG = 14  # characters of a heading
 
 
 def columns_of(text: str) -> list[str]:
@@ -136,12 +137,12 @@ def write_latex(
     numbers = [str(name) for name in cells if str(name).startswith(("gain", "closed"))]
     summary = summarise(results).merge(cells[[*CELL, *numbers]], how="left", on=CELL)
     lines = _blocks(results, summary, columns)
-    heads = " & ".join(["", *(COLUMNS[name].heading for name in columns)])
+    heads = " & ".join(["", *(_stacked(COLUMNS[name].heading) for name in columns)])
     table = [
         r"% \usepackage{booktabs}",
         r"\begin{table*}[t]",
-        r"\centering",
-        rf"\caption{{{_caption(summary, cells, columns)}}}",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{_caption(summary, cells, columns)}}}\smallskip",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
         rf"{heads} \\",
@@ -152,6 +153,14 @@ def write_latex(
     ]
     with replacing(path) as temporary:
         temporary.write_text("\n".join(table) + "\n")
+
+
+def _stacked(heading: str) -> str:
+    """Return a long heading in two lines, so that five columns fit the page."""
+    first, _, rest = heading.partition(" ")
+    if len(heading) <= _LONG or not rest:
+        return heading
+    return rf"\shortstack[r]{{{first}\\{rest}}}"
 
 
 def _blocks(results: pd.DataFrame, summary: pd.DataFrame, columns: Sequence[str]) -> list[str]:

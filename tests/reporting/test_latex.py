@@ -88,11 +88,12 @@ def test_special_characters_are_escaped():
     )
 
 
-def test_it_compiles_and_fits_the_page(tmp_path):
+@pytest.mark.parametrize("first", [[], ["gain", "closed"]], ids=["headings", "intervals"])
+def test_it_compiles_and_fits_the_page(tmp_path, first):
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
-    widest = sorted(COLUMNS, key=lambda name: -len(COLUMNS[name].heading))[:WIDEST]
-    table, _, _ = table_of(tmp_path, widest)
+    rest = sorted({*COLUMNS} - {*first}, key=lambda name: -len(COLUMNS[name].heading))
+    table, _, _ = table_of(tmp_path, [*first, *rest][:WIDEST])
     head = r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}"
     (tmp_path / "paper.tex").write_text(f"{head}\n{table}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
