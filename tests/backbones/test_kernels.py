@@ -19,7 +19,7 @@ def cpu(vendor, family, flags):
     ("info", "expected"),
     [
         (cpu("AuthenticAMD", 26, "avx512f avx512_bf16"), Kernels(PACKED, PRODUCTS)),  # Zen 5
-        (cpu("AuthenticAMD", 25, "avx512f avx512_bf16"), Kernels(TORCH, PRODUCTS)),  # Zen 4
+        (cpu("AuthenticAMD", 25, "avx512f avx512_bf16"), Kernels(PACKED, PRODUCTS)),  # Zen 4
         (cpu("AuthenticAMD", 25, ""), Kernels()),  # Zen 3
         (cpu("GenuineIntel", 6, "avx512f amx_tile"), Kernels(TORCH, FUSED)),
         (cpu("GenuineIntel", 6, "avx512f"), Kernels(TORCH, PRODUCTS)),
