@@ -97,7 +97,8 @@ def _check_encoder(model: str) -> Checked:
         return Checked(model, problem=str(error))
     differs = f"its output differs from transformers' by {difference:.1e}"
     problem = "" if difference <= TOLERANCE else differs
-    return Checked(model, shape.width, shape.depth, tokens, pooled, difference, problem)
+    found = shape.entrances
+    return Checked(model, shape.width, shape.depth, tokens, pooled, difference, problem, found)
 
 
 def import_weights(file: Path, model: str, output: Path) -> list[str]:

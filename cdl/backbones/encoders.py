@@ -5,6 +5,7 @@ The weights, the tokenizer and the configuration of an encoder are one artifact 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 
 from cdl.backbones.attention import Injection
 from cdl.backbones.frozen import Backbone
+from cdl.backbones.inside import Inside, merged, opened
 from cdl.backbones.packing import pack
-from cdl.backbones.pretrained import POOLINGS, tokenizer_digest
+from cdl.backbones.pretrained import POOLINGS, text_shape, tokenizer_digest
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.text_models import (
     VERSION,
@@ -109,7 +111,7 @@ class Encoder(Backbone):
     def shape(self) -> BackboneShape:
         """Shape of the encoder, which methods read."""
         name = f"the tokenizer {tokenizer_digest(self.tokenizer, 'the backbone')[:8]}"
-        return BackboneShape(self.width, self.depth, entrances=(), modality="text", tokenizer=name)
+        return text_shape(self.width, self.depth, name, self.model.config.model_type)
 
     def place(self, compute: Compute) -> "Encoder":
         """Move to a device, with the weights in its precision."""
@@ -118,6 +120,11 @@ class Encoder(Backbone):
         if compute.device.type == "cpu":
             pack(self.model)
         return self
+
+    def merged(self, inside: Inside) -> "Encoder":
+        """Return a copy with plain weights that gives the features of `inside`, in fp32."""
+        made: Encoder = merged(self, inside)
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -176,7 +183,8 @@ class Encoder(Backbone):
         ids = torch.where(present, images, self._pad)
         full = not torch.compiler.is_exporting() and ids.device.type == "cpu" and present.all()
         self._pass.begin(injection, resume_from, self.depth)
-        found = self.model(input_ids=ids, attention_mask=None if full else present.long())
+        with opened(self, _of_tokens(injection, present)):
+            found = self.model(input_ids=ids, attention_mask=None if full else present.long())
         tokens, inputs = found.last_hidden_state.float(), tuple(self._pass.inputs)
         self._pass.begin(Injection(), None, self.depth)
         own, appended = tokens[:, : ids.shape[1]], tokens[:, ids.shape[1] :]
@@ -193,6 +201,18 @@ class Encoder(Backbone):
             return tokens[:, 0]
         weights = present[..., None].to(tokens.dtype)
         return (tokens * weights).sum(1) / weights.sum(1)
+
+
+def _of_tokens(injection: Injection, present: Tensor) -> Inside:
+    """Return what enters the blocks, with its functions `watch` restricted to present tokens."""
+    inside = injection.inside
+    if not inside.watch:
+        return inside
+    shown = F.pad(present, (0, injection.token is not None), value=True)
+    watch = {
+        layer: lambda a, watch=watch: watch(a[shown][None]) for layer, watch in inside.watch.items()
+    }
+    return replace(inside, watch=watch)
 
 
 def convert(

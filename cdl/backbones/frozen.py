@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones import families
+from cdl.backbones.inside import Inside, merged
 from cdl.backbones.packing import pack
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import BlockInputs, Encoded, Injection, encode
@@ -112,6 +113,12 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         """Device of the normalisation and the ViT."""
         return self.mean.device
+
+    def merged(self, inside: Inside) -> "Backbone":
+        """Return a copy with plain weights that gives the features of `inside`, in fp32."""
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        vit = merged(self.vit, inside)
+        return Backbone(vit, mean, std, self.fingerprint, self.interpolation)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

@@ -1,17 +1,18 @@
 """Small modules inside the blocks of a frozen ViT, at four entrances.
 
 A pre-norm block returns `u + mlp(norm2(u))` with `u = x + attention(a)` and `a = norm1(x)`, the
-input of `qkv`. The entrances are
+input of `qkv`; a post-norm block of a text encoder `norm2(u + mlp(u))` with `u = norm1(x +
+attention(x))` and `a = x`. The entrances are
 
-* `mlp`: beside the MLP; an adapter of `u` is added to the output of the block;
+* `mlp`: beside the MLP; an adapter of `u` is added to the output of the MLP;
 * `qkv`: at the projections; a thin product of `a` is added to queries, keys or values, before the
   split into heads, the norms of queries and keys, and rotation;
 * `affine`: `y * scale + shift` after every linear map and norm (SSF);
 * `tokens`: further tokens at the end of the sequence of one block (VPT-deep).
 
-They are hooks on timm's own modules, so the weights stay frozen, packed or in bf16, and a pass
-without them (the query) is that of the plain ViT. `available` finds by a pass on the meta device
-which of them a model has.
+Text encoders have the first two. They are hooks on the model's own modules (`Sites`), so the
+weights stay frozen, packed or in bf16, and a pass without them (the query) is that of the plain
+model. `available` finds by a pass on the meta device which of them a ViT has.
 """
 
 import copy
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdl.backbones.shape import ENTRANCES
+from cdl.backbones.shape import ENTRANCES, Sites
 
 Pair = tuple[Tensor, Tensor]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -44,7 +45,7 @@ BLOCK_SITES = {  # with the widths of their outputs, as multiples of the tokens'
 class Inside:
     """What enters the blocks of one pass, by block index.
 
-    adapters: function of `u [B, N, D]`; its value is added to the output of the block.
+    adapters: function of `u [B, N, D]`; its value is added to the output of the MLP.
     branches: by part `q`, `k` or `v`: `down [r, D]` and `up [D, r]`; `up down a` is added.
     affine: scale and shift `[D']` by the name of a module, see `BLOCK_SITES`.
     tokens: `[n, D]`, appended before the block and removed after it.
@@ -71,7 +72,7 @@ CLOSED = Inside()
 
 
 class Entrances:
-    """The hooks of one ViT, and what enters it in the current pass."""
+    """The hooks of one model, and what enters it in the current pass."""
 
     def __init__(self) -> None:
         self.inside = CLOSED
@@ -83,9 +84,10 @@ class Entrances:
     def install(self, vit: Any, inside: Inside) -> None:
         """Add the hooks that a pass needs, once per module; packing may have replaced modules."""
         for layer in inside.adapters:
-            block = vit.blocks[layer]
-            _hook(block.norm2, "register_forward_pre_hook", partial(self._keep, layer))
-            _hook(block, "register_forward_hook", partial(self._beside, layer))
+            block, sites = vit.blocks[layer], sites_of(vit.blocks[layer])
+            read, add = block.get_submodule(sites.read), block.get_submodule(sites.add)
+            _hook(read, "register_forward_pre_hook", partial(self._keep, layer))
+            _hook(add, "register_forward_hook", partial(self._beside, layer))
         for layer in {*inside.branches, *inside.watch}:
             for name, module in projections(vit.blocks[layer]).items():
                 _hook(module, "register_forward_hook", partial(self._at, layer, name), "qkv")
@@ -137,12 +139,18 @@ def thin_product(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     return F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
 
 
+def sites_of(block: nn.Module) -> Sites:
+    """Return where modules enter a block: as its builder says, else as in timm's ViTs."""
+    known = block.__dict__.get("sites")
+    if isinstance(known, Sites):
+        return known
+    joint = getattr(block.attn, "qkv", None) is not None
+    return Sites("norm2", "", {n: f"attn.{n}" for n in (("qkv",) if joint else PROJECTIONS)})
+
+
 def projections(block: nn.Module) -> dict[str, nn.Module]:
     """Return the projections of a block by name: `qkv`, or `q_proj`, `k_proj` and `v_proj`."""
-    attention: Any = block.attn
-    if getattr(attention, "qkv", None) is not None:
-        return {"qkv": attention.qkv}
-    return {name: getattr(attention, name) for name in PROJECTIONS}
+    return {name: block.get_submodule(at) for name, at in sites_of(block).projections.items()}
 
 
 @contextmanager
@@ -164,7 +172,7 @@ def opened(vit: Any, inside: Inside) -> Iterator[None]:
 
 
 def merged(vit: Any, inside: Inside) -> Any:
-    """Return a copy of a plain fp32 ViT with weights that give the features of `inside`.
+    """Return a copy of a plain fp32 model with weights that give the features of `inside`.
 
     A branch adds `up down` to its rows of the projection. A linear map `W x + b` with scale `s` and
     shift `t` becomes `diag(s) W x + s b + t`, a layer norm with `g`, `c` gets `s g` and `s c + t`.

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cdl.backbones.shape import BackboneShape
+from cdl.backbones.shape import BackboneShape, Sites
 from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object
 
@@ -29,6 +29,19 @@ _OPTIONS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 _REFUSED = {
     "deberta": "DeBERTa computes its scores from relative positions, which prefixes do not have",
     "deberta-v2": "DeBERTa computes its scores from relative positions, which prefixes do not have",
+}
+_BERT = Sites(
+    "intermediate.dense",
+    "output.dense",
+    {f"{name[0]}_proj": f"attention.self.{name}" for name in ("query", "key", "value")},
+)
+SITES = {  # by type of model; others have no entrances
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "distilbert": Sites("ffn.lin1", "ffn.lin2", {f"{x}_proj": f"attention.{x}_lin" for x in "qkv"}),
+    "mpnet": Sites(_BERT.read, _BERT.add, {f"{x}_proj": f"attention.attn.{x}" for x in "qkv"}),
+    "modernbert": Sites("mlp_norm", "mlp.Wo", {"qkv": "attn.Wqkv"}),
 }
 _INSTEAD = "use for example hf: sentence-transformers/all-MiniLM-L6-v2"
 
@@ -77,11 +90,13 @@ def shape_in(folder: Path) -> BackboneShape:
     config = read_config(folder / CONFIG)
     width, depth = (_first(config, names, folder) for names in (_WIDTHS, _DEPTHS))
     name = f"the tokenizer {tokenizer_digest((folder / TOKENIZER).read_bytes(), folder)[:8]}"
-    return _shape(width, depth, name)
+    return text_shape(width, depth, name, config["model_type"])
 
 
-def _shape(width: int, depth: int, tokenizer: str) -> BackboneShape:
-    return BackboneShape(width, depth, entrances=(), modality="text", tokenizer=tokenizer)
+def text_shape(width: int, depth: int, tokenizer: str, kind: str) -> BackboneShape:
+    """Return the shape of an encoder from its type of model and the name of its tokenizer."""
+    found = ("mlp", "qkv") if kind in SITES else ()
+    return BackboneShape(width, depth, entrances=found, modality="text", tokenizer=tokenizer)
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -134,6 +149,8 @@ def encoders() -> dict[str, BackboneShape]:
     """Return the shapes of known encoders of the Hub by name."""
     with open(TABLE, newline="") as file:
         return {
-            row["model"]: _shape(int(row["width"]), int(row["depth"]), row["tokenizer"])
+            row["model"]: text_shape(
+                int(row["width"]), int(row["depth"]), row["tokenizer"], row["type"]
+            )
             for row in csv.DictReader(file)
         }

@@ -1,8 +1,23 @@
 """The shape of a backbone, which is all that methods read of it. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 ENTRANCES = ("mlp", "qkv", "affine", "tokens")  # see `cdl.backbones.inside`
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Names of the modules of a block where small modules enter, see `cdl.backbones.inside`.
+
+    read: its input is `u`, to which the block adds the output of its MLP.
+    add: an adapter of `u` is added to its output; empty for the block itself.
+    projections: by `qkv`, or by `q_proj`, `k_proj` and `v_proj`.
+    """
+
+    read: str
+    add: str
+    projections: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.backbones.attention import AttentionInjector, Injection, widened
+from cdl.backbones.pretrained import SITES
 from cdl.backbones.vit import BlockInputs
 from cdl.runtime.errors import CdlError
 
@@ -186,9 +187,10 @@ def build(config: Mapping[str, Any], where: str, new: bool = True) -> Any:
 
 def _wrap(model: Any, where: str) -> None:
     """Wrap the blocks of a model, and enter the attention of MPNet."""
-    blocks = blocks_of(model, where)
+    blocks, sites = blocks_of(model, where), SITES.get(model.config.model_type)
     current = Pass()
     for layer, block in enumerate(blocks):
+        block.__dict__["sites"] = sites
         for module in block.modules():
             if type(module).__name__ == "MPNetSelfAttention":
                 object.__setattr__(module, "forward", MethodType(_mpnet_attention, module))
@@ -235,6 +237,23 @@ def _validate(model: Any, where: str) -> None:
                 "prompted; use for example hf: sentence-transformers/all-MiniLM-L6-v2"
             )
     current.begin(Injection(), None, depth)
+    _validate_sites(model, where)
+
+
+def _validate_sites(model: Any, where: str) -> None:
+    """Raise `CdlError` unless the blocks have the modules of `SITES`."""
+    sites = SITES.get(model.config.model_type)
+    if sites is None:
+        return
+    for wrapped in blocks_of(model):
+        for name in (sites.read, sites.add, *sites.projections.values()):
+            try:
+                wrapped.block.get_submodule(name)  # type: ignore[union-attr]
+            except AttributeError as error:
+                raise CdlError(
+                    f"{where}: a block of transformers {VERSION} has no module {name!r}; use the "
+                    "version of constraints.txt"
+                ) from error
 
 
 def positions_of(model: Any) -> int:

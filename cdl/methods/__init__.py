@@ -52,10 +52,11 @@ def check_entrance(name: str) -> Callable[[Prompting], None]:
 
 
 NEEDED = {  # by entrance; `cdl backbones check` prints the entrances of a model
-    "mlp": "a backbone whose blocks add an MLP of norm2 to its input, not parallel or post-norm",
+    "mlp": "a ViT whose blocks add an MLP of norm2 to its input, not parallel or post-norm, or a "
+    "text encoder of a known type",
     "qkv": "a backbone with modules of full width for queries, keys and values in every block",
     "affine": "a plain ViT: maps and layer norms with biases, an MLP of four times the width",
-    "tokens": "a backbone whose blocks attend to all tokens",
+    "tokens": "a ViT",
 }
 
 

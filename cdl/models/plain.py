@@ -1,10 +1,8 @@
-"""A learner whose branches are merged into its weights: a plain ViT with a head."""
+"""A learner whose branches are merged into its weights: a plain model with a head."""
 
 import torch
 from torch import Tensor
 
-from cdl.backbones.frozen import Backbone
-from cdl.backbones.inside import merged
 from cdl.distillers.base import Distiller
 from cdl.methods.base import PromptMethod, Prompts
 from cdl.methods.heads import Head
@@ -35,10 +33,7 @@ def merge(learner: Learner, task: int) -> Learner:
     single = len(prompts.inside) == 1 and prompts.inside[0].mergeable
     if not single or prompts.prefixes or prompts.additions:
         return learner
-    own = learner.backbone
-    vit = merged(own.vit, prompts.inside[0])
-    mean, std = own.mean.flatten().tolist(), own.std.flatten().tolist()
-    backbone = Backbone(vit, mean, std, own.fingerprint, own.interpolation)
+    backbone = learner.backbone.merged(prompts.inside[0])
     return Learner(backbone, _Nothing(), learner.head, learner.distiller, needs_query=False)
 
 

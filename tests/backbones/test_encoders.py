@@ -7,11 +7,12 @@ import pytest
 import torch
 from toy_text import KINDS, WORDS, model_of, save, word_tokenizer
 
-from cdl.backbones import encoders, pretrained
+from cdl.backbones import encoders, pretrained, text_models
 from cdl.backbones.attention import Injection
 from cdl.backbones.check import check
 from cdl.backbones.encoders import Encoder
 from cdl.backbones.fetch import fetch
+from cdl.backbones.inside import Inside
 from cdl.data.text import encoded
 from cdl.data.tokens import ABSENT
 from cdl.runtime import artifacts
@@ -74,6 +75,79 @@ def test_padding_and_resuming_change_nothing_with_prompts(tmp_path, kind):
         torch.testing.assert_close(alone.features[0], whole.features[1])
 
 
+def branches(rank=2):
+    source = torch.Generator().manual_seed(3)
+
+    def pair():
+        return tuple(torch.randn(size, generator=source) for size in ((rank, 12), (12, rank)))
+
+    return {layer: {part: pair() for part in "qkv"} for layer in range(2)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_modules_enter_the_blocks_of_every_architecture(tmp_path, kind):
+    backbone = load(tmp_path, kind)
+    assert backbone.shape.entrances == ("mlp", "qkv")
+    inputs = backbone.prepare(encoded(TEXTS))
+    plain = backbone.encode(inputs, keep_inputs=True)
+    mix = torch.randn(12, 12, generator=torch.Generator().manual_seed(4)) / 4
+    for inside in (
+        Inside(branches=branches()),
+        Inside(adapters={1: lambda u: u @ mix}),
+        Inside(adapters={0: lambda u: u @ mix, 1: lambda u: -u}, branches=branches()),
+    ):
+        whole = backbone.encode(inputs, Injection(inside=inside))
+        assert not torch.isclose(whole.features, plain.features).all(-1).any()
+        given = Injection(inside=inside, prefixes={1: pair_of()}, token=torch.ones(1, 12))
+        wide = backbone.encode(inputs, given)
+        resumed = backbone.encode(inputs, given, resume_from=plain.block_inputs)
+        assert torch.equal(wide.tokens, resumed.tokens)
+        alone = backbone.encode(inputs[1:2, :3], Injection(inside=inside))  # without padding
+        torch.testing.assert_close(alone.features[0], whole.features[1])
+        assert torch.equal(backbone.query(inputs), plain.features[:, 0])
+    inside = Inside(branches=branches())
+    merged = backbone.merged(inside)
+    torch.testing.assert_close(
+        merged.query(inputs)[:, None], backbone.encode(inputs, Injection(inside=inside)).features
+    )
+    assert torch.equal(backbone.query(inputs), plain.features[:, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_reads_what_the_output_of_the_mlp_is_added_to(tmp_path, kind):
+    backbone, seen = load(tmp_path, kind), {}
+    block = backbone.blocks[1]
+    silent = block.get_submodule(pretrained.SITES[kind].add)
+    silent.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
+
+    def adapter(u):
+        seen["u"] = u
+        return torch.zeros_like(u)
+
+    inputs = backbone.prepare(encoded(TEXTS))
+    given = Injection(inside=Inside(adapters={1: adapter}))
+    (found,) = backbone.encode(inputs, given, keep_blocks=1).blocks
+    norms = [m for m in block.modules() if isinstance(m, torch.nn.LayerNorm)]
+    expected = seen["u"] if kind == "modernbert" else norms[-1](seen["u"])
+    present = inputs != ABSENT
+    torch.testing.assert_close(found[present], expected[present])
+
+
+def test_what_watches_the_projections_sees_no_padding(tmp_path):
+    backbone, seen = load(tmp_path), []
+    inputs = backbone.prepare(encoded(TEXTS))
+    inside = Inside(watch={1: seen.append})
+    backbone.encode(inputs, Injection(inside=inside, token=torch.ones(1, 12)))
+    assert [a.shape for a in seen] == [(1, int((inputs != ABSENT).sum()) + 3, 12)]
+
+
+def test_a_block_without_the_modules_is_refused(tmp_path, monkeypatch):
+    changed = pretrained.Sites("gone", "output.dense", {})
+    monkeypatch.setitem(text_models.SITES, "bert", changed)
+    with pytest.raises(CdlError, match="a block of transformers .* has no module 'gone'"):
+        load(tmp_path)
+
+
 def test_gradients_reach_prompts_and_no_weight(tmp_path):
     backbone = load(tmp_path).place(Compute.select("cpu"))
     assert not any(p.requires_grad for p in backbone.parameters())
@@ -117,10 +191,12 @@ def test_the_first_token_is_the_feature_if_the_card_says_so(tmp_path):
 def test_the_shape_is_known_from_the_folder_or_the_table(tmp_path, monkeypatch):
     save(tmp_path / "model")
     shape = pretrained.shape_of("folder", str(tmp_path / "model"))
-    assert (shape.width, shape.depth, shape.modality, shape.entrances) == (12, 2, "text", ())
+    assert (shape.width, shape.depth, shape.modality) == (12, 2, "text")
+    assert shape.entrances == ("mlp", "qkv") == load(tmp_path / "other").shape.entrances
     assert shape.tokenizer == load(tmp_path / "again").shape.tokenizer
     known = pretrained.shape_of("hf", "sentence-transformers/all-MiniLM-L6-v2")
-    assert (known.width, known.depth) == (384, 6)
+    assert (known.width, known.depth, known.entrances) == (384, 6, ("mlp", "qkv"))
+    assert pretrained.text_shape(12, 2, "words", "unknown").entrances == ()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CdlError, match="run `cdl backbones fetch a/b` and then this command"):
         pretrained.shape_of("hf", "a/b")

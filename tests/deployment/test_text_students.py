@@ -44,8 +44,8 @@ def runs(tmp_path_factory):
     config = text_config(inputs)
     lined = {"preset": "slca", "statistic": "centroid"}
     l2p = {**config["methods"]["l2p"], "alignment": lined}
-    methods = {**config["methods"], "l2p": l2p, "ranpac": {"projection": 60}}
-    grid = {**config["grid"], "methods": ["l2p", "ranpac", "head_only"]}
+    methods = {**config["methods"], "l2p": l2p, "ranpac": {"projection": 60}, "lora": {"rank": 2}}
+    grid = {**config["grid"], "methods": ["l2p", "ranpac", "head_only", "lora"]}
     folder = tmp_path_factory.mktemp("lab") / "results"
     place_inputs(folder, inputs, ("large", "small"), "tickets")
     lab = text_lab(inputs, folder / "texts", methods=methods, grid=grid)
@@ -82,7 +82,7 @@ def write_new(path, n=10, name="lost"):
     return path
 
 
-@pytest.mark.parametrize("method", ["l2p", "ranpac", "head_only"])
+@pytest.mark.parametrize("method", ["l2p", "ranpac", "head_only", "lora"])
 def test_an_export_predicts_like_torch_and_like_the_evaluation(runs, exports, method):
     folder, result = exports[method]
     assert result.parity.holds and result.parity.images == 48
@@ -96,6 +96,14 @@ def test_an_export_predicts_like_torch_and_like_the_evaluation(runs, exports, me
     card = (folder / "card.md").read_text()
     assert "text-classification" in card and "images" not in card
     assert "cdl predict FOLDER TEXT" in card
+
+
+def test_branches_are_merged_into_the_weights_of_an_encoder(exports):
+    kinds = {
+        name: sorted(node.op_type for node in onnx.load(exports[name][0] / "model.onnx").graph.node)
+        for name in ("lora", "head_only")
+    }
+    assert kinds["lora"] == kinds["head_only"]
 
 
 def test_a_long_text_is_cut_off_as_in_training(runs, exports):

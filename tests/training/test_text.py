@@ -16,7 +16,6 @@ from cdl.study.configuration import ConfigError, resolve
 from cdl.study.grid import Grid
 from cdl.training.step import Step
 
-INSIDE = ("lora", "adapter", "inf_lora", "sd_lora", "ssiat")  # enter blocks of a ViT
 TOKENWISE = ("fitnets", "reviewkd")
 TEXTS = ["book a table", "cancel", "where is my parcel please", "one two three", "refund"]
 
@@ -27,8 +26,7 @@ def inputs(tmp_path_factory):
 
 
 def combinations():
-    own = [m for m in METHODS if m not in INSIDE]
-    pairs = [(m, "kd_prompt") for m in own] + [("l2p", d) for d in DISTILLERS]
+    pairs = [(m, "kd_prompt") for m in METHODS] + [("l2p", d) for d in DISTILLERS]
     return [(m, d) for m, d in pairs if possible(m, d) and d not in TOKENWISE]
 
 
@@ -120,12 +118,21 @@ def test_what_compares_tokens_is_refused_across_tokenizers_by_name(inputs):
         assert plan(inputs, **{**given, "grid": {**given["grid"], "pairs": pairs}}).runs
 
 
-def test_what_enters_the_blocks_of_a_vit_is_refused(inputs):
-    config = text_config(inputs)
-    for name in INSIDE:
-        grid = {**config["grid"], "methods": [name]}
-        with pytest.raises(ConfigError, match=f"methods.{name}"):
-            plan(inputs, methods={name: {}}, grid=grid)
+@pytest.mark.parametrize("session", ["ssf", "vpt"])
+def test_what_enters_a_vit_alone_is_refused(inputs, session):
+    grid = {**text_config(inputs)["grid"], "methods": ["ranpac"]}
+    with pytest.raises(ConfigError, match=f"{session} needs a (plain )?ViT"):
+        plan(inputs, methods={"ranpac": {"first_session": session}}, grid=grid)
+
+
+@pytest.mark.parametrize("method", ["inf_lora", "sd_lora"])
+def test_methods_that_enter_the_blocks_learn_texts_with_a_teacher(inputs, tmp_path, method):
+    grid = {**text_config(inputs)["grid"], "methods": [method]}
+    lab = text_lab(inputs, tmp_path, grid=grid, training={"epochs": 8, "batch_size": 8, "lr": 0.03})
+    student = lab.student("kd")
+    lab.learn_all(student)
+    results, _ = lab.evaluate(student)
+    assert results["matrix"][0][0] > 60
 
 
 def test_jobs_are_forked_from_a_process_with_the_modules_of_the_modality(inputs):
@@ -175,5 +182,5 @@ def test_the_view_of_texts_has_defaults_and_a_specification(inputs):
 
 
 def test_every_method_and_distiller_is_known_here():
-    assert set(METHODS) >= set(INSIDE) | set(MAPPABLE) and set(METHODS) <= set(PROMPTS)
+    assert set(METHODS) >= set(MAPPABLE) and set(METHODS) <= set(PROMPTS)
     assert set(DISTILLERS) == set(FACTS)
