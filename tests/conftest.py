@@ -61,6 +61,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+@pytest.fixture(autouse=True)
+def stay_here():
+    """Return to the current folder after a test, whose own folder is removed."""
+    here = Path.cwd()
+    yield
+    os.chdir(here)
+
+
 @pytest.fixture
 def toy_backbone():
     """A maker of small random backbones for 8x8 images with 4 patches."""

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cdl.reporting.columns import CELL
 
+ENOUGH = 5  # seeds of a claim
 FORGETTING = 20.0  # points, above which heads that are not aligned are pointed out
 
 
@@ -45,7 +46,9 @@ def advice(results: pd.DataFrame, unaligned: Collection[str], command: str) -> d
             f"{{{method}: {{alignment: {{preset: slca}}}}}}"
         )
     first = best.iloc[0]
-    accuracy = best["final_average_accuracy"].mean()
-    found["Best"] = f"{first['distiller']} with {first['method']}, {accuracy:.1f} %"
+    accuracy, n = best["final_average_accuracy"].mean(), len(best)
+    taught = "" if first["distiller"] == "none" else f"{first['distiller']} with "
+    few = f" ({n} seed{'s' * (n > 1)}: too few for a claim)" if n < ENOUGH else ""
+    found["Best"] = f"{taught}{first['method']}, {accuracy:.1f} %{few}"
     found["Next"] = f"{command} export {shlex.quote(str(first['run']))} -o student"
     return found

@@ -1,11 +1,10 @@
 """What `cdl run` prints at the end of a run that did not succeed: why, and what to do."""
 
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cdl.inventory.status import reason_in, workers
+from cdl.inventory.status import first_worker, reason_in
 
 SHOWN = 3  # failed jobs whose errors are repeated
 KEPT = "the results of finished jobs are kept"
@@ -47,18 +46,13 @@ def _failure(event: Mapping[str, Any]) -> list[str]:
 
 def _lock() -> str:
     """Return who has locked the files of the current folder."""
-    if not (found := workers()):
+    if not (owner := first_worker()):
         return "the folder is locked, but no run is at work in it on this machine: it was killed"
-    first = min(found, key=lambda process: process.info["create_time"])
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(first.info["create_time"]))
-    return (
-        f"another run is at work in this folder (process {first.pid}, since {since}) and makes the "
-        "same files; wait for its end, or start in another folder"
-    )
+    return f"{owner} and makes the same files; wait for its end, or start in another folder"
 
 
 def _unlocking(run: str) -> str:
     """Return what to do about a lock."""
-    if workers():
+    if first_worker():
         return f"Then:          {run}"
     return f"If no machine runs it any more, remove the lock: {run} --unlock\nThen:          {run}"

@@ -26,7 +26,7 @@ from cdl.cli.options import (
     print_result,
 )
 from cdl.inventory.naming import nothing_here
-from cdl.layout import RESULTS, ResultsFolder
+from cdl.layout import RESULTS, ResultsFolder, runs_below
 from cdl.runtime.errors import CdlError
 from cdl.study.learning_jobs import user_files
 from cdl.study.report_jobs import study_jobs
@@ -75,6 +75,8 @@ def tables(
     chosen = columns_of(columns)
     grid = grid_of(config)
     os.chdir(directory)
+    if not Path(grid.layout.root).is_dir():
+        raise CdlError(nothing_here(grid.config["name"]))
     print("\n".join(tabulate(grid, chosen)))
 
 
@@ -167,10 +169,16 @@ def verify(
     CONFIG is configuration files, or the folder of one exported student. Prints
     damaged and missing files. Exit code 1 if there are any.
     """
+    from cdl.deployment.load import is_exported
+    from cdl.deployment.manifest import MANIFEST
     from cdl.inventory.verify import recorded_files, sources_of
     from cdl.inventory.verify import verify as check_files
 
     if config and len(config) == 1 and config[0].is_dir():
+        if not (is_exported(config[0]) or (config[0] / MANIFEST).exists()):
+            raise CdlError(
+                f"{config[0]}: is not an exported student; to check a study, give its CONFIG"
+            )
         found = _verify_exported(config[0])
     else:
         grid = grid_of(config)
@@ -245,9 +253,12 @@ def clean(
         print_json({"deleted": yes, "bytes": size, "paths": paths})
         return
     for item in found:
-        print(f"{item.size / 1e6:>10.1f} MB  {item.path}")
+        runs = f", {n} finished run{'s' * (n > 1)}" if (n := len(runs_below(item.path))) else ""
+        print(f"{item.size / 1e6:>10.1f} MB  {item.path}{runs}")
     if not found:
-        print("nothing to delete: all results belong to the given configurations")
+        here = Path(RESULTS).is_dir()
+        kept = "all results belong to the given configurations" if here else nothing_here()
+        print(f"nothing to delete: {kept}")
         return
     done = "deleted" if yes else "in total; add --yes to delete these files"
     print(f"{size / 1e6:>10.1f} MB  {done}")

@@ -116,6 +116,8 @@ def run(
     arguments = [*rest, "--configfile", *map(str, configs)]  # takes all words that follow it
     parsed, given = check_command(arguments)
     _check_start(grid, parsed)
+    if parsed.unlock:
+        _check_lock(Path(parsed.directory or "."))
     snakefile = str(program() / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
     if given - PROGRESS_OPTIONS - {"dryrun"}:
@@ -180,6 +182,15 @@ def _check_start(grid: Grid, parsed: Namespace) -> None:
         name = grid.config["name"]
         if not Path(grid.layout.root).is_dir() and results_nearby(name):
             print(f"cdl: {nothing_here(name)}; this run starts anew", file=sys.stderr)
+
+
+def _check_lock(folder: Path) -> None:
+    """Raise `CdlError` if the run that locked a folder is at work."""
+    from cdl.inventory.status import first_worker
+
+    with contextlib.chdir(folder):
+        if owner := first_worker():
+            raise CdlError(f"--unlock: {owner}; stop it or wait for its end")
 
 
 def _find_cache() -> None:

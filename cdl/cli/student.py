@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from cdl.cli.options import AsJson, grid_of, print_result
+from cdl.cli.options import AsJson, cdl_command, grid_of, print_result
 from cdl.inventory.naming import find_run, nothing_here
-from cdl.layout import RESULTS
+from cdl.layout import RESULTS, RunFiles
 from cdl.runtime.errors import CdlError
 
 RunOrConfig = Annotated[
@@ -81,8 +81,12 @@ def export(
 def _run_of(name: str) -> Path:
     """Return the folder of a run, or of the best student of a configuration."""
     if not name.endswith((".yaml", ".yml")):
-        return find_run(name)
+        folder = find_run(name)
+        if not Path(RunFiles(str(folder)).results).is_file():
+            raise CdlError(f"{name}: contains no finished run; {nothing_here()}")
+        return folder
     from cdl.cli.advice import best_cell
+    from cdl.inventory.finished import unfinished
     from cdl.reporting.runs import read
 
     grid = grid_of([Path(name)])
@@ -91,6 +95,8 @@ def _run_of(name: str) -> Path:
         raise CdlError(f"{name}: has no table of finished runs; {nothing_here(study)}")
     best = best_cell(read(tables.results, tables.protocols)).iloc[0]
     print(f"best student of {name}: {best['run']}", file=sys.stderr)
+    if left := unfinished(grid):
+        print(f"{left}; `{cdl_command()} status {name}` lists them", file=sys.stderr)
     return Path(best["run"])
 
 

@@ -130,7 +130,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
             f"{results.path}: contains no finished run; run `cdl run CONFIG` first{elsewhere()}"
         )
     one, other = (_find_cell(name, cells, results.path) for name in (first, second))
-    if one == other:
+    if one.folder == other.folder and (one == other or len(one.runs) == 1 or len(other.runs) == 1):
         raise CdlError(f"both names mean {one.folder}; expected two different cells or runs")
     seeds = sorted(one.runs.keys() & other.runs.keys())
     if not seeds:
@@ -174,7 +174,7 @@ def _cells(results: ResultsFolder) -> Iterator[Cell]:
     for folder, runs in results.finished().items():
         row = next((known[r.folder] for r in runs.values() if r.folder in known), None)
         study = frozenset({Path(folder).parts[0]})
-        columns = () if row is None else (study, *_names_in_columns(row))
+        columns = () if row is None else (study, *_names_in_columns(row, Path(folder).parts))
         yield Cell(folder, runs, columns, "" if row is None else row["protocol"])
 
 
@@ -190,16 +190,23 @@ def _rows(results: ResultsFolder) -> Iterator[dict[Hashable, Any]]:
             yield row | {"run": results.run(row["run"]).folder}
 
 
-def _names_in_columns(row: Mapping[Hashable, Any]) -> tuple[frozenset[str], ...]:
-    """Return the names of a row's cell in each identity column, as displayed and as stored."""
+def _names_in_columns(
+    row: Mapping[Hashable, Any], folder: Sequence[str]
+) -> tuple[frozenset[str], ...]:
+    """Return the names of a row's cell in each identity column: displayed, stored, in its folder.
+
+    The folder of a learner begins with its distiller, such as `kd+own-...`.
+    """
     shown = names_of(row)
+    _study, dataset, method, learner = folder
+    distiller = learner.partition("-")[0]
     return (
-        frozenset({row["dataset"]}),
+        frozenset({row["dataset"], dataset}),
         frozenset({labels_shown(row)}),
-        frozenset({shown["method"], row["method"]}),
+        frozenset({shown["method"], row["method"], method}),
         frozenset({shown["backbone"]}),
         frozenset({shown["teacher"]}),
-        frozenset({distiller_of(row), row["learner"]}),
+        frozenset({distiller_of(row), row["learner"], distiller}),
     )
 
 

@@ -60,7 +60,9 @@ def _summary(grid: Grid, name: str) -> Summary:
         memory = layout.contents_memory("data", grid.packed_name(name))
         known = hashes(files_of(source), memory)
     whole = summarise(source, partial(_hash_of, known))
-    whole = replace(whole, items=_facts(grid, name).items)
+    tasks = grid.datasets[name].options["tasks"]
+    in_tasks = sum(tasks) if isinstance(tasks, list) else None
+    whole = replace(whole, items=_facts(grid, name).items, in_tasks=in_tasks)
     held_out = grid.source(name).get("validation")
     return remaining(whole, **held_out) if held_out else whole
 
@@ -154,6 +156,9 @@ def _lines(name: str, summary: Summary) -> Iterator[str]:
         f"{name}: {summary.n_classes} classes, {train:,} training and {test:,} test "
         f"{summary.items}{size}"
     )
+    if summary.in_tasks is not None and summary.in_tasks < summary.n_classes:
+        rest = summary.n_classes - summary.in_tasks
+        yield f"  {rest} of its classes {'are' if rest > 1 else 'is'} in no task and never learnt"
     if summary.absent:
         yield f"  not fetched yet: {', '.join(summary.absent)}"
     if summary.skipped:

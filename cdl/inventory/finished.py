@@ -3,18 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
+from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of, with_files
 from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.intervals import answers_of, intervals
 from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.published import write_comparison
 from cdl.reporting.runs import complete_all, read_predictions, results_of, write, write_summary
-from cdl.runtime.artifacts import check_files, read_json, write_json
-from cdl.runtime.errors import CdlError
+from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
-from cdl.study.jobs import Jobs, Record
+from cdl.study.jobs import Jobs
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import ReportJobs
+
+
+def unfinished(grid: Grid) -> str:
+    """Return how many runs of a grid are not finished with its values, as text; empty if none."""
+    jobs = Jobs(LearningJobs(grid))
+    state_of, every = States(jobs), jobs.of("evaluate")
+    n = sum(state_of(job).name != DONE for job in every)
+    return f"{n} of {len(every)} runs are not finished with the values of this file" if n else ""
 
 
 def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
@@ -33,9 +40,7 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     state_of, lines = States(jobs), []
     runs: list[dict[str, Any] | None] = []
     for job in jobs.of("evaluate"):
-        state = state_of(job)
-        if state.name == DONE:
-            state = _with_predictions(job.records[0])
+        state = with_files(state_of(job), job.records[0])
         runs.append(read_json(job.records[0].path) if state.name == DONE else None)
         if state.name == OUTDATED:
             why = f"{state.what} {state.before}, now {state.now}"
@@ -57,12 +62,3 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
         write_comparison(f"{tables.folder}/{name}", mine, protocols, **compared["published"])
     n = sum(run is not None for run in runs)
     return [*lines, f"{n} of {len(runs)} runs are finished; tables: {tables.folder}"]
-
-
-def _with_predictions(record: Record) -> State:
-    """Return the state of a finished evaluation after comparing its predictions with the record."""
-    try:
-        check_files(record.path, *record.files)
-    except CdlError as error:
-        return State(DAMAGED, str(error))
-    return State(DONE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cdl.data.order import digests, domains_of
-from cdl.runtime.artifacts import first_difference, read_json
+from cdl.runtime.artifacts import check_files, first_difference, read_json
 from cdl.runtime.errors import CdlError
 from cdl.study.jobs import Job, Jobs, Record, flat
 
@@ -68,6 +68,17 @@ class States:
         if not Path(path).is_file() or (job and self._of_record(job).name != DONE):
             return None
         return fingerprint_of(self._read(path))
+
+
+def with_files(state: State, record: Record) -> State:
+    """Return the state of a job after comparing the files of its record, if it is done."""
+    if state.name != DONE:
+        return state
+    try:
+        check_files(record.path, *record.files)
+    except CdlError as error:
+        return State(DAMAGED, str(error))
+    return state
 
 
 def compared(record: Record, read: Reader, fingerprint: Callable[[str], str | None]) -> State:

@@ -9,6 +9,7 @@ Only `snakemake -n` determines whether finished files are up to date in every re
 import base64
 import os
 import re
+import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -20,13 +21,21 @@ import psutil
 
 from cdl.inventory.images import affected, changes, outdated_data
 from cdl.inventory.naming import nothing_here, results_nearby
-from cdl.inventory.state import DAMAGED, DONE, MISSING, OUTDATED, State, States, name_of
+from cdl.inventory.state import (
+    DAMAGED,
+    DONE,
+    OUTDATED,
+    State,
+    States,
+    name_of,
+    with_files,
+)
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
-from cdl.study.jobs import Job, Jobs, flat
+from cdl.study.jobs import CACHES, Job, Jobs, flat
 from cdl.study.learning_jobs import LearningJobs
 
 STATES = ("done", "running", "failed", "missing")
@@ -57,6 +66,15 @@ def workers() -> list[psutil.Process]:
         and process.info["cwd"] == here
         and any("snakemake" in word for word in process.info["cmdline"])
     ]
+
+
+def first_worker() -> str:
+    """Return which run is at work in this folder, as the beginning of a sentence; empty if none."""
+    if not (found := workers()):
+        return ""
+    first = min(found, key=lambda process: process.info["create_time"])
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(first.info["create_time"]))
+    return f"another run is at work in this folder (process {first.pid}, since {since})"
 
 
 def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[str, str]:
@@ -115,7 +133,7 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
         return [(job.rule, *job.alike[:n]) for n in range(len(job.alike), -1, -1)]
 
     took: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
-    for job in jobs.keys() - set(left):
+    for job in jobs:  # also those that have finished before
         seconds = seconds_of(job)
         if seconds is not None:
             for kind in kinds(job):
@@ -176,7 +194,8 @@ class Status:
 def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     """Return the status of a configuration; paths are relative to the current folder.
 
-    A cell is done if its evaluation is done.
+    A cell is done if its evaluation is done. Caches that no unfinished cell needs may be deleted
+    and are not counted then.
 
     Args:
         grid: grid of the configuration.
@@ -191,21 +210,33 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     again, changed = _changed_images(every, learning.user)
     jobs: dict[Job, tuple[str, str]] = {}
     cells: Counter[str] = Counter()
-    unfinished = []
+    unfinished: list[str] = []
+    needed: set[Job] = set()
+
+    def progress(job: Job) -> tuple[str, str]:
+        if job in again:
+            return "missing", ""
+        state = state_of(job)
+        state = with_files(state, job.records[0]) if job.rule == "evaluate" else state
+        return progress_of(job, state, marked, alive)
+
     for evaluation in every.of("evaluate"):
         own = every.behind(evaluation)
-        jobs |= {
-            job: progress_of(job, State(MISSING) if job in again else state_of(job), marked, alive)
-            for job in own
-            if job not in jobs
-        }
+        jobs |= {job: progress(job) for job in own if job not in jobs}
         states = Counter(jobs[job][0] for job in own)
         cell = next((s for s in ("failed", "running", "missing") if states[s]), "done")
         cell = "done" if jobs[evaluation][0] == "done" else cell
         cells[cell] += 1
         if cell != "done":
+            needed |= {*own}
             done = f"{states['done']} of {len(own)} jobs done"
             unfinished.append(f"{cell:<8} {name_of(evaluation)}: {done}")
+    deleted = {
+        job
+        for job, found in jobs.items()
+        if job.rule in CACHES and found == ("missing", "") and job not in needed
+    }
+    jobs = {job: found for job, found in jobs.items() if job not in deleted}
     totals = Counter(state for state, _ in jobs.values())
     notes = changed + [
         f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n

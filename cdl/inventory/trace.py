@@ -187,7 +187,7 @@ def _check_caches(paths: Iterable[str]) -> str:
     existing = [path for path in paths if os.path.exists(path)]
     for path in existing:
         _checked_artifact(path)
-    return ", ".join(existing) or "no cache"
+    return ", ".join(existing) or "deleted, as caches may be"
 
 
 def _check_queries(results: ResultsFolder, name: str, path: str, made: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ Does not import torch.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -34,7 +35,7 @@ class Recorded:
             its format is checked.
         body: files implied by the kind: tensors, or pixels and indices of packed data.
         files: other files with a checksum in the record.
-        may_lack: whether all of them may be missing, as for caches.
+        may_lack: whether they may be missing, as for caches; with one, all are ignored.
         plan: what the record contains if it is as planned; None if nothing is known.
     """
 
@@ -74,8 +75,8 @@ class Verification:
     def text(self) -> str:
         """Return the result as text, one line per fault and a summary."""
         lines = [f"{fault.state:<8} {fault.path}: {fault.text}" for fault in self.faults]
-        n = len(self.faults)
-        wrong = f"{n} damaged, missing or outdated" if n else "all as recorded"
+        found = Counter(fault.state for fault in self.faults)
+        wrong = ", ".join(f"{n} {state}" for state, n in found.items()) or "all as recorded"
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])
 
 
@@ -156,7 +157,7 @@ def verify(
     checked = 0
     read = cache(read_json)
     for item in dict.fromkeys(items):
-        if item.may_lack and not any(map(os.path.exists, item.paths)):
+        if item.may_lack and not all(map(os.path.exists, item.paths)):
             continue
         checked += len(item.paths)
         faults += list(_faults(item)) or _differences(item, read, {fault.path for fault in faults})

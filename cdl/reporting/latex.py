@@ -142,7 +142,7 @@ def write_latex(
         r"% \usepackage{booktabs}",
         r"\begin{table*}[t]",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{_caption(summary, cells, columns)}}}\smallskip",
+        rf"\caption{{{_caption(summary, cells, columns)}}}\label{{tab:results}}\smallskip",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
         rf"{heads} \\",

@@ -36,6 +36,7 @@ def ensure_cache() -> str:
     if not own or found.st_mode & 0o077 or not is_writable(folder):
         raise CdlError(f"{usual}: cannot be written, and {folder} is not private; {remedy}")
     os.environ[VARIABLE] = str(folder)
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # also below the home
     return f"{usual} cannot be written; caches are in {folder} ({VARIABLE} selects another folder)"
 
 

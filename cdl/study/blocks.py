@@ -14,6 +14,7 @@ from cdl.study.configuration import (
     complete,
     dataset_schema,
     merge,
+    near,
     optional,
     schema,
     validate_block,
@@ -177,8 +178,10 @@ def check_defined(field: str, names: Iterable[str], defined: Iterable[str]) -> N
     """Raise `ConfigError` if a name is not defined."""
     for name in names:
         if name not in defined:
+            known = sorted(defined)
             raise ConfigError(
-                f"{field}: {name!r} is not defined; expected one of {', '.join(sorted(defined))}"
+                f"{field}: {name!r} is not defined{near(name, known)}; expected one of "
+                f"{', '.join(known)}"
             )
 
 

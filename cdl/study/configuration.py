@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
@@ -356,6 +356,12 @@ def plain(value: Any, field: str = "") -> Any:
     )
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the question whether a similar name is meant; empty if there is none."""
+    found = difflib.get_close_matches(name, known, 1, cutoff=0.75)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
 def validate_block(value: Any, part: dict[str, Any], field: str) -> None:
     """Validate a value against (a part of) the schema."""
     errors = jsonschema.Draft202012Validator(part).iter_errors(value)
@@ -368,7 +374,8 @@ def validate_block(value: Any, part: dict[str, Any], field: str) -> None:
         known = sorted(error.schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(known))
         raise ConfigError(
-            f"{where}: unknown key {unknown[0]!r}; expected one of {', '.join(known) or 'none'}"
+            f"{where}: unknown key {unknown[0]!r}{near(unknown[0], known)}; expected one of "
+            f"{', '.join(known) or 'none'}"
         )
     message = f"{where}: {error.message}"
     if error.validator == "type":

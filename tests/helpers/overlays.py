@@ -10,7 +10,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
             ("fair_schedule", ("1", "5", "others", "cifar100", "core")),
             ("soft_columns", ("core",)),
             ("statistics", ("others", "same")),
-            ("inside", ("rates", "released")),
+            ("inside", ("cifar100", "rates", "released")),
         ]
         for part in parts
     },

@@ -118,7 +118,7 @@ def test_every_object_refuses_unknown_keys():
         ),
         (
             {"grid": {"distillers": ["kdd"]}},
-            "grid.distillers: 'kdd' is not defined; expected one of",
+            r"grid.distillers: 'kdd' is not defined \(did you mean 'kd'\?\); expected one of",
         ),
         ({"grid": {"pairs": [{"teacher": "vit_big", "student": "vit_nano"}]}}, "'vit_big'"),
         (

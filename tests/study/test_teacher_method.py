@@ -81,7 +81,7 @@ def test_a_variant_teaches_and_the_own_method_named_is_no_other():
         ),
         (
             {"pairs": [PAIR | {"teacher_method": "ranpak"}]},
-            "'ranpak' is not defined; expected one of",
+            r"'ranpak' is not defined \(did you mean 'ranpac'\?\); expected one of",
         ),
         (
             {"methods": [{"block": "l2p", "variant": "joint", "joint": True}]},

@@ -23,6 +23,7 @@ class Summary:
         absent: files that are missing and will be fetched.
         skipped: number of files among the images that are not images, by suffix.
         items: what its items are called, see `cdl.data.modalities`.
+        in_tasks: number of classes that are in a task; None for all.
     """
 
     n_classes: int
@@ -32,6 +33,7 @@ class Summary:
     absent: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     items: str = "images"
+    in_tasks: int | None = None
 
 
 def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Summary:

@@ -194,16 +194,17 @@ class DeviceStudent(Classifier):
             return found
 
         accuracy = {} if tests else held_out(updated, tokens, labels)
+        fell: tuple[str, ...] = ()
         begin = time.perf_counter()
         new = updated(np.arange(len(labels)))
         milliseconds = 1e3 * (time.perf_counter() - begin)
         if tests:
-            accuracy = tested(memory, new, tests, self.classes, names)
+            accuracy, fell = tested(memory, new, tests, self.classes, names)
         self._add(new, names)
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
-        return Update(self.version, len(names), learnt, extended, (), *costs, items=kind)
+        return Update(self.version, len(names), learnt, extended, (), *costs, items=kind, fell=fell)
 
     def _labelled(
         self, items: Mapping[str, list[Any]], names: tuple[str, ...]

@@ -9,6 +9,13 @@ import numpy as np
 
 from cdl.deployment.device.memory import Memory
 
+NAMES = {  # of the accuracies
+    "held_out": "every fifth item, learnt from the others",
+    "earlier_before": "earlier classes, before",
+    "earlier_after": "earlier classes, after",
+    "new": "new classes",
+}
+SHOWN = 5  # classes whose accuracy fell
 HELD_OUT = 5  # every fifth image of a class measures the accuracy, if there are no test images
 
 
@@ -29,6 +36,7 @@ class Update:
     accuracy: percent of items, by name: `held_out` (every fifth, learnt from the others), or with
         test items `earlier_before`, `earlier_after` and `new`.
     items: what is counted as images: `images`, or `texts`.
+    fell: earlier classes whose accuracy on test items fell, most first, with both accuracies.
     """
 
     version: int
@@ -43,6 +51,7 @@ class Update:
     bytes: int = 0
     accuracy: Mapping[str, float] = field(default_factory=dict)
     items: str = "images"
+    fell: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the update for JSON."""
@@ -59,7 +68,9 @@ class Update:
                 f"{self.images} {self.items} at {self.images_per_second:.1f}/s, heads in "
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
-        lines += [f"accuracy, {k.replace('_', ' ')}: {v:.2f} %" for k, v in self.accuracy.items()]
+        lines += [f"accuracy, {NAMES[k]}: {v:.2f} %" for k, v in self.accuracy.items()]
+        lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
+        lines += ["undo: `undo` of student.py in this folder"] if what else []
         return "\n".join(lines)
 
 
@@ -82,20 +93,30 @@ def tested(
     tests: Mapping[str, np.ndarray],
     old: tuple[str, ...],
     names: tuple[str, ...],
-) -> dict[str, float]:
-    """Return the accuracy on test images of earlier classes before and after, and of new ones."""
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return accuracies on test items: of earlier classes before and after, and of new ones.
 
-    def right(memory: Memory, some: Iterable[str]) -> list[float]:
-        hits = [memory.logits(tests[k]).argmax(1) == names.index(k) for k in some]
-        return [100 * float(np.concatenate(hits).mean())] if hits else []
+    The second value is `Update.fell`.
+    """
+
+    def hits(memory: Memory, some: Iterable[str]) -> dict[str, np.ndarray]:
+        return {k: memory.logits(tests[k]).argmax(1) == names.index(k) for k in some}
 
     earlier = [name for name in tests if name in old]
     groups = {
-        "earlier_before": right(before, earlier),
-        "earlier_after": right(after, earlier),
-        "new": right(after, [name for name in tests if name not in old]),
+        "earlier_before": hits(before, earlier),
+        "earlier_after": hits(after, earlier),
+        "new": hits(after, [name for name in tests if name not in old]),
     }
-    return {name: value for name, values in groups.items() for value in values}
+    accuracy = {
+        name: 100 * float(np.concatenate([*found.values()]).mean())
+        for name, found in groups.items()
+        if found
+    }
+    first, second = (groups[f"earlier_{when}"] for when in ("before", "after"))
+    means = [(100 * first[k].mean(), 100 * second[k].mean(), k) for k in earlier]
+    worse = sorted((now - then, k, then, now) for then, now, k in means if now < then)
+    return accuracy, tuple(f"{k} {then:.0f} to {now:.0f} %" for _, k, then, now in worse[:SHOWN])
 
 
 def peak_memory() -> float | None:
