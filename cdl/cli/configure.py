@@ -44,7 +44,11 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     config = folder / "config.yaml"
-    print(f"wrote {config}; edit it, then run: cdl run {config} --cores 2")
+    if texts:
+        put = f"put your CSV files into {folder / 'tickets'}"
+        print(f"wrote {config}; {put}, then: cd {folder} && cdl run config.yaml --cores 2")
+    else:
+        print(f"wrote {config}; edit it, then run: cdl run {config} --cores 2")
     print(f"wrote {folder}/profiles/slurm/config.yaml; its comments explain runs on SLURM")
 
 

@@ -146,6 +146,7 @@ class Progress:
             self._durations[rule].append(now - start)
             self._left[rule] -= 1
             self.done += 1
+            self.total = max(self.total, self.done)  # a checkpoint may have added jobs
 
     def fail(self, job: int) -> str:
         """Record that a job has failed; return its description."""

@@ -136,6 +136,10 @@ def run(
             print(closing(found, interrupted, again, status), file=sys.stderr)
     if code:
         raise typer.Exit(code)
+    if "tuned" in parsed.targets and not parsed.dryrun:
+        tuning, files = grid.layout.tuning, shlex.join(map(str, configs))
+        print(f"Best values: {tuning.overlay}\nReport:      {tuning.text}")
+        print(f"Next:        {cdl_command()} run {files} {shlex.quote(tuning.overlay)}")
     if not given & {"targets", "until", "dryrun"}:
         from cdl.cli.summary import show
 

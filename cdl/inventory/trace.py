@@ -91,7 +91,13 @@ def _matches(cell: str, run: str) -> bool:
     wanted, parts = Path(cell).parts, Path(run).parts
     if len(wanted) > 1 and wanted[-1].isdigit():
         wanted = (*wanted[:-1], f"seed{wanted[-1]}")
-    return bool(wanted) and any(parts[i : i + len(wanted)] == wanted for i in range(3))
+
+    def begins(part: str, word: str) -> bool:  # `kd` means kd-... rather than kd_prompt-...
+        return part == word or part.startswith(f"{word}-")
+
+    return bool(wanted) and any(
+        len(parts[i:]) >= len(wanted) and all(map(begins, parts[i:], wanted)) for i in range(3)
+    )
 
 
 def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:

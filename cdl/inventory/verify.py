@@ -23,6 +23,8 @@ from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles, reread
 from cdl.study.jobs import CACHES, Job, Record
 
+SHOWN = 10  # missing files that are listed
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -74,7 +76,15 @@ class Verification:
 
     def text(self) -> str:
         """Return the result as text, one line per fault and a summary."""
-        lines = [f"{fault.state:<8} {fault.path}: {fault.text}" for fault in self.faults]
+        absent = [fault for fault in self.faults if fault.state == "missing"]
+        hidden = {*absent[SHOWN:]}
+        lines = [
+            f"{fault.state:<8} {fault.path}: {fault.text}"
+            for fault in self.faults
+            if fault not in hidden
+        ]
+        if hidden:
+            lines.append(f"missing  {len(hidden)} more files, not made yet or deleted: run again")
         found = Counter(fault.state for fault in self.faults)
         wrong = ", ".join(f"{n} {state}" for state, n in found.items()) or "all as recorded"
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])

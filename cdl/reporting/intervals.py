@@ -228,6 +228,8 @@ def _gap(row: Mapping[Any, Any] | pd.Series) -> str:
         return ""
     if not row["gap_low"] > 0:
         gap = _range(row, "gap")
+        if row["gap_high"] < 0:
+            return f"The teacher is worse than the undistilled student: {gap}. "
         return f"The teacher is not significantly better than the undistilled student: {gap}. "
     low, high = row["gap_low"], row["gap_high"]
     text = f"The teacher is {row['gap']:.1f} points better than the undistilled student"

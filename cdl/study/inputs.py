@@ -247,5 +247,8 @@ def _query_cache(grid: Grid, run: Run, backbone: str, spec: QuerySpec) -> CacheS
     sources = [grid.source(run.dataset), grid.backbone_source(backbone)]
     if spec.unlabelled is not None and (unlabelled := grid.unlabelled_source(run.dataset)):
         sources.append(unlabelled)
+    packed = grid.datasets[run.dataset].name
+    if packed != sources[0]["source"]["name"]:  # it is in the path of the packed data
+        sources.append({"packed": packed})
     name = layout.queries_name(backbone, spec.to_json(), *sources)
     return CacheSpec(layout.queries(name), spec, run.dataset, backbone)

@@ -34,7 +34,8 @@ def seen(colour, blindness):
 
 def test_every_distiller_has_a_look_of_its_own_in_every_configuration():
     looks = [style.look(name) for name in NAMES]
-    assert all(facts.look for facts in DISTILLERS.values())
+    lacking = [name for name, facts in DISTILLERS.items() if not facts.look]
+    assert not lacking, f"give the facts of {lacking} a `look`, such as the one of `kd`"
     assert len({one.colour for one in looks}) == len(looks)
     assert len({(one.marker, one.dash) for one in looks}) == len(looks)  # without colour
     assert style.look("kd (hot)").colour == style.look("kd").colour

@@ -7,7 +7,9 @@ from lab import make_grid
 from cdl.reporting.figures import of_dataset
 from cdl.spec import Labels
 from cdl.study.configuration import ConfigError
+from cdl.study.jobs import flat
 from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import study_jobs
 from cdl.study.specifications import in_use, row, specification
 
 
@@ -15,6 +17,7 @@ def few(n, variant, **options):
     return {"block": "digits", "variant": variant, "labels": {"per_class": n}, **options}
 
 
+SMALLER = {"images_per_class": 9}
 LEVELS = [few(n, f"l{n}") for n in (1, 5)]
 FULL = [few(n, f"l{n}t", teacher_labels="all") for n in (1, 5)]
 
@@ -135,3 +138,23 @@ def test_combinations_are_left_out_by_all_that_an_entry_names():
         make_grid({"grid": {**base, "exclude": [{"method": "coda_prompt"}]}})
     with pytest.raises(ConfigError, match=r"grid\.exclude: 'digits\+l9' is not defined"):
         make_grid({"grid": {**base, "exclude": [{"dataset": "digits+l9"}]}})
+
+
+def test_studies_of_one_source_share_caches_or_keep_them_apart():
+    """A cache that two studies share has the same inputs in both, or each undoes the other."""
+    blocks = make_grid({}).config["datasets"]
+    changes = [
+        {},
+        {"name": "other", "grid": {"seeds": [1]}},
+        {"datasets": {"dd": blocks["digits"]}, "grid": {"datasets": ["dd"]}},
+        {"datasets": {"dd": blocks["digits"] | SMALLER}, "grid": {"datasets": ["dd"]}},
+    ]
+    made_from = {}
+    shared = 0
+    for change in changes:
+        for job in study_jobs(make_grid(change)):
+            if job.rule in ("queries", "test_queries", "prepare_dataset"):
+                for path in flat(job.outputs):
+                    shared += path in made_from
+                    assert made_from.setdefault(path, job.inputs) == job.inputs, path
+    assert shared
