@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 F = TypeVar("F")
@@ -74,7 +75,18 @@ def _problem(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -
         return "has an invalid name: expected lower-case letters, digits and _, with a letter first"
     if not isinstance(facts, kind):
         return f"is not of class {kind.__name__}: see CONTRIBUTING.md"
+    module = str(getattr(facts, "path", "")).partition(":")[0]
+    if module and not _exists(module):
+        return f"names the module {module!r}, which does not exist: add it or change `path`"
     return ""
+
+
+def _exists(module: str) -> bool:
+    """Return whether a module can be found; only its parent packages are imported."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # of a parent
+        return False
 
 
 def _describe(point: EntryPoint) -> str:

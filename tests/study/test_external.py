@@ -38,6 +38,7 @@ SHIFT = PromptFacts(
     check=check,
     options={"length": {"type": "integer", "minimum": 2, "default": 4, "description": "Tokens."}},
 )
+GONE = PromptFacts("toy.gone:Gone")
 MATCH = DistillerFacts(
     "toy.match:Match",
     description="Toy distiller.",
@@ -194,6 +195,11 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
             "[cdl.methods]\nshift = toy.nothing:SHIFT\n",
             "cdl.methods: the entry point 'shift' of the package toy-cdl cannot be loaded "
             "(ModuleNotFoundError(\"No module named 'toy.nothing'\")): repair or remove it",
+        ),
+        (
+            "[cdl.methods]\nshift = toy.facts:GONE\n",
+            "cdl.methods: the entry point 'shift' of the package toy-cdl names the module "
+            "'toy.gone', which does not exist: add it or change `path`",
         ),
     ],
 )
