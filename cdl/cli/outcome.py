@@ -6,6 +6,7 @@ from typing import Any
 
 from cdl.inventory.status import first_worker, reason_in
 
+CLUSTER = ".snakemake/slurm_logs"  # logs of the cluster's own
 SHOWN = 3  # failed jobs whose errors are repeated
 KEPT = "the results of finished jobs are kept"
 
@@ -39,8 +40,10 @@ def _failure(event: Mapping[str, Any]) -> list[str]:
     """Return a failed job with the sentence of its error, which has the remedy, and its log."""
     logs = [Path(log) for log in event["logs"]]
     reasons = [reason for log in logs if (reason := reason_in(log))]
-    why = reasons[0] if reasons else "ended without an error message; it may have been killed"
-    log = ", ".join(map(str, logs)) or "in .snakemake/log"
+    silent = "ended without an error message; it may have been killed, or a cluster refused it"
+    why = reasons[0] if reasons else silent
+    others = [] if reasons else [".snakemake/log", *sorted(map(str, Path(CLUSTER).glob("*")))]
+    log = ", ".join([*map(str, logs), *others]) or "in .snakemake/log"
     return [f"Failed:        {event['what']}: {why}", f"Log:           {log}"]
 
 
@@ -55,4 +58,7 @@ def _unlocking(run: str) -> str:
     """Return what to do about a lock."""
     if first_worker():
         return f"Then:          {run}"
-    return f"If no machine runs it any more, remove the lock: {run} --unlock\nThen:          {run}"
+    return (
+        "If no machine runs it any more, nor a cluster its jobs (docs/cluster.md), remove its lock:"
+        f" {run} --unlock\nThen:          {run}"
+    )

@@ -1,11 +1,12 @@
 """`cdl run`, and the checks before Snakemake starts."""
 
 import contextlib
+import itertools
 import os
 import shlex
 import sys
 import tempfile
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ TARGETS = {  # rules that can be named as targets; any file below results/ is a 
     "tuned": "best values of the options listed in `tune`, on validation images",
 }
 SEARCH = ("halve", "tuned")  # targets that need `tune`
+S3 = "SNAKEMAKE_STORAGE_S3"  # beginning of environment variables
 PLUGIN = "snakemake_executor_plugin_slurm"
 
 
@@ -73,7 +75,9 @@ def check_command(arguments: list[str]) -> tuple[Namespace, set[str]]:
     from snakemake.cli import get_argument_parser
 
     parser = get_argument_parser()
+    _check_executor(parser, arguments)
     parsed, unknown = parser.parse_known_args(arguments)
+    _check_storage(parsed)
     config: dict[str, Any] = {}
     for file in parsed.configfile:
         config = merge(config, read(file))
@@ -94,6 +98,36 @@ def check_command(arguments: list[str]) -> tuple[Namespace, set[str]]:
     defaults = vars(parser.parse_known_args([])[0])
     changed = {name for name, value in vars(parsed).items() if value != defaults[name]}
     return parsed, changed | set(unknown)
+
+
+def _check_executor(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Raise `CdlError` if the option `--executor` names a plugin that is not installed."""
+    known = next(a.choices for a in parser._actions if "--executor" in a.option_strings) or ()
+    for option, value in itertools.pairwise([w for a in arguments for w in a.split("=", 1)]):
+        if option in ("--executor", "-e") and value not in known:
+            raise CdlError(
+                f"--executor: {value!r} is not installed; pip install "
+                f"snakemake-executor-plugin-{value}, or choose one of {', '.join(sorted(known))}"
+            )
+
+
+def _check_storage(parsed: Namespace) -> None:
+    """Raise `CdlError` if a storage for the results lacks its prefix or its keys."""
+    provider = parsed.default_storage_provider
+    if not provider:
+        return
+    if not parsed.default_storage_prefix:
+        raise CdlError(
+            "--default-storage-prefix: is missing; expected where the results are, such as "
+            f"{provider}://BUCKET/FOLDER"
+        )
+    if provider == "s3" and find_spec("boto3") and not os.environ.get(f"{S3}_ACCESS_KEY"):
+        import boto3
+
+        if not boto3.Session().get_credentials():
+            raise CdlError(
+                f"s3: there are no keys; set {S3}_ACCESS_KEY and {S3}_SECRET_KEY, or those of AWS"
+            )
 
 
 def run(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cdl.data.packing import extend
 from cdl.data.stream import Stream
-from cdl.deployment.new_classes import NewClasses, pack_unlabelled, readable_images
+from cdl.deployment.new_classes import New, NewClasses, NewItems
 from cdl.deployment.one_more_task import (
     train_and_evaluate,
     trained_artifact,
@@ -31,10 +31,10 @@ from cdl.layout import (
     packed_name,
 )
 from cdl.runtime import artifacts
-from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.folders import new_folder
 from cdl.runtime.jobs import DEFAULT, Execution
+from cdl.runtime.registry import load
 from cdl.spec import LearnerSpec, Unlabelled
 from cdl.spec import Stream as StreamSpec
 
@@ -88,23 +88,24 @@ def learn(
 
     Args:
         run: folder of a finished run, below its results folder.
-        folder: training images in one subfolder per new class.
+        folder: training images in one subfolder per new class, or a CSV file of texts.
         name: folder of the new run in the results folder; the path below it is that of `run`.
-        test: test images in the same layout; see `NewClasses.read`.
+        test: test items in the same layout; see `NewClasses.read`.
         teacher: run of the teacher that has learnt the same task; required for a distilled run,
             invalid for others.
-        unlabelled: folder of unlabelled images at any depth, for which the teacher, or the student
-            itself before the task, gives targets.
+        unlabelled: folder of unlabelled images at any depth, or a file with a text in each line,
+            for which the teacher, or the student itself before the task, gives targets.
         execution: device and other settings that change no number.
 
     Raises:
         CdlError: an argument is invalid; raised before training starts and files are written.
     """
-    student = TrainedStudent.open(run).require("learn")
+    student = TrainedStudent.open(run)
     results, task = student.results, student.model.task + 1
     target = _new_run_folder(run, name)
     teacher_results = teacher_results_of(student.spec, teacher, task)
-    new = NewClasses.read(folder, test, results["classes"])
+    kind: NewItems = load(student.facts.new)()
+    new = NewClasses.read(kind, folder, test, results["classes"])
     _check_learnable(student.spec, new, folder)
     if teacher_results is not None:
         check_classes(f"--teacher: {teacher}", teacher_results, student, new)
@@ -114,16 +115,16 @@ def learn(
             f"{run}: the packed data of its tasks are not in its results folder, so forgetting "
             "cannot be measured; copy them there"
         )
-    images = _unlabelled_images(student.spec, unlabelled)
+    images = _unlabelled_items(student.spec, kind, unlabelled)
     both = student.spec, trained_specification(student)
     specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
     before, execution = _predictions(student.files), _resumable(execution, run)
     with contextlib.ExitStack() as made:  # all folders are complete at the end, or none exists
         files = RunFiles(str(made.enter_context(new_folder(target))))
-        folder_of_data, data = _write_data(made, ResultsFolder.of_run(run), old, new, name)
+        folder_of_data, data = _write_data(made, ResultsFolder.of_run(run), old, kind, new, name)
         unlabelled_data = None
         if images:
-            unlabelled_data = _write_unlabelled(made, folder_of_data, data.manifest, images)
+            unlabelled_data = _write_unlabelled(made, folder_of_data, data.manifest, kind, images)
         checkpoint = None
         if teacher is not None and teacher_results is not None:
             checkpoint = RunFiles(str(teacher)).checkpoints(teacher_results)[task]
@@ -155,16 +156,16 @@ def _fallen(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, tuple[float,
     return {str(name): (float(was[name]), float(now[name])) for name in lost.index[lost > 0]}
 
 
-def _unlabelled_images(spec: LearnerSpec, folder: Path | None) -> list[Path]:
-    """Return the images of a folder; raise `CdlError` if the run has no targets for them."""
-    if folder is None:
+def _unlabelled_items(spec: LearnerSpec, kind: NewItems, path: Path | None) -> list[New]:
+    """Return unlabelled items; raise `CdlError` if the run has no targets for them."""
+    if path is None:
         return []
     if spec.teacher is None and not spec.reads_past:
         raise CdlError(
             "--unlabelled: is only used with a teacher, or by a distiller of the student's own "
             "past; omit it"
         )
-    return readable_images(folder)
+    return kind.unlabelled(path)
 
 
 def _resumable(execution: Execution, run: Path) -> Execution:
@@ -231,7 +232,12 @@ def _specification(
 
 
 def _write_data(
-    made: contextlib.ExitStack, results: ResultsFolder, old: PackedFiles, new: NewClasses, name: str
+    made: contextlib.ExitStack,
+    results: ResultsFolder,
+    old: PackedFiles,
+    kind: NewItems,
+    new: NewClasses,
+    name: str,
 ) -> tuple[Path, PackedFiles]:
     """Write the packed data of the new run: test images of all, training images of new classes.
 
@@ -239,34 +245,35 @@ def _write_data(
         The folder of the data after the end of `made`, and the files until then.
     """
     manifest = artifacts.read_json(old.manifest)
-    images = [(i.split, i.label, fingerprint_file(i.path)) for i in (*new.train, *new.test)]
-    folder = results.path / "data" / packed_name(name, {"old": manifest["splits"], "new": images})
+    items = [[item[:2] for item in some] for some in (new.train, new.test)]
+    folder = results.path / "data" / packed_name(name, {"old": manifest["splits"], "new": items})
     if Path(PackedFiles(str(folder)).manifest).exists():
         return folder, PackedFiles(str(folder))
     partial = made.enter_context(new_folder(folder))
-    new.pack(partial / "new", manifest["short_side"])
+    kind.pack(new.train, new.test, partial / "new", manifest["short_side"])
     extend(partial, Path(old.folder), partial / "new")
     shutil.rmtree(partial / "new")
     return folder, PackedFiles(str(partial))
 
 
 def _write_unlabelled(
-    made: contextlib.ExitStack, data: Path, manifest: str, images: Sequence[Path]
+    made: contextlib.ExitStack, data: Path, manifest: str, kind: NewItems, items: Sequence[New]
 ) -> str:
-    """Write unlabelled images as packed data; return their folder until the end of `made`.
+    """Write unlabelled items as packed data; return their folder until the end of `made`.
 
     Args:
         made: as in `_write_data`.
-        data: folder of the labelled images.
+        data: folder of the labelled items.
         manifest: their manifest.
-        images: paths of the unlabelled images.
+        kind: of the run's modality.
+        items: the unlabelled items.
     """
-    sources = {"unlabelled": [fingerprint_file(image) for image in images]}
+    sources = {"unlabelled": [item.sha256 for item in items]}
     folder = Path(packed_name(str(data), sources))
     if Path(PackedFiles(str(folder)).manifest).exists():
         return str(folder)
     partial = made.enter_context(new_folder(folder))
-    pack_unlabelled(images, partial, artifacts.read_json(manifest)["short_side"])
+    kind.pack(items, items[:1], partial, artifacts.read_json(manifest)["short_side"])
     return str(partial)
 
 

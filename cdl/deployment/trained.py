@@ -93,16 +93,6 @@ class TrainedStudent(Student):
         """Facts of its modality."""
         return MODALITIES[self.spec.view.modality]
 
-    def require(self, command: str) -> "TrainedStudent":
-        """Return the student; raise `CdlError` unless a command works for its modality."""
-        facts = self.facts
-        if command not in facts.commands:
-            raise CdlError(
-                f"cdl {command}: {self.files.folder} is a run on {facts.items}, for which this "
-                "command is not available; export it, and use the command for the exported folder"
-            )
-        return self
-
     def packed(self) -> PackedFiles | None:
         """Return the packed data of the run; None if they are not in the results folder."""
         for packed in ResultsFolder.of_run(Path(self.files.folder)).packed("*"):

@@ -22,6 +22,12 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise CdlError(f"{folder.absolute()}: no such folder; create it, or start in another one")
     for name in (RESULTS, ".snakemake"):
+        link = folder / name
+        if link.is_symlink() and not link.exists():
+            raise CdlError(
+                f"{link.absolute()}: is a link to {link.readlink()}, which does not exist; create "
+                "it, or change the link"
+            )
         there = (folder / name).exists()
         if not is_writable(folder / name if there else folder):
             raise CdlError(

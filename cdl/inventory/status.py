@@ -203,7 +203,7 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
         resume: command that runs the configuration.
     """
     marked = started()
-    alive = bool(marked) and at_work()
+    alive = at_work()
     learning = LearningJobs(grid)
     every = Jobs(learning)
     state_of = States(every)

@@ -28,13 +28,13 @@ RUNS = table(
 def test_the_student_with_the_best_mean_is_exported_not_the_best_run():
     assert list(best_cell(RUNS)["distiller"]) == ["kd", "kd"]
     found = advice(RUNS, (), "cdl")
-    assert found["Best"] == "kd with l2p+deep, 50.0 %"
+    assert found["Best"] == "kd with l2p+deep, 50.0 % (2 seeds: too few for a claim)"
     assert found["Next"] == "cdl export 'results/s/kd 1' -o student"
     assert "Hint" not in found
 
 
 def test_without_students_the_best_learner_is_exported():
-    assert advice(RUNS[:1], (), "cdl")["Best"] == "none with l2p+deep, 90.0 %"
+    assert advice(RUNS[:1], (), "cdl")["Best"] == "l2p+deep, 90.0 % (1 seed: too few for a claim)"
 
 
 @pytest.mark.parametrize(

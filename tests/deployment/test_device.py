@@ -393,7 +393,7 @@ def test_the_command_line_reports_in_text(folder, tmp_path, capsys):
     assert main(Student, ["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0
     text = capsys.readouterr().out
     assert text.startswith("version 1, 6 classes; learnt black, white, yellow\n15 images at ")
-    assert "accuracy, held out: " in text
+    assert "accuracy, every fifth item, learnt from the others: " in text
     (photos / "blue").mkdir()
     assert main(Student, ["learn", str(photos)], folder) == 1
     assert "contains no image" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_test_images_can_be_given(copied, tmp_path):
     learnt = learn(copied / ALONE, train, "more", test=test, execution=CPU)
     assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 12
     (test / "red").rename(test / "blue")
-    with pytest.raises(CdlError, match="test: class (blue|red) is not in both folders"):
+    with pytest.raises(CdlError, match="test: class (blue|red) is not in both"):
         learn(copied / ALONE, train, "other", test=test)
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from cdl.deployment.demo import site
 from cdl.deployment.device.bundle import program
 from cdl.deployment.device.texts import Texts
 from cdl.deployment.export import export
+from cdl.deployment.learn import learn
 from cdl.runtime.errors import CdlError
 
 NEW = "the my the my my"  # words of a class that the student never saw
@@ -51,10 +53,11 @@ def runs(tmp_path_factory):
     lab = text_lab(inputs, folder / "texts", methods=methods, grid=grid)
     found = {}
     for run in lab.grid.runs:
-        if run.role == "student" and run.distiller.name == "kd":
+        alone = run.method.name == "head_only" and run.distiller.name == "none"
+        if run.role == "student" and (alone or run.distiller.name == "kd"):
             lab.learn_all(run)
             lab.evaluate(run)
-            found[run.method.name] = lab.folder / run.folder
+            found["alone" if alone else run.method.name] = lab.folder / run.folder
     return found
 
 
@@ -62,7 +65,7 @@ def runs(tmp_path_factory):
 def exports(runs, tmp_path_factory):
     """Exported folders, and the results of the exports, by method."""
     made = tmp_path_factory.mktemp("exports")
-    return {name: (made / name, export(run, made / name)) for name, run in runs.items()}
+    return {n: (made / n, export(run, made / n)) for n, run in runs.items() if n != "alone"}
 
 
 @pytest.fixture
@@ -146,6 +149,18 @@ def test_a_new_class_is_learnt_on_a_device_and_undone(folder, tmp_path, capsys):
     assert [row["images"] for row in json.loads(costs.stdout)["learn"]] == [1, 10, 100]
     refused = on_device("predict", "  ")
     assert refused.returncode == 1 and "expected a text that is not blank" in refused.stderr
+
+
+def test_a_run_learns_a_task_from_a_csv_file(runs, tmp_path):
+    file = write_new(tmp_path / "new.csv", n=10)
+    with open(file, "a", newline="") as more:
+        csv.writer(more).writerows((f"three four {i}", "count more") for i in range(8))
+    found = learn(runs["alone"], file, "taught")
+    assert found.classes == ("count more", "lost") and len(found.after) == 3
+    student = cdl.load(found.run)
+    assert [*student.classes] == [*cdl.load(runs["alone"]).classes, "count more", "lost"]
+    with pytest.raises(CdlError, match="lost: learnt already"):
+        learn(Path(found.run), file, "again")
 
 
 @pytest.mark.parametrize("method", ["l2p", "ranpac"])

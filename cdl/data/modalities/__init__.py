@@ -39,9 +39,10 @@ class ModalityFacts:
         `cdl.deployment.device.student.DeviceStudent`.
     device_parts: modules of the program in an exported folder, beside
         `cdl.deployment.device.PARTS`; the last one has the class `device`.
+    new: path of the class that reads new classes for `cdl learn` of a run, a
+        `cdl.deployment.new_classes.NewItems`.
     formats: formats of `cdl export`.
     int8: kinds of int8 quantisation of `cdl export`.
-    commands: commands for finished students that work for it, besides `predict` and `export`.
     check: function from the field and the value of a `view` that raises `CdlError` if its options
         contradict each other.
     """
@@ -58,9 +59,9 @@ class ModalityFacts:
     student: str
     device: str
     device_parts: tuple[str, ...]
+    new: str
     formats: tuple[str, ...] = ("onnx",)
     int8: tuple[str, ...] = ("dynamic",)
-    commands: tuple[str, ...] = ()
     check: Callable[[str, Mapping[str, Any]], None] = field(default=lambda name, view: None)
 
     @property

@@ -70,8 +70,8 @@ IMAGES = ModalityFacts(
     student="cdl.deployment.trained:TrainedStudent",
     device="cdl.deployment.device.images:Student",
     device_parts=("data/sources/decoding.py", "deployment/device/images.py"),
+    new="cdl.deployment.new_images:NewImages",
     formats=("onnx", "executorch", "timm"),
     int8=("dynamic", "static"),
-    commands=("learn",),
     check=_check,
 )

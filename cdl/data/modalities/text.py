@@ -57,4 +57,5 @@ TEXT = ModalityFacts(
         "data/tokens.py",
         "deployment/device/texts.py",
     ),
+    new="cdl.deployment.new_texts:NewTexts",
 )

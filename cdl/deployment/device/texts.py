@@ -75,7 +75,8 @@ class Texts(Items):
             found += _lines(stdin) if text == "-" else [text]
         return found
 
-    def by_class(self, path: Path) -> dict[str, list[str]]:
+    @staticmethod
+    def by_class(path: Path) -> dict[str, list[str]]:
         """Return the texts of each class in a CSV file with the columns `COLUMNS`.
 
         Raises:
@@ -88,7 +89,8 @@ class Texts(Items):
             raise CdlError(f"{path}: contains no text; expected a row for each text")
         return found
 
-    def unlabelled(self, path: Path) -> list[str]:
+    @staticmethod
+    def unlabelled(path: Path) -> list[str]:
         """Return the lines of a text file in UTF-8 that are not blank."""
         try:
             found = _lines(path.read_text(encoding="utf-8-sig").splitlines())

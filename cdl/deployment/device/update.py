@@ -9,12 +9,6 @@ import numpy as np
 
 from cdl.deployment.device.memory import Memory
 
-NAMES = {  # of the accuracies
-    "held_out": "every fifth item, learnt from the others",
-    "earlier_before": "earlier classes, before",
-    "earlier_after": "earlier classes, after",
-    "new": "new classes",
-}
 SHOWN = 5  # classes whose accuracy fell
 HELD_OUT = 5  # every fifth image of a class measures the accuracy, if there are no test images
 
@@ -68,7 +62,9 @@ class Update:
                 f"{self.images} {self.items} at {self.images_per_second:.1f}/s, heads in "
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
-        lines += [f"accuracy, {NAMES[k]}: {v:.2f} %" for k, v in self.accuracy.items()]
+        names = {k: k.replace("_", " ") for k in self.accuracy}
+        names["held_out"] = "every fifth item, learnt from the others"
+        lines += [f"accuracy, {names[k]}: {v:.2f} %" for k, v in self.accuracy.items()]
         lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
         lines += ["undo: `undo` of student.py in this folder"] if what else []
         return "\n".join(lines)
@@ -103,17 +99,11 @@ def tested(
         return {k: memory.logits(tests[k]).argmax(1) == names.index(k) for k in some}
 
     earlier = [name for name in tests if name in old]
-    groups = {
-        "earlier_before": hits(before, earlier),
-        "earlier_after": hits(after, earlier),
-        "new": hits(after, [name for name in tests if name not in old]),
-    }
-    accuracy = {
-        name: 100 * float(np.concatenate([*found.values()]).mean())
-        for name, found in groups.items()
-        if found
-    }
-    first, second = (groups[f"earlier_{when}"] for when in ("before", "after"))
+    first, second = hits(before, earlier), hits(after, earlier)
+    new = hits(after, [name for name in tests if name not in old])
+    groups = {"earlier_before": first, "earlier_after": second, "new": new}
+    found = {name: [*values.values()] for name, values in groups.items() if values}
+    accuracy = {name: 100 * float(np.concatenate(hit).mean()) for name, hit in found.items()}
     means = [(100 * first[k].mean(), 100 * second[k].mean(), k) for k in earlier]
     worse = sorted((now - then, k, then, now) for then, now, k in means if now < then)
     return accuracy, tuple(f"{k} {then:.0f} to {now:.0f} %" for _, k, then, now in worse[:SHOWN])
