@@ -59,6 +59,6 @@ def _unlocking(run: str) -> str:
     if first_worker():
         return f"Then:          {run}"
     return (
-        "If no machine runs it any more, nor a cluster its jobs (docs/cluster.md), remove its lock:"
-        f" {run} --unlock\nThen:          {run}"
+        "If no machine runs it any more, nor a cluster its jobs (docs/cluster.md), "
+        f"remove the lock: {run} --unlock\nThen:          {run}"
     )
