@@ -142,7 +142,7 @@ def draw(found: dict[Cell, dict[int, dict[str, np.ndarray]]], file: Path) -> Non
             axis.set_xticks(ticks, [str(tick) for tick in ticks])
             axis.minorticks_off()
             axis.set_xlabel(name)
-        axes[0].legend(loc="upper left", fontsize=6)
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=6)
         save(figure, [str(file)])
 
 
