@@ -123,7 +123,10 @@ def test_images_that_would_be_lost_are_refused(tmp_path):
     refused(root, "the class .*train/cow has no image")
     (root / "train" / "cow" / "notes.txt").touch()
     refused(root, "the class .*train/cow has no image")
+    (root / "train" / "dog").mkdir()
+    refused(root, "train/cow, .*train/dog have no image: remove the folder, add images, or begin")
     shutil.rmtree(root / "train" / "cow")
+    shutil.rmtree(root / "train" / "dog")
     write_image(root / "train" / "lost.png", 9)
     refused(root, "train/lost.png is not in a class")
 

@@ -199,6 +199,7 @@ def _in_domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]
 def _in_classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
     """Yield class and path of each image in `place/CLASS/`; count skipped files."""
     found: list[tuple[str, Path]] = []
+    empty: list[str] = []
     for folder in _visible(place, skipped):
         if not folder.is_dir():
             if _is_image(folder, skipped):
@@ -216,7 +217,12 @@ def _in_classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]
                 validate_file(file)
                 found.append((folder.name, file))
         if len(found) == before:
-            raise CdlError(f"the class {folder} has no image: remove it, or add images")
+            empty.append(str(folder))
+    if empty:
+        names = f"the class {empty[0]} has" if len(empty) == 1 else f"{', '.join(empty)} have"
+        raise CdlError(
+            f"{names} no image: remove the folder, add images, or begin its name with a dot"
+        )
     yield from sorted(found, key=lambda pair: pair[1])
 
 
