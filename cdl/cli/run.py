@@ -77,7 +77,7 @@ def check_command(arguments: list[str]) -> tuple[Namespace, set[str]]:
     parser = get_argument_parser()
     _check_executor(parser, arguments)
     parsed, unknown = parser.parse_known_args(arguments)
-    _check_storage(parsed)
+    _check_storage(parsed, arguments)
     config: dict[str, Any] = {}
     for file in parsed.configfile:
         config = merge(config, read(file))
@@ -111,7 +111,7 @@ def _check_executor(parser: ArgumentParser, arguments: list[str]) -> None:
             )
 
 
-def _check_storage(parsed: Namespace) -> None:
+def _check_storage(parsed: Namespace, arguments: list[str]) -> None:
     """Raise `CdlError` if a storage for the results lacks its prefix or its keys."""
     provider = parsed.default_storage_provider
     if not provider:
@@ -121,7 +121,9 @@ def _check_storage(parsed: Namespace) -> None:
             "--default-storage-prefix: is missing; expected where the results are, such as "
             f"{provider}://BUCKET/FOLDER"
         )
-    if provider == "s3" and find_spec("boto3") and not os.environ.get(f"{S3}_ACCESS_KEY"):
+    given = any(word.startswith("--storage-s3-access-key") for word in arguments)
+    given = given or bool(os.environ.get(f"{S3}_ACCESS_KEY"))
+    if provider == "s3" and find_spec("boto3") and not given:
         import boto3
 
         if not boto3.Session().get_credentials():

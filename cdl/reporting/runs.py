@@ -49,7 +49,7 @@ NOTE = (
     "among the classes of the image's own task. Calibration error: mean distance between accuracy "
     "and probability (15 bins); empty for ridge classifiers, whose outputs are not probabilities. "
     "Gain over none: over the undistilled student whose class statistics have the same labels, "
-    "`against` in intervals.csv. Gap to teacher: its accuracy minus the learner's. "
+    "see the column `against` of the intervals. Gap to teacher: its accuracy minus the learner's. "
     "Protocol: hash of data, classes, views, normalisation, schedule and the learner's own "
     "weights; numbers with the same protocol are comparable; protocols.json spells it out. In "
     "brackets after a method or distiller: its variant, or the options that differ from the "

@@ -1,6 +1,7 @@
 """Registry of facts by name, also of other packages. Does not import torch."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -83,6 +84,8 @@ def _problem(name: str, facts: Any, found: Mapping[str, Any], kind: type[Any]) -
 
 def _exists(module: str) -> bool:
     """Return whether a module can be found; only its parent packages are imported."""
+    if module in sys.modules:
+        return True
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # of a parent

@@ -56,6 +56,10 @@ def folder(tmp_path_factory):
 
 
 def test_nothing_is_finished_yet(folder):
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        tabulated(folder)
+    assert "contains no results of 'part'; run `cdl run CONFIG` first" in refused.value.stderr
+    (folder / "results" / "part").mkdir(parents=True)
     assert tabulated(folder) == []
     assert state(folder) == {}
 

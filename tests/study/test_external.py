@@ -228,7 +228,7 @@ def test_options_that_are_no_schema_are_refused(site):
 
 
 def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypatch):
-    facts = PromptFacts("a:B", options={})
+    facts = PromptFacts("toy_facts:B", options={})
     monkeypatch.setitem(sys.modules, "toy_facts", type(sys)("toy_facts"))
     sys.modules["toy_facts"].FACTS = facts
     group = [

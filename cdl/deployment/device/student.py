@@ -177,8 +177,7 @@ class DeviceStudent(Classifier):
         memory, given = self._memory(), {name: several(some) for name, some in items.items()}
         learnt = tuple(name for name in given if name not in self.classes)
         names = (*self.classes, *learnt)
-        empty = [name for name, some in given.items() if not some]
-        if empty:
+        if empty := [name for name, some in given.items() if not some]:
             raise CdlError(f"{kind}: there is none of {empty[0]!r}; expected at least one")
         tests = {k: self.features(v) for k, v in _known(test or {}, names).items()}
         begin = time.perf_counter()
