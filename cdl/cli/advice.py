@@ -5,9 +5,8 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from cdl.reporting.columns import CELL
+from cdl.reporting.columns import CELL, FEW_SEEDS
 
-ENOUGH = 5  # seeds of a claim
 FORGETTING = 20.0  # points, above which heads that are not aligned are pointed out
 
 
@@ -48,7 +47,7 @@ def advice(results: pd.DataFrame, unaligned: Collection[str], command: str) -> d
     first = best.iloc[0]
     accuracy, n = best["final_average_accuracy"].mean(), len(best)
     taught = "" if first["distiller"] == "none" else f"{first['distiller']} with "
-    few = f" ({n} seed{'s' * (n > 1)}: too few for a claim)" if n < ENOUGH else ""
+    few = f" ({n} seed{'s' * (n > 1)}: too few for a claim)" if n < FEW_SEEDS else ""
     found["Best"] = f"{taught}{first['method']}, {accuracy:.1f} %{few}"
     found["Next"] = f"{command} export {shlex.quote(str(first['run']))} -o student"
     return found

@@ -17,6 +17,7 @@ IDENTITY = [
     "method_options",
     "distiller_options",
 ]
+FEW_SEEDS = 5  # fewer are too few for a claim
 CELL = [name for name in IDENTITY if name != "seed"]  # runs of a cell differ only in their seed
 # folders of a run, of its checkpoints before alignment, and of the runs it is compared with
 LINKS = ["run", "trained_run", "none_run", "teacher_run"]
