@@ -32,6 +32,7 @@ class CDLPrompt(ColumnsKD):
         pool: int | None = None,
         pool_per_task: int | None = None,
         length: int = 8,
+        teacher_prompts: str = "learnt",
         coda_growth: str = "exact",
         **soft: Unpack[ColumnOptions],
     ) -> None:
@@ -45,6 +46,8 @@ class CDLPrompt(ColumnsKD):
             pool_per_task: number of entries of each task.
             length: number of tokens of the attention mapping's prefix, even: half keys, half
                 values.
+            teacher_prompts: `learnt`, or `initial`: drawn at the start of each task and never
+                trained, the control for what is mapped.
             coda_growth: how its pool grows, see `cdl.methods.coda_prompt.ComponentPool`.
             soft: as in `ColumnsKD`.
         """
@@ -52,6 +55,7 @@ class CDLPrompt(ColumnsKD):
         self.kd_head = context.head(context.generator)
         assert context.teacher_prompts is not None
         self.teacher_prompts = context.teacher_prompts.requires_grad_(False)
+        self.learnt = teacher_prompts == "learnt"
         layers = self.teacher_prompts.layers
         self.mapping = MAPPINGS[mapping](layers, context, length, coda_growth, pool, pool_per_task)
 
@@ -63,9 +67,13 @@ class CDLPrompt(ColumnsKD):
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         self.mapping.start_task(task, generator)
+        if not self.learnt:
+            self.teacher_prompts.start_task(task, generator)
+            self.teacher_prompts.requires_grad_(False)
 
     def read_teacher(self, prompts: Mapping[str, Tensor]) -> None:
-        self.teacher_prompts.load_state_dict(prompts)
+        if self.learnt:
+            self.teacher_prompts.load_state_dict(prompts)
 
     def inject(self, prompts: Prompts, teacher_query: Tensor | None, task: int) -> Injection:
         mapped = self.mapping(self.teacher_prompts(teacher_query, task).prefixes, task)

@@ -40,6 +40,13 @@ CDL_PROMPT = DistillerFacts(
             omit_default=True,
         ),
         "length": tokens(8, "Tokens of a mapped prefix"),
+        "teacher_prompts": choice(
+            "learnt",
+            ["learnt", "initial"],
+            "The teacher's prompts that are mapped: as it learnt them; or initial values that are "
+            "drawn for the student and never trained, a control.",
+            omit_default=True,
+        ),
     },
     alternatives=("pool", "pool_per_task"),
     protocol=("coda_growth",),

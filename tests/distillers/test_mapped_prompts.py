@@ -1,0 +1,40 @@
+"""The control of prompt mapping: prompts of the teacher that were never trained."""
+
+import torch
+from lab import make_grid
+
+from cdl.runtime import artifacts
+from cdl.study.specifications import specification
+
+INITIAL = {"block": "cdl_prompt", "variant": "initial", "teacher_prompts": "initial"}
+GRID = {"grid": {"methods": ["coda_prompt"], "distillers": ["none", "cdl_prompt", INITIAL]}}
+PROMPTS = "distiller.teacher_prompts."
+
+
+def test_initial_prompts_are_not_the_teachers_and_are_never_trained(lab):
+    made = lab(GRID)
+    states, teachers = {}, []
+    for run in made.grid.runs:
+        made.learn_all(run)
+        paths = [made.checkpoint(run, t) for t in range(run.n_tasks)]
+        if run.teacher:
+            states[run.distiller.variant] = [artifacts.load(path)[0] for path in paths]
+        elif run.role == "teacher":
+            teachers = [artifacts.load(path)[0] for path in paths]
+    (mapped, _), (first, last) = states[""], states["initial"]
+    names = [name for name in first if name.startswith(PROMPTS)]
+    assert names == [name for name in mapped if name.startswith(PROMPTS)] and names
+    for name in names:
+        assert torch.equal(mapped[name], teachers[0]["prompts." + name.removeprefix(PROMPTS)])
+        assert not torch.equal(first[name], mapped[name])
+        earlier = last[name][:, : first[name].shape[1]]
+        assert torch.equal(earlier, first[name])  # the second task appends, and trains nothing
+        assert last[name].shape[1] == 2 * first[name].shape[1]
+    moved = "distiller.mapping.pool.prompt"
+    assert not torch.equal(first[moved], mapped[moved])
+
+
+def test_the_option_is_in_specifications_only_if_it_is_set():
+    made = make_grid(GRID)
+    options = [specification(made, run).distiller.options for run in made.runs if run.teacher]
+    assert ["teacher_prompts" in option for option in options] == [False, True]
