@@ -121,7 +121,7 @@ function numbers(run) {
   ];
   if (cell.length > 1) rows.push([`over ${cell.length} seeds`, `${fixed(average)} ± ${fixed(deviation)}`]);
   rows.push(
-    ["last accuracy, mean over images", fixed(run.last_accuracy)],
+    ["last accuracy, mean over examples", fixed(run.last_accuracy)],
     ["average incremental", fixed(run.average_incremental_accuracy)],
     ["learning accuracy", fixed(run.learning_accuracy)],
     ["backward transfer (points)", signed(run.backward_transfer)],
@@ -132,8 +132,8 @@ function numbers(run) {
     ["agreement with the teacher (%)", fixed(run.teacher_agreement)],
     ["agreement of the undistilled student (%)", fixed(run.none_teacher_agreement)],
     ["training views, all tasks", whole(run.views_seen)],
-    ["images with a label, all tasks", whole(run.labelled_seen)],
-    ["images without a label, all tasks", whole(run.unlabelled_seen)],
+    ["examples with a label, all tasks", whole(run.labelled_seen)],
+    ["examples without a label, all tasks", whole(run.unlabelled_seen)],
     ["parameters trained", run.trainable_parameters.toLocaleString("en")],
     ["parameters, frozen ones included", run.parameters.toLocaleString("en")],
     ["training time, wall clock (s)", fixed(run.training_seconds, 0)],
@@ -276,8 +276,8 @@ function show(run) {
     make("div", { class: "pictures" },
       make("section", {}, make("h3", {}, "Average accuracy (%) over the tasks learnt"), plot(withReferences(run))),
       make("section", {}, make("h3", {}, "Accuracy matrix"), scroll("Accuracy matrix", matrix(run.matrix)),
-        make("p", { class: "note" }, "R[t][i]: accuracy (%) on the test images of task i after learning task t. "
-          + `Test images per task: ${run.test_images.join(", ")}.`))),
+        make("p", { class: "note" }, "R[t][i]: accuracy (%) on the test examples of task i after learning task t. "
+          + `Test examples per task: ${run.test_images.join(", ")}.`))),
     make("h3", {}, "Protocol"),
     settings(`protocol ${run.protocol}: shared by comparable numbers`, content.protocols[run.protocol]),
     settings("this learner: full specification", run.learner),
@@ -362,10 +362,10 @@ function addComparison() {
     const [first, second] = [...form.elements].map((element) => element.value);
     const found = contrastOf(first, second);
     byId("contrast").textContent = found === null
-      ? (first === second ? "Choose two different rows." : "These rows have no seed or no test images in common.")
+      ? (first === second ? "Choose two different rows." : "These rows have no seed or no test examples in common.")
       : `First minus second: ${signed(found.difference)} points (${signed(found.low)} to ${signed(found.high)}), `
         + `p ${found.p === null ? "not defined" : found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}; `
-        + `${found.seeds} seed${found.seeds > 1 ? "s" : ""}, ${found.images.toLocaleString("en")} test images.`
+        + `${found.seeds} seed${found.seeds > 1 ? "s" : ""}, ${found.images.toLocaleString("en")} test examples.`
         + (protocolOf(first) === protocolOf(second) ? "" : ` Protocols differ: ${protocolOf(first)}, ${protocolOf(second)}.`);
   };
   form.addEventListener("change", write);

@@ -90,7 +90,7 @@ def compare(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two table cells, paired by seed and test image.
+    """Compare two table cells, paired by seed and test example.
 
     Prints the difference of the accuracies in percentage points with its 95 %
     confidence interval and p value: overall, per task and per class.

@@ -28,7 +28,7 @@ TARGETS = {  # rules that can be named as targets; any file below results/ is a 
     "tabulate": "means over seeds",
     "page": "the page with every run",
     "halve": "choice of the trials of `tune` that continue after their first tasks",
-    "tuned": "best values of the options listed in `tune`, on validation images",
+    "tuned": "best values of the options listed in `tune`, on validation examples",
 }
 SEARCH = ("halve", "tuned")  # targets that need `tune`
 S3 = "SNAKEMAKE_STORAGE_S3"  # beginning of environment variables

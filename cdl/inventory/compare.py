@@ -63,7 +63,7 @@ class Comparison:
         p: two-sided p value of no difference.
         seeds: number of common seeds.
         images: number of common test images.
-        over: populations that the interval covers, such as seeds and test images.
+        over: populations that the interval covers, such as seeds and test examples.
         common_seeds: the common seeds.
         by: `task`, or `class` if class orders differ between seeds.
         protocols: hashes of the protocols of both, if a table has them.
@@ -96,15 +96,15 @@ class Comparison:
             f"{self.first}",
             f"minus {self.second}:",
             f"{_format_points(self)}, p {_format_p(self.p)}; 95 % interval over {self.over}, {n}, "
-            f"{self.images:,} test images",
+            f"{self.images:,} test examples",
         ]
         if len({*self.protocols}) > 1:
             lines.append(f"the protocols differ: {', '.join(self.protocols)}")
-        lines.append(f"by {self.by}, each on its own images, p values not corrected:")
+        lines.append(f"by {self.by}, each on its own examples, p values not corrected:")
         width = max(len(part.name) for part in self.parts)
         lines += [
             f"  {part.name:<{width}}  {_format_points(part)}, p {_format_p(part.p)}, "
-            f"{part.images} images"
+            f"{part.images} examples"
             for part in self.parts
         ]
         return "\n".join(lines)
@@ -141,7 +141,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     pairs = [(one.runs[seed], other.runs[seed]) for seed in seeds]
     contents = [tuple(read_json(files.results) for files in pair) for pair in pairs]
     if any(run["data"]["test"] != baseline["data"]["test"] for run, baseline in contents):
-        raise CdlError(f"{one.folder} and {other.folder} were tested on different images")
+        raise CdlError(f"{one.folder} and {other.folder} were tested on different examples")
     frames = [tuple(read_predictions(files) for files in pair) for pair in pairs]
     orders = {(*run["classes"], *run["test_images"]) for pair in contents for run in pair}
     by_task = len(orders) == 1
@@ -149,7 +149,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     sides = [[_answers(frame) for frame in side] for side in zip(*frames, strict=True)]
     common = on_common_images(*sides)
     if not all(len(run.image) for run in common[0]):
-        raise CdlError(f"{one.folder} and {other.folder} have no test image in common")
+        raise CdlError(f"{one.folder} and {other.folder} have no test example in common")
     values = paired(*common)
     found = estimate(values)
     groups = pd.concat(frame for pair in frames for frame in pair).groupby(by)["image"]

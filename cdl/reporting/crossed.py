@@ -25,7 +25,7 @@ from scipy.stats import t as student_t
 
 LEVEL = 0.95
 SURE_GAP = 4.0  # standard errors: shares of a smaller gap are not reported
-OVER_BOTH, OVER_IMAGES, OVER_SEEDS = "seeds and test images", "test images", "seeds"
+OVER_BOTH, OVER_EXAMPLES, OVER_SEEDS = "seeds and test examples", "test examples", "seeds"
 
 Matrix = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
 def over(values: Matrix) -> str:
     """Return the random effects that the interval of some outcomes covers."""
     if values.shape[0] == 1:
-        return OVER_IMAGES
+        return OVER_EXAMPLES
     return OVER_BOTH if values.shape[1] > 1 else OVER_SEEDS
 
 

@@ -15,10 +15,10 @@ from cdl.runtime.artifacts import read_json, replacing, write_json
 NOTE = (
     "Accuracy: mean over tasks after the last one, in percent, of the exported graph on all test "
     "images. Forgetting: of the run, in points. Parameters: those that a prediction uses. "
-    "GFLOPs: multiplications and additions for one image, with and without the query's pass. "
-    "Blocks: number of executions of a ViT block. Latency: single images from pixels to logits, "
+    "GFLOPs: multiplications and additions for one input, with and without the query's pass. "
+    "Blocks: number of executions of a ViT block. Latency: single inputs, from pixels or words to logits, "
     "one thread, median and 95th percentile. Images/s: batches of 32, one and two threads. "
-    "Memory: largest resident memory of a process that loads the student and classifies images. "
+    "Memory: largest resident memory of a process that loads the student and classifies inputs. "
     "Students are timed in turns, in several rounds."
 )
 
@@ -110,7 +110,7 @@ def _display_row(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "blocks": number("block_passes", 0),
         "p50 (ms)": number("latency_p50_ms"),
         "p95 (ms)": number("latency_p95_ms"),
-        "images/s, 1 thread": number("images_per_second_1", 0),
+        "inputs/s, 1 thread": number("images_per_second_1", 0),
         "2 threads": number("images_per_second_2", 0),
         "memory (MB)": number("peak_memory_mb", 0),
     }
@@ -124,7 +124,7 @@ def markdown(table: pd.DataFrame, machine: str) -> str:
 
 @paper()
 def accuracy_against_latency(table: pd.DataFrame, machine: str, outputs: Sequence[str]) -> None:
-    """Draw accuracy against the median latency of one image: fp32 filled, int8 hollow.
+    """Draw accuracy against the median latency of one input: fp32 filled, int8 hollow.
 
     Args:
         table: rows of one dataset.
@@ -134,7 +134,7 @@ def accuracy_against_latency(table: pd.DataFrame, machine: str, outputs: Sequenc
     note = f"{about(table, None, '')}; filled: fp32, hollow: int8; {machine}"
     named = table.assign(name=names(table), title=table.apply(method_of, axis=1))
     titles = list(dict.fromkeys(named["title"]))
-    x, y = "latency of one image, median (ms)", "final average accuracy (%)"
+    x, y = "latency of one input, median (ms)", "final average accuracy (%)"
     figure, axes = canvas(titles, x, y, note, sharex=True, sharey=True)
     for axis, title in zip(axes, titles, strict=True):
         for _, pair in named[named["title"] == title].groupby("run", sort=False):

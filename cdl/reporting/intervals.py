@@ -55,7 +55,7 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
 
     Returns:
         One row per cell, in percent and percentage points: `n` seeds; `over`, the random effects
-        of the intervals (`seeds and test images`; `test images` with one seed); `against`, the
+        of the intervals (`seeds and test examples`; `test examples` with one seed); `against`, the
         undistilled student that a student is compared with; and, each with `_low` and `_high`:
         `accuracy` after the last task; the `gain` over `against`, with `gain_p` and `gain_p_holm`,
         corrected for all gains of its dataset and label level; the `gap` from `against` to the
@@ -252,7 +252,7 @@ def _confounds(distilled: pd.DataFrame) -> str:
     if (distilled["labels"] == "all").all():
         return ""
     return (
-        "With few labels, students with a teacher also see the images without a label and more "
+        "With few labels, students with a teacher also see the examples without a label and more "
         "views per step. Each student is compared with an undistilled one whose class statistics "
         "have the same labels, if there is one; otherwise these differ, too. "
     )

@@ -172,9 +172,9 @@ def markdown(table: pd.DataFrame) -> str:
 def _note(table: pd.DataFrame) -> str:
     return (
         "Final average accuracy in percent, mean over seeds, with its 95 % interval over "
-        f"{' or '.join(dict.fromkeys(table['over']))}, by the number of training images of each "
+        f"{' or '.join(dict.fromkeys(table['over']))}, by the number of training examples of each "
         "class that have a label for the student. The teacher saw all labels, or the same as its "
-        "student. A student with a teacher also trains on the images without a label, and its "
+        "student. A student with a teacher also trains on the examples without a label, and its "
         "heads are aligned with the teacher's labels for them: its difference from none is the "
         "combined effect."
     )
@@ -198,7 +198,7 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
     panels, levels = _panels(table), _levels(table)
     titles = _titles([panel for panel, _ in panels])
     share = any(level.endswith("%") for level in levels)
-    label = "share of the training images with a label" if share else "labels per class"
+    label = "share of the training examples with a label" if share else "labels per class"
     figure, axes = canvas(
         titles, label, "final average accuracy (%)", note, sharex=True, sharey=True
     )

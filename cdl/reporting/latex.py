@@ -74,7 +74,7 @@ COLUMNS = {
     "last": Column(
         r"last accuracy (\%)",
         _mean("last_accuracy"),
-        "Last accuracy: over all test images after the last task",
+        "Last accuracy: over all test examples after the last task",
     ),
     "incremental": Column(
         r"average incremental (\%)",
@@ -84,7 +84,7 @@ COLUMNS = {
     "task_incremental": Column(
         r"task-incremental (\%)",
         _mean("task_incremental_accuracy"),
-        "Task-incremental: among the classes of the image's own task",
+        "Task-incremental: among the classes of the example's own task",
     ),
     "calibration": Column(
         r"calibration error (\%)",
@@ -194,7 +194,7 @@ def _caption(summary: pd.DataFrame, cells: pd.DataFrame, columns: Sequence[str])
         parts.append(rf"After $\pm$: sample standard deviation over {n} seeds")
     against = " or ".join(dict.fromkeys(filter(None, cells["against"])))
     if "gain" in columns and against:
-        parts.append(f"Gain: in points over {escape(against)}, paired by seed and test image")
+        parts.append(f"Gain: in points over {escape(against)}, paired by seed and test example")
     if {"gain", "closed"} & {*columns} and len(cells):
         over = " or ".join(dict.fromkeys(cells["over"]))
         parts.append(f"In brackets: {escape(INTERVAL)} {over}")

@@ -185,7 +185,7 @@ def compared(
     for row in table.drop_duplicates("dataset").to_dict("records"):
         run = contents[row["run"]]
         fact = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
-        fact += f", {sum(run['test_images']):,} test images"
+        fact += f", {sum(run['test_images']):,} test examples"
         facts.setdefault(fact, []).append(data[row["dataset"]])
     datasets = _and(f"{_and(group)} ({fact})" for fact, group in facts.items())
     methods = _and(table["method"])
@@ -210,7 +210,7 @@ def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> 
         if images < FEW_IMAGES:
             half = 100 * 1.96 * 0.5 / math.sqrt(images)
             found.append(
-                f"{data[str(dataset)]}: {images} test images: ± {half:.0f} points at 50 % accuracy"
+                f"{data[str(dataset)]}: {images} test examples: ± {half:.0f} points at 50 % accuracy"
             )
     return found
 

@@ -40,9 +40,9 @@ _SECTIONS = {  # with figures of each dataset
         "numbers": "the loss curves of the tasks have the numbers",
     },
     "prompts": {
-        "title": "Which prompts are chosen, by task of the image",
-        "note": "Weight of each prompt over the test images of a task, after the last task, for "
-        "one seed; for methods that select prompts, the share of images that use it. If all rows "
+        "title": "Which prompts are chosen, by task of the example",
+        "note": "Weight of each prompt over the test examples of a task, after the last task, for "
+        "one seed; for methods that select prompts, the share of examples that use it. If all rows "
         "are equal, the choice does not depend on the task.",
         "numbers": "the files prompts.csv of the runs have the numbers",
     },
@@ -268,7 +268,7 @@ def _remarks(manifest: Mapping[str, Any]) -> str:
         (manifest.get("equal_pixels_in_one_split", 0), "copies in their split"),
         (disputed, "copies with another label"),
     ):
-        remarks += [f"images with {what}: {n}"] if n else []
+        remarks += [f"examples with {what}: {n}"] if n else []
     return "; ".join(remarks)
 
 

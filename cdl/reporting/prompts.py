@@ -15,8 +15,8 @@ from cdl.reporting.style import PAGE, about, learners_of, nothing, paper, save, 
 from cdl.runtime.artifacts import check_files
 
 NOTE = (
-    "mean weight of a prompt over the test images of a task (of methods that select prompts: share "
-    "of the images that use it), after the last task; prompts in groups by the task that added "
+    "mean weight of a prompt over the test examples of a task (of methods that select prompts: share "
+    "of the examples that use it), after the last task; prompts in groups by the task that added "
     "them, as means over blocks, or in groups by block if all tasks share them; difference of "
     "tasks: total variation distance of the weights, mean over pairs of tasks, 0 % if all tasks "
     "use the same prompts, 100 % if none is used by two tasks"
@@ -73,7 +73,7 @@ def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame], outputs: Sequen
     """
     shown = [(panel, run) for panel in learners_of(runs) for run in panel.rows["run"] if run in use]
     if not shown:
-        return save(nothing("no learner chooses prompts by the image"), outputs)
+        return save(nothing("no learner chooses prompts by the example"), outputs)
     lines = math.ceil(len(shown) / 2)
     tasks = runs["n_tasks"].max()
     height = 0.6 + 0.065 * max(tasks, 5)
@@ -91,7 +91,7 @@ def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame], outputs: Sequen
         differ = difference_of_tasks(use[run])
         text = "" if math.isnan(differ) else f", tasks differ by {differ:.0f} %"
         axis.set_title(panel.title + text, fontweight="bold", fontsize=7)
-    figure.supylabel("task of the images", fontsize=8)
+    figure.supylabel("task of the examples", fontsize=8)
     save(figure, outputs)
 
 

@@ -46,7 +46,7 @@ NOTE = (
     "Percent and percentage points; mean ± sample standard deviation over n seeds. Final average "
     "accuracy: mean accuracy over all tasks after the last one. Forgetting: mean drop of earlier "
     "tasks from their best accuracy (Chaudhry et al., 2018). Task-incremental accuracy: accuracy "
-    "among the classes of the image's own task. Calibration error: mean distance between accuracy "
+    "among the classes of the example's own task. Calibration error: mean distance between accuracy "
     "and probability (15 bins); empty for ridge classifiers, whose outputs are not probabilities. "
     "Gain over none: over the undistilled student whose class statistics have the same labels, "
     "see the column `against` of the intervals. Gap to teacher: its accuracy minus the learner's. "

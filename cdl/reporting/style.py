@@ -247,7 +247,7 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
     seeds = runs["seed"].nunique()
     parts = [
         f"{dataset_names(runs)[runs['dataset'].iloc[0]]}, {tasks} tasks",
-        f"{images:,} test images" if images else "",
+        f"{images:,} test examples" if images else "",
         ", ".join(taught or alone),
         f"n = {seeds} seed{'s' if seeds != 1 else ''}",
         interval,

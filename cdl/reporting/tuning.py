@@ -15,7 +15,7 @@ from cdl.spec import LearnerSpec
 
 _HEAD = """\
 # Written by `snakemake tuned`: overlay with the best values of each distiller, found on validation
-# images with equal budgets; see the report in the folder `tuned`. To use them:
+# examples with equal budgets; see the report in the folder `tuned`. To use them:
 #   snakemake --cores 2 --configfile FILE {path}
 """
 
@@ -128,7 +128,7 @@ def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], out
         "the best hollow point"
     )
     fields = ranges["field"].tolist()
-    figure, axes = canvas(fields, "", "accuracy on validation images (%)", note, sharey=True)
+    figure, axes = canvas(fields, "", "accuracy on validation examples (%)", note, sharey=True)
     for axis, (_, row) in zip(axes, ranges.iterrows(), strict=True):
         axis.axvspan(row["low"], row["high"], color="#8899aa", alpha=0.18, linewidth=0)
         hollow = point | {"markerfacecolor": "none", "markeredgecolor": point["color"]}
@@ -191,8 +191,8 @@ def _markdown(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, An
         f"Sobol sequence, that learnt {budget['first_tasks']} of {budget['tasks']} tasks; the best "
         f"{budget['kept']} learnt all tasks. Seeds "
         f"{', '.join(map(str, budget['seeds']))}, not used in the study. Accuracies are final "
-        "average accuracies on validation images, which are not used for training, ± one standard "
-        f"error ({'over seeds' if several else 'of sampling the images'}). Flat from, to: smallest "
+        "average accuracies on validation examples, which are not used for training, ± one standard "
+        f"error ({'over seeds' if several else 'of sampling the examples'}). Flat from, to: smallest "
         "and largest value among the trials whose accuracy after the first tasks is within one "
         "standard error of the best. Trials differ in all hyperparameters, so a wide range means "
         "that the hyperparameter matters little, while a narrow one may be due to chance."

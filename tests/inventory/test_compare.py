@@ -117,7 +117,7 @@ def test_the_default_study_is_meant_where_several_have_the_cell(results):
 def test_a_row_is_one_seed(results):
     assert compare(f"{KD}/seed1/results.json", NONE, results).seeds == 1
     found = compare(f"{KD}/seed1", NONE, results)
-    assert (found.seeds, found.common_seeds, found.over) == (1, [1], "test images")
+    assert (found.seeds, found.common_seeds, found.over) == (1, [1], "test examples")
 
 
 def test_seeds_with_class_orders_of_their_own_are_compared_by_class(results):
@@ -149,7 +149,7 @@ def test_other_test_images_are_refused(results):
     path = results.path / "default" / KD / "seed1" / "results.json"
     run = strip(read_json(path)) | {"data": {"test": "c" * 64}}
     write_json(path, run, files=[path.with_name("predictions.parquet")])
-    with pytest.raises(CdlError, match="were tested on different images"):
+    with pytest.raises(CdlError, match="were tested on different examples"):
         compare(KD, NONE, results)
 
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from cdl.reporting.crossed import (
     OVER_BOTH,
-    OVER_IMAGES,
+    OVER_EXAMPLES,
     OVER_SEEDS,
     Answers,
     estimate,
@@ -57,7 +57,7 @@ def test_the_interval_is_never_narrower_than_that_of_the_images():
 def test_one_seed_varies_over_images_and_unshared_images_over_seeds():
     one = answers(np.arange(10) % 2 == 0)
     alone = outcomes([one])
-    assert over(alone) == OVER_IMAGES
+    assert over(alone) == OVER_EXAMPLES
     assert estimate(alone) == pytest.approx((50, alone.var(ddof=1) / 10, 9))
     elsewhere = answers(np.arange(10) % 5 == 0, first=100)
     seeds = outcomes([one, elsewhere])

@@ -46,7 +46,7 @@ def test_the_small_print_names_data_pair_n_and_interval(tmp_path, drawn):
     figures.gain_over_none(intervals(results, ANSWERS), differences(results), TEST, [])
     for figure, interval in zip(drawn, ["band from lowest to highest seed", "95 %"], strict=True):
         note = figure.get_suptitle().replace("\n", " ")
-        assert note.startswith("digits, 4 tasks; 200 test images; big to small; n = 2 seeds; ")
+        assert note.startswith("digits, 4 tasks; 200 test examples; big to small; n = 2 seeds; ")
         assert interval in note
     assert "chance at the end 12.5 %" in drawn[0].get_suptitle().replace("\n", " ")
     for axis in drawn[0].axes:  # no legend: names are at the ends of lines

@@ -26,7 +26,7 @@ def test_every_mean_has_an_interval_around_it(tmp_path):
     assert table["accuracy"].to_numpy() == pytest.approx(means.to_numpy())
     assert (table["accuracy_low"] < table["accuracy"]).all()
     assert (table["accuracy"] < table["accuracy_high"]).all()
-    assert set(table["over"]) == {"seeds and test images"} and set(table["n"]) == {2}
+    assert set(table["over"]) == {"seeds and test examples"} and set(table["n"]) == {2}
     distilled = table["teacher"] != ""
     assert table["gain"].notna().tolist() == distilled.tolist()
     by_cell = table.set_index(["method", "distiller", "role"])["accuracy"]
@@ -37,7 +37,7 @@ def test_every_mean_has_an_interval_around_it(tmp_path):
 def test_one_seed_has_an_interval_over_test_images(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=3, images=40)
     row = intervals(results, ANSWERS).dropna(subset="gain").iloc[0]
-    assert row["over"] == "test images"
+    assert row["over"] == "test examples"
     own, none = (predictions(f"{tmp_path}/l2p/{name}/seed0") for name in ("kd", "none"))
     difference = (own["correct"].astype(int) - none["correct"].astype(int)).to_numpy()
     assert row["gain"] == pytest.approx(100 * difference.mean())
@@ -100,7 +100,7 @@ def test_the_reading_reports_gains_losses_and_shares(tmp_path):
     share = f"{kd['closed']:.0f} % ({kd['closed_low']:.0f} to {kd['closed_high']:.0f})"
     assert f"closes {share} of the gap to the teacher" in text
     assert "dkd is 2.0 points worse than the undistilled student (" in text
-    assert "over test images, 1 seed" in text
+    assert "over test examples, 1 seed" in text
 
 
 def test_a_gain_names_the_student_that_it_is_over(tmp_path):

@@ -34,7 +34,7 @@ def study():
     protocols = {str(i): protocol for i, protocol in enumerate(runs["protocol"])}
     runs["protocol"] = [str(i) for i in range(len(runs))]
     cells = runs[CELL].assign(
-        n=2, over="seeds and test images", accuracy=np.arange(len(runs)) + 10.0
+        n=2, over="seeds and test examples", accuracy=np.arange(len(runs)) + 10.0
     )
     cells = cells.assign(accuracy_low=cells["accuracy"] - 1, accuracy_high=cells["accuracy"] + 2)
     return grid, runs.assign(accuracy=cells["accuracy"]), cells, protocols

@@ -49,7 +49,7 @@ def test_it_has_accuracy_forgetting_and_gain_with_its_interval(tmp_path):
     blocks = re.findall(r"\\multicolumn\{4\}\{l\}\{\\textit\{(.*?)\}\}", text)
     assert blocks == ["l2p on digits, big to small", "apt on digits, big to small"]
     caption = re.search(r"\\caption{(.*)}", text)[1]
-    assert "over 2 seeds" in caption and "95 \\% interval over seeds and test images" in caption
+    assert "over 2 seeds" in caption and "95 \\% interval over seeds and test examples" in caption
     assert "Gain: in points over none" in caption
 
 

@@ -149,7 +149,7 @@ def test_any_two_rows_are_compared(page, study):
     text = one(page, "#contrast").text.replace("−", "-")
     assert f"First minus second: {pair['difference']:+.2f} points" in text
     assert f"({pair['low']:+.2f} to {pair['high']:+.2f})" in text
-    assert text.endswith("2 seeds, 200 test images.")
+    assert text.endswith("2 seeds, 200 test examples.")
     choose(page, "first", "digits, apt, dkd (alpha=0.9), big → small")
     assert one(page, "#contrast").text == "Choose two different rows."
     choose(page, "second", "digits, l2p, none, small")
@@ -209,7 +209,7 @@ def test_keys_and_addresses_select_a_run(page, study):
 
 def test_deployment_has_a_table_a_machine_and_a_figure(page, study):
     text = one(page, "#deployment").text
-    assert "Machine: Abacus 1" in text and "Latency: single images" in text
+    assert "Machine: Abacus 1" in text and "Latency: single inputs" in text
     assert len(find(page, "#deployment tbody tr")) == 2 * len(study[1])
     assert len(find(page, "#deployment img")) == 1
 
@@ -332,10 +332,10 @@ def test_the_first_screen_has_comparison_results_uncertainty_and_cost(page, stud
         for part in find(page, selector):
             assert part.is_displayed() and part.rect["y"] + part.rect["height"] <= 800, selector
     text = one(page, "#compared").text
-    for fact in ("small (1 k", "big (3 k", "digits (8 classes in 4 tasks, 200 test images)", "dkd"):
+    for fact in ("small (1 k", "big (3 k", "digits (8 classes in 4 tasks, 200 test examples)", "dkd"):
         assert fact in text
     assert "2 seeds: too few" in one(page, "#warnings").text
-    assert "200 test images: ± 7 points" in one(page, "#warnings").text
+    assert "200 test examples: ± 7 points" in one(page, "#warnings").text
     means = results.groupby(["method", "role", "distiller"], sort=False)[
         "final_average_accuracy"
     ].mean()
@@ -343,7 +343,7 @@ def test_the_first_screen_has_comparison_results_uncertainty_and_cost(page, stud
     assert [words[0] for words in shown] == [f"{x:.1f}" for x in means]
     assert all(float(low) < float(x) < float(high) for x, low, _, high in shown)
     assert "chance 12.5 %" in one(page, ".forest tfoot").text
-    assert "over seeds and test images, 2 seeds" in one(page, ".reading").text
+    assert "over seeds and test examples, 2 seeds" in one(page, ".reading").text
 
 
 def test_methods_without_distillation_are_bounds_of_the_others(tmp_path):
