@@ -141,6 +141,6 @@ def test_the_reading_names_confounds_at_few_labels(tmp_path):
     cells = study_of(tmp_path, shares)
     assert "without a label" not in reading(cells)
     few = study_of(tmp_path / "few", shares, labels="10")
-    assert "also see the images without a label" in reading(few).split(".")[0]
+    assert "also see the examples without a label" in reading(few).split(".")[0]
     assert few["closed"].isna().all() and "closes" not in reading(few)
     assert set(few.loc[few["gap"].notna(), "not_closed"]) == {CONFOUNDED}
