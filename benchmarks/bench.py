@@ -12,7 +12,7 @@ from meter import Measured, Meter
 from torch import Tensor
 
 from cdl.backbones.fetch import fetch
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch, Batches
@@ -84,7 +84,7 @@ class Bench:
         self.fetched = {role: str(folder / f"{role}.safetensors") for role in self.paths}
         for role, path in self.paths.items():
             fetch(self.fetched[role], "file", path)
-        self.backbones = {role: self.backbone(role, Backbone) for role in self.paths}
+        self.backbones = {role: self.backbone(role, FrozenViT) for role in self.paths}
         self.caches: dict[str, CachedOutputs] = {}
         self.losses: dict[str, pd.Series] = {}  # of each role's last steps
 
@@ -92,13 +92,13 @@ class Bench:
         """Set the threads of the case, which are the process's."""
         torch.set_num_threads(self.case.threads)
 
-    def backbone(self, role: str, kind: type[Backbone]) -> Backbone:
+    def backbone(self, role: str, kind: type[FrozenViT]) -> FrozenViT:
         """Load a backbone on the device as a class of backbones."""
         spec = self.specs["student"]
         loaded = kind.load(self.fetched[role], spec.view.size, spec.normalization)
         return loaded.place(self.compute)
 
-    def learner(self, role: str, backbone: Backbone | None = None) -> Learner:
+    def learner(self, role: str, backbone: FrozenViT | None = None) -> Learner:
         """Build a learner at the start of the task, all earlier ones begun too."""
         spec, shapes = self.specs[role], self.backbones
         widths = {"query": shapes[spec.query].width}

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.vit import Encoded
 from cdl.data.batches import Batch
 from cdl.data.packed import Packed
@@ -43,12 +43,12 @@ def default_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-class Unfrozen(Backbone):
+class Unfrozen(FrozenViT):
     """A ViT in fp32 whose weights get gradients and whose attention matrices are kept."""
 
     def __init__(self, *given: object) -> None:
         super().__init__(*given)
-        self.vit.requires_grad_(True)
+        self.model.requires_grad_(True)
 
     def place(self, compute: object) -> "Unfrozen":
         """Move to the device; the weights stay fp32."""

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from timm.models.vision_transformer import VisionTransformer
 
 from cdl.backbones.fetch import fetch
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.data.packing import prepare
 
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def toy_backbone():
         vit = VisionTransformer(
             img_size=8, patch_size=4, embed_dim=width, depth=depth, num_heads=heads, num_classes=0
         )
-        return Backbone(vit, [0.5] * 3, [0.5] * 3, f"toy{width}x{depth}")
+        return FrozenViT(vit, [0.5] * 3, [0.5] * 3, f"toy{width}x{depth}")
 
     return make
 

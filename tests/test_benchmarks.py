@@ -28,7 +28,7 @@ from released_recipe import PillowViews, Unfrozen, batches
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.kernels import kernels as chosen_kernels
 from cdl.backbones.vit import Injection
 from cdl.data.batches import Batch
@@ -153,8 +153,8 @@ def test_the_recipe_computes_the_same_losses_the_wasteful_way(bench, distiller, 
     recipe, batch = steps.recipe_of(made), made.ready[0]
     weights = {k: v.clone() for k, v in recipe.student.backbone.state_dict().items()}
     queried = []
-    original = Backbone.query
-    monkeypatch.setattr(Backbone, "query", lambda *a: queried.append(a[0]) or original(*a))
+    original = FrozenViT.query
+    monkeypatch.setattr(FrozenViT, "query", lambda *a: queried.append(a[0]) or original(*a))
     taught = recipe.student_step(batch)
     assert len(queried) == 2  # once for each learner's prompts
     query, taught_by = made.queries("student", False)(batch), made.teacher_outputs(False)
@@ -164,21 +164,21 @@ def test_the_recipe_computes_the_same_losses_the_wasteful_way(bench, distiller, 
     torch.testing.assert_close(taught, losses.sum(), rtol=1e-4, atol=1e-5)
     backbone = recipe.student.backbone
     assert isinstance(backbone, Unfrozen)
-    for name, parameter in backbone.vit.named_parameters():
+    for name, parameter in backbone.model.named_parameters():
         assert parameter.grad is not None and parameter.dtype == torch.float32, name
     assert all(torch.equal(weights[k], v) for k, v in backbone.state_dict().items())
     assert all(p.grad is None for p in learner.backbone.parameters())
     queried.clear()
     recipe.teacher_step(batch)
     assert len(queried) == 1
-    assert all(p.grad is not None for p in recipe.teacher.backbone.vit.parameters())
+    assert all(p.grad is not None for p in recipe.teacher.backbone.model.parameters())
 
 
 def test_the_recipe_has_torchs_tf32_and_leaves_the_setting_as_it_was(bench, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as on our GPU
     made, seen = bench(), []
     recipe = steps.recipe_of(made)
-    embed = recipe.student.backbone.vit.patch_embed.proj
+    embed = recipe.student.backbone.model.patch_embed.proj
     embed.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     embed.weight.register_hook(lambda _: seen.append(torch.backends.cudnn.allow_tf32))
     recipe.student_step(made.ready[0])
@@ -201,7 +201,7 @@ def test_the_recipes_views_come_from_pillow_in_workers(bench):
 @pytest.mark.parametrize("weights", [False, True])
 def test_the_formula_counts_what_torch_counts(toy_backbone, case, weights):
     backbone, n = toy_backbone(), 2
-    backbone.vit.requires_grad_(weights)
+    backbone.model.requires_grad_(weights)
 
     def pair(*shape):
         return tuple(torch.zeros(*shape, backbone.width, requires_grad=True) for _ in range(2))
@@ -285,7 +285,7 @@ def test_backbones_by_name_of_an_architecture(tmp_path):
     from cdl.backbones.fetch import fetch
 
     fetch(tmp_path / "b.safetensors", "file", path)
-    assert Backbone.load(tmp_path / "b.safetensors", 32, "backbone").width == 192
+    assert FrozenViT.load(tmp_path / "b.safetensors", 32, "backbone").width == 192
     with pytest.raises(CdlError, match="'resnet50' is no embedded backbone"):
         backbone_file("resnet50", 32, tmp_path)
 

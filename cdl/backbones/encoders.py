@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from cdl.backbones.attention import Injection
 from cdl.backbones.frozen import Backbone
 from cdl.backbones.inside import Inside, merged, opened
-from cdl.backbones.packing import pack
 from cdl.backbones.pretrained import POOLINGS, text_shape, tokenizer_digest
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.text_models import (
@@ -34,7 +33,6 @@ from cdl.backbones.vit import BlockInputs, Encoded
 from cdl.data.text import decoded
 from cdl.data.tokens import ABSENT, ids_of, open_tokenizer
 from cdl.runtime import artifacts
-from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 
 _TOKENIZER = "tokenizer"  # tensor with the bytes of tokenizer.json in an artifact
@@ -44,10 +42,6 @@ class Encoder(Backbone):
     """Frozen text encoder in eval mode with its tokenizer.
 
     Attributes:
-        width: embedding width `D`.
-        depth: number of blocks.
-        size: largest number of tokens of an input.
-        fingerprint: sha256 of its tensors and its tokenizer.
         pooling: `mean` of the tokens of a text, or `cls`, its first token.
         tokenizer: content of tokenizer.json.
     """
@@ -64,23 +58,22 @@ class Encoder(Backbone):
             pooling: `mean` or `cls`.
             fingerprint: sha256 of tensors and tokenizer.
         """
-        nn.Module.__init__(self)
-        self.model = model.requires_grad_(False)
-        self.width, self.depth = int(model.config.hidden_size), len(blocks_of(model))
-        self.size, self.pooling, self.fingerprint = size, pooling, fingerprint
+        super().__init__(
+            model, int(model.config.hidden_size), len(blocks_of(model)), size, fingerprint
+        )
+        self.pooling = pooling
         self.tokenizer = tokenizer
         self._tokens = open_tokenizer(tokenizer, "the backbone", size)
         self._pass = current_pass(model)
         self._pad = pad_of(model)
-        self.eval()
 
     @classmethod
-    def load(cls, path: str | Path, image_size: int, normalization: str) -> "Encoder":
+    def load(cls, path: str | Path, size: int, normalization: str) -> "Encoder":
         """Read an artifact of `fetch`.
 
         Args:
             path: the artifact.
-            image_size: largest number of tokens of an input.
+            size: largest number of tokens of an input.
             normalization: not used for texts.
 
         Raises:
@@ -92,9 +85,9 @@ class Encoder(Backbone):
         about = metadata["encoder"]
         model = build(about["config"], str(path), new=False)
         most = positions_of(model)
-        if image_size > most:
+        if size > most:
             raise CdlError(
-                f"view.tokens: invalid value {image_size} for {metadata['model']!r}; expected at "
+                f"view.tokens: invalid value {size} for {metadata['model']!r}; expected at "
                 f"most {most}, its number of positions"
             )
         tokenizer = state.pop(_TOKENIZER).numpy().tobytes()
@@ -105,7 +98,7 @@ class Encoder(Backbone):
                 f"{path} was made by another version of cdl or transformers; delete it and run "
                 "again"
             ) from error
-        return cls(model, tokenizer, image_size, about["pooling"], metadata["fingerprint"])
+        return cls(model, tokenizer, size, about["pooling"], metadata["fingerprint"])
 
     @property
     def shape(self) -> BackboneShape:
@@ -113,30 +106,10 @@ class Encoder(Backbone):
         name = f"the tokenizer {tokenizer_digest(self.tokenizer, 'the backbone')[:8]}"
         return text_shape(self.width, self.depth, name, self.model.config.model_type)
 
-    def place(self, compute: Compute) -> "Encoder":
-        """Move to a device, with the weights in its precision."""
-        self.to(compute.device)
-        self.model.to(compute.dtype)
-        if compute.device.type == "cpu":
-            pack(self.model)
-        return self
-
     def merged(self, inside: Inside) -> "Encoder":
         """Return a copy with plain weights that gives the features of `inside`, in fp32."""
         made: Encoder = merged(self, inside)
         return made
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        found: torch.device = next(self.model.parameters()).device
-        return found
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        found: torch.dtype = next(self.model.parameters()).dtype
-        return found
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -169,7 +142,7 @@ class Encoder(Backbone):
 
     def encode(
         self,
-        images: Tensor,
+        inputs: Tensor,
         injection: Injection | None = None,
         keep_blocks: int = 0,
         resume_from: BlockInputs | None = None,
@@ -179,20 +152,20 @@ class Encoder(Backbone):
 
         Outputs of blocks are 0 where a text has no token.
         """
-        present, injection = images != ABSENT, injection or Injection()
-        ids = torch.where(present, images, self._pad)
+        present, injection = inputs != ABSENT, injection or Injection()
+        ids = torch.where(present, inputs, self._pad)
         full = not torch.compiler.is_exporting() and ids.device.type == "cpu" and present.all()
         self._pass.begin(injection, resume_from, self.depth)
         with opened(self, _of_tokens(injection, present)):
             found = self.model(input_ids=ids, attention_mask=None if full else present.long())
-        tokens, inputs = found.last_hidden_state.float(), tuple(self._pass.inputs)
+        tokens, entered = found.last_hidden_state.float(), tuple(self._pass.inputs)
         self._pass.begin(Injection(), None, self.depth)
         own, appended = tokens[:, : ids.shape[1]], tokens[:, ids.shape[1] :]
         features = torch.cat([self._pooled(own, present)[:, None], appended], dim=1)
         shown = F.pad(present, (0, appended.shape[1]), value=True)[..., None]
-        last = inputs[len(inputs) - keep_blocks :] if keep_blocks else ()
+        last = entered[len(entered) - keep_blocks :] if keep_blocks else ()
         blocks = tuple(output.float() * shown for output in last)
-        kept = BlockInputs(inputs, None) if keep_inputs else None
+        kept = BlockInputs(entered, None) if keep_inputs else None
         return Encoded(tokens, features, blocks, kept)
 
     def _pooled(self, tokens: Tensor, present: Tensor) -> Tensor:

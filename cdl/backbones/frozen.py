@@ -1,187 +1,123 @@
-"""Frozen vision transformer with its normalisation, from an artifact of `fetch`."""
+"""Frozen backbones: what every one of them can do, whatever its inputs are."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cdl.backbones import families
-from cdl.backbones.inside import Inside, merged
+from cdl.backbones.inside import Inside
 from cdl.backbones.packing import pack
 from cdl.backbones.shape import BackboneShape
-from cdl.backbones.vit import BlockInputs, Encoded, Injection, encode
-from cdl.runtime import artifacts
+from cdl.backbones.vit import BlockInputs, Encoded, Injection
 from cdl.runtime.compute import Compute
-from cdl.runtime.errors import CdlError
 
 
-class Backbone(nn.Module):
-    """Frozen ViT in eval mode with its input normalisation.
+class Backbone(nn.Module, ABC):
+    """Frozen network in eval mode, from views of items to tokens.
 
     Attributes:
+        model: the network itself.
         width: embedding width `D`.
         depth: number of blocks.
-        size: side of its input in pixels.
+        size: size of its input: side in pixels, or largest number of tokens.
         fingerprint: sha256 of its tensors.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        vit: Any,
-        mean: list[float],
-        std: list[float],
-        fingerprint: str,
-        interpolation: str = "bilinear",
-    ) -> None:
-        """Freeze a ViT.
-
-        Args:
-            vit: a timm model that `cdl.backbones.families` accepts.
-            mean: per channel, of images in 0..1; the ViT reads `(images - mean) / std`.
-            std: per channel, see `mean`.
-            fingerprint: sha256 of the ViT's tensors.
-            interpolation: `bilinear` or `bicubic`, for views whose size differs from the input
-                size.
-        """
+    def __init__(self, model: Any, width: int, depth: int, size: int, fingerprint: str) -> None:
+        """Freeze a network; for the arguments see the attributes."""
         super().__init__()
-        self.vit = vit.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        self.width: int = vit.embed_dim
-        self.depth: int = len(vit.blocks)
-        self.size: int = vit.patch_embed.img_size[0]
-        self.fingerprint, self.interpolation = fingerprint, interpolation
+        self.model = model.requires_grad_(False)
+        self.width, self.depth, self.size, self.fingerprint = width, depth, size, fingerprint
         self.eval()
 
     @classmethod
-    def load(cls, path: str | Path, image_size: int, normalization: str) -> "Backbone":
-        """Read a backbone artifact.
+    @abstractmethod
+    def load(cls, path: str | Path, size: int, normalization: str) -> "Backbone":
+        """Read an artifact that `cdl.backbones.fetch` wrote.
 
         Args:
-            path: artifact that `fetch` wrote.
-            image_size: side of the input in pixels; position embeddings are resampled if the
-                weights were trained at another size.
-            normalization: `backbone` (its own mean and std) or `unit` (images stay in 0..1).
+            path: the artifact.
+            size: see the attributes.
+            normalization: of images: `backbone` (its own mean and std) or `unit` (0..1).
 
         Raises:
-            CdlError: the file is damaged, or the size is not a multiple of the patch size.
+            CdlError: the file is damaged, or the backbone has no input of this size.
         """
-        state, metadata = artifacts.load(path)
-        vit = families.create(metadata.get("timm_model", families.PLAIN), metadata["architecture"])
-        patch = families.shape_of(vit).patch or 1
-        if image_size % patch:
-            raise CdlError(
-                f"view size {image_size} is not a multiple of the patch size {patch} "
-                f"of {metadata['model']}"
-            )
-        try:
-            vit.load_state_dict(state)
-        except RuntimeError as error:
-            raise CdlError(
-                f"{path} was made by another version of cdl or timm; delete it and run again"
-            ) from error
-        vit.set_input_size(img_size=(image_size, image_size))
-        unit = normalization == "unit"
-        mean, std = ([0.0] * 3, [1.0] * 3) if unit else (metadata["mean"], metadata["std"])
-        interpolation = metadata.get("interpolation", "bilinear")
-        return cls(vit, mean, std, metadata["fingerprint"], interpolation)
 
     @property
+    @abstractmethod
     def shape(self) -> BackboneShape:
-        """Shape of the ViT, which methods read."""
-        return families.shape_of(self.vit)
-
-    def place(self, compute: Compute) -> "Backbone":
-        """Move to a device, with the ViT in its precision; normalisation stays in fp32."""
-        self.to(compute.device)
-        self.vit.to(compute.dtype)
-        if compute.device.type == "cpu":
-            pack(self.vit)
-        return self
-
-    def train(self, mode: bool = True) -> "Backbone":
-        """Ignore `mode` and stay in eval mode: a frozen backbone has no training mode."""
-        return super().train(False)
+        """Its shape, which methods read."""
 
     @property
-    def device(self) -> torch.device:
-        """Device of the normalisation and the ViT."""
-        return self.mean.device
-
-    def merged(self, inside: Inside) -> "Backbone":
-        """Return a copy with plain weights that gives the features of `inside`, in fp32."""
-        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        vit = merged(self.vit, inside)
-        return Backbone(vit, mean, std, self.fingerprint, self.interpolation)
-
-    @property
+    @abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
         """The blocks in order, into whose attention prompts are injected."""
-        blocks: Sequence[nn.Module] = self.vit.blocks
-        return blocks
 
     @property
+    @abstractmethod
     def tokens(self) -> int:
-        """Number of tokens of an input in every block, without appended ones."""
-        return int(self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens)
+        """Largest number of tokens of an input in a block, without appended ones."""
 
     @property
+    @abstractmethod
     def embedding(self) -> tuple[int, nn.Module]:
         """Number of tokens that are embedded by products of matrices, and their module."""
-        return int(self.vit.patch_embed.num_patches), self.vit.patch_embed
 
-    def prepare(self, views: Tensor) -> Tensor:
-        """Return the input of `encode` and `query` for views; a ViT reads the views themselves.
+    @abstractmethod
+    def merged(self, inside: Inside) -> "Backbone":
+        """Return a copy with plain weights that gives the features of `inside`, in fp32."""
 
-        Unlike `encode`, this is never part of a captured or exported graph.
-        """
-        return views
-
+    @abstractmethod
     def blank(self, size: int) -> Tensor:
         """Return an input of `encode` without content, of a view of a given size."""
-        return torch.zeros(1, 3, size, size, device=self.device)
 
+    @abstractmethod
     def encode(
         self,
-        images: Tensor,
+        inputs: Tensor,
         injection: Injection | None = None,
         keep_blocks: int = 0,
         resume_from: BlockInputs | None = None,
         keep_inputs: bool = False,
     ) -> Encoded:
-        """Normalise images `[B, 3, H, W]` in 0..1 and encode them, see `vit.encode`.
+        """Encode what `prepare` returned, see `cdl.backbones.vit.encode`."""
 
-        Views of another size are resized first, so that all backbones see the same crop. The ViT
-        computes in the dtype of its weights; tokens are returned in the dtype of the images.
+    def prepare(self, views: Tensor) -> Tensor:
+        """Return the input of `encode` and `query` for views, by default the views themselves.
+
+        Unlike `encode`, this is never part of a captured or exported graph.
         """
-        if images.shape[-1] != self.size:
-            images = self._resized(images)
-        inputs = ((images - self.mean) / self.std).to(self.dtype)
-        encoded = encode(self.vit, inputs, injection, keep_blocks, resume_from, keep_inputs)
-        dtype = images.dtype
-        blocks = tuple(block.to(dtype) for block in encoded.blocks)
-        tokens, features = encoded.tokens.to(dtype), encoded.features.to(dtype)
-        return Encoded(tokens, features, blocks, encoded.block_inputs)
+        return views
 
-    def _resized(self, images: Tensor) -> Tensor:
-        mode = "bicubic" if self.interpolation == "bicubic" else "bilinear"
-        size = (self.size, self.size)
-        resized = F.interpolate(images, size, mode=mode, align_corners=False, antialias=True)
-        return resized.clamp(0, 1)  # bicubic interpolation can overshoot 0..1
+    @torch.no_grad()
+    def query(self, inputs: Tensor) -> Tensor:
+        """Return the query `[B, D]`, the pooled feature without prompts."""
+        return self.encode(inputs).features[:, 0]
+
+    def place(self, compute: Compute) -> Self:
+        """Move to a device, with the network in its precision."""
+        self.to(compute.device)
+        self.model.to(compute.dtype)
+        if compute.device.type == "cpu":
+            pack(self.model)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Ignore `mode` and stay in eval mode: a frozen backbone has no training mode."""
+        return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        found: torch.device = next(self.model.parameters()).device
+        return found
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the ViT's weights."""
-        found: torch.dtype = next(self.vit.parameters()).dtype
+        """Dtype of the weights."""
+        found: torch.dtype = next(self.model.parameters()).dtype
         return found
-
-    @torch.no_grad()
-    def query(self, images: Tensor) -> Tensor:
-        """Return the query `[B, D]`, the pooled feature without prompts."""
-        return self.encode(images).features[:, 0]

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdl.backbones import families
+from cdl.backbones.images import FrozenViT
 from cdl.deployment.device.images import Images, Pictures
 from cdl.deployment.model import Model
 from cdl.deployment.student import Student
@@ -76,11 +77,12 @@ def write_timm(model: Model, record: Mapping[str, Any], file: Path) -> dict[str,
         CdlError: the prediction is more than a plain ViT with a linear head.
     """
     backbone, n = model.learner.backbone, model.n_classes
+    assert isinstance(backbone, FrozenViT), "its modality is images"
     linear = linear_head(model.learner, model.task)
     if isinstance(linear, str):
         raise CdlError(f"--format timm: {linear}, which a model of timm lacks; use --format onnx")
     weight, bias = linear
-    state = {**backbone.vit.state_dict(), "head.weight": weight[:n], "head.bias": bias[:n]}
+    state = {**backbone.model.state_dict(), "head.weight": weight[:n], "head.bias": bias[:n]}
     with artifacts.replacing(file) as temporary:
         save_file({name: t.detach().contiguous() for name, t in state.items()}, temporary)
     return {

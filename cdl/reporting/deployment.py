@@ -14,10 +14,10 @@ from cdl.runtime.artifacts import read_json, replacing, write_json
 
 NOTE = (
     "Accuracy: mean over tasks after the last one, in percent, of the exported graph on all test "
-    "images. Forgetting: of the run, in points. Parameters: those that a prediction uses. "
+    "examples. Forgetting: of the run, in points. Parameters: those that a prediction uses. "
     "GFLOPs: multiplications and additions for one input, with and without the query's pass. "
-    "Blocks: number of executions of a ViT block. Latency: single inputs, from pixels or words to logits, "
-    "one thread, median and 95th percentile. Images/s: batches of 32, one and two threads. "
+    "Blocks: number of executions of a ViT block. Latency: single inputs, from pixels or words to "
+    "logits, one thread, median and 95th percentile. Inputs/s: batches of 32, one and two threads. "
     "Memory: largest resident memory of a process that loads the student and classifies inputs. "
     "Students are timed in turns, in several rounds."
 )

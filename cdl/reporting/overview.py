@@ -210,7 +210,8 @@ def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> 
         if images < FEW_IMAGES:
             half = 100 * 1.96 * 0.5 / math.sqrt(images)
             found.append(
-                f"{data[str(dataset)]}: {images} test examples: ± {half:.0f} points at 50 % accuracy"
+                f"{data[str(dataset)]}: {images} test examples: ± {half:.0f} points at an accuracy "
+                "of 50 %"
             )
     return found
 

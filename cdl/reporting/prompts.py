@@ -15,11 +15,11 @@ from cdl.reporting.style import PAGE, about, learners_of, nothing, paper, save, 
 from cdl.runtime.artifacts import check_files
 
 NOTE = (
-    "mean weight of a prompt over the test examples of a task (of methods that select prompts: share "
-    "of the examples that use it), after the last task; prompts in groups by the task that added "
-    "them, as means over blocks, or in groups by block if all tasks share them; difference of "
-    "tasks: total variation distance of the weights, mean over pairs of tasks, 0 % if all tasks "
-    "use the same prompts, 100 % if none is used by two tasks"
+    "mean weight of a prompt over the test examples of a task (of methods that select prompts: "
+    "share of the examples that use it), after the last task; prompts in groups by the task that "
+    "added them, as means over blocks, or in groups by block if all tasks share them; difference "
+    "of tasks: total variation distance of the weights, mean over pairs of tasks, 0 % if all "
+    "tasks use the same prompts, 100 % if none is used by two tasks"
 )
 
 

@@ -185,7 +185,7 @@ def test_gradients_are_computed_and_kept_only_behind_the_first_entrance(toy_back
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)
     with hooks:
         backbone.encode(images, Injection(inside=inside)).features.sum().backward()
-    frozen = {id(p) for p in backbone.vit.blocks[0].parameters()}
+    frozen = {id(p) for p in backbone.model.blocks[0].parameters()}
     assert not frozen & {id(t) for t in kept}
     assert all(p.grad is None for p in backbone.parameters())
     assert all(p.grad is not None for p in adapters[2].parameters())
@@ -198,7 +198,7 @@ def test_what_watches_sees_the_inputs_of_the_projections_once(toy_backbone):
     plain = backbone.encode(images).features
     watched = backbone.encode(images, Injection(inside=Inside(watch=watch))).features
     assert torch.equal(plain, watched)
-    block = backbone.vit.blocks[0]
+    block = backbone.model.blocks[0]
     first = block.norm1(backbone.encode(images, keep_inputs=True).block_inputs.inputs[0])
     torch.testing.assert_close(seen[0], first)
     assert seen[1].shape == (2, 5, 12)

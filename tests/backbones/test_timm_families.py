@@ -10,7 +10,7 @@ from torch import nn
 
 from cdl.backbones import families
 from cdl.backbones.architectures import architectures, find, find_weights
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.vit import Injection, _append_identity_rotation
 from cdl.runtime.errors import CdlError
 from tools import tabulate_backbones as tabulate
@@ -125,7 +125,7 @@ def pairs(batch, length, width=WIDTH, grad=False):
 def test_a_family_equals_timms_forward_and_accepts_prefixes(name):
     model = small(name)
     own = copy.deepcopy(model)
-    backbone = Backbone(model, [0.0] * 3, [1.0] * 3, name)
+    backbone = FrozenViT(model, [0.0] * 3, [1.0] * 3, name)
     images, width = torch.rand(2, 3, backbone.size, backbone.size), backbone.width
     with torch.no_grad():
         features = own.forward_features(images)
@@ -201,7 +201,7 @@ def test_an_appended_token_is_not_rotated(half, shape):
 
 
 def test_additions_need_a_class_token():
-    backbone = Backbone(small("vit_base_patch16_siglip_224"), [0.0] * 3, [1.0] * 3, "siglip")
+    backbone = FrozenViT(small("vit_base_patch16_siglip_224"), [0.0] * 3, [1.0] * 3, "siglip")
     images = torch.rand(1, 3, backbone.size, backbone.size)
     with pytest.raises(CdlError, match="additions need a class token; this backbone has none"):
         backbone.encode(images, Injection(additions={0: (torch.ones(WIDTH), torch.ones(WIDTH))}))
@@ -210,7 +210,7 @@ def test_additions_need_a_class_token():
 def test_prefix_keys_are_not_normed():
     """With q/k norm, scaling the keys of a prefix changes the result; a norm would undo it."""
     model = small("vit_5b_patch16_sapiens2")
-    backbone = Backbone(model, [0.0] * 3, [1.0] * 3, "x")
+    backbone = FrozenViT(model, [0.0] * 3, [1.0] * 3, "x")
     assert not isinstance(model.blocks[0].attn.k_norm, nn.Identity)
     images, (key, value) = torch.rand(1, 3, backbone.size, backbone.size), pairs(1, 2)[0]
     short, long = (backbone.encode(images, Injection({0: (k, value)})) for k in (key, 9 * key))
@@ -218,7 +218,7 @@ def test_prefix_keys_are_not_normed():
 
 
 def test_a_view_of_another_size_is_resized_before_encoding():
-    backbone = Backbone(small("vit_base_patch16_clip_224"), [0.5] * 3, [0.5] * 3, "x", "bicubic")
+    backbone = FrozenViT(small("vit_base_patch16_clip_224"), [0.5] * 3, [0.5] * 3, "x", "bicubic")
     images = torch.zeros(2, 3, 32, 32)
     images[:, :, :, 16:] = 1
     resized = backbone._resized(images)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cdl.backbones.attention import AttentionInjector, by_products, widened
 from cdl.backbones.fetch import fetch
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.vit import Injection, encode
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
@@ -20,7 +20,7 @@ from cdl.runtime.errors import CdlError
 def test_without_prompts_it_is_timm(toy_backbone):
     backbone = toy_backbone()
     images = torch.rand(3, 3, 8, 8)
-    expected = backbone.vit.forward_features((images - 0.5) / 0.5)
+    expected = backbone.model.forward_features((images - 0.5) / 0.5)
     torch.testing.assert_close(backbone.encode(images).tokens, expected)
     torch.testing.assert_close(backbone.query(images), expected[:, 0])
 
@@ -88,7 +88,7 @@ def test_an_appended_token_sees_what_any_token_sees_and_is_seen():
 
 def test_a_weight_that_learns_is_not_packed(toy_backbone):
     backbone = toy_backbone()
-    backbone.vit.requires_grad_(True)
+    backbone.model.requires_grad_(True)
     backbone.place(Compute.select("cpu"))
     assert not any(type(m).__name__ == "PackedLinear" for m in backbone.modules())
 
@@ -122,7 +122,7 @@ def test_a_pass_resumes_at_the_first_injection_with_equal_output(toy_backbone, i
     images = torch.rand(2, 3, 8, 8)
     plain = backbone.encode(images, keep_inputs=True)
     alone = backbone.encode(images, injection, keep_blocks=6)
-    for layer, block in enumerate(backbone.vit.blocks):
+    for layer, block in enumerate(backbone.model.blocks):
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
     second = backbone.encode(images, injection, keep_blocks=6, resume_from=plain.block_inputs)
     assert ran == list(range(first, 6))
@@ -131,7 +131,7 @@ def test_a_pass_resumes_at_the_first_injection_with_equal_output(toy_backbone, i
 
 
 def test_prefix_and_suffix_give_the_same_attention(toy_backbone):
-    vit = toy_backbone().vit
+    vit = toy_backbone().model
     images, pair = torch.rand(2, 3, 8, 8), (torch.randn(3, 12), torch.randn(3, 12))
     before = tuple(t.expand(2, -1, -1) for t in pair)
     torch.testing.assert_close(
@@ -141,7 +141,7 @@ def test_prefix_and_suffix_give_the_same_attention(toy_backbone):
 
 
 def test_additions_of_zeros_change_nothing(toy_backbone):
-    vit = toy_backbone().vit
+    vit = toy_backbone().model
     images = torch.rand(2, 3, 8, 8)
     zeros = {0: (torch.zeros(12), torch.zeros(12))}
     torch.testing.assert_close(
@@ -157,7 +157,7 @@ def test_a_copy_accepts_prefixes_and_neither_keeps_them(toy_backbone):
     copied = copy.deepcopy(backbone)
     assert torch.equal(copied.encode(images, Injection({1: learnt})).tokens, prompted)
     assert torch.equal(copied.encode(images).tokens, plain)
-    assert torch.equal(copied.vit.forward_features((images - 0.5) / 0.5), plain)
+    assert torch.equal(copied.model.forward_features((images - 0.5) / 0.5), plain)
 
 
 def test_backbone_is_frozen_and_stays_in_eval_mode(toy_backbone):
@@ -171,12 +171,12 @@ def test_backbone_is_frozen_and_stays_in_eval_mode(toy_backbone):
 def test_embedded_backbones_load_at_other_sizes(tmp_path, model):
     path = tmp_path / "b.safetensors"
     fetch(path, "embedded", model)
-    backbone = Backbone.load(path, 16, "backbone")
+    backbone = FrozenViT.load(path, 16, "backbone")
     assert backbone.encode(torch.rand(1, 3, 16, 16)).tokens.shape == (1, 17, backbone.width)
     assert backbone.mean.flatten().tolist() == [0.5] * 3
-    assert Backbone.load(path, 32, "unit").mean.flatten().tolist() == [0.0] * 3
+    assert FrozenViT.load(path, 32, "unit").mean.flatten().tolist() == [0.0] * 3
     with pytest.raises(CdlError, match="view size 18 is not a multiple of the patch size 4"):
-        Backbone.load(path, 18, "backbone")
+        FrozenViT.load(path, 18, "backbone")
 
 
 def header(**changes):
@@ -193,7 +193,7 @@ def test_a_local_file_and_errors_in_it(tmp_path):
     fetch(output, "file", str(file))
     images = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(
-        Backbone.load(output, 8, "backbone").query(images), vit.eval()(images)
+        FrozenViT.load(output, 8, "backbone").query(images), vit.eval()(images)
     )
     save_file(vit.state_dict(), file, header(depth=3))
     with pytest.raises(CdlError, match="does not have the tensors"):
@@ -212,7 +212,7 @@ def test_a_damaged_backbone_is_refused(tmp_path):
     raw[-100] ^= 1
     path.write_bytes(raw)
     with pytest.raises(CdlError, match="sha256"):
-        Backbone.load(path, 16, "backbone")
+        FrozenViT.load(path, 16, "backbone")
 
 
 def test_fingerprints_depend_on_values_only():

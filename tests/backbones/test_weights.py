@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cdl.backbones.check import Checked, check, import_weights
 from cdl.backbones.fetch import fetch
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.weights import read_pickled
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -43,7 +43,7 @@ def test_a_file_of_a_timm_model_needs_only_its_name(published, given, tmp_path):
     fetch(output, "file", str(file), **argument)
     images = torch.rand(2, 3, 160, 160)
     expected = feature(published, images, 0.5, 0.25)
-    query = Backbone.load(output, 160, "backbone").query(images)
+    query = FrozenViT.load(output, 160, "backbone").query(images)
     torch.testing.assert_close(query, expected, rtol=0, atol=1e-5)
     record = artifacts.read_json(output.with_suffix(".json"))
     assert record["timm_model"] == NAME
@@ -98,11 +98,11 @@ def test_an_artifact_of_earlier_versions_loads(tmp_path):
     output = tmp_path / "b.safetensors"
     fetch(output, "embedded", "vit_nano_patch4_32")
     images = torch.rand(1, 3, 16, 16)
-    expected = Backbone.load(output, 16, "backbone").query(images)
+    expected = FrozenViT.load(output, 16, "backbone").query(images)
     state, record = artifacts.load(output)
     keys = ("model", "architecture", "mean", "std", "file_sha256", "fingerprint")
     artifacts.save(output, state, {key: record[key] for key in keys})
-    assert torch.equal(Backbone.load(output, 16, "backbone").query(images), expected)
+    assert torch.equal(FrozenViT.load(output, 16, "backbone").query(images), expected)
 
 
 def test_checkpoints_of_other_programs_are_imported_without_running_code(published, tmp_path):
@@ -119,7 +119,7 @@ def test_checkpoints_of_other_programs_are_imported_without_running_code(publish
     config = timm.get_pretrained_cfg(NAME)
     normalised = [torch.tensor(x).view(3, 1, 1) for x in (config.mean, config.std)]
     torch.testing.assert_close(
-        Backbone.load(tmp_path / "b.safetensors", 160, "backbone").query(images),
+        FrozenViT.load(tmp_path / "b.safetensors", 160, "backbone").query(images),
         feature(published, images, *normalised),
         rtol=0,
         atol=1e-5,

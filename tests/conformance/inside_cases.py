@@ -8,7 +8,7 @@ from common import Config, Kinds, Result, Tensors, below, load, vit
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.inside import merged
 from cdl.backbones.vit import Injection, Inside
 from cdl.data.batches import Batch
@@ -29,10 +29,10 @@ MODULES = {"adapter": "adapter", "ssf": "ssf", "vpt": "vpt"}
 ADAPTERS = ("bottleneck", "scale", "dropout")
 
 
-def _backbone(config: Config, tensors: Tensors) -> Backbone:
+def _backbone(config: Config, tensors: Tensors) -> FrozenViT:
     shape = {"img_size": config["image"], "patch_size": config["patch"]}
     state = below(tensors, "param.backbone.")
-    return Backbone(vit(config, shape, state), [0.0] * 3, [1.0] * 3, "golden")
+    return FrozenViT(vit(config, shape, state), [0.0] * 3, [1.0] * 3, "golden")
 
 
 def _learner(
@@ -252,7 +252,7 @@ def _ssf_merge(config: Config, tensors: Tensors) -> Result:
     with torch.no_grad():
         injection = Injection(inside=module.inside())
         features = backbone.encode(tensors["in.images"], injection).features[:, 0]
-    plain = merged(backbone.vit, module.inside()).state_dict()
+    plain = merged(backbone.model, module.inside()).state_dict()
     return {"out.features": features, **{f"out.merged.{k}": t for k, t in plain.items()}}
 
 
@@ -276,7 +276,7 @@ def _inf_lora(config: Config, tensors: Tensors, classes: int = 0) -> Learner:
 def _merged_parts(learner: Learner, parts: str) -> Result:
     """Return the rows of the merged projections, `[depth, D, D]`."""
     (inside,) = learner.prompts(None, 0).inside
-    blocks = merged(learner.backbone.vit, inside).blocks
+    blocks = merged(learner.backbone.model, inside).blocks
     rows = {part: [b.attn.qkv.weight.chunk(3)["qkv".index(part)] for b in blocks] for part in parts}
     return {f"out.merged_{part}": torch.stack(found) for part, found in rows.items()}
 

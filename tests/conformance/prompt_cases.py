@@ -4,7 +4,7 @@ import torch
 from common import Config, Kinds, Result, Tensors, below, floats, leaf, load, prompt_context, vit
 from torch import nn
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.vit import Injection, encode
 from cdl.methods.apt import APT
 from cdl.methods.base import PromptMethod
@@ -139,7 +139,7 @@ def _vit_forward(config: Config, tensors: Tensors) -> Result:
     parameters = below(tensors, "param.")
     learnt = ("kd_token", "kd_prompt_", "prompt_tokens")
     frozen = {k: t for k, t in parameters.items() if not k.startswith(learnt)}
-    backbone = Backbone(vit(config, config, frozen), [0.0] * 3, [1.0] * 3, "golden")
+    backbone = FrozenViT(vit(config, config, frozen), [0.0] * 3, [1.0] * 3, "golden")
     leaves = {k: leaf(t) for k, t in parameters.items() if k.startswith(learnt)}
     leaves |= {k: leaf(t) for k, t in below(tensors, "in.").items() if k.startswith("prefix_")}
     tokens = leaves.get("prompt_tokens")
@@ -158,7 +158,7 @@ def _vit_forward(config: Config, tensors: Tensors) -> Result:
         additions=additions,
         token=leaves.get("kd_token"),
     )
-    encoded = encode(backbone.vit, tensors["in.images"], injection)
+    encoded = encode(backbone.model, tensors["in.images"], injection)
     objective = (encoded.tokens * tensors["in.weight_tokens"]).sum()
     if leaves:
         objective.backward()

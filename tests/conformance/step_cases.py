@@ -2,7 +2,7 @@
 
 from common import Config, Kinds, Result, Tensors, below, load, vit
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.models.build import build
 from cdl.spec import Distiller, Method
 
@@ -16,7 +16,7 @@ _WEIGHTS = {"vq_coef": "commitment_weight", "commit_coef": "codebook_weight"}
 def _step(name: str, config: Config, tensors: Tensors) -> Result:
     shape = {"img_size": config["image"], "patch_size": config["patch"]}
     frozen = vit(config, shape, below(tensors, "param.backbone."))
-    backbone = Backbone(frozen, [0.0] * 3, [1.0] * 3, "golden")
+    backbone = FrozenViT(frozen, [0.0] * 3, [1.0] * 3, "golden")
     options = {option: config[option] for option in _OPTIONS[name]}
     options |= {own: config[golden] for golden, own in _WEIGHTS.items() if golden in config}
     learner = build(

@@ -8,7 +8,7 @@ from common import Config, Kinds, Result, Tensors, below, floats, load, vit
 from loss_cases import dkd_weights
 from torch import Tensor
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.backbones.shape import BackboneShape
 from cdl.data.batches import Batch
 from cdl.distillers.base import TeacherOutput
@@ -82,7 +82,7 @@ def _product_name(golden: str, method: str) -> str:
 
 
 def _learner(
-    role: str, config: Config, tensors: Tensors, backbones: dict[str, Backbone]
+    role: str, config: Config, tensors: Tensors, backbones: dict[str, FrozenViT]
 ) -> Learner:
     name, options = _METHODS[config["method"]]
     student = role == "student"
@@ -120,7 +120,7 @@ def _redraw(learner: Learner, drawn: Tensors, task: int) -> None:
 def _train_trace(config: Config, tensors: Tensors) -> Result:
     tensors = floats(tensors)
     backbones = {
-        role: Backbone(
+        role: FrozenViT(
             vit(config[role], config, below(tensors, f"{role}.")), [0.0] * 3, [1.0] * 3, role
         )
         for role in ("teacher", "student")

@@ -65,7 +65,7 @@ def test_a_merged_student_predicts_the_same_with_plain_weights(model, method):
         if not torch.equal(tensor, merged.learner.backbone.state_dict()[name])
     }
     sites = {name.rsplit(".", 1)[0] for name in different}
-    parts = sites if method == "ranpac" else {"vit.blocks.0.attn.qkv", "vit.blocks.1.attn.qkv"}
+    parts = sites if method == "ranpac" else {"model.blocks.0.attn.qkv", "model.blocks.1.attn.qkv"}
     assert different and sites == parts
     assert len(sites) == (2 * 6 + 2 if method == "ranpac" else 2)
 

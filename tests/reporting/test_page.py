@@ -332,7 +332,12 @@ def test_the_first_screen_has_comparison_results_uncertainty_and_cost(page, stud
         for part in find(page, selector):
             assert part.is_displayed() and part.rect["y"] + part.rect["height"] <= 800, selector
     text = one(page, "#compared").text
-    for fact in ("small (1 k", "big (3 k", "digits (8 classes in 4 tasks, 200 test examples)", "dkd"):
+    for fact in (
+        "small (1 k",
+        "big (3 k",
+        "digits (8 classes in 4 tasks, 200 test examples)",
+        "dkd",
+    ):
         assert fact in text
     assert "2 seeds: too few" in one(page, "#warnings").text
     assert "200 test examples: ± 7 points" in one(page, "#warnings").text

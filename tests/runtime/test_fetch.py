@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cdl.backbones import fetch as backbones
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.data.packed import Packed
 from cdl.data.packing import prepare
 from cdl.data.sources import SOURCES, archives
@@ -224,7 +224,7 @@ def test_a_timm_tag_is_fetched_recorded_and_verified_later(hub, weights):
     images = torch.rand(1, 3, 224, 224)
     expected = weights.eval().forward_features((images - 0.5) / 0.5)[:, 0]
     torch.testing.assert_close(
-        Backbone.load("b.safetensors", 224, "backbone").query(images), expected
+        FrozenViT.load("b.safetensors", 224, "backbone").query(images), expected
     )
     sha256 = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
     assert json.loads(Path("b.json").read_text())["file_sha256"] == sha256
@@ -583,7 +583,7 @@ def test_compute_jobs_open_no_connection(imagenet_r, cifar100, monkeypatch):
     for source in ({"name": "imagenet_r", "root": "data"}, {"name": "cifar100", "root": "data"}):
         prepare("packed", source)
         Packed("packed", "train")
-    Backbone.load("b.safetensors", 16, "backbone")
+    FrozenViT.load("b.safetensors", 16, "backbone")
 
 
 # ---- in the workflow

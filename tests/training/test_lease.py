@@ -9,7 +9,7 @@ import lab as jobs
 import pytest
 import torch
 
-from cdl.backbones.frozen import Backbone
+from cdl.backbones.images import FrozenViT
 from cdl.data.packed import Packed
 from cdl.evaluation import evaluate
 from cdl.models.learner import Learner
@@ -43,7 +43,7 @@ def happened(monkeypatch, tmp_path):
         monkeypatch.setattr(owner, name, noted)
 
     for owner, name in (
-        (Backbone, "load"),
+        (FrozenViT, "load"),
         (artifacts, "load"),
         (Packed, "pixels"),
         (Learner, "start_task"),
