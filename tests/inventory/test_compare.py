@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from cdl.cli import app
 from cdl.inventory.compare import compare
 from cdl.layout import ResultsFolder
-from cdl.reporting.crossed import Answers, estimate, paired
+from cdl.reporting.crossed import Answers, estimate, holm, paired
 from cdl.reporting.runs import write
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
+from tools import claims
 
 KD, NONE = "digits/l2p/kd-small-from-big-q-small", "digits/l2p/student-small-q-small"
 FOLDERS = {
@@ -178,3 +179,17 @@ def test_the_command_prints_one_json_object(results):
 
 def test_an_absolute_path_is_a_name_too(results):
     assert compare(str(results.path / "default" / KD), NONE, results).first == f"default/{KD}"
+
+
+def test_claims_of_the_docs_are_these_differences_with_holms_correction(results, tmp_path):
+    pairs = {"kd": ["kd", "student"], "dkd": ["dkd", "student"]}
+    content = {"panels": {"gain": {"cells": "default/digits/l2p", "differences": pairs}}}
+    rows = claims.claims(content, results)
+    found = {row.label: compare(f"default/digits/l2p/{row.label}", NONE, results) for row in rows}
+    assert [row.found for row in rows] == list(found.values())
+    assert [row.p for row in rows] == holm([one.p for one in found.values()])
+    assert f"| gain | kd | {rows[0].points} | {rows[0].p:.3f} | 2 |" in claims.table(rows)
+    claims.draw(rows, "digits", str(tmp_path / "claims.svg"))
+    drawn = (tmp_path / "claims.svg").read_text()
+    for text in ("dkd", "gain", "digits; points: mean over 2 seeds, lines: 95 % intervals"):
+        assert f"<!-- {text} -->" in drawn

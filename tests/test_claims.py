@@ -1,0 +1,23 @@
+"""Files of claims name runs that their configuration makes; their table and figure are computed."""
+
+from pathlib import Path
+
+import pytest
+
+from cdl.cli.options import grid_of
+from tools import claims
+
+FILES = sorted(Path("docs/claims").resolve().glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_claims_are_about_runs_of_their_configuration(path):
+    content = claims.read(path)
+    grid = grid_of([ROOT / name for name in content["configuration"]])
+    folders = [Path(grid.files(run).folder).parts for run in grid.runs]
+    planned = {("/".join(p[1:4]), p[4].partition("-")[0]) for p in folders}
+    for panel in content["panels"].values():
+        for pair in panel["differences"].values():
+            for distiller in pair:
+                assert (panel["cells"], distiller) in planned

@@ -1,0 +1,103 @@
+"""Write a table and a figure of the differences that a section of `docs/results.md` claims.
+
+    python -m tools.claims docs/claims/SECTION.yaml [FIGURE.svg]
+
+They are computed from the predictions below ./results, after `cdl run` of the configuration that
+the file names, with Holm's correction over all differences of the file.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from cdl.inventory.compare import Comparison, compare
+from cdl.layout import RESULTS, ResultsFolder
+from cdl.reporting.crossed import holm
+from cdl.reporting.style import canvas, paper, save
+
+_COLOUR = "#0072B2"
+
+
+class Claim(NamedTuple):
+    """A difference with its label, and its p value after the correction."""
+
+    panel: str
+    label: str
+    found: Comparison
+    p: float
+
+    @property
+    def points(self) -> str:
+        """The difference and its interval, in points."""
+        return f"{self.found.difference:+.1f} ({self.found.low:.1f} to {self.found.high:.1f})"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a file of claims.
+
+    Returns:
+        `configuration`, the files of the study; `note`, of the figure; and `panels` by title, each
+        with the folder of its `cells` and its `differences`: by label, the distillers of two cells
+        as in `cdl compare`, of which the second one is subtracted.
+    """
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+def claims(content: dict[str, Any], results: ResultsFolder) -> list[Claim]:
+    """Compute the differences of a file of claims.
+
+    Raises:
+        CdlError: see `cdl.inventory.compare.compare`.
+    """
+    rows = [
+        (title, label, compare(f"{panel['cells']}/{one}", f"{panel['cells']}/{other}", results))
+        for title, panel in content["panels"].items()
+        for label, (one, other) in panel["differences"].items()
+    ]
+    corrected = holm([found.p for *_, found in rows])
+    return [Claim(*row, p) for row, p in zip(rows, corrected, strict=True)]
+
+
+def table(rows: list[Claim]) -> str:
+    """Return the claims as a table in Markdown."""
+    lines = [f"| {r.panel} | {r.label} | {r.points} | {r.p:.3f} | {r.found.seeds} |" for r in rows]
+    return "\n".join(["| | | points | p | seeds |", "|---|---|---|---|---|", *lines])
+
+
+@paper()
+def draw(rows: list[Claim], note: str, output: str) -> None:
+    """Draw the claims, one panel per title, a line per label."""
+    panels = list(dict.fromkeys(row.panel for row in rows))
+    labels = list(dict.fromkeys(row.label for row in rows))
+    height = 0.75 + 0.24 * len(labels)
+    about = f"{note}; points: mean over {rows[0].found.seeds} seeds, lines: 95 % intervals"
+    figure, axes = canvas(
+        panels, "difference (points)", "", about, height, sharex=True, sharey=True
+    )
+    for axis, panel in zip(axes, panels, strict=True):
+        axis.axvline(0, color="black", linewidth=0.8)
+        for row in (row for row in rows if row.panel == panel):
+            y, found = labels.index(row.label), row.found
+            axis.hlines(y, found.low, found.high, color=_COLOUR, linewidth=1.6)
+            axis.plot(found.difference, y, "o", color=_COLOUR, markersize=4)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_ylim(len(labels) - 0.35, -0.65)
+    save(figure, [output])
+
+
+def main() -> None:
+    """Print the table of a file of claims, and draw its figure."""
+    path, *figure = sys.argv[1:]
+    content = read(Path(path))
+    rows = claims(content, ResultsFolder(Path(RESULTS)))
+    print(table(rows))
+    for output in figure:
+        draw(rows, content["note"], output)
+
+
+if __name__ == "__main__":
+    main()
