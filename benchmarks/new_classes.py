@@ -184,7 +184,7 @@ def costs(study: Study, rounds: int = 5) -> None:
                     ]
                     done = subprocess.run(command, cwd=folder, capture_output=True, check=True)
                     found = json.loads(done.stdout)
-                    measured = ("images_per_second", "milliseconds", "peak_memory_mb", "bytes")
+                    measured = ("items_per_second", "milliseconds", "peak_memory_mb", "bytes")
                     rows.append(
                         {"learner": learner, "images": n, **{m: found[m] for m in measured}}
                     )

@@ -217,7 +217,7 @@ class RunFiles:
         """Return description and path of the files of the evaluation, for display."""
         return [
             ("matrix, metrics, specification", self.results),
-            ("prediction for every test image", self.predictions),
+            ("prediction for every test example", self.predictions),
             ("log of the evaluation", self.evaluation.log),
         ]
 

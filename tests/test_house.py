@@ -42,7 +42,7 @@ BELOW = {
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["data.sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
-    "reporting": ["runtime", "data.order", "data.packing", "distillers.__init__"]
+    "reporting": ["runtime", "data.order", "data.packing", *FACTS]
     + ["evaluation.metrics"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "models", "training", "evaluation"],
     "inventory": [

@@ -72,6 +72,8 @@ def shape_of(source: str, model: str) -> BackboneShape:
         return shape_in(folder)
     if source == "folder":
         missing = CONFIG if not (folder / CONFIG).is_file() else TOKENIZER
+        if not folder.is_dir():
+            raise CdlError(f"no such folder (tried {folder.absolute()})")
         raise CdlError(
             f"{folder} has no file {missing}; expected a folder that save_pretrained of "
             "transformers or save of sentence-transformers wrote, with a fast tokenizer"

@@ -234,7 +234,7 @@ def predict(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="Images or folders, or texts; - reads them from stdin."
+            metavar="ITEM...", help="Images or folders, or texts; - reads them from stdin."
         ),
     ],
     top: Annotated[
@@ -247,7 +247,7 @@ def predict(
 ) -> None:
     """Classify images or texts with a student.
 
-    Unreadable images are reported on stderr; the others are classified, and the
+    What cannot be read is reported on stderr; the rest is classified, and the
     exit code is 1.
     """
     from cdl.deployment.load import load
@@ -263,8 +263,9 @@ def predict(
     for stream in (sys.stdin, sys.stdout, sys.stderr):  # names of files may be any bytes
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    printer = JsonPrinter() if as_json else CsvPrinter() if as_csv else TextPrinter()
     student = load(model)
+    column = student.items.column
+    printer = JsonPrinter(column) if as_json else CsvPrinter(column) if as_csv else TextPrinter()
     files = student.items.listed(paths, sys.stdin)
     if not print_predictions(student, _with_progress(files), top, printer):
         raise typer.Exit(1)

@@ -173,7 +173,7 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
         f"method {spec.method.name}": as_text(spec.method),
         f"distiller {spec.distiller.name}": as_text(spec.distiller),
         "alignment of the heads": as_text(spec.alignment),
-        "query": f"features of {spec.query}",
+        "query": f"features of {spec.query}" if spec.method.facts.needs_query else "",
         "seed": str(spec.seed),
     }
     return {name: text for name, text in found.items() if text}

@@ -18,45 +18,48 @@ TopClasses = list[tuple[str, float]]  # the most probable classes with their pro
 class Printer(Protocol):
     """Prints a prediction to stdout in one format."""
 
-    def __call__(self, file: str, top: TopClasses) -> None:
-        """Print the most probable classes of a file."""
+    def __call__(self, item: str, top: TopClasses) -> None:
+        """Print the most probable classes of an item."""
 
 
 class TextPrinter:
-    """One line of text per file."""
+    """One line of text per item."""
 
-    def __call__(self, file: str, top: TopClasses) -> None:
-        print(f"{file}: {', '.join(f'{name} {p:.3f}' for name, p in top)}")
+    def __call__(self, item: str, top: TopClasses) -> None:
+        print(f"{item}: {', '.join(f'{name} {p:.3f}' for name, p in top)}")
 
 
 class JsonPrinter:
-    """One line of JSON per file."""
+    """One line of JSON per item, whose column is `file` or `text`."""
 
-    def __call__(self, file: str, top: TopClasses) -> None:
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __call__(self, item: str, top: TopClasses) -> None:
         found = [{"class": name, "probability": p} for name, p in top]
-        print(json.dumps({"file": file, "predictions": found}))
+        print(json.dumps({self._column: item, "predictions": found}))
 
 
 class CsvPrinter:
-    """A CSV header, then rows `file, rank, class, probability`."""
+    """A CSV header, then rows of item, rank, class and probability."""
 
-    def __init__(self) -> None:
+    def __init__(self, column: str) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
-        self._writer.writerow(["file", "rank", "class", "probability"])
+        self._writer.writerow([column, "rank", "class", "probability"])
 
-    def __call__(self, file: str, top: TopClasses) -> None:
+    def __call__(self, item: str, top: TopClasses) -> None:
         for rank, (name, p) in enumerate(top, start=1):
-            self._writer.writerow([file, rank, name, p])
+            self._writer.writerow([item, rank, name, p])
 
 
 def print_predictions(
-    student: Classifier, files: Iterable[str], top: int, printer: Printer
+    student: Classifier, items: Iterable[str], top: int, printer: Printer
 ) -> bool:
     """Classify items and print the predictions; report unreadable ones on stderr.
 
     Args:
         student: classifier.
-        files: paths of images, or texts.
+        items: paths of images, or texts.
         top: number of classes to print for each.
         printer: output format.
 
@@ -64,12 +67,12 @@ def print_predictions(
         Whether all items could be read.
     """
     all_read = True
-    for file in files:
+    for item in items:
         try:
-            found = student.best(file, top)
+            found = student.best(item, top)
         except CdlError as error:
             print(f"cdl: {error}", file=sys.stderr)
             all_read = False
             continue
-        printer(file, found)
+        printer(item, found)
     return all_read

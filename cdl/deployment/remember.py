@@ -64,7 +64,7 @@ def _costs(folder: Path, kind: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = json_object(done.stdout, f"{DEVICE} costs")["learn"]
     parts = [
-        f"{row['images']} in {1e3 * row['images'] / row['images_per_second']:.0f} + "
+        f"{row['items']} in {1e3 * row['items'] / row['items_per_second']:.0f} + "
         f"{row['milliseconds']:.0f} ms"
         + (f" and {row['peak_memory_mb']:.0f} MB" if row["peak_memory_mb"] else "")
         for row in rows

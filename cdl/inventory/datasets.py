@@ -1,8 +1,10 @@
 """Summarise the datasets of a grid and check its tasks. Does not import torch."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,13 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
         checks = [partial(validate_classes, name, block.options, order, found[name].n_classes)]
         if counts is not None:
             checks.append(partial(_check_class_names, name, block.options, order, list(counts)))
-            problems += _small_classes(name, block.options, counts)
+            problems += _small_classes(name, block.options, counts, found[name].items)
         wrong = (_problem(check, found[name]) for check in checks)
         problems += next(filter(None, wrong), [])  # the later checks rely on the earlier ones
         if opened:
-            problems += [f"datasets.{name}: {text}" for text in _unreadable(grid, name)]
+            unreadable, disputed = _opened(grid, name)
+            problems += [f"datasets.{name}: {text}" for text in unreadable]
+            found[name] = replace(found[name], disputed=disputed)
     return found, problems
 
 
@@ -85,9 +89,9 @@ def _problem(check: Callable[[], None], summary: Summary) -> list[str]:
 
 
 def _small_classes(
-    name: str, dataset: Mapping[str, Any], counts: Mapping[str, tuple[int, int]]
+    name: str, dataset: Mapping[str, Any], counts: Mapping[str, tuple[int, int]], items: str
 ) -> Iterator[str]:
-    """Yield a message for each number of images that a class does not have."""
+    """Yield a message for each number of items that a class does not have."""
     labelled = (dataset.get("labels") or {}).get("per_class")
     for part, required in (
         ("images_per_class", dataset["images_per_class"]),
@@ -95,6 +99,7 @@ def _small_classes(
         ("labels.per_class", labelled),
     ):
         which = int(part.startswith("test"))
+        part_of = ("training", "test")[which]
         few = {label: n[which] for label, n in counts.items() if n[which] < (required or 0)}
         if not few:
             continue
@@ -103,30 +108,40 @@ def _small_classes(
         more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
         yield (
             f"datasets.{name}.{part}: invalid value {required}; expected at most {few[scarce]}, "
-            f"the number in class {scarce!r}; classes with fewer than {required}: {listed}{more}; "
-            "add images, or leave these classes out"
+            f"the number of {part_of} {items} of class {scarce!r}; classes with fewer than "
+            f"{required}: {listed}{more}; add {items}, or leave these classes out"
         )
 
 
-def _unreadable(grid: Grid, name: str) -> Iterator[str]:
-    """Open every image of a user's own source, and yield a message if some cannot be used."""
+def _opened(grid: Grid, name: str) -> tuple[list[str], int]:
+    """Open every item of a user's own source.
+
+    Returns:
+        A message if some cannot be used; and how many have copies in another class.
+    """
     source, called = dict(grid.source(name)["source"]), _facts(grid, name).item
     facts = SOURCES[source.pop("name")]
     if facts.files is None:
-        return
-    wrong = []
+        return [], 0
+    wrong: list[str] = []
+    labels: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for item in facts.read(**source).items:
         try:
-            item.read()
+            content = item.read()
         except Unreadable as error:
             wrong.append(str(error))
+        else:
+            labels[sha256(content.tobytes()).hexdigest()][item.label] += 1
+    disputed = sum(found.total() for found in labels.values() if len(found) > 1)
+    messages = []
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         n = f"{len(wrong)} {called}{'s' * (len(wrong) > 1)} cannot be used"
         remedy = "replace or remove them"
         if facts.listing is not None:
             remedy += ", or leave them out: names that begin with a dot are ignored"
-        yield f"{n}: {'; '.join(wrong[:SHOWN])}{more}; {remedy}"
+        messages = [f"{n}: {'; '.join(wrong[:SHOWN])}{more}; {remedy}"]
+    return messages, disputed
 
 
 def _check_class_names(
@@ -164,6 +179,8 @@ def _lines(name: str, summary: Summary) -> Iterator[str]:
     if summary.skipped:
         skipped = ", ".join(f"{n} {kind}" for kind, n in summary.skipped.items())
         yield f"  skipped, not images: {skipped}"
+    if summary.disputed:
+        yield f"  {summary.disputed} {summary.items} have copies in another class"
     if summary.classes:
         width = max(len("class"), *map(len, summary.classes))
         yield f"  {'label':>5}  {'class':<{width}}  {'train':>7}  {'test':>7}"

@@ -18,6 +18,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
 from cdl.reporting.columns import CELL, IDENTITY
 from cdl.reporting.costs import COST
@@ -78,8 +79,8 @@ def write_page(
     """
     folder = os.path.dirname(path)
     frozen = {name: parameters(file) for name, file in shown["weights"].items()}
-    table = _joined(tables, frozen)
-    contents = {run: read_json(shown["runs"][run]["results"]) for run in table["run"]}
+    contents = {r: read_json(shown["runs"][r]["results"]) for r in tables["results"]["run"]}
+    table = _joined(tables, frozen, contents)
     data = dataset_names(table)
     rows = table.to_dict("records")
     runs = [_run(r, contents[r["run"]], shown, folder) | {"data": data[r["dataset"]]} for r in rows]
@@ -183,13 +184,25 @@ def _sections(
     ]
 
 
-def _joined(tables: Mapping[str, pd.DataFrame], frozen: Mapping[str, int]) -> pd.DataFrame:
+def _joined(
+    tables: Mapping[str, pd.DataFrame],
+    frozen: Mapping[str, int],
+    contents: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
     """Add differences, cost and the number of parameters, frozen ones included, to the runs."""
     table = differences(tables["results"])
     table[list(COST)] = tables["cost"][list(COST)]
-    own = [frozen[s] + (frozen[q] if q != s else 0) for s, q in table[["backbone", "query"]].values]
+    own = []
+    for row in table.to_dict("records"):
+        query = {row["query"]} if _needs_query(contents[row["run"]]) else set()
+        own.append(sum(frozen[name] for name in {row["backbone"]} | query))
     table["parameters"] = table["trainable_parameters"] + own
     return table
+
+
+def _needs_query(result: Mapping[str, Any]) -> bool:
+    """Return whether a learner reads its query."""
+    return PROMPTS[result["learner"]["method"]["name"]].needs_query
 
 
 def _filled(content: Mapping[str, Any], **parts: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,10 +123,8 @@ def test_more_images_than_a_class_has_are_rejected(cdl_data, tmp_path):
     write(tmp_path / "raw" / "test", n=3)
     answer = cdl_data("folder: {path: raw}", tasks="2, test_images_per_class: 4")
     assert answer.returncode == 2
-    assert (
-        "pets.test_images_per_class: invalid value 4; expected at most 3, the number in class 'ant'"
-        in (answer.stderr)
-    )
+    problem = "pets.test_images_per_class: invalid value 4; expected at most 3, the number of test"
+    assert f"{problem} images of class 'ant'" in answer.stderr
 
 
 def test_a_missing_source_and_a_split_given_twice_are_rejected(cdl_data, tmp_path):
@@ -175,3 +174,11 @@ def test_every_class_that_a_draw_leaves_empty_is_named(cdl_data, tmp_path):
     answer = cdl_data("folder: {path: raw, split: {test: 0.5}}")
     empty = answer.stderr.split("no image of class ")[1].split(";")[0].split(", ")
     assert answer.returncode == 2 and len(empty) > 1
+
+
+def test_copies_in_another_class_are_counted_if_the_items_are_opened(cdl_data, tmp_path):
+    write(tmp_path / "raw")
+    shutil.copy(tmp_path / "raw/ant/0.png", tmp_path / "raw/bee/again.png")
+    source = "folder: {path: raw, split: {test: 0.3}}"
+    assert "\n  2 images have copies in another class\n" in cdl_data(source).stdout
+    assert "copies" not in cdl_data(source, "--no-open").stdout

@@ -91,8 +91,8 @@ def test_unlabelled_texts_of_another_length_are_joined(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([(" ", "a")], r"train.csv\[0\] contains ' '; expected a text that is not blank"),
-        ([("x\0", "a")], r"train.csv\[0\] contains a NUL character; remove it"),
+        ([(" ", "a")], r"train.csv: line 2 contains ' '; expected a text that is not blank"),
+        ([("x\0", "a")], r"train.csv: line 2 contains a NUL character; remove it"),
     ],
 )
 def test_texts_that_cannot_be_used_are_listed(tmp_path, rows, message):
@@ -107,13 +107,19 @@ def test_invalid_files_are_reported_in_one_sentence(tmp_path):
     with pytest.raises(CdlError, match="no train file matches 'train.*' in the folder"):
         read(str(tmp_path))
     write(tmp_path, header=("sentence", "label"))
-    with pytest.raises(CdlError, match=r"train.csv has no column 'text'; it has \['sentence', "):
+    problem = r"train.csv has no column 'text'; with ',' between columns it has \['sentence', "
+    with pytest.raises(CdlError, match=problem):
         read(str(tmp_path))
     write(tmp_path, {"train": [("x", " ")], "test": [("x", "a")]})
-    with pytest.raises(CdlError, match="train.csv: line 2.: invalid class name ''"):
+    with pytest.raises(CdlError, match="train.csv: line 2 has no 'label'; fill it in, or remove"):
         read(str(tmp_path))
-    (tmp_path / "train.csv").write_bytes(b"text,label\n\xff,a\n")
-    with pytest.raises(CdlError, match="train.csv cannot be read as CSV in UTF-8"):
+    long = b"x,a\n" * 9000  # more than one buffer
+    (tmp_path / "train.csv").write_bytes(b"text,label\n" + long + b"caf\xe9,a\n")
+    problem = "train.csv: line 9002 is not UTF-8, at the byte 0xe9; save the file as UTF-8"
+    with pytest.raises(CdlError, match=problem):
+        read(str(tmp_path))
+    (tmp_path / "train.csv").write_text('text,label\n"x"y,a\n')
+    with pytest.raises(CdlError, match="train.csv: line 2 is not valid CSV"):
         read(str(tmp_path))
 
 

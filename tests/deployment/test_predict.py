@@ -74,9 +74,9 @@ def test_unreadable_images_are_reported_and_the_others_classified(photos, capsys
 
 
 def test_json_and_csv_contain_the_same_predictions(photos, capsys):
-    print_predictions(Corner(), [str(photos / "a.png")], 3, JsonPrinter())
+    print_predictions(Corner(), [str(photos / "a.png")], 3, JsonPrinter("file"))
     line = json.loads(capsys.readouterr().out)
-    print_predictions(Corner(), [str(photos / "a.png")], 3, CsvPrinter())
+    print_predictions(Corner(), [str(photos / "a.png")], 3, CsvPrinter("file"))
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["class"] for row in rows] == [p["class"] for p in line["predictions"]]
     assert [float(row["probability"]) for row in rows] == [

@@ -13,7 +13,7 @@ from browser import open_browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from study import PROTOCOL, write_study_page
+from study import LEARNER, PROTOCOL, write_study_page
 
 from cdl.reporting.intervals import answers_of, contrasts
 
@@ -415,3 +415,14 @@ def test_a_missing_browser_fails_in_ci_and_is_skipped_elsewhere(monkeypatch, tmp
     monkeypatch.delitem(os.environ, "CI")
     with pytest.raises(pytest.skip.Exception, match="chromium"):
         open_browser(tmp_path)
+
+
+@pytest.mark.parametrize("method, count", [("l2p", 3000 + 1000 + 1234), ("ranpac", 3000 + 1234)])
+def test_the_backbone_of_a_query_counts_where_the_method_reads_it(
+    monkeypatch, tmp_path, method, count
+):
+    monkeypatch.setitem(LEARNER, "method", {"name": method})
+    write_study_page(tmp_path, methods=["l2p"], seeds=[0])
+    content = (tmp_path / "index.html").read_text().split('id="content">')[1].split("</script>")[0]
+    runs = json.loads(content)["runs"]
+    assert [run["parameters"] for run in runs if run["role"] == "teacher"] == [count]

@@ -46,9 +46,9 @@ def read(
         CdlError: a file cannot be read or lacks a column, or a class name is invalid.
     """
     found = [
-        Text(split, name, value, file.relative_to(path).as_posix())
+        Text(split, name, value, file.relative_to(path).as_posix(), row)
         for split, file in _files(path, train, test, test_share)
-        for value, name, _ in rows_of(file, text, label, delimiter)
+        for value, name, row in rows_of(file, text, label, delimiter)
     ]
     if test_share is not None:
         found = _drawn(found, test_share)
@@ -70,13 +70,32 @@ def rows_of(
             known = rows.fieldnames or []
             for column in (text, label):
                 if column not in known:
-                    raise CdlError(f"{file} has no column {column!r}; it has {list(known)}")
+                    raise CdlError(
+                        f"{file} has no column {column!r}; with {delimiter!r} between columns it "
+                        f"has {list(known)}"
+                    )
             for row in rows:
                 name = (row[label] or "").strip()
                 place = f"{file}: line {rows.line_num}"
+                if not name:
+                    raise CdlError(f"{place} has no {label!r}; fill it in, or remove the row")
                 yield row[text] or "", check_class_name(name, place), place
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CdlError(f"{file} cannot be read as CSV in UTF-8 ({error})") from error
+    except UnicodeDecodeError as error:
+        raise CdlError(f"{file}: {_not_utf8(file)}; save the file as UTF-8") from error
+    except OSError as error:
+        raise CdlError(f"{file}: cannot be read ({error.strerror})") from error
+    except csv.Error as error:
+        raise CdlError(f"{file}: line {rows.reader.line_num} is not valid CSV ({error})") from error
+
+
+def _not_utf8(file: Path) -> str:
+    """Describe the first line of a file that is not valid UTF-8."""
+    for n, line in enumerate(file.read_bytes().splitlines(), start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            return f"line {n} is not UTF-8, at the byte 0x{line[error.start]:02x}"
+    raise AssertionError("the file was not valid before")
 
 
 def _files(

@@ -24,6 +24,7 @@ class Summary:
         skipped: number of files among the images that are not images, by suffix.
         items: what its items are called, see `cdl.data.modalities`.
         in_tasks: number of classes that are in a task; None for all.
+        disputed: number of items with copies in another class, if all were opened.
     """
 
     n_classes: int
@@ -34,6 +35,7 @@ class Summary:
     skipped: Mapping[str, int] = field(default_factory=dict)
     items: str = "images"
     in_tasks: int | None = None
+    disputed: int = 0
 
 
 def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Summary:

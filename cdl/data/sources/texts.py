@@ -15,12 +15,16 @@ MODALITY = "text"
 
 
 class Text(NamedTuple):
-    """A text with its split, class and the place that it is from, for error messages."""
+    """A text with its split, class and the place that it is from, for its name.
+
+    `row` is what error messages call it, if not by its name.
+    """
 
     split: str
     label: str
     text: object
     place: str
+    row: str = ""
 
 
 def encode(text: object, name: str) -> "np.ndarray":
@@ -37,7 +41,8 @@ def encode(text: object, name: str) -> "np.ndarray":
     try:
         raw = text.strip().encode()
     except UnicodeEncodeError as error:
-        raise Unreadable(f"{name} is not valid Unicode ({error.reason})") from error
+        problem = f"{name} is not valid Unicode ({error.reason}): {text!r:.50}"
+        raise Unreadable(problem) from error
     if b"\0" in raw:
         raise Unreadable(f"{name} contains a NUL character; remove it")
     return np.frombuffer(raw, np.uint8).reshape(1, -1, 1)
@@ -51,7 +56,7 @@ def source_of(texts: Iterable[Text], classes: Sequence[str]) -> Source:
 
 def _items(texts: Iterable[Text], labels: dict[str, int]) -> Iterator[Item]:
     counts: Counter[str] = Counter()
-    for split, label, text, place in texts:
+    for split, label, text, place, row in texts:
         name = f"{place}[{counts[place]}]"
         counts[place] += 1
-        yield Item(split, labels[label], name, partial(encode, text, name))
+        yield Item(split, labels[label], name, partial(encode, text, row or name))

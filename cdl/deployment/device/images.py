@@ -22,7 +22,8 @@ SIDES = (224, 224)  # of random images
 class Images(Items):
     """Images of any sizes; a batch has images of one size, which the graph resizes."""
 
-    kind, argument, given = "images", "PATH", "images or folders; -: paths from stdin"
+    kind, argument, column = "images", "PATH", "file"
+    given = "images or folders; -: paths from stdin"
     layout, path = "FOLDER/CLASS/IMAGE", "FOLDER"
     packages = ("Pillow",)
 

@@ -20,6 +20,7 @@ class Items(ABC):
     Attributes:
         kind: what they are called, in the plural.
         argument: name of what `predict` takes on a command line.
+        column: its name in the output of `predict`.
         given: its description.
         path: name of what `learn` takes on a command line.
         layout: its description, which `by_class` reads.
@@ -28,6 +29,7 @@ class Items(ABC):
 
     kind: ClassVar[str]
     argument: ClassVar[str]
+    column: ClassVar[str]
     given: ClassVar[str]
     path: ClassVar[str]
     layout: ClassVar[str]

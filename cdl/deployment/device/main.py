@@ -39,7 +39,7 @@ def main(
 
 def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
     if given.command == "predict":
-        printer = JsonPrinter() if given.json else TextPrinter()
+        printer = JsonPrinter(student.items.column) if given.json else TextPrinter()
         files = student.items.listed(given.items, sys.stdin)
         return 0 if print_predictions(student, files, given.top, printer) else 1
     if given.command in ("info", "costs"):

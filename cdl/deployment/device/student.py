@@ -233,7 +233,8 @@ class DeviceStudent(Classifier):
         memory = self._memory().forget(label)
         self._add(memory, self.classes[:label] + self.classes[label + 1 :])
         size = memory.bytes()[0]
-        return Update(self.version, len(self.classes), forgotten=(name,), bytes=size)
+        kind, n = self.items.kind, len(self.classes)
+        return Update(self.version, n, forgotten=(name,), bytes=size, items=kind)
 
     def undo(self) -> Update:
         """Return to the version before the last update; raise `CdlError` if it is not kept."""
@@ -245,7 +246,7 @@ class DeviceStudent(Classifier):
         switch(self.folder, parent)
         self.version = parent
         self._load()
-        return Update(self.version, len(self.classes))
+        return Update(self.version, len(self.classes), items=self.items.kind)
 
     def info(self) -> dict[str, Any]:
         """Return version, classes, kind of heads, and the size of the state in bytes."""
@@ -254,7 +255,7 @@ class DeviceStudent(Classifier):
             memory = self._memory()
             size, each = memory.bytes()
             found |= {"kind": memory.about["kind"], "bytes": size, "bytes_per_class": each}
-            found["images"] = dict(zip(self.classes, memory.images().tolist(), strict=True))
+            found["items"] = dict(zip(self.classes, memory.images().tolist(), strict=True))
         return found
 
     def costs(self) -> dict[str, Any]:
@@ -279,9 +280,9 @@ class DeviceStudent(Classifier):
             tokens = self.features(items)
             done = time.perf_counter()
             memory.learn(tokens, np.full(n, n_classes), n_classes + 1, How())
-            spent = {"images_per_second": n / (done - predicted)}
+            spent = {"items_per_second": n / (done - predicted)}
             spent |= {"milliseconds": 1e3 * (time.perf_counter() - done)}
-            rows.append({"images": n, **spent, "peak_memory_mb": peak_memory()})
+            rows.append({"items": n, **spent, "peak_memory_mb": peak_memory()})
         size, each = memory.bytes()
         return {
             "predict_milliseconds": 1e3 * (predicted - begin),

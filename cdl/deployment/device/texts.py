@@ -1,5 +1,6 @@
 """Texts that a student takes, and the student that takes them."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -28,7 +29,8 @@ class Texts(Items):
         tokenizer: cuts off the end of long texts, and does not pad.
     """
 
-    kind, argument, given = "texts", "TEXT", "texts; -: one in each line of stdin"
+    kind, argument, column = "texts", "TEXT", "text"
+    given = "texts; -: one in each line of stdin"
     layout, path = f"a CSV file with the columns {' and '.join(COLUMNS)}", "FILE.csv"
     packages = ("tokenizers",)
 
@@ -69,9 +71,15 @@ class Texts(Items):
         return ids
 
     def listed(self, arguments: Sequence[str], stdin: TextIO) -> list[str]:
-        """Return the texts on a command line; `-`: one in each line of stdin that is not blank."""
+        """Return the texts on a command line; `-`: one in each line of stdin that is not blank.
+
+        Raises:
+            CdlError: one is the name of a file.
+        """
         found: list[str] = []
         for text in arguments:
+            if os.path.isfile(text):
+                raise CdlError(f"{text}: is a file; expected a text, or - < {text} for its lines")
             found += _lines(stdin) if text == "-" else [text]
         return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from cdl.deployment.device.memory import Memory
 
 SHOWN = 5  # classes whose accuracy fell
-HELD_OUT = 5  # every fifth image of a class measures the accuracy, if there are no test images
+HELD_OUT = 5  # every fifth item of a class measures the accuracy, if there are no test items
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Update:
     version: number of the version that is now the current one.
     classes: number of classes of the student.
     learnt: names of new classes.
-    extended: names of classes that got more images or texts.
+    extended: names of classes that got more items.
     forgotten: names of classes that were removed.
-    images: number of images or texts, with unlabelled ones.
-    images_per_second: speed of reading them and computing their features.
+    count: number of items, with unlabelled ones.
+    items_per_second: speed of reading them and computing their features.
     milliseconds: time to compute the heads.
     peak_memory_mb: peak memory of this process.
     bytes: size of the state.
     accuracy: percent of items, by name: `held_out` (every fifth, learnt from the others), or with
         test items `earlier_before`, `earlier_after` and `new`.
-    items: what is counted as images: `images`, or `texts`.
+    items: what the items are: `images` or `texts`.
     fell: earlier classes whose accuracy on test items fell, most first, with both accuracies.
     """
 
@@ -38,8 +38,8 @@ class Update:
     learnt: tuple[str, ...] = ()
     extended: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
-    images: int = 0
-    images_per_second: float = 0.0
+    count: int = 0
+    items_per_second: float = 0.0
     milliseconds: float = 0.0
     peak_memory_mb: float | None = None
     bytes: int = 0
@@ -56,14 +56,14 @@ class Update:
         groups = ("learnt", self.learnt), ("extended", self.extended), ("forgot", self.forgotten)
         what = [f"{word} {', '.join(names)}" for word, names in groups if names]
         lines = [f"version {self.version}, {self.classes} classes{''.join('; ' + w for w in what)}"]
-        if self.images:
+        if self.count:
             memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb else ""
             lines.append(
-                f"{self.images} {self.items} at {self.images_per_second:.1f}/s, heads in "
+                f"{self.count} {self.items} at {self.items_per_second:.1f}/s, heads in "
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
         names = {k: k.replace("_", " ") for k in self.accuracy}
-        names["held_out"] = "every fifth item, learnt from the others"
+        names["held_out"] = "every fifth one, learnt from the others"
         lines += [f"accuracy, {names[k]}: {v:.2f} %" for k, v in self.accuracy.items()]
         lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
         lines += ["undo: `undo` of student.py in this folder"] if what else []
