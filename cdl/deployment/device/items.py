@@ -76,11 +76,8 @@ class Items(ABC):
 def check_new_name(name: object, where: object) -> str:
     """Return the name of a class that can also be the name of a folder; else raise `CdlError`."""
     checked = check_class_name(name, where)
-    if (
-        checked.startswith(".")
-        or any(c in checked for c in _SIDEWAYS)
-        or len(checked.encode()) > 255
-    ):
+    sideways, long = any(c in checked for c in _SIDEWAYS), len(checked.encode()) > 255
+    if checked.startswith(".") or sideways or long:
         raise CdlError(
             f"{str(where)!r:.300}: invalid class name {checked!r:.100}; expected the name of a "
             "folder: up to 255 bytes, no slash, no leading dot"
