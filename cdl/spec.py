@@ -448,7 +448,7 @@ class LearnerSpec(Part):
 
     numerics: `cdl.NUMERICS`.
     role: `teacher` or `student`.
-    backbone: name of the frozen ViT.
+    backbone: name of the frozen backbone.
     query: name of the backbone that computes the query of the prompts.
     teacher: name of the teacher's backbone; None without a teacher.
     images_per_class: number of training images per class; None for all.

@@ -42,8 +42,8 @@ BELOW = {
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
     + ["data.sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
-    "reporting": ["runtime", "data.order", "data.packing", *FACTS]
-    + ["evaluation.metrics"],
+    "reporting": ["runtime", "data.order", "data.packing"]
+    + ["methods.__init__", "distillers.__init__", "evaluation.metrics"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "models", "training", "evaluation"],
     "inventory": [
         "runtime",

@@ -6,16 +6,18 @@ They are computed from the predictions below ./results, after `cdl run` of the c
 the file names, with Holm's correction over all differences of the file.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from cdl.inventory.compare import Comparison, compare
+from cdl.inventory.compare import Comparison, compare, format_p
 from cdl.layout import RESULTS, ResultsFolder
 from cdl.reporting.crossed import holm
 from cdl.reporting.style import canvas, paper, save
+from cdl.runtime.errors import CdlError
 
 _COLOUR = "#0072B2"
 
@@ -41,8 +43,18 @@ def read(path: Path) -> dict[str, Any]:
         `configuration`, the files of the study; `note`, of the figure; and `panels` by title, each
         with the folder of its `cells` and its `differences`: by label, the distillers of two cells
         as in `cdl compare`, of which the second one is subtracted.
+
+    Raises:
+        CdlError: the file cannot be read, or lacks one of these.
     """
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    try:
+        content: dict[str, Any] = yaml.safe_load(path.read_text())
+        panels = content["panels"].values()
+        _ = content["note"], [(panel["cells"], panel["differences"]) for panel in panels]
+    except (OSError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise CdlError(
+            f"{path}: is not a file of claims ({error!r}); expected one as in docs/claims"
+        ) from error
     return content
 
 
@@ -50,21 +62,24 @@ def claims(content: dict[str, Any], results: ResultsFolder) -> list[Claim]:
     """Compute the differences of a file of claims.
 
     Raises:
-        CdlError: see `cdl.inventory.compare.compare`.
+        CdlError: see `cdl.inventory.compare.compare`; or cells have different seeds.
     """
     rows = [
         (title, label, compare(f"{panel['cells']}/{one}", f"{panel['cells']}/{other}", results))
         for title, panel in content["panels"].items()
         for label, (one, other) in panel["differences"].items()
     ]
+    seeds = {tuple(found.common_seeds) for *_, found in rows}
+    if len(seeds) > 1:
+        raise CdlError(f"the cells have different seeds {sorted(seeds)}; finish the study first")
     corrected = holm([found.p for *_, found in rows])
     return [Claim(*row, p) for row, p in zip(rows, corrected, strict=True)]
 
 
 def table(rows: list[Claim]) -> str:
     """Return the claims as a table in Markdown."""
-    lines = [f"| {r.panel} | {r.label} | {r.points} | {r.p:.3f} | {r.found.seeds} |" for r in rows]
-    return "\n".join(["| | | points | p | seeds |", "|---|---|---|---|---|", *lines])
+    lines = [f"| {r.panel} | {r.label} | {r.points} | {format_p(r.p)} |" for r in rows]
+    return "\n".join(["| | | points | p |", "|---|---|---|---|", *lines])
 
 
 @paper()
@@ -91,12 +106,18 @@ def draw(rows: list[Claim], note: str, output: str) -> None:
 
 def main() -> None:
     """Print the table of a file of claims, and draw its figure."""
-    path, *figure = sys.argv[1:]
-    content = read(Path(path))
-    rows = claims(content, ResultsFolder(Path(RESULTS)))
+    parser = argparse.ArgumentParser(description="Compute the differences that a page claims.")
+    parser.add_argument("claims", type=Path, help="a file in docs/claims")
+    parser.add_argument("figure", nargs="?", help="an SVG file to write")
+    given = parser.parse_args()
+    try:
+        content = read(given.claims)
+        rows = claims(content, ResultsFolder(Path(RESULTS)))
+    except CdlError as error:
+        sys.exit(f"claims: {error}")
     print(table(rows))
-    for output in figure:
-        draw(rows, content["note"], output)
+    if given.figure:
+        draw(rows, content["note"], given.figure)
 
 
 if __name__ == "__main__":

@@ -72,10 +72,9 @@ def shape_of(source: str, model: str) -> BackboneShape:
         return shape_in(folder)
     if source == "folder":
         missing = CONFIG if not (folder / CONFIG).is_file() else TOKENIZER
-        if not folder.is_dir():
-            raise CdlError(f"no such folder (tried {folder.absolute()})")
+        found = f"has no file {missing}" if folder.is_dir() else "does not exist"
         raise CdlError(
-            f"{folder} has no file {missing}; expected a folder that save_pretrained of "
+            f"{folder} {found}; expected a folder that save_pretrained of "
             "transformers or save of sentence-transformers wrote, with a fast tokenizer"
         )
     known = encoders().get(model)

@@ -106,14 +106,14 @@ def data(
     config: Configs,
     directory: Directory = Path("."),
     opened: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open every image of your own files.")
+        bool, typer.Option("--open/--no-open", help="Open every item of your own files.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Describe and check the datasets of CONFIG.
 
-    Prints classes, numbers of images, size on disk and what a run will download;
-    lists all problems: broken images, small classes, tasks that do not fit.
+    Prints classes, numbers of images or texts, size on disk and what a run will download;
+    lists all problems: unreadable items, small classes, tasks that do not fit.
     """
     from cdl.inventory.datasets import describe, text
 

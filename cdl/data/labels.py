@@ -41,7 +41,7 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int, order: Sequenc
         n = given.per_class or max(1, round((given.fraction or 0.0) * len(own)))
         if n > len(own):
             raise CdlError(
-                f"labels.per_class: {n} is too large: a class has {len(own)} training images"
+                f"labels.per_class: {n} is too large: a class has {len(own)} training examples"
             )
         keys = (seed, label) if given.seed is None else (given.seed, order[label])
         chosen = own[permutation((_DRAW, *keys), len(own))[:n]]

@@ -52,8 +52,9 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
     total, each = found.bytes()
     kind = {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"}
     new = _costs(folder, student.items.kind)
+    command = f"python {DEVICE} learn {student.items.path}"
     return (
-        f"learns on by `python {DEVICE} learn PATH` from {kind[found.about['kind']]}: {MEMORY} "
+        f"learns on by `{command}` from {kind[found.about['kind']]}: {MEMORY} "
         f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {new}"
     )
 
@@ -64,7 +65,7 @@ def _costs(folder: Path, kind: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = json_object(done.stdout, f"{DEVICE} costs")["learn"]
     parts = [
-        f"{row['items']} in {1e3 * row['items'] / row['items_per_second']:.0f} + "
+        f"{row['count']} in {1e3 * row['count'] / row['items_per_second']:.0f} + "
         f"{row['milliseconds']:.0f} ms"
         + (f" and {row['peak_memory_mb']:.0f} MB" if row["peak_memory_mb"] else "")
         for row in rows
@@ -121,7 +122,7 @@ def _of_statistics(
 ) -> Memory:
     """Return class statistics and heads, as aligned and as trained."""
     if not all("counts" in record for record in records):
-        raise CdlError(_older(student, "the number of images of each class"))
+        raise CdlError(_older(student, "the number of examples of each class"))
     how, learner = student.spec.alignment, student.model.learner
     assert how is not None, "checked by the caller"
     trained, _ = artifacts.load(trained_artifact(aligned))

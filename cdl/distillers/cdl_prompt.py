@@ -46,8 +46,8 @@ class CDLPrompt(ColumnsKD):
             pool_per_task: number of entries of each task.
             length: number of tokens of the attention mapping's prefix, even: half keys, half
                 values.
-            teacher_prompts: `learnt`, or `initial`: drawn at the start of each task and never
-                trained, the control for what is mapped.
+            teacher_prompts: `learnt`, or `initial`: drawn as for a new learner and never trained,
+                the control for what is mapped.
             coda_growth: how its pool grows, see `cdl.methods.coda_prompt.ComponentPool`.
             soft: as in `ColumnsKD`.
         """

@@ -228,7 +228,7 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
         epoch = LearnerSpec.from_json(metadata["learner"]).training.epochs - 1
         raise CdlError(
             f"{what}, learnt in task {metadata['task']} up to epoch {epoch}, are not finite for "
-            f"{bad} of {len(values)} test images; no file was written; set a lower training.lr"
+            f"{bad} of {len(values)} test examples; no file was written; set a lower training.lr"
         )
 
 

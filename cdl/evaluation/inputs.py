@@ -36,7 +36,7 @@ class EvaluationInputs:
 
     data: packed folder.
     checkpoints: the learner's artifacts in task order.
-    backbones: artifacts of the frozen ViTs to load, by name.
+    backbones: artifacts of the frozen backbones to load, by name.
     queries: caches of the queries of the test views, by the backbone's name; the others are
         computed.
     """
@@ -117,7 +117,7 @@ class Opened:
 
     spec: specification of the learner.
     test: the test images.
-    loaded: the frozen ViTs by name; on the CPU until `place`.
+    loaded: the frozen backbones by name; on the CPU until `place`.
     learner: the learner with the widths of its first checkpoint, before any state is loaded.
     weights: fingerprints of all backbones that are read, also those of cached queries, by name.
     images: entry of the training images in the manifest of the packed data.

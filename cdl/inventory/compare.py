@@ -95,7 +95,7 @@ class Comparison:
         lines = [
             f"{self.first}",
             f"minus {self.second}:",
-            f"{_format_points(self)}, p {_format_p(self.p)}; 95 % interval over {self.over}, {n}, "
+            f"{_format_points(self)}, p {format_p(self.p)}; 95 % interval over {self.over}, {n}, "
             f"{self.images:,} test examples",
         ]
         if len({*self.protocols}) > 1:
@@ -103,7 +103,7 @@ class Comparison:
         lines.append(f"by {self.by}, each on its own examples, p values not corrected:")
         width = max(len(part.name) for part in self.parts)
         lines += [
-            f"  {part.name:<{width}}  {_format_points(part)}, p {_format_p(part.p)}, "
+            f"  {part.name:<{width}}  {_format_points(part)}, p {format_p(part.p)}, "
             f"{part.images} examples"
             for part in self.parts
         ]
@@ -283,7 +283,8 @@ def _format_points(part: Comparison | Part) -> str:
     return f"{part.difference:+.1f} points ({part.low:+.1f} to {part.high:+.1f})"
 
 
-def _format_p(value: float) -> str:
+def format_p(value: float) -> str:
+    """Return a p value as text."""
     if np.isnan(value):
         return "not defined"
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

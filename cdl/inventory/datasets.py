@@ -1,6 +1,6 @@
 """Summarise the datasets of a grid and check its tasks. Does not import torch."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
 
     Args:
         grid: grid of the configuration.
-        opened: whether to open every image of a user's own files.
+        opened: whether to open every item of a user's own files.
 
     Returns:
         Summaries by name, and messages: a source is missing or invalid; images cannot be read; the
@@ -113,26 +113,28 @@ def _small_classes(
         )
 
 
-def _opened(grid: Grid, name: str) -> tuple[list[str], int]:
+def _opened(grid: Grid, name: str) -> tuple[list[str], tuple[str, ...] | None]:
     """Open every item of a user's own source.
 
     Returns:
-        A message if some cannot be used; and how many have copies in another class.
+        A message if some cannot be used; and the names of those with copies in another class, None
+        for a published source.
     """
     source, called = dict(grid.source(name)["source"]), _facts(grid, name).item
     facts = SOURCES[source.pop("name")]
     if facts.files is None:
-        return [], 0
+        return [], None
     wrong: list[str] = []
-    labels: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    read: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for item in facts.read(**source).items:
         try:
             content = item.read()
         except Unreadable as error:
             wrong.append(str(error))
         else:
-            labels[sha256(content.tobytes()).hexdigest()][item.label] += 1
-    disputed = sum(found.total() for found in labels.values() if len(found) > 1)
+            read[sha256(content.tobytes()).hexdigest()].append((item.label, item.name))
+    equal = [found for found in read.values() if len({label for label, _ in found}) > 1]
+    disputed = tuple(name for found in equal for _, name in found)
     messages = []
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -180,7 +182,9 @@ def _lines(name: str, summary: Summary) -> Iterator[str]:
         skipped = ", ".join(f"{n} {kind}" for kind, n in summary.skipped.items())
         yield f"  skipped, not images: {skipped}"
     if summary.disputed:
-        yield f"  {summary.disputed} {summary.items} have copies in another class"
+        more = f" and {len(summary.disputed) - SHOWN} more" if summary.disputed[SHOWN:] else ""
+        which = f"{', '.join(summary.disputed[:SHOWN])}{more}"
+        yield f"  {len(summary.disputed)} {summary.items} have copies in another class: {which}"
     if summary.classes:
         width = max(len("class"), *map(len, summary.classes))
         yield f"  {'label':>5}  {'class':<{width}}  {'train':>7}  {'test':>7}"

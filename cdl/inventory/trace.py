@@ -177,7 +177,7 @@ def _check_predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
     accuracies, counts = (100 * tasks.mean()).tolist(), tasks.size().tolist()
     if counts != made["test_images"] or not np.allclose(accuracies, made["matrix"][-1]):
         raise CdlError(
-            f"{run.predictions} gives {accuracies} % of {counts} images, but the results have "
+            f"{run.predictions} gives {accuracies} % of {counts} examples, but the results have "
             f"{made['matrix'][-1]} % of {made['test_images']}"
         )
     return f"{run.predictions}: accuracies agree with the last row of the matrix"
@@ -293,7 +293,7 @@ def _check_data(results: ResultsFolder, dataset: str, made: Mapping[str, Any], p
         if digests(splits, made["classes"], domains) == seen:
             for split in splits:
                 _check_packed(packed.folder, split)
-            return f"{packed.manifest}: all images agree with their sha256"
+            return f"{packed.manifest}: all items agree with their sha256"
     raise CdlError(
         f"no packed data of {dataset!r} below {results.path} have the run's fingerprints"
     )

@@ -72,7 +72,7 @@ def build_learner(
 
     Args:
         spec: specification of the learner.
-        backbone: its frozen ViT.
+        backbone: its frozen backbone.
         widths: width of its `query` (0 if it is not used) and, with a teacher, of the
             `teacher_query`.
         teacher: shape of the teacher's backbone.
@@ -112,7 +112,7 @@ def build(
     """Build a learner from method and distiller.
 
     Args:
-        backbone: its frozen ViT.
+        backbone: its frozen backbone.
         query_width: width of the query of its prompts.
         method: method and options of its prompts.
         distiller: distiller and options.
@@ -138,6 +138,7 @@ def build(
 
     teacher_prompts = None
     if distiller.facts.maps_prompts and teacher is not None:
+        # its values are replaced by the teacher's, unless a control maps initial ones
         teacher_prompts = prompts(teacher, teacher_query_width, "unused")
     source = generator(*keys, "distiller")
     context = DistillerContext(student, teacher, teacher_prompts, n_tasks, head, source)

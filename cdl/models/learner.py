@@ -39,7 +39,7 @@ class Learner(nn.Module):
         """Assemble a learner; only the backbone is frozen.
 
         Args:
-            backbone: the frozen ViT.
+            backbone: the frozen backbone.
             prompts: prompt method for the backbone.
             head: tokens `[B, D]` to logits `[B, C]`.
             distiller: the objective.

@@ -9,7 +9,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
 from cdl.reporting.columns import CELL, IDENTITY
@@ -194,15 +195,21 @@ def _joined(
     table[list(COST)] = tables["cost"][list(COST)]
     own = []
     for row in table.to_dict("records"):
-        query = {row["query"]} if _needs_query(contents[row["run"]]) else set()
-        own.append(sum(frozen[name] for name in {row["backbone"]} | query))
+        own.append(sum(frozen[name] for name in {row["backbone"], *_queries(row, contents)}))
     table["parameters"] = table["trainable_parameters"] + own
     return table
 
 
-def _needs_query(result: Mapping[str, Any]) -> bool:
-    """Return whether a learner reads its query."""
-    return PROMPTS[result["learner"]["method"]["name"]].needs_query
+def _queries(
+    row: Mapping[Hashable, Any], contents: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Yield the backbones of the queries that a prediction reads, its teacher's if it is mapped."""
+    learner = contents[row["run"]]["learner"]
+    if not PROMPTS[learner["method"]["name"]].needs_query:
+        return
+    yield row["query"]
+    if row["teacher_run"] and DISTILLERS[learner["distiller"]["name"]].maps_prompts:
+        yield contents[row["teacher_run"]]["learner"]["query"]
 
 
 def _filled(content: Mapping[str, Any], **parts: Any) -> str:

@@ -97,7 +97,7 @@ class Needs:
     """Caches and frozen models of a kind of job, in addition to data and earlier artifacts.
 
     Attributes:
-        backbones: names of the frozen ViTs that it loads.
+        backbones: names of the frozen backbones that it loads.
         queries: caches of queries, for each backbone in the order of names, by task; of the test
             images: one cache for each backbone.
         taught: what it reads of a teacher.

@@ -326,6 +326,6 @@ def _on_validation_images(entry: dict[str, Any], blocks: Mapping[str, Any]) -> d
     if "cifar20" in (entry.get("source") or blocks[entry["block"]]["source"]):
         return changed | {"source": {"cifar20": {"test": "validation"}}}
     raise ConfigError(
-        f"datasets.{entry['block']}.validation: is missing; expected {{per_class: N}}, images that "
-        "are held out of training for tuning"
+        f"datasets.{entry['block']}.validation: is missing; expected {{per_class: N}}, examples "
+        "that are held out of training for tuning"
     )

@@ -193,7 +193,7 @@ def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder
 def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> None:
     """Reject more labelled images of a class than it has training images."""
     labelled = (dataset.get("labels") or {}).get("per_class", 0)
-    right = f"at most {n}, the training images of {owner}"
+    right = f"at most {n}, the training examples of {owner}"
     _reject(labelled > n, f"datasets.{name}.labels.per_class", labelled, right)
 
 
@@ -201,12 +201,15 @@ def _validate_held_out(name: str, dataset: dict[str, Any]) -> None:
     """Reject evaluation on validation images without any, and classes held out completely."""
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
     held, on = dataset.get("validation"), dataset.get("evaluate_on", "test")
-    right = "validation: {per_class: N} in the same block, to hold images out of training"
+    right = "validation: {per_class: N} in the same block, to hold examples out of training"
     _reject(held is None and on == "validation", f"{field}.evaluate_on", on, right)
     known = images_per_class(kind, source)
     if held is not None and known is not None:
         most = int(known) - 1
-        whole, right = held["per_class"] > most, f"at most {most}, to leave one image for training"
+        whole, right = (
+            held["per_class"] > most,
+            f"at most {most}, to leave one example for training",
+        )
         _reject(whole, f"{field}.validation.per_class", held["per_class"], right)
 
 
@@ -335,7 +338,7 @@ def _reject(wrong: Any, field: str, value: Any, right: str) -> None:
 def _validate_statistic(statistic: str, field: str, dataset: dict[str, Any]) -> None:
     """Reject a variance or covariance of classes with one labelled image."""
     one = (dataset.get("labels") or {}).get("per_class") == 1
-    right = "centroid, the only statistic of one labelled image per class"
+    right = "centroid, the only statistic of one labelled example per class"
     _reject(one and statistic != "centroid", f"{field}.statistic", statistic, right)
 
 

@@ -43,7 +43,7 @@ class AlignInputs:
     """Paths of the input files of the alignment after one task.
 
     data: packed folder.
-    backbones: artifacts of the frozen ViTs to load, by name.
+    backbones: artifacts of the frozen backbones to load, by name.
     trained: the learner's artifact after the training on the task.
     previous: its aligned artifact of the previous task; None for task 0.
     before: its artifact after the training on the previous task, to measure drift.
@@ -337,7 +337,7 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:
             found[key] = new if earlier is None else torch.cat([earlier.to(new.device), new])
     if any(len(rows) != sum(sizes) for rows in found.values()):
         raise CdlError(
-            f"alignment: a class of task {context.task} has no training image; expected at least "
+            f"alignment: a class of task {context.task} has no training example; expected at least "
             "one per class"
         )
     for name, (head, token) in heads.items():

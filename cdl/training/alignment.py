@@ -38,7 +38,7 @@ def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str,
         own = features[labels == label].double()
         if len(own) < 2 and statistic != "centroid":
             raise CdlError(
-                f"alignment.statistic: {statistic} needs at least two training images per class, "
+                f"alignment.statistic: {statistic} needs at least two training examples per class, "
                 "and a class has one; set statistic: centroid"
             )
         means.append(own.mean(0))

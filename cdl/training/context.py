@@ -50,7 +50,7 @@ class TaskContext(Generic[Spec]):
     train: the packed training split.
     stream: tasks and class order.
     execution: how the job computes.
-    backbones: the frozen ViTs that the job loads, by name; on the CPU until `place`.
+    backbones: the frozen backbones that the job loads, by name; on the CPU until `place`.
     fingerprints: of everything that the job has read: `data` (the task's images), `backbones` by
         name, and an entry for each file that is opened later.
     models: specification of the learner that owns the backbones, if `spec` is of views alone.

@@ -33,7 +33,7 @@ class TaskInputs:
     """Paths of the input files of one task.
 
     data: packed folder.
-    backbones: artifacts of the frozen ViTs to load, by name.
+    backbones: artifacts of the frozen backbones to load, by name.
     previous: the learner's artifact of the previous task; None for task 0.
     queries: cache of the learner's queries; None computes them.
     teacher: the teacher's artifact of the same task; None without a teacher, or if `targets`

@@ -180,5 +180,9 @@ def test_copies_in_another_class_are_counted_if_the_items_are_opened(cdl_data, t
     write(tmp_path / "raw")
     shutil.copy(tmp_path / "raw/ant/0.png", tmp_path / "raw/bee/again.png")
     source = "folder: {path: raw, split: {test: 0.3}}"
-    assert "\n  2 images have copies in another class\n" in cdl_data(source).stdout
+    assert "\n  2 images have copies in another class: " in cdl_data(source).stdout
+    found = json.loads(cdl_data(source, "--json").stdout)["pets"]["disputed"]
+    assert sorted(found) == ["ant/0.png", "bee/again.png"]
+    unopened = json.loads(cdl_data(source, "--json", "--no-open").stdout)["pets"]
+    assert unopened["disputed"] is None
     assert "copies" not in cdl_data(source, "--no-open").stdout

@@ -119,7 +119,10 @@ def test_invalid_files_are_reported_in_one_sentence(tmp_path):
     with pytest.raises(CdlError, match=problem):
         read(str(tmp_path))
     (tmp_path / "train.csv").write_text('text,label\n"x"y,a\n')
-    with pytest.raises(CdlError, match="train.csv: line 2 is not valid CSV"):
+    with pytest.raises(CdlError, match="the row that begins in line 2 is not valid CSV"):
+        read(str(tmp_path))
+    (tmp_path / "train.csv").write_text('text,label\n"a\nb",c\n"unclosed,a\nb,b\nc,c\n')
+    with pytest.raises(CdlError, match="the row that begins in line 4 is not valid CSV"):
         read(str(tmp_path))
 
 

@@ -157,7 +157,7 @@ def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys
     assert json.loads(info)["classes"] == list(NAMES)
     measured = json.loads(costs)
     assert measured["predict_milliseconds"] > 0
-    assert [row["items"] for row in measured["learn"]] == [1, 10, 100]
+    assert [row["count"] for row in measured["learn"]] == [1, 10, 100]
     assert all(value > 0 for row in measured["learn"] for value in row.values())
     each = json.loads(info)["bytes_per_class"]
     assert measured["bytes"]["100"] == json.loads(info)["bytes"] + 100 * each
@@ -183,7 +183,7 @@ def test_classes_are_learnt_together_or_one_by_one(tmp_path, kind, head, statist
     assert student.version == 4 and min(accuracy(student, NEW), accuracy(student, NAMES)) >= 0.85
     update = student.learn(images(["red"], 3), head=head)
     assert (update.learnt, update.extended) == ((), ("red",))
-    assert student.info()["items"]["red"] == 23
+    assert student.info()["counts"]["red"] == 23
     assert accuracy(student, ALL) >= 0.85
     student.forget("white")
     assert "white" not in student.classes and "white" not in student.predict(
@@ -206,7 +206,7 @@ def test_unlabelled_images_refine_the_statistics(folder):
     more = list(draw_images("yellow", 20, 5))
     update = student.learn(images(n=4), unlabelled=more)
     assert update.count == 32
-    assert student.info()["items"]["yellow"] > 4 + 15
+    assert student.info()["counts"]["yellow"] > 4 + 15
 
 
 def test_versions_are_bounded_and_undone_in_turn(folder):
@@ -393,7 +393,7 @@ def test_the_command_line_reports_in_text(folder, tmp_path, capsys):
     assert main(Student, ["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0
     text = capsys.readouterr().out
     assert text.startswith("version 1, 6 classes; learnt black, white, yellow\n15 images at ")
-    assert "accuracy, every fifth one, learnt from the others: " in text
+    assert "accuracy, every fifth of the images, learnt from the others: " in text
     (photos / "blue").mkdir()
     assert main(Student, ["learn", str(photos)], folder) == 1
     assert "contains no image" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_a_new_class_is_learnt_on_a_device_and_undone(folder, tmp_path, capsys):
     assert [line["text"] for line in lines] == ["book a table", "refund"]
     mistaken = on_device("predict", "new.csv")
     assert mistaken.returncode == 1
-    assert "new.csv: is a file; expected a text, or - < new.csv for its lines" in mistaken.stderr
+    assert "new.csv: is a file; expected a text, or - to read texts from stdin" in mistaken.stderr
     assert lines[0]["predictions"][0]["class"] == "booking"
     commands.predict(str(folder), ["book a table", "refund"], 1, as_json=True)
     assert capsys.readouterr().out == first.stdout
@@ -149,7 +149,7 @@ def test_a_new_class_is_learnt_on_a_device_and_undone(folder, tmp_path, capsys):
     assert on_device("undo").returncode == 0
     assert on_device("info").returncode == 0 and len(cdl.load(folder).classes) == 4
     costs = on_device("costs")
-    assert [row["items"] for row in json.loads(costs.stdout)["learn"]] == [1, 10, 100]
+    assert [row["count"] for row in json.loads(costs.stdout)["learn"]] == [1, 10, 100]
     refused = on_device("predict", "  ")
     assert refused.returncode == 1 and "expected a text that is not blank" in refused.stderr
 

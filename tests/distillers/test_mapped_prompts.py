@@ -1,7 +1,9 @@
 """The control of prompt mapping: prompts of the teacher that were never trained."""
 
+import pytest
 import torch
 from lab import make_grid
+from toys import learner
 
 from cdl.runtime import artifacts
 from cdl.study.specifications import specification
@@ -30,8 +32,18 @@ def test_initial_prompts_are_not_the_teachers_and_are_never_trained(lab):
         earlier = last[name][:, : first[name].shape[1]]
         assert torch.equal(earlier, first[name])  # the second task appends, and trains nothing
         assert last[name].shape[1] == 2 * first[name].shape[1]
-    moved = "distiller.mapping.pool.prompt"
-    assert not torch.equal(first[moved], mapped[moved])
+
+
+@pytest.mark.parametrize("method", ["coda_prompt", "l2p", "dual_prompt"])
+def test_all_that_is_trained_starts_as_without_the_option(toy_backbone, method):
+    made = []
+    for options in ({}, {"teacher_prompts": "initial"}):
+        teacher = toy_backbone(24, 7)
+        student = learner(toy_backbone(), method, "cdl_prompt", teacher, options=options)
+        made.append({n: p for n, p in student.named_parameters() if p.requires_grad})
+    usual, control = made
+    assert usual.keys() == control.keys() and not any(PROMPTS in name for name in control)
+    assert all(torch.equal(usual[name], control[name]) for name in usual)
 
 
 def test_the_option_is_in_specifications_only_if_it_is_set():

@@ -61,9 +61,10 @@ def rows_of(
     """Yield text, class name and place of each row of a CSV file with a header.
 
     Raises:
-        CdlError: the file cannot be read, lacks a column, or has an invalid class name.
+        CdlError: the file cannot be read, lacks a column, or has an invalid class name or none.
     """
     csv.field_size_limit(_LARGEST)
+    begin = 1
     try:
         with open(file, newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
@@ -74,9 +75,10 @@ def rows_of(
                         f"{file} has no column {column!r}; with {delimiter!r} between columns it "
                         f"has {list(known)}"
                     )
+            begin = rows.line_num + 1
             for row in rows:
-                name = (row[label] or "").strip()
-                place = f"{file}: line {rows.line_num}"
+                name, place = (row[label] or "").strip(), f"{file}: line {begin}"
+                begin = rows.line_num + 1
                 if not name:
                     raise CdlError(f"{place} has no {label!r}; fill it in, or remove the row")
                 yield row[text] or "", check_class_name(name, place), place
@@ -85,7 +87,8 @@ def rows_of(
     except OSError as error:
         raise CdlError(f"{file}: cannot be read ({error.strerror})") from error
     except csv.Error as error:
-        raise CdlError(f"{file}: line {rows.reader.line_num} is not valid CSV ({error})") from error
+        problem = f"{file}: the row that begins in line {begin} is not valid CSV ({error})"
+        raise CdlError(problem) from error
 
 
 def _not_utf8(file: Path) -> str:

@@ -37,7 +37,7 @@ def hold_out(source: Source, per_class: int, seed: int = 0, evaluated: bool = Fa
         if len(places) <= per_class:
             raise CdlError(
                 f"validation.per_class: {per_class} is too large: class {source.classes[label]!r} "
-                f"has {len(places)} different training images, and one must remain"
+                f"has {len(places)} different training examples, and one must remain"
             )
         held.update(i for place in sorted(places)[:per_class] for i in places[place])
     return replace(source, items=list(_apply_draw(items, held, evaluated)))

@@ -24,7 +24,7 @@ class Summary:
         skipped: number of files among the images that are not images, by suffix.
         items: what its items are called, see `cdl.data.modalities`.
         in_tasks: number of classes that are in a task; None for all.
-        disputed: number of items with copies in another class, if all were opened.
+        disputed: names of items with copies in another class; None if they were not opened.
     """
 
     n_classes: int
@@ -35,7 +35,7 @@ class Summary:
     skipped: Mapping[str, int] = field(default_factory=dict)
     items: str = "images"
     in_tasks: int | None = None
-    disputed: int = 0
+    disputed: tuple[str, ...] | None = None
 
 
 def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Summary:

@@ -15,9 +15,9 @@ MODALITY = "text"
 
 
 class Text(NamedTuple):
-    """A text with its split, class and the place that it is from, for its name.
+    """A text with its split, its class and the place that gives it its name.
 
-    `row` is what error messages call it, if not by its name.
+    `row` is where it is, for error messages; by default its name.
     """
 
     split: str

@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from cdl.deployment.device.items import Items
+from cdl.deployment.device.memory import CHOICES
 from cdl.deployment.device.student import DeviceStudent
 from cdl.deployment.device.update import Update
 from cdl.deployment.predict import JsonPrinter, TextPrinter, print_predictions
@@ -110,7 +111,7 @@ def _parser(takes: type[Items]) -> argparse.ArgumentParser:
     more = f"{takes.kind} that the student labels itself"
     learn.add_argument("--unlabelled", type=Path, help=more)
     learn.add_argument("--head", choices=("aligned", "ridge"), help="how to compute the heads")
-    learn.add_argument("--ridge", choices=("all", "last"), default="all", help="choose it by")
+    learn.add_argument("--ridge", choices=CHOICES, default="all", help="tasks for its choice")
     how = f"a class with few {takes.kind} counts less in a ridge"
     learn.add_argument("--no-balance", dest="balance", action="store_false", help=how)
     forget = commands.add_parser("forget", help="remove a class")

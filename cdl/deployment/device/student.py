@@ -255,7 +255,7 @@ class DeviceStudent(Classifier):
             memory = self._memory()
             size, each = memory.bytes()
             found |= {"kind": memory.about["kind"], "bytes": size, "bytes_per_class": each}
-            found["items"] = dict(zip(self.classes, memory.images().tolist(), strict=True))
+            found["counts"] = dict(zip(self.classes, memory.images().tolist(), strict=True))
         return found
 
     def costs(self) -> dict[str, Any]:
@@ -282,7 +282,7 @@ class DeviceStudent(Classifier):
             memory.learn(tokens, np.full(n, n_classes), n_classes + 1, How())
             spent = {"items_per_second": n / (done - predicted)}
             spent |= {"milliseconds": 1e3 * (time.perf_counter() - done)}
-            rows.append({"items": n, **spent, "peak_memory_mb": peak_memory()})
+            rows.append({"count": n, **spent, "peak_memory_mb": peak_memory()})
         size, each = memory.bytes()
         return {
             "predict_milliseconds": 1e3 * (predicted - begin),

@@ -74,12 +74,12 @@ class Texts(Items):
         """Return the texts on a command line; `-`: one in each line of stdin that is not blank.
 
         Raises:
-            CdlError: one is the name of a file.
+            CdlError: one is the name of a file or folder.
         """
         found: list[str] = []
         for text in arguments:
-            if os.path.isfile(text):
-                raise CdlError(f"{text}: is a file; expected a text, or - < {text} for its lines")
+            if os.path.exists(text):
+                raise CdlError(f"{text}: is a file; expected a text, or - to read texts from stdin")
             found += _lines(stdin) if text == "-" else [text]
         return found
 

@@ -63,7 +63,7 @@ class Update:
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
         names = {k: k.replace("_", " ") for k in self.accuracy}
-        names["held_out"] = "every fifth one, learnt from the others"
+        names["held_out"] = f"every fifth of the {self.items}, learnt from the others"
         lines += [f"accuracy, {names[k]}: {v:.2f} %" for k, v in self.accuracy.items()]
         lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
         lines += ["undo: `undo` of student.py in this folder"] if what else []
