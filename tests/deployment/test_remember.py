@@ -82,7 +82,7 @@ def test_the_export_learns_on_and_the_card_says_so(run, tmp_path):
     if "ranpac" not in str(run):
         pytest.skip("one export is enough; the graphs are compared in test_graph.py")
     result = export(run, tmp_path / "student", task=0)
-    assert "learns on by `python student.py learn PATH` from a ridge" in result.text()
+    assert "learns on by `python student.py learn FOLDER` from a ridge" in result.text()
     assert result.learning in (tmp_path / "student" / "card.md").read_text()
     assert json.dumps(result.as_dict())
     student, whole = cdl.load(tmp_path / "student"), TrainedStudent.open(run)

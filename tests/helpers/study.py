@@ -18,7 +18,8 @@ from cdl.reporting.runs import collect, read_predictions
 from cdl.runtime.artifacts import fingerprint, write_json
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
-LEARNER = {"seed": 0, "method": {"name": "l2p"}, "training": {"lr": 0.005}}
+LEARNER = {"seed": 0, "method": {"name": "l2p"}, "distiller": {"name": "none"}}
+LEARNER |= {"training": {"lr": 0.005}}
 SPEEDS = ("latency_p50_ms", "latency_p95_ms", "images_per_second_1", "images_per_second_2")
 SPEEDS += ("peak_memory_mb",)
 MACHINE = {"cpu": "Abacus 1", "cores": 3, "system": "Wood", "onnxruntime": "1", "load_before": 0.5}
