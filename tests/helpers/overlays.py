@@ -16,5 +16,6 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
     },
     "mapped_prompts.yaml": ["cifar100_methods.yaml"],
     "clinc150_l6.yaml": ["text/clinc150.yaml"],
+    "clinc150_epochs.yaml": ["text/clinc150.yaml"],
     "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
 }
