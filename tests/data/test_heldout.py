@@ -56,7 +56,7 @@ def test_another_seed_draws_others_and_every_class_keeps_a_training_image():
     drawn = {frozenset(contents(hold_out(made(), 3, s, True), "test")) for s in range(4)}
     assert len(drawn) > 1
     with pytest.raises(
-        CdlError, match="7 is too large: class 'ant' has 7 different training images"
+        CdlError, match="7 is too large: class 'ant' has 7 different training examples"
     ):
         hold_out(made(), 7)
 

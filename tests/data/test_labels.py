@@ -47,7 +47,7 @@ def test_labels_with_a_seed_of_their_own_are_the_same_images_for_every_seed_and_
 
 def test_more_labels_than_images_are_refused():
     with pytest.raises(
-        CdlError, match=r"labels\.per_class: 21 is too large: a class has 20 training images"
+        CdlError, match=r"labels\.per_class: 21 is too large: a class has 20 training examples"
     ):
         known({"per_class": 21})
 
