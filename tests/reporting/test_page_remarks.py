@@ -27,7 +27,7 @@ def test_the_page_reports_skipped_files_and_duplicates(tmp_path):
     assert content["remarks"]["clean"] == ""
     assert content["remarks"]["digits"] == (
         "skipped, not images: 3 .txt, 1 hidden; "
-        "images with copies in the other split: 2; images with copies with another label: 4"
+        "examples with copies in the other split: 2; examples with copies with another label: 4"
     )
     assert "content.remarks" in text
 

@@ -54,7 +54,7 @@ def test_snakemakes_report_has_figures_captions_and_provenance(finished, tmp_pat
         "every run in detail",
         "resolved configuration",
         "how a task is forgotten",  # captions
-        "paired by image",
+        "paired by example",
         "computed once for all learners",
     ):
         assert needed in re.sub(r"\\n|\s+", " ", text.replace('\\"', '"')), needed

@@ -39,7 +39,7 @@ def test_texts_are_learnt_and_a_sentence_is_classified(tmp_path, monkeypatch):
         command, input=lines, capture_output=True, text=True, env=ENVIRONMENT, check=True
     )
     rows = [json.loads(line) for line in printed.stdout.splitlines()]
-    assert [(r["file"], r["predictions"][0]["class"]) for r in rows] == list(
+    assert [(r["text"], r["predictions"][0]["class"]) for r in rows] == list(
         zip(texts, found, strict=True)
     )
     with pytest.raises(CdlError, match="the text contains ' '; expected a text that is not blank"):
