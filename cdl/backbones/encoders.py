@@ -104,7 +104,8 @@ class Encoder(Backbone):
     def shape(self) -> BackboneShape:
         """Shape of the encoder, which methods read."""
         name = f"the tokenizer {tokenizer_digest(self.tokenizer, 'the backbone')[:8]}"
-        return text_shape(self.width, self.depth, name, self.model.config.model_type)
+        kind, most = self.model.config.model_type, positions_of(self.model)
+        return text_shape(self.width, self.depth, name, kind, most)
 
     def merged(self, inside: Inside) -> "Encoder":
         """Return a copy with plain weights that gives the features of `inside`, in fp32."""

@@ -43,6 +43,7 @@ SITES = {  # by type of model; others have no entrances
     "mpnet": Sites(_BERT.read, _BERT.add, {f"{x}_proj": f"attention.attn.{x}" for x in "qkv"}),
     "modernbert": Sites("mlp_norm", "mlp.Wo", {"qkv": "attn.Wqkv"}),
 }
+_BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")  # their positions start after that of padding
 _INSTEAD = "use for example hf: sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -91,13 +92,29 @@ def shape_in(folder: Path) -> BackboneShape:
     config = read_config(folder / CONFIG)
     width, depth = (_first(config, names, folder) for names in (_WIDTHS, _DEPTHS))
     name = f"the tokenizer {tokenizer_digest((folder / TOKENIZER).read_bytes(), folder)[:8]}"
-    return text_shape(width, depth, name, config["model_type"])
+    return text_shape(width, depth, name, config["model_type"], _positions(config))
 
 
-def text_shape(width: int, depth: int, tokenizer: str, kind: str) -> BackboneShape:
+def text_shape(
+    width: int, depth: int, tokenizer: str, kind: str, positions: int | None
+) -> BackboneShape:
     """Return the shape of an encoder from its type of model and the name of its tokenizer."""
-    found = ("mlp", "qkv") if kind in SITES else ()
-    return BackboneShape(width, depth, entrances=found, modality="text", tokenizer=tokenizer)
+    return BackboneShape(
+        width,
+        depth,
+        entrances=("mlp", "qkv") if kind in SITES else (),
+        modality="text",
+        tokenizer=tokenizer,
+        positions=positions,
+    )
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """Return the largest number of tokens of an input; None if the configuration has none."""
+    most, padding = config.get("max_position_embeddings"), config.get("pad_token_id", 1)
+    if not isinstance(most, int) or not isinstance(padding, int):
+        return None
+    return most - padding - 1 if config["model_type"] in _BEHIND_PADDING else most
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -151,7 +168,11 @@ def encoders() -> dict[str, BackboneShape]:
     with open(TABLE, newline="") as file:
         return {
             row["model"]: text_shape(
-                int(row["width"]), int(row["depth"]), row["tokenizer"], row["type"]
+                int(row["width"]),
+                int(row["depth"]),
+                row["tokenizer"],
+                row["type"],
+                int(row["positions"]),
             )
             for row in csv.DictReader(file)
         }

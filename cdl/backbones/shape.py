@@ -32,6 +32,7 @@ class BackboneShape:
     entrances: where small modules can enter its blocks, of `ENTRANCES`.
     modality: of its inputs, see `cdl.data.modalities`.
     tokenizer: name of the division of an input into tokens, for modalities without patches.
+    positions: largest number of tokens of an input; None where any number fits.
     """
 
     width: int
@@ -42,6 +43,7 @@ class BackboneShape:
     entrances: tuple[str, ...] = ENTRANCES
     modality: str = "images"
     tokenizer: str | None = None
+    positions: int | None = None
 
     @property
     def grid(self) -> str:

@@ -253,8 +253,12 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         _reject(found != kind, f"backbones.{name}", f"a backbone for {found}", right)
     for name in (run.backbone, run.query):
         backbone, patch = shape(name), shape(name).patch or 1
-        size, field = _view_size(backbone, dataset), _size_field(backbone, name, run.dataset)
+        size, field = _view_size(backbone, dataset), f"backbones.{name}.size"
+        if not backbone.size:
+            field = f"datasets.{run.dataset}.view.{MODALITIES[kind].size}"
         _reject(size % patch, field, size, f"a multiple of {patch}, the patch size of {name!r}")
+        most = backbone.positions or size
+        _reject(size > most, field, size, f"at most {most}, the number of positions of {name!r}")
     _reject(
         run.prompts.adds_to_class_token and not own.class_token,
         f"methods.{run.method.label}",
@@ -320,14 +324,10 @@ def _distillation(
 
 
 def _view_size(shape: BackboneShape, dataset: dict[str, Any]) -> int:
-    """Return the side of a backbone's input in pixels."""
+    """Return the size of a backbone's input, a side in pixels or a number of tokens."""
     facts = MODALITIES[modality_of(dataset["source"])]
     size: int = shape.size or dataset["view"][facts.size]
     return size
-
-
-def _size_field(shape: BackboneShape, backbone: str, dataset: str) -> str:
-    return f"backbones.{backbone}.size" if shape.size else f"datasets.{dataset}.view.size"
 
 
 def _reject(wrong: Any, field: str, value: Any, right: str) -> None:

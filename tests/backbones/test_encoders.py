@@ -196,7 +196,8 @@ def test_the_shape_is_known_from_the_folder_or_the_table(tmp_path, monkeypatch):
     assert shape.tokenizer == load(tmp_path / "again").shape.tokenizer
     known = pretrained.shape_of("hf", "sentence-transformers/all-MiniLM-L6-v2")
     assert (known.width, known.depth, known.entrances) == (384, 6, ("mlp", "qkv"))
-    assert pretrained.text_shape(12, 2, "words", "unknown").entrances == ()
+    assert known.positions == 512
+    assert pretrained.text_shape(12, 2, "words", "unknown", None).entrances == ()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CdlError, match="run `cdl backbones fetch a/b` and then this command"):
         pretrained.shape_of("hf", "a/b")
@@ -269,3 +270,20 @@ def test_pooling_is_as_the_models_card_says(tmp_path, config, found):
 def test_positions_of_roberta_start_behind_padding():
     model = encoders.build({"model_type": "roberta", **KINDS["roberta"]}, "it")
     assert encoders.positions_of(model) == 38
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planning_knows_the_shape_of_the_model(tmp_path, kind):
+    backbone = load(tmp_path, kind)
+    planned = pretrained.shape_of("folder", str(tmp_path / "model"))
+    assert planned == backbone.shape and planned.positions == text_models.positions_of(
+        backbone.model
+    )
+
+
+def test_positions_are_unknown_to_planning_if_the_configuration_has_none(tmp_path):
+    folder = save(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert pretrained.shape_of("folder", str(folder)).positions is None

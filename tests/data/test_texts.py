@@ -21,6 +21,8 @@ from cdl.data.text import TextViews, decoded, encoded
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError, Unreadable
 from cdl.spec import InputView
+from cdl.study.configuration import ConfigError
+from cdl.study.contents import files_of
 
 COPIES = Path(__file__).parents[3] / "shared" / "data" / "text"  # beside the checkout
 ROWS = {
@@ -124,6 +126,19 @@ def test_invalid_files_are_reported_in_one_sentence(tmp_path):
     (tmp_path / "train.csv").write_text('text,label\n"a\nb",c\n"unclosed,a\nb,b\nc,c\n')
     with pytest.raises(CdlError, match="the row that begins in line 4 is not valid CSV"):
         read(str(tmp_path))
+
+
+def test_planning_refuses_a_wrong_header_and_a_first_row_without_class(tmp_path):
+    options = {"text": "text", "label": "label", "delimiter": ",", "test_share": None}
+    source = {"name": "csv", "path": str(tmp_path), "train": "train.csv", "test": "test.csv"}
+    source |= options
+    write(tmp_path)
+    assert [file.name for file in files_of(source)] == ["train.csv", "test.csv"]
+    with pytest.raises(ConfigError, match="train.csv has no column 'queue'"):
+        files_of({**source, "label": "queue"})
+    write(tmp_path, {"train": [("x", "a")], "test": [("x", "")]})
+    with pytest.raises(ConfigError, match="test.csv: line 2 has no 'label'"):
+        files_of(source)
 
 
 def test_columns_and_delimiter_are_the_users(tmp_path):

@@ -161,6 +161,11 @@ def test_modalities_of_dataset_and_backbone_must_agree(inputs):
             r"datasets.tickets.tasks: invalid value \[2, 2\]; expected a number of equal tasks",
         ),
         ({"view": {"tokens": 2}}, "datasets.tickets.view.tokens: 2 is less than the minimum of 4"),
+        (
+            {"view": {"tokens": 41}},
+            "datasets.tickets.view.tokens: invalid value 41; expected at most 38, the number of "
+            "positions of 'large'",
+        ),
         ({"short_side": 32}, "short_side: invalid value 32; expected null: texts are stored as"),
         (
             {"unlabelled": {"source": {"digits": {}}}},

@@ -143,7 +143,11 @@ def _place(row: Text) -> str:
 
 
 def _source_files(**options: Any) -> list[Path]:
-    return [file for _, file in _files(**options)]
+    """Return the files, see `_files`; raise `CdlError` if a header or a first row is wrong."""
+    files = [file for _, file in _files(**options)]
+    for file in files:
+        next(rows_of(file, options["text"], options["label"], options["delimiter"]), None)
+    return files
 
 
 def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
