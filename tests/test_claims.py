@@ -15,10 +15,11 @@ assert FILES
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_claims_are_about_runs_of_their_configuration(path):
     content = claims.read(path)
-    grid = grid_of([ROOT / name for name in content["configuration"]])
-    folders = [Path(grid.files(run).folder).parts for run in grid.runs]
-    planned = {("/".join(p[1:4]), p[4].partition("-")[0]) for p in folders}
     for panel in content["panels"].values():
+        names = panel.get("configuration", content["configuration"])
+        grid = grid_of([ROOT / name for name in names])
+        folders = [Path(grid.files(run).folder).parts for run in grid.runs]
+        planned = {("/".join(p[1:4]), p[4].partition("-")[0]) for p in folders}
         for pair in panel["differences"].values():
             for distiller in pair:
                 assert (panel["cells"], distiller) in planned

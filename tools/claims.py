@@ -16,10 +16,8 @@ import yaml
 from cdl.inventory.compare import Comparison, compare, format_p
 from cdl.layout import RESULTS, ResultsFolder
 from cdl.reporting.crossed import holm
-from cdl.reporting.style import canvas, paper, save
 from cdl.runtime.errors import CdlError
-
-_COLOUR = "#0072B2"
+from tools.lines import Line, draw
 
 
 class Claim(NamedTuple):
@@ -35,6 +33,12 @@ class Claim(NamedTuple):
         """The difference and its interval, in points."""
         return f"{self.found.difference:+.1f} ({self.found.low:.1f} to {self.found.high:.1f})"
 
+    @property
+    def line(self) -> Line:
+        """The difference as a line of a figure."""
+        found = self.found
+        return Line(self.panel, self.label, found.difference, found.low, found.high)
+
 
 def read(path: Path) -> dict[str, Any]:
     """Read a file of claims.
@@ -42,7 +46,8 @@ def read(path: Path) -> dict[str, Any]:
     Returns:
         `configuration`, the files of the study; `note`, of the figure; and `panels` by title, each
         with the folder of its `cells` and its `differences`: by label, the distillers of two cells
-        as in `cdl compare`, of which the second one is subtracted.
+        as in `cdl compare`, of which the second one is subtracted. A panel of another study has a
+        `configuration` of its own.
 
     Raises:
         CdlError: the file cannot be read, or lacks one of these.
@@ -82,28 +87,6 @@ def table(rows: list[Claim]) -> str:
     return "\n".join(["| | | points | p |", "|---|---|---|---|", *lines])
 
 
-@paper()
-def draw(rows: list[Claim], note: str, output: str) -> None:
-    """Draw the claims, one panel per title, a line per label."""
-    panels = list(dict.fromkeys(row.panel for row in rows))
-    labels = list(dict.fromkeys(row.label for row in rows))
-    height = 0.75 + 0.24 * len(labels)
-    about = f"{note}; points: mean over {rows[0].found.seeds} seeds, lines: 95 % intervals"
-    figure, axes = canvas(
-        panels, "difference (points)", "", about, height, sharex=True, sharey=True
-    )
-    for axis, panel in zip(axes, panels, strict=True):
-        axis.axvline(0, color="black", linewidth=0.8)
-        for row in (row for row in rows if row.panel == panel):
-            y, found = labels.index(row.label), row.found
-            axis.hlines(y, found.low, found.high, color=_COLOUR, linewidth=1.6)
-            axis.plot(found.difference, y, "o", color=_COLOUR, markersize=4)
-        axis.set_yticks(range(len(labels)), labels)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_ylim(len(labels) - 0.35, -0.65)
-    save(figure, [output])
-
-
 def main() -> None:
     """Print the table of a file of claims, and draw its figure."""
     parser = argparse.ArgumentParser(description="Compute the differences that a page claims.")
@@ -117,7 +100,11 @@ def main() -> None:
         sys.exit(f"claims: {error}")
     print(table(rows))
     if given.figure:
-        draw(rows, content["note"], given.figure)
+        lines = [
+            Line(r.panel, r.label, r.found.difference, r.found.low, r.found.high) for r in rows
+        ]
+        seeds = f"points: mean over {rows[0].found.seeds} seeds, lines: 95 % intervals"
+        draw(lines, "difference (points)", f"{content['note']}; {seeds}", given.figure)
 
 
 if __name__ == "__main__":

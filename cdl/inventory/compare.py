@@ -146,7 +146,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     orders = {(*run["classes"], *run["test_images"]) for pair in contents for run in pair}
     by_task = len(orders) == 1
     by = "task" if by_task else "class"
-    sides = [[_answers(frame) for frame in side] for side in zip(*frames, strict=True)]
+    sides = [[Answers.of_table(frame) for frame in side] for side in zip(*frames, strict=True)]
     common = on_common_images(*sides)
     if not all(len(run.image) for run in common[0]):
         raise CdlError(f"{one.folder} and {other.folder} have no test example in common")
@@ -259,10 +259,6 @@ def _in_order(wanted: Sequence[str], columns: Sequence[frozenset[str]]) -> bool:
     """Return whether every word is a name in a column, in the order of the columns."""
     rest = iter(columns)
     return bool(wanted) and all(any(word in column for column in rest) for word in wanted)
-
-
-def _answers(frame: Any) -> Answers:
-    return Answers(*(frame[name].to_numpy() for name in Answers._fields))
 
 
 def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:

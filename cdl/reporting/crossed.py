@@ -19,6 +19,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import t as student_t
@@ -42,6 +43,11 @@ class Answers(NamedTuple):
     image: NDArray[Any]
     task: NDArray[Any]
     correct: NDArray[Any]
+
+    @classmethod
+    def of_table(cls, predictions: pd.DataFrame) -> "Answers":
+        """Return the outcomes in a table of predictions."""
+        return cls(*(predictions[name].to_numpy() for name in cls._fields))
 
     def of(self, images: NDArray[Any]) -> "Answers":
         """Return the outcomes on some images, in the order of their indices."""

@@ -41,7 +41,7 @@ def answers_of(predictions: Callable[[str], pd.DataFrame]) -> Read:
     @cache
     def answers(run: str) -> Answers:
         table = predictions(run)
-        return Answers(*(table[name].to_numpy() for name in Answers._fields))
+        return Answers.of_table(table)
 
     return answers
 
