@@ -43,7 +43,7 @@ BELOW = {
     + ["data.sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
     "reporting": ["runtime", "data.order", "data.packing"]
-    + ["methods.__init__", "distillers.__init__", "evaluation.metrics"],
+    + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "models", "training", "evaluation"],
     "inventory": [
         "runtime",
@@ -53,7 +53,7 @@ BELOW = {
         "data.packing",
         "data.sources",
     ]
-    + ["evaluation.metrics", "study", "reporting"],
+    + ["evaluation.metrics", "evaluation.predictions", "study", "reporting"],
     "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
     + ["inventory"],
 }

@@ -29,9 +29,7 @@ def test_components_are_unbiased_and_their_intervals_cover():
 def test_a_layout_of_two_rows_by_hand():
     y = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 8.0]])
     rows, columns, left = components(y)
-    assert left.value == pytest.approx(
-        1.5
-    )  # of [0.5, 0.5, -1] and its negative
+    assert left.value == pytest.approx(1.5)  # of [0.5, 0.5, -1] and its negative
     assert rows.value == pytest.approx((13.5 - left.value) / 3)
     assert columns.value == pytest.approx((6.5 - left.value) / 2)
 

@@ -22,8 +22,8 @@ from scipy.stats import chi2
 from scipy.stats import f as fisher
 
 from cdl.cli.options import grid_of
+from cdl.evaluation.predictions import read_predictions
 from cdl.reporting.crossed import Answers, outcomes
-from cdl.reporting.runs import read_predictions
 from cdl.runtime.errors import CdlError
 from tools.lines import Line, draw
 

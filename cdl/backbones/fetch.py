@@ -1,8 +1,8 @@
-"""Fetch frozen backbones: embedded, from a file, by timm tag, or as a folder of transformers.
+"""Fetch frozen backbones: embedded, from a file, by timm tag, or of transformers.
 
-`fetch` writes every backbone as the same kind of artifact (tensors, timm's name and keyword
-arguments, preprocessing, fingerprint), which `Backbone.load` reads. It is the only function here
-that uses the network. Weights are read as safetensors only, never unpickled.
+`fetch` writes every backbone as the same kind of artifact (tensors, how to build the model,
+fingerprint), which `Backbone.load` reads. Only the weights of timm tags and text encoders of the
+Hub are fetched over a network. Weights are read as safetensors only, never unpickled.
 """
 
 import re
@@ -144,11 +144,8 @@ def _from_transformers(
     config, path, tokenizer = (found[name] for name in pretrained.FILES)
     if pooling is None:
         try:
-            pooling = pretrained.read_pooling(
-                encoder_files(source, model, revision, fetching, (pretrained.POOLING,))[
-                    pretrained.POOLING
-                ]
-            )
+            found |= encoder_files(source, model, revision, fetching, (pretrained.POOLING,))
+            pooling = pretrained.read_pooling(found[pretrained.POOLING])
         except CdlError as error:
             raise CdlError(
                 f"{what}: its pooling is unknown ({error}); set backbones.NAME.pooling to mean or "
@@ -157,7 +154,9 @@ def _from_transformers(
     state, _ = weights.read(path, "; delete it and run again")
     read = pretrained.read_config(config)
     state, made = encoders.convert(read, state, tokenizer.read_bytes(), pooling, what)
-    return path, state, made
+    del found[pretrained.TENSORS]
+    others = {name: artifacts.fingerprint_file(file) for name, file in found.items()}
+    return path, state, made | {"other_files": others}
 
 
 def encoder_files(
@@ -172,13 +171,14 @@ def encoder_files(
     Raises:
         CdlError: a file is missing, cannot be fetched, or differs from the one fetched first.
     """
-    folder = pretrained.folder_of(source, model)
+    folder = pretrained.folder_of(source, model, revision)
     if source == "folder":
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CdlError(f"{folder} has no file {missing[0]}")
         return {name: folder / name for name in names}
-    files = [Published(f"{model}/{name}", Hub(model, name, revision or "main")) for name in names]
+    stored = pretrained.named(model, revision)
+    files = [Published(f"{stored}/{name}", Hub(model, name, revision or "main")) for name in names]
     found = obtain(files, WEIGHTS, **fetching)
     for file, path in zip(files, found, strict=True):
         remember(file, path)
@@ -191,7 +191,7 @@ def keep_shape(model: str, revision: str | None = None) -> Path:
     Raises:
         CdlError: see `encoder_files`.
     """
-    folder = pretrained.folder_of("hf", model)
+    folder = pretrained.folder_of("hf", model, revision)
     found = encoder_files("hf", model, revision, {})
     for name in (pretrained.CONFIG, pretrained.TOKENIZER):
         if found[name] != folder / name:

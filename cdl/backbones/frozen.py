@@ -1,4 +1,4 @@
-"""Frozen backbones: what every one of them can do, whatever its inputs are."""
+"""The interface of frozen backbones of all modalities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -2,7 +2,8 @@
 
 An encoder is a folder with `config.json`, `model.safetensors` and `tokenizer.json` as transformers
 writes it, and, if it is of sentence-transformers, `1_Pooling/config.json`. Encoders of the Hub are
-fetched to `data/backbones/OWNER/NAME`. Before that, `encoders.csv` has the shapes of some.
+fetched to `data/backbones/OWNER/NAME`, or `OWNER/NAME@REVISION`. Before that, `encoders.csv` has
+the shapes of some.
 """
 
 import csv
@@ -47,9 +48,14 @@ _BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")  # their positions start a
 _INSTEAD = "use for example hf: sentence-transformers/all-MiniLM-L6-v2"
 
 
-def folder_of(source: str, model: str) -> Path:
+def named(model: str, revision: str | None) -> str:
+    """Return the name of a revision of a model of the Hub, `OWNER/NAME@REVISION` if it is given."""
+    return f"{model}@{revision}" if revision else model
+
+
+def folder_of(source: str, model: str, revision: str | None = None) -> Path:
     """Return the folder of an encoder: the user's own, or that of a model of the Hub."""
-    return WEIGHTS / model if source == "hf" else Path(model)
+    return WEIGHTS / named(model, revision) if source == "hf" else Path(model)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -57,18 +63,19 @@ def files_in(folder: Path) -> list[Path]:
     return [folder / name for name in (*FILES, POOLING) if (folder / name).is_file()]
 
 
-def shape_of(source: str, model: str) -> BackboneShape:
+def shape_of(source: str, model: str, revision: str | None = None) -> BackboneShape:
     """Return the shape of an encoder from its folder, or of a known one that is not fetched yet.
 
     Args:
         source: `hf` or `folder`.
         model: OWNER/NAME, or the path of a folder.
+        revision: of a model of the Hub; None: `main`.
 
     Raises:
         CdlError: the folder has no valid configuration, its architecture is refused, or the shape
             of a model of the Hub is unknown until it is fetched.
     """
-    folder = folder_of(source, model)
+    folder = folder_of(source, model, revision)
     if (folder / CONFIG).is_file() and (folder / TOKENIZER).is_file():
         return shape_in(folder)
     if source == "folder":
@@ -80,9 +87,10 @@ def shape_of(source: str, model: str) -> BackboneShape:
         )
     known = encoders().get(model)
     if known is None:
+        option = f" --revision {revision}" if revision else ""
         raise CdlError(
             f"the shape of {model!r} is unknown until it is fetched; run "
-            f"`cdl backbones fetch {model}` and then this command again"
+            f"`cdl backbones fetch {model}{option}` and then this command again"
         )
     return known
 

@@ -292,5 +292,5 @@ def plain(config: Mapping[str, Any]) -> Any:
 
 
 def pad_of(model: Any) -> int:
-    """Return the id of the token that stands after the end of a text."""
+    """Return the id of the padding token."""
     return int(model.config.pad_token_id or 0)

@@ -17,7 +17,7 @@ def best_cell(results: pd.DataFrame) -> pd.DataFrame:
     the same at prediction.
 
     Args:
-        results: one row per run, see `cdl.reporting.runs.collect`.
+        results: one row per run, see `cdl.reporting.runs.tables_of`.
     """
     students = results[results["role"] == "student"]
     students = results if students.empty else students

@@ -18,7 +18,6 @@ from cdl.cli.backbones import app as backbones
 from cdl.cli.run import run
 from cdl.layout import RESULTS
 from cdl.runtime.errors import Busy, CdlError
-from cdl.study.configuration import ConfigError
 
 # The class from the copy of click that typer uses; older versions of typer do not export it.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -119,6 +118,6 @@ def main() -> None:
     except Busy as error:
         print(f"cdl: {error}", file=sys.stderr)
         sys.exit(1)
-    except (ConfigError, CdlError, OSError) as error:
+    except (CdlError, OSError) as error:
         print(f"cdl: {error}", file=sys.stderr)
     sys.exit(2)

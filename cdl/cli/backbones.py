@@ -1,6 +1,6 @@
-"""Commands for backbones: `cdl backbones list`, `check` and `import`.
+"""Commands for backbones: `cdl backbones list`, `check`, `fetch` and `import`.
 
-Torch is imported only by `check` and `import`, which build a model.
+Torch is imported only by `check`, `fetch` and `import`.
 """
 
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from cdl.backbones.architectures import architectures
 from cdl.cli.options import AsJson, print_json
 
 app = typer.Typer(
-    help="List, check and import frozen backbones.",
+    help="List, check, fetch and import frozen backbones.",
     epilog="Example: cdl backbones list '*dinov3*'",
 )
 

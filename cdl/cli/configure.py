@@ -117,7 +117,7 @@ def data(
     """
     from cdl.inventory.datasets import describe, text
 
-    grid = grid_of(config)
+    grid = grid_of(config, directory)
     os.chdir(directory)
     found, problems = describe(grid, opened)
     if problems:

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import contextlib
 import json
 import shlex
 import sys
@@ -34,14 +35,21 @@ def program() -> Path:
     return packaged if packaged.is_dir() else package.parent
 
 
-def grid_of(configs: list[Path] | None) -> Grid:
-    """Return the grid of a configuration and its overlays; None is the default configuration.
+def grid_of(configs: list[Path] | None, directory: Path = Path(".")) -> Grid:
+    """Return the grid of a configuration and its overlays.
+
+    Args:
+        configs: files; None is the default configuration.
+        directory: folder that contains the results folder, in which relative paths in the
+            configuration start.
 
     Raises:
         ConfigError: a file cannot be read or a value is invalid.
     """
     configs = configs or [program() / "config" / "default.yaml"]
-    return Grid(resolve(reduce(merge, map(read, configs))))
+    content = reduce(merge, map(read, configs))
+    with contextlib.chdir(directory):
+        return Grid(resolve(content))
 
 
 def cdl_command() -> str:

@@ -78,7 +78,7 @@ class _Reasons:
         if changed := self._images.get(job.key.get("prepared", "")):
             return changed
         if "images" in job.params and not made_of_images(job):
-            return "images have changed; ends at once if none is of its task"
+            return "examples have changed; ends at once if none is of its task"
         if planned.reason.startswith(VALUES):
             return self._changed_values(job)
         return _in_words(planned.reason)

@@ -49,7 +49,7 @@ def status(
     """
     from cdl.inventory.status import report
 
-    grid = grid_of(config)
+    grid = grid_of(config, directory)
     os.chdir(directory)
     found = report(grid, cores, f"{cdl_command()} run {shlex.join(map(str, config))}")
     print_result(found, as_json)
@@ -73,7 +73,7 @@ def tables(
     from cdl.reporting.latex import columns_of
 
     chosen = columns_of(columns)
-    grid = grid_of(config)
+    grid = grid_of(config, directory)
     os.chdir(directory)
     if not Path(grid.layout.root).is_dir():
         raise CdlError(nothing_here(grid.config["name"]))
@@ -126,9 +126,10 @@ def track(
     """
     from cdl.inventory.tracking import track as send
 
-    grid = grid_of(config)
+    target = output.absolute() if output else Path("tracking", to)
+    grid = grid_of(config, directory)
     os.chdir(directory)
-    print_result(send(grid, to, output or Path("tracking", to)), as_json)
+    print_result(send(grid, to, target), as_json)
 
 
 def trace(
@@ -181,7 +182,7 @@ def verify(
             )
         found = _verify_exported(config[0])
     else:
-        grid = grid_of(config)
+        grid = grid_of(config, directory)
         os.chdir(directory)
         if not Path(grid.layout.root).is_dir():
             raise CdlError(nothing_here(grid.config["name"]))

@@ -18,7 +18,7 @@ from cdl.cli.options import cdl_command, grid_of, program
 from cdl.layout import RESULTS
 from cdl.runtime.caches import ensure_cache
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError, merge, read
+from cdl.study.configuration import merge, read
 from cdl.study.grid import Grid
 from cdl.study.trials import Trials
 
@@ -56,7 +56,7 @@ def preflight(executor: str = "") -> None:
                 f"elsewhere pip install {PLUGIN.replace('_', '-')}"
             )
         check_command(sys.argv[1:])
-    except (ConfigError, CdlError) as error:
+    except CdlError as error:
         print(f"cdl: {error}", file=sys.stderr)
         sys.exit(1)  # the exit code of Snakemake for errors
 
@@ -145,43 +145,48 @@ def run(
     """
     from cdl.cli.outcome import closing
     from cdl.cli.progress import PROGRESS_OPTIONS, run_snakemake
+    from cdl.inventory.starting import check_folder
 
     configs, rest = _split([str(config), *context.args])
-    grid = grid_of(configs)
-    Trials(grid)  # checks `tune`, which the grid of runs does not read
     arguments = [*rest, "--configfile", *map(str, configs)]  # takes all words that follow it
     parsed, given = check_command(arguments)
-    _check_start(grid, parsed)
+    folder = Path(parsed.directory or ".")
+    check_folder(folder)
+    grid = grid_of(configs, folder)
+    Trials(grid)  # checks `tune`, which the grid of runs does not read
+    _check_start(grid, folder)
     if parsed.unlock:
-        _check_lock(Path(parsed.directory or "."))
+        _check_lock(folder)
     snakefile = str(program() / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
     if given - PROGRESS_OPTIONS - {"dryrun"}:
         os.execv(sys.executable, [*command, *arguments])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "events")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary, "events")
         command += [*arguments, "--logger", "cdl"]
         code, interrupted = run_snakemake(command, {events.FILE: str(file)})
         found = events.read(file)
     if parsed.dryrun:
-        _print_plan(grid, parsed, found)
+        _print_plan(grid, folder, found)
     elif code:
         status = f"{cdl_command()} status {shlex.join(map(str, configs))}"
         again = f"{cdl_command()} {shlex.join(sys.argv[1:])}"
-        with contextlib.chdir(parsed.directory or "."):
+        with contextlib.chdir(folder):
             print(closing(found, interrupted, again, status), file=sys.stderr)
     if code:
         raise typer.Exit(code)
     if "tuned" in parsed.targets and not parsed.dryrun:
         tuning, files = grid.layout.tuning, shlex.join(map(str, configs))
-        print(f"Best values: {tuning.overlay}\nReport:      {tuning.text}")
-        print(f"Next:        {cdl_command()} run {files} {shlex.quote(tuning.overlay)}")
+        overlay = str(folder / tuning.overlay)
+        print(f"Best values: {overlay}\nReport:      {folder / tuning.text}")
+        print(f"Next:        {cdl_command()} run {files} {shlex.quote(overlay)}")
     if not given & {"targets", "until", "dryrun"}:
         from cdl.cli.summary import show
 
         trained = [run for run in grid.runs if run.prompts.trains and not run.aligned]
         unaligned = {grid.files(run).folder for run in trained}
-        show(grid.layout.report, unaligned, cdl_command())
+        with contextlib.chdir(folder):
+            show(grid.layout.report, unaligned, cdl_command())
 
 
 def _split(words: list[str]) -> tuple[list[Path], list[str]]:
@@ -203,19 +208,17 @@ def _split(words: list[str]) -> tuple[list[Path], list[str]]:
     return list(map(Path, words[start:end])), [*words[end:], *words[:start]]
 
 
-def _check_start(grid: Grid, parsed: Namespace) -> None:
-    """Check the folder of the results, the cache folder and the user's files.
+def _check_start(grid: Grid, folder: Path) -> None:
+    """Check the cache folder and the user's files.
 
     Raises:
-        CdlError: a folder cannot be written.
+        CdlError: the cache folder cannot be written.
         ConfigError: a source is missing or invalid.
     """
     from cdl.inventory.naming import nothing_here, results_nearby
-    from cdl.inventory.starting import check_folder, check_sources
+    from cdl.inventory.starting import check_sources
     from cdl.study.learning_jobs import user_files
 
-    folder = Path(parsed.directory or ".")
-    check_folder(folder)
     _find_cache()
     with contextlib.chdir(folder):
         check_sources(user_files(grid))
@@ -238,7 +241,7 @@ def _find_cache() -> None:
         print(f"cdl: {note}", file=sys.stderr)
 
 
-def _print_plan(grid: Grid, parsed: Namespace, found: list[dict[str, Any]]) -> None:
+def _print_plan(grid: Grid, folder: Path, found: list[dict[str, Any]]) -> None:
     """Print the jobs of a dry run: what, how many, and why."""
     from rich.console import Console
 
@@ -246,5 +249,5 @@ def _print_plan(grid: Grid, parsed: Namespace, found: list[dict[str, Any]]) -> N
 
     jobs = [Planned(event["rule"], event["key"], event["reason"]) for event in found]
     if jobs:
-        with contextlib.chdir(parsed.directory or "."):
+        with contextlib.chdir(folder):
             Console(highlight=False).print(table(grid, jobs))

@@ -131,7 +131,9 @@ def learn(
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option(help="Unlabelled items; for a run, only with --teacher."),
+        typer.Option(
+            help="Unlabelled items; for a run: with --teacher, or a distiller of its own past."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -124,14 +124,14 @@ class Stream:
                     name = data.classes[self.order[position]]
                     raise CdlError(
                         f"images_per_class: {images_per_class} is too large: class {name!r} has "
-                        f"{len(found)} images"
+                        f"{len(found)} examples"
                     )
                 found = found[permutation((_SUBSET,), len(found))[:images_per_class].sort().values]
             kept.append(found)
-        if not any(map(len, kept)):
+        if self.domains and not any(map(len, kept)):
             found_domains = sorted({domain_of(name) for name in data.names})
             raise CdlError(
-                f"tasks.domains: {self.domains[task]!r} has no image; expected one of "
+                f"tasks.domains: {self.domains[task]!r} has no example; expected one of "
                 f"{found_domains}"
             )
         return torch.cat(kept)

@@ -10,7 +10,7 @@ from cdl.runtime.errors import CdlError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ABSENT = -1  # stands where a text has no token
+ABSENT = -1  # the id that marks the absence of a token
 
 
 def open_tokenizer(content: bytes, where: str, size: int | None = None) -> "Tokenizer":

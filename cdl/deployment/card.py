@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -13,6 +14,7 @@ import cdl
 from cdl.data.sources import licence_of
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
+from cdl.evaluation.metrics import metrics
 from cdl.layout import ResultsFolder, record_of
 from cdl.runtime import artifacts
 from cdl.spec import Part
@@ -39,7 +41,11 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
         for t in range(task + 1)
     ]
     average = sum(matrix[: task + 1]) / (task + 1)
-    forgetting = _forgetting(results["matrix"], task)
+    forgetting = None
+    if task:
+        seen = slice(task + 1)
+        accuracies = np.array(results["matrix"], float)[seen, seen]
+        forgetting = metrics(accuracies, results["test_images"][seen])["forgetting_max"]
     source = _dataset_source(student)
     backbone = backbone_record(student)
     licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
@@ -141,17 +147,6 @@ def backbone_record(student: TrainedStudent) -> dict[str, Any]:
     folder = ResultsFolder.of_run(Path(student.files.folder))
     path = find_backbone(folder, name, student.results["backbones"][name])
     return artifacts.read_json(record_of(path))
-
-
-def _forgetting(matrix: list[list[float]], task: int) -> float | None:
-    """Return the mean drop of earlier tasks from their best accuracy (Chaudhry et al., 2018).
-
-    None after the first task.
-    """
-    if not task:
-        return None
-    best = [max(matrix[stage][t] for stage in range(t, task)) for t in range(task)]
-    return sum(b - matrix[task][t] for t, b in enumerate(best)) / task
 
 
 def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:

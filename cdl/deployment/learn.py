@@ -21,6 +21,7 @@ from cdl.deployment.one_more_task import (
 )
 from cdl.deployment.teacher_of_run import check_classes, check_images, teacher_results_of
 from cdl.deployment.trained import TrainedStudent
+from cdl.evaluation.predictions import read_predictions
 from cdl.layout import (
     RESERVED,
     STATES,
@@ -118,7 +119,7 @@ def learn(
     images = _unlabelled_items(student.spec, kind, unlabelled)
     both = student.spec, trained_specification(student)
     specs = tuple(_specification(student, spec, new, bool(images)) for spec in both)
-    before, execution = _predictions(student.files), _resumable(execution, run)
+    before, execution = read_predictions(student.files), _resumable(execution, run)
     with contextlib.ExitStack() as made:  # all folders are complete at the end, or none exists
         files = RunFiles(str(made.enter_context(new_folder(target))))
         folder_of_data, data = _write_data(made, ResultsFolder.of_run(run), old, kind, new, name)
@@ -132,7 +133,7 @@ def learn(
         _copy_checkpoints(student, files, specs, task)
         folders, theirs = (data.folder, unlabelled_data), (teacher_results, checkpoint)
         train_and_evaluate(run, files, specs, task, folders, theirs, execution)
-        matrix, fell = _matrix(files), _fallen(before, _predictions(files))
+        matrix, fell = _matrix(files), _fallen(before, read_predictions(files))
     return Learnt(str(target), new.names, matrix[task - 1][:task], matrix[task], fell)
 
 
@@ -140,12 +141,6 @@ def _matrix(run: RunFiles) -> list[list[float]]:
     """Read the accuracy matrix of a run."""
     matrix: list[list[float]] = artifacts.read_json(run.results)["matrix"]
     return matrix
-
-
-def _predictions(run: RunFiles) -> pd.DataFrame:
-    """Read the predictions of a run; raise `CdlError` unless they match its results."""
-    artifacts.check_files(run.results, run.predictions)
-    return pd.read_parquet(run.predictions)
 
 
 def _fallen(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -19,7 +19,7 @@ from cdl.deployment.manifest import MODEL
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
-from cdl.runtime.benchmarks import peak_memory
+from cdl.runtime.memory import peak_memory
 
 BATCH = 32
 THREADS = (1, 2)

@@ -11,8 +11,8 @@ import torch
 from cdl.data.packed import Packed
 from cdl.deployment.student import Student
 from cdl.deployment.trained import TrainedStudent
+from cdl.evaluation.predictions import read_predictions
 from cdl.models.build import build_stream
-from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 
 TestImages = tuple[Packed, pd.DataFrame]  # the test split; predictions on the learnt tasks
@@ -98,9 +98,7 @@ def test_images(student: TrainedStudent) -> TestImages:
     Raises:
         CdlError: the packed test images are not in the results folder, or a file is damaged.
     """
-    files = student.files
-    artifacts.check_files(files.results, files.predictions)
-    frame = pd.read_parquet(files.predictions)
+    frame = read_predictions(student.files)
     split = _split_of(student, "test", "the comparison", "export with --no-check")
     return split, frame[frame["task"] <= student.model.task]
 

@@ -21,8 +21,8 @@ from cdl.models.learner import memory_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object
+from cdl.training.align_task import TOKENS
 
-_PARTS = {0: "feature", -1: "kd_token"}  # tokens of heads, as in `cdl.training.align_task`
 _PROBES = 8  # random tokens for which the heads in the memory must predict like torch
 _NEAR = 1e-3  # relative to the largest logit
 
@@ -133,7 +133,7 @@ def _of_statistics(
     shares = {"head": 1.0} if len(owned) == 1 else {"head": 1 - alpha, "kd_head": alpha}
     prefixes = {name: _prefix(learner, head) for name, (head, _) in owned.items()}
     for name, (head, token) in owned.items():
-        part = _PARTS[token]
+        part = TOKENS[token]
         for kind in ("mean", "spread"):
             own = _array(memory_of(state)[f"{part}.{kind}"])
             packed = kind == "spread" and how.statistic == "covariance"

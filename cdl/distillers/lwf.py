@@ -25,7 +25,7 @@ def past_cross_entropy(student: Tensor, past: Tensor, temperature: float) -> Ten
 
 
 class Past(KD):
-    """Base of distillers of the student's own past, beside a teacher or without one.
+    """Base of distillers of the student's own past, with or without a teacher.
 
     With the weight 0 of the soft loss the teacher is not used.
     """

@@ -39,7 +39,7 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
     for name, block in grid.datasets.items():
         try:
             found[name] = _summary(grid, name)
-        except (CdlError, ConfigError) as error:
+        except CdlError as error:
             problems.append(f"datasets.{name}: {error}")
             continue
         order, counts = grid.class_order(name), found[name].classes
@@ -57,7 +57,7 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
 
 
 def _summary(grid: Grid, name: str) -> Summary:
-    """Return the summary of a dataset; raise `CdlError` or `ConfigError` if it is invalid."""
+    """Return the summary of a dataset; raise `CdlError` if it is invalid."""
     source = grid.source(name)["source"]
     known: dict[str, str] = {}
     if source.get("split") is not None:  # needs the hash of every file

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of, with_files
 from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.intervals import answers_of, intervals
 from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.published import write_comparison
-from cdl.reporting.runs import complete_all, read_predictions, results_of, write, write_summary
+from cdl.reporting.runs import complete_all, results_of, write, write_summary
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs

@@ -271,16 +271,16 @@ def _how_to_resume(resume: str) -> str:
 
 
 def _changed_images(jobs: Jobs, user: UserFiles) -> tuple[set[Job], list[str]]:
-    """Return the finished jobs that run again since images have changed, and a line about it."""
+    """Return the finished jobs that run again since examples have changed, and a line about it."""
     try:
         outdated = outdated_data(user)
         again = {job for job in affected(jobs, outdated) if _exists(job)}
     except ConfigError as error:
-        return set(), [f"the images cannot be compared with the packed ones: {error}"]
+        return set(), [f"the examples cannot be compared with the packed ones: {error}"]
     n = len(again)
     would = f"{n} job{'s' * (n != 1)} would run again"
     return again, [
-        f"images of {user.data[name]['source'].get('path', name)} have changed since "
+        f"examples of {user.data[name]['source'].get('path', name)} have changed since "
         f"({changes(user, name)}): {would}"
         for name in outdated
     ]

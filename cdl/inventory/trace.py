@@ -18,9 +18,10 @@ import numpy as np
 from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, modality_in, read_index
 from cdl.evaluation.metrics import current, metrics
+from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.naming import did_you_mean, elsewhere
 from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of, trained_of
-from cdl.reporting.runs import METRICS, read, read_predictions
+from cdl.reporting.runs import METRICS, read
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError

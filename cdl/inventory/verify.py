@@ -144,13 +144,16 @@ def _reread_data(user: UserFiles, name: str) -> None:
 
 def _reread_backbone(user: UserFiles, name: str) -> None:
     files, weights = user.of_backbone(name), layout.backbone(name)
-    file = next((file for file in files if file.suffix == ".safetensors"), files[0])
-    recorded = read_json(record_of(weights))["file_sha256"]
-    if fingerprint_file(file) != recorded:
-        raise CdlError(
-            f"{file} was changed since {weights} was made from it; restore the file, or touch it "
-            "and run again"
-        )
+    record = read_json(record_of(weights))
+    first = next((file for file in files if file.suffix == ".safetensors"), files[0])
+    recorded = {first.name: record["file_sha256"], **record.get("other_files", {})}
+    for file in files:
+        known = recorded.get(file.relative_to(first.parent).as_posix())
+        if known is not None and fingerprint_file(file) != known:
+            raise CdlError(
+                f"{file} was changed since {weights} was made from it; restore the file, or touch "
+                "it and run again"
+            )
 
 
 def verify(

@@ -56,6 +56,7 @@ def reweighted(features: Tensor, weight: Tensor, sizes: Sequence[int], alpha: fl
 class EaseHead(PrototypeHead):
     """Completed prototypes; the logits are `scale` times `reweighted` cosines."""
 
+    from_sums = False
     sizes: Tensor
 
     def __init__(

@@ -145,6 +145,7 @@ class PrototypeHead(Growing, Head):
     """
 
     grows = {"weight": 0}
+    from_sums = True  # whether the weights are computed from sums over tasks, or by `learn`
     projection: Tensor | None
     weight: Tensor
     scale: Tensor | float
@@ -161,6 +162,7 @@ class PrototypeHead(Growing, Head):
         learnt_scale: bool = False,
         cosine_ridge: bool = False,
         keeps_gram: bool = True,
+        ridge_images: str = "last",
     ) -> None:
         """Draw the projection `[width, projection]`; weights start at 0.
 
@@ -175,11 +177,12 @@ class PrototypeHead(Growing, Head):
             learnt_scale: whether `scale` is that of the head of a first session, see `adopt`.
             cosine_ridge: whether the logits of `ridge` are cosines, too.
             keeps_gram: whether an artifact contains the Gram matrix.
+            ridge_images: the ridge is chosen on images of the `last` task or of `all` tasks.
         """
         super().__init__()
         self.ridge = prototypes == "ridge"
         self.cosine = cosine_ridge or not self.ridge
-        self.keeps_gram = keeps_gram
+        self.keeps_gram, self.ridge_images = keeps_gram, ridge_images
         drawn = None if projection is None else torch.randn(width, projection, generator=generator)
         self.register_buffer("projection", drawn)
         self.register_buffer("weight", torch.zeros(n_classes, projection or width))
@@ -196,6 +199,10 @@ class PrototypeHead(Growing, Head):
     def grow(self, n: int, generator: torch.Generator) -> None:
         seen, width = self.weight.shape
         self.append(seen, weight=self.weight.new_zeros(n, width))
+
+    def learn(self, features: Tensor, targets: Tensor) -> None:
+        """Learn a task from features `[n, M]` and targets `[n, C]`, unless `from_sums`."""
+        raise NotImplementedError
 
     def as_linear(self) -> tuple[Tensor, Tensor] | None:
         if self.projection is not None or self.cosine:

@@ -48,6 +48,7 @@ class RanPAC(FirstSession):
         super().__init__()
         self.projection, self.prototypes = projection, prototypes
         self.logit_scale, self.as_released = logit_scale, as_released
+        self.ridge_images = ridge_images
         if first_session is not None:
             self.module = make_module(
                 first_session,
@@ -68,4 +69,5 @@ class RanPAC(FirstSession):
             scale=self.logit_scale,
             learnt_scale=self.module is not None and self.prototypes == "mean",
             cosine_ridge=self.as_released,
+            ridge_images=self.ridge_images,
         )

@@ -29,7 +29,7 @@ class Teacher:
             views: views of a batch.
             query: query of the teacher's prompts `[B, Dq]`; None if they need none.
             task: the task that is distilled, counted from 0.
-            classes: columns of the task, the only logits that are returned.
+            classes: columns of the task, or of all classes seen; only these logits are returned.
             keep_blocks: how many of the last blocks the output holds.
         """
         inputs = self.learner.backbone.prepare(views)

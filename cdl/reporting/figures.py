@@ -106,7 +106,7 @@ def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[s
     seeds, a band from the lowest to the highest.
 
     Args:
-        curves: rows of one dataset from `cdl.reporting.runs.collect`.
+        curves: rows of one dataset from `cdl.reporting.runs.tables_of`.
         test: the test set.
         outputs: files to write; the suffix selects the format.
     """
@@ -144,7 +144,7 @@ def forgetting(
     forgotten; the diagonal is the accuracy on a task that was just learnt.
 
     Args:
-        results: runs of one dataset from `cdl.reporting.runs.collect`.
+        results: runs of one dataset from `cdl.reporting.runs.tables_of`.
         matrices: `R`, `[T, T]`, in percent, by the folder of the run.
         test: the test set.
         outputs: files to write; the suffix selects the format.
@@ -230,7 +230,7 @@ def cost_against_accuracy(
     a share of the teacher's cost, a dotted line connects it with the student's own cost.
 
     Args:
-        results: runs of one dataset from `cdl.reporting.runs.collect`.
+        results: runs of one dataset from `cdl.reporting.runs.tables_of`.
         cost: the same rows of the table of costs.
         outputs: files to write; the suffix selects the format.
     """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.crossed import (
@@ -23,7 +24,7 @@ from cdl.reporting.crossed import (
     share,
 )
 from cdl.reporting.latex import write_latex
-from cdl.reporting.runs import INTERVALS, read, read_predictions, write, write_summary
+from cdl.reporting.runs import INTERVALS, read, write, write_summary
 from cdl.reporting.style import names
 from cdl.runtime.artifacts import read_json, write_json
 
@@ -50,7 +51,7 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
     """Return the mean over seeds of every cell with its 95 % interval, see `cdl.reporting.crossed`.
 
     Args:
-        results: finished runs from `cdl.reporting.runs.collect`.
+        results: finished runs from `cdl.reporting.runs.tables_of`.
         answers: maps the folder of a run to its outcomes.
 
     Returns:
@@ -85,7 +86,7 @@ def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, st
     """Return the paired difference of every two cells that were tested on the same images.
 
     Args:
-        results: finished runs from `cdl.reporting.runs.collect`.
+        results: finished runs from `cdl.reporting.runs.tables_of`.
         answers: maps the folder of a run to its outcomes.
         test_images: maps the folder of a run to the fingerprint of its test images.
 
@@ -181,7 +182,7 @@ def reading(cells: pd.DataFrame) -> str:
         return f"No {lacking}, so there is nothing to compare."
     rows = dict(zip(names(distilled), distilled.to_dict("records"), strict=True))
     better = {n: r for n, r in rows.items() if r["gain"] > 0 and r["gain_p_holm"] < SIGNIFICANT}
-    worse = {n: r for n, r in rows.items() if r["gain_high"] < 0}
+    worse = {n: r for n, r in rows.items() if r["gain"] < 0 and r["gain_p_holm"] < SIGNIFICANT}
     unsure = [
         f"{name} from {_against(row)}: {_range(row, 'gain')}"
         for name, row in rows.items()
@@ -252,9 +253,9 @@ def _confounds(distilled: pd.DataFrame) -> str:
     if (distilled["labels"] == "all").all():
         return ""
     return (
-        "With few labels, students with a teacher also see the examples without a label and more "
-        "views per step. Each student is compared with an undistilled one whose class statistics "
-        "have the same labels, if there is one; otherwise these differ, too. "
+        "With few labels, students with a teacher can also see the examples without a label and "
+        "then more views per step. Each student is compared with an undistilled one whose class "
+        "statistics have the same labels, if there is one; otherwise these differ, too. "
     )
 
 

@@ -32,7 +32,7 @@ def label_efficiency(
     """Return the accuracy of every learner by its number of labels.
 
     Args:
-        runs: runs of a configuration, from `cdl.reporting.runs.collect`.
+        runs: runs of a configuration, from `cdl.reporting.runs.tables_of`.
         cells: from `cdl.reporting.intervals`.
         protocols: the resolved protocol of each hash in the runs.
         dataset: common name of the variants with few labels.
@@ -174,9 +174,9 @@ def _note(table: pd.DataFrame) -> str:
         "Final average accuracy in percent, mean over seeds, with its 95 % interval over "
         f"{' or '.join(dict.fromkeys(table['over']))}, by the number of training examples of each "
         "class that have a label for the student. The teacher saw all labels, or the same as its "
-        "student. A student with a teacher also trains on the examples without a label, and its "
-        "heads are aligned with the teacher's labels for them: its difference from none is the "
-        "combined effect."
+        "student. A student with a teacher can also train on the examples without a label, and its "
+        "class statistics can have the teacher's labels for them: its difference from none is then "
+        "the combined effect."
     )
 
 

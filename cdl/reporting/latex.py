@@ -129,7 +129,7 @@ def write_latex(
     """Write the means of all learners, in blocks of one dataset, method and pair.
 
     Args:
-        results: runs from `cdl.reporting.runs.collect`; unfinished ones have no numbers.
+        results: runs from `cdl.reporting.runs.tables_of`; unfinished ones have no numbers.
         cells: rows of finished cells from `cdl.reporting.intervals`.
         path: file to write.
         columns: names in `COLUMNS`.

@@ -23,7 +23,7 @@ def read_losses(runs: pd.DataFrame, files: Callable[[str], RunFiles]) -> pd.Data
     """Read the losses of all runs that take gradient steps.
 
     Args:
-        runs: rows of `cdl.reporting.runs.collect`.
+        runs: rows of `cdl.reporting.runs.tables_of`.
         files: maps the folder of a run to its files.
 
     Returns:
@@ -56,7 +56,7 @@ def losses_over_epochs(runs: pd.DataFrame, losses: pd.DataFrame, outputs: Sequen
     """Draw the losses of every learner, mean and range over seeds; lines separate the tasks.
 
     Args:
-        runs: runs of one dataset from `cdl.reporting.runs.collect`.
+        runs: runs of one dataset from `cdl.reporting.runs.tables_of`.
         losses: from `read_losses`.
         outputs: files to write; the suffix selects the format.
     """

@@ -171,7 +171,7 @@ def compared(
     """Describe in one sentence what was compared.
 
     Args:
-        table: runs, from `cdl.reporting.runs.collect`.
+        table: runs, from `cdl.reporting.runs.tables_of`.
         contents: content of the results' JSON by the folder of the run.
         frozen: number of parameters of each backbone by its name.
     """
@@ -202,7 +202,8 @@ def compared(
 def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return warnings about few seeds and few test images."""
     seeds = table.groupby(CELL)["seed"].nunique().min()
-    few = f"{seeds} seed{'s' if seeds > 1 else ''}: too few for a claim, which needs at least five"
+    n = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    few = f"{n}: too few for a claim, which needs at least {FEW_SEEDS}"
     found = [few] if seeds < FEW_SEEDS else []
     data = dataset_names(table)
     for dataset, runs in table.groupby("dataset", sort=False):

@@ -29,7 +29,7 @@ def read_prompt_use(
     """Read the tables of `cdl.evaluation.prompts` of some runs, by folder.
 
     Args:
-        runs: rows of `cdl.reporting.runs.collect`.
+        runs: rows of `cdl.reporting.runs.tables_of`.
         tables: paths of the tables to read; a run without one of them is left out.
         files: maps the folder of a run to its files.
 
@@ -67,7 +67,7 @@ def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame], outputs: Sequen
     """Draw the weight of every prompt by task of the images, a heat map per learner.
 
     Args:
-        runs: runs of one dataset from `cdl.reporting.runs.collect`.
+        runs: runs of one dataset from `cdl.reporting.runs.tables_of`.
         use: from `read_prompt_use`.
         outputs: files to write; the suffix selects the format.
     """

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from cdl.evaluation.metrics import agreement, current, prediction_metrics
+from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
+from cdl.methods import PROMPTS
 from cdl.reporting.columns import CELL, FORMER_NAMES, IDENTITY, LINKS, TEXT
 from cdl.reporting.costs import COST, cost_of, count_unmeasured, with_teachers, work_of
 from cdl.reporting.costs import markdown as cost_markdown
@@ -63,9 +65,9 @@ INTERVALS = [  # of `cdl.reporting.intervals`
 _PAIRED = ["gain_over_none", "gap_to_teacher"]
 
 
-def collect(
+def tables_of(
     rows: Sequence[Mapping[str, Any]],
-    results: Sequence[str],
+    runs: Sequence[Mapping[str, Any]],
     costs: Sequence[Sequence[str]],
     records: Sequence[Sequence[str]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
@@ -74,7 +76,7 @@ def collect(
     Args:
         rows: for each run, the columns `IDENTITY` and `LINKS`, the resolved `protocol`, and the
             fingerprint of the specification (`provenance`).
-        results: path of the JSON of each run, from `cdl.evaluation.evaluate.evaluate_run`.
+        runs: content of the JSON of each run, from `read_results`.
         costs: Snakemake's benchmark files of the jobs of each run, on all its tasks.
         records: records of the artifacts of these jobs, which have the numbers of operations; None
             skips operations.
@@ -86,20 +88,7 @@ def collect(
         curves: one row per run and stage, mean accuracy over the tasks seen, in percent.
         cost: one row per run, columns of `COST`.
         protocols: the resolved protocol of each hash in the results.
-
-    Raises:
-        CdlError: results are damaged or belong to another run.
     """
-    return tables_of(rows, read_results(rows, results), costs, records)
-
-
-def tables_of(
-    rows: Sequence[Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-    costs: Sequence[Sequence[str]],
-    records: Sequence[Sequence[str]] | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Return the tables of `collect` from the contents of the results' JSON."""
     curves, cost, work = [], [], {}
     for i, (row, run) in enumerate(zip(rows, runs, strict=True)):
         identity = {key: row[key] for key in IDENTITY}
@@ -118,7 +107,7 @@ def class_tables(
     """Return accuracy by class and confusion of tasks after the last stage of every run.
 
     Args:
-        rows: as in `collect`.
+        rows: as in `tables_of`.
         runs: contents of the results' JSON, see `complete`.
 
     Returns:
@@ -145,16 +134,16 @@ def write_collected(
     outputs: Any,
     files: Callable[[str], RunFiles],
 ) -> None:
-    """Write the tables of `collect` and `class_tables`.
+    """Write the tables of `tables_of` and `class_tables`.
 
     `outputs.protocols` has the hashes of all tables except the costs, which are different in every
     computation: their hashes are in `outputs.cost_record`.
 
     Args:
-        rows: as in `collect`.
-        results: as in `collect`.
-        costs: as in `collect`.
-        records: as in `collect`.
+        rows: as in `tables_of`.
+        results: as in `tables_of`.
+        costs: as in `tables_of`.
+        records: as in `tables_of`.
         outputs: paths by the names of `cdl.layout.TableFiles.collected`.
         files: maps the folder of a run to its files; values that results of older versions lack
             are computed from the predictions.
@@ -191,12 +180,6 @@ def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> lis
     return runs
 
 
-def read_predictions(files: RunFiles) -> pd.DataFrame:
-    """Read a run's predictions; raise `CdlError` unless they match its results."""
-    check_files(files.results, files.predictions)
-    return pd.read_parquet(files.predictions)
-
-
 def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
     """Return a run's results with all metrics, also if an older version wrote them.
 
@@ -211,7 +194,8 @@ def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
     if "per_class" in run:
         return run
     tasks = run["learner"]["stream"]["tasks"]
-    found = prediction_metrics(read_predictions(files), run["classes"], tasks)
+    trains = PROMPTS[run["learner"]["method"]["name"]].trains
+    found = prediction_metrics(read_predictions(files), run["classes"], tasks, trains)
     return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
 
 
@@ -223,7 +207,7 @@ def complete_all(
     """Complete the results of all runs, and add their agreement with the teacher.
 
     Args:
-        rows: as in `collect`.
+        rows: as in `tables_of`.
         runs: content of the `results.json` of each run; None for an unfinished one.
         files: maps the folder of a run to its files.
 
@@ -255,7 +239,7 @@ def _agreement(
     """Return the agreement of a run, and of its undistilled student, with the teacher.
 
     Args:
-        row: see `collect`.
+        row: see `tables_of`.
         predicted: maps the folder of a run to its predicted classes by image, None if unfinished.
     """
     teacher, found = predicted(row["teacher_run"]), {}
@@ -270,7 +254,7 @@ def _agreement(
 def results_of(
     rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any] | None]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return `results` and `protocols` of `collect`; an unfinished run is None and gets NaN."""
+    """Return `results` and `protocols` of `tables_of`; an unfinished run is None and gets NaN."""
     records, protocols = [], {}
     for row, run in zip(rows, runs, strict=True):
         names = [*METRICS, "trainable_parameters", *SEEN]

@@ -236,7 +236,7 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
     """Return the small print of a figure: data, pair, number of seeds, meaning of intervals.
 
     Args:
-        runs: rows of one dataset in the figure; columns of `cdl.reporting.runs.collect`.
+        runs: rows of one dataset in the figure; columns of `cdl.reporting.runs.tables_of`.
         images: number of test images; None omits it.
         interval: description of bars or bands.
     """

@@ -24,7 +24,7 @@ def write_kept(trials: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], o
     """Write which trials of each distiller continue: the best after the first tasks.
 
     Args:
-        trials: from `cdl.study.trials.Trials.asked`, with finished `first` results.
+        trials: from `cdl.study.trials.Trials.listed`, with finished `first` results.
         budget: from `Trials.budget`.
         output: JSON file to write; `kept` has the indices by distiller, the best first.
     """
@@ -89,7 +89,7 @@ def write_tuned(
     """Write the overlay, the table of trials, the report and a figure of each distiller.
 
     Args:
-        trials: from `Trials.asked`, finished.
+        trials: from `Trials.listed`, finished.
         budget: from `Trials.budget`.
         kept: JSON file of `write_kept`.
         outputs: paths of `overlay`, `trials`, `text`, and `figures` in the order of distillers.

@@ -16,7 +16,6 @@ import csv
 import logging
 import math
 import re
-import resource
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ import psutil
 
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.runtime.memory import peak_memory
 
 log = logging.getLogger(__name__)
 POWERCAP = Path("/sys/class/powercap")  # Linux's counters of the energy of processors
@@ -45,7 +45,7 @@ class Benchmark:
     Attributes:
         seconds: wall time.
         processor_seconds: processor time of all processes of the job, sampled.
-        memory_mb: peak resident memory in MiB, sampled.
+        memory_mb: peak resident memory in MB, sampled.
     """
 
     seconds: float
@@ -62,8 +62,9 @@ def read_benchmark(path: str | Path) -> Benchmark:
         seconds = _parse_number(row["s"])
         if not seconds or abs(seconds - _parse_clock(row["h:m:s"])) > 1:
             raise ValueError(f"s is {row['s']}, h:m:s is {row['h:m:s']}")
-        others = (_parse_number(row[name]) for name in ("cpu_time", "max_rss"))
-        return Benchmark(seconds, *others)
+        mebibytes = _parse_number(row["max_rss"])
+        memory = None if mebibytes is None else mebibytes * 2**20 / 1e6
+        return Benchmark(seconds, _parse_number(row["cpu_time"]), memory)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise CdlError(
             f"{path} is not a valid benchmark file ({error}); delete the job's outputs and run "
@@ -93,12 +94,12 @@ class Measured:
 
     Attributes:
         processor_seconds: processor time of the process and its children.
-        memory_mb: peak resident memory in MiB.
+        memory_mb: peak resident memory in MB.
         gpu_seconds: time for which the job had a GPU.
         gpu_wh: energy of that GPU during this time in Wh; None if other jobs may have used it.
         processor_wh: energy of the processors in Wh, multiplied by the job's share of the total
             processor time.
-        gpu_memory_mb: peak memory allocated on a GPU in MiB.
+        gpu_memory_mb: peak memory allocated on a GPU in MB.
     """
 
     processor_seconds: float | None = None
@@ -170,7 +171,7 @@ class Meter:
             return
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            self._gpu["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+            self._gpu["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
         found = Measured(
             processor_seconds=round(_processor_seconds()[0], 2),
             memory_mb=peak_memory(),
@@ -261,15 +262,6 @@ def energy_of(gpu: str) -> Callable[[], float] | None:
         log.info("energy of GPU %s is not available: %s", gpu, error)
         return None
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
-
-
-def peak_memory() -> float:
-    """Return the peak resident memory of this process in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # `getrusage` includes the memory of the parent before exec
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes
 
 
 def _processor_seconds() -> tuple[float, float]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cdl.runtime.caches import cache_folder
 from cdl.runtime.errors import CdlError
 
 log = logging.getLogger(__name__)
@@ -104,9 +105,8 @@ def _lock_folder() -> Path:
 
     Deletes the lock files of old SLURM jobs, because every SLURM job creates new ones.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cdl", "gpu-locks")
+    folder = cache_folder() / "gpu-locks"
     try:
-        folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*-slurm*.lock"):
             with contextlib.suppress(FileNotFoundError):  # another job may delete it, too

@@ -11,6 +11,7 @@ from cdl.study.configuration import (
     ConfigError,
     align_with,
     alignment,
+    alignment_schema,
     complete,
     dataset_schema,
     merge,
@@ -19,7 +20,7 @@ from cdl.study.configuration import (
     schema,
     validate_block,
 )
-from cdl.study.runs import Block
+from cdl.study.runs import Block, entry_of
 
 PLANNED = ("joint", "training", "alignment")  # options of methods that no class is given
 UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
@@ -29,7 +30,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
     """Return the blocks of a list of the grid, with the overrides of variants, checked."""
     blocks = []
     for entry in entries:
-        entry = {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
+        entry = entry_of(entry)
         name, variant = entry.pop("block"), entry.pop("variant")
         check_defined(f"grid.{kind}", [name], config[kind])
         varied = "alignment" in entry
@@ -63,8 +64,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
 
 def _validate_aligning(given: dict[str, Any] | None, field: str) -> None:
     """Check a distiller's overrides of alignment."""
-    part = schema()["properties"]["methods"]["properties"]["l2p"]["properties"]["alignment"]
-    validate_block(given, optional(part), field)
+    validate_block(given, optional(alignment_schema()), field)
     if given and starts_aligned(alignment({"preset": "slca"} | given)):
         raise ConfigError(
             f"{field}.next_task: invalid value 'aligned' for one distiller; expected trained: the "

@@ -22,6 +22,7 @@ from cdl.data.modalities import DEFAULT, MODALITIES
 from cdl.data.sources import SOURCES, modality_of
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
+from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts, schema_block
 
 HERE = Path(__file__).parent
@@ -31,7 +32,7 @@ LARGEST_FILE = 2**19  # bytes
 _OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
-class ConfigError(Exception):
+class ConfigError(CdlError):
     """An invalid configuration, reported in one printable line of bounded length.
 
     The line names the field, its value, and what is expected.
@@ -304,6 +305,12 @@ def preset(name: str) -> dict[str, Any]:
     """Return the values of a preset of the protocol, by block; of `alignment`, by its presets."""
     values: dict[str, Any] = yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())
     return values
+
+
+def alignment_schema() -> dict[str, Any]:
+    """Return the schema of an alignment, which is the same for all methods that train."""
+    part: dict[str, Any] = _schema_part("method.schema.yaml")["alignment"]
+    return part
 
 
 def alignment(given: dict[str, Any]) -> dict[str, Any]:

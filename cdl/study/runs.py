@@ -1,11 +1,22 @@
 """A run, that is one learner over all tasks, and the configuration blocks that define it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.spec import labelled_by
+
+
+def entry_of(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of a list of the grid as a mapping with `block` and `variant`."""
+    return {"block": given, "variant": ""} if isinstance(given, str) else dict(given)
+
+
+def label_of(name: str, variant: str) -> str:
+    """Return the name of a block in tables and folders: `kd`, or `kd+tau4` for a variant."""
+    return f"{name}+{variant}" if variant else name
 
 
 @dataclass(frozen=True)
@@ -25,8 +36,8 @@ class Block:
 
     @property
     def label(self) -> str:
-        """The folder name: `kd`, or `kd+tau4` for a variant."""
-        return f"{self.name}+{self.variant}" if self.variant else self.name
+        """The folder name, see `label_of`."""
+        return label_of(self.name, self.variant)
 
 
 @dataclass(frozen=True)

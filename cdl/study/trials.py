@@ -18,7 +18,7 @@ from cdl.study.configuration import ConfigError, schema, validate_block
 from cdl.study.grid import Grid
 from cdl.study.jobs import Job, Paths, Record
 from cdl.study.learning_jobs import LearningJobs
-from cdl.study.runs import Block, Run
+from cdl.study.runs import Block, Run, entry_of, label_of
 
 VARIANT = "tune"  # variant of a dataset that trials are evaluated on
 _DIGITS = 4  # significant digits of a value
@@ -43,7 +43,7 @@ class Trial:
     @property
     def label(self) -> str:
         """The label of the variant."""
-        return f"{self.entry['block']}+{self.entry['variant']}"
+        return label_of(self.entry["block"], self.entry["variant"])
 
 
 class Trials:
@@ -243,11 +243,7 @@ def _value(field: str, span: Mapping[str, Any], u: float) -> int | float:
 
 def _entries_by_label(listed: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """Return the entries of a list of the grid as mappings, by label."""
-    entries = [
-        {"block": entry, "variant": ""} if isinstance(entry, str) else dict(entry)
-        for entry in listed
-    ]
-    return {e["block"] + (f"+{e['variant']}" if e["variant"] else ""): e for e in entries}
+    return {label_of(e["block"], e["variant"]): e for e in map(entry_of, listed)}
 
 
 def _entry(given: dict[str, Any], values: Mapping[str, Any], variant: str) -> dict[str, Any]:
@@ -323,8 +319,9 @@ def _on_validation_images(entry: dict[str, Any], blocks: Mapping[str, Any]) -> d
     changed = {**entry, "variant": variant, "test_images_per_class": None, "published": None}
     if (entry.get("validation") or blocks[entry["block"]]["validation"]) is not None:
         return changed | {"evaluate_on": "validation"}
-    if "cifar20" in (entry.get("source") or blocks[entry["block"]]["source"]):
-        return changed | {"source": {"cifar20": {"test": "validation"}}}
+    source = entry.get("source") or blocks[entry["block"]]["source"]
+    if "cifar20" in source:  # contains validation images of its own
+        return changed | {"source": {"cifar20": {**source["cifar20"], "test": "validation"}}}
     raise ConfigError(
         f"datasets.{entry['block']}.validation: is missing; expected {{per_class: N}}, examples "
         "that are held out of training for tuning"

@@ -33,9 +33,16 @@ def shipped_backbones() -> dict[str, Path]:
 
 
 def shape_of(
-    name: str, source: str, model: str, timm_model: str | None = None, **_: str
+    name: str,
+    source: str,
+    model: str,
+    timm_model: str | None = None,
+    revision: str | None = None,
+    pooling: str | None = None,
 ) -> BackboneShape:
     """Return the shape of a backbone without loading its weights.
+
+    The arguments are those of `cdl.backbones.fetch.fetch`; the pooling does not change the shape.
 
     Raises:
         ConfigError: the model is unknown, unsupported, or its file cannot be read.
@@ -46,7 +53,7 @@ def shape_of(
     if source in pretrained.SOURCES:
         validate_path(field, model)
         try:
-            return pretrained.shape_of(source, model)
+            return pretrained.shape_of(source, model, revision)
         except CdlError as error:
             raise ConfigError(f"{field}: {error}") from error
     shipped = shipped_backbones()

@@ -35,7 +35,7 @@ from cdl.training.targets import over_task_images
 from cdl.training.teacher import TeacherSource, open_teacher
 
 log = logging.getLogger(__name__)
-_TOKENS = {0: "feature", -1: "kd_token"}
+TOKENS = {0: "feature", -1: "kd_token"}  # names of the tokens that heads read, by position
 
 
 @dataclass(frozen=True)
@@ -332,7 +332,7 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
         for part, new in statistics_of(rows, labels, how.statistic).items():
-            key = f"{_TOKENS[token]}.{part}"
+            key = f"{TOKENS[token]}.{part}"
             earlier = moved.get(key, job.memory.get(key))
             found[key] = new if earlier is None else torch.cat([earlier.to(new.device), new])
     if any(len(rows) != sum(sizes) for rows in found.values()):
@@ -342,7 +342,7 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:
         )
     for name, (head, token) in heads.items():
         if context.task:
-            own = {part: found[f"{_TOKENS[token]}.{part}"] for part in ("mean", "spread")}
+            own = {part: found[f"{TOKENS[token]}.{part}"] for part in ("mean", "spread")}
             shape = (sum(sizes), how.samples, own["mean"].shape[1])
             draws = drawing((*context.spec.keys, name, context.task), shape)
             losses = align(head, own, sizes, how, draws).mean(1)
@@ -380,7 +380,7 @@ def _moved(
     """Return the means of earlier classes after compensation of drift, by their names."""
     if job.before is None:
         return {}
-    task, names = job.context.task - 1, _TOKENS
+    task, names = job.context.task - 1, TOKENS
     old = read_features(job.context, job.before, images, tokens, task, **job.queries)
     found = {}
     for token in tokens:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
 from cdl.distillers.kd import SoftOrHardKD, standardised
-from cdl.methods.ease import EaseHead
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
@@ -110,7 +109,7 @@ def solve_task(
 
     Args:
         context: context of the task.
-        learner: a learner of the method `ranpac`.
+        learner: a learner of a method that solves for its head.
         teacher: source of soft labels; None without a teacher.
         memory: the sums after the previous task; empty for task 0.
 
@@ -129,7 +128,7 @@ def solve_task(
     features = head.features(read.tokens[0])
     targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
     row = {"task": context.task, "epoch": 0, "learning_rate": 0.0}
-    if isinstance(head, EaseHead):
+    if not head.from_sums:
         head.learn(features, targets)
         return pd.DataFrame([row | {"validation": float("nan")}]), {}, []
     sums = accumulate(memory, features, targets)
@@ -147,7 +146,7 @@ def solve_task(
         losses = validation_losses(features[order], targets[order])
         totals = losses.double() * (n - int(FIT_SHARE * n)) * seen
         known, errors = losses, totals.tolist()
-        if context.spec.method.options.get("ridge_images") == "all":
+        if head.ridge_images == "all":
             known = totals + memory.get("errors", torch.zeros_like(totals)).to(totals)
             sums["errors"] = known
         best = best_ridge(known, sums["gram"])

@@ -1,51 +1,26 @@
-"""Learning rates that change in every iteration, as in VQ-Prompt's code, and of alignment."""
+"""Learning rates of an alignment."""
 
 import math
 
 FLOOR = 1e-6  # the final learning rate
 
 
-def warm_cosine(
-    iteration: int, base: float, iterations: int, *, frozen: int = 0, warmup: int = 0
-) -> float:
-    """Return the learning rate of an iteration.
+def lagged_cosine(iteration: int, first: float, base: float, iterations: int) -> float:
+    """Return the rate of an iteration as in VQ-Prompt's code, one iteration late.
+
+    It is `first` at iteration 0, because the released scheduler steps after the update and its
+    constructor sets the full rate; then a cosine from `base` to `FLOOR`, which it keeps.
 
     Args:
-        iteration: counted from 0 over all epochs; from `iterations` on the rate is `FLOOR`.
-        base: the highest learning rate.
+        iteration: counted from 0 over all epochs.
+        first: the rate of iteration 0.
+        base: the rate of iteration 1.
         iterations: total number of iterations.
-        frozen: number of first iterations with the rate `FLOOR`.
-        warmup: number of iterations after these with a linear increase from 0 to `base`, both
-            included.
-    """
-    if iteration < frozen:
-        return FLOOR
-    step = iteration - frozen
-    if step < warmup:
-        return base * step / max(warmup - 1, 1)
-    step, left = step - warmup, iterations - frozen - warmup
-    if step >= left:
-        return FLOOR
-    return FLOOR + (base - FLOOR) / 2 * (1 + math.cos(math.pi * step / left))
-
-
-def lagged_warm_cosine(
-    iteration: int,
-    first: float,
-    base: float,
-    iterations: int,
-    *,
-    frozen: int = 0,
-    warmup: int = 0,
-) -> float:
-    """Return the released rate: `first` at iteration 0, then a delayed `warm_cosine`.
-
-    The delay is one iteration: the released scheduler steps after the update, and its constructor
-    sets the full rate.
     """
     if iteration == 0:
         return first
-    return warm_cosine(iteration - 1, base, iterations, frozen=frozen, warmup=warmup)
+    step = min(iteration - 1, iterations)
+    return FLOOR + (base - FLOOR) / 2 * (1 + math.cos(math.pi * step / iterations))
 
 
 def alignment_rate(
@@ -64,5 +39,5 @@ def alignment_rate(
     if schedule == "cosine":
         return base / 2 * (1 + math.cos(math.pi * epoch / epochs))
     if schedule == "lagged_cosine":
-        return lagged_warm_cosine(epoch * steps + step, base, base / 10, epochs * steps)
+        return lagged_cosine(epoch * steps + step, base, base / 10, epochs * steps)
     return base

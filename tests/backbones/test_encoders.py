@@ -248,6 +248,20 @@ def test_missing_files_and_unknown_pooling_are_named(tmp_path):
         pretrained.shape_of("folder", str(tmp_path / "model"))
 
 
+def test_revisions_of_a_model_are_files_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "mirror" / "a" / "b")
+    save(tmp_path / "mirror" / "a" / "b@old", num_hidden_layers=3, seed=1)
+    fetch("main.safetensors", "hf", "a/b", mirror="mirror")
+    fetch("old.safetensors", "hf", "a/b", revision="old", mirror="mirror")
+    made = [Encoder.load(f"{name}.safetensors", 16, "backbone") for name in ("main", "old")]
+    assert [len(backbone.blocks) for backbone in made] == [2, 3]
+    depths = [pretrained.shape_of("hf", "a/b", revision).depth for revision in (None, "old")]
+    assert depths == [2, 3]
+    with pytest.raises(CdlError, match="run `cdl backbones fetch a/b --revision new` and then"):
+        pretrained.shape_of("hf", "a/b", "new")
+
+
 @pytest.mark.parametrize(
     ("config", "found"),
     [

@@ -8,7 +8,7 @@ from cdl.backbones.shape import BackboneShape
 from cdl.distillers.mappings import AttentionMapping, SelfAttention
 from cdl.evaluation.metrics import accuracy_by, metrics, own_task_predictions
 from cdl.training.loop import learning_rate
-from cdl.training.schedules import lagged_warm_cosine
+from cdl.training.schedules import FLOOR, lagged_cosine
 
 
 def _schedule(config: Config, tensors: Tensors) -> Result:
@@ -20,12 +20,18 @@ def _schedule(config: Config, tensors: Tensors) -> Result:
 
 def _schedule_vq(config: Config, tensors: Tensors) -> Result:
     groups = (config["prompt_factor"] * config["lr"], config["lr"])
-    per_epoch = config["iter_step"]
-    how = {"frozen": config["freeze_iters"], "warmup": config["warmup_epochs"] * per_epoch}
-    rates = [
-        [lagged_warm_cosine(i, base, base, per_epoch * config["epochs"], **how) for base in groups]
-        for i in range(config["iterations"])
-    ]
+    per_epoch, frozen = config["iter_step"], config["freeze_iters"]
+    warmup = config["warmup_epochs"] * per_epoch
+    left = per_epoch * config["epochs"] - frozen - warmup
+
+    def rate(i: int, base: float) -> float:
+        if 0 < i <= frozen:
+            return FLOOR
+        if frozen < i <= frozen + warmup:
+            return base * (i - 1 - frozen) / max(warmup - 1, 1)
+        return lagged_cosine(max(0, i - frozen - warmup), base, base, left)
+
+    rates = [[rate(i, base) for base in groups] for i in range(config["iterations"])]
     return {"out.lr": torch.tensor(rates, dtype=torch.float64)}
 
 

@@ -9,12 +9,13 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
+from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.deployment import on_page
 from cdl.reporting.intervals import answers_of, contrasts, intervals
 from cdl.reporting.page import write_page
-from cdl.reporting.runs import collect, read_predictions
+from cdl.reporting.runs import read_results, tables_of
 from cdl.runtime.artifacts import fingerprint, write_json
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
@@ -34,7 +35,7 @@ LEARNERS = [
 def make_study(
     folder, methods=("l2p", "apt"), seeds=(0, 1), tasks=4, images=50, alone=(), variant=""
 ):
-    """Write runs below `folder`; return `cdl.reporting.runs.collect`'s tables.
+    """Write runs below `folder`; return the tables of `cdl.reporting.runs.tables_of`.
 
     Nothing is distilled with the methods in `alone`. `variant` is that of `kd`.
     """
@@ -76,7 +77,7 @@ def make_study(
                     write_run(folder / method / name / f"seed{seed}", teacher, tasks, images, rng)
                 )
                 costs.append([f"{run}/task{t}/cost.tsv" for t in range(tasks)])
-    return collect(rows, results, costs)
+    return tables_of(rows, read_results(rows, results), costs)
 
 
 def make_deployment(folder, results):

@@ -83,7 +83,7 @@ def test_status_says_that_images_have_changed_and_what_runs_again(plan):
     assert {job.key["task"] for job in again if job.rule in ("train", "distil")} == {"1"}
     assert set(jobs.of("evaluate")) <= again
     found = report(planned.grid, 1)
-    line = f"images of images have changed since (1 image of cat was added): {len(again)} jobs"
+    line = f"examples of images have changed since (1 image of cat was added): {len(again)} jobs"
     assert found.notes[0] == f"{line} would run again"
     assert found.notes.count(found.notes[0]) == 1
     assert found.cells["done"] == 0

@@ -15,12 +15,13 @@ from lab import make_grid
 from runs import CONFIGS, ROOT
 
 from cdl.data.sources.archives import check
+from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import recorded_files, verify
 from cdl.layout import ResultsFolder, record_of
-from cdl.reporting.runs import collect, read, read_predictions
+from cdl.reporting.runs import read, read_results, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.jobs import Jobs
@@ -43,8 +44,9 @@ def published(grid):
     job = Jobs(ReportJobs(grid)).find("collect", {})
     tables = grid.layout.report.tables
     try:
-        found = [job.params["rows"], job.inputs["results"], job.params["costs"]]
-        *frames, protocols = collect(*found, job.params["records"])
+        rows, runs = job.params["rows"], job.inputs["results"]
+        costs = job.params["costs"], job.params["records"]
+        *frames, protocols = tables_of(rows, read_results(rows, runs), *costs)
         frames += [read(tables.results, tables.protocols), read(tables.curves, tables.protocols)]
         frames.append(read(tables.cost, tables.record("cost")))
         frames += [read_predictions(grid.files(run)) for run in grid.runs]

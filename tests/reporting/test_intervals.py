@@ -89,6 +89,14 @@ def study_of(tmp_path, shares, labels="all"):
     return intervals(results.assign(labels=labels), answers_of(made))
 
 
+def test_a_loss_that_is_not_significant_after_correction_is_not_called_worse(tmp_path):
+    cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38})
+    row = cells["distiller"] == "dkd"
+    cells.loc[row, "gain_p_holm"] = 0.08
+    text = reading(cells)
+    assert "worse" not in text and "not significantly different: dkd from" in text
+
+
 def test_the_reading_reports_gains_losses_and_shares(tmp_path):
     cells = study_of(tmp_path, {"big": 0.8, "none": 0.4, "kd": 0.5, "dkd": 0.38})
     kd = cells[cells["distiller"] == "kd"].iloc[0]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from forked import jobs_client
 
 from cdl.runtime.errors import CdlError
@@ -127,7 +128,8 @@ def test_an_unwritable_lock_folder_is_reported(monkeypatch, tmp_path):
         with leased_gpu():
             pass
     (tmp_path / "cdl").unlink()
-    monkeypatch.setattr("os.open", lambda *_: (_ for _ in ()).throw(PermissionError("denied")))
+    denied = PermissionError("denied")
+    monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(denied))
     with pytest.raises(CdlError, match="gpu-locks: GPU lock files cannot be written .denied"):
         with leased_gpu():
             pass

@@ -135,7 +135,7 @@ def test_a_domain_without_images_is_named(root, tmp_path, inputs):
     grid = configured(root, {"by": "domain", "domains": ["photo", "oil"]})
     here = OwnLab(grid, inputs, tmp_path)
     caches = learning(grid, here.run(role="teacher")).queries[0]
-    with pytest.raises(CdlError, match="'oil' has no image; expected one of .*'photo'"):
+    with pytest.raises(CdlError, match="'oil' has no example; expected one of .*'photo'"):
         here.queries(caches, 1)
 
 

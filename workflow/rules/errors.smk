@@ -4,7 +4,6 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
 
 
 def as_workflow_error(function):
@@ -13,7 +12,7 @@ def as_workflow_error(function):
     def wrapper(*arguments):
         try:
             return function(*arguments)
-        except (ConfigError, CdlError) as error:
+        except CdlError as error:
             raise WorkflowError(str(error)) from None
 
     return wrapper
@@ -28,7 +27,7 @@ def as_one_sentence(function):
     def wrapper(*arguments):
         try:
             return function(*arguments)
-        except (ConfigError, CdlError) as error:
+        except CdlError as error:
             logger.error(f"cdl: {error}")
             raise SystemExit(1) from None
 

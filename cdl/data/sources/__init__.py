@@ -118,19 +118,5 @@ def n_images(source: str, options: Mapping[str, Any]) -> Mapping[str, int] | Non
 
 def images_per_class(source: str, options: Mapping[str, Any]) -> float | None:
     """Return the mean number of training images per class, or None if it is not fixed."""
-    n, classes = n_training_images(source, options, None), n_classes(source, options)
-    return n / classes if n and classes else None
-
-
-def n_training_images(source: str, options: Mapping[str, Any], per_class: int | None) -> int | None:
-    """Return the number of training images of a source, or None if it is not fixed.
-
-    Args:
-        source: name of the source.
-        options: its block of the configuration.
-        per_class: upper limit per class; None for no limit.
-    """
     images, classes = n_images(source, options), n_classes(source, options)
-    if images is None or classes is None:
-        return None
-    return images["train"] if per_class is None else min(images["train"], per_class * classes)
+    return images["train"] / classes if images and classes else None

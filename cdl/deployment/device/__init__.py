@@ -7,6 +7,7 @@ safetensors, Pillow or tokenizers, and Python's library; cdl uses the same modul
 
 PARTS = (
     "runtime/errors.py",
+    "runtime/memory.py",
     "data/sources/names.py",
     "training/schedules.py",
     "deployment/device/items.py",

@@ -24,7 +24,7 @@ class Items(ABC):
         given: its description.
         path: name of what `learn` takes on a command line.
         layout: its description, which `by_class` reads.
-        packages: what reading them needs beside numpy, onnxruntime and safetensors.
+        packages: what reading them needs in addition to numpy, onnxruntime and safetensors.
     """
 
     kind: ClassVar[str]

@@ -21,7 +21,7 @@ from cdl.deployment.device.memory import (
     read_memory,
     write_memory,
 )
-from cdl.deployment.device.update import Update, held_out, peak_memory, tested
+from cdl.deployment.device.update import Update, held_out, tested
 from cdl.deployment.device.versions import (
     add_version,
     check_version,
@@ -31,6 +31,7 @@ from cdl.deployment.device.versions import (
     switch,
 )
 from cdl.runtime.errors import CdlError
+from cdl.runtime.memory import peak_memory
 
 MODEL, CLASSES = "model.onnx", "classes.txt"
 MEASURED = (1, 10, 100)  # numbers of items in `costs`

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,16 +106,3 @@ def tested(
     means = [(100 * first[k].mean(), 100 * second[k].mean(), k) for k in earlier]
     worse = sorted((now - then, k, then, now) for then, now, k in means if now < then)
     return accuracy, tuple(f"{k} {then:.0f} to {now:.0f} %" for _, k, then, now in worse[:SHOWN])
-
-
-def peak_memory() -> float | None:
-    """Return the peak memory of this process in MB; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():  # `getrusage` includes the memory of the parent before exec
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS: bytes
