@@ -333,7 +333,8 @@ class Alignment(Part):
         `cdl.training.schedules`, or `constant`.
     next_task: the next task starts from the `aligned` or the `trained` heads.
     labels: classes of the images without a label: `own` (such images are not used), `self` (the
-        learner's most likely class of the task) or `teacher`; None: `teacher` with a teacher, else
+        learner's most likely class of the task), `nearest` (the class of the task whose labelled
+        images have the nearest mean feature) or `teacher`; None: `teacher` with a teacher, else
         `own`.
     answers: views that the teacher classifies: None (mean over the training views) or `test`.
     drift: `sdc`, `ssiat` or `ssiat_as_released`: means of earlier classes move with the features

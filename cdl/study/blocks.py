@@ -77,8 +77,8 @@ def _check_labels(method: Block) -> None:
     if taught_statistics(method):
         raise ConfigError(
             f"methods.{method.label}.alignment.labels: invalid value 'teacher', since teachers "
-            "have no teacher; expected own, self or null (a distilled student then uses the "
-            "labels of its teacher), or labels: teacher in an entry of grid.distillers"
+            "have no teacher; expected own, self, nearest or null (a distilled student then uses "
+            "the labels of its teacher), or labels: teacher in an entry of grid.distillers"
         )
 
 

@@ -355,7 +355,7 @@ def _images(job: _Job) -> Tensor:
     """Return the positions of the images that have a label or get one."""
     context = job.context
     own = len(context.indices(context.task)[0])
-    every = job.teacher is not None or job.how.labels == "self"
+    every = job.teacher is not None or job.how.labels in ("self", "nearest")
     return learnt_from(context.labels[:own], taught=every)
 
 
@@ -368,10 +368,19 @@ def _labels(job: _Job, features: Features, images: Tensor) -> Tensor:
     if job.teacher is not None:
         answers = job.teacher.classify()[images]
         return torch.where(known, labels, answers.argmax(1) + classes.start)
+    if job.how.labels == "nearest":
+        return torch.where(known, labels, _nearest(features.tokens[0], labels, known))
     tokens = torch.stack([features.tokens[t] for t in sorted(features.tokens, reverse=True)], 1)
     with torch.no_grad():
         logits = job.learner.predict(job.learner.read(tokens), classes.stop)[:, classes]
     return torch.where(known, labels, logits.argmax(1) + classes.start)
+
+
+def _nearest(rows: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """Return for each row `[n, D]` the class whose labelled rows have the nearest mean, `[n]`."""
+    classes = labels[known].unique()
+    means = torch.stack([rows[known & (labels == c)].mean(0) for c in classes])
+    return classes[torch.cdist(rows, means).argmin(1)]
 
 
 def _moved(

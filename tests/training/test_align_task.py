@@ -29,6 +29,7 @@ def entry(block, variant, **fields):
 
 
 OWN, SELF = entry("kd", "own", labels="own"), entry("none", "self", labels="self")
+NEAREST = entry("none", "nearest", labels="nearest")
 TAUGHT = entry("none", "taught", labels="teacher")
 AT_TEST = entry("none", "test", labels="teacher", answers="test")
 DRIFT = entry("none", "drift", drift="sdc")
@@ -210,6 +211,33 @@ def test_an_image_without_a_label_has_the_class_that_the_option_names(lab, class
     assert teachers[unknown].tolist() == expected[unknown].tolist()
     known = [i for i in range(64) if i not in unknown]
     assert itself[known].tolist() == teachers[known].tolist() == own.tolist()
+
+
+def test_the_nearest_mean_of_labelled_rows_names_an_unlabelled_one():
+    rows = torch.tensor([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [4.0, 0.0], [6.5, 1.0]])
+    labels = torch.tensor([7, 7, 9, UNLABELLED, UNLABELLED])
+    found = align_task._nearest(rows, labels, labels != UNLABELLED)
+    assert found.tolist() == [7, 7, 9, 7, 9]  # means [1, 0] and [10, 0]
+
+
+def test_class_means_label_the_examples_without_a_label(lab, classified):
+    here = lab(FEW | aligned("head_only", distillers=["none", NEAREST]))
+    run, none = variant(here, "nearest"), here.student("none")
+    for task in (0, 1):
+        here.learn(run, task)
+        here.align(none, task)
+    nearest, own = classified[-2], classified[-1]
+    known = [i for i, x in enumerate(_labels(here, none, 1)) if x != UNLABELLED]
+    assert len(nearest) == 64 and set(nearest.tolist()) <= set(range(6, 10))
+    assert nearest[known].tolist() == own.tolist()
+    truth = _true_labels(here, none, 1)
+    assert (nearest == truth).double().mean() > 0.5  # chance is a quarter
+
+
+def _true_labels(here, run, task):
+    paths = {"backbones": {}, "data": here.data, "execution": here.execution}
+    context = align_task.TaskContext.open(here.spec(run), task, **paths)
+    return context.stream.labels(context.train)[context.indices(task)[0]]
 
 
 def _labels(here, run, task):
