@@ -45,8 +45,8 @@ def read(path: Path) -> dict[str, Any]:
 
     Returns:
         `configuration`, the files of the study; `note`, of the figure; and `panels` by title, each
-        with the folder of its `cells` and its `differences`: by label, the distillers of two cells
-        as in `cdl compare`, of which the second one is subtracted. A panel of another study has a
+        with the folder of its `cells` and its `differences`: by label, two of these cells as in
+        `cdl compare`, of which the second one is subtracted. A panel of another study has a
         `configuration` of its own.
 
     Raises:
