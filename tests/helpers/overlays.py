@@ -15,6 +15,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
         for part in parts
     },
     "own_answers.yaml": ["studies/statistics.yaml"],
+    "own_answers_others.yaml": ["studies/statistics.yaml"],
     "mapped_prompts.yaml": ["cifar100_methods.yaml"],
     "clinc150_l6.yaml": ["text/clinc150.yaml"],
     "clinc150_epochs.yaml": ["text/clinc150.yaml"],
