@@ -380,7 +380,8 @@ def _nearest(rows: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Return for each row `[n, D]` the class whose labelled rows have the nearest mean, `[n]`."""
     classes = labels[known].unique()
     means = torch.stack([rows[known & (labels == c)].mean(0) for c in classes])
-    return classes[torch.cdist(rows, means).argmin(1)]
+    found: Tensor = classes[torch.cdist(rows, means).argmin(1)]
+    return found
 
 
 def _moved(
