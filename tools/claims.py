@@ -87,6 +87,12 @@ def table(rows: list[Claim]) -> str:
     return "\n".join(["| | | points | p |", "|---|---|---|---|", *lines])
 
 
+def figure(rows: list[Claim], note: str, output: str) -> None:
+    """Draw the claims, one panel per title, a line per label."""
+    seeds = f"points: mean over {rows[0].found.seeds} seeds, lines: 95 % intervals"
+    draw([row.line for row in rows], "difference (points)", f"{note}; {seeds}", output)
+
+
 def main() -> None:
     """Print the table of a file of claims, and draw its figure."""
     parser = argparse.ArgumentParser(description="Compute the differences that a page claims.")
@@ -100,11 +106,7 @@ def main() -> None:
         sys.exit(f"claims: {error}")
     print(table(rows))
     if given.figure:
-        lines = [
-            Line(r.panel, r.label, r.found.difference, r.found.low, r.found.high) for r in rows
-        ]
-        seeds = f"points: mean over {rows[0].found.seeds} seeds, lines: 95 % intervals"
-        draw(lines, "difference (points)", f"{content['note']}; {seeds}", given.figure)
+        figure(rows, content["note"], given.figure)
 
 
 if __name__ == "__main__":

@@ -131,9 +131,7 @@ def learn(
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option(
-            help="Unlabelled items; for a run: with --teacher, or a distiller of its own past."
-        ),
+        typer.Option(help="Unlabelled items (a run: with a teacher or past)."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

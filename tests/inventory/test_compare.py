@@ -189,7 +189,7 @@ def test_claims_of_the_docs_are_these_differences_with_holms_correction(results,
     assert [row.found for row in rows] == list(found.values())
     assert [row.p for row in rows] == holm([one.p for one in found.values()])
     assert f"| gain | kd | {rows[0].points} | {format_p(rows[0].p)} |" in claims.table(rows)
-    claims.draw(rows, "digits", str(tmp_path / "claims.svg"))
+    claims.figure(rows, "digits", str(tmp_path / "claims.svg"))
     drawn = (tmp_path / "claims.svg").read_text()
     for text in ("dkd", "gain", "digits; points: mean over 2 seeds, lines: 95 % intervals"):
         assert f"<!-- {text} -->" in drawn

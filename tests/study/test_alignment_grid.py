@@ -116,7 +116,7 @@ def _is(job, learner, task):
         ),
         (
             lambda: grid(entry("kd", "x", labels="its")),
-            r"^grid.distillers.x.alignment.labels: 'its' is not one of \['own', 'self', 'teacher'",
+            r"^grid.distillers.x.alignment.labels: 'its' is not one of \['own', 'self', 'nearest',",
         ),
     ],
 )
