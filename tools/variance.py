@@ -57,12 +57,17 @@ def components(y: Values) -> tuple[Component, Component, Component]:
     square = float((left**2).sum()) / degrees
     rows = m * float(y.mean(1).var(ddof=1)), n - 1
     columns = n * float(y.mean(0).var(ddof=1)), m - 1
-    ends = (degrees * square / chi2.ppf(q, degrees) for q in (1 - _TAIL, _TAIL))
     return (
         difference(*rows, square, degrees, m),
         difference(*columns, square, degrees, n),
-        Component(square, *ends),
+        alone(square, degrees),
     )
+
+
+def alone(square: float, degrees: int) -> Component:
+    """Return a variance that is estimated by a mean square with some degrees of freedom."""
+    ends = (degrees * square / chi2.ppf(q, degrees) for q in (1 - _TAIL, _TAIL))
+    return Component(square, *(float(end) for end in ends))
 
 
 def difference(upper: float, n: int, lower: float, m: int, size: int) -> Component:
@@ -96,14 +101,12 @@ def table_of(answers: Mapping[tuple[str, int], Values]) -> dict[str, Component]:
     drawn = np.array([[answers[name, seed].mean() for seed in seeds] for name in labels])
     order, start, left = components(crossed)
     image = np.mean([answers[name, seed] for name in orders for seed in seeds], axis=0)
-    error = float(image.std(ddof=1) / np.sqrt(len(image)))
-    ends = [error * np.sqrt((len(image) - 1) / chi2.ppf(q, len(image) - 1)) for q in (0.975, 0.025)]
     return {
         "class order": order.root,
         "labelled images": components(drawn)[0].root,
         "start": start.root,
         "order and start together": left.root,
-        "test images": Component(error, *ends),
+        "test images": alone(float(image.var(ddof=1)) / len(image), len(image) - 1).root,
     }
 
 

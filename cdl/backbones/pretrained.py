@@ -119,10 +119,11 @@ def text_shape(
 
 def _positions(config: Mapping[str, Any]) -> int | None:
     """Return the largest number of tokens of an input; None if the configuration has none."""
-    most, padding = config.get("max_position_embeddings"), config.get("pad_token_id", 1)
+    most = config.get("max_position_embeddings")
+    padding = config.get("pad_token_id", 1) if config["model_type"] in _BEHIND_PADDING else -1
     if not isinstance(most, int) or not isinstance(padding, int):
         return None
-    return most - padding - 1 if config["model_type"] in _BEHIND_PADDING else most
+    return most - padding - 1
 
 
 def read_config(file: Path) -> dict[str, Any]:

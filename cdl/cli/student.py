@@ -131,7 +131,7 @@ def learn(
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option(help="Unlabelled items (a run: with a teacher or past)."),
+        typer.Option(help="Unlabelled items; a run needs a target for them."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
