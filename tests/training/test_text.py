@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from text_lab import text_config, text_lab, write_inputs
+from text_lab import OTHERS, text_config, text_lab, write_inputs
+from toy_text import save
 from toys import DISTILLERS, MAPPABLE, METHODS, N_CLASSES, TASKS, learner, possible
 
 from cdl.backbones.encoders import Encoder
@@ -179,10 +180,14 @@ def test_options_of_images_are_refused_for_texts(inputs, change, message):
         plan(inputs, datasets={"tickets": tickets})
 
 
-def test_the_view_of_texts_has_defaults_and_a_specification(inputs):
-    tickets = text_config(inputs)["datasets"]["tickets"]
+def test_the_view_of_texts_has_defaults_and_a_specification(inputs, tmp_path):
+    save(tmp_path / "large", "mpnet", words=OTHERS, max_position_embeddings=130)
+    save(tmp_path / "small", "bert", max_position_embeddings=128)
+    config = text_config(inputs)
+    tickets = config["datasets"]["tickets"]
     del tickets["view"]
-    grid = plan(inputs, datasets={"tickets": tickets})
+    folders = {name: {"folder": str(tmp_path / name)} for name in ("large", "small")}
+    grid = plan(inputs, datasets={"tickets": tickets}, backbones=folders)
     assert grid.dataset(grid.runs[0])["view"] == {"drop": 0.0, "tokens": 64}
 
 
