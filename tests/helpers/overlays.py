@@ -7,7 +7,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
     **{
         f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
         for study, parts in [
-            ("fair_schedule", ("1", "5", "others", "cifar100", "core")),
+            ("fair_schedule", ("1", "5", "others", "others_5", "cifar100", "core")),
             ("soft_columns", ("core",)),
             ("statistics", ("others", "same")),
             ("inside", ("cifar100", "rates", "released")),
@@ -18,6 +18,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
     "own_answers_others.yaml": ["studies/statistics.yaml"],
     "mapped_prompts.yaml": ["cifar100_methods.yaml"],
     "clinc150_l6.yaml": ["text/clinc150.yaml"],
+    "clinc150_all.yaml": ["text/clinc150.yaml"],
     "clinc150_epochs.yaml": ["text/clinc150.yaml"],
     "pilot_sgd.yaml": ["paper/pilot_cifar100.yaml"],
 }
