@@ -15,12 +15,9 @@ from cdl.backbones.fetch import fetch
 from cdl.backbones.inside import Inside
 from cdl.data.text import encoded
 from cdl.data.tokens import ABSENT
-from cdl.inventory.verify import sources_of, verify
-from cdl.layout import backbone
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
-from cdl.study.contents import UserFiles
 
 TEXTS = ["book a table for two", "cancel", "where is my parcel please"]
 
@@ -263,18 +260,6 @@ def test_revisions_of_a_model_are_files_of_their_own(tmp_path, monkeypatch):
     assert depths == [2, 3]
     with pytest.raises(CdlError, match="run `cdl backbones fetch a/b --revision new` and then"):
         pretrained.shape_of("hf", "a/b", "new")
-
-
-@pytest.mark.parametrize("name", [*pretrained.FILES, pretrained.POOLING])
-def test_a_changed_file_of_an_encoders_folder_is_found(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    save(tmp_path / "model")
-    fetch(backbone("it"), "folder", "model")
-    sources = sources_of(UserFiles({}, {"it": {"source": "folder", "model": "model"}}))
-    assert not verify([], sources).faults
-    (tmp_path / "model" / name).write_bytes((tmp_path / "model" / name).read_bytes() + b" ")
-    (fault,) = verify([], sources).faults
-    assert f"model/{name} was changed since" in str(fault)
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,21 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lab import make_grid
 from runs import CONFIGS, ROOT
+from toy_text import save
 
+from cdl.backbones import pretrained
+from cdl.backbones.fetch import fetch
 from cdl.data.sources.archives import check
 from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.finished import tabulate
 from cdl.inventory.status import report
 from cdl.inventory.trace import trace
-from cdl.inventory.verify import recorded_files, verify
-from cdl.layout import ResultsFolder, record_of
+from cdl.inventory.verify import recorded_files, sources_of, verify
+from cdl.layout import ResultsFolder, backbone, record_of
 from cdl.reporting.runs import read, read_results, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
+from cdl.study.contents import UserFiles
 from cdl.study.jobs import Jobs
 from cdl.study.report_jobs import ReportJobs, study_jobs
 
@@ -231,3 +235,15 @@ def test_a_damaged_archive_is_found_and_a_deleted_one_is_no_fault(tmp_path):
     (fault,) = verify([], {"source of x": read}).faults
     assert (fault.state, fault.path) == ("damaged", "source of x")
     assert "cifar-100-binary.tar.gz has md5" in fault.text
+
+
+@pytest.mark.parametrize("name", [*pretrained.FILES, pretrained.POOLING])
+def test_a_changed_file_of_an_encoders_folder_is_found(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "model")
+    fetch(backbone("it"), "folder", "model")
+    sources = sources_of(UserFiles({}, {"it": {"source": "folder", "model": "model"}}))
+    assert not verify([], sources).faults
+    (tmp_path / "model" / name).write_bytes((tmp_path / "model" / name).read_bytes() + b" ")
+    (fault,) = verify([], sources).faults
+    assert f"model/{name} was changed since" in str(fault)
