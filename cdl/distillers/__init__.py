@@ -97,6 +97,7 @@ DISTILLERS = Registry(
     {
         "none": "cdl.distillers.none_facts:NONE",
         "kd": "cdl.distillers.kd_facts:KD",
+        "tf_kd": "cdl.distillers.tf_kd_facts:TF_KD",
         "dkd": "cdl.distillers.dkd_facts:DKD",
         "dist": "cdl.distillers.dist_facts:DIST",
         "lwf": "cdl.distillers.lwf_facts:LWF",

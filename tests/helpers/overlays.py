@@ -14,6 +14,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
         ]
         for part in parts
     },
+    "teacher_free.yaml": ["studies/fair_schedule.yaml"],
     "own_answers.yaml": ["studies/statistics.yaml"],
     "own_answers_others.yaml": ["studies/statistics.yaml"],
     "mapped_prompts.yaml": ["cifar100_methods.yaml"],

@@ -27,6 +27,7 @@ METHODS = {
 DISTILLERS = {
     "none": {},
     "kd": {},
+    "tf_kd": {},
     "dkd": {},
     "dist": {},
     "lwf": {},
