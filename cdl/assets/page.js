@@ -131,6 +131,7 @@ function numbers(run) {
     ["Brier score", fixed(run.brier_score, 3)],
     ["agreement with the teacher (%)", fixed(run.teacher_agreement)],
     ["agreement of the undistilled student (%)", fixed(run.none_teacher_agreement)],
+    ["right among labels assigned for alignment (%)", fixed(run.pseudo_label_accuracy)],
     ["training views, all tasks", whole(run.views_seen)],
     ["examples with a label, all tasks", whole(run.labelled_seen)],
     ["examples without a label, all tasks", whole(run.unlabelled_seen)],

@@ -218,7 +218,8 @@ def _seen(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     seen = [metadata.get("seen") for metadata in evaluated]
     if not all(seen):
         return {}
-    return {name: sum(task[name] for task in seen if task) for name in seen[0] or ()}
+    names = [name for name in seen[0] or () if all(name in task for task in seen if task)]
+    return {name: sum(task[name] for task in seen if task) for name in names}
 
 
 def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> None:

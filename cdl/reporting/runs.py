@@ -38,6 +38,7 @@ METRICS = [
     "negative_log_likelihood",
     "brier_score",
     *AGREEMENT,
+    "pseudo_label_accuracy",
 ]
 SEEN = {  # columns by their names in the results
     "views_seen": "views",
@@ -268,6 +269,9 @@ def results_of(
             numbers["trainable_parameters"] = run["trainable_parameters"]
             seen = run.get("seen", {})  # not in results of version 0.2
             numbers |= {name: seen.get(key, float("nan")) for name, key in SEEN.items()}
+            if assigned := seen.get("pseudo_labels"):
+                share = seen["pseudo_labels_right"] / assigned
+                numbers["pseudo_label_accuracy"] = 100 * share
         identity, links = ({key: row[key] for key in keys} for keys in (IDENTITY, LINKS))
         records.append({**identity, **numbers, "protocol": short, **links})
     return pd.DataFrame(records), protocols

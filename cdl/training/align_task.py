@@ -177,7 +177,7 @@ def align_task(
     )
     job = _open(context, inputs, specs)
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
-    found, counts = _align_heads(job)
+    found, labels = _align_heads(job)
     state = job.learner.state() | {MEMORY + name: tensor for name, tensor in found.items()}
     kept = ("widths", "teacher_shape", "trainable_parameters", "state")
     metadata = {name: job.record[name] for name in kept} | {
@@ -187,8 +187,8 @@ def align_task(
         "inputs": context.fingerprints,
         "trained": os.path.relpath(inputs.trained, Path(output).parent),
         "work": _work(job),
-        "seen": _seen(job),
-        "counts": counts,
+        "seen": _seen(job, labels),
+        "counts": _counts(context, labels),
         "device": context.compute.name,
         "versions": versions(),
     }
@@ -310,14 +310,14 @@ def _at_test_view(
     return over_task_images(context, logits, torch.arange(own))
 
 
-def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:
+def _align_heads(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the task's statistics and align all heads in place.
 
     Images of `unlabelled`, which may be of any class, are never used.
 
     Returns:
-        Mean and spread of all classes seen, for each token of a head; and the number of images of
-        each class of the task.
+        Mean and spread of all classes seen, for each token of a head; and the classes `[n]` that
+        the images of the task count for, of `_images`.
 
     Raises:
         CdlError: a class of the task has too few training images.
@@ -347,8 +347,7 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], list[int]]:
             draws = drawing((*context.spec.keys, name, context.task), shape)
             losses = align(head, own, sizes, how, draws).mean(1)
             log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
-    classes = context.stream.classes(context.task)
-    return found, labels.bincount(minlength=classes.stop)[classes].tolist()
+    return found, labels.cpu()
 
 
 def _images(job: _Job) -> Tensor:
@@ -438,12 +437,31 @@ def _work(job: _Job) -> dict[str, float]:
     return {"images": 0, "operations": operations, "forward": forward, "answers": answers}
 
 
-def _seen(job: _Job) -> dict[str, float]:
-    """Return what training has seen, with the unlabelled images of the alignment."""
+def _counts(context: TaskContext[LearnerSpec], labels: Tensor) -> list[int]:
+    """Return the number of images of each class of the task."""
+    classes = context.stream.classes(context.task)
+    counts: list[int] = labels.bincount(minlength=classes.stop)[classes].tolist()
+    return counts
+
+
+def _seen(job: _Job, labels: Tensor) -> dict[str, float]:
+    """Return what training has seen, with the unlabelled images of the alignment.
+
+    Of these, `pseudo_labels` have got a class in `labels` `[n]`, the right one in
+    `pseudo_labels_right` cases.
+    """
     trained: dict[str, float] = job.record.get("seen", {})
-    known = job.context.labels[_images(job)] != UNLABELLED
-    more = int((~known).sum())
-    return trained and {**trained, "unlabelled": max(trained["unlabelled"], more)}
+    if not trained:  # an older version wrote the trained learner
+        return {}
+    context, images = job.context, _images(job)
+    unknown = context.labels[images] == UNLABELLED
+    right = (labels == context.true_labels[images])[unknown]
+    return {
+        **trained,
+        "unlabelled": max(trained["unlabelled"], len(right)),
+        "pseudo_labels": len(right),
+        "pseudo_labels_right": int(right.sum()),
+    }
 
 
 def _names(job: _Job) -> set[str]:

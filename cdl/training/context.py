@@ -117,10 +117,17 @@ class TaskContext(Generic[Spec]):
     @cached_property
     def labels(self) -> Tensor:
         """Labels for the learner `[n]`: positions in the class order, `UNLABELLED` or `UNUSED`."""
-        own, unlabelled = self.indices(self.task)
-        labels = self.stream.labels(self.train)[own]
-        known = known_labels(labels, self.spec.labels, self.spec.seed, self.stream.order)
+        spec, (_, unlabelled) = self.spec, self.indices(self.task)
+        known = known_labels(self.true_labels, spec.labels, spec.seed, self.stream.order)
         return torch.cat([known, torch.full_like(unlabelled, UNLABELLED)])
+
+    @property
+    def true_labels(self) -> Tensor:
+        """Positions in the class order `[n]` of the task's images, also where no learner sees them.
+
+        Images of `unlabelled`, which have none, are not among them.
+        """
+        return self.stream.labels(self.train)[self.indices(self.task)[0]]
 
     @property
     def learns_unlabelled(self) -> bool:

@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from cdl.data.labels import UNLABELLED
+from cdl.reporting.runs import results_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, alignment
 from cdl.study.inputs import aligning, evaluating, learning
+from cdl.study.specifications import row
 from cdl.training import align_task
 from cdl.training.alignment import compensated
 
@@ -232,6 +234,28 @@ def test_class_means_label_the_examples_without_a_label(lab, classified):
     assert nearest[known].tolist() == own.tolist()
     truth = _true_labels(here, none, 1)
     assert (nearest == truth).double().mean() > 0.5  # chance is a quarter
+
+
+def test_results_have_the_share_of_right_labels_among_those_that_the_alignment_assigned(
+    lab, classified
+):
+    here = lab(FEW | aligned("head_only", distillers=["none", NEAREST]))
+    run, none = variant(here, "nearest"), here.student("none")
+    right = 0
+    for task in (0, 1):
+        here.learn(run, task)
+        unknown = [i for i, x in enumerate(_labels(here, run, task)) if x == UNLABELLED]
+        right += int((classified[-1] == _true_labels(here, run, task))[unknown].sum())
+        here.align(none, task)
+    found = {one: here.evaluate(one)[0] for one in (run, none)}
+    given = 16 * 10 - 3 * 10  # images of each class, three of which have a label
+    assert found[run]["seen"]["pseudo_labels"] == given
+    assert found[run]["seen"]["pseudo_labels_right"] == right
+    rows = [row(here.grid, one) | {"protocol": {}} for one in (run, none)]
+    table, _ = results_of(rows, list(found.values()))
+    share, nothing = table["pseudo_label_accuracy"]
+    assert share == pytest.approx(100 * right / given) and 25 < share < 100
+    assert nothing != nothing  # NaN: no label was assigned
 
 
 def _true_labels(here, run, task):
