@@ -19,8 +19,8 @@ def test_claims_are_about_runs_of_their_configuration(path):
         names = panel.get("configuration", content["configuration"])
         grid = grid_of([ROOT / name for name in names])
         folders = [Path(grid.files(run).folder).parts for run in grid.runs]
-        planned = {("/".join(p[1:4]), p[4].partition("-")[0]) for p in folders}
+        planned = {"/".join(parts[1:5]) for parts in folders}
         for pair in panel["differences"].values():
-            for distiller in pair:
-                cells, _, learner = f"{panel['cells']}/{distiller}".rpartition("/")
-                assert (cells, learner) in planned
+            for learner in pair:
+                cell = f"{panel['cells']}/{learner}-"
+                assert len([folder for folder in planned if folder.startswith(cell)]) == 1, cell
