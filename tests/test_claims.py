@@ -22,5 +22,6 @@ def test_claims_are_about_runs_of_their_configuration(path):
         planned = {"/".join(parts[1:5]) for parts in folders}
         for pair in panel["differences"].values():
             for learner in pair:
-                cell = f"{panel['cells']}/{learner}-"
-                assert len([folder for folder in planned if folder.startswith(cell)]) == 1, cell
+                cell = f"{panel['cells']}/{learner}"
+                meant = [x for x in planned if x == cell or x.startswith(f"{cell}-")]
+                assert len(meant) == 1, f"{cell} is {meant}"
