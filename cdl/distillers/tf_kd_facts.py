@@ -31,5 +31,5 @@ TF_KD = DistillerFacts(
     },
     uses_teacher=lambda options: False,
     check=check,
-    look=Look("#6B6B00", "d", "--"),
+    look=Look("#6B6B00", "*", "--"),
 )
