@@ -1,6 +1,7 @@
 """Options, check, planning facts and look of Tf-KD with a virtual teacher."""
 
 from cdl.distillers import Distillation, DistillerFacts
+from cdl.distillers.dkd_facts import check as check_two_classes
 from cdl.distillers.kd_facts import SOFT
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import number
@@ -8,8 +9,7 @@ from cdl.runtime.options import number
 
 def check(run: Distillation) -> None:
     """Raise `Unsuitable` if the virtual teacher does not prefer the label in every task."""
-    alone, value = run.smallest_task < 2, f"tasks {run.tasks}"
-    refuse(alone, "", value, "two classes or more in every task")
+    check_two_classes(run)
     correct, chance = run.options["correct"], 1 / run.smallest_task
     expected = f"above {chance:.3g}, the share of each class in the smallest task"
     refuse(correct <= chance, "correct", correct, expected)
