@@ -7,7 +7,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
     **{
         f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
         for study, parts in [
-            ("fair_schedule", ("1", "5", "others", "others_5", "cifar100", "cifar100_5", "core")),
+            ("fair_schedule", ("1", "5", "others", "others_5", "others_20", "cifar100", "cifar100_5", "core")),
             ("soft_columns", ("core",)),
             ("statistics", ("others", "same")),
             ("inside", ("cifar100", "rates", "released")),
