@@ -2,21 +2,18 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cdl.data.cached import CachedOutputs
-from cdl.data.labels import UNLABELLED, learnt_from
+from cdl.data.labels import UNLABELLED
 from cdl.models.build import rebuild_learner, versions
 from cdl.models.learner import MEMORY, Learner, memory_of
 from cdl.models.operations import of_learner, of_query
-from cdl.models.teacher import Teacher
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
@@ -29,10 +26,9 @@ from cdl.training.alignment import (
     drawing,
     statistics_of,
 )
-from cdl.training.context import Query, TaskContext, folders_of, no_query
-from cdl.training.features import Features, TestQuery, read_features, teacher_probabilities
-from cdl.training.targets import over_task_images
-from cdl.training.teacher import TeacherSource, open_teacher
+from cdl.training.context import TaskContext, folders_of
+from cdl.training.features import Features, query_of, read_features
+from cdl.training.labelling import TeacherAnswers, counted, labels_of
 
 log = logging.getLogger(__name__)
 TOKENS = {0: "feature", -1: "kd_token"}  # names of the tokens that heads read, by position
@@ -105,20 +101,6 @@ class AlignSpecs:
 
 
 @dataclass(frozen=True)
-class _Labeller:
-    """A teacher that classifies the task's images.
-
-    classify: function that returns its logits or probabilities `[n, C_t]` for the task's images.
-    learner: the teacher itself; None if its outputs are read from a cache.
-    operations: operations for one view; 0 if its outputs are read from a cache.
-    """
-
-    classify: Callable[[], Tensor]
-    learner: Learner | None = None
-    operations: float = 0.0
-
-
-@dataclass(frozen=True)
 class _Job:
     """A learner whose heads are to be aligned.
 
@@ -139,13 +121,18 @@ class _Job:
     memory: dict[str, Tensor]
     before: Learner | None
     queries: dict[str, Any]
-    teacher: "_Labeller | None"
+    teacher: TeacherAnswers | None
 
     @property
     def how(self) -> Alignment:
         """Options of the alignment."""
         assert self.context.spec.alignment is not None, "only learners with an alignment"
         return self.context.spec.alignment
+
+    @property
+    def images(self) -> Tensor:
+        """Positions `[n]` of the images that the statistics are computed from."""
+        return counted(self.context, self.how, taught=self.teacher is not None)
 
 
 def align_task(
@@ -219,9 +206,17 @@ def _open(context: TaskContext[LearnerSpec], inputs: AlignInputs, specs: AlignSp
     names = {"query": spec.query} if learner.needs_query else {}
     if names and spec.teacher_query is not None:
         names["teacher_query"] = spec.teacher_query
-    sources = {name: _query(context, cached, name) for name in names.values()}
+    sources = {name: query_of(context, name, cached.get(name)) for name in names.values()}
     queries = {part: sources[name] for part, name in names.items()}
-    teacher = None if specs.teacher is None else _teacher(context, inputs, specs.teacher)
+    teacher = None
+    if specs.teacher is not None:
+        teacher = TeacherAnswers.open(
+            context,
+            specs.teacher,
+            path=inputs.teacher,
+            queries=inputs.teacher_queries,
+            targets=inputs.targets,
+        )
     return _Job(context, inputs, record, learner, memory, before, queries, teacher)
 
 
@@ -237,87 +232,12 @@ def _learner(
     return learner
 
 
-def _query(
-    context: TaskContext[LearnerSpec], cached: Mapping[str, CachedOutputs], name: str
-) -> TestQuery:
-    """Return the source of a backbone's queries at the test view."""
-    if name in cached:
-        return lambda _, positions: cached[name].at(0, positions)
-    backbone = context.backbones[name]
-    return lambda views, _: backbone.query(backbone.prepare(views))
-
-
-def _teacher(
-    context: TaskContext[LearnerSpec],
-    inputs: AlignInputs,
-    spec: LearnerSpec,
-) -> _Labeller:
-    """Open the teacher that labels images."""
-    assert context.spec.alignment is not None, "only learners with an alignment"
-    if context.spec.alignment.answers == "test":
-        if inputs.targets is not None:
-            cache = context.cached(inputs.targets, context.spec.aligning_targets(spec))
-            context.fingerprints["teacher"] = cache.inputs["teacher"]
-            return _Labeller(partial(_read, context, cache))
-        assert inputs.teacher is not None, "planned with the teacher's artifact or its targets"
-        teacher, metadata = open_teacher(context, inputs.teacher, spec, context.spec.apt_teacher)
-        context.fingerprints["teacher"] = metadata["sha256"]
-        query = _query(context, {}, spec.query) if teacher.learner.needs_query else None
-        classify = partial(_at_test_view, context, teacher, query)
-        width = metadata["widths"]["query"]
-        operations = _teacher_operations(context, teacher.learner, spec.query, width, cached=False)
-        return _Labeller(classify, teacher.learner, operations)
-    teacher_query: Query = no_query
-    if inputs.targets is None:
-        _, teacher_query = context.query(spec.query, inputs.teacher_queries)
-    source = TeacherSource.open(
-        context, spec, teacher_query, path=inputs.teacher, targets=inputs.targets
-    )
-    softmax = partial(torch.softmax, dim=1)
-    classify = partial(teacher_probabilities, context, source, no_query, softmax)
-    if source.learner is None:
-        return _Labeller(classify)
-    width, read = source.query_width, inputs.teacher_queries is not None
-    operations = _teacher_operations(context, source.learner, spec.query, width, read)
-    return _Labeller(classify, source.learner, operations)
-
-
-def _teacher_operations(
-    context: TaskContext[LearnerSpec], teacher: Learner, query: str, width: int, cached: bool
-) -> float:
-    """Return the operations of a teacher for one view, with its query unless that is cached."""
-    operations, _ = of_learner(teacher, context.task, {"query": width})
-    computed = teacher.needs_query and not cached
-    return operations + (of_query(context.backbones[query]) if computed else 0.0)
-
-
-def _read(context: TaskContext[LearnerSpec], cache: CachedOutputs) -> Tensor:
-    """Return a teacher's logits `[n, C_t]` for the task's images from their cache."""
-    return cache.at(0, torch.arange(cache.values.shape[1], device=context.compute.device))
-
-
-def _at_test_view(
-    context: TaskContext[LearnerSpec], teacher: Teacher, query: TestQuery | None
-) -> Tensor:
-    """Return a teacher's logits `[n, C_t]` for the test views of the task's images."""
-    classes, own = context.stream.classes(context.task), len(context.indices(context.task)[0])
-
-    def logits(images: Tensor, rows: Tensor) -> Tensor:
-        given = None if query is None else query(images, rows)
-        output: Tensor = teacher(images, given, context.task, classes).logits
-        return output
-
-    return over_task_images(context, logits, torch.arange(own))
-
-
 def _align_heads(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the task's statistics and align all heads in place.
 
-    Images of `unlabelled`, which may be of any class, are never used.
-
     Returns:
         Mean and spread of all classes seen, for each token of a head; and the classes `[n]` that
-        the images of the task count for, of `_images`.
+        these images of the task count for.
 
     Raises:
         CdlError: a class of the task has too few training images.
@@ -325,9 +245,9 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
     context, learner, how = job.context, job.learner, job.how
     heads, sizes = learner.heads(), context.stream.sizes[: context.task + 1]
     tokens = sorted({token for _, token in heads.values()})
-    images = _images(job)
+    images = job.images
     features = read_features(context, learner, images, tokens, **job.queries)
-    labels = _labels(job, features, images)
+    labels = labels_of(context, how, features, images, learner, job.teacher)
     moved = _moved(job, features, images, tokens)
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
@@ -348,39 +268,6 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
             losses = align(head, own, sizes, how, draws).mean(1)
             log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
     return found, labels.cpu()
-
-
-def _images(job: _Job) -> Tensor:
-    """Return the positions of the images that have a label or get one."""
-    context = job.context
-    own = len(context.indices(context.task)[0])
-    every = job.teacher is not None or job.how.labels in ("self", "nearest")
-    return learnt_from(context.labels[:own], taught=every)
-
-
-def _labels(job: _Job, features: Features, images: Tensor) -> Tensor:
-    """Return the classes `[n]` of images, see `Alignment.labels`."""
-    labels, known = features.labels, features.labels != UNLABELLED
-    classes = job.context.stream.classes(job.context.task)
-    if known.all():
-        return labels
-    if job.teacher is not None:
-        answers = job.teacher.classify()[images]
-        return torch.where(known, labels, answers.argmax(1) + classes.start)
-    if job.how.labels == "nearest":
-        return torch.where(known, labels, _nearest(features.tokens[0], labels, known))
-    tokens = torch.stack([features.tokens[t] for t in sorted(features.tokens, reverse=True)], 1)
-    with torch.no_grad():
-        logits = job.learner.predict(job.learner.read(tokens), classes.stop)[:, classes]
-    return torch.where(known, labels, logits.argmax(1) + classes.start)
-
-
-def _nearest(rows: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-    """Return for each row `[n, D]` the class whose labelled rows have the nearest mean, `[n]`."""
-    classes = labels[known].unique()
-    means = torch.stack([rows[known & (labels == c)].mean(0) for c in classes])
-    found: Tensor = classes[torch.cdist(rows, means).argmin(1)]
-    return found
 
 
 def _moved(
@@ -418,7 +305,7 @@ def _work(job: _Job) -> dict[str, float]:
 
     `answers` counts cached teacher outputs unless the training has read and counted them.
     """
-    context, inputs, images = job.context, job.inputs, _images(job)
+    context, inputs, images = job.context, job.inputs, job.images
     forward, _ = of_learner(job.learner, context.task, job.record["widths"])
     computed = _names(job) - inputs.queries.keys()
     per_image = forward + sum(of_query(context.backbones[name]) for name in computed)
@@ -453,7 +340,7 @@ def _seen(job: _Job, labels: Tensor) -> dict[str, float]:
     trained: dict[str, float] = job.record.get("seen", {})
     if not trained:  # an older version wrote the trained learner
         return {}
-    context, images = job.context, _images(job)
+    context, images = job.context, job.images
     unknown = context.labels[images] == UNLABELLED
     right = (labels == context.true_labels[images])[unknown]
     return {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cdl.data.cached import CachedOutputs
 from cdl.distillers.base import Output
 from cdl.models.learner import Learner
 from cdl.spec import LearnerSpec
@@ -14,6 +15,16 @@ from cdl.training.targets import over_task_images
 from cdl.training.teacher import TeacherSource
 
 TestQuery = Callable[[Tensor, Tensor], Tensor]  # of views `[B, 3, H, W]` and positions
+
+
+def query_of(
+    context: TaskContext[LearnerSpec], name: str, cached: CachedOutputs | None = None
+) -> TestQuery:
+    """Return the source of a backbone's queries at the test view: their cache or the backbone."""
+    if cached is not None:
+        return lambda _, positions: cached.at(0, positions)
+    backbone = context.backbones[name]
+    return lambda views, _: backbone.query(backbone.prepare(views))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from cdl.study.inputs import aligning, evaluating, learning
 from cdl.study.specifications import row
 from cdl.training import align_task
 from cdl.training.alignment import compensated
+from cdl.training.context import TaskContext
+from cdl.training.features import query_of, read_features
+from cdl.training.labelling import nearest_mean
 
 QUICK = {"epochs": 2, "samples": 8}
 FEW = {"datasets": {"digits": {"labels": {"per_class": 3}}}}
@@ -218,7 +221,7 @@ def test_an_image_without_a_label_has_the_class_that_the_option_names(lab, class
 def test_the_nearest_mean_of_labelled_rows_names_an_unlabelled_one():
     rows = torch.tensor([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [4.0, 0.0], [6.5, 1.0]])
     labels = torch.tensor([7, 7, 9, UNLABELLED, UNLABELLED])
-    found = align_task._nearest(rows, labels, labels != UNLABELLED)
+    found = nearest_mean(rows, labels, labels != UNLABELLED)
     assert found.tolist() == [7, 7, 9, 7, 9]  # means [1, 0] and [10, 0]
 
 
@@ -260,13 +263,13 @@ def test_results_have_the_share_of_right_labels_among_those_that_the_alignment_a
 
 def _true_labels(here, run, task):
     paths = {"backbones": {}, "data": here.data, "execution": here.execution}
-    context = align_task.TaskContext.open(here.spec(run), task, **paths)
+    context = TaskContext.open(here.spec(run), task, **paths)
     return context.stream.labels(context.train)[context.indices(task)[0]]
 
 
 def _labels(here, run, task):
     paths = {"backbones": {}, "data": here.data, "execution": here.execution}
-    return align_task.TaskContext.open(here.spec(run), task, **paths).labels.tolist()
+    return TaskContext.open(here.spec(run), task, **paths).labels.tolist()
 
 
 @pytest.mark.parametrize("outputs", ["cached", "online"])
@@ -306,14 +309,14 @@ def _features(here, run, after):
     """Features of the images of task 1, before it or after it."""
     inputs = here.align_inputs(run, 1)
     spec = here.spec(here.grid.trained(run))
-    context = align_task.TaskContext.open(
+    context = TaskContext.open(
         here.spec(run), 1, here.data, inputs.backbones, here.execution
     )
     state, record = artifacts.load(here.trained(run, after))
     learner = align_task._learner(context, spec.until(after), state, record)
-    query = align_task._query(context, {}, "vit_nano")
+    query = query_of(context, "vit_nano")
     images = torch.arange(64)
-    found = align_task.read_features(context, learner, images, (0,), after, query=query)
+    found = read_features(context, learner, images, (0,), after, query=query)
     return found.tokens[0]
 
 
