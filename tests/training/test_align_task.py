@@ -309,9 +309,7 @@ def _features(here, run, after):
     """Features of the images of task 1, before it or after it."""
     inputs = here.align_inputs(run, 1)
     spec = here.spec(here.grid.trained(run))
-    context = TaskContext.open(
-        here.spec(run), 1, here.data, inputs.backbones, here.execution
-    )
+    context = TaskContext.open(here.spec(run), 1, here.data, inputs.backbones, here.execution)
     state, record = artifacts.load(here.trained(run, after))
     learner = align_task._learner(context, spec.until(after), state, record)
     query = query_of(context, "vit_nano")
