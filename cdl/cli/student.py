@@ -87,7 +87,7 @@ def _run_of(name: str) -> Path:
         return folder
     from cdl.cli.advice import best_cell
     from cdl.inventory.finished import unfinished
-    from cdl.reporting.runs import read
+    from cdl.reporting.tables import read
 
     grid = grid_of([Path(name)])
     tables, study = grid.layout.report.tables, grid.config["name"]

@@ -12,8 +12,8 @@ from rich.table import Table
 from cdl.cli.advice import advice
 from cdl.layout import ReportFiles
 from cdl.reporting.intervals import reading
-from cdl.reporting.runs import read
 from cdl.reporting.style import look, names, panels_of
+from cdl.reporting.tables import read
 
 WIDTH = 24  # of a bar, in characters
 

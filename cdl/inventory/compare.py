@@ -14,8 +14,9 @@ from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.naming import elsewhere
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
 from cdl.reporting.crossed import Answers, estimate, on_common_images, over, paired
-from cdl.reporting.runs import distiller_of, labels_shown, names_of, read
+from cdl.reporting.names import distiller_of, labels_shown, names_of
 from cdl.reporting.style import names
+from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 

@@ -9,7 +9,9 @@ from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.intervals import answers_of, intervals
 from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.published import write_comparison
-from cdl.reporting.runs import complete_all, results_of, write, write_summary
+from cdl.reporting.runs import complete_all, results_of
+from cdl.reporting.summary import write_summary
+from cdl.reporting.tables import write
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs

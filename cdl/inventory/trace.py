@@ -21,7 +21,8 @@ from cdl.evaluation.metrics import current, metrics
 from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.naming import did_you_mean, elsewhere
 from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of, trained_of
-from cdl.reporting.runs import METRICS, read
+from cdl.reporting.columns import METRICS
+from cdl.reporting.tables import read
 from cdl.runtime import artifacts
 from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError

@@ -1,4 +1,4 @@
-"""Columns shared by all tables: the identity of a run, in one order everywhere."""
+"""Columns of the tables: the identity of a run, in one order everywhere, and its numbers."""
 
 IDENTITY = [
     "dataset",
@@ -23,3 +23,29 @@ CELL = [name for name in IDENTITY if name != "seed"]  # runs of a cell differ on
 LINKS = ["run", "trained_run", "none_run", "teacher_run"]
 TEXT = [*(name for name in CELL if name != "n_tasks"), *LINKS, "protocol"]
 FORMER_NAMES = {"student": "backbone", "kd": "distiller", "kd_options": "distiller_options"}
+AGREEMENT = {"teacher_agreement": "run", "none_teacher_agreement": "none_run"}
+METRICS = [
+    "final_average_accuracy",
+    "last_accuracy",
+    "average_incremental_accuracy",
+    "learning_accuracy",
+    "backward_transfer",
+    "forgetting_max",
+    "forgetting_published",
+    "task_incremental_accuracy",
+    "calibration_error",
+    "negative_log_likelihood",
+    "brier_score",
+    *AGREEMENT,
+    "pseudo_label_accuracy",
+]
+SEEN = {  # columns by their names in the results
+    "views_seen": "views",
+    "labelled_seen": "labelled",
+    "unlabelled_seen": "unlabelled",
+}
+INTERVALS = [  # of `cdl.reporting.intervals`
+    f"{name}{end}"
+    for name in ("accuracy", "gain", "gap", "closed")
+    for end in ("", "_low", "_high")
+] + ["gain_p", "gain_p_holm"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.reporting.runs import method_of, names_of
-from cdl.reporting.runs import read as read_table
+from cdl.reporting.names import method_of, names_of
 from cdl.reporting.style import about, canvas, legend, look, names, paper, save
+from cdl.reporting.tables import read as read_table
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
 NOTE = (

@@ -13,7 +13,6 @@ from cdl.layout import FIGURES, IMAGES, RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.losses import losses_over_epochs, read_losses
 from cdl.reporting.prompts import prompt_use, read_prompt_use
-from cdl.reporting.runs import differences, read
 from cdl.reporting.style import (
     PAGE,
     about,
@@ -28,6 +27,8 @@ from cdl.reporting.style import (
     save,
     small_print,
 )
+from cdl.reporting.summary import differences
+from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json, write_json
 
 INTERVAL = "95 % interval over"
@@ -190,7 +191,7 @@ def gain_over_none(
 
     Args:
         cells: rows of one dataset from `cdl.reporting.intervals`; gains may be missing.
-        runs: runs of the dataset from `cdl.reporting.runs.differences`.
+        runs: runs of the dataset from `cdl.reporting.summary.differences`.
         test: the test set.
         outputs: files to write; the suffix selects the format.
     """

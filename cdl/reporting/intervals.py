@@ -11,7 +11,7 @@ import pandas as pd
 
 from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
-from cdl.reporting.columns import CELL
+from cdl.reporting.columns import CELL, INTERVALS
 from cdl.reporting.crossed import (
     Answers,
     Interval,
@@ -24,8 +24,9 @@ from cdl.reporting.crossed import (
     share,
 )
 from cdl.reporting.latex import write_latex
-from cdl.reporting.runs import INTERVALS, read, write, write_summary
 from cdl.reporting.style import names
+from cdl.reporting.summary import write_summary
+from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import read_json, write_json
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction

@@ -9,8 +9,9 @@ import pandas as pd
 
 from cdl.reporting.columns import CELL
 from cdl.reporting.figures import INTERVAL, of_dataset
-from cdl.reporting.runs import NOT_RUN, distiller_of, method_of, summarise
+from cdl.reporting.names import distiller_of, method_of
 from cdl.reporting.style import dataset_names, panels_of
+from cdl.reporting.summary import NOT_RUN, summarise
 from cdl.runtime.artifacts import replacing
 from cdl.runtime.errors import CdlError
 

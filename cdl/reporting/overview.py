@@ -15,7 +15,7 @@ from cdl.reporting.columns import CELL, FEW_SEEDS
 from cdl.reporting.crossed import estimate
 from cdl.reporting.figures import of_dataset
 from cdl.reporting.intervals import reading
-from cdl.reporting.runs import distiller_of, method_of
+from cdl.reporting.names import distiller_of, method_of
 from cdl.reporting.style import dataset_names, labels_text, look, names, panels_of
 
 FEW_IMAGES = 1000  # the page warns below this number, and below `FEW_SEEDS`

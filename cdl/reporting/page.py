@@ -21,12 +21,13 @@ import yaml
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
-from cdl.reporting.columns import CELL, IDENTITY
+from cdl.reporting.columns import CELL, IDENTITY, METRICS, SEEN
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
-from cdl.reporting.runs import METRICS, SEEN, differences, read
 from cdl.reporting.style import dataset_names
+from cdl.reporting.summary import differences
+from cdl.reporting.tables import read
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"

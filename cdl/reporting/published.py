@@ -8,16 +8,10 @@ from typing import Any
 import pandas as pd
 
 from cdl.reporting.columns import CELL, FORMER_NAMES
-from cdl.reporting.runs import (
-    NOT_RUN,
-    distiller_of,
-    latex,
-    method_of,
-    read_results,
-    results_of,
-    summarise,
-    write,
-)
+from cdl.reporting.names import distiller_of, method_of
+from cdl.reporting.runs import read_results, results_of
+from cdl.reporting.summary import NOT_RUN, latex, summarise
+from cdl.reporting.tables import write
 from cdl.runtime.artifacts import replacing, write_json
 
 METRICS = {"accuracy": "final_average_accuracy", "forgetting": "forgetting_published"}

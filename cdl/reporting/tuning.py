@@ -8,8 +8,8 @@ import pandas as pd
 import yaml
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cdl.reporting.runs import write
 from cdl.reporting.style import canvas, look, paper, save
+from cdl.reporting.tables import write
 from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.spec import LearnerSpec
 

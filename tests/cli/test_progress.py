@@ -27,7 +27,7 @@ from cdl.cli.progress import (
 from cdl.cli.summary import show
 from cdl.layout import ReportFiles, RunFiles
 from cdl.reporting.intervals import write_summary_and_intervals
-from cdl.reporting.runs import read, write
+from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import write_json
 
 STUDENT = "kd-vit_nano-from-vit_micro-q-vit_nano"

@@ -12,7 +12,7 @@ from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import recorded_files, verify
 from cdl.layout import ResultsFolder, RunFiles
-from cdl.reporting.runs import read
+from cdl.reporting.tables import read
 from cdl.runtime import artifacts
 from cdl.study.jobs import flat
 

@@ -12,7 +12,7 @@ from cdl.cli import app
 from cdl.inventory.compare import compare, format_p
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Answers, estimate, holm, paired
-from cdl.reporting.runs import write
+from cdl.reporting.tables import write
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from tools import claims

@@ -93,7 +93,7 @@ def test_a_configuration_means_its_best_student(runs, monkeypatch, capsys):
     rows["distiller"] = ["kd", "kd_prompt", "none", "none"]
     rows["role"], rows["run"] = "student", RUNS
     rows["final_average_accuracy"] = [50.0, 60.0, 90.0, 10.0]
-    monkeypatch.setattr("cdl.reporting.runs.read", lambda *_: rows)
+    monkeypatch.setattr("cdl.reporting.tables.read", lambda *_: rows)
     config = str(Path(__file__).parents[2] / "config" / "digits.yaml")
     with pytest.raises(CdlError, match=f"{config}: has no table of finished runs; "):
         student._run_of(config)

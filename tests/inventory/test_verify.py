@@ -24,7 +24,8 @@ from cdl.inventory.status import report
 from cdl.inventory.trace import trace
 from cdl.inventory.verify import recorded_files, sources_of, verify
 from cdl.layout import ResultsFolder, backbone, record_of
-from cdl.reporting.runs import read, read_results, tables_of
+from cdl.reporting.runs import read_results, tables_of
+from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles

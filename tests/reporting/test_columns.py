@@ -5,7 +5,8 @@ from study import make_study
 
 from cdl.reporting.columns import FORMER_NAMES, IDENTITY
 from cdl.reporting.intervals import answers_of, intervals
-from cdl.reporting.runs import read, summarise, write
+from cdl.reporting.summary import summarise
+from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import write_json
 
 

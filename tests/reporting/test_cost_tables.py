@@ -8,8 +8,7 @@ import pytest
 from study import make_study
 
 from cdl.layout import measured_of
-from cdl.reporting.costs import count_unmeasured, markdown
-from cdl.reporting.runs import COST, cost_of, with_teachers
+from cdl.reporting.costs import COST, cost_of, count_unmeasured, markdown, with_teachers
 from cdl.runtime.artifacts import write_json
 
 

@@ -8,8 +8,8 @@ from study import make_study
 from cdl.reporting import figures
 from cdl.reporting.figures import HeldOut
 from cdl.reporting.intervals import answers_of, intervals, reading
-from cdl.reporting.runs import differences
 from cdl.reporting.style import learners_of, panels_of
+from cdl.reporting.summary import differences
 from cdl.runtime.artifacts import read_json
 
 TEST = HeldOut(200, 12.5)

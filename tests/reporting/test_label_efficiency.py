@@ -10,7 +10,7 @@ from lab import make_grid
 
 from cdl.reporting import label_efficiency as efficiency
 from cdl.reporting.columns import CELL
-from cdl.reporting.runs import write
+from cdl.reporting.tables import write
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
 from cdl.study.specifications import label_levels, row

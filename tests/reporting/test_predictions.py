@@ -7,8 +7,8 @@ import pytest
 from study import make_study
 
 from cdl.layout import RunFiles
-from cdl.reporting.columns import IDENTITY
-from cdl.reporting.runs import METRICS, class_tables, complete, complete_all, tables_of
+from cdl.reporting.columns import IDENTITY, METRICS
+from cdl.reporting.runs import class_tables, complete, complete_all, tables_of
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cdl.reporting.columns import METRICS as ALL_METRICS
 from cdl.reporting.published import (
     METRICS,
     NOTE,
@@ -16,8 +17,8 @@ from cdl.reporting.published import (
     with_reasons,
     write_comparison,
 )
-from cdl.reporting.runs import METRICS as ALL_METRICS
-from cdl.reporting.runs import NOT_RUN, results_of
+from cdl.reporting.runs import results_of
+from cdl.reporting.summary import NOT_RUN
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid

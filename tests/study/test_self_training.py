@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from lab import make_grid
 
-from cdl.reporting.runs import names_of
+from cdl.reporting.names import names_of
 from cdl.reporting.style import panels_of
 from cdl.study.configuration import ConfigError
 from cdl.study.learning_jobs import LearningJobs

@@ -1,0 +1,124 @@
+"""The summary of results over seeds: CSV, Markdown and LaTeX."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdl.reporting.columns import CELL, METRICS, SEEN
+from cdl.reporting.names import labels_shown, names_of
+from cdl.reporting.tables import write
+from cdl.runtime.artifacts import replacing
+
+NOT_RUN = "not run"
+NOTE = (
+    "Percent and percentage points; mean ± sample standard deviation over n seeds. Final average "
+    "accuracy: mean accuracy over all tasks after the last one. Forgetting: mean drop of earlier "
+    "tasks from their best accuracy (Chaudhry et al., 2018). Task-incremental accuracy: accuracy "
+    "among the classes of the example's own task. Calibration error: mean distance between "
+    "accuracy and probability (15 bins); empty for ridge classifiers, whose outputs are not "
+    "probabilities. Gain over none: over the undistilled student whose class statistics have the "
+    "same labels, see the column `against` of the intervals. Gap to teacher: its accuracy minus "
+    "the learner's. Protocol: hash of data, classes, views, normalisation, schedule and the "
+    "learner's own weights; numbers with the same protocol are comparable; protocols.json spells "
+    "it out. In brackets after a method or distiller: its variant, or the options that differ "
+    "from the defaults."
+)
+_PAIRED = ["gain_over_none", "gap_to_teacher"]
+
+
+def differences(results: pd.DataFrame) -> pd.DataFrame:
+    """Add `gain_over_none` and `gap_to_teacher` (teacher minus student), in points.
+
+    Both are differences of the final average accuracies of runs with the same seed; NaN if there
+    is no such run.
+    """
+    table = results.copy()
+    accuracy = table.set_index("run")["final_average_accuracy"]
+    own = table["final_average_accuracy"]
+    other = table["none_run"] != table["run"]
+    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(other)
+    table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
+    return table
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds.
+
+    Returns:
+        One row per cell, in percent and percentage points: `n` finished seeds; mean and sample
+        standard deviation (NaN for one seed) of every metric, of the gain over the undistilled
+        student and of the gap to the teacher (teacher minus student) in final average accuracy.
+        Gain and gap are paired by seed.
+    """
+    table = differences(results)
+    values = [*METRICS, *_PAIRED]
+    groups = table.groupby(CELL, sort=False)
+    summary = groups[values].agg(["mean", "std"])
+    summary.columns = ["_".join(name_and_statistic) for name_and_statistic in summary.columns]
+    summary.insert(0, "n", groups["final_average_accuracy"].count())
+    for name in ("trainable_parameters", *SEEN):
+        summary[name] = groups[name].first()
+    summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
+    return summary.reset_index()
+
+
+def display_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary as text with two decimals, for Markdown and LaTeX."""
+
+    def mean_and_deviation(row: Mapping[Hashable, Any], name: str) -> str:
+        if row["n"] == 0:
+            return NOT_RUN
+        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+        if pd.isna(mean):  # the run to compare with does not exist or is not finished
+            return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
+        return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+    lines, few = [], bool((summary["labels"] != "all").any())
+    for row in summary.to_dict("records"):
+        lines.append(
+            {
+                "dataset": row["dataset"],
+                **({"labels per class": labels_shown(row)} if few else {}),
+                **names_of(row),
+                "final average accuracy": mean_and_deviation(row, "final_average_accuracy"),
+                "forgetting": mean_and_deviation(row, "forgetting_max"),
+                "task-incremental accuracy": mean_and_deviation(row, "task_incremental_accuracy"),
+                "calibration error": mean_and_deviation(row, "calibration_error"),
+                "gain over none": mean_and_deviation(row, "gain_over_none"),
+                "gap to teacher": mean_and_deviation(row, "gap_to_teacher"),
+                "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
+                "n": row["n"],
+                "protocol": row["protocol"] or NOT_RUN,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def latex(table: pd.DataFrame, note: str, caption: str) -> str:
+    """Return a table of text as LaTeX (booktabs, longtable), with the note as a comment."""
+    style = table.style.hide(axis="index").format(escape="latex")
+    longtable = style.format_index(escape="latex", axis="columns").to_latex(
+        hrules=True,
+        environment="longtable",
+        multicol_align="c",
+        caption=caption.replace("_", r"\_"),
+    )
+    return (f"% \\usepackage{{booktabs, longtable}}\n% {note}\n" + longtable).replace("±", r"$\pm$")
+
+
+def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:
+    """Write the summary of results as CSV and Markdown; runs may be unfinished."""
+    summary = summarise(results)
+    text = display_table(summary)
+    with replacing(md) as temporary:
+        lines = text.to_markdown(index=False, disable_numparse=True)
+        temporary.write_text(f"{lines}\n\n{NOTE}\n")
+    missing = pd.DataFrame(False, summary.index, summary.columns)
+    missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
+    for name in _PAIRED:  # no finished run to compare with
+        missing[f"{name}_mean"] |= (summary["teacher"] != "") & summary[f"{name}_mean"].isna()
+    if missing.any(axis=None):
+        summary = summary.round(6).astype(object).mask(missing, NOT_RUN)
+    write(summary, csv)
