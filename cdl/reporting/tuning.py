@@ -84,13 +84,18 @@ def flat_ranges(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
 
 
 def write_tuned(
-    trials: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], kept: str, outputs: Any
+    trials: Sequence[Mapping[str, Any]],
+    budget: Mapping[str, Any],
+    exclude: Sequence[Mapping[str, str]],
+    kept: str,
+    outputs: Any,
 ) -> None:
     """Write the overlay, the table of trials, the report and a figure of each distiller.
 
     Args:
         trials: from `Trials.listed`, finished.
         budget: from `Trials.budget`.
+        exclude: `grid.exclude` of the overlay, from `Trials.excluded`.
         kept: JSON file of `write_kept`.
         outputs: paths of `overlay`, `trials`, `text`, and `figures` in the order of distillers.
     """
@@ -99,7 +104,8 @@ def write_tuned(
     ranges = flat_ranges(table, fields)
     write(table, outputs.trials)
     best = [trial["tuned"] for trial, is_best in zip(trials, table["best"], strict=True) if is_best]
-    text = yaml.safe_dump({"grid": {"distillers": best}, "tune": None}, sort_keys=False)
+    overlay = {"grid": {"distillers": best, "exclude": exclude}, "tune": None}
+    text = yaml.safe_dump(overlay, sort_keys=False)
     with replacing(outputs.overlay) as temporary:
         temporary.write_text(_HEAD.format(path=outputs.overlay) + text)
     with replacing(outputs.text) as temporary:

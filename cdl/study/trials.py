@@ -21,6 +21,7 @@ from cdl.study.learning_jobs import LearningJobs
 from cdl.study.runs import Block, Run, entry_of, label_of
 
 VARIANT = "tune"  # variant of a dataset that trials are evaluated on
+BEST = "tuned"  # variant of a distiller with the best values
 _DIGITS = 4  # significant digits of a value
 
 
@@ -93,10 +94,21 @@ class Trials:
         for trial in self.every:
             files = [self.study.files(run) for run in self.runs_of(trial)]
             entry = {"distiller": trial.distiller, "index": trial.index, "values": trial.values}
-            entry["tuned"] = _entry(entries[trial.distiller], trial.values, "tuned")
+            entry["tuned"] = _entry(entries[trial.distiller], trial.values, BEST)
             entry |= {"first": [f.first.record for f in files], "all": [f.results for f in files]}
             listed.append(entry)
         return listed
+
+    def excluded(self) -> list[dict[str, str]]:
+        """Return `grid.exclude` for the best values: the same combinations, by their new labels."""
+        entries = _entries_by_label(self.study.config["grid"]["distillers"])
+        best = {name: _entry(entries[name], {}, BEST) for name in self.distillers}
+        labels = {name: label_of(entry["block"], entry["variant"]) for name, entry in best.items()}
+        return [
+            {**combination, "distiller": labels[name]} if name else dict(combination)
+            for combination in self.study.excluded
+            if (name := combination.get("distiller")) is None or name in labels
+        ]
 
     def budget(self) -> dict[str, Any]:
         """Return the budget of each distiller, equal for all, and the ranges of the fields."""
@@ -126,6 +138,9 @@ class Trials:
         def given() -> dict[str, Any]:
             return {"trials": self.listed(), "budget": self.budget()}
 
+        def best() -> dict[str, Any]:
+            return {**given(), "exclude": self.excluded()}
+
         record = Record(kept_trials.record)
         outputs: Paths = {"kept": record.path}
         yield Job("halve", {}, outputs, (record,), kept_trials, lambda: {"results": first()}, given)
@@ -136,7 +151,7 @@ class Trials:
             records=(),
             files=tuned,
             reads=lambda: {"first": first(), "kept": record.path},
-            given=given,
+            given=best,
         )
 
 

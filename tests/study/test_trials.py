@@ -158,7 +158,7 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     assert len(results_of_kept("kept.json", listed)) == 6
     figures = [f"{name}.svg" for name in made.distillers]
     out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
-    write_tuned(listed, made.budget(), "kept.json", out)
+    write_tuned(listed, made.budget(), made.excluded(), "kept.json", out)
     table = pd.read_csv("t.csv")
     assert table["accuracy"].notna().sum() == 6
     assert table.loc[table["best"], "trial"].tolist() == [6, 6, 6]
@@ -182,6 +182,28 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     best = next(t for t in made.every if t.label == "kd+t6")
     assert specification(tuned, run).training.lr == best.values["training.lr"]
     assert tuned.undistilled(run).learner == "student+tuned-vit_nano-q-vit_nano"
+
+
+def test_the_overlay_excludes_the_same_combinations_under_the_new_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    heads = {"block": "kd", "variant": "heads", "alignment": None}
+    excluded = [{"method": "l2p", "distiller": ["kd", "kd_prompt"]}, {"distiller": "kd+heads"}]
+    methods = {"methods": ["coda_prompt", "l2p"], "distillers": ["none", "kd", "kd_prompt", heads]}
+    made = study({"grid": {**methods, "exclude": excluded}})
+    listed = made.listed()
+    for path in {path for t in listed for path in (*t["first"], *t["all"])}:
+        results(tmp_path / path, 50.0)
+    write_kept(listed, made.budget(), "kept.json")
+    figures = [f"{name}.svg" for name in made.distillers]
+    out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
+    write_tuned(listed, made.budget(), made.excluded(), "kept.json", out)
+    tuned = Grid(resolve(merge(made.study.config, yaml.safe_load(open("t.yaml")))))
+    assert {(r.method.label, r.distiller.label) for r in tuned.runs if r.role == "student"} == {
+        ("coda_prompt", "none+tuned"),
+        ("coda_prompt", "kd+tuned"),
+        ("coda_prompt", "kd_prompt+tuned"),
+        ("l2p", "none+tuned"),
+    }
 
 
 @pytest.mark.parametrize(

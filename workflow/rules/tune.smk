@@ -87,5 +87,6 @@ rule tuned:
     params:
         trials=param("tuned", "trials"),
         budget=param("tuned", "budget"),
+        exclude=param("tuned", "exclude"),
     script:
         "../scripts/tuned.py"
