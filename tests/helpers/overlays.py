@@ -7,9 +7,9 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
     **{
         f"{study}_{part}.yaml": [f"studies/{study}.yaml"]
         for study, parts in [
-            ("fair_schedule", ("1", "5", "core", "cifar100", "cifar100_5")),
+            ("fair_schedule", ("1", "1_rates", "5", "core", "cifar100", "cifar100_5")),
             ("fair_schedule", ("others", "others_5", "others_20")),
-            ("soft_columns", ("core",)),
+            ("soft_columns", ("core", "prompts")),
             ("statistics", ("others", "same")),
             ("inside", ("cifar100", "rates", "released")),
         ]
