@@ -9,7 +9,7 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
         for study, parts in [
             ("fair_schedule", ("1", "1_rates", "5", "core", "cifar100", "cifar100_5")),
             ("fair_schedule", ("others", "others_5", "others_20")),
-            ("soft_columns", ("core", "prompts")),
+            ("soft_columns", ("core",)),
             ("statistics", ("others", "same")),
             ("inside", ("cifar100", "rates", "released")),
         ]
