@@ -28,7 +28,7 @@ from cdl.training.alignment import (
 )
 from cdl.training.context import TaskContext, folders_of
 from cdl.training.features import Features, query_of, read_features
-from cdl.training.labelling import TeacherAnswers, counted, labels_of
+from cdl.training.labelling import TeacherAnswers, images_counted, labels_of
 
 log = logging.getLogger(__name__)
 TOKENS = {0: "feature", -1: "kd_token"}  # names of the tokens that heads read, by position
@@ -132,7 +132,7 @@ class _Job:
     @property
     def images(self) -> Tensor:
         """Positions `[n]` of the images that the statistics are computed from."""
-        return counted(self.context, self.how, taught=self.teacher is not None)
+        return images_counted(self.context, self.how, taught=self.teacher is not None)
 
 
 def align_task(

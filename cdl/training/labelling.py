@@ -115,7 +115,7 @@ def _logits(context: Context, teacher: Teacher, query: TestQuery | None) -> Tens
     return over_task_images(context, logits, torch.arange(own))
 
 
-def counted(context: Context, how: Alignment, *, taught: bool) -> Tensor:
+def images_counted(context: Context, how: Alignment, *, taught: bool) -> Tensor:
     """Return the positions `[n]` of the task's images that have a label or get one.
 
     Images of `unlabelled`, which may be of any class, are never among them.
@@ -143,7 +143,7 @@ def labels_of(
         context: context of the task.
         how: options of the alignment.
         features: of the images.
-        positions: of the images in the task, from `counted`.
+        positions: of the images in the task, from `images_counted`.
         learner: the trained learner.
         teacher: the teacher that labels images; None without one.
     """

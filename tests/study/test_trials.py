@@ -144,6 +144,14 @@ def results(path, accuracy, seed=1000):
     write_json(path, content | {"matrix": [[accuracy]], "test_images": [100]})
 
 
+def best_of(made, listed):
+    """Write the best values from `kept.json`; return the grid with them, and the figures."""
+    figures = [f"{name}.svg" for name in made.distillers]
+    out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
+    write_tuned(listed, made.budget(), made.excluded(), "kept.json", out)
+    return Grid(resolve(merge(made.study.config, yaml.safe_load(open("t.yaml"))))), figures
+
+
 def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = study()
@@ -156,9 +164,7 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     write_kept(listed, made.budget(), "kept.json")
     assert read_json("kept.json")["kept"] == dict.fromkeys(made.distillers, [5, 6])
     assert len(results_of_kept("kept.json", listed)) == 6
-    figures = [f"{name}.svg" for name in made.distillers]
-    out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
-    write_tuned(listed, made.budget(), made.excluded(), "kept.json", out)
+    tuned, figures = best_of(made, listed)
     table = pd.read_csv("t.csv")
     assert table["accuracy"].notna().sum() == 6
     assert table.loc[table["best"], "trial"].tolist() == [6, 6, 6]
@@ -172,7 +178,6 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     ]
     assert "same budget: 8 trials" in text and "learnt 1 of 2 tasks; the best 2" in text
     assert all((tmp_path / name).stat().st_size > 5000 for name in figures)
-    tuned = Grid(resolve(merge(made.study.config, yaml.safe_load(open("t.yaml")))))
     assert Trials(tuned).every == [] and [b.label for b in tuned.distillers] == [
         "none+tuned",
         "kd+tuned",
@@ -194,10 +199,7 @@ def test_the_overlay_excludes_the_same_combinations_under_the_new_names(tmp_path
     for path in {path for t in listed for path in (*t["first"], *t["all"])}:
         results(tmp_path / path, 50.0)
     write_kept(listed, made.budget(), "kept.json")
-    figures = [f"{name}.svg" for name in made.distillers]
-    out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
-    write_tuned(listed, made.budget(), made.excluded(), "kept.json", out)
-    tuned = Grid(resolve(merge(made.study.config, yaml.safe_load(open("t.yaml")))))
+    tuned, _ = best_of(made, listed)
     assert {(r.method.label, r.distiller.label) for r in tuned.runs if r.role == "student"} == {
         ("coda_prompt", "none+tuned"),
         ("coda_prompt", "kd+tuned"),
