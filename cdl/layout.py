@@ -201,17 +201,9 @@ class RunFiles:
         """Return the evaluated artifacts of a finished run in task order.
 
         Args:
-            results: content of `results`; that of version 0.2 has no paths of artifacts.
+            results: content of `results`.
         """
-        if "checkpoint_files" not in results:
-            return [self.task(t).learner for t in range(len(results["checkpoints"]))]
         return [os.path.normpath(f"{self.folder}/{path}") for path in results["checkpoint_files"]]
-
-    def siblings(self, task: int | str) -> list[Path]:
-        """Return records after a task of runs with equal dataset, method and seed."""
-        run = Path(self.folder).resolve()
-        pattern = f"*/{run.name}/task{task}/{record_of(Path(self.task(task).learner).name)}"
-        return sorted(run.parents[1].glob(pattern))
 
     def described(self) -> list[tuple[str, str]]:
         """Return description and path of the files of the evaluation, for display."""

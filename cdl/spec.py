@@ -3,7 +3,8 @@
 A specification contains everything that determines the numbers of a learner or cache. Planning
 creates specifications, jobs read them, and artifacts and Snakemake's parameters store them as JSON.
 Fields are in the order of the JSON keys, which Snakemake compares with those of finished jobs. A
-field with the default None has no key if it is None. Does not import torch.
+field with the default None has no key if it is None. If the form of the JSON changes, increase
+`FORMAT`. Does not import torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.errors import CdlError
 
+FORMAT = 2  # of the stored specifications; 1: up to version 0.2, without a number
 BF16 = 2  # increase if only numbers in bf16 change; 1: attention by torch's fused kernel
 _OUTSIDE = {"outside": True}  # marks a field that is not in the JSON
 _WORDS = {int: "an integer", float: "a number", str: "text", NoneType: "null", tuple: "a list"}
@@ -312,7 +314,6 @@ class Passes(Part):
 
     epochs: int
     batch_size: int
-    unlabelled_ratio: ClassVar[None] = None
 
 
 @dataclass(frozen=True)
@@ -336,9 +337,9 @@ class Alignment(Part):
         learner's most likely class of the task), `nearest` (the class of the task whose labelled
         images have the nearest mean feature) or `teacher`; None: `teacher` with a teacher, else
         `own`.
-    answers: views that the teacher classifies: None (mean over the training views) or `test`.
+    answers: views that the teacher classifies: `train_views` (mean over them) or `test`.
     drift: `sdc`, `ssiat` or `ssiat_as_released`: means of earlier classes move with the features
-        of the task's images, see `cdl.training.alignment.compensated`; None: they stay.
+        of the task's images, see `cdl.training.alignment.compensated`; `none`: they stay.
     """
 
     statistic: str
@@ -353,9 +354,9 @@ class Alignment(Part):
     epochs: int
     schedule: str
     next_task: str
+    answers: str
+    drift: str
     labels: str | None = None
-    answers: str | None = None
-    drift: str | None = None
 
     def mean_factors(self, sizes: Sequence[int]) -> list[float]:
         """Return the factor of each class's mean from the sizes of the tasks seen."""
@@ -373,80 +374,12 @@ def labelled_by(labels: str | None, taught: bool) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueriesSpec(Part):
-    """Specification of a backbone's queries of a learner's training views of a task."""
-
-    numerics: int
-    seed: int
-    student_views: str | None = None
-    stream: Stream
-    images_per_class: int | None
-    unlabelled: Unlabelled | None = None
-    view: InputView
-    normalization: str
-    cache_dtype: str | None = None
-    precision: str | None = None
-    bf16: int | None = None
-    sizes: Mapping[str, int] | None = None
-    backbone: str
-    training: Passes
-    views: ClassVar[None] = None
-    labels: ClassVar[None] = None
-    teacher: ClassVar[None] = None
-    reads_past: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutQueriesSpec(Part):
-    """Specification of a backbone's queries of the test views."""
-
-    numerics: int
-    normalization: str
-    precision: str | None = None
-    bf16: int | None = None
-    sizes: Mapping[str, int] | None = None
-    backbone: str
-    view: InputView
-    images_per_class: int | None
-    cache_dtype: str | None = None
-    unlabelled: ClassVar[None] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AligningQueriesSpec(Part):
-    """Specification of the queries for alignment.
-
-    The queries are of training images, transformed as at test. They are not rounded, and do not
-    depend on epochs and batches. `views` is `test`, which distinguishes the JSON from that of a
-    `QueriesSpec`.
-    """
-
-    numerics: int
-    normalization: str
-    precision: str | None = None
-    bf16: int | None = None
-    sizes: Mapping[str, int] | None = None
-    backbone: str
-    view: InputView
-    seed: int
-    stream: Stream
-    images_per_class: int | None
-    views: str
-    cache_dtype: ClassVar[None] = None
-    student_views: ClassVar[None] = None
-    unlabelled: ClassVar[None] = None
-    labels: ClassVar[None] = None
-    teacher: ClassVar[None] = None
-    training: ClassVar[None] = None
-    reads_past: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class LearnerSpec(Part):
     """Everything that determines a learner's numbers after a task.
 
     It excludes the parameters of later tasks.
 
+    format: `FORMAT`.
     numerics: `cdl.NUMERICS`.
     role: `teacher` or `student`.
     backbone: name of the frozen backbone.
@@ -478,6 +411,7 @@ class LearnerSpec(Part):
         the JSON but in the artifact's metadata under the same name.
     """
 
+    format: int = field(default=FORMAT, kw_only=True)
     numerics: int
     seed: int
     role: str
@@ -513,6 +447,7 @@ class LearnerSpec(Part):
     @classmethod
     def from_json(cls, value: Any, where: str = "spec", teacher_query: str | None = None) -> Self:
         """Create it as `Part.from_json`; `teacher_query` is not in the JSON."""
+        check_format(value, where)
         return replace(super().from_json(value, where), teacher_query=teacher_query)
 
     @property
@@ -542,65 +477,62 @@ class LearnerSpec(Part):
         """Keys of the initial parameters: equal for students of a pair, not teachers."""
         return self.seed, self.role, self.backbone
 
-    def queries(self, backbone: str) -> QueriesSpec:
-        """Return the specification of a backbone's queries of the training views."""
-        return QueriesSpec(
+    def queries(self, backbone: str, views: str = "train") -> "CacheSpec":
+        """Return the specification of a backbone's queries of the training images.
+
+        Args:
+            backbone: name of the backbone.
+            views: `train` or `held_out`, see `CacheSpec`.
+        """
+        train = views == "train"
+        return CacheSpec(
+            kind="queries",
+            views=views,
             numerics=self.numerics,
-            seed=self.seed,
-            student_views=self.student_views,
-            stream=self.stream,
-            images_per_class=self.images_per_class,
-            unlabelled=self.unlabelled,
-            view=self.view,
-            normalization=self.normalization,
-            cache_dtype=self.cache_dtype,
             backbone=backbone,
-            training=Passes(self.training.epochs, self.training.batch_size),
+            normalization=self.normalization,
+            view=self.view if train else self.view.held_out(),
+            images_per_class=self.images_per_class,
+            seed=self.seed,
+            stream=self.stream,
+            student_views=self.student_views if train else None,
+            unlabelled=self.unlabelled if train else None,
+            training=Passes(self.training.epochs, self.training.batch_size) if train else None,
+            cache_dtype=self.cache_dtype if train else None,  # those for alignment are not rounded
             **self._backbone_fields(backbone),
         )
 
-    def test_queries(self, backbone: str, images_per_class: int | None) -> HeldOutQueriesSpec:
-        """Return the specification of a backbone's queries of the test views."""
-        return HeldOutQueriesSpec(
+    def test_queries(self, backbone: str, images_per_class: int | None) -> "CacheSpec":
+        """Return the specification of a backbone's queries of the test images."""
+        return CacheSpec(
+            kind="queries",
+            views="test",
             numerics=self.numerics,
-            normalization=self.normalization,
             backbone=backbone,
+            normalization=self.normalization,
             view=self.view.held_out(),
             images_per_class=images_per_class,
             cache_dtype=self.cache_dtype,
             **self._backbone_fields(backbone),
         )
 
-    def aligning_queries(self, backbone: str) -> AligningQueriesSpec:
-        """Return the specification of a backbone's queries for alignment."""
-        return AligningQueriesSpec(
-            numerics=self.numerics,
-            normalization=self.normalization,
-            backbone=backbone,
-            view=self.view.held_out(),
-            seed=self.seed,
-            stream=self.stream,
-            images_per_class=self.images_per_class,
-            views="test",
-            **self._backbone_fields(backbone),
-        )
-
     @property
-    def soft_columns(self) -> str | None:
-        """`seen` if the soft loss compares all classes seen so far; None: those of the task."""
-        return "seen" if self.distiller.options.get("soft_columns") == "seen" else None
+    def soft_columns(self) -> str:
+        """Classes that the soft loss compares: those of the `task`, or all `seen` so far."""
+        columns: str = self.distiller.options.get("soft_columns", "task")
+        return columns
 
-    def targets(self, teacher: "LearnerSpec", columns: str | None = None) -> "TargetsSpec":
-        """Return the specification of a teacher's targets for the training views.
-
-        `columns` is None or `seen`, see `soft_columns`.
-        """
-        return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher, columns)
-
-    def aligning_targets(self, teacher: "LearnerSpec") -> "AligningTargetsSpec":
-        """Return the specification of a teacher's targets for the test views of the images."""
-        views = self.aligning_queries(teacher.query)
-        return AligningTargetsSpec(teacher, views, self.apt_teacher)
+    def targets(
+        self, teacher: "LearnerSpec", columns: str = "task", views: str = "train"
+    ) -> "CacheSpec":
+        """Return the specification of a teacher's targets, see `CacheSpec`."""
+        return replace(
+            self.queries(teacher.query, views),
+            kind="targets",
+            teacher=teacher,
+            apt_teacher=self.apt_teacher,
+            columns=columns,
+        )
 
     def _backbone_fields(self, backbone: str) -> dict[str, Any]:
         """Return the fields of one backbone: precision and side of its input."""
@@ -609,48 +541,58 @@ class LearnerSpec(Part):
         return own | ({} if size is None else {"sizes": {backbone: size}})
 
 
-@dataclass(frozen=True)
-class TargetsSpec(Part):
-    """Specification of a teacher's targets for a student's training views of a task.
+@dataclass(frozen=True, kw_only=True)
+class CacheSpec(Part):
+    """Specification of a frozen model's outputs for the images of a task, or of the test split.
 
-    columns: `seen` for the logits of all classes seen so far; None: those of the task.
+    kind: `queries`: the class token of a backbone without prompts; `targets`: logits of a teacher.
+    views: `train`: all views of the training images in training; `held_out`: the training images
+        as at prediction, which do not depend on epochs and batches; `test`: the test images.
+    backbone: name of the backbone that computes the queries, for targets those of the teacher.
+    images_per_class: of the split; None for all.
+    seed, stream, student_views, unlabelled, training: as in `LearnerSpec`; None where they do not
+        determine the views.
+    teacher: the teacher of targets; None for queries.
+    apt_teacher: as in `LearnerSpec`.
+    columns: of targets: logits of the classes of the `task`, or of all `seen` so far.
     """
 
-    teacher: LearnerSpec
-    views: QueriesSpec
+    kind: str
+    views: str
+    numerics: int
+    backbone: str
+    normalization: str
+    view: InputView
+    images_per_class: int | None
+    seed: int | None = None
+    stream: Stream | None = None
+    student_views: str | None = None
+    unlabelled: Unlabelled | None = None
+    training: Passes | None = None
+    cache_dtype: str | None = None
+    precision: str | None = None
+    bf16: int | None = None
+    sizes: Mapping[str, int] | None = None
+    teacher: LearnerSpec | None = None
     apt_teacher: str | None = None
     columns: str | None = None
 
-
-@dataclass(frozen=True)
-class AligningTargetsSpec(Part):
-    """Specification of a teacher's targets for the test views of a task's training images."""
-
-    teacher: LearnerSpec
-    views: AligningQueriesSpec
-    apt_teacher: str | None = None
-    columns: ClassVar[None] = None
+    @property
+    def queries(self) -> "CacheSpec":
+        """Specification of the queries of a teacher's prompts at the views of its targets."""
+        return replace(self, kind="queries", teacher=None, apt_teacher=None, columns=None)
 
 
-AnyTargetsSpec = TargetsSpec | AligningTargetsSpec
-TaskSpec = (
-    LearnerSpec | QueriesSpec | AligningQueriesSpec
-)  # specifications of views of a task's images
-AnySpec = TaskSpec | HeldOutQueriesSpec  # specifications of what backbones compute
+AnySpec = LearnerSpec | CacheSpec
 
 
-def queries_from_json(value: Any, where: str = "spec") -> QueriesSpec | AligningQueriesSpec:
-    """Create a specification of training queries; raise as `Part.from_json`."""
-    _check_mapping(value, where)
-    kind = AligningQueriesSpec if "views" in value else QueriesSpec
-    return kind.from_json(value, where)
-
-
-def targets_from_json(value: Any, where: str = "spec") -> AnyTargetsSpec:
-    """Create a specification of a teacher's targets; raise as `Part.from_json`."""
-    _check_mapping(value, where)
-    at_test = "views" in (value.get("views") or {})
-    return (AligningTargetsSpec if at_test else TargetsSpec).from_json(value, where)
+def check_format(value: Any, where: str = "spec") -> None:
+    """Raise `CdlError` if a specification has the form of another version of cdl."""
+    if isinstance(value, dict) and value.get("format") != FORMAT:
+        raise CdlError(
+            f"{where}.format: invalid value {value.get('format')!r}; expected {FORMAT}: another "
+            "version of cdl computed these results; run the configuration again"
+        )
 
 
 def precision_of(spec: AnySpec, backbone: str) -> str:

@@ -34,7 +34,6 @@ BELOW = {
     "data": ["runtime"],
     "backbones": ["runtime", "data.text", "data.tokens"],
     "methods": ["runtime", "data", "backbones"],
-    "prompts": ["methods"],  # its former name
     "distillers": ["runtime", "data", "backbones", "methods"],
     "models": ["runtime", "data", "backbones", "methods", "distillers"],
     "training": ["runtime", "data", "backbones", "methods", "distillers", "models"],

@@ -85,8 +85,8 @@ class Stream:
         start = sum(self.sizes[:task])
         return slice(start, start + self.sizes[task])
 
-    def columns(self, task: int, which: str | None) -> slice:
-        """Return a task's classes, or with `seen` those of all tasks up to it."""
+    def columns(self, task: int, which: str) -> slice:
+        """Return a task's classes (`task`), or those of all tasks up to it (`seen`)."""
         classes = self.classes(task)
         return slice(0, classes.stop) if which == "seen" else classes
 

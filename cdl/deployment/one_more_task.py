@@ -10,7 +10,6 @@ from cdl.evaluation.evaluate import evaluate_run
 from cdl.evaluation.inputs import EvaluationInputs
 from cdl.layout import ResultsFolder, RunFiles, record_of, trained_of
 from cdl.runtime import artifacts
-from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import Execution
 from cdl.spec import LearnerSpec
 from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
@@ -66,7 +65,7 @@ def train_and_evaluate(
     if spec.alignment is not None:
         log.info("aligning the heads")
         read |= {"trained": new.learner, "previous": previous.aligned}
-        read["before"] = previous.learner if spec.alignment.drift else None
+        read["before"] = previous.learner if spec.alignment.drift != "none" else None
         specs_of_job = AlignSpecs(
             spec, trained_spec, teacher_spec if spec.labelled_by_teacher else None
         )
@@ -84,11 +83,7 @@ def _backbones_of(spec: LearnerSpec) -> set[str]:
 
 
 def trained_specification(student: TrainedStudent) -> LearnerSpec:
-    """Return the specification of a run without alignment, as its training has it.
-
-    Raises:
-        CdlError: an earlier version wrote the run, with the aligned heads in place of the trained.
-    """
+    """Return the specification of a run without alignment, as its training has it."""
     if student.spec.alignment is None:
         return student.spec
     checkpoint = student.files.checkpoints(student.results)[-1]
@@ -98,11 +93,5 @@ def trained_specification(student: TrainedStudent) -> LearnerSpec:
 
 
 def trained_artifact(aligned: str) -> str:
-    """Return the path of the trained learner of an aligned artifact; raise `CdlError` as above."""
-    record = artifacts.read_json(record_of(aligned))
-    if "trained" not in record:
-        raise CdlError(
-            f"{aligned}: was written by an earlier version of cdl, which did not keep the heads "
-            "before their alignment; run the experiment again to learn on"
-        )
-    return trained_of(aligned, record["trained"])
+    """Return the path of the trained learner of an aligned artifact."""
+    return trained_of(aligned, artifacts.read_json(record_of(aligned))["trained"])

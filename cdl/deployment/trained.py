@@ -72,7 +72,7 @@ class TrainedStudent(Student):
         checkpoint = files.checkpoints(results)[task]
         state, record = artifacts.load(checkpoint, task=task, **expected)
         folder = ResultsFolder.of_run(run)
-        spec = replace(spec, teacher_query=_teacher_query(files, spec, record))
+        spec = replace(spec, teacher_query=record["teacher_query"])
         queries = (spec.query, spec.teacher_query) if spec.method.facts.needs_query else ()
         names = {name for name in (spec.backbone, *queries) if name}
         hashes = {name: record["inputs"]["backbones"].get(name) for name in names}
@@ -98,8 +98,6 @@ class TrainedStudent(Student):
         """Return the packed data of the run; None if they are not in the results folder."""
         for packed in ResultsFolder.of_run(Path(self.files.folder)).packed("*"):
             splits = artifacts.read_json(packed.manifest)["splits"]
-            if "classes" not in splits["train"]:  # written by an earlier version
-                continue
             found = digests(splits, self.results["classes"], self.spec.stream.domains)
             if all(self.results["data"][split] == digest for split, digest in found.items()):
                 return packed
@@ -179,29 +177,6 @@ def find_backbone(folder: ResultsFolder, name: str, fingerprint: str | None) -> 
     raise CdlError(
         f"{folder.path}: the weights of backbone {name!r} of this run are missing ({others}); copy "
         "them there or run the experiment again"
-    )
-
-
-def _teacher_query(files: RunFiles, spec: LearnerSpec, record: Mapping[str, Any]) -> str | None:
-    """Return the `teacher_query` of the record of a checkpoint.
-
-    Records of earlier versions do not contain it. For these it is the query in the teacher's own
-    record, which is found by its sha256 among the runs of the same seed and method.
-
-    Raises:
-        CdlError: an earlier version wrote the record and the teacher's run is missing.
-    """
-    if "teacher_query" in record:
-        return None if record["teacher_query"] is None else str(record["teacher_query"])
-    if not (spec.distiller.facts.maps_prompts and spec.method.facts.needs_query):
-        return None
-    for path in files.siblings(record["task"]):
-        teacher = artifacts.read_json(path)
-        if teacher["sha256"] == record["inputs"]["teacher"]:
-            return LearnerSpec.from_json(teacher["learner"], f"{path}: learner").query
-    raise CdlError(
-        f"{files.folder}: was written by an earlier version of cdl, which did not record the "
-        "teacher's query; restore the teacher's run in the same folder, or run it again"
     )
 
 

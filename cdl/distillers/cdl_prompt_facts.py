@@ -31,13 +31,11 @@ CDL_PROMPT = DistillerFacts(
             "Entries of the attention mapping's pool, all tasks together; adding a task then "
             "changes the results of all tasks. Alternative:",
             minimum=1,
-            omit_default=True,
         ),
         "pool_per_task": integer(
             None,
             "Entries of each task. The preset clean has 10, the preset released a pool of 100.",
             minimum=1,
-            omit_default=True,
         ),
         "length": tokens(8, "Tokens of a mapped prefix"),
         "teacher_prompts": choice(
@@ -45,7 +43,6 @@ CDL_PROMPT = DistillerFacts(
             ["learnt", "initial"],
             "The teacher's prompts that are mapped: as it learnt them; or initial values that are "
             "drawn for the student and never trained, a control.",
-            omit_default=True,
         ),
     },
     alternatives=("pool", "pool_per_task"),

@@ -18,13 +18,11 @@ SOFT = {  # options shared by all distillers with a soft loss
     "standardize": flag(
         False,
         "Compare z-scores of both models' logits (Sun et al., CVPR 2024).",
-        omit_default=True,
     ),
     "soft_weight": number(
         None,
         "Weight of the soft loss; null: alpha, so that the weights sum to one.",
         minimum=0,
-        omit_default=True,
     ),
     "confidence": number(
         None,
@@ -32,7 +30,6 @@ SOFT = {  # options shared by all distillers with a soft loss
         "all images.",
         minimum=0,
         exclusiveMaximum=1,
-        omit_default=True,
     ),
 }
 COLUMNS = {  # options of a soft loss that may include earlier classes
@@ -42,7 +39,6 @@ COLUMNS = {  # options of a soft loss that may include earlier classes
         ["task", "seen"],
         "Classes that the soft loss compares: those of the current task, as in the released code, "
         "or all seen so far, with the logits of the teacher's heads after their alignment.",
-        omit_default=True,
     ),
 }
 
@@ -69,7 +65,6 @@ KD = DistillerFacts(
             "soft",
             ["soft", "hard"],
             "soft: the teacher's softened logits; hard: cross-entropy with its most likely class.",
-            omit_default=True,
         ),
     },
     check=check,

@@ -23,7 +23,6 @@ KD_PROMPT = DistillerFacts(
             ["uniform", "normal", "zeros"],
             "Initial values of the prefixes: uniform on [0, 1), as released; normal with mean 0 "
             "and standard deviation 0.02; or zeros.",
-            omit_default=True,
         ),
         "kd_layers": integer(
             None,

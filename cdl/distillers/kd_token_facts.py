@@ -17,14 +17,12 @@ KD_TOKEN = DistillerFacts(
             "uniform",
             ["uniform", "zeros"],
             "Initial values of the token: uniform on [0, 1), or zeros as in version 2024-12.",
-            omit_default=True,
         ),
         "freeze_after": integer(
             None,
             "Number of tasks after which token and prefixes, which all tasks share, stop learning; "
             "the heads go on; null: never.",
             minimum=1,
-            omit_default=True,
         ),
     },
     look=Look("#A87B00", "X", "-."),

@@ -214,12 +214,10 @@ def _provenance(
 
 
 def _seen(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return views and images of all tasks; empty if an older version wrote a checkpoint."""
-    seen = [metadata.get("seen") for metadata in evaluated]
-    if not all(seen):
-        return {}
-    names = [name for name in seen[0] or () if all(name in task for task in seen if task)]
-    return {name: sum(task[name] for task in seen if task) for name in names}
+    """Return views and images of all tasks."""
+    seen = [metadata["seen"] for metadata in evaluated]
+    names = [name for name in seen[0] if all(name in task for task in seen)]
+    return {name: sum(task[name] for task in seen) for name in names}
 
 
 def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@
 classes seen so far; entries with `i > t` are ignored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,18 +46,6 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
         "forgetting_max_including_final": _mean(np.maximum(best, last[:-1]) - last[:-1]),
         "forgetting_stepwise": _mean(steps),
     }
-
-
-def current(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return stored metrics under their current names.
-
-    Up to version 0.2, the negative backward transfer was stored as `forgetting`.
-    """
-    found = dict(recorded)
-    if "forgetting" in found:
-        dropped = found.pop("forgetting")
-        found["backward_transfer"] = None if dropped is None else -dropped
-    return found
 
 
 class Columns(Protocol):

@@ -92,7 +92,7 @@ def _small_classes(
     name: str, dataset: Mapping[str, Any], counts: Mapping[str, tuple[int, int]], items: str
 ) -> Iterator[str]:
     """Yield a message for each number of items that a class does not have."""
-    labelled = (dataset.get("labels") or {}).get("per_class")
+    labelled = (dataset["labels"] or {}).get("per_class")
     for part, required in (
         ("images_per_class", dataset["images_per_class"]),
         ("test_images_per_class", dataset["test_images_per_class"]),
@@ -153,7 +153,7 @@ def _check_class_names(
     try:
         labels_of(order if isinstance(order, list) else [], classes)
     except CdlError as error:
-        where = "" if dataset.get("class_order") is not None else "protocol."
+        where = "" if dataset["class_order"] is not None else "protocol."
         raise ConfigError(f"datasets.{name}: {where}{error}") from error
 
 

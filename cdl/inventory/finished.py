@@ -9,7 +9,7 @@ from cdl.layout import SUMMARIES, RunFiles
 from cdl.reporting.intervals import answers_of, intervals
 from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.published import write_comparison
-from cdl.reporting.runs import complete_all, results_of
+from cdl.reporting.runs import results_of, with_agreement
 from cdl.reporting.summary import write_summary
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import read_json, write_json
@@ -51,7 +51,7 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
         elif state.name == DAMAGED:
             lines.append(f"left out: {name_of(job)}: {state.what}")
     tables = grid.layout.report.partial
-    results, protocols = results_of(report.rows, complete_all(report.rows, runs, RunFiles))
+    results, protocols = results_of(report.rows, with_agreement(report.rows, runs, RunFiles))
     finished = results[results["protocol"] != ""]
     write(finished, tables.results)
     summary = [tables.summary(kind) for kind in SUMMARIES]

@@ -17,7 +17,6 @@ from cdl.runtime.errors import CdlError
 from cdl.study.jobs import Job, Jobs, Record, flat
 
 DONE, OUTDATED, DAMAGED, MISSING = "done", "outdated", "damaged", "missing"
-_EARLIER = {"evaluation": None}  # an entry that records of version 0.2 lack
 Reader = Callable[[str], dict[str, Any]]
 
 
@@ -145,7 +144,7 @@ def outdated_by_values(record: Record, found: Mapping[str, Any]) -> State | None
     Raises:
         CdlError: the record lacks an entry.
     """
-    wanted, found = record.expected(), {**_EARLIER, **found}
+    wanted = record.expected()
     if lacking := wanted.keys() - found.keys():
         raise CdlError(f"{record.path} has no {min(lacking)!r}; delete it and run again")
     difference = first_difference({key: found[key] for key in wanted}, wanted)

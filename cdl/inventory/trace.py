@@ -17,7 +17,7 @@ import numpy as np
 
 from cdl.data.order import digests
 from cdl.data.packing import check_images, map_pixels, modality_in, read_index
-from cdl.evaluation.metrics import current, metrics
+from cdl.evaluation.metrics import metrics
 from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.naming import did_you_mean, elsewhere
 from cdl.layout import ResultsFolder, RunFiles, TaskFiles, record_of, trained_of
@@ -147,7 +147,7 @@ def _check_protocol(path: Path, row: Mapping[str, Any]) -> str:
 
 def _check_metrics(path: str, row: Mapping[str, Any]) -> str:
     made = read_json(path)
-    recorded = {k: np.nan if v is None else v for k, v in current(made["metrics"]).items()}
+    recorded = {k: np.nan if v is None else v for k, v in made["metrics"].items()}
     for name in recorded.keys() & row.keys() & set(METRICS):
         if not np.isclose(recorded[name], row[name], rtol=0, atol=1e-6, equal_nan=True):
             raise CdlError(f"{path}: {name} is {recorded[name]}, but {row[name]} in the table")
@@ -203,7 +203,7 @@ def _check_queries(results: ResultsFolder, name: str, path: str, made: Mapping[s
     learner = _learner(path, made)
     after = [learner.until(task) for task in range(len(made["checkpoints"]))]
     specs = [s.queries(name).to_json() for s in after]
-    specs += [s.aligning_queries(name).to_json() for s in after]
+    specs += [s.queries(name, "held_out").to_json() for s in after]
     specs += [learner.test_queries(name, made["test_images_per_class"]).to_json()]
     return _check_caches(p for p in results.queries(name) if _cached_spec(p) in [*specs, None])
 
@@ -213,9 +213,9 @@ def _check_targets(path: str, made: Mapping[str, Any], teacher: RunFiles, task: 
     learner, theirs = _learner(path, made).until(task), teacher.task(task)
     taught = _learner(teacher.results, read_json(teacher.results)).until(task)
     at_test = learner.alignment is not None and learner.alignment.answers == "test"
-    columns = {learner.soft_columns, *([] if learner.alignment is None or at_test else [None])}
+    columns = {learner.soft_columns, *(["task"] if learner.alignment and not at_test else [])}
     specs = [learner.targets(taught, which).to_json() for which in columns]
-    specs += [learner.aligning_targets(taught).to_json()] if at_test else []
+    specs += [learner.targets(taught, views="held_out").to_json()] if at_test else []
     files = (theirs.targets, theirs.targets_seen, theirs.targets_test)
     return _check_caches(p for p in files if _cached_spec(p) in [*specs, None])
 

@@ -119,5 +119,4 @@ PROMPTS = Registry(
         "head_only": "cdl.methods.head_only_facts:HEAD_ONLY",
     },
     "cdl.methods",
-    "cdl.prompts",  # the former name of the group
 )

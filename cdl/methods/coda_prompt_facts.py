@@ -45,14 +45,12 @@ CODA_PROMPT = PromptFacts(
             "Components of all tasks together, as released; adding a task then changes the "
             "results of all tasks. Alternative:",
             minimum=1,
-            omit_default=True,
         ),
         "pool_per_task": integer(
             None,
             "Components of each task; tasks can be added later. The preset clean has 10, the "
             "preset released a pool of 100.",
             minimum=1,
-            omit_default=True,
         ),
         "length": tokens(8, "Tokens of a component"),
         "ortho_weight": number(0.0, "Weight of the orthogonality penalty.", minimum=0),

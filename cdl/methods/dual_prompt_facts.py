@@ -29,7 +29,6 @@ DUAL_PROMPT = PromptFacts(
             "E-prompts per block, drawn at the start, at least one per task; null: one is drawn at "
             "the start of each task.",
             minimum=1,
-            omit_default=True,
         ),
         "length": tokens(20, "Tokens of an E-prompt"),
         "g_length": tokens(6, "Tokens of a G-prompt"),

@@ -45,27 +45,23 @@ RANPAC = PromptFacts(
             None,
             list(ENTERS),
             "Module that task 0 tunes before the solve; null: none.",
-            omit_default=True,
         ),
-        **{name: {**option, "omit_default": True} for name, option in SESSION.items()},
+        **SESSION,
         "logit_scale": number(
             1.0,
             "Factor of the logits, which estimate ones and zeros; 10 for a teacher whose outputs "
             "are softened.",
             exclusiveMinimum=0,
-            omit_default=True,
         ),
         "ridge_images": choice(
             "last",
             ["last", "all"],
             "Validation images that choose the ridge: those of the last task, as published, or of "
             "all tasks so far, whose errors are added up.",
-            omit_default=True,
         ),
         "as_released": flag(
             False,
             "Cosines with the ridge's weights instead of products, as in PILOT's port.",
-            omit_default=True,
         ),
     },
     check=check,

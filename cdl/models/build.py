@@ -22,7 +22,7 @@ from cdl.models.learner import Learner
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
 from cdl.runtime.seeds import generator
-from cdl.spec import AnySpec, Distiller, LearnerSpec, Method, TaskSpec, precision_of
+from cdl.spec import AnySpec, Distiller, LearnerSpec, Method, precision_of
 
 
 def versions() -> dict[str, str]:
@@ -57,8 +57,9 @@ def place_backbones(spec: AnySpec, backbones: Mapping[str, Backbone], compute: C
         backbone.place(compute.rounding(precision_of(spec, name)))
 
 
-def build_stream(spec: TaskSpec, data: Packed) -> Stream:
-    """Return the stream of tasks of a specification."""
+def build_stream(spec: AnySpec, data: Packed) -> Stream:
+    """Return the stream of tasks of a specification, which is not one of test images."""
+    assert spec.stream is not None and spec.seed is not None, "only test images have no stream"
     return Stream.build(data.classes, spec.stream.tasks, spec.stream.class_order, spec.seed)
 
 

@@ -22,7 +22,6 @@ CELL = [name for name in IDENTITY if name != "seed"]  # runs of a cell differ on
 # folders of a run, of its checkpoints before alignment, and of the runs it is compared with
 LINKS = ["run", "trained_run", "none_run", "teacher_run"]
 TEXT = [*(name for name in CELL if name != "n_tasks"), *LINKS, "protocol"]
-FORMER_NAMES = {"student": "backbone", "kd": "distiller", "kd_options": "distiller_options"}
 AGREEMENT = {"teacher_agreement": "run", "none_teacher_agreement": "none_run"}
 METRICS = [
     "final_average_accuracy",

@@ -78,10 +78,8 @@ def cost_of(
 
 
 def work_of(records: Sequence[str]) -> list[Work]:
-    """Return `work` and task in the records of jobs; empty if an older version wrote one."""
+    """Return `work` and task in the records of jobs."""
     found = [read_json(record) for record in records]
-    if not all(record.get("work") for record in found):
-        return []
     return [{**record["work"], "task": record["task"]} for record in found]
 
 
@@ -159,7 +157,7 @@ def _unmeasured_note(n: int) -> str:
     if not n:
         return ""
     return (
-        f" {n} jobs have no measurements of their own (deleted, or of an earlier version): their "
+        f" {n} jobs have no measurements of their own (they were deleted): their "
         "processor seconds and memory are Snakemake's samples, and their energy is unknown."
     )
 

@@ -75,7 +75,7 @@ def label_efficiency(
 def _settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a dataset that are the same at all levels of labels."""
     block = {k: v for k, v in dataset.items() if k not in ("labels", "teacher_labels")}
-    labels = (dataset.get("labels") or {}).items()
+    labels = (dataset["labels"] or {}).items()
     same = {k: v for k, v in labels if k not in ("per_class", "fraction")}
     return block | {"labels": same} if same else block
 

@@ -78,7 +78,6 @@ def _labels(rows: pd.DataFrame) -> str:
     """Describe how many labels the teachers of a panel see; "" if their students see as many."""
     students = rows[rows["role"] == "student"]
     saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
-    saw.pop("", None)  # unknown in tables of earlier versions
     if set(saw) <= {*students["labels"]}:
         return ""
     return f"the teacher saw {' or '.join(map(labels_text, saw))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.reporting.columns import CELL, FORMER_NAMES
+from cdl.reporting.columns import CELL
 from cdl.reporting.names import distiller_of, method_of
 from cdl.reporting.runs import read_results, results_of
 from cdl.reporting.summary import NOT_RUN, latex, summarise
@@ -64,7 +64,7 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
     key["teacher"] = key["teacher"].map({"": "", **backbones})
     own = (ours["role"] == "student") | (ours["query"] == ours["backbone"])
     key.loc[~own | (ours["variant"] != ""), "backbone"] = None
-    paper = load().rename(columns={"version": "paper", **FORMER_NAMES})
+    paper = load().rename(columns={"version": "paper", "student": "backbone", "kd": "distiller"})
     about = ["dataset", "source", "weights", "split", "metric"]
     paper = paper[paper["dataset"] == dataset].drop(columns=about)
     both = key.merge(paper, on=_KEY, how="left").sort_values(["cell", "paper"])

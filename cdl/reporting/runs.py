@@ -6,10 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.evaluation.metrics import agreement, current, prediction_metrics
+from cdl.evaluation.metrics import agreement
 from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
-from cdl.methods import PROMPTS
 from cdl.reporting.columns import AGREEMENT, IDENTITY, LINKS, METRICS, SEEN
 from cdl.reporting.costs import COST, cost_of, count_unmeasured, with_teachers, work_of
 from cdl.reporting.costs import markdown as cost_markdown
@@ -104,14 +103,13 @@ def write_collected(
         costs: as in `tables_of`.
         records: as in `tables_of`.
         outputs: paths by the names of `cdl.layout.TableFiles.collected`.
-        files: maps the folder of a run to its files; values that results of older versions lack
-            are computed from the predictions.
+        files: maps the folder of a run to its files.
 
     Raises:
         CdlError: results or predictions are damaged or belong to another run.
     """
     found = read_results(rows, results)
-    runs = [run for run in complete_all(rows, found, files) if run is not None]
+    runs = [run for run in with_agreement(rows, found, files) if run is not None]
     table, curves, cost, protocols = tables_of(rows, runs, costs, records)
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
@@ -139,31 +137,12 @@ def read_results(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> lis
     return runs
 
 
-def complete(run: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
-    """Return a run's results with all metrics, also if an older version wrote them.
-
-    Args:
-        run: content of its `results.json`.
-        files: its files; predictions are read only if the results lack something.
-
-    Raises:
-        CdlError: the predictions are needed and do not match the results.
-    """
-    run = {**run, "metrics": current(run["metrics"])}
-    if "per_class" in run:
-        return run
-    tasks = run["learner"]["stream"]["tasks"]
-    trains = PROMPTS[run["learner"]["method"]["name"]].trains
-    found = prediction_metrics(read_predictions(files), run["classes"], tasks, trains)
-    return {**found, **run, "metrics": found["metrics"] | run["metrics"]}
-
-
-def complete_all(
+def with_agreement(
     rows: Sequence[Mapping[str, Any]],
     runs: Sequence[Mapping[str, Any] | None],
     files: Callable[[str], RunFiles],
 ) -> list[dict[str, Any] | None]:
-    """Complete the results of all runs, and add their agreement with the teacher.
+    """Add the agreement with the teacher to the results of all runs.
 
     Args:
         rows: as in `tables_of`.
@@ -186,9 +165,7 @@ def complete_all(
         if run is None:
             found.append(None)
             continue
-        whole = complete(run, files(row["run"]))
-        whole["metrics"] |= _agreement(row, predicted)
-        found.append(whole)
+        found.append({**run, "metrics": run["metrics"] | _agreement(row, predicted)})
     return found
 
 
@@ -222,10 +199,9 @@ def results_of(
             protocol = {**row["protocol"], "data": run["data"]}
             short = fingerprint(protocol)[:8]
             protocols[short] = protocol
-            known = current(run["metrics"])
-            numbers |= {name: known.get(name, float("nan")) for name in METRICS}
+            numbers |= {name: run["metrics"].get(name, float("nan")) for name in METRICS}
             numbers["trainable_parameters"] = run["trainable_parameters"]
-            seen = run.get("seen", {})  # not in results of version 0.2
+            seen = run["seen"]
             numbers |= {name: seen.get(key, float("nan")) for name, key in SEEN.items()}
             if assigned := seen.get("pseudo_labels"):
                 share = seen["pseudo_labels_right"] / assigned

@@ -1,8 +1,7 @@
 """Define options of methods, distillers and sources as JSON schema.
 
 Further keyword arguments are those of JSON schema (`minimum`, `exclusiveMinimum`, `multipleOf`,
-...) and `omit_default=True`: a specification omits the option if it has its default value, so that
-a new option does not change the specifications of finished tasks.
+...).
 """
 
 from collections.abc import Sequence

@@ -25,15 +25,15 @@ class Registry(Mapping[str, F]):
     of the facts.
     """
 
-    def __init__(self, kind: type[F], own: Mapping[str, str], *groups: str) -> None:
+    def __init__(self, kind: type[F], own: Mapping[str, str], group: str = "") -> None:
         """Store the paths; nothing is imported.
 
         Args:
             kind: class of the facts.
             own: paths of the built-in facts by name.
-            groups: groups of entry points that provide facts of the same class.
+            group: group of entry points that provide facts of the same class; empty: none.
         """
-        self._kind, self._own, self._groups = kind, own, groups
+        self._kind, self._own, self._group = kind, own, group
 
     def __getitem__(self, name: str) -> F:
         return self._merged[0][name]
@@ -53,7 +53,7 @@ class Registry(Mapping[str, F]):
     def _merged(self) -> tuple[dict[str, F], list[str]]:
         found: dict[str, F] = {name: load(path) for name, path in self._own.items()}
         refused: list[str] = []
-        points = [point for group in self._groups for point in entry_points(group=group)]
+        points = entry_points(group=self._group)
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             try:
                 facts = point.load()

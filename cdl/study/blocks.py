@@ -47,7 +47,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
         section = schema()["properties"][kind]
         part = section.get("properties", {}).get(name) or dataset_schema(config[kind][name])
         validate_block(entry, optional(part), f"grid.{kind}.{variant}")
-        options = without_defaults(complete(merge(config[kind][name], entry, part), part), part)
+        options = complete(merge(config[kind][name], entry, part), part)
         fields = UNITS[kind][name].protocol if kind in UNITS else ()
         options |= {field: config["protocol"][field] for field in sorted(fields)}
         joint, given = options.pop("joint", False), options.pop("alignment", None)
@@ -161,17 +161,9 @@ def renamed(block: Block, label: str) -> Block:
     return replace(block, variant=label.partition("+")[2], aligning={})
 
 
-def without_defaults(options: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Return options without those at their default that are marked `omit_default`.
-
-    Runs from before such a field existed keep their specification this way.
-    """
-    fields = part["properties"]
-    return {
-        key: value
-        for key, value in options.items()
-        if not (fields[key].get("omit_default") and value == fields[key]["default"])
-    }
+def few_labels(dataset: Mapping[str, Any]) -> list[str]:
+    """Return which options of a dataset add images without a label: `labels`, `unlabelled`."""
+    return [name for name in ("labels", "unlabelled") if dataset[name] is not None]
 
 
 def check_defined(field: str, names: Iterable[str], defined: Iterable[str]) -> None:

@@ -316,7 +316,8 @@ def alignment_schema() -> dict[str, Any]:
 def alignment(given: dict[str, Any]) -> dict[str, Any]:
     """Return all fields of a classifier alignment: the preset's, overridden by those given."""
     own = {name: value for name, value in given.items() if value is not None}
-    return _without_usual(preset("alignment")[own.pop("preset")] | own)
+    fields: dict[str, Any] = preset("alignment")[own.pop("preset")] | own
+    return fields
 
 
 def align_with(base: dict[str, Any] | None, given: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -332,13 +333,7 @@ def align_with(base: dict[str, Any] | None, given: dict[str, Any] | None) -> dic
     if base is None or given.get("preset") is not None:
         return alignment(given)
     own = {name: value for name, value in given.items() if value is not None}
-    return _without_usual({**base, **own})
-
-
-def _without_usual(aligning: dict[str, Any]) -> dict[str, Any]:
-    """Return an alignment without the values of newer fields that it has without them."""
-    usual = {"answers": "train_views", "drift": "none"}
-    return {k: v for k, v in aligning.items() if usual.get(k) != v}
+    return {**base, **own}
 
 
 def plain(value: Any, field: str = "") -> Any:

@@ -16,14 +16,14 @@ from cdl.study.blocks import (
     blocks_of,
     check_defined,
     check_unique,
+    few_labels,
     of_student,
     renamed,
     starts_aligned,
     taught_statistics,
     uses_teacher,
-    without_defaults,
 )
-from cdl.study.configuration import ConfigError, schema
+from cdl.study.configuration import ConfigError
 from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
 from cdl.study.validation import ClassOrder, shape_of, validate_dataset, validate_run
@@ -104,7 +104,7 @@ class Grid:
             raise ConfigError(f"name: {config['name']!r} is reserved; choose another")
         for dataset, block in self.datasets.items():
             validate_dataset(dataset, block.options, self.class_order(dataset))
-            few = sorted(block.options.keys() & {"labels", "unlabelled"})
+            few = few_labels(block.options)
             if few and self.cached and config["protocol"]["views"] == "per_draw":
                 raise ConfigError(
                     f"protocol.views: invalid value 'per_draw' with datasets.{dataset}.{few[0]} "
@@ -195,16 +195,15 @@ class Grid:
     def dataset(self, run: Run) -> dict[str, Any]:
         """Return the block of a run's dataset, reduced to what concerns this learner."""
         block = self.datasets[run.dataset].options
-        few = block.keys() & {"labels", "unlabelled"}
-        if run.teacher is not None and few:
+        if run.teacher is not None and few_labels(block):
             return block
-        whole = run.role == "teacher" and block.get("teacher_labels") == "all"
-        hidden = {"unlabelled"} if whole else set()
-        return {k: v for k, v in _visible_options(block, run.role).items() if k not in hidden}
+        visible = _visible_options(block, run.role)
+        whole = run.role == "teacher" and block["teacher_labels"] == "all"
+        return visible | {"unlabelled": None} if whole else visible
 
     def class_order(self, dataset: str) -> ClassOrder:
         """Return the class order of a dataset: its own, or that of the protocol."""
-        own: ClassOrder | None = self.datasets[dataset].options.get("class_order")
+        own: ClassOrder | None = self.datasets[dataset].options["class_order"]
         shared: ClassOrder = self.config["protocol"]["class_order"]
         return shared if own is None else own
 
@@ -233,9 +232,7 @@ class Grid:
                 continue
             block = self.datasets[dataset].options
             parts = (block, blocks[teacher], blocks[student])
-            if not block.keys() & {"labels", "unlabelled"} and all(
-                part["published"] for part in parts
-            ):
+            if not few_labels(block) and all(part["published"] for part in parts):
                 short = "-".join(name.removeprefix("vit_") for name in (teacher, student))
                 name = f"{dataset}_{short}"
                 if name in found:
@@ -385,7 +382,7 @@ class Grid:
         Later ones override earlier ones: `training`, `training.teacher`, the method's, the
         distiller's. The batch size is that of the teacher's backbone, if it is set there.
         """
-        few = self.dataset(run).keys() & {"labels", "unlabelled"}
+        few = few_labels(self.dataset(run))
         skipped = {"teacher"} if few else {"teacher", "unlabelled_ratio"}
         training = {k: v for k, v in self.config["training"].items() if k not in skipped}
         if run.role == "teacher":
@@ -419,8 +416,8 @@ class Grid:
         """Return the arguments of `cdl.data.packing.prepare` for a dataset."""
         block = self.datasets[dataset].options
         source = _packing_arguments(block["source"], block["short_side"])
-        if (held_out := block.get("validation")) is not None:
-            evaluated = block.get("evaluate_on") == "validation"
+        if (held_out := block["validation"]) is not None:
+            evaluated = block["evaluate_on"] == "validation"
             source["validation"] = {**held_out, "evaluated": evaluated}
         return source
 
@@ -430,7 +427,7 @@ class Grid:
         If they are the dataset's own images, none of the held-out ones is among them.
         """
         block = self.datasets[dataset].options
-        unlabelled = block.get("unlabelled")
+        unlabelled = block["unlabelled"]
         if unlabelled and unlabelled["source"] == block["source"]:
             return self.source(dataset)
         return unlabelled and _packing_arguments(unlabelled["source"], block["short_side"])
@@ -505,16 +502,16 @@ class Grid:
 
 def _packing_arguments(source: dict[str, Any], short_side: int | None) -> dict[str, Any]:
     ((name, options),) = source.items()
-    fields = schema()["properties"]["datasets"]["additionalProperties"]["properties"]
-    options = without_defaults(options, fields["source"]["properties"][name])
     return {"source": {"name": name, **options}, "short_side": short_side}
 
 
 def _visible_options(dataset: dict[str, Any], role: str) -> dict[str, Any]:
-    """Return the options of a dataset that affect a learner without a teacher, by its role."""
-    all_labels = role == "teacher" and dataset.get("teacher_labels") == "all"
-    hidden = {"teacher_labels", *(("labels",) if all_labels else ())}
-    return {key: value for key, value in dataset.items() if key not in hidden}
+    """Return a dataset's options as a learner without a teacher sees them, by its role.
+
+    Options that do not affect it have their default.
+    """
+    all_labels = role == "teacher" and dataset["teacher_labels"] == "all"
+    return dataset | {"teacher_labels": "same"} | ({"labels": None} if all_labels else {})
 
 
 def _check_alone(pair: dict[str, Any]) -> None:

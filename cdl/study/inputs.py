@@ -5,29 +5,18 @@ files, shared by all configurations with the same views. With `online`, jobs loa
 models.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from cdl import layout
 from cdl.layout import RunFiles
-from cdl.spec import (
-    AligningQueriesSpec,
-    AligningTargetsSpec,
-    AnyTargetsSpec,
-    HeldOutQueriesSpec,
-    LearnerSpec,
-    QueriesSpec,
-    TargetsSpec,
-)
+from cdl.spec import CacheSpec
 from cdl.study.grid import Grid
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
-QuerySpec = QueriesSpec | AligningQueriesSpec | HeldOutQueriesSpec
-
 
 @dataclass(frozen=True)
-class CacheSpec:
+class Cache:
     """The cache of one task, or of the test images.
 
     Attributes:
@@ -39,7 +28,7 @@ class CacheSpec:
     """
 
     folder: str
-    spec: QuerySpec | AnyTargetsSpec
+    spec: CacheSpec
     dataset: str
     backbone: str
     teacher: Run | None = None
@@ -47,9 +36,11 @@ class CacheSpec:
     @property
     def kind(self) -> str | None:
         """`seen` for logits of all classes seen so far, `test` for those of the test views."""
-        if isinstance(self.spec, AligningTargetsSpec):
+        if self.spec.kind == "queries":
+            return None
+        if self.spec.views == "held_out":
             return "test"
-        return self.spec.columns if isinstance(self.spec, TargetsSpec) else None
+        return "seen" if self.spec.columns == "seen" else None
 
     @property
     def name(self) -> str:
@@ -62,13 +53,8 @@ class CacheSpec:
         kinds = {None: files.targets, "seen": files.targets_seen, "test": files.targets_test}
         return kinds[self.kind]
 
-    @property
-    def views(self) -> QuerySpec:
-        """Specification of the views that it is computed from."""
-        return self.spec.views if isinstance(self.spec, AnyTargetsSpec) else self.spec
 
-
-Caches = tuple[CacheSpec, ...]
+Caches = tuple[Cache, ...]
 
 
 @dataclass(frozen=True)
@@ -130,9 +116,9 @@ def aligning(grid: Grid, run: Run) -> Needs:
 
     With `answers: test` the teacher's outputs are those of the test views.
     """
-    names, how, taught = _test_names(run), run.method.alignment or {}, Taught()
-    if run.statistics == "teacher":
-        at_test = how.get("answers") == "test"
+    names, how, taught = _test_names(run), run.method.alignment, Taught()
+    if how is not None and run.statistics == "teacher":
+        at_test = how["answers"] == "test"
         taught = _taught_at_test(grid, run) if at_test else _taught(grid, run, None, aligning=True)
     found = sorted(names)
     online = set() if grid.cached else names
@@ -180,14 +166,12 @@ def _taught(grid: Grid, run: Run, own_query: str | None, aligning: bool = False)
     whole = not grid.cached or (run.reads_blocks and not aligning)
     query = run.teacher_query if teacher.prompts.needs_query else None
     read = query if maps or whole else None
-
-    def targets(own: LearnerSpec, theirs: LearnerSpec) -> TargetsSpec:
-        return own.targets(theirs, None if aligning else own.soft_columns)
+    columns = "task" if aligning else specification(grid, run).soft_columns
 
     return Taught(
         whole=whole,
         teacher=whole or maps,
-        targets=() if whole else _targets(grid, run, targets),
+        targets=() if whole else _targets(grid, run, columns),
         target_queries=_queries(grid, run, query) if query and not whole else (),
         queries=_queries(grid, run, read) if read and grid.cached and read != own_query else (),
         online=frozenset({query}) if query and not grid.cached else frozenset(),
@@ -203,7 +187,7 @@ def _taught_at_test(grid: Grid, run: Run) -> Taught:
     if not grid.cached:
         return Taught(whole=True, teacher=True, online=frozenset({query} if query else ()))
     return Taught(
-        targets=_targets(grid, run, LearnerSpec.aligning_targets),
+        targets=_targets(grid, run, views="held_out"),
         target_queries=_queries(grid, run, query, test=True) if query else (),
     )
 
@@ -217,32 +201,27 @@ def _queries(grid: Grid, run: Run, backbone: str, test: bool = False) -> Caches:
     """
     spec = specification(grid, run)
     after = [spec.until(t) for t in range(run.n_tasks)]
-    specs = [s.aligning_queries(backbone) if test else s.queries(backbone) for s in after]
+    specs = [s.queries(backbone, "held_out" if test else "train") for s in after]
     return tuple(_query_cache(grid, run, backbone, s) for s in specs)
 
 
-def _test_queries(grid: Grid, run: Run, backbone: str) -> CacheSpec:
+def _test_queries(grid: Grid, run: Run, backbone: str) -> Cache:
     """Return the cache of a backbone's queries of the test images."""
     n = grid.test_images_per_class(run.dataset)
     return _query_cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
 
 
-def _targets(
-    grid: Grid, run: Run, of: Callable[[LearnerSpec, LearnerSpec], AnyTargetsSpec]
-) -> Caches:
-    """Return the caches of the teacher's logits for the training images of a run, by task.
-
-    `of` returns the specification of a cache from those of student and teacher after its task.
-    """
+def _targets(grid: Grid, run: Run, columns: str = "task", views: str = "train") -> Caches:
+    """Return the caches of the teacher's logits for the training images of a run, by task."""
     teacher = grid.teacher_of(run)
     assert teacher is not None, "only a run with a teacher has targets"
     folder = grid.files(teacher).folder
     own, theirs = (specification(grid, r) for r in (run, teacher))
-    specs = [of(own.until(t), theirs.until(t)) for t in range(run.n_tasks)]
-    return tuple(CacheSpec(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
+    specs = [own.until(t).targets(theirs.until(t), columns, views) for t in range(run.n_tasks)]
+    return tuple(Cache(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 
-def _query_cache(grid: Grid, run: Run, backbone: str, spec: QuerySpec) -> CacheSpec:
+def _query_cache(grid: Grid, run: Run, backbone: str, spec: CacheSpec) -> Cache:
     """Return the cache with a specification, in a folder named after all that it depends on."""
     sources = [grid.source(run.dataset), grid.backbone_source(backbone)]
     if spec.unlabelled is not None and (unlabelled := grid.unlabelled_source(run.dataset)):
@@ -251,4 +230,4 @@ def _query_cache(grid: Grid, run: Run, backbone: str, spec: QuerySpec) -> CacheS
     if packed != sources[0]["source"]["name"]:  # it is in the path of the packed data
         sources.append({"packed": packed})
     name = layout.queries_name(backbone, spec.to_json(), *sources)
-    return CacheSpec(layout.queries(name), spec, run.dataset, backbone)
+    return Cache(layout.queries(name), spec, run.dataset, backbone)

@@ -8,10 +8,9 @@ from typing import Any
 from cdl import EVALUATION, layout
 from cdl.data import FORMAT
 from cdl.layout import JobFiles, RunFiles, record_of
-from cdl.spec import AligningQueriesSpec, QueriesSpec
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
-from cdl.study.inputs import CacheSpec, Needs, aligning, evaluating, learning
+from cdl.study.inputs import Cache, Needs, aligning, evaluating, learning
 from cdl.study.jobs import Job, MadeFrom, Paths, Record
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
@@ -81,7 +80,7 @@ class LearningJobs:
 
     def _caches(self, run: Run, yielded: set[tuple[str, int | str]]) -> Iterator[Job]:
         """Yield the jobs of the caches of a run that are not in `yielded`, and add them to it."""
-        parts: list[tuple[CacheSpec, int | str]] = []
+        parts: list[tuple[Cache, int | str]] = []
         for need in self._training_views(run):
             parts += [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
         if run.folder in self._evaluating:
@@ -151,11 +150,11 @@ class LearningJobs:
             given=lambda: {"source": user.backbones[name], "contents": user.backbone_digest(name)},
         )
 
-    def _queries(self, cache: CacheSpec, task: int) -> Job:
+    def _queries(self, cache: Cache, task: int) -> Job:
         """Return the job that computes the queries of a task's training images."""
         cache = self.queries[Path(cache.folder).name]
-        prepared, spec = self.grid.packed_name(cache.dataset), cache.spec
-        assert isinstance(spec, QueriesSpec | AligningQueriesSpec), "queries of training images"
+        prepared, stream = self.grid.packed_name(cache.dataset), cache.spec.stream
+        assert stream is not None, "only test images have no stream"
         return self._cache(
             "queries",
             {"queried": Path(cache.folder).name, "task": str(task)},
@@ -165,11 +164,11 @@ class LearningJobs:
             lambda: self._computing_queries(cache, "train"),
             lambda: {
                 "spec": cache.spec.to_json(),
-                "images": self.user.images_digest(prepared, spec.stream, task),
+                "images": self.user.images_digest(prepared, stream, task),
             },
         )
 
-    def _test_queries(self, cache: CacheSpec) -> Job:
+    def _test_queries(self, cache: Cache) -> Job:
         """Return the job that computes the queries of the test images."""
         cache = self.queries[Path(cache.folder).name]
         return self._cache(
@@ -182,7 +181,7 @@ class LearningJobs:
             lambda: {"spec": cache.spec.to_json()},
         )
 
-    def _targets(self, cache: CacheSpec, task: int) -> Job:
+    def _targets(self, cache: Cache, task: int) -> Job:
         """Return the job that computes a teacher's logits for a task's training images."""
         cache = self.targets[cache.name][0].taught.targets[task]
         teacher = cache.teacher
@@ -206,7 +205,7 @@ class LearningJobs:
         self,
         rule: str,
         key: dict[str, str],
-        cache: CacheSpec,
+        cache: Cache,
         outputs: dict[str, str],
         files: JobFiles,
         reads: Any,
@@ -396,17 +395,17 @@ class LearningJobs:
         stream = self._specification(run, task).stream
         return self.user.images_digest(self.grid.packed_name(run.dataset), stream, task)
 
-    def _computing_queries(self, cache: CacheSpec, split: str) -> Paths:
+    def _computing_queries(self, cache: Cache, split: str) -> Paths:
         """Return the inputs of a job that computes queries of a split."""
         inputs: Paths = {
             "data": self.grid.packed(cache.dataset).split(split),
             "backbone": self.grid.backbone(cache.backbone),
         }
         return track_sidecars(
-            inputs | self._unlabelled(cache.dataset, cache.views.unlabelled is not None)
+            inputs | self._unlabelled(cache.dataset, cache.spec.unlabelled is not None)
         )
 
-    def _computing_targets(self, cache: CacheSpec, run: Run, task: int) -> Paths:
+    def _computing_targets(self, cache: Cache, run: Run, task: int) -> Paths:
         """Return the inputs of the job that computes a teacher's targets of a task."""
         need, student = self.targets[cache.name]
         inputs: Paths = {
@@ -416,7 +415,7 @@ class LearningJobs:
         }
         if queries := need.taught.target_queries:
             inputs["queries"] = layout.cached(queries[task].folder, task)
-        reads = need.taught.targets[task].views.unlabelled is not None
+        reads = need.taught.targets[task].spec.unlabelled is not None
         return track_sidecars(inputs | self._unlabelled(student.dataset, reads))
 
     def _learning_inputs(self, run: Run, task: int) -> Paths:
@@ -438,7 +437,7 @@ class LearningJobs:
         inputs["trained"] = trained.task(task).learner
         if task:
             inputs["previous"] = self.grid.files(run).task(task - 1).aligned
-            if (run.method.alignment or {}).get("drift"):
+            if run.method.alignment and run.method.alignment["drift"] != "none":
                 inputs["before"] = trained.task(task - 1).learner
         inputs |= self._taught_inputs(need, self._labelling_teacher(run), task)
         inputs["queries"] = [layout.cached(c[task].folder, task) for c in need.queries]
@@ -450,7 +449,7 @@ class LearningJobs:
             "data": self.grid.packed(run.dataset).split("train"),
             "backbones": [self.grid.backbone(name) for name in need.backbones],
         }
-        reads = "unlabelled" in self.grid.dataset(run)
+        reads = self.grid.dataset(run)["unlabelled"] is not None
         return inputs | self._unlabelled(run.dataset, reads)
 
     def _taught_inputs(self, need: Needs, teacher: Run | None, task: int) -> Paths:

@@ -20,8 +20,8 @@ from cdl.spec import (
     Training,
     Unlabelled,
 )
-from cdl.study.blocks import without_defaults
-from cdl.study.configuration import complete, dataset_schema, preset, schema
+from cdl.study.blocks import few_labels
+from cdl.study.configuration import complete, preset, schema
 from cdl.study.grid import Grid
 from cdl.study.runs import Block, Run
 
@@ -39,10 +39,9 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
             specification depends on later tasks. None for the last task.
     """
     dataset, shared, teacher = grid.dataset(run), grid.config["protocol"], grid.teacher_of(run)
-    tasks, labels = dataset["tasks"], dataset.get("labels")
+    tasks, labels = dataset["tasks"], dataset["labels"]
     if run.method.joint:
         tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
-    few = dataset.keys() & {"labels", "unlabelled"}  # else every image is drawn once
     fresh = run.role == "student" and shared["student_views"] == "fresh"
     alignment, teacher_method = run.method.alignment, run.teacher_method
     theirs = teacher.method.alignment if teacher else alignment
@@ -62,13 +61,13 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         auxiliary_weight=shared["auxiliary_weight"],
         training=_training(grid, run),
         labels=None if labels is None else Labels.from_json(labels),
-        teacher_labels=dataset.get("teacher_labels"),
+        teacher_labels="all" if dataset["teacher_labels"] == "all" else None,
         unlabelled=_unlabelled(dataset, run.n_tasks),
         n_tasks=run.n_tasks if _counts_tasks(run) else None,
         alignment=None if alignment is None else Alignment.from_json(alignment),
         teacher_alignment=None if theirs == alignment else _teacher_alignment(theirs),
         student_views="fresh" if fresh else None,
-        views="per_draw" if few and shared["views"] == "per_draw" else None,
+        views="per_draw" if few_labels(dataset) and shared["views"] == "per_draw" else None,
         teacher_method=None
         if teacher_method is None
         else Method(teacher_method.name, teacher_method.options),
@@ -96,7 +95,7 @@ def _teacher_alignment(given: dict[str, Any] | None) -> Alignment | str:
 
 def _unlabelled(dataset: dict[str, Any], n_tasks: int) -> Unlabelled | None:
     """Return how a dataset's additional unlabelled images are used; None without them."""
-    if "unlabelled" not in dataset:
+    if dataset["unlabelled"] is None:
         return None
     how = dataset["unlabelled"]["tasks"]
     return Unlabelled(how, n_tasks if how == "cut" else None)
@@ -128,16 +127,11 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
     All students of a pair have the same protocol: of the backbones it has only the learner's own
     and that of its query.
     """
-    block = without_defaults(grid.dataset(run), dataset_schema(grid.dataset(run)))
-    if (more := block.get("unlabelled")) is not None:  # hashes from before `classes` existed
-        ((name, options),) = more["source"].items()
-        given = {k: v for k, v in options.items() if (k, v) != ("classes", None)}
-        block["unlabelled"] = {**more, "source": {name: given}}
-    training = without_defaults(grid.config["training"], schema()["properties"]["training"])
+    block = grid.dataset(run)
     return {
         "numerics": NUMERICS,
-        "protocol": without_defaults(grid.config["protocol"], schema()["properties"]["protocol"]),
-        "training": training | {"batch_size": grid.training(run)["batch_size"]},
+        "protocol": grid.config["protocol"],
+        "training": grid.config["training"] | {"batch_size": grid.training(run)["batch_size"]},
         "dataset": {k: v for k, v in block.items() if k not in ("source", "published")},
         "backbones": {
             name: grid.backbone_source(name) for name in sorted({run.backbone, run.query})
@@ -162,8 +156,8 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "role": run.role,
         "query": run.query,
         "teacher_method": run.teacher_method.label if run.teacher_method else "",
-        "labels": labels_of(dataset.get("labels")),
-        "teacher_labels": labels_of(grid.dataset(teacher).get("labels")) if teacher else "",
+        "labels": labels_of(dataset["labels"]),
+        "teacher_labels": labels_of(grid.dataset(teacher)["labels"]) if teacher else "",
         "method_options": chosen(grid, "methods", run.method),
         "distiller_options": chosen(grid, "distillers", run.distiller),
         "protocol": protocol(grid, run),
@@ -193,7 +187,7 @@ def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
     """
     found: dict[str, set[str]] = {}
     for block in grid.datasets.values():
-        found.setdefault(block.name, set()).add(labels_of(block.options.get("labels")))
+        found.setdefault(block.name, set()).add(labels_of(block.options["labels"]))
     levels = {name: _axis(own, grid.config["datasets"][name]) for name, own in found.items()}
     return {name: axis for name, axis in levels.items() if len(axis) > 1}
 

@@ -18,6 +18,7 @@ from cdl.distillers import DISTILLERS, Distillation
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable
+from cdl.study.blocks import few_labels
 from cdl.study.configuration import ConfigError
 from cdl.study.runs import Run
 
@@ -148,11 +149,11 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder
     uneven = class_order == "seeded_tasks" and not isinstance(dataset["tasks"], int)
     right = "a number of equal tasks, which class_order: seeded_tasks shuffles"
     _reject(uneven, f"{field}.tasks", dataset["tasks"], right)
-    if (unlabelled := dataset.get("unlabelled")) is not None:
+    if (unlabelled := dataset["unlabelled"]) is not None:
         ((unlabelled_kind, options),) = unlabelled["source"].items()
         _validate_source(f"{field}.unlabelled.source", unlabelled_kind, options)
     _validate_held_out(name, dataset)
-    if (labels := dataset.get("labels")) is not None:
+    if (labels := dataset["labels"]) is not None:
         kinds = labels.keys() & {"per_class", "fraction"}
         _reject(len(kinds) != 1, f"{field}.labels", labels, "either per_class or fraction")
     _validate_modality(field, dataset)
@@ -174,7 +175,7 @@ def _validate_modality(field: str, dataset: dict[str, Any]) -> None:
         raise ConfigError(str(error)) from error
     right = f"null: {facts.items} are stored as they are"
     _reject(short is not None and not facts.resizes, f"{field}.short_side", short, right)
-    if (unlabelled := dataset.get("unlabelled")) is not None:
+    if (unlabelled := dataset["unlabelled"]) is not None:
         found = MODALITIES[modality_of(unlabelled["source"])].items
         right = f"a source of {facts.items}, as datasets.source"
         _reject(found != facts.items, f"{field}.unlabelled.source", f"a source of {found}", right)
@@ -186,7 +187,7 @@ def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder
     if isinstance(class_order, list):
         unknown = [x for x in class_order if isinstance(x, int) and x >= n]
         right = f"labels from 0 to {n - 1}, those of {name!r}, or names"
-        own = dataset.get("class_order") is not None
+        own = dataset["class_order"] is not None
         field = f"datasets.{name}.class_order" if own else "protocol.class_order"
         _reject(unknown, field, class_order, right)
         n = min(n, len(class_order))
@@ -199,7 +200,7 @@ def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder
 
 def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> None:
     """Reject more labelled images of a class than it has training images."""
-    labelled = (dataset.get("labels") or {}).get("per_class", 0)
+    labelled = (dataset["labels"] or {}).get("per_class", 0)
     right = f"at most {n}, the training examples of {owner}"
     _reject(labelled > n, f"datasets.{name}.labels.per_class", labelled, right)
 
@@ -207,7 +208,7 @@ def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> 
 def _validate_held_out(name: str, dataset: dict[str, Any]) -> None:
     """Reject evaluation on validation images without any, and classes held out completely."""
     field, ((kind, source),) = f"datasets.{name}", dataset["source"].items()
-    held, on = dataset.get("validation"), dataset.get("evaluate_on", "test")
+    held, on = dataset["validation"], dataset["evaluate_on"]
     right = "validation: {per_class: N} in the same block, to hold examples out of training"
     _reject(held is None and on == "validation", f"{field}.evaluate_on", on, right)
     known = images_per_class(kind, source)
@@ -326,7 +327,7 @@ def _distillation(
         student_shape=student_shape,
         teacher=teacher,
         teacher_shape=teacher_shape,
-        unlabelled=bool(dataset.keys() & {"labels", "unlabelled"}),
+        unlabelled=bool(few_labels(dataset)),
     )
 
 
@@ -344,7 +345,7 @@ def _reject(wrong: Any, field: str, value: Any, right: str) -> None:
 
 def _validate_statistic(statistic: str, field: str, dataset: dict[str, Any]) -> None:
     """Reject a variance or covariance of classes with one labelled image."""
-    one = (dataset.get("labels") or {}).get("per_class") == 1
+    one = (dataset["labels"] or {}).get("per_class") == 1
     right = "centroid, the only statistic of one labelled example per class"
     _reject(one and statistic != "centroid", f"{field}.statistic", statistic, right)
 

@@ -187,7 +187,7 @@ def _open(context: TaskContext[LearnerSpec], inputs: AlignInputs, specs: AlignSp
     """Read all inputs."""
     spec, task = context.spec, context.task
     cached = {
-        name: context.cached(path, spec.aligning_queries(name))
+        name: context.cached(path, spec.queries(name, "held_out"))
         for name, path in inputs.queries.items()
     }
     state, record = context.checkpoint(inputs.trained, specs.trained, task)
@@ -285,7 +285,7 @@ def _moved(
         if job.how.drift == "ssiat_as_released":
             rows = rows[0], rows[1][_shuffled(job, len(images)).to(rows[1].device)]
         own = {part: job.memory[key].to(rows[0].device) for part, key in keys.items()}
-        found[keys["mean"]] = compensated(own, *rows, job.how.statistic, job.how.drift or "sdc")
+        found[keys["mean"]] = compensated(own, *rows, job.how.statistic, job.how.drift)
     return found
 
 
@@ -337,9 +337,7 @@ def _seen(job: _Job, labels: Tensor) -> dict[str, float]:
     Of these, `pseudo_labels` have got a class in `labels` `[n]`, the right one in
     `pseudo_labels_right` cases.
     """
-    trained: dict[str, float] = job.record.get("seen", {})
-    if not trained:  # an older version wrote the trained learner
-        return {}
+    trained: dict[str, float] = job.record["seen"]
     context, images = job.context, job.images
     unknown = context.labels[images] == UNLABELLED
     right = (labels == context.true_labels[images])[unknown]

@@ -21,13 +21,13 @@ from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
-from cdl.spec import LearnerSpec, Part, TaskSpec
+from cdl.spec import AnySpec, CacheSpec, LearnerSpec
 
 _FRESH = 1 << 31  # offset of the seed of views that differ from the teacher's
 
 Query = Callable[[Batch], Tensor | None]
-Spec = TypeVar("Spec", bound=TaskSpec, covariant=True)
-_Given = TypeVar("_Given", bound=TaskSpec)
+Spec = TypeVar("Spec", bound=AnySpec, covariant=True)
+_Given = TypeVar("_Given", bound=AnySpec)
 
 
 def no_query(batch: Batch) -> None:
@@ -103,6 +103,7 @@ class TaskContext(Generic[Spec]):
         n, split = len(self.unlabelled), self.spec.unlabelled
         if split is None or split.of is None:
             return own, torch.arange(n)
+        assert self.spec.seed is not None, "only specifications of test images have no seed"
         return own, cut(n, task, split.of, self.spec.seed)
 
     @cached_property
@@ -118,7 +119,9 @@ class TaskContext(Generic[Spec]):
     def labels(self) -> Tensor:
         """Labels for the learner `[n]`: positions in the class order, `UNLABELLED` or `UNUSED`."""
         spec, (_, unlabelled) = self.spec, self.indices(self.task)
-        known = known_labels(self.true_labels, spec.labels, spec.seed, self.stream.order)
+        known = self.true_labels
+        if isinstance(spec, LearnerSpec):
+            known = known_labels(known, spec.labels, spec.seed, self.stream.order)
         return torch.cat([known, torch.full_like(unlabelled, UNLABELLED)])
 
     @property
@@ -133,6 +136,8 @@ class TaskContext(Generic[Spec]):
     def learns_unlabelled(self) -> bool:
         """Whether images without a label have a target: the teacher's output, or the past's."""
         spec = self.spec
+        if isinstance(spec, CacheSpec):
+            return False
         return spec.teacher is not None or (spec.reads_past and self.task > 0)
 
     @cached_property
@@ -149,9 +154,10 @@ class TaskContext(Generic[Spec]):
 
     def batches(self) -> Batches:
         """Return the training batches of the task."""
-        spec, training = self.spec, self.spec.training
-        assert training is not None, "queries for alignment have no training batches"
-        ratio = 1.0 if training.unlabelled_ratio is None else training.unlabelled_ratio
+        spec, training, ratio, fresh = self.spec, self.spec.training, 1.0, False
+        assert training is not None and spec.seed is not None, "only training views have batches"
+        if isinstance(spec, LearnerSpec):
+            ratio, fresh = spec.training.unlabelled_ratio or ratio, spec.views == "per_draw"
         return Batches(
             pixels=self.pixels.on(self.compute.device),
             labels=self.labels,
@@ -161,7 +167,7 @@ class TaskContext(Generic[Spec]):
             batch_size=training.batch_size,
             unlabelled=max(1, round(training.batch_size * ratio)),
             taught=self.learns_unlabelled,
-            fresh=spec.views == "per_draw",
+            fresh=fresh,
         )
 
     def checkpoint(
@@ -172,7 +178,7 @@ class TaskContext(Generic[Spec]):
         self._check_provenance(path, metadata, task)
         return state, metadata
 
-    def cached(self, path: str, spec: Part) -> CachedOutputs:
+    def cached(self, path: str, spec: CacheSpec) -> CachedOutputs:
         """Read a cache and add its backbones to `fingerprints`; raise `CdlError` as above."""
         cache = CachedOutputs(path, task=self.task, spec=spec.to_json())
         self._check_provenance(path, cache.metadata, self.task)

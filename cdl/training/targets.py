@@ -24,16 +24,7 @@ from cdl.models.build import compute_of, load_backbones, place_backbones, versio
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
-from cdl.spec import (
-    AligningQueriesSpec,
-    AligningTargetsSpec,
-    AnySpec,
-    AnyTargetsSpec,
-    HeldOutQueriesSpec,
-    LearnerSpec,
-    QueriesSpec,
-    TaskSpec,
-)
+from cdl.spec import AnySpec, CacheSpec
 from cdl.training.checkpointing import State
 from cdl.training.context import TaskContext, folders_of
 from cdl.training.teacher import open_teacher
@@ -43,7 +34,7 @@ TEST_BATCH = {"cpu": 50, "cuda": 200}  # images per batch; larger batches exceed
 
 
 def write_queries(
-    spec: QueriesSpec | AligningQueriesSpec,
+    spec: CacheSpec,
     task: int,
     data: str,
     backbone: str,
@@ -76,7 +67,7 @@ def write_queries(
     def query(views: Tensor) -> Tensor:
         return vit.query(vit.prepare(views))
 
-    if isinstance(spec, QueriesSpec):
+    if spec.views == "train":
         _write_over_views(
             context, vit.width, lambda b: query(b.views), output, provenance, {}, execution
         )
@@ -87,7 +78,7 @@ def write_queries(
 
 @torch.no_grad()
 def write_test_queries(
-    spec: HeldOutQueriesSpec,
+    spec: CacheSpec,
     data: str,
     backbone: str,
     output: str,
@@ -137,7 +128,7 @@ class TargetInputs:
 
 
 def write_targets(
-    spec: AnyTargetsSpec,
+    spec: CacheSpec,
     task: int,
     inputs: TargetInputs,
     output: str,
@@ -158,14 +149,15 @@ def write_targets(
     Raises:
         CdlError: as in `write_queries`, or an input belongs to another configuration.
     """
-    views, name = spec.views, spec.teacher.backbone
+    assert spec.teacher is not None and spec.columns is not None, "only targets have a teacher"
+    name, columns = spec.teacher.backbone, spec.columns
     backbones = {name: inputs.backbone}
     context = TaskContext.open(
-        views, task, inputs.data, backbones, execution, spec.teacher, inputs.unlabelled
+        spec, task, inputs.data, backbones, execution, spec.teacher, inputs.unlabelled
     )
-    query = context.cached(inputs.queries, views) if inputs.queries else None
+    query = context.cached(inputs.queries, spec.queries) if inputs.queries else None
     teacher, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
-    stream, columns = context.stream, spec.columns
+    stream = context.stream
     classes = stream.columns(task, columns)
 
     def logits(views: Tensor, epoch: int, positions: Tensor) -> Tensor:
@@ -180,7 +172,7 @@ def write_targets(
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
     context.place(teacher.learner)
-    if isinstance(spec, AligningTargetsSpec):
+    if spec.views == "held_out":
         values = over_task_images(context, lambda views, rows: logits(views, 0, rows))
         _save(output, {"values": values[None].cpu()}, provenance | about)
         return
@@ -214,7 +206,7 @@ def over_test_images(
 
 @torch.no_grad()
 def over_task_images(
-    context: TaskContext[TaskSpec],
+    context: TaskContext[AnySpec],
     function: Callable[[Tensor, Tensor], Tensor],
     positions: Tensor | None = None,
 ) -> Tensor:
@@ -225,7 +217,7 @@ def over_task_images(
 
 def over_views(
     batches: Batches,
-    spec: LearnerSpec | QueriesSpec,
+    spec: AnySpec,
     width: int,
     function: Callable[[Batch], Tensor],
     state: State,
@@ -234,6 +226,7 @@ def over_views(
 
     Views that are the same in every epoch are computed once.
     """
+    assert spec.training is not None, "only training views have epochs"
     epochs, n = spec.training.epochs, len(batches.indices)
     values, at = torch.zeros(epochs, n, width, dtype=_dtype(spec)), (0, 0)
     if (saved := state.load()) is not None:
@@ -257,7 +250,7 @@ def over_views(
 
 
 def _write_over_views(
-    context: TaskContext[TaskSpec],
+    context: TaskContext[AnySpec],
     width: int,
     function: Callable[[Batch], Tensor],
     output: str,
@@ -267,7 +260,6 @@ def _write_over_views(
 ) -> None:
     """Compute and write `function` of all views; resume from a saved state."""
     spec, job = context.spec, provenance | {"versions": versions()}
-    assert isinstance(spec, QueriesSpec), "only these caches hold all training views"
     with State(execution.states, job, execution.save_minutes) as state:
         values = over_views(context.batches(), spec, width, function, state)
         _save(output, {"values": values}, provenance | about)
@@ -290,7 +282,7 @@ def _rounded(values: Tensor, spec: AnySpec) -> Tensor:
 
 
 def _validate_size(
-    context: TaskContext[TaskSpec], widths: list[int], execution: Execution, what: str
+    context: TaskContext[AnySpec], widths: list[int], execution: Execution, what: str
 ) -> None:
     training = context.spec.training
     size = _dtype(context.spec).itemsize * (1 if training is None else training.epochs)

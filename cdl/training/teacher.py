@@ -13,12 +13,12 @@ from cdl.models.build import build_learner
 from cdl.models.learner import Learner
 from cdl.models.teacher import Teacher
 from cdl.runtime.artifacts import check_provenance
-from cdl.spec import LearnerSpec, TargetsSpec, TaskSpec
+from cdl.spec import AnySpec, CacheSpec, LearnerSpec
 from cdl.training.context import Query, TaskContext
 
 
 def open_teacher(
-    context: TaskContext[TaskSpec],
+    context: TaskContext[AnySpec],
     path: str,
     spec: LearnerSpec,
     apt_teacher: str | None,
@@ -72,7 +72,7 @@ class TeacherSource:
         *,
         path: str | None,
         targets: str | None,
-        columns: str | None = None,
+        columns: str = "task",
     ) -> "TeacherSource":
         """Open the files of a teacher: its artifact, the cache of its logits, or both.
 
@@ -82,7 +82,7 @@ class TeacherSource:
             teacher_query: source of the query of the teacher's prompts.
             path: the teacher's artifact of the task, or None.
             targets: the cache of its logits, or None.
-            columns: `seen` for the logits of all classes seen so far; None: those of the task.
+            columns: logits of the classes of the `task`, or of all `seen` so far.
 
         Raises:
             CdlError: a file is damaged, or the files do not belong to the same teacher.
@@ -116,7 +116,7 @@ class TeacherSource:
         teacher_query: Query,
         path: str | None,
         targets: str,
-        targets_spec: TargetsSpec,
+        targets_spec: CacheSpec,
     ) -> "TeacherSource":
         """Open the cache of a teacher's logits and, if a distiller maps them, its prompts."""
         prompts: dict[str, Tensor] = {}

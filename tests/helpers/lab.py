@@ -91,7 +91,7 @@ class Lab:
             if task == "test":
                 write_test_queries(cache.spec, self.data, backbone, path, **how)
             else:
-                how["unlabelled"] = self.unlabelled(cache.views, cache.dataset)
+                how["unlabelled"] = self.unlabelled(cache.spec, cache.dataset)
                 write_queries(cache.spec, task, self.data, backbone, path, **how)
         return path
 
@@ -107,7 +107,7 @@ class Lab:
                 backbone=self.backbone(cache.backbone),
                 teacher=self.checkpoint(cache.teacher, task),
                 queries=self.queries(need.taught.target_queries, task),
-                unlabelled=self.unlabelled(cache.views, cache.dataset),
+                unlabelled=self.unlabelled(cache.spec, cache.dataset),
             )
             write_targets(cache.spec, task, inputs, path, execution=self.execution)
         return path

@@ -133,6 +133,7 @@ def write_run(folder, teacher, tasks, images, rng):
         "metrics": metrics(matrix, [images] * tasks),
         "classes": [str(c) for c in range(2 * tasks)],
         "trainable_parameters": 1234,
+        "seen": {"views": 2 * images * tasks, "labelled": images * tasks, "unlabelled": 0},
         "learner": LEARNER,
         "data": {"train": "a" * 64, "test": "b" * 64},
         "backbones": {"small": "c" * 64},

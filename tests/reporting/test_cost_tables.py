@@ -74,7 +74,7 @@ def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
     assert count_unmeasured([[str(file) for file in files]]) == 1
     named = results[["backbone", "distiller"]]
     text = markdown(named, cost, results["final_average_accuracy"], 1)
-    assert "1 jobs have no measurements of their own (deleted, or of an earlier version)" in text
+    assert "1 jobs have no measurements of their own (they were deleted)" in text
 
 
 def test_a_target_that_only_alignment_reads_counts_for_its_task(tmp_path):

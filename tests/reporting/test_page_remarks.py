@@ -39,7 +39,6 @@ def test_the_page_reports_skipped_files_and_duplicates(tmp_path):
         ("10", "10", "with 10 labels per class"),
         ("10", "all", "with 10 labels per class, the teacher saw all labels"),
         ("5%", "all", "with 5% of the labels, the teacher saw all labels"),
-        ("1", "", "with 1 label per class"),  # unknown in a table of an earlier version
     ],
 )
 def test_the_page_reports_the_label_levels_of_students_and_teachers(level, teacher, text):

@@ -37,7 +37,12 @@ def result(accuracy=80.0, forgetting=5.0):
     """The part of a run's results.json that tables read."""
     metrics = dict.fromkeys(ALL_METRICS, 0.0)
     metrics |= {METRICS["accuracy"]: accuracy, METRICS["forgetting"]: forgetting}
-    return {"metrics": metrics, "data": {"train": "a", "test": "b"}, "trainable_parameters": 7}
+    return {
+        "metrics": metrics,
+        "data": {"train": "a", "test": "b"},
+        "trainable_parameters": 7,
+        "seen": {},
+    }
 
 
 def compared(made, of=PAIR, runs=lambda run: result()):

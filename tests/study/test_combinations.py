@@ -51,11 +51,12 @@ def test_standardised_logits_need_three_classes():
     assert grid("l2p", z, tasks=[7, 3]).runs
 
 
-def test_options_that_are_newer_than_a_run_are_named_only_where_they_are_used():
+def test_a_specification_has_all_options_also_at_their_defaults():
     plain, z = "kd", {"block": "kd", "variant": "z", "standardize": True, "soft_weight": 9}
     made = grid("l2p", plain, z)
     by_label = {run.distiller.label: specification(made, run) for run in made.runs}
-    assert by_label["kd"].distiller.options == {"alpha": 0.5, "temperature": 2.0}
+    assert by_label["kd"].distiller.options.keys() == DISTILLERS["kd"].options.keys()
+    assert by_label["kd"].distiller.options["soft_weight"] is None
     assert by_label["kd+z"].distiller.options["soft_weight"] == 9.0
     assert not any(spec.alignment for spec in by_label.values())
 

@@ -153,19 +153,6 @@ print(json.dumps([spec.to_json() for spec in specs]))
     ]
 
 
-def test_the_former_name_of_the_room_and_of_the_group_goes_on_working(site):
-    for file in [*(site / "toy").glob("*.py"), site / "toy_cdl-0.1.dist-info/entry_points.txt"]:
-        file.write_text(file.read_text().replace("cdl.methods", "cdl.prompts"))
-    answer = python(site, "-W", "default", "-m", "cdl", "list", "methods")
-    assert "shift        Toy (Nobody, 2026).\n" in answer.stdout
-    warning = "facts.py:3: DeprecationWarning: cdl.prompts is now cdl.methods: import it from there"
-    assert answer.stderr.count("DeprecationWarning") == 1 and warning in answer.stderr
-    code = "import cdl.methods.base as b; from cdl.methods import PROMPTS; " + (
-        "assert issubclass(PROMPTS['shift'].load(), b.PromptMethod)"
-    )
-    assert python(site, "-c", code).returncode == 0
-
-
 def test_an_option_of_another_package_is_checked_as_ours_are(site):
     (site.parent / "config.yaml").write_text(CONFIG.replace("length: 6", "length: 1"))
     answer = python(site, "-m", "cdl", "data", "config.yaml")

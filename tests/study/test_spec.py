@@ -7,7 +7,7 @@ import pytest
 from test_fingerprints import jobs_of
 
 from cdl.runtime.errors import CdlError
-from cdl.spec import Labels, LearnerSpec, Method, Training, precision_of, queries_from_json
+from cdl.spec import FORMAT, CacheSpec, Labels, LearnerSpec, Method, Training, precision_of
 from cdl.study.specifications import specification
 
 NAMES = ["default.yaml", "methods_digits.yaml", "paper/domainnet.yaml", "rare", "classes"]
@@ -34,9 +34,28 @@ def test_json_and_back_is_the_same(name, tmp_path, monkeypatch):
         assert repr(read.to_json()) == repr(one.to_json())
 
 
-def test_queries_of_both_kinds_are_told_apart(spec):
-    for one in (spec.queries("vit_nano"), spec.aligning_queries("vit_nano")):
-        assert queries_from_json(one.to_json()) == one
+def test_caches_of_all_kinds_differ_and_name_their_kind(spec):
+    teacher = replace(spec, role="teacher", teacher=None)
+    views = ("train", "held_out")
+    made = [spec.queries("vit_nano", v) for v in views] + [spec.test_queries("vit_nano", None)]
+    made += [spec.targets(teacher, c, v) for c in ("task", "seen") for v in views]
+    assert len({json.dumps(one.to_json()) for one in made}) == len(made)
+    for one in made:
+        assert CacheSpec.from_json(one.to_json()) == one
+        assert one.kind == ("targets" if one.teacher else "queries")
+    assert made[3].queries == made[0] and made[4].queries == made[1]
+
+
+@pytest.mark.parametrize("value", [None, 1, FORMAT + 1])
+def test_a_specification_of_another_form_is_refused_in_one_sentence(spec, value):
+    stored = spec.to_json()
+    assert next(iter(stored)) == "format"
+    stored = {k: v for k, v in stored.items() if k != "format"} | (
+        {"format": value} if value else {}
+    )
+    message = f"invalid value {value}; expected {FORMAT}: another version of cdl computed these"
+    with pytest.raises(CdlError, match=f"^a.json: learner.format: {message} results; run"):
+        LearnerSpec.from_json(stored, "a.json: learner")
 
 
 def test_options_of_other_packages_pass_unchanged(spec):
@@ -97,7 +116,7 @@ def test_what_is_no_mapping_is_refused():
         with pytest.raises(CdlError, match="^spec: invalid value .*; expected a mapping"):
             LearnerSpec.from_json(value)
         with pytest.raises(CdlError, match="^spec: invalid value .*; expected a mapping"):
-            queries_from_json(value)
+            CacheSpec.from_json(value)
 
 
 def test_numbers_keep_their_kind():

@@ -106,7 +106,7 @@ def test_no_job_of_a_trial_reads_where_test_images_lie():
     assert {path.rsplit("/", 1)[0] for path in own} == {made.study.packed("digits").folder}
     cifar = {"source": {"cifar20": {}}, "tasks": [12, 8], "validation": None}
     own_images = study({"datasets": {"digits": cifar}}).grid.source("digits+tune")
-    assert own_images["source"] == {"name": "cifar20", "test": "validation"}
+    assert own_images["source"] == {"name": "cifar20", "test": "validation", "classes": None}
 
 
 def test_what_the_study_does_not_combine_is_not_tried():

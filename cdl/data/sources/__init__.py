@@ -25,7 +25,6 @@ CLASSES = {  # an option of sources whose reader calls `cdl.data.sources.items.o
     "uniqueItems": True,
     "items": {"type": ["integer", "string"], "minimum": 0, "minLength": 1},
     "default": None,
-    "omit_default": True,
     "description": "Labels or names of the classes to keep, the others do not exist; null: all.",
 }
 

@@ -46,7 +46,6 @@ CIFAR20 = SourceFacts(
             ["test", "validation"],
             "Images that runs are evaluated on: test, or 20 validation images a class, for "
             "choosing settings.",
-            omit_default=True,
         ),
         "classes": CLASSES,
     },

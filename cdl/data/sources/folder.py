@@ -298,7 +298,6 @@ FOLDER = SourceFacts(
         "domains": flag(
             False,
             "Whether images are in DOMAIN/CLASS/*.jpg; the domains may then be the tasks.",
-            omit_default=True,
         ),
         "split": {
             "type": ["object", "null"],

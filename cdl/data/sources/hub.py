@@ -262,9 +262,7 @@ HUB = SourceFacts(
         "train": text(TRAIN, "Glob of the training files in the repository."),
         "test": text(TEST, "Glob of the test files in the repository."),
         "image": text("image", "Column of encoded images."),
-        "text": text(
-            None, "Column of texts, instead of encoded images; null: images.", omit_default=True
-        ),
+        "text": text(None, "Column of texts, instead of encoded images; null: images."),
         "label": text("label", "Column of integer labels from 0."),
     },
     modality=kind_of,

@@ -79,9 +79,7 @@ PARQUET = SourceFacts(
         "train": text("train*.parquet", "Glob of the training files."),
         "test": text("test*.parquet", "Glob of the test files."),
         "image": text("image", "Column of encoded image bytes."),
-        "text": text(
-            None, "Column of texts, instead of encoded images; null: images.", omit_default=True
-        ),
+        "text": text(None, "Column of texts, instead of encoded images; null: images."),
         "label": text("label", "Column of integer labels from 0."),
         "class_name": text(None, "Column of class names."),
         "file": text(
