@@ -42,8 +42,8 @@ fuzz: $(VENV)/ready-test
 	$(BIN)/pytest -m "hypothesis and not slow" --hypothesis-profile nightly --durations 10
 
 style: $(VENV)/ready-test
-	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools docs/*.py
-	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools docs/*.py
+	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools examples docs/*.py
+	$(BIN)/ruff format --check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools examples docs/*.py
 	$(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy

@@ -134,7 +134,8 @@ def _links(results: ResultsFolder, at: _Row) -> Iterator[Link]:
     for name in made["backbones"]:
         yield link("backbone", _check_backbone, results, name, made)
         yield link("queries", _check_queries, results, name, run.results, made)
-    yield link("data", _check_data, results, row["dataset"], made, run.results)
+    dataset = row["dataset"].partition("+")[0]  # its variants share the name of packed data
+    yield link("data", _check_data, results, dataset, made, run.results)
     yield link("page", _check_page, *results.page(row["run"]))
 
 
@@ -195,7 +196,7 @@ def _check_caches(paths: Iterable[str]) -> str:
     existing = [path for path in paths if os.path.exists(path)]
     for path in existing:
         _checked_artifact(path)
-    return ", ".join(existing) or "deleted, as caches may be"
+    return ", ".join(existing) or "none, or deleted, as caches may be"
 
 
 def _check_queries(results: ResultsFolder, name: str, path: str, made: Mapping[str, Any]) -> str:

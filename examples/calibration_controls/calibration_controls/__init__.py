@@ -1,0 +1,1 @@
+"""Controls of knowledge distillation over all classes seen."""
