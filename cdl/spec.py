@@ -315,9 +315,51 @@ class Passes(Part):
     unlabelled_ratio: ClassVar[None] = None
 
 
-@dataclass(frozen=True)
 class Alignment(Part):
-    """Alignment of heads after a task.
+    """What heads become after a task: `SampledAlignment` trains them, `ClassMeans` replaces them.
+
+    Its fields are those that both have.
+    """
+
+    statistic: str
+    next_task: str
+    labels: str | None
+    answers: str | None
+    drift: str | None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "spec") -> Self:
+        """Create the one that the field `kind` names; raise `CdlError` as `Part.from_json`."""
+        if cls is Alignment:
+            _check_mapping(value, where)
+            kind: type[Alignment] = ClassMeans if "kind" in value else SampledAlignment
+            return cast(Self, kind.from_json(value, where))
+        return super().from_json(value, where)
+
+
+@dataclass(frozen=True)
+class ClassMeans(Alignment):
+    """Heads whose rows are the class means of the learner's own features; nothing is trained.
+
+    Logits are cosines times the default scale of `cdl.methods.heads.CosineHead`, as in
+    `simple_cil`. Other fields are as in `SampledAlignment`.
+
+    kind: `class_means`.
+    statistic: `centroid`, the variance that `drift: sdc` weighs the images with.
+    next_task: `trained`.
+    """
+
+    kind: str
+    statistic: str
+    next_task: str
+    labels: str | None = None
+    answers: str | None = None
+    drift: str | None = None
+
+
+@dataclass(frozen=True)
+class SampledAlignment(Alignment):
+    """Training of heads after a task on samples of the features of all classes seen.
 
     statistic: `covariance` (unbiased, with a ridge on its diagonal), `variance` (its diagonal)
         or `centroid` (biased variance; the ridge is added when sampling).
@@ -461,7 +503,7 @@ class LearnerSpec(Part):
     teacher_labels: `all` if the teacher was trained with all labels.
     unlabelled: unlabelled images.
     n_tasks: number of tasks, if all tasks share something.
-    alignment: alignment of heads after a task, if heads are aligned. The specification of the
+    alignment: what heads become after a task, if heads are aligned. The specification of the
         training has it only if the next task starts from the aligned heads.
     teacher_alignment: alignment of the teacher's heads if it is another one; `none` if they are
         not aligned.

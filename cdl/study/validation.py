@@ -274,8 +274,9 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     )
     _check_unit(f"methods.{run.method.label}", run.prompts.check, _prompting(run, shape))
     if run.method.alignment is not None:
-        field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
-        _reject(run.n_tasks == 1, field, "one task", right)
+        field, right = f"methods.{run.method.label}.alignment", "two tasks or more, or class means"
+        single = run.n_tasks == 1 and "kind" not in run.method.alignment
+        _reject(single, field, "one task", right)
         right = "tasks with different classes: each class belongs to the task that introduced it"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
         _validate_statistic(run.method.alignment["statistic"], field, dataset)

@@ -10,7 +10,7 @@ from learners import draw_images, first_memory, tokens_of
 from cdl.deployment.device import aligning, closed, draws
 from cdl.deployment.device.memory import How
 from cdl.methods.heads import LinearHead, NormalisedHead
-from cdl.spec import Alignment
+from cdl.spec import SampledAlignment
 from cdl.study.configuration import preset as read_preset
 from cdl.training import alignment, ranpac
 
@@ -60,7 +60,7 @@ def test_the_gram_matrix_from_statistics_is_that_of_the_images(kind):
 @pytest.mark.parametrize("preset", ["slca", "hide", "vq_prompt"])
 def test_the_alignment_is_that_of_the_training_with_the_same_draws(preset, head):
     how = {**read_preset("alignment")[preset], "epochs": 3, "samples": 16}
-    spec, (features, labels) = Alignment(**how), rows()
+    spec, (features, labels) = SampledAlignment(**how), rows()
     own = alignment.statistics_of(
         torch.tensor(features).float(), torch.tensor(labels), spec.statistic
     )
