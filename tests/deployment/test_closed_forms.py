@@ -123,6 +123,20 @@ def test_a_ridge_in_several_updates_is_one_regression_on_all_images():
     np.testing.assert_array_equal(memory.images(), counts)
 
 
+def test_class_means_of_two_heads_add_the_cosines_of_both():
+    memory = first_memory("class_means")
+    drawn = [tokens_of(draw_images(name, 20, 1)) for name in ("red", "green", "blue")]
+    yellow = tokens_of(draw_images("yellow", 1, 2))
+    memory = memory.learn(yellow, np.zeros(1, int) + 3, 4, How())
+    means = np.stack([tokens[:, 0].mean(0) for tokens in (*drawn, yellow)])
+    tokens = np.concatenate([*drawn, yellow])
+    cosines = tokens[:, 0] @ means.T
+    cosines /= np.linalg.norm(tokens[:, 0], axis=1)[:, None] * np.linalg.norm(means, axis=1)
+    np.testing.assert_allclose(memory.logits(tokens), 20 * cosines, atol=1e-4)
+    np.testing.assert_array_equal(memory.images(), [20, 20, 20, 1])
+    np.testing.assert_allclose(memory.forget(0).logits(tokens), 20 * cosines[:, 1:], atol=1e-4)
+
+
 def test_balanced_classes_count_as_much_as_the_earlier_ones():
     tokens = tokens_of(draw_images("yellow", 2, 2))
     one = first_memory("ridge").learn(tokens, np.full(2, 3), 4, How())
