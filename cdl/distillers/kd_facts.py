@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cdl.distillers import Distillation, DistillerFacts
+from cdl.distillers.none_facts import LABELS
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import choice, flag, number
 
 SOFT = {  # options shared by all distillers with a soft loss
+    **LABELS,
     "alpha": number(
         0.5,
         "Weight of the soft loss; cross-entropy has the weight 1 - alpha.",
@@ -51,6 +53,12 @@ def weighs_teacher(options: Mapping[str, Any]) -> bool:
     """Return whether the weight of the soft loss is above 0."""
     weight = options.get("soft_weight")
     return bool((options["alpha"] if weight is None else weight) > 0)
+
+
+def softens(options: Mapping[str, Any]) -> bool:
+    """Return whether a distiller with these options compares softened logits of the teacher."""
+    soft = "alpha" in options and "temperature" in options and options.get("targets") != "hard"
+    return soft and weighs_teacher(options)
 
 
 def check(run: Distillation) -> None:

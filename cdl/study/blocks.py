@@ -40,7 +40,8 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
         methods = _method_overrides(entry.pop("methods", {})) if kind == "distillers" else {}
         aligning = entry.pop("alignment", {}) if kind == "distillers" else {}
         _validate_aligning(aligning, f"grid.{kind}.{variant}.alignment")
-        if name == "none" and variant and not training and not methods and aligning == {}:
+        same = all(config[kind][name].get(option) == value for option, value in entry.items())
+        if name == "none" and variant and same and not (training or methods) and aligning == {}:
             raise ConfigError(
                 f"grid.{kind}: the variant {variant!r} of none overrides nothing; write none"
             )
