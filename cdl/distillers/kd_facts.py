@@ -1,8 +1,5 @@
 """Options, planning facts and look of distillation by softened logits."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.none_facts import LABELS
 from cdl.runtime.facts import Look, refuse
@@ -47,18 +44,6 @@ COLUMNS = {  # options of a soft loss that may include earlier classes
         omit_default=True,
     ),
 }
-
-
-def weighs_teacher(options: Mapping[str, Any]) -> bool:
-    """Return whether the weight of the soft loss is above 0."""
-    weight = options.get("soft_weight")
-    return bool((options["alpha"] if weight is None else weight) > 0)
-
-
-def softens(options: Mapping[str, Any]) -> bool:
-    """Return whether a distiller with these options compares softened logits of the teacher."""
-    soft = "alpha" in options and "temperature" in options and options.get("targets") != "hard"
-    return soft and weighs_teacher(options)
 
 
 def check(run: Distillation) -> None:

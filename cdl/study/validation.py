@@ -14,8 +14,7 @@ from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
 from cdl.data.sources import SOURCES, images_per_class, modality_of, n_classes
-from cdl.distillers import DISTILLERS, Distillation
-from cdl.distillers.kd_facts import softens
+from cdl.distillers import DISTILLERS, Distillation, softens
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable

@@ -8,7 +8,10 @@ from cdl.methods import PROMPTS
 from cdl.study.configuration import ConfigError, schema
 from cdl.study.specifications import specification
 
-OPTIONS = {"distillers": {"cdl_prompt": {"pool": 8}, "se2d": {"self_distillation": True}}}
+OPTIONS = {
+    "distillers": {"cdl_prompt": {"pool": 8}, "se2d": {"self_distillation": True}},
+    "methods": {"ranpac": {"logit_scale": 10}},
+}
 
 
 def grid(method, *distillers, tasks=None):
@@ -55,7 +58,8 @@ def test_options_that_are_newer_than_a_run_are_named_only_where_they_are_used():
     plain, z = "kd", {"block": "kd", "variant": "z", "standardize": True, "soft_weight": 9}
     made = grid("l2p", plain, z)
     by_label = {run.distiller.label: specification(made, run) for run in made.runs}
-    assert by_label["kd"].distiller.options == {"alpha": 0.5, "temperature": 2.0}
+    own = {"alpha": 0.5, "label_columns": "task", "temperature": 2.0}
+    assert by_label["kd"].distiller.options == own
     assert by_label["kd+z"].distiller.options["soft_weight"] == 9.0
     assert not any(spec.alignment for spec in by_label.values())
 
