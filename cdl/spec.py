@@ -316,10 +316,55 @@ class Passes(Part):
     batch_size: int
 
 
-@dataclass(frozen=True)
 class Alignment(Part):
-    """Alignment of heads after a task.
+    """What heads become after a task: `SampledAlignment` trains them, `ClassMeans` replaces them.
 
+    Its fields are those that both have.
+    """
+
+    kind: str
+    statistic: str
+    next_task: str
+    answers: str
+    drift: str
+    labels: str | None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "spec") -> Self:
+        """Create the one that the field `kind` names; raise `CdlError` as `Part.from_json`."""
+        if cls is Alignment:
+            _check_mapping(value, where)
+            means = value.get("kind") == "class_means"
+            kind: type[Alignment] = ClassMeans if means else SampledAlignment
+            return cast(Self, kind.from_json(value, where))
+        return super().from_json(value, where)
+
+
+@dataclass(frozen=True)
+class ClassMeans(Alignment):
+    """Heads whose rows are the class means of the learner's own features; nothing is trained.
+
+    Logits are cosines times the default scale of `cdl.methods.heads.CosineHead`, as in
+    `simple_cil`. Other fields are as in `SampledAlignment`.
+
+    kind: `class_means`.
+    statistic: `centroid`, the variance that `drift: sdc` weighs the images with.
+    next_task: `trained`.
+    """
+
+    kind: str
+    statistic: str
+    next_task: str
+    answers: str
+    drift: str
+    labels: str | None = None
+
+
+@dataclass(frozen=True)
+class SampledAlignment(Alignment):
+    """Training of heads after a task on samples of the features of all classes seen.
+
+    kind: `sampled`.
     statistic: `covariance` (unbiased, with a ridge on its diagonal), `variance` (its diagonal)
         or `centroid` (biased variance; the ridge is added when sampling).
     samples: number drawn per class and epoch, and number of rows per step.
@@ -342,6 +387,7 @@ class Alignment(Part):
         of the task's images, see `cdl.training.alignment.compensated`; `none`: they stay.
     """
 
+    kind: str
     statistic: str
     samples: int
     steps: str
@@ -394,7 +440,7 @@ class LearnerSpec(Part):
     teacher_labels: `all` if the teacher was trained with all labels.
     unlabelled: unlabelled images.
     n_tasks: number of tasks, if all tasks share something.
-    alignment: alignment of heads after a task, if heads are aligned. The specification of the
+    alignment: what heads become after a task, if heads are aligned. The specification of the
         training has it only if the next task starts from the aligned heads.
     teacher_alignment: alignment of the teacher's heads if it is another one; `none` if they are
         not aligned.

@@ -43,7 +43,8 @@ BELOW = {
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
     "reporting": ["runtime", "data.order", "data.packing"]
     + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
-    "deployment": ["runtime", "data", "backbones", *FACTS, "models", "training", "evaluation"],
+    "deployment": ["runtime", "data", "backbones", *FACTS, "methods.heads"]
+    + ["models", "training", "evaluation"],
     "inventory": [
         "runtime",
         "data.__init__",

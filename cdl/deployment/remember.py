@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from cdl.deployment.manifest import DEVICE
 from cdl.deployment.one_more_task import trained_artifact
 from cdl.deployment.trained import TrainedStudent
 from cdl.layout import record_of
-from cdl.models.learner import memory_of
+from cdl.methods.heads import CosineHead, PrototypeHead
+from cdl.models.learner import Learner, memory_of, name_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object
+from cdl.spec import ClassMeans, SampledAlignment
 from cdl.training.align_task import TOKENS
 
 _PROBES = 8  # random tokens for which the heads in the memory must predict like torch
@@ -78,23 +80,25 @@ def remembered(student: TrainedStudent) -> Memory:
     task, spec = student.model.task, student.spec
     checkpoints = student.files.checkpoints(student.results)[: task + 1]
     state, _ = artifacts.load(checkpoints[-1])
-    head, ridge = student.model.learner.head, "prototypes" in spec.method.options
-    if not ridge and (spec.alignment is None or not hasattr(head, "linear")):
+    head, how = student.model.learner.head, spec.alignment
+    records = [artifacts.read_json(record_of(path)) for path in checkpoints]
+    if isinstance(head, PrototypeHead) and head.from_sums:
+        memory = _of_ridge(student, head, memory_of(state), records)
+    elif isinstance(how, ClassMeans):
+        memory = _of_class_means(student, memory_of(state), records)
+    elif isinstance(how, SampledAlignment) and hasattr(head, "linear"):
+        memory = _of_statistics(student, how, state, records, checkpoints[-1])
+    else:
         raise CdlError(
             f"methods.{spec.method.name}: keeps no class statistics; use alignment, or ranpac"
         )
-    records = [artifacts.read_json(record_of(path)) for path in checkpoints]
-    if ridge:
-        memory = _of_ridge(student, head, memory_of(state), records)
-    else:
-        memory = _of_statistics(student, state, records, checkpoints[-1])
     _check_predictions(student, memory)
     return memory
 
 
 def _of_ridge(
     student: TrainedStudent,
-    head: Any,
+    head: PrototypeHead,
     sums: Mapping[str, Tensor],
     records: Sequence[Mapping[str, Any]],
 ) -> Memory:
@@ -105,33 +109,55 @@ def _of_ridge(
     tensors["weight"] = _array(head.weight[: len(student.classes)])
     if head.projection is not None:
         tensors["projection"] = _array(head.projection)
-    if student.spec.method.options["prototypes"] == "ridge":
+    if head.ridge:
         if "gram" not in sums or not all("ridge_errors" in record for record in records):
             raise CdlError(_older(student, "the errors of all ridges"))
         tensors["gram"] = pack(_array(sums["gram"]))
         tensors["losses"] = np.sum([record["ridge_errors"] for record in records], axis=0)
-    kind = student.spec.method.options["prototypes"]
-    return make_memory({"kind": kind, "updates": 0}, tensors)
+    about = {"kind": "ridge" if head.ridge else "mean", "updates": 0}
+    return make_memory({**about, "parts": [[0, float(head.scale)]]}, tensors)
+
+
+def _of_class_means(
+    student: TrainedStudent, kept: Mapping[str, Tensor], records: Sequence[Mapping[str, Any]]
+) -> Memory:
+    """Return the class means of all heads, side by side, as means of `ranpac`."""
+    learner, counts = student.model.learner, _counts(student, records)
+    owned, shares = learner.heads(), _shares(learner)
+    scale = {name: float(cast(CosineHead, head).scale) for name, (head, _) in owned.items()}
+    parts = [[token, shares[name] * scale[name]] for name, (_, token) in owned.items()]
+    means = [_array(kept[f"{TOKENS[token]}.mean"]) for _, token in owned.values()]
+    weight = np.concatenate(means, axis=1)
+    tensors = {"sums": (weight * counts[:, None]).T, "counts": counts, "images": counts}
+    about = {"kind": "mean", "updates": 0, "parts": parts}
+    return make_memory(about, {**tensors, "weight": weight})
+
+
+def _counts(student: TrainedStudent, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return the number of images of each class, `[C]`."""
+    if not all("counts" in record for record in records):
+        raise CdlError(_older(student, "the number of examples of each class"))
+    return np.concatenate([record["counts"] for record in records]).astype(np.float32)
+
+
+def _shares(learner: Learner) -> dict[str, float]:
+    """Return the weight of each head's logits in the prediction."""
+    alpha = learner.distiller.alpha
+    return {"head": 1.0} if len(learner.heads()) == 1 else {"head": 1 - alpha, "kd_head": alpha}
 
 
 def _of_statistics(
     student: TrainedStudent,
+    how: SampledAlignment,
     state: Mapping[str, Tensor],
     records: Sequence[Mapping[str, Any]],
     aligned: str,
 ) -> Memory:
     """Return class statistics and heads, as aligned and as trained."""
-    if not all("counts" in record for record in records):
-        raise CdlError(_older(student, "the number of examples of each class"))
-    how, learner = student.spec.alignment, student.model.learner
-    assert how is not None, "checked by the caller"
+    learner, tensors = student.model.learner, {"counts": _counts(student, records)}
     trained, _ = artifacts.load(trained_artifact(aligned))
-    counts = [record["counts"] for record in records]
-    tensors = {"counts": np.concatenate(counts).astype(np.float32)}
-    heads, owned = [], learner.heads()
-    alpha = learner.distiller.alpha
-    shares = {"head": 1.0} if len(owned) == 1 else {"head": 1 - alpha, "kd_head": alpha}
-    prefixes = {name: _prefix(learner, head) for name, (head, _) in owned.items()}
+    heads, owned, shares = [], learner.heads(), _shares(learner)
+    prefixes = {name: name_of(head, learner) for name, (head, _) in owned.items()}
     for name, (head, token) in owned.items():
         part = TOKENS[token]
         for kind in ("mean", "spread"):
@@ -151,15 +177,9 @@ def _of_statistics(
                 "normalised": hasattr(head, "norm"),
             }
         )
-    sizes = [len(own) for own in counts]
+    sizes = [len(record["counts"]) for record in records]
     about = {"kind": "aligned", "updates": 0, "closed": False, "heads": heads, "sizes": sizes}
     return make_memory({**about, "alignment": how.to_json()}, tensors)
-
-
-def _prefix(learner: torch.nn.Module, module: torch.nn.Module) -> str:
-    """Return the name of a module in a learner."""
-    names: dict[int, str] = {id(found): name for name, found in learner.named_modules()}
-    return names[id(module)]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -177,7 +197,10 @@ def _older(student: TrainedStudent, what: str) -> str:
 def _check_predictions(student: TrainedStudent, memory: Memory) -> None:
     """Raise `CdlError` if the heads of the memory do not predict like those of the student."""
     learner, source = student.model.learner, torch.Generator().manual_seed(0)
-    tokens = torch.randn(_PROBES, 2, learner.backbone.width, generator=source)
+    width = learner.backbone.width
+    if isinstance(learner.head, PrototypeHead) and learner.head.projection is None:
+        width = learner.head.weight.shape[1]  # of the features of several passes side by side
+    tokens = torch.randn(_PROBES, 2, width, generator=source)
     if {token for _, token in learner.heads().values()} == {0}:
         tokens = tokens[:, :1]
     expected = learner.predict(learner.read(tokens), student.model.n_classes).numpy()

@@ -58,6 +58,18 @@ def _always(options: Mapping[str, Any]) -> bool:
     return True
 
 
+def weighs_teacher(options: Mapping[str, Any]) -> bool:
+    """Return whether the weight of the soft loss is above 0."""
+    weight = options.get("soft_weight")
+    return bool((options["alpha"] if weight is None else weight) > 0)
+
+
+def softens(options: Mapping[str, Any]) -> bool:
+    """Return whether a distiller with these options and a teacher compares softened logits."""
+    soft = {"alpha", "temperature"} <= options.keys() and options.get("targets") != "hard"
+    return soft and weighs_teacher(options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillerFacts(Facts):
     """Planning facts of a distiller, in addition to `Facts`.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -69,14 +70,29 @@ class TeacherOutput:
     past: Tensor | None = None
 
 
+class LabelOptions(TypedDict, total=False):
+    """Options that all built-in distillers share, see `Distiller`."""
+
+    label_columns: str
+
+
 class Distiller(nn.Module):
     """The objective of a student. The base class has no teacher: cross-entropy only.
 
     Attributes:
         alpha: weight of the soft loss; cross-entropy has the weight `1 - alpha`.
+        label_columns: `task`, as in the papers, or `seen`: the classes that cross-entropy compares
+            are those of the current task, or all seen so far.
     """
 
     alpha = 0.0
+
+    def __init__(
+        self, context: DistillerContext | None = None, *, label_columns: str = "task"
+    ) -> None:
+        """Set the columns of cross-entropy; the context is not used."""
+        super().__init__()
+        self.label_columns = label_columns
 
     def start_task(self, task: int, generator: torch.Generator) -> None:
         """Prepare for a task; called once before its first step."""
@@ -101,7 +117,8 @@ class Distiller(nn.Module):
             classes: columns of the current task.
         """
         known = output.logits[: len(labels)]
-        loss = local_cross_entropy(known, labels, classes, output.margin)
+        columns = slice(0, classes.stop) if self.label_columns == "seen" else classes
+        loss = local_cross_entropy(known, labels, columns, output.margin)
         return {"ce": (1 - self.alpha) * loss}
 
     def heads(self) -> dict[str, tuple[nn.Module, int]]:
@@ -116,7 +133,7 @@ class Distiller(nn.Module):
 def local_cross_entropy(
     logits: Tensor, labels: Tensor, classes: slice, margin: float = 0.0
 ) -> Tensor:
-    """Return the cross-entropy of logits `[B, C]` over the task's columns, batch mean.
+    """Return the cross-entropy of logits `[B, C]` over some columns, batch mean.
 
     `margin` is subtracted from the logit of the label.
     """

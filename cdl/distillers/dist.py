@@ -1,8 +1,10 @@
 """DIST (Huang et al., NeurIPS 2022): distillation by correlations."""
 
+from typing import Unpack
+
 from torch import Tensor
 
-from cdl.distillers.base import DistillerContext, TeacherOutput
+from cdl.distillers.base import DistillerContext, LabelOptions, TeacherOutput
 from cdl.distillers.kd import KD
 
 
@@ -38,6 +40,7 @@ class DIST(KD):
         intra_weight: float = 1.0,
         standardize: bool = False,
         confidence: float | None = None,
+        **labels: Unpack[LabelOptions],
     ) -> None:
         """Set the weights of the terms; the other options are those of `KD`.
 
@@ -50,6 +53,7 @@ class DIST(KD):
             soft_weight=soft_weight,
             standardize=standardize,
             confidence=confidence,
+            **labels,
         )
         self.inter_weight, self.intra_weight = inter_weight, intra_weight
 

@@ -1,17 +1,23 @@
 """Knowledge distillation by softened logits (Hinton, Vinyals and Dean, 2015)."""
 
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutput
+from cdl.distillers.base import (
+    Distiller,
+    DistillerContext,
+    LabelOptions,
+    Output,
+    TeacherOutput,
+)
 from cdl.runtime.errors import CdlError
 
 
-class SoftChoices(TypedDict, total=False):
+class SoftChoices(LabelOptions, total=False):
     """Options shared by all distillers with a soft loss, without its weight and temperature."""
 
     standardize: bool
@@ -82,6 +88,7 @@ class KD(Distiller):
         standardize: bool = False,
         soft_weight: float | None = None,
         confidence: float | None = None,
+        **labels: Unpack[LabelOptions],
     ) -> None:
         """Set the options of the soft loss.
 
@@ -93,8 +100,9 @@ class KD(Distiller):
             soft_weight: weight of the soft loss; None uses `alpha`.
             confidence: the soft loss includes only images with a teacher probability above this
                 value; None includes all images.
+            labels: as in `Distiller`.
         """
-        super().__init__()
+        super().__init__(**labels)
         self.confidence = confidence
         self.alpha, self.temperature, self.standardize = alpha, temperature, standardize
         self.soft_weight = alpha if soft_weight is None else soft_weight
@@ -144,7 +152,7 @@ class ColumnsKD(KD):
         Args:
             context: the two models.
             soft_columns: `task`, as in the released code, or `seen`: the teacher's logits of all
-                classes seen so far; cross-entropy compares the classes of the task in both cases.
+                classes seen so far; the columns of cross-entropy are `label_columns`.
             soft: as in `KD`.
         """
         super().__init__(context, **soft)

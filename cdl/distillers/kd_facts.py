@@ -1,13 +1,12 @@
 """Options, planning facts and look of distillation by softened logits."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from cdl.distillers import Distillation, DistillerFacts
+from cdl.distillers.none_facts import LABELS
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import choice, flag, number
 
 SOFT = {  # options shared by all distillers with a soft loss
+    **LABELS,
     "alpha": number(
         0.5,
         "Weight of the soft loss; cross-entropy has the weight 1 - alpha.",
@@ -41,12 +40,6 @@ COLUMNS = {  # options of a soft loss that may include earlier classes
         "or all seen so far, with the logits of the teacher's heads after their alignment.",
     ),
 }
-
-
-def weighs_teacher(options: Mapping[str, Any]) -> bool:
-    """Return whether the weight of the soft loss is above 0."""
-    weight = options.get("soft_weight")
-    return bool((options["alpha"] if weight is None else weight) > 0)
 
 
 def check(run: Distillation) -> None:

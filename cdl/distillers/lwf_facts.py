@@ -1,7 +1,7 @@
 """Options, planning facts and look of LwF."""
 
-from cdl.distillers import DistillerFacts
-from cdl.distillers.kd_facts import SOFT, weighs_teacher
+from cdl.distillers import DistillerFacts, weighs_teacher
+from cdl.distillers.kd_facts import SOFT
 from cdl.runtime.facts import Look
 from cdl.runtime.options import number
 

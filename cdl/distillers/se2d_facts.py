@@ -1,7 +1,7 @@
 """Options, check, planning facts and look of SE2D."""
 
-from cdl.distillers import Distillation, DistillerFacts
-from cdl.distillers.kd_facts import SOFT, weighs_teacher
+from cdl.distillers import Distillation, DistillerFacts, weighs_teacher
+from cdl.distillers.kd_facts import SOFT
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import flag, number
 

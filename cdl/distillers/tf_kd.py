@@ -1,11 +1,18 @@
 """Tf-KD with a virtual teacher (Yuan et al., CVPR 2020): softened labels, without any teacher."""
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutput
+from cdl.distillers.base import (
+    Distiller,
+    DistillerContext,
+    LabelOptions,
+    Output,
+    TeacherOutput,
+)
 from cdl.distillers.kd import kd_loss
 from cdl.runtime.errors import CdlError
 
@@ -40,6 +47,7 @@ class TfKD(Distiller):
         alpha: float = 0.5,
         temperature: float = 2.0,
         correct: float = 0.9,
+        **labels: Unpack[LabelOptions],
     ) -> None:
         """Set the weights.
 
@@ -48,8 +56,9 @@ class TfKD(Distiller):
             alpha: weight of the soft loss; cross-entropy has the weight `1 - alpha`.
             temperature: temperature of the soft loss.
             correct: probability of the label, before the temperature.
+            labels: as in `Distiller`.
         """
-        super().__init__()
+        super().__init__(**labels)
         self.alpha, self.temperature, self.correct = alpha, temperature, correct
 
     def forward(

@@ -3,6 +3,7 @@
 from cdl.distillers import Distillation, DistillerFacts
 from cdl.distillers.dkd_facts import check as check_two_classes
 from cdl.distillers.kd_facts import SOFT
+from cdl.distillers.none_facts import LABELS
 from cdl.runtime.facts import Look, refuse
 from cdl.runtime.options import number
 
@@ -19,6 +20,7 @@ TF_KD = DistillerFacts(
     "cdl.distillers.tf_kd:TfKD",
     description="Softened labels without a teacher (Tf-KD, Yuan et al., CVPR 2020): the control.",
     options={
+        **LABELS,
         "alpha": SOFT["alpha"],
         "temperature": SOFT["temperature"],
         "correct": number(

@@ -60,6 +60,11 @@ NEEDED = {  # by entrance; `cdl backbones check` prints the entrances of a model
 }
 
 
+def _never(options: Mapping[str, Any]) -> bool:
+    """Return that no options give a method unscaled logits."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptFacts(Facts):
     """Planning facts of a method, in addition to `Facts`.
@@ -75,6 +80,8 @@ class PromptFacts(Facts):
     trains: whether it learns by gradient steps; otherwise a linear system is solved for its head.
     session: option without which a method that does not train takes no gradient steps before it
         solves either, so that it reads no learning rate; empty if it may take some.
+    unscaled: whether its logits estimate zeros and ones, with the options of a run; a distiller
+        that softens them needs a factor or z-scores.
     check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
     """
 
@@ -86,6 +93,7 @@ class PromptFacts(Facts):
     counts_tasks: bool = False
     trains: bool = True
     session: str = ""
+    unscaled: Callable[[Mapping[str, Any]], bool] = _never
     check: Callable[[Prompting], None] = check_layers
 
     def takes_steps(self, options: Mapping[str, Any]) -> bool:

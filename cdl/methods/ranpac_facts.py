@@ -1,9 +1,19 @@
 """Options, check and planning facts of RanPAC."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from cdl.methods import PromptFacts, Prompting
 from cdl.methods.first_session_facts import ENTERS, SESSION, check_module
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import choice, flag, integer, number
+
+SCALE = 1.0  # of logits that estimate zeros and ones
+
+
+def unscaled(options: Mapping[str, Any]) -> bool:
+    """Return whether the logits are those of a ridge without a factor."""
+    return bool(options["prototypes"] == "ridge" and options.get("logit_scale", SCALE) == SCALE)
 
 
 def check(run: Prompting) -> None:
@@ -28,6 +38,7 @@ RANPAC = PromptFacts(
     gives_prefixes=False,
     trains=False,
     session="first_session",
+    unscaled=unscaled,
     options={
         "projection": integer(
             10000,
@@ -48,7 +59,7 @@ RANPAC = PromptFacts(
         ),
         **SESSION,
         "logit_scale": number(
-            1.0,
+            SCALE,
             "Factor of the logits, which estimate ones and zeros; 10 for a teacher whose outputs "
             "are softened.",
             exclusiveMinimum=0,

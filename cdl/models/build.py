@@ -18,11 +18,12 @@ from cdl.data.packed import Packed
 from cdl.data.stream import Stream
 from cdl.distillers.base import DistillerContext
 from cdl.methods.base import PromptContext, PromptMethod
+from cdl.methods.heads import CosineHead
 from cdl.models.learner import Learner
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
 from cdl.runtime.seeds import generator
-from cdl.spec import AnySpec, Distiller, LearnerSpec, Method, precision_of
+from cdl.spec import AnySpec, ClassMeans, Distiller, LearnerSpec, Method, precision_of
 
 
 def versions() -> dict[str, str]:
@@ -88,6 +89,7 @@ def build_learner(
         auxiliary_weight=spec.auxiliary_weight,
         teacher=teacher,
         teacher_query_width=widths.get("teacher_query"),
+        class_means=isinstance(spec.alignment, ClassMeans),
     ).to(backbone.device)
 
 
@@ -109,6 +111,7 @@ def build(
     teacher: BackboneShape | None = None,
     teacher_query_width: int | None = None,
     n_classes: int = 0,
+    class_means: bool = False,
 ) -> Learner:
     """Build a learner from method and distiller.
 
@@ -123,6 +126,7 @@ def build(
         teacher: shape of the teacher's backbone, None without a teacher.
         teacher_query_width: width of the query of the teacher's prompts.
         n_classes: initial number of classes of the heads.
+        class_means: whether all heads are cosine heads for class means, not the method's own.
     """
     kind = method.facts.load()
 
@@ -135,6 +139,8 @@ def build(
     own = prompts(student, query_width, "prompts")
 
     def head(source: torch.Generator) -> nn.Module:
+        if class_means:
+            return CosineHead(backbone.width, n_classes, source)
         return own.make_head(backbone.width, n_classes, source)
 
     teacher_prompts = None

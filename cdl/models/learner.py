@@ -22,6 +22,12 @@ def memory_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(MEMORY): t for k, t in state.items() if k.startswith(MEMORY)}
 
 
+def name_of(module: nn.Module, learner: nn.Module) -> str:
+    """Return the name of a module in a learner, the prefix of its tensors."""
+    names: dict[int, str] = {id(found): name for name, found in learner.named_modules()}
+    return names[id(module)]
+
+
 class Learner(nn.Module):
     """A teacher or a student; they differ only in the distiller."""
 

@@ -20,7 +20,7 @@ from cdl.study.configuration import (
     schema,
     validate_block,
 )
-from cdl.study.runs import Block, entry_of
+from cdl.study.runs import Block, entry_of, label_of
 
 PLANNED = ("joint", "training", "alignment")  # options of methods that no class is given
 UNITS: dict[str, Mapping[str, Facts]] = {"methods": PROMPTS, "distillers": DISTILLERS}
@@ -40,7 +40,8 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
         methods = _method_overrides(entry.pop("methods", {})) if kind == "distillers" else {}
         aligning = entry.pop("alignment", {}) if kind == "distillers" else {}
         _validate_aligning(aligning, f"grid.{kind}.{variant}.alignment")
-        if name == "none" and variant and not training and not methods and aligning == {}:
+        same = all(config[kind][name].get(option) == value for option, value in entry.items())
+        if name == "none" and variant and same and not (training or methods) and aligning == {}:
             raise ConfigError(
                 f"grid.{kind}: the variant {variant!r} of none overrides nothing; write none"
             )
@@ -53,7 +54,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
         joint, given = options.pop("joint", False), options.pop("alignment", None)
         own = (options.pop("training", None) or {}) if kind == "methods" else {}
         training |= {name: value for name, value in own.items() if value is not None}
-        aligned = given and alignment(given)
+        aligned = given and alignment(given, f"{kind}.{label_of(name, variant)}.alignment")
         block = Block(name, variant, options, joint, aligned, training, methods, aligning)
         _check_labels(block)
         shares = (aligned or varied) and not starts_aligned(aligned)
@@ -65,7 +66,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
 def _validate_aligning(given: dict[str, Any] | None, field: str) -> None:
     """Check a distiller's overrides of alignment."""
     validate_block(given, optional(alignment_schema()), field)
-    if given and starts_aligned(alignment({"preset": "slca"} | given)):
+    if given and starts_aligned(alignment({"preset": "slca"} | given, field)):
         raise ConfigError(
             f"{field}.next_task: invalid value 'aligned' for one distiller; expected trained: the "
             "variants of a distiller share their training; set it in the block of the method"
@@ -130,7 +131,7 @@ def of_student(method: Block, distiller: Block) -> Block:
             f"{field}.preset: is missing, and the method {method.label!r} has no alignment to "
             "change; expected a preset, or an entry in grid.exclude"
         )
-    own = replace(method, options=options, alignment=align_with(method.alignment, given))
+    own = replace(method, options=options, alignment=align_with(method.alignment, given, field))
     taught = taught_statistics(own) and starts_aligned(own.alignment)
     if taught and not uses_teacher(distiller):
         raise ConfigError(

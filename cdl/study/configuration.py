@@ -313,27 +313,48 @@ def alignment_schema() -> dict[str, Any]:
     return part
 
 
-def alignment(given: dict[str, Any]) -> dict[str, Any]:
-    """Return all fields of a classifier alignment: the preset's, overridden by those given."""
-    own = {name: value for name, value in given.items() if value is not None}
-    fields: dict[str, Any] = preset("alignment")[own.pop("preset")] | own
-    return fields
+def alignment(given: dict[str, Any], field: str = "alignment") -> dict[str, Any]:
+    """Return all fields of a classifier alignment: the preset's, overridden by those given.
+
+    Args:
+        given: the preset and overrides; None is the preset's value.
+        field: where they are given, for error messages.
+
+    Raises:
+        ConfigError: class means have no such field.
+    """
+    return _overridden(preset("alignment")[given["preset"]], given, field)
 
 
-def align_with(base: dict[str, Any] | None, given: dict[str, Any] | None) -> dict[str, Any] | None:
+def align_with(
+    base: dict[str, Any] | None, given: dict[str, Any] | None, field: str = "alignment"
+) -> dict[str, Any] | None:
     """Return an alignment with overrides, see `alignment`.
 
     Args:
         base: alignment of the method; None without one.
         given: overrides, with a preset if there is no `base`; a preset replaces all of `base`.
             None switches alignment off.
+        field: where the overrides are given, for error messages.
     """
     if not given:
         return None if given is None else base
     if base is None or given.get("preset") is not None:
-        return alignment(given)
-    own = {name: value for name, value in given.items() if value is not None}
-    return {**base, **own}
+        return alignment(given, field)
+    return _overridden(base, given, field)
+
+
+def _overridden(base: dict[str, Any], given: dict[str, Any], field: str) -> dict[str, Any]:
+    own = {k: v for k, v in given.items() if v is not None and k != "preset"}
+    right = {"next_task": "trained: the next task trains the method's own heads"}
+    means = base["kind"] == "class_means"
+    for name in sorted(own.keys() - {"labels", "answers", "drift"}) if means else ():
+        if (name, own[name]) != ("next_task", base["next_task"]):
+            raise ConfigError(
+                f"{field}.{name}: invalid value {own[name]!r} with preset: {base['kind']}, which "
+                f"samples and trains nothing; expected {right.get(name, 'null')}"
+            )
+    return base | own
 
 
 def plain(value: Any, field: str = "") -> Any:

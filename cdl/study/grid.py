@@ -12,6 +12,7 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
 from cdl.data.order import count_of
 from cdl.data.sources import modality_of
+from cdl.distillers import DISTILLERS
 from cdl.study.blocks import (
     blocks_of,
     check_defined,
@@ -28,7 +29,8 @@ from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run
 from cdl.study.validation import ClassOrder, shape_of, validate_dataset, validate_run
 
-_ALONE = Block("none", trains_as="none")  # the distiller of learners without a teacher
+_OPTIONS = {name: option["default"] for name, option in DISTILLERS["none"].options.items()}
+_ALONE = Block("none", options=_OPTIONS, trains_as="none")  # of teachers and bounds
 
 
 class Grid:

@@ -14,7 +14,7 @@ from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
 from cdl.data.sources import SOURCES, images_per_class, modality_of, n_classes
-from cdl.distillers import DISTILLERS, Distillation
+from cdl.distillers import DISTILLERS, Distillation, softens
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable
@@ -275,8 +275,9 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     )
     _check_unit(f"methods.{run.method.label}", run.prompts.check, _prompting(run, shape))
     if run.method.alignment is not None:
-        field, right = f"methods.{run.method.label}.alignment", "two tasks or more"
-        _reject(run.n_tasks == 1, field, "one task", right)
+        field, right = f"methods.{run.method.label}.alignment", "two tasks or more, or class means"
+        single = run.n_tasks == 1 and run.method.alignment["kind"] == "sampled"
+        _reject(single, field, "one task", right)
         right = "tasks with different classes: each class belongs to the task that introduced it"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
         _validate_statistic(run.method.alignment["statistic"], field, dataset)
@@ -284,6 +285,9 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         right = "tasks: 1, which learns all domains at once"
         field = f"methods.{run.method.label}.joint"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
+    seen = not run.prompts.trains and run.distiller.options.get("label_columns") == "seen"
+    right = f"task: {run.method.label} solves for its head and has no cross-entropy to change"
+    _reject(seen, f"distillers.{run.distiller.label}.label_columns", "seen", right)
     if run.teacher is not None or run.distiller.name != "none":
         _validate_distillation(run, dataset)
         facts = _distillation(run, run.teacher or run.backbone, dataset, shape)
@@ -359,6 +363,21 @@ def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
     return math.inf if n is None or isinstance(sizes, dict) else n // run.n_tasks
 
 
+def _validate_soft_targets(run: Run, field: str) -> None:
+    """Reject logits between zero and one that a distiller softens as they are.
+
+    Their softmax is nearly the same for all classes, so that they teach next to nothing.
+    """
+    teacher = run.teacher_method or run.method
+    options, plain = run.distiller.options, not run.distiller.options.get("standardize")
+    flat = PROMPTS[teacher.name].unscaled(teacher.options) and plain and softens(options)
+    right = (
+        f"true, or methods.{teacher.label}.logit_scale above 1, such as 10: the logits of the "
+        f"teacher's method {teacher.label} estimate zeros and ones, which softened are nearly equal"
+    )
+    _reject(run.teacher is not None and flat, f"{field}.standardize", False, right)
+
+
 def _validate_distillation(run: Run, dataset: dict[str, Any]) -> None:
     """Reject combinations of method, teacher and distiller that cannot be trained."""
     field = f"distillers.{run.distiller.label}"
@@ -388,3 +407,4 @@ def _validate_distillation(run: Run, dataset: dict[str, Any]) -> None:
     unmapped = run.distils.maps_prompts and not run.prompts.gives_prefixes
     right = f"a method with prefixes to map ({mappable}); list the combination in grid.exclude"
     _reject(unmapped, field, f"methods.{run.method.label}", right)
+    _validate_soft_targets(run, field)

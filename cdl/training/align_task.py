@@ -12,13 +12,13 @@ from torch import Tensor
 
 from cdl.data.labels import UNLABELLED
 from cdl.models.build import rebuild_learner, versions
-from cdl.models.learner import MEMORY, Learner, memory_of
+from cdl.models.learner import MEMORY, Learner, memory_of, name_of
 from cdl.models.operations import of_learner, of_query
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.runtime.seeds import generator
-from cdl.spec import Alignment, LearnerSpec
+from cdl.spec import Alignment, ClassMeans, LearnerSpec, SampledAlignment
 from cdl.training.alignment import (
     align,
     alignment_operations,
@@ -164,8 +164,8 @@ def align_task(
     )
     job = _open(context, inputs, specs)
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
-    found, labels = _align_heads(job)
-    state = job.learner.state() | {MEMORY + name: tensor for name, tensor in found.items()}
+    found, labels = _statistics(job)
+    state = _align_heads(job, found) | {MEMORY + name: tensor for name, tensor in found.items()}
     kept = ("widths", "teacher_shape", "trainable_parameters", "state")
     metadata = {name: job.record[name] for name in kept} | {
         "task": task,
@@ -232,8 +232,8 @@ def _learner(
     return learner
 
 
-def _align_heads(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute the task's statistics and align all heads in place.
+def _statistics(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
+    """Compute the task's statistics.
 
     Returns:
         Mean and spread of all classes seen, for each token of a head; and the classes `[n]` that
@@ -260,14 +260,51 @@ def _align_heads(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
             f"alignment: a class of task {context.task} has no training example; expected at least "
             "one per class"
         )
-    for name, (head, token) in heads.items():
-        if context.task:
-            own = {part: found[f"{TOKENS[token]}.{part}"] for part in ("mean", "spread")}
-            shape = (sum(sizes), how.samples, own["mean"].shape[1])
-            draws = drawing((*context.spec.keys, name, context.task), shape)
-            losses = align(head, own, sizes, how, draws).mean(1)
-            log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
     return found, labels.cpu()
+
+
+def _align_heads(job: _Job, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the learner's tensors with aligned heads, or with class means in place of them.
+
+    Args:
+        job: learner, which is trained in place, and options.
+        found: statistics of all classes seen, see `_statistics`.
+    """
+    context, learner, how = job.context, job.learner, job.how
+    if isinstance(how, ClassMeans):
+        return _class_means(job, found)
+    assert isinstance(how, SampledAlignment), "one or the other"
+    sizes = context.stream.sizes[: context.task + 1]
+    for name, (head, token) in learner.heads().items() if context.task else ():
+        own = {part: found[f"{TOKENS[token]}.{part}"] for part in ("mean", "spread")}
+        shape = (sum(sizes), how.samples, own["mean"].shape[1])
+        draws = drawing((*context.spec.keys, name, context.task), shape)
+        losses = align(head, own, sizes, how, draws).mean(1)
+        log.info("alignment of %s: loss %.4f to %.4f", name, losses[0], losses[-1])
+    return learner.state()
+
+
+def _class_means(job: _Job, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the learner's tensors with the means of all classes seen as the rows of all heads.
+
+    Raises:
+        CdlError: a head is not made by `PromptMethod.make_head` or does not read a single token.
+    """
+    context, learner, state = job.context, job.learner, job.learner.state()
+    for head, token in learner.heads().values():
+        name = name_of(head, learner)
+        state = {k: v for k, v in state.items() if not k.startswith(f"{name}.")}
+        state[f"{name}.weight"] = found[f"{TOKENS[token]}.mean"]
+    spec = context.spec
+    try:
+        made = rebuild_learner(spec, context.backbones[spec.backbone], job.record)
+        made.load_state(state)
+    except RuntimeError as error:
+        raise CdlError(
+            f"alignment.preset: class_means cannot replace the heads of methods.{spec.method.name} "
+            f"with distillers.{spec.distiller.name} ({str(error).splitlines()[-1].strip()})"
+        ) from error
+    return made.state()
 
 
 def _moved(
@@ -310,9 +347,9 @@ def _work(job: _Job) -> dict[str, float]:
     computed = _names(job) - inputs.queries.keys()
     per_image = forward + sum(of_query(context.backbones[name]) for name in computed)
     operations = len(images) * per_image * (1 if job.before is None else 2)
-    operations += alignment_operations(
-        job.learner, context.stream.sizes[: context.task + 1], job.how
-    )
+    if isinstance(job.how, SampledAlignment):
+        sizes = context.stream.sizes[: context.task + 1]
+        operations += alignment_operations(job.learner, sizes, job.how)
     answers = 0
     if job.teacher is not None and (context.labels[images] == UNLABELLED).any():
         n, epochs = len(context.pixels), context.spec.training.epochs

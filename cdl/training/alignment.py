@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
-from cdl.spec import Alignment
+from cdl.spec import SampledAlignment
 from cdl.training.schedules import alignment_rate
 
 RIDGE = 1e-4
@@ -28,7 +28,7 @@ Draws = Callable[[int], tuple[Tensor, Tensor]]
 def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str, Tensor]:
     """Return `mean [C, D]` and `spread` of features `[n, D]`, classes ascending.
 
-    The spread is `[C, D, D]` for `covariance`, `[C, D]` for the others, see `Alignment`.
+    The spread is `[C, D, D]` for `covariance`, `[C, D]` for the others, see `SampledAlignment`.
 
     Raises:
         CdlError: a class has one image, too few for an unbiased spread.
@@ -89,7 +89,7 @@ def align(
     head: nn.Module,
     statistics: Mapping[str, Tensor],
     sizes: Sequence[int],
-    how: Alignment,
+    how: SampledAlignment,
     draws: Draws,
 ) -> Tensor:
     """Train a head in place on sampled features of all classes seen.
@@ -142,7 +142,7 @@ def compensated(
         statistics: `mean [C, D]` and `spread` of the earlier classes, see `statistics_of`.
         old: features `[n, D]` of the task's images before the task.
         new: features of the same images after the task.
-        statistic: see `Alignment`.
+        statistic: see `SampledAlignment`.
         drift: `sdc`, `ssiat` or, with rows of `new` in another order, `ssiat_as_released`.
     """
     mean, spread = (statistics[part].double() for part in ("mean", "spread"))
@@ -172,7 +172,7 @@ def shifted_means(mean: Tensor, old: Tensor, new: Tensor, variance: Tensor | flo
     return (mean + shift).float()
 
 
-def alignment_operations(learner: Learner, sizes: Sequence[int], how: Alignment) -> float:
+def alignment_operations(learner: Learner, sizes: Sequence[int], how: SampledAlignment) -> float:
     """Return the operations of the alignment of all heads for prediction.
 
     Args:
@@ -197,7 +197,7 @@ def drawing(keys: Sequence[str | int], shape: tuple[int, int, int]) -> Draws:
     return draw
 
 
-def _optimizer(head: nn.Module, how: Alignment) -> torch.optim.Optimizer:
+def _optimizer(head: nn.Module, how: SampledAlignment) -> torch.optim.Optimizer:
     learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
     options: dict[str, Any] = {"lr": how.lr, "weight_decay": how.weight_decay}
     if how.optimizer == "sgd":

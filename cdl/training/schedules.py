@@ -29,7 +29,7 @@ def alignment_rate(
     """Return the learning rate of a step of an alignment; an epoch has `steps` steps.
 
     Args:
-        schedule: see `cdl.spec.Alignment`.
+        schedule: see `cdl.spec.SampledAlignment`.
         base: the highest learning rate.
         epoch: counted from 0.
         epochs: number of epochs.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdl.methods.heads import LinearHead, PrototypeHead
-from cdl.training.alignment import Alignment, align, alignment_loss, statistics_of
+from cdl.training.alignment import SampledAlignment, align, alignment_loss, statistics_of
 from cdl.training.ranpac import (
     RIDGES,
     accumulate,
@@ -42,7 +42,7 @@ def _align_loss(config: Config, tensors: Tensors) -> Result:
 
 def _align_trace(config: Config, tensors: Tensors) -> Result:
     slca = config["method"] == "slca"
-    how = Alignment(
+    how = SampledAlignment(
         statistic=config["statistic"],
         samples=config["samples"],
         steps="seen" if slca else "earlier",

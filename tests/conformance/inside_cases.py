@@ -20,7 +20,7 @@ from cdl.methods.sd_lora import SDLoRA
 from cdl.methods.ssf import SSF
 from cdl.models.build import build
 from cdl.models.learner import Learner
-from cdl.spec import Alignment, Distiller, Method, Sgd
+from cdl.spec import Distiller, Method, SampledAlignment, Sgd
 from cdl.training.alignment import RIDGE, align, shifted_means, statistics_of
 from cdl.training.loop import train_task
 from cdl.training.ranpac import RIDGES, accumulate, mean_weights, ridge_weights, validation_losses
@@ -498,9 +498,9 @@ def _aligned(
     draws: tuple[Tensor, Tensor],
     epochs: int,
     lr: float,
-) -> tuple[Tensor, Alignment]:
+) -> tuple[Tensor, SampledAlignment]:
     noise, order = draws
-    how = Alignment(
+    how = SampledAlignment(
         statistic="covariance",
         samples=noise.shape[2],
         steps="seen",

@@ -10,7 +10,7 @@ from learners import draw_images, first_memory, tokens_of
 from cdl.deployment.device import aligning, closed, draws
 from cdl.deployment.device.memory import How
 from cdl.methods.heads import LinearHead, NormalisedHead
-from cdl.spec import Alignment
+from cdl.spec import SampledAlignment
 from cdl.study.configuration import preset as read_preset
 from cdl.training import alignment, ranpac
 
@@ -60,7 +60,7 @@ def test_the_gram_matrix_from_statistics_is_that_of_the_images(kind):
 @pytest.mark.parametrize("preset", ["slca", "hide", "vq_prompt"])
 def test_the_alignment_is_that_of_the_training_with_the_same_draws(preset, head):
     how = {**read_preset("alignment")[preset], "epochs": 3, "samples": 16}
-    spec, (features, labels) = Alignment(**how), rows()
+    spec, (features, labels) = SampledAlignment(**how), rows()
     own = alignment.statistics_of(
         torch.tensor(features).float(), torch.tensor(labels), spec.statistic
     )
@@ -121,6 +121,20 @@ def test_a_ridge_in_several_updates_is_one_regression_on_all_images():
     logits = memory.logits(tokens)
     np.testing.assert_allclose(logits, features @ expected, atol=2e-3)
     np.testing.assert_array_equal(memory.images(), counts)
+
+
+def test_class_means_of_two_heads_add_the_cosines_of_both():
+    memory = first_memory("class_means")
+    drawn = [tokens_of(draw_images(name, 20, 1)) for name in ("red", "green", "blue")]
+    yellow = tokens_of(draw_images("yellow", 1, 2))
+    memory = memory.learn(yellow, np.zeros(1, int) + 3, 4, How())
+    means = np.stack([tokens[:, 0].mean(0) for tokens in (*drawn, yellow)])
+    tokens = np.concatenate([*drawn, yellow])
+    cosines = tokens[:, 0] @ means.T
+    cosines /= np.linalg.norm(tokens[:, 0], axis=1)[:, None] * np.linalg.norm(means, axis=1)
+    np.testing.assert_allclose(memory.logits(tokens), 20 * cosines, atol=1e-4)
+    np.testing.assert_array_equal(memory.images(), [20, 20, 20, 1])
+    np.testing.assert_allclose(memory.forget(0).logits(tokens), 20 * cosines[:, 1:], atol=1e-4)
 
 
 def test_balanced_classes_count_as_much_as_the_earlier_ones():

@@ -254,6 +254,7 @@ def cases():
     """Memories of all kinds, by name."""
     yield "ridge", first_memory("ridge")
     yield "mean", first_memory("mean")
+    yield "class_means", first_memory("class_means")
     for statistic in ("variance", "centroid", "covariance"):
         yield statistic, first_memory("aligned", statistic)
     presets = read_preset("alignment")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from learnable import finish
+from learnable import CHANGES, finish
 
 import cdl
 from cdl.data.packed import Packed
@@ -20,11 +20,30 @@ from cdl.runtime.errors import CdlError
 
 pytestmark = pytest.mark.slow  # trains small students
 CASES = [("ranpac", "none"), ("coda_prompt", "kd_token")]
+MEANS = {"preset": "class_means"}
+CLASS_MEANS = [
+    ("coda_prompt", "none", {"alignment": MEANS}),
+    ("coda_prompt", "kd_token", {"alignment": MEANS}),
+    ("simple_cil", "none", {}),
+]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
 def run(request, inputs, tmp_path_factory):
     return finish(tmp_path_factory.mktemp("learnable"), inputs, *request.param)
+
+
+def finish_with(folder, inputs, method, distiller, options):
+    """Finish a run of a method with class means; return its folder."""
+    usual = CHANGES["methods"].get(method, {})
+    changes = CHANGES | {"methods": {method: usual | options}}
+    changes["grid"] = {"methods": [method], "distillers": [distiller]}
+    return finish(folder, inputs, method, distiller, changes)
+
+
+@pytest.fixture(scope="module", params=CLASS_MEANS, ids=lambda case: "-".join(case[:2]))
+def means(request, inputs, tmp_path_factory):
+    return finish_with(tmp_path_factory.mktemp("means"), inputs, *request.param)
 
 
 def pictures(student, split, n):
@@ -38,9 +57,12 @@ def pictures(student, split, n):
     return np.stack(found), stream.labels(packed)[indices].numpy()
 
 
-def outputs(student, split, n):
-    """Return logits, tokens and class positions of `n` packed images of each class."""
-    images, labels = pictures(student, split, n)
+def outputs(student, split, n, later=None):
+    """Return logits, tokens and class positions of `n` packed images of each class.
+
+    The classes are those of the student, or of the same run after a `later` task.
+    """
+    images, labels = pictures(later or student, split, n)
     with torch.no_grad():
         logits, tokens = student.model.outputs(student.preprocess(images))
     return logits.numpy(), tokens.numpy(), labels
@@ -76,6 +98,63 @@ def test_a_ridge_goes_on_as_the_training_does(run):
     assert len(record["ridge_errors"]) == 17
     total = remembered(last).tensors["losses"] - memory.tensors["losses"]
     np.testing.assert_allclose(total, record["ridge_errors"])
+
+
+def own_means(run):
+    """Logits and classes of test images by cosines with means from when a class was learnt."""
+    students = [TrainedStudent.open(run, task) for task in (0, 1)]
+    last, rows = students[-1], []
+    for task, student in enumerate(students):
+        _, tokens, labels = outputs(student, "train", 20)
+        classes = range(len(students[0].classes) * task, len(student.classes))
+        rows += [tokens[labels == c].mean(0) for c in classes]
+    _, tokens, labels = outputs(last, "test", 8)
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    cosines = np.einsum("ntd,ctd->ntc", unit(tokens), unit(np.stack(rows)))
+    return 20 * cosines.mean(1), labels  # the weight of both heads is a half
+
+
+def test_heads_of_class_means_predict_as_the_nearest_mean_of_the_own_features(means):
+    expected, labels = own_means(means)
+    student = TrainedStudent.open(means)
+    logits, tokens, _ = outputs(student, "test", 8)
+    np.testing.assert_allclose(logits, expected, atol=2e-4)
+    right = expected.argmax(1) == labels
+    matrix = [100 * right[labels < 6].mean(), 100 * right[labels >= 6].mean()]
+    assert student.results["matrix"][1] == pytest.approx(matrix)
+    np.testing.assert_allclose(remembered(student).logits(tokens), logits, atol=1e-4)
+    if "simple_cil" not in str(means):
+        record = artifacts.read_json(student.files.task(1).aligned[:-11] + "json")
+        assert record["learner"]["alignment"]["kind"] == "class_means"
+        state, _ = artifacts.load(student.files.task(0).aligned)
+        assert state["head.weight"].shape[0] == 6 and "head.linear.weight" not in state
+
+
+def test_class_means_are_exported_and_learn_on_as_plain_means_do(means, tmp_path):
+    result = export(means, tmp_path / "student", task=0, int8="dynamic")
+    assert "from class means" in result.learning
+    assert result.parity.holds
+    exported, whole = cdl.load(tmp_path / "student"), TrainedStudent.open(means)
+    first = TrainedStudent.open(means, 0)
+    memory, (_, tokens, labels) = remembered(first), outputs(first, "train", 20, whole)
+    new = memory.learn(tokens[labels == 6][:1], np.array([6]), 7, How())  # one image is enough
+    rows = [*(tokens[labels == c].mean(0) for c in range(6)), tokens[labels == 6][0]]
+    cosines = torch.cosine_similarity(
+        torch.tensor(tokens)[:, None], torch.tensor(np.stack(rows))[None], dim=-1
+    )
+    np.testing.assert_allclose(new.logits(tokens), 20 * cosines.mean(2), atol=2e-4)
+    found, positions = pictures(whole, "train", 10)
+    images = {whole.classes[c]: found[positions == c] for c in (6, 7)}
+    before = exported.predict_proba(images[whole.classes[6]])
+    assert exported.learn(images).classes == 8
+    right = [p == name for name in images for p in exported.predict(images[name])]
+    assert np.mean(right) > 0.5
+    assert exported.forget(whole.classes[7]).classes == 7
+    exported.undo(), exported.undo()
+    np.testing.assert_array_equal(exported.predict_proba(images[whole.classes[6]]), before)
 
 
 def test_the_export_learns_on_and_the_card_says_so(run, tmp_path):

@@ -144,3 +144,19 @@ def test_a_solve_refuses_it():
     grid = {"methods": ["ranpac"], "bounds": [], "distillers": ["none", seen("kd")]}
     with pytest.raises(ConfigError, match=r"kd\+seen\.soft_columns: invalid value 'seen'.*ranpac"):
         make_grid({"grid": grid})
+
+
+@pytest.mark.parametrize("remedy", [{"logit_scale": 10}, {}])
+def test_a_ridge_teaches_prompts_about_all_classes_seen(lab, remedy):
+    pair = {"teacher": "vit_micro", "student": "vit_nano", "teacher_method": "ranpac"}
+    kd = seen("kd") | ({} if remedy else {"standardize": True})
+    grid = {"pairs": [pair], "methods": ["coda_prompt"], "distillers": [kd], "bounds": []}
+    here = lab({"methods": {"ranpac": {"projection": 64, **remedy}}, "grid": grid})
+    run = here.student("kd")
+    here.learn_all(run)
+    values = artifacts.load(here.task_inputs(run, 1).targets)[0]["values"]
+    assert values.shape[-1] == 10  # of the ridge, for the images of the second task
+    curves = pd.read_csv(Path(here.trained(run, 1)).parent / "losses.csv")
+    soft = curves.loc[curves["part"] == "soft", "value"]
+    assert len(soft) and soft.gt(0).all()
+    assert here.evaluate(run)[0]["metrics"]["final_average_accuracy"] > 0

@@ -12,12 +12,14 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 from statistics_study import ENTRIES, STUDY
 
+from cdl.spec import ClassMeans
 from cdl.study.configuration import ConfigError
 from cdl.study.jobs import Jobs, flat
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row, specification
 
 SLCA = {"alignment": {"preset": "slca"}}
+MEANS = {"preset": "class_means"}
 HIDE = {"alignment": {"preset": "hide"}}
 
 
@@ -107,6 +109,19 @@ def _is(job, learner, task):
             r"^grid.distillers.x.alignment.next_task: invalid value 'aligned' for one distiller",
         ),
         (
+            lambda: grid("kd", method={"alignment": MEANS | {"lr": 0.1}}),
+            r"^methods.coda_prompt.alignment.lr: invalid value 0.1 with preset: class_means, which "
+            r"samples and trains nothing; expected null$",
+        ),
+        (
+            lambda: grid(entry("kd", "x", samples=8), method={"alignment": MEANS}),
+            r"^grid.distillers.x.alignment.samples: invalid value 8 with preset: class_means",
+        ),
+        (
+            lambda: grid("kd", method={"alignment": MEANS | {"next_task": "aligned"}}),
+            r"^methods.coda_prompt.alignment.next_task: .* expected trained: the next task trains",
+        ),
+        (
             lambda: grid(entry("kd", "x", labels="own"), method={}),
             r"^grid.distillers.x.alignment.preset: is missing, and the method 'coda_prompt' has no",
         ),
@@ -124,6 +139,18 @@ def test_an_alignment_that_cannot_be_is_one_sentence(made, sentence):
     with pytest.raises(ConfigError, match=sentence) as caught:
         made()
     assert "\n" not in str(caught.value)
+
+
+def test_class_means_are_a_variant_of_the_training_of_linear_heads():
+    means = entry("none", "means", **MEANS, labels="nearest", drift="sdc", next_task="trained")
+    made = grid("none", means, method={})
+    (run,) = [run for run in made.runs if run.distiller.variant == "means"]
+    assert made.trained(run).learner == "student-vit_nano-q-vit_nano"
+    spec, again = specification(made, run), specification(made, made.trained(run))
+    assert isinstance(spec.alignment, ClassMeans) and again.alignment is None
+    assert type(spec).from_json(spec.to_json()) == spec
+    joint = {"block": "coda_prompt", "variant": "joint", "joint": True, "alignment": MEANS}
+    assert any(run.aligned for run in grid("none", methods=[joint], method={}).runs)
 
 
 def test_the_baseline_is_the_undistilled_student_of_the_same_statistics():

@@ -8,7 +8,10 @@ from cdl.methods import PROMPTS
 from cdl.study.configuration import ConfigError, schema
 from cdl.study.specifications import specification
 
-OPTIONS = {"distillers": {"cdl_prompt": {"pool": 8}, "se2d": {"self_distillation": True}}}
+OPTIONS = {
+    "distillers": {"cdl_prompt": {"pool": 8}, "se2d": {"self_distillation": True}},
+    "methods": {"ranpac": {"logit_scale": 10}},
+}
 
 
 def grid(method, *distillers, tasks=None):

@@ -38,7 +38,8 @@ RARE = {  # what no shipped configuration asks for
     "backbones": {"vit_micro": {"size": 16}},
     "protocol": {"student_views": "fresh"},
     "methods": {
-        "coda_prompt": {"pool": 30, "pool_per_task": None, "alignment": {"preset": "slca"}}
+        "coda_prompt": {"pool": 30, "pool_per_task": None, "alignment": {"preset": "slca"}},
+        "ranpac": {"logit_scale": 10},
     },
     "compute": {"precision": {"teacher": "bf16"}, "targets_dtype": "float16"},
     "grid": {

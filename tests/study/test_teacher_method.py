@@ -14,7 +14,7 @@ CHEAP = PAIR | {"teacher_method": "ranpac"}
 
 def grid(*pairs, methods=("coda_prompt",), distillers=("none", "kd", "kd_prompt")):
     entries = {"pairs": list(pairs), "methods": list(methods), "distillers": list(distillers)}
-    return make_grid({"grid": entries})
+    return make_grid({"grid": entries, "methods": {"ranpac": {"logit_scale": 10}}})
 
 
 def test_two_teachers_of_one_backbone_are_two_and_share_the_undistilled_student():
@@ -97,3 +97,50 @@ def test_what_cannot_be_taught_is_refused_in_one_sentence(changes, sentence):
     entries = {"pairs": [CHEAP], "methods": ["coda_prompt"], "distillers": ["kd_prompt"]}
     with pytest.raises(ConfigError, match=sentence):
         make_grid({"grid": entries | changes})
+
+
+RIDGE = {"grid": {"pairs": [CHEAP], "methods": ["coda_prompt"], "bounds": []}}
+
+
+def taught(distiller, **changes):
+    """A student of a ridge."""
+    grid = RIDGE["grid"] | {"distillers": [distiller]} | changes.pop("grid", {})
+    return make_grid({**changes, "grid": grid})
+
+
+@pytest.mark.parametrize("name", ["kd", "dkd", "dist", "kd_token", "kd_prompt", "cls_feature"])
+def test_the_logits_of_a_ridge_are_not_softened_as_they_are(name):
+    sentence = (
+        rf"^distillers.{name}.standardize: invalid value False; expected true, or "
+        r"methods.ranpac.logit_scale above 1, such as 10: the logits of the teacher's method ranpac"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        taught(name, methods={"ranpac": {"logit_scale": 1}})
+    assert taught({"block": name, "variant": "z", "standardize": True}).runs
+    assert taught(name, methods={"ranpac": {"logit_scale": 10}}).runs
+
+
+def test_a_ridge_that_learns_from_a_ridge_needs_a_scale_too_and_from_prompts_none():
+    with pytest.raises(ConfigError, match="distillers.kd.standardize: invalid value False"):
+        taught("kd", grid={"pairs": [PAIR], "methods": ["ranpac"]})
+    prompts = PAIR | {"teacher_method": "coda_prompt"}
+    assert taught("kd", grid={"pairs": [prompts], "methods": ["ranpac"]}).runs
+
+
+@pytest.mark.parametrize(
+    "distiller",
+    [
+        {"block": "kd", "variant": "x", "targets": "hard"},
+        {"block": "kd", "variant": "x", "alpha": 0.0},
+        {"block": "lwf", "variant": "x"},
+        "tf_kd",
+        "none",
+    ],
+)
+def test_what_does_not_soften_needs_neither(distiller):
+    assert taught(distiller).runs
+
+
+def test_means_of_a_ridges_projection_are_cosines():
+    means = {"ranpac": {"prototypes": "mean"}}
+    assert taught("kd", methods=means).runs

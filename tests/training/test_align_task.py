@@ -20,6 +20,7 @@ from cdl.training.features import query_of, read_features
 from cdl.training.labelling import nearest_mean
 
 QUICK = {"epochs": 2, "samples": 8}
+MEANS = {"preset": "class_means"}
 FEW = {"datasets": {"digits": {"labels": {"per_class": 3}}}}
 PLAIN_VIEW = {"crop_scale": [1, 1], "crop_ratio": [1, 1], "flip": 0}
 
@@ -341,6 +342,61 @@ def test_as_released_the_means_of_ssiat_move_without_drift_since_images_are_not_
         moved[run.distiller.variant] = float((means[1][:6] - means[0]).abs().max())
     assert moved == {"": 0, "ssiat": 0, "ssiat_as_released": moved["ssiat_as_released"]}
     assert moved["ssiat_as_released"] > 1e-3
+
+
+@pytest.mark.parametrize("kd", ["none", "kd_prompt", "cdl_prompt"])
+def test_class_means_replace_all_heads_after_every_task_and_training_goes_on_without(lab, kd):
+    method = {"block": "coda_prompt", "variant": "means", "alignment": MEANS}
+    here = lab({"grid": {"methods": [method], "distillers": [kd]}})
+    run = here.student(kd)
+    here.learn_all(run)
+    heads = {"head": "feature"}
+    if kd != "none":
+        heads["distiller.kd_head"] = "kd_token" if kd == "kd_prompt" else "feature"
+    for task, seen in enumerate((6, 10)):
+        state, record = artifacts.load(here.checkpoint(run, task))
+        trained, _ = artifacts.load(here.trained(run, task))
+        for head, token in heads.items():
+            assert torch.equal(state[f"{head}.weight"], state[f"memory.{token}.mean"])
+            assert len(state[f"{head}.weight"]) == seen == len(trained[f"{head}.linear.weight"])
+            assert f"{head}.linear.weight" not in state
+        assert record["counts"] == [16] * (6, 4)[task]
+        same = [k for k in state if k in trained]
+        assert same and all(torch.equal(state[k], trained[k]) for k in same)
+    first = artifacts.load(here.checkpoint(run, 0))[0]["head.weight"]
+    assert torch.equal(state["head.weight"][:6], first)  # stored when a class was learnt
+    assert here.evaluate(run)[0]["metrics"]["final_average_accuracy"] > 0
+
+
+def test_class_means_of_one_labelled_image_with_pseudo_labels_and_drift(lab):
+    one = {"datasets": {"digits": {"labels": {"per_class": 1}}}}
+    method = {"block": "coda_prompt", "variant": "means", "alignment": MEANS}
+    nearest = entry("none", "nearest", labels="nearest", drift="sdc")
+    here = lab(one | {"grid": {"methods": [method], "distillers": ["none", nearest]}})
+    none, moved = here.student("none"), variant(here, "nearest")
+    for run in (none, moved):
+        here.learn_all(run)
+    first, last = (artifacts.load(here.checkpoint(none, task))[0] for task in (0, 1))
+    assert not first["memory.feature.spread"].any()  # of a single image
+    assert torch.equal(last["head.weight"][:6], first["head.weight"])
+    first, last = (artifacts.load(here.checkpoint(moved, task))[0] for task in (0, 1))
+    assert not torch.equal(last["head.weight"][:6], first["head.weight"])
+    assert torch.equal(last["head.weight"], last["memory.feature.mean"])
+
+
+def test_a_head_that_is_not_made_by_the_method_is_refused_in_a_sentence(lab, monkeypatch):
+    method = {"block": "coda_prompt", "variant": "means", "alignment": MEANS}
+    here = lab({"grid": {"methods": [method], "distillers": ["none"]}})
+    run = here.student("none")
+    here.train(run, 0)
+    wide = align_task.statistics_of
+
+    def doubled(*given):
+        return {k: torch.cat([v, v], 1) for k, v in wide(*given).items()}
+
+    monkeypatch.setattr(align_task, "statistics_of", doubled)
+    with pytest.raises(CdlError, match="class_means cannot replace the heads of methods.coda_pro"):
+        here.align(run, 0)
 
 
 def test_one_task_has_nothing_to_align(lab):

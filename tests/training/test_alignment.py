@@ -5,8 +5,9 @@ import torch
 
 from cdl.methods.heads import LinearHead
 from cdl.runtime.errors import CdlError
+from cdl.spec import SampledAlignment
 from cdl.study.configuration import alignment
-from cdl.training.alignment import Alignment, align, compensated, drawing, statistics_of
+from cdl.training.alignment import align, compensated, drawing, statistics_of
 
 PRESETS = ("slca", "hide", "vq_prompt")
 
@@ -30,7 +31,7 @@ def test_alignment_removes_a_bias_between_tasks(preset, lr):
         return float((head(features)[:, :4].argmax(1) == labels).float().mean())
 
     assert accuracy() <= 0.5
-    how = Alignment(**(alignment({"preset": preset, "lr": lr, "samples": 64, "epochs": 60})))
+    how = SampledAlignment(**(alignment({"preset": preset, "lr": lr, "samples": 64, "epochs": 60})))
     found = statistics_of(features, labels, how.statistic)
     losses = align(head, found, (2, 2), how, drawing((0,), (4, how.samples, 5)))
     assert losses.shape == (60, 4 if how.steps == "seen" else 2)
@@ -56,7 +57,7 @@ def test_a_class_of_one_image_has_no_covariance():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_set_every_field_and_given_ones_win(preset):
     whole = alignment({"preset": preset, "samples": None, "lr": 0.5})
-    assert Alignment(**whole).lr == 0.5
+    assert SampledAlignment(**whole).lr == 0.5
     assert whole.keys() == alignment({"preset": preset}).keys()
 
 

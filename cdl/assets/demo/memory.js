@@ -16,6 +16,21 @@ function tokenOf({ shape: [n, count, width], data }, position) {
   return filled(n, width, (i, j) => data[(i * count + at) * width + j]);
 }
 
+/** Return the k-th of n equal blocks of columns. */
+const blockOf = (a, k, n) => filled(a.rows, a.columns / n, (i, j) => a.data[i * a.columns + (k * a.columns) / n + j]);
+
+/** Return the sum of matrices, each times its factor. */
+function summed(all) {
+  const [[, { rows, columns }]] = all;
+  return filled(rows, columns, (i, j) => all.reduce((total, [factor, own]) => total + factor * own.data[i * columns + j], 0));
+}
+
+/** Return a matrix with rows of norm 1. */
+function normalised(a) {
+  const lengths = Array.from({ length: a.rows }, (_, i) => Math.max(norm(row(a, i)), 1e-12));
+  return filled(a.rows, a.columns, (i, j) => a.data[i * a.columns + j] / lengths[i]);
+}
+
 /** Sums for a ridge regression on random features, or class means for cosines. */
 export class RidgeMemory {
   constructor(about, tensors) {
@@ -24,16 +39,16 @@ export class RidgeMemory {
 
   /** Return logits [n, C] for tokens [n, T, D]. */
   logits(tokens) {
-    const features = this.#features(tokens), weight = matrixOf(this.tensors.weight);
-    if (this.about.kind === "mean") {
-      for (const part of [features, weight]) {
-        for (let i = 0; i < part.rows; i++) {
-          const own = row(part, i), length = Math.max(norm(own), 1e-12);
-          own.forEach((value, j) => { own[j] = value / length; });
-        }
-      }
-    }
-    return times(features, weight);
+    const both = [this.#features(tokens), matrixOf(this.tensors.weight)], parts = this.#parts();
+    return summed(parts.map(([, factor], k) => {
+      const pair = both.map((rows) => blockOf(rows, k, parts.length));
+      return [factor, times(...(this.about.kind === "mean" ? pair.map(normalised) : pair))];
+    }));
+  }
+
+  /** Return position and factor of the token of each head; earlier versions wrote one head's only. */
+  #parts() {
+    return this.about.parts ?? [[0, 1]];
   }
 
   /** Return the memory of n classes after an update from tokens [k, T, D] and the positions of their classes. */
@@ -60,7 +75,8 @@ export class RidgeMemory {
   }
 
   #features(tokens) {
-    const token = tokenOf(tokens, 0), { projection } = this.tensors;
+    const parts = this.#parts().map(([position]) => tokenOf(tokens, position)), { projection } = this.tensors;
+    const [{ rows, columns: width }] = parts, token = filled(rows, width * parts.length, (i, j) => row(parts[Math.floor(j / width)], i)[j % width]);
     if (!projection) return token;
     this.columns ??= transposed(matrixOf(projection));
     const found = times(token, this.columns);
@@ -77,11 +93,8 @@ export class AlignedMemory {
 
   /** Return logits [n, C] for tokens [n, T, D]. */
   logits(tokens) {
-    const all = this.about.heads.map(({ name, token, factor, normalised }) => {
-      const own = headLogits(this.#rows(name), tokenOf(tokens, token), normalised && !this.about.closed);
-      return filled(own.rows, own.columns, (i, j) => factor * own.data[i * own.columns + j]);
-    });
-    return filled(all[0].rows, all[0].columns, (i, j) => all.reduce((total, own) => total + own.data[i * own.columns + j], 0));
+    return summed(this.about.heads.map(({ name, token, factor, normalised }) =>
+      [factor, headLogits(this.#rows(name), tokenOf(tokens, token), normalised && !this.about.closed)]));
   }
 
   /** Return the memory of n classes after an update from tokens [k, T, D] and the positions of their classes. */

@@ -45,7 +45,7 @@ def align(
         rows: weight and bias at the start, in fp64.
         statistics: of all classes.
         sizes: number of classes of each task or later update.
-        how: options of `cdl.spec.Alignment`.
+        how: options of `cdl.spec.SampledAlignment`.
         key: a number that differs among updates and heads.
         normalised: whether features get a layer norm and rows have norm 1, as in APT's head.
     """
@@ -71,7 +71,7 @@ def align(
 
 
 def mean_factors(shrink: float, sizes: Sequence[int]) -> np.ndarray:
-    """Return the factor of each class's mean, see `cdl.spec.Alignment`."""
+    """Return the factor of each class's mean, see `cdl.spec.SampledAlignment`."""
     factors = [1 - shrink + shrink * (task + 1) / len(sizes) for task in range(len(sizes))]
     return np.repeat(factors, sizes)
 

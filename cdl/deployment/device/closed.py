@@ -79,7 +79,7 @@ class Statistics:
     mean: `[C, D]`.
     spread: `[C, D, D]` for `covariance`, `[C, D]` for `variance` and `centroid`.
     counts: images of each class, `[C]`.
-    kind: see `cdl.spec.Alignment`; the spread of `centroid` is biased and without the diagonal.
+    kind: see `cdl.spec.SampledAlignment`; the spread of `centroid` is biased, without the diagonal.
     """
 
     def __init__(self, mean: np.ndarray, spread: np.ndarray, counts: np.ndarray, kind: str) -> None:

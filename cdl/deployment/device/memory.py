@@ -6,10 +6,11 @@ matrices are stored as their upper triangles (`closed.pack`).
 - `kind: ridge` (or `mean`, the nearest class mean): `sums [M, C]` and `counts [C]` of weighted
   images, `images [C]`, `weight [C, M]`, `gram`, `losses [17]` (total squared errors on validation
   images of all tasks, by ridge), and `projection [D, M]`, whose products with a token, if positive,
-  are the features.
+  are the features. `parts` are position and factor of the token of each head: the features of
+  several heads with class means are side by side, and their logits are added up.
 - `kind: aligned`: `counts [C]`, `TOKEN.mean` and `TOKEN.spread` of every token with a head;
   `HEAD.weight` and `HEAD.bias`, the heads in use, and `HEAD.trained.*`, from which the alignment
-  starts. `sizes` are the classes of each task, `alignment` the options of `cdl.spec.Alignment`.
+  starts. `sizes` are the classes of each task, `alignment` those of `cdl.spec.SampledAlignment`.
 """
 
 import json
@@ -105,13 +106,16 @@ class RidgeMemory(Memory):
     """Sums for a ridge regression on random features, or class means for cosines."""
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
-        features, weight = self._features(tokens), self.tensors["weight"]
-        if self.about["kind"] == "mean":
-            features, weight = (
-                part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
-                for part in (features, weight)
-            )
-        found: np.ndarray = features @ weight.T
+        both, parts = (self._features(tokens), self.tensors["weight"]), self._parts
+        found = np.zeros((), np.float32)
+        split = (np.split(rows, len(parts), axis=1) for rows in both)
+        for (_, factor), features, weight in zip(parts, *split, strict=True):
+            if self.about["kind"] == "mean":
+                features, weight = (
+                    rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+                    for rows in (features, weight)
+                )
+            found = found + np.float32(factor) * (features @ weight.T)
         return found
 
     def learn(self, tokens: np.ndarray, labels: np.ndarray, n: int, how: How) -> "RidgeMemory":
@@ -147,8 +151,15 @@ class RidgeMemory(Memory):
         return RidgeMemory(self.about, {**self.tensors, **shorter})
 
     def _features(self, tokens: np.ndarray) -> np.ndarray:
-        projection, token = self.tensors.get("projection"), tokens[:, 0]
+        projection = self.tensors.get("projection")
+        token = np.concatenate([tokens[:, position] for position, _ in self._parts], axis=1)
         return token if projection is None else np.maximum(token @ projection, 0)
+
+    @property
+    def _parts(self) -> list[tuple[int, float]]:
+        """Position and factor of the token of each head; earlier versions wrote one head's only."""
+        found: list[tuple[int, float]] = self.about.get("parts", [(0, 1.0)])
+        return found
 
 
 class AlignedMemory(Memory):
