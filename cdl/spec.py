@@ -333,9 +333,11 @@ class Alignment(Part):
         `cdl.training.schedules`, or `constant`.
     next_task: the next task starts from the `aligned` or the `trained` heads.
     labels: classes of the images without a label: `own` (such images are not used), `self` (the
-        learner's most likely class of the task), `nearest` (the class of the task whose labelled
-        images have the nearest mean feature) or `teacher`; None: `teacher` with a teacher, else
-        `own`.
+        learner's most likely class), `nearest` (the class with the nearest mean feature of its
+        labelled images) or `teacher`; None: `teacher` with a teacher, else `own`.
+    label_classes: `seen` if that class is chosen among all classes seen so far, so that nothing
+        has to be known about which task an image is of; images that get a class of an earlier task
+        are left out. None: among the classes of the task.
     answers: views that the teacher classifies: None (mean over the training views) or `test`.
     drift: `sdc`, `ssiat` or `ssiat_as_released`: means of earlier classes move with the features
         of the task's images, see `cdl.training.alignment.compensated`; None: they stay.
@@ -354,6 +356,7 @@ class Alignment(Part):
     schedule: str
     next_task: str
     labels: str | None = None
+    label_classes: str | None = None
     answers: str | None = None
     drift: str | None = None
 
@@ -370,6 +373,20 @@ def labelled_by(labels: str | None, taught: bool) -> str:
     The default is the teacher's for a learner that is taught by one, else `own`: none.
     """
     return labels or ("teacher" if taught else "own")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How the images without a label get a class, for a head that is computed in closed form.
+
+    by: `own`, `self`, `nearest` or `teacher`, see `Alignment.labels`.
+    columns: `seen` for a class of all classes seen so far; None for one of the task's classes.
+    answers: see `Alignment.answers`.
+    """
+
+    by: str
+    columns: str | None = None
+    answers: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,7 +409,7 @@ class QueriesSpec(Part):
     training: Passes
     views: ClassVar[None] = None
     labels: ClassVar[None] = None
-    teacher: ClassVar[None] = None
+    taught: ClassVar[bool] = False
     reads_past: ClassVar[bool] = False
 
 
@@ -436,7 +453,7 @@ class AligningQueriesSpec(Part):
     student_views: ClassVar[None] = None
     unlabelled: ClassVar[None] = None
     labels: ClassVar[None] = None
-    teacher: ClassVar[None] = None
+    taught: ClassVar[bool] = False
     training: ClassVar[None] = None
     reads_past: ClassVar[bool] = False
 
@@ -531,11 +548,30 @@ class LearnerSpec(Part):
         return replace(self, teacher_query=teacher.query if teacher and maps else None)
 
     @property
+    def taught(self) -> bool:
+        """Whether its distiller uses the teacher; if not, the teacher only labels images."""
+        uses = self.distiller.facts.uses_teacher
+        return self.teacher is not None and uses(self.distiller.options)
+
+    @property
+    def labelling(self) -> Labelling | None:
+        """How images without a label get a class.
+
+        None if no head is in closed form, or if it is solved for the targets of the distiller.
+        """
+        how, options = self.alignment, self.method.options
+        if how is not None:
+            by = labelled_by(how.labels, self.teacher is not None)
+            return Labelling(by, how.label_classes, how.answers)
+        if not self.method.facts.labels_images or self.taught:
+            return None
+        columns = "seen" if options.get("label_classes") == "seen" else None
+        return Labelling(labelled_by(options.get("labels"), False), columns)
+
+    @property
     def labelled_by_teacher(self) -> bool:
-        """Whether the teacher gives the classes of unlabelled images for alignment."""
-        if self.alignment is None:
-            return False
-        return labelled_by(self.alignment.labels, self.teacher is not None) == "teacher"
+        """Whether the teacher gives the classes of images without a label."""
+        return self.labelling is not None and self.labelling.by == "teacher"
 
     @property
     def keys(self) -> tuple[str | int, ...]:
@@ -597,10 +633,12 @@ class LearnerSpec(Part):
         """
         return TargetsSpec(teacher, self.queries(teacher.query), self.apt_teacher, columns)
 
-    def aligning_targets(self, teacher: "LearnerSpec") -> "AligningTargetsSpec":
+    def aligning_targets(
+        self, teacher: "LearnerSpec", columns: str | None = None
+    ) -> "AligningTargetsSpec":
         """Return the specification of a teacher's targets for the test views of the images."""
         views = self.aligning_queries(teacher.query)
-        return AligningTargetsSpec(teacher, views, self.apt_teacher)
+        return AligningTargetsSpec(teacher, views, self.apt_teacher, columns)
 
     def _backbone_fields(self, backbone: str) -> dict[str, Any]:
         """Return the fields of one backbone: precision and side of its input."""
@@ -624,12 +662,15 @@ class TargetsSpec(Part):
 
 @dataclass(frozen=True)
 class AligningTargetsSpec(Part):
-    """Specification of a teacher's targets for the test views of a task's training images."""
+    """Specification of a teacher's targets for the test views of a task's training images.
+
+    columns: as in `TargetsSpec`.
+    """
 
     teacher: LearnerSpec
     views: AligningQueriesSpec
     apt_teacher: str | None = None
-    columns: ClassVar[None] = None
+    columns: str | None = None
 
 
 AnyTargetsSpec = TargetsSpec | AligningTargetsSpec

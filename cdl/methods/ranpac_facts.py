@@ -2,6 +2,7 @@
 
 from cdl.methods import PromptFacts, Prompting
 from cdl.methods.first_session_facts import ENTERS, SESSION, check_module
+from cdl.methods.labelling_facts import LABELLING
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import choice, flag, integer, number
 
@@ -67,6 +68,7 @@ RANPAC = PromptFacts(
             "Cosines with the ridge's weights instead of products, as in PILOT's port.",
             omit_default=True,
         ),
+        **LABELLING,
     },
     check=check,
     numerics=3,  # 1: the larger of two equivalent systems; 2: no lower bound of the ridge

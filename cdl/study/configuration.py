@@ -337,7 +337,7 @@ def align_with(base: dict[str, Any] | None, given: dict[str, Any] | None) -> dic
 
 def _without_usual(aligning: dict[str, Any]) -> dict[str, Any]:
     """Return an alignment without the values of newer fields that it has without them."""
-    usual = {"answers": "train_views", "drift": "none"}
+    usual = {"label_classes": "task", "answers": "train_views", "drift": "none"}
     return {k: v for k, v in aligning.items() if usual.get(k) != v}
 
 

@@ -132,8 +132,7 @@ class TaskContext(Generic[Spec]):
     @property
     def learns_unlabelled(self) -> bool:
         """Whether images without a label have a target: the teacher's output, or the past's."""
-        spec = self.spec
-        return spec.teacher is not None or (spec.reads_past and self.task > 0)
+        return self.spec.taught or (self.spec.reads_past and self.task > 0)
 
     @cached_property
     def compute(self) -> Compute:
