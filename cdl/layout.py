@@ -110,6 +110,7 @@ class TaskFiles:
         targets: logits of the task's classes for all training views, if the learner is a teacher.
         targets_seen: the same of all classes seen so far.
         targets_test: logits of the task's classes for their test views.
+        targets_test_seen: the same of all classes seen so far.
     """
 
     folder: str
@@ -119,6 +120,7 @@ class TaskFiles:
     targets = Below("targets.safetensors")
     targets_seen = Below("targets_seen.safetensors")
     targets_test = Below("targets_test.safetensors")
+    targets_test_seen = Below("targets_test_seen.safetensors")
 
     def job(self, rule: str) -> JobFiles:
         """Return log and benchmark of `train`, `distil`, `align` or the teacher's targets."""

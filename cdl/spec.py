@@ -325,6 +325,7 @@ class Alignment(Part):
     kind: str
     statistic: str
     next_task: str
+    label_classes: str
     answers: str
     drift: str
     labels: str | None
@@ -355,6 +356,7 @@ class ClassMeans(Alignment):
     kind: str
     statistic: str
     next_task: str
+    label_classes: str
     answers: str
     drift: str
     labels: str | None = None
@@ -379,9 +381,11 @@ class SampledAlignment(Alignment):
         `cdl.training.schedules`, or `constant`.
     next_task: the next task starts from the `aligned` or the `trained` heads.
     labels: classes of the images without a label: `own` (such images are not used), `self` (the
-        learner's most likely class of the task), `nearest` (the class of the task whose labelled
-        images have the nearest mean feature) or `teacher`; None: `teacher` with a teacher, else
-        `own`.
+        learner's most likely class), `nearest` (the class with the nearest mean feature of its
+        labelled images) or `teacher`; None: `teacher` with a teacher, else `own`.
+    label_classes: among which that class is chosen: those of the `task`, or all `seen` so far, so
+        that nothing has to be known about which task an image is of; images that get a class of an
+        earlier task are left out.
     answers: views that the teacher classifies: `train_views` (mean over them) or `test`.
     drift: `sdc`, `ssiat` or `ssiat_as_released`: means of earlier classes move with the features
         of the task's images, see `cdl.training.alignment.compensated`; `none`: they stay.
@@ -400,6 +404,7 @@ class SampledAlignment(Alignment):
     epochs: int
     schedule: str
     next_task: str
+    label_classes: str
     answers: str
     drift: str
     labels: str | None = None
@@ -417,6 +422,20 @@ def labelled_by(labels: str | None, taught: bool) -> str:
     The default is the teacher's for a learner that is taught by one, else `own`: none.
     """
     return labels or ("teacher" if taught else "own")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How the images without a label get a class, for a head that is computed in closed form.
+
+    by: `own`, `self`, `nearest` or `teacher`, see `Alignment.labels`.
+    columns: see `Alignment.label_classes`.
+    answers: see `Alignment.answers`.
+    """
+
+    by: str
+    columns: str = "task"
+    answers: str = "train_views"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -512,11 +531,29 @@ class LearnerSpec(Part):
         return replace(self, teacher_query=teacher.query if teacher and maps else None)
 
     @property
+    def taught(self) -> bool:
+        """Whether its distiller uses the teacher; if not, the teacher only labels images."""
+        uses = self.distiller.facts.uses_teacher
+        return self.teacher is not None and uses(self.distiller.options)
+
+    @property
+    def labelling(self) -> Labelling | None:
+        """How images without a label get a class.
+
+        None if no head is in closed form, or if it is solved for the targets of the distiller.
+        """
+        how, options = self.alignment, self.method.options
+        if how is not None:
+            by = labelled_by(how.labels, self.teacher is not None)
+            return Labelling(by, how.label_classes, how.answers)
+        if not self.method.facts.labels_images or self.taught:
+            return None
+        return Labelling(labelled_by(options["labels"], False), options["label_classes"])
+
+    @property
     def labelled_by_teacher(self) -> bool:
-        """Whether the teacher gives the classes of unlabelled images for alignment."""
-        if self.alignment is None:
-            return False
-        return labelled_by(self.alignment.labels, self.teacher is not None) == "teacher"
+        """Whether the teacher gives the classes of images without a label."""
+        return self.labelling is not None and self.labelling.by == "teacher"
 
     @property
     def keys(self) -> tuple[str | int, ...]:

@@ -57,6 +57,7 @@ RULES = {  # descriptions of rules whose names do not explain them
     "tabulate": "tables",
     "teacher_targets_seen": "teacher targets of all classes seen",
     "teacher_targets_test": "teacher targets at the test view",
+    "teacher_targets_test_seen": "teacher targets of all classes seen at the test view",
     "tuned": "select the best options",
 }
 

@@ -155,7 +155,7 @@ def _unlabelled_items(spec: LearnerSpec, kind: NewItems, path: Path | None) -> l
     """Return unlabelled items; raise `CdlError` if the run has no targets for them."""
     if path is None:
         return []
-    if spec.teacher is None and not spec.reads_past:
+    if not spec.taught and not spec.reads_past:
         raise CdlError(
             "--unlabelled: is only used with a teacher, or by a distiller of the student's own "
             "past; omit it"

@@ -213,11 +213,13 @@ def _check_targets(path: str, made: Mapping[str, Any], teacher: RunFiles, task: 
     """Check the cached targets of a teacher that this run reads for a task."""
     learner, theirs = _learner(path, made).until(task), teacher.task(task)
     taught = _learner(teacher.results, read_json(teacher.results)).until(task)
-    at_test = learner.alignment is not None and learner.alignment.answers == "test"
-    columns = {learner.soft_columns, *(["task"] if learner.alignment and not at_test else [])}
+    how, columns = learner.labelling, {learner.soft_columns}
+    at_test = how is not None and how.answers == "test"
+    columns |= {how.columns} if how is not None and not at_test else set()
     specs = [learner.targets(taught, which).to_json() for which in columns]
-    specs += [learner.targets(taught, views="held_out").to_json()] if at_test else []
-    files = (theirs.targets, theirs.targets_seen, theirs.targets_test)
+    if how is not None and at_test:
+        specs.append(learner.targets(taught, how.columns, "held_out").to_json())
+    files = [theirs.targets, theirs.targets_seen, theirs.targets_test, theirs.targets_test_seen]
     return _check_caches(p for p in files if _cached_spec(p) in [*specs, None])
 
 

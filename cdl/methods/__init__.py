@@ -96,6 +96,11 @@ class PromptFacts(Facts):
     unscaled: Callable[[Mapping[str, Any]], bool] = _never
     check: Callable[[Prompting], None] = check_layers
 
+    @property
+    def labels_images(self) -> bool:
+        """Whether it has the options of `cdl.methods.labelling_facts`."""
+        return not self.trains and "label_classes" in self.options
+
     def takes_steps(self, options: Mapping[str, Any]) -> bool:
         """Return whether it reads the settings of the optimiser, with the options of a run."""
         return self.trains or not self.session or options.get(self.session) is not None

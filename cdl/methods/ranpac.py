@@ -11,7 +11,7 @@ from cdl.methods.heads import Head, PrototypeHead
 
 
 class RanPAC(FirstSession):
-    """The head's weights solve a linear system; the solver is in `cdl.training.ranpac`."""
+    """The head's weights solve a linear system; the solver is in `cdl.training.solving`."""
 
     def __init__(
         self,
@@ -27,6 +27,8 @@ class RanPAC(FirstSession):
         logit_scale: float = 1.0,
         ridge_images: str = "last",
         as_released: bool = False,
+        labels: str | None = None,
+        label_classes: str = "task",
     ) -> None:
         """Draw the module of the first session and store the options of the head.
 
@@ -44,11 +46,13 @@ class RanPAC(FirstSession):
             ridge_images: validation images that choose the ridge, see `cdl.training.ranpac`.
             as_released: whether the logits of `ridge` are cosines with the weights, as in PILOT's
                 port of RanPAC.
+            labels: classes of images without a label, see `cdl.training.labelling`.
+            label_classes: among which `labels` chooses.
         """
         super().__init__()
         self.projection, self.prototypes = projection, prototypes
         self.logit_scale, self.as_released = logit_scale, as_released
-        self.ridge_images = ridge_images
+        self.ridge_images, self.labels, self.label_classes = ridge_images, labels, label_classes
         if first_session is not None:
             self.module = make_module(
                 first_session,

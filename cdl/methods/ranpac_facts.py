@@ -5,6 +5,7 @@ from typing import Any
 
 from cdl.methods import PromptFacts, Prompting
 from cdl.methods.first_session_facts import ENTERS, SESSION, check_module
+from cdl.methods.labelling_facts import LABELLING
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import choice, flag, integer, number
 
@@ -74,6 +75,7 @@ RANPAC = PromptFacts(
             False,
             "Cosines with the ridge's weights instead of products, as in PILOT's port.",
         ),
+        **LABELLING,
     },
     check=check,
     numerics=3,  # 1: the larger of two equivalent systems; 2: no lower bound of the ridge

@@ -1,6 +1,7 @@
 """Options and planning facts of SimpleCIL."""
 
 from cdl.methods import PromptFacts
+from cdl.methods.labelling_facts import LABELLING
 from cdl.runtime.options import number
 
 LOGIT_SCALE = number(
@@ -15,5 +16,5 @@ SIMPLE_CIL = PromptFacts(
     needs_query=False,
     gives_prefixes=False,
     trains=False,
-    options={"logit_scale": LOGIT_SCALE},
+    options={"logit_scale": LOGIT_SCALE, **LABELLING},
 )

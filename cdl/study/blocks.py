@@ -74,12 +74,15 @@ def _validate_aligning(given: dict[str, Any] | None, field: str) -> None:
 
 
 def _check_labels(method: Block) -> None:
-    """Refuse an alignment that the teachers of a method cannot have."""
+    """Refuse labels that the teachers of a method cannot have."""
     if taught_statistics(method):
+        field, entry = "alignment.labels", "labels: teacher"
+        if method.alignment is None:
+            field, entry = "labels", f"methods: {{{method.name}: {{labels: teacher}}}}"
         raise ConfigError(
-            f"methods.{method.label}.alignment.labels: invalid value 'teacher', since teachers "
+            f"methods.{method.label}.{field}: invalid value 'teacher', since teachers "
             "have no teacher; expected own, self, nearest or null (a distilled student then uses "
-            "the labels of its teacher), or labels: teacher in an entry of grid.distillers"
+            f"the labels of its teacher), or {entry} in an entry of grid.distillers"
         )
 
 
@@ -148,8 +151,9 @@ def starts_aligned(aligning: dict[str, Any] | None) -> bool:
 
 
 def taught_statistics(method: Block) -> bool:
-    """Return whether a teacher labels the images for the alignment of a method."""
-    return method.alignment is not None and method.alignment.get("labels") == "teacher"
+    """Return whether a teacher labels the images for a method's head in closed form."""
+    given = method.labelling or {}
+    return given.get("labels") == "teacher"
 
 
 def uses_teacher(distiller: Block) -> bool:

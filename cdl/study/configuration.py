@@ -347,8 +347,8 @@ def align_with(
 def _overridden(base: dict[str, Any], given: dict[str, Any], field: str) -> dict[str, Any]:
     own = {k: v for k, v in given.items() if v is not None and k != "preset"}
     right = {"next_task": "trained: the next task trains the method's own heads"}
-    means = base["kind"] == "class_means"
-    for name in sorted(own.keys() - {"labels", "answers", "drift"}) if means else ():
+    means, valid = base["kind"] == "class_means", {"labels", "label_classes", "answers", "drift"}
+    for name in sorted(own.keys() - valid) if means else ():
         if (name, own[name]) != ("next_task", base["next_task"]):
             raise ConfigError(
                 f"{field}.{name}: invalid value {own[name]!r} with preset: {base['kind']}, which "

@@ -315,7 +315,8 @@ class Grid:
         listed = self._by_label.get(method.label, method)
         if run.role == "student" and not starts_aligned(listed.alignment):
             distiller = renamed(distiller, distiller.trains_as)
-        if uses_teacher(run.distiller):  # methods whose teachers' heads differ share nothing
+        if uses_teacher(run.distiller) or taught_statistics(method):
+            # methods whose teachers' heads differ share nothing
             return replace(run, method=method, distiller=distiller)
         return replace(
             run,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cdl import layout
 from cdl.layout import RunFiles
-from cdl.spec import CacheSpec
+from cdl.spec import CacheSpec, LearnerSpec
 from cdl.study.grid import Grid
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
@@ -35,12 +35,12 @@ class Cache:
 
     @property
     def kind(self) -> str | None:
-        """`seen` for logits of all classes seen so far, `test` for those of the test views."""
+        """`seen` for logits of all classes seen so far, `test` for test views, or `test_seen`."""
         if self.spec.kind == "queries":
             return None
-        if self.spec.views == "held_out":
-            return "test"
-        return "seen" if self.spec.columns == "seen" else None
+        views = "test" if self.spec.views == "held_out" else ""
+        columns = "seen" if self.spec.columns == "seen" else ""
+        return "_".join(filter(None, (views, columns))) or None
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class Cache:
         """Return the path of a teacher's logits of a task."""
         files = RunFiles(self.folder).task(task)
         kinds = {None: files.targets, "seen": files.targets_seen, "test": files.targets_test}
-        return kinds[self.kind]
+        return (kinds | {"test_seen": files.targets_test_seen})[self.kind]
 
 
 Caches = tuple[Cache, ...]
@@ -102,7 +102,8 @@ class Needs:
 def learning(grid: Grid, run: Run) -> Needs:
     """Return the inputs of the jobs that train a run, see `Grid.trained`."""
     reads, cached = run.prompts.needs_query, grid.cached
-    taught = _taught(grid, run, run.query if reads else None)
+    labels = not run.distils.uses_teacher(run.distiller.options)
+    taught = _taught(grid, run, run.query if reads else None, labels)
     online = {run.query} if reads and not cached else set()
     return Needs(
         backbones=_names(run.backbone, run.teacher if taught.whole else None, online, taught),
@@ -119,7 +120,7 @@ def aligning(grid: Grid, run: Run) -> Needs:
     names, how, taught = _test_names(run), run.method.alignment, Taught()
     if how is not None and run.statistics == "teacher":
         at_test = how["answers"] == "test"
-        taught = _taught_at_test(grid, run) if at_test else _taught(grid, run, None, aligning=True)
+        taught = _taught_at_test(grid, run) if at_test else _taught(grid, run, None, labels=True)
     found = sorted(names)
     online = set() if grid.cached else names
     return Needs(
@@ -150,23 +151,24 @@ def _names(backbone: str, teacher: str | None, online: set[str], taught: Taught)
     return sorted({backbone, *online, *taught.online, *([teacher] if teacher else [])})
 
 
-def _taught(grid: Grid, run: Run, own_query: str | None, aligning: bool = False) -> Taught:
+def _taught(grid: Grid, run: Run, own_query: str | None, labels: bool) -> Taught:
     """Return what a job reads to obtain the teacher's outputs for training views.
 
     Args:
         grid: grid of the run.
         run: a run; without a teacher, nothing is read.
         own_query: backbone of the queries that the job reads for the learner itself.
-        aligning: whether the job aligns heads; it needs logits only.
+        labels: whether the teacher labels images, which needs logits only.
     """
     teacher = grid.teacher_of(run)
     if teacher is None:
         return Taught()
-    maps = run.distils.maps_prompts and not aligning
-    whole = not grid.cached or (run.reads_blocks and not aligning)
+    maps = run.distils.maps_prompts and not labels
+    whole = not grid.cached or (run.reads_blocks and not labels)
     query = run.teacher_query if teacher.prompts.needs_query else None
     read = query if maps or whole else None
-    columns = "task" if aligning else specification(grid, run).soft_columns
+    spec = specification(grid, run)
+    columns = _label_columns(spec) if labels else spec.soft_columns
 
     return Taught(
         whole=whole,
@@ -187,9 +189,14 @@ def _taught_at_test(grid: Grid, run: Run) -> Taught:
     if not grid.cached:
         return Taught(whole=True, teacher=True, online=frozenset({query} if query else ()))
     return Taught(
-        targets=_targets(grid, run, views="held_out"),
+        targets=_targets(grid, run, _label_columns(specification(grid, run)), "held_out"),
         target_queries=_queries(grid, run, query, test=True) if query else (),
     )
+
+
+def _label_columns(spec: LearnerSpec) -> str:
+    """Return the columns of the logits by which a teacher labels images, see `Labelling`."""
+    return spec.labelling.columns if spec.labelling else "task"
 
 
 def _queries(grid: Grid, run: Run, backbone: str, test: bool = False) -> Caches:

@@ -17,7 +17,8 @@ Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`
 CACHES = (  # rules whose files may be deleted
     *("queries", "test_queries"),
-    *("teacher_targets", "teacher_targets_seen", "teacher_targets_test"),
+    *("teacher_targets", "teacher_targets_seen"),
+    *("teacher_targets_test", "teacher_targets_test_seen"),
 )
 
 

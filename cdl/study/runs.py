@@ -39,6 +39,12 @@ class Block:
         """The folder name, see `label_of`."""
         return label_of(self.name, self.variant)
 
+    @property
+    def labelling(self) -> Mapping[str, Any] | None:
+        """Options of a method that has its alignment's or its own `labels`; None for others."""
+        own = self.name in PROMPTS and PROMPTS[self.name].labels_images
+        return self.options if own and self.alignment is None else self.alignment
+
 
 @dataclass(frozen=True)
 class Run:
@@ -92,10 +98,9 @@ class Run:
 
     @property
     def statistics(self) -> str | None:
-        """Source of the classes of unlabelled images in alignment; None without alignment."""
-        if self.method.alignment is None:
-            return None
-        return labelled_by(self.method.alignment.get("labels"), self.teacher is not None)
+        """Source of the classes of unlabelled images; None if no head is in closed form."""
+        given = self.method.labelling
+        return labelled_by(given.get("labels"), self.teacher is not None) if given else None
 
     @property
     def rule(self) -> str:

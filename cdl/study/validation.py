@@ -354,6 +354,17 @@ def _validate_statistic(statistic: str, field: str, dataset: dict[str, Any]) -> 
     _reject(one and statistic != "centroid", f"{field}.statistic", statistic, right)
 
 
+def _validate_targets(run: Run, field: str) -> None:
+    """Reject labels of a method whose solve uses the targets of a distiller."""
+    if not run.prompts.labels_images or not run.distils.uses_teacher(run.distiller.options):
+        return
+    for name, usual in (("labels", None), ("label_classes", "task")):
+        given, where = run.method.options[name], f"methods.{run.method.label}.{name}"
+        own = "null" if usual is None else usual
+        right = f"{own}: {field} gives the targets; list the combination in grid.exclude"
+        _reject(given != usual, where, given, right)
+
+
 def _smallest_task(run: Run, dataset: dict[str, Any]) -> float:
     """Return the number of classes of the smallest task, infinity if unknown until data is read."""
     ((kind, source),) = dataset["source"].items()
@@ -390,7 +401,9 @@ def _validate_distillation(run: Run, dataset: dict[str, Any]) -> None:
     seen = not run.prompts.trains and run.distiller.options.get("soft_columns") == "seen"
     right = f"task: the solve of {run.method.label} uses the classes of the task"
     _reject(seen, f"{field}.soft_columns", "seen", right)
+    _validate_targets(run, field)
     unsuited = not run.prompts.trains and not run.distils.suits_solve
+    unsuited &= run.distiller.name != "none"  # its teacher labels images
     names = " or ".join(
         ["none", *(name for name, facts in DISTILLERS.items() if facts.suits_solve)]
     )

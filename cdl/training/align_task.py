@@ -18,7 +18,7 @@ from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.runtime.seeds import generator
-from cdl.spec import Alignment, ClassMeans, LearnerSpec, SampledAlignment
+from cdl.spec import Alignment, ClassMeans, Labelling, LearnerSpec, SampledAlignment
 from cdl.training.alignment import (
     align,
     alignment_operations,
@@ -26,9 +26,10 @@ from cdl.training.alignment import (
     drawing,
     statistics_of,
 )
+from cdl.training.answers import TeacherAnswers
 from cdl.training.context import TaskContext, folders_of
 from cdl.training.features import Features, query_of, read_features
-from cdl.training.labelling import TeacherAnswers, images_counted, labels_of
+from cdl.training.labelling import assigned, images_counted, labels_of
 
 log = logging.getLogger(__name__)
 TOKENS = {0: "feature", -1: "kd_token"}  # names of the tokens that heads read, by position
@@ -130,9 +131,15 @@ class _Job:
         return self.context.spec.alignment
 
     @property
+    def labelling(self) -> Labelling:
+        """How images without a label get a class."""
+        assert self.context.spec.labelling is not None, "only learners with an alignment"
+        return self.context.spec.labelling
+
+    @property
     def images(self) -> Tensor:
-        """Positions `[n]` of the images that the statistics are computed from."""
-        return images_counted(self.context, self.how, taught=self.teacher is not None)
+        """Positions `[n]` of the images that have a label or get one."""
+        return images_counted(self.context, self.labelling)
 
 
 def align_task(
@@ -236,8 +243,9 @@ def _statistics(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the task's statistics.
 
     Returns:
-        Mean and spread of all classes seen, for each token of a head; and the classes `[n]` that
-        these images of the task count for.
+        Mean and spread of all classes seen, for each token of a head; and the classes `[n]` of
+        `labels_of`. Images that have got a class of an earlier task are left out: the statistics
+        of earlier classes do not change.
 
     Raises:
         CdlError: a class of the task has too few training images.
@@ -247,11 +255,13 @@ def _statistics(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
     tokens = sorted({token for _, token in heads.values()})
     images = job.images
     features = read_features(context, learner, images, tokens, **job.queries)
-    labels = labels_of(context, how, features, images, learner, job.teacher)
     moved = _moved(job, features, images, tokens)
+    labels = _labels(job, features, images, job.memory | moved)
+    new_classes = labels >= context.stream.classes(context.task).start
     found: dict[str, Tensor] = {}
     for token, rows in features.tokens.items():
-        for part, new in statistics_of(rows, labels, how.statistic).items():
+        own_rows, own_labels = rows[new_classes], labels[new_classes]
+        for part, new in statistics_of(own_rows, own_labels, how.statistic).items():
             key = f"{TOKENS[token]}.{part}"
             earlier = moved.get(key, job.memory.get(key))
             found[key] = new if earlier is None else torch.cat([earlier.to(new.device), new])
@@ -307,6 +317,20 @@ def _class_means(job: _Job, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made.state()
 
 
+def _labels(job: _Job, features: Features, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """Return the classes of the images, see `labels_of`, given the statistics of earlier tasks."""
+
+    @torch.no_grad()
+    def own() -> Tensor:
+        tokens = torch.stack([features.tokens[t] for t in sorted(features.tokens, reverse=True)], 1)
+        seen = job.context.stream.classes(job.context.task).stop
+        return job.learner.predict(job.learner.read(tokens), seen)
+
+    earlier = known.get(f"{TOKENS[0]}.mean")
+    how, teacher = job.labelling, job.teacher
+    return labels_of(job.context, how, features, images, own=own, earlier=earlier, teacher=teacher)
+
+
 def _moved(
     job: _Job, features: Features, images: Tensor, tokens: Sequence[int]
 ) -> dict[str, Tensor]:
@@ -352,12 +376,10 @@ def _work(job: _Job) -> dict[str, float]:
         operations += alignment_operations(job.learner, sizes, job.how)
     answers = 0
     if job.teacher is not None and (context.labels[images] == UNLABELLED).any():
-        n, epochs = len(context.pixels), context.spec.training.epochs
-        at_test = job.how.answers == "test"
-        read = len(images) if at_test else n * epochs
-        operations += job.teacher.operations * read
-        counted = not at_test and job.record.get("work", {}).get("answers")
-        answers = read if job.teacher.learner is None and not counted else 0
+        computed_by_teacher, answers = job.teacher.work()
+        operations += computed_by_teacher
+        counted = job.how.answers != "test" and job.record.get("work", {}).get("answers")
+        answers = 0 if counted else answers
     return {"images": 0, "operations": operations, "forward": forward, "answers": answers}
 
 
@@ -369,21 +391,14 @@ def _counts(context: TaskContext[LearnerSpec], labels: Tensor) -> list[int]:
 
 
 def _seen(job: _Job, labels: Tensor) -> dict[str, float]:
-    """Return what training has seen, with the unlabelled images of the alignment.
+    """Return what training has seen, with the unlabelled images of the alignment, see `assigned`.
 
-    Of these, `pseudo_labels` have got a class in `labels` `[n]`, the right one in
-    `pseudo_labels_right` cases.
+    `labels` are those of `labels_of`.
     """
     trained: dict[str, float] = job.record["seen"]
-    context, images = job.context, job.images
-    unknown = context.labels[images] == UNLABELLED
-    right = (labels == context.true_labels[images])[unknown]
-    return {
-        **trained,
-        "unlabelled": max(trained["unlabelled"], len(right)),
-        "pseudo_labels": len(right),
-        "pseudo_labels_right": int(right.sum()),
-    }
+    given = assigned(job.context, job.images, labels)
+    unlabelled = max(trained["unlabelled"], given["pseudo_labels"])
+    return {**trained, "unlabelled": unlabelled, **given}
 
 
 def _names(job: _Job) -> set[str]:

@@ -138,7 +138,7 @@ class TaskContext(Generic[Spec]):
         spec = self.spec
         if isinstance(spec, CacheSpec):
             return False
-        return spec.teacher is not None or (spec.reads_past and self.task > 0)
+        return spec.taught or (spec.reads_past and self.task > 0)
 
     @cached_property
     def compute(self) -> Compute:

@@ -89,8 +89,9 @@ def teacher_probabilities(
     teacher: TeacherSource,
     query: Query,
     softened: Callable[[Tensor], Tensor],
+    columns: str = "task",
 ) -> Tensor:
-    """Return a teacher's probabilities for all images of a task, `[n, C_t]`.
+    """Return a teacher's probabilities for all images of a task, `[n, C]`.
 
     They are the mean over the image's views in all epochs.
 
@@ -98,10 +99,11 @@ def teacher_probabilities(
         context: context of the task.
         teacher: teacher of the learner.
         query: source of the query of the learner's prompts.
-        softened: function from logits `[B, C_t]` to probabilities.
+        softened: function from logits `[B, C]` to probabilities.
+        columns: as in `TeacherSource.open`.
     """
     epochs, batches = context.spec.training.epochs, context.batches()
-    width = context.stream.width(context.task)
+    width = len(context.stream.order[context.stream.columns(context.task, columns)])
     means = torch.zeros(len(batches.indices), width, device=context.compute.device)
     for epoch in range(epochs):
         for batch in batches.all_images(epoch):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from cdl.models.operations import of_learner, of_query
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
+from cdl.training.answers import TeacherAnswers
 from cdl.training.checkpointing import State
 from cdl.training.context import Query, TaskContext, folders_of, no_query
 from cdl.training.loop import per_epoch, train_task
 from cdl.training.past import frozen_copy, with_past
-from cdl.training.ranpac import solve_operations, solve_task
+from cdl.training.ranpac import solve_operations
 from cdl.training.session import images_read, reading, session_head
+from cdl.training.solving import Learnt, solve_task
 from cdl.training.teacher import TeacherSource
 
 log = logging.getLogger(__name__)
@@ -70,11 +72,11 @@ class PreparedTask:
 
     learner: the learner, with `start_task` done.
     query: source of its query for a batch.
-    teacher: its teacher; None without one.
+    teacher: the teacher of its distiller; None without one.
+    answers: the teacher that labels images; None without one.
     past: the learner after the previous task, if its distiller reads it.
     widths: width of its `query` and, with a teacher, of the `teacher_query`.
     memory: tensors of earlier tasks for later ones, see `Learner.load_state`.
-    errors: total squared errors of a ridge on validation images, see `solve_task`.
     """
 
     learner: Learner
@@ -83,7 +85,13 @@ class PreparedTask:
     widths: dict[str, int]
     memory: dict[str, Tensor]
     past: Learner | None = None
-    errors: list[float] = field(default_factory=list)
+    answers: TeacherAnswers | None = None
+
+    @property
+    def tutor(self) -> Learner | None:
+        """The teacher itself; None without one, or if its outputs are read from a cache."""
+        source = self.teacher or self.answers
+        return source.learner if source else None
 
 
 def learn_task(
@@ -121,18 +129,16 @@ def learn_task(
         spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
     )
     prepared = _prepare(context, inputs, teacher_spec)
-    tutor = prepared.teacher.learner if prepared.teacher else None
-    context.place(prepared.learner, tutor, prepared.past)
+    context.place(prepared.learner, prepared.tutor, prepared.past)
     job |= {"inputs": context.fingerprints, "versions": versions()}
     prompts, read = prepared.learner.prompts, reading(context, prepared.learner)
     prompts.before_training(task, read)
     with State(execution.states, job, execution.save_minutes) as state:
-        history, memory, errors, images = _learn(context, prepared, state)
+        learnt = _learn(context, prepared, state)
     prompts.after_training(task, read)
     prepared.learner.end_task(task)
-    work = _work(context, prepared, inputs, images, teacher_spec)
-    prepared = replace(prepared, memory=memory, errors=errors)
-    _write(context, prepared, history, state.key, work, output, losses)
+    work = _work(context, prepared, inputs, learnt, teacher_spec)
+    _write(context, prepared, learnt, state.key, work, output, losses)
 
 
 def _prepare(
@@ -141,19 +147,17 @@ def _prepare(
     """Build the learner at the start of the task, with its teacher."""
     spec, task = context.spec, context.task
     width, query = context.query(spec.query, inputs.queries)
-    widths, source = {"query": width}, None
-    if teacher_spec is not None:
+    widths, source, answers = {"query": width}, None, None
+    files = {"path": inputs.teacher, "targets": inputs.targets}
+    if teacher_spec is not None and not spec.taught:
+        queries = inputs.teacher_queries
+        answers = TeacherAnswers.open(context, teacher_spec, queries=queries, **files)
+    elif teacher_spec is not None:
         teacher_query = query
         if teacher_spec.query != spec.query or inputs.teacher_queries is not None:
             _, teacher_query = context.query(teacher_spec.query, inputs.teacher_queries)
-        source = TeacherSource.open(
-            context,
-            teacher_spec,
-            teacher_query,
-            path=inputs.teacher,
-            targets=inputs.targets,
-            columns=spec.soft_columns,
-        )
+        columns = spec.soft_columns
+        source = TeacherSource.open(context, teacher_spec, teacher_query, **files, columns=columns)
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None
     learner = build_learner(spec, context.backbones[spec.backbone], widths, shape)
@@ -171,25 +175,22 @@ def _prepare(
     learner.start_task(task, context.stream.sizes[task], *spec.keys)
     if not learner.needs_query:
         query = no_query
-    return PreparedTask(learner, query, source, widths, memory, past)
+    return PreparedTask(learner, query, source, widths, memory, past, answers)
 
 
-def _learn(
-    context: TaskContext[LearnerSpec], prepared: PreparedTask, state: State
-) -> tuple[pd.DataFrame, dict[str, Tensor], list[float], int]:
-    """Train or solve; return history, memory for later tasks, errors, and number of views."""
+def _learn(context: TaskContext[LearnerSpec], prepared: PreparedTask, state: State) -> Learnt:
+    """Train or solve."""
     learner, spec = prepared.learner, context.spec
     if spec.method.facts.trains:
-        history, images = _train(context, prepared, state)
-        return history, {}, [], images
+        return Learnt(*_train(context, prepared, state))
     session = []
     if learner.prompts.session(context.task):
         with session_head(context, learner):
             session = [_train(context, prepared, state)[0]]
-    solved, memory, errors = solve_task(context, learner, prepared.teacher, prepared.memory)
-    solved["epoch"] += spec.training.epochs * len(session)
-    images = len(learnt_from(context.labels, prepared.teacher is not None))
-    return pd.concat([*session, solved], ignore_index=True), memory, errors, images
+    given = prepared.teacher, prepared.answers
+    solved = solve_task(context, learner, *given, prepared.memory)
+    solved.history["epoch"] += spec.training.epochs * len(session)
+    return replace(solved, history=pd.concat([*session, solved.history], ignore_index=True))
 
 
 def _train(
@@ -225,7 +226,7 @@ def _work(
     context: TaskContext[LearnerSpec],
     prepared: PreparedTask,
     inputs: TaskInputs,
-    images: int,
+    learnt: Learnt,
     teacher_spec: LearnerSpec | None,
 ) -> dict[str, float]:
     """Return the amount of work of the task, for the artifact's metadata.
@@ -235,11 +236,13 @@ def _work(
     `answers`: teacher outputs that were read from a cache.
     """
     spec, learner, teacher = context.spec, prepared.learner, prepared.teacher
+    images = learnt.images
     forward, backward = of_learner(learner, context.task, prepared.widths)
     if isinstance(learner.head, PrototypeHead):
         seen = context.stream.classes(context.task).stop
         width = learner.backbone.width
-        operations = images * forward + solve_operations(images, seen, width, learner.head)
+        operations = images * forward
+        operations += sum(solve_operations(n, seen, width, learner.head) for n in learnt.solves)
         teacher_views = len(context.pixels) * spec.training.epochs
         if learner.prompts.session(context.task):
             batches = context.batches()
@@ -261,20 +264,29 @@ def _work(
     if prepared.past is not None:
         operations += images * forward
     cached = teacher_views if teacher is not None and teacher.learner is None else 0
+    if prepared.answers is not None and learnt.assigned["pseudo_labels"]:
+        computed, cached = prepared.answers.work()
+        operations += computed
     return {"images": images, "operations": operations, "forward": forward, "answers": cached}
 
 
-def _seen(context: TaskContext[LearnerSpec], work: Mapping[str, float]) -> dict[str, float]:
+def _seen(context: TaskContext[LearnerSpec], learnt: Learnt) -> dict[str, float]:
     """Return the numbers of training views, and of images with and without a label."""
     labelled = int((context.labels >= 0).sum())
     used = len(learnt_from(context.labels, context.learns_unlabelled))
-    return {"views": work["images"], "labelled": labelled, "unlabelled": used - labelled}
+    unlabelled = max(used - labelled, learnt.assigned.get("pseudo_labels", 0))
+    return {
+        "views": learnt.images,
+        "labelled": labelled,
+        "unlabelled": unlabelled,
+        **learnt.assigned,
+    }
 
 
 def _write(
     context: TaskContext[LearnerSpec],
     prepared: PreparedTask,
-    history: pd.DataFrame,
+    learnt: Learnt,
     state: str,
     work: dict[str, float],
     output: str,
@@ -282,7 +294,7 @@ def _write(
 ) -> None:
     """Write the loss curve, and the artifact with its provenance."""
     with artifacts.replacing(losses) as temporary:
-        per_epoch(history).to_csv(temporary, index=False)
+        per_epoch(learnt.history).to_csv(temporary, index=False)
     shape = prepared.teacher.shape if prepared.teacher else None
     metadata = {
         "task": context.task,
@@ -293,12 +305,12 @@ def _write(
         "teacher_shape": None if shape is None else {"width": shape.width, "depth": shape.depth},
         "trainable_parameters": sum(p.numel() for p in prepared.learner.learnables()),
         "work": work,
-        "seen": _seen(context, work),
-        **({"ridge_errors": prepared.errors} if prepared.errors else {}),
+        "seen": _seen(context, learnt),
+        **({"ridge_errors": learnt.errors} if learnt.errors else {}),
         "device": context.compute.name,
         "state": state,
         "versions": versions(),
     }
-    memory = {MEMORY + name: tensor for name, tensor in prepared.memory.items()}
+    memory = {MEMORY + name: tensor for name, tensor in learnt.memory.items()}
     artifacts.save(output, prepared.learner.state() | memory, metadata, files=[losses])
     log.info("wrote %s", Path(output))

@@ -108,16 +108,20 @@ def test_each_kind_of_targets_is_computed_once_and_alignment_reads_those_of_the_
     at_test = {"variant": "at_test", "alignment": {"answers": "test"}}
     grid["distillers"] = ["none", "kd", "kd_prompt", *map(seen, NAMES)]
     grid["distillers"] += [{"block": name, **at_test} for name in ("kd", "kd_prompt")]
+    both = {"answers": "test", "label_classes": "seen"}
+    grid["distillers"].append({"block": "kd", "variant": "both", "alignment": both})
     made = make_grid({"grid": grid})
     jobs = list(LearningJobs(made))
     rules = [job.rule for job in jobs if job.rule.startswith("teacher_targets")]
     kinds = ("teacher_targets", "teacher_targets_seen", "teacher_targets_test")
-    assert [rules.count(kind) for kind in kinds] == [2, 2, 2]
+    kinds = (*kinds, "teacher_targets_test_seen")
+    assert [rules.count(kind) for kind in kinds] == [2, 2, 2, 2]
     files = {job.rule: job.outputs["targets"] for job in jobs if "targets" in job.outputs}
     assert {rule: Path(file).name for rule, file in files.items()} == {
         "teacher_targets": "targets.safetensors",
         "teacher_targets_seen": "targets_seen.safetensors",
         "teacher_targets_test": "targets_test.safetensors",
+        "teacher_targets_test_seen": "targets_test_seen.safetensors",
     }
     read = {
         (job.rule, job.key["learner"].split("-")[0]): Path(job.inputs["targets"]).name
@@ -130,6 +134,7 @@ def test_each_kind_of_targets_is_computed_once_and_alignment_reads_those_of_the_
     assert read["distil", "kd"] == "targets.safetensors"
     assert read["align", "kd+at_test"] == read["align", "kd_prompt+at_test"]
     assert read["align", "kd+at_test"] == "targets_test.safetensors"
+    assert read["align", "kd+both"] == "targets_test_seen.safetensors"
 
 
 def test_the_option_is_in_specifications_only_if_it_is_set():

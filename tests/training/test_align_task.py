@@ -17,7 +17,6 @@ from cdl.training import align_task
 from cdl.training.alignment import compensated
 from cdl.training.context import TaskContext
 from cdl.training.features import query_of, read_features
-from cdl.training.labelling import nearest_mean
 
 QUICK = {"epochs": 2, "samples": 8}
 MEANS = {"preset": "class_means"}
@@ -217,13 +216,6 @@ def test_an_image_without_a_label_has_the_class_that_the_option_names(lab, class
     assert teachers[unknown].tolist() == expected[unknown].tolist()
     known = [i for i in range(64) if i not in unknown]
     assert itself[known].tolist() == teachers[known].tolist() == own.tolist()
-
-
-def test_the_nearest_mean_of_labelled_rows_names_an_unlabelled_one():
-    rows = torch.tensor([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [4.0, 0.0], [6.5, 1.0]])
-    labels = torch.tensor([7, 7, 9, UNLABELLED, UNLABELLED])
-    found = nearest_mean(rows, labels, labels != UNLABELLED)
-    assert found.tolist() == [7, 7, 9, 7, 9]  # means [1, 0] and [10, 0]
 
 
 def test_class_means_label_the_examples_without_a_label(lab, classified):

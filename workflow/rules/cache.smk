@@ -105,3 +105,18 @@ use rule teacher_targets as teacher_targets_test with:
         states=layout.STATES,
         spec=param("teacher_targets_test", "spec"),
         images=param("teacher_targets_test", "images"),
+
+
+use rule teacher_targets as teacher_targets_test_seen with:
+    input:
+        inputs_of("teacher_targets_test_seen"),
+    output:
+        **layout.artifact("targets", TASK.targets_test_seen),
+    log:
+        TASK.job("teacher_targets_test_seen").log,
+    benchmark:
+        TASK.job("teacher_targets_test_seen").benchmark
+    params:
+        states=layout.STATES,
+        spec=param("teacher_targets_test_seen", "spec"),
+        images=param("teacher_targets_test_seen", "images"),
