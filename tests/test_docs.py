@@ -174,7 +174,8 @@ def test_the_table_of_promises_names_tests_that_exist():
 def words(name):
     """Return the number of words of a page, or of all pages of a folder."""
     path = ROOT / name
-    return sum(len(page.read_text().split()) for page in (path.glob("*.md") if path.is_dir() else [path]))
+    pages = path.glob("*.md") if path.is_dir() else [path]
+    return sum(len(page.read_text().split()) for page in pages)
 
 
 def test_every_page_is_short_and_all_pages_together_have_at_most_thirty_thousand_words():
