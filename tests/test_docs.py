@@ -128,7 +128,7 @@ def test_the_examples_on_using_a_student_predict_as_in_the_evaluation(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(finished / "results")
     page = (ROOT / "docs/use_a_student.md").read_text()
-    page = page.replace("results/default/cifar20+l10", "results/tiny/digits")
+    page = page.replace("results/default/cifar20/ranpac", "results/tiny/digits/coda_prompt")
     run = re.search(r"results/tiny/\S+seed0", page)[0]
     predictions = pd.read_parquet(f"{run}/predictions.parquet")
     (data,) = Path("results/data").iterdir()
