@@ -19,6 +19,7 @@ demo: $(VENV)/ready-export
 	$(BIN)/cdl run config/default.yaml --cores $(CORES)
 	@$(MAKE) --no-print-directory results/student/manifest.json results/apple.png
 	$(BIN)/cdl predict results/student results/apple.png --top 3
+	@echo 'Go on: . $(BIN)/activate, then: cdl demo results/student'
 
 # after `cdl run`, which writes the results; an export that is up to date is kept
 results/student/manifest.json: $(STUDENT)/results.json $(wildcard cdl/deployment/*.py cdl/deployment/device/*.py)

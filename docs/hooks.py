@@ -29,6 +29,8 @@ PAGES = {  # pages of the repository, and their names on the site
     "results/README.md": "results_folder.md",
     "cdl/assets/README.md": "model_card.md",
     "tests/conformance/README.md": "golden_vectors.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "tests/README.md": "promises.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
     "docs/tutorial.ipynb": "tutorial.md",
@@ -111,7 +113,7 @@ def links(text: str, source: Path) -> list[Path]:
 @cache
 def shown_files() -> frozenset[Path]:
     """Return the linked files that are not pages, pictures or modules."""
-    pages = [*ROOT.glob("docs/*.md"), *(ROOT / source for source in PAGES)]
+    pages = [*ROOT.glob("docs/**/*.md"), *(ROOT / source for source in PAGES)]
     found = {path for page in pages for path in links(markdown(page), page)}
     wrong = [path_in_repository(path) for path in found if not path.is_file()]
     if wrong:

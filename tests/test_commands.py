@@ -29,11 +29,13 @@ COMMENTED = [
         for path in ROOT.glob(f"{folder}/**/*.yaml")
     ),
 ]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("docs/*.md")]
+PAGES = [
+    path for found in ("*.md", "[bcrt]*/README.md", "docs/**/*.md") for path in ROOT.glob(found)
+]
 FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:cdl|snakemake) [^`]+)`")
 COMMENT = re.compile(r"^#   ((?:cdl|snakemake|make|python) .*?)(?:  .*)?$", re.MULTILINE)
-SHELL = {"cd", "done", "do", "echo", "export", "git", "while"}
+SHELL = {".", "cd", "docker", "done", "do", "echo", "export", "git", "python3", "while"}
 CLUSTER = {"scancel", "squeue", "RUN=$(sed"}  # SLURM commands in docs/cluster.md
 MADE = {  # files that the reader or an earlier command creates
     "study/config.yaml",
@@ -41,6 +43,7 @@ MADE = {  # files that the reader or an earlier command creates
     "mine.yaml",
     "config/mine.yaml",
     "one.yaml",
+    "overlay.yaml",
     "results/proxy_tuned/tuned.yaml",
 }
 STUDENT = "student/student.py"  # the program in an exported folder
@@ -151,7 +154,8 @@ def check_pip(words):
 
 
 def check_python(words):
-    program = "cdl/deployment/device/main.py" if words[0] == STUDENT else words[0]
+    of_a_student = words[0].endswith(STUDENT)
+    program = "cdl/deployment/device/main.py" if of_a_student else words[0]
     file_exists(program)
     source = "".join(path.read_text() for path in (ROOT / program).parent.glob("*.py"))
     for word in words[1:]:

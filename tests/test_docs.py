@@ -22,6 +22,36 @@ from cdl.study.grid import Grid
 
 ROOT = Path(__file__).parent.parent
 METHODS = (ROOT / "docs" / "methods.md").read_text()
+COUNTED = {  # largest number of words of a page; the folder docs/studies counts as one
+    "README.md": 800,
+    "docs/start.md": 900,
+    "config/README.md": 2000,
+    "docs/data.md": 1200,
+    "docs/methods.md": 2800,
+    "docs/metrics.md": 1000,
+    "docs/results.md": 2000,
+    "docs/studies": 6500,
+    "docs/use_a_student.md": 1800,
+    "docs/text.md": 800,
+    "docs/backbones.md": 700,
+    "docs/paper.md": 1100,
+    "docs/cluster.md": 1400,
+    "docs/performance.md": 1200,
+    "benchmarks/README.md": 2000,
+    "docs/reliability.md": 800,
+    "tests/README.md": 1600,
+    "results/README.md": 900,
+    "CONTRIBUTING.md": 1800,
+    "CHANGELOG.md": 1500,
+    "SECURITY.md": 500,
+    "cdl/assets/README.md": 600,
+}
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *(ROOT / name for name in COUNTED if name.endswith("/README.md")),
+]
+INTERVAL = re.compile(r"\(-?\d+\.\d to -?\d+\.\d")
 
 
 def backbone_of(shape):
@@ -86,7 +116,7 @@ def test_every_method_has_a_row_a_schema_entry_and_a_file():
 
 
 def test_links_have_targets():
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if "://" not in target and not target.startswith("../../actions/"):  # pages of GitHub
                 assert (page.parent / target).exists(), (page.name, target)
@@ -98,7 +128,7 @@ def test_the_examples_on_using_a_student_predict_as_in_the_evaluation(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(finished / "results")
     page = (ROOT / "docs/use_a_student.md").read_text()
-    page = page.replace("results/default/cifar20+l10", "results/tiny/digits")
+    page = page.replace("results/default/cifar20/ranpac", "results/tiny/digits/coda_prompt")
     run = re.search(r"results/tiny/\S+seed0", page)[0]
     predictions = pd.read_parquet(f"{run}/predictions.parquet")
     (data,) = Path("results/data").iterdir()
@@ -139,3 +169,26 @@ def test_the_table_of_promises_names_tests_that_exist():
         assert not test or f"def {test}(" in source, (file, test)
         named += 1
     assert named > 20
+
+
+def words(name):
+    """Return the number of words of a page, or of all pages of a folder."""
+    path = ROOT / name
+    pages = path.glob("*.md") if path.is_dir() else [path]
+    return sum(len(page.read_text().split()) for page in pages)
+
+
+def test_every_page_is_short_and_all_pages_together_have_at_most_thirty_thousand_words():
+    counted = {name: words(name) for name in COUNTED}
+    assert not {name: n for name, n in counted.items() if n > COUNTED[name]}
+    pages = {page for page in PAGES if page.parent.name != "studies"}
+    assert pages == {ROOT / name for name in COUNTED if name.endswith(".md")}
+    assert sum(counted.values()) <= 30_000
+
+
+def test_the_first_page_has_commands_early_no_p_value_and_few_intervals():
+    page = (ROOT / "README.md").read_text()
+    assert len(page.split("```sh")[0].split()) <= 120
+    assert not re.findall(r"\bp [=<>]", page)
+    assert len(INTERVAL.findall(page)) <= 10
+    assert page.index("## Install") < page.index("| student |")

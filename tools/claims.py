@@ -1,9 +1,11 @@
-"""Write a table and a figure of the differences that a section of `docs/results.md` claims.
+"""Write a table and a figure of the differences that a page of `docs/studies` claims.
 
-    python -m tools.claims docs/claims/SECTION.yaml [FIGURE.svg]
+    python -m tools.claims docs/claims/STUDY.yaml --overlay > overlay.yaml
+    python -m tools.claims docs/claims/STUDY.yaml [FIGURE.svg]
 
 They are computed from the predictions below ./results, after `cdl run` of the configuration that
-the file names, with Holm's correction over all differences of the file.
+the file names, with its overlay, if it has one. Holm's correction is over all differences of the
+file.
 """
 
 import argparse
@@ -44,10 +46,10 @@ def read(path: Path) -> dict[str, Any]:
     """Read a file of claims.
 
     Returns:
-        `configuration`, the files of the study; `note`, of the figure; and `panels` by title, each
-        with the folder of its `cells` and its `differences`: by label, two of these cells as in
-        `cdl compare`, of which the second one is subtracted. A panel of another study has a
-        `configuration` of its own.
+        `configuration`, the files of the study; `overlay`, values that are laid over them, if any;
+        `note`, of the figure; and `panels` by title, each with the folder of its `cells` and its
+        `differences`: by label, two of these cells as in `cdl compare`, of which the second one is
+        subtracted. A panel of another study has a `configuration` (and `overlay`) of its own.
 
     Raises:
         CdlError: the file cannot be read, or lacks one of these.
@@ -98,9 +100,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compute the differences that a page claims.")
     parser.add_argument("claims", type=Path, help="a file in docs/claims")
     parser.add_argument("figure", nargs="?", help="an SVG file to write")
+    parser.add_argument("--overlay", action="store_true", help="print the overlay of the study")
     given = parser.parse_args()
     try:
         content = read(given.claims)
+        if given.overlay:
+            yaml.safe_dump(content.get("overlay", {}), sys.stdout, sort_keys=False)
+            return
         rows = claims(content, ResultsFolder(Path(RESULTS)))
     except CdlError as error:
         sys.exit(f"claims: {error}")

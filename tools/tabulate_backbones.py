@@ -4,6 +4,7 @@ python -m tools.tabulate_backbones
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from cdl.backbones.architectures import FIELDS, TABLE, Architecture, architectur
 from cdl.runtime.errors import CdlError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "backbones.md"
-_USUAL = " is not a sequence of blocks over the same tokens"
 _BEGIN, _END = "<!-- made by tools.tabulate_backbones -->", "<!-- end -->"
 
 
@@ -73,27 +73,16 @@ def document(path: Path = DOCUMENT) -> str:
     before, rest = path.read_text().split(_BEGIN)
     _, after = rest.split(_END)
     known = list(architectures().values())
-    accepted = [
-        "| architectures | example tag | pooled feature | besides a plain ViT |",
-        "|" + "---|" * 4,
+    kinds = Counter(a.kind for a in known if a.shape)
+    accepted = ", ".join(f"`{kind}` ({n})" for kind, n in sorted(kinds.items()))
+    refused = Counter(a.kind or a.refused.split()[0] for a in known if not a.shape)
+    largest = ", ".join(f"`{kind}` ({n})" for kind, n in refused.most_common(8))
+    text = [
+        f"{kinds.total()} of {len(known)} architectures are accepted, with {_tags(known)} tags on",
+        f"the Hub: {accepted}. The others are refused, most of them because they are no sequence of",
+        f"blocks over the same tokens: {largest} and {len(refused) - 8} more classes.",
     ]
-    kinds: dict[tuple[str, str, str], list[Architecture]] = {}
-    for a in (a for a in known if a.shape):
-        kinds.setdefault((a.kind, a.parts, a.pool), []).append(a)
-    for (kind, parts, pool), group in sorted(kinds.items()):
-        example = next((f"`{a.name}.{a.tags[0]}`" for a in group if a.tags), f"`{group[0].name}`")
-        accepted.append(f"| {len(group)} of `{kind}` | {example} | {pool} | {parts} |")
-    refused: dict[str, list[str]] = {}
-    for a in (a for a in known if not a.shape):
-        refused.setdefault(a.refused, []).append(a.name)
-    usual = sorted(why for why in refused if why.endswith(_USUAL))
-    lines = [f"* {refused[why][0]}: {why}" for why in sorted(refused.keys() - set(usual))]
-    classes = (f"`{why.removesuffix(_USUAL)}` ({len(refused[why])})" for why in usual)
-    lines.append(f"* those of a class that{_USUAL}: {', '.join(classes)}")
-    n = sum(len(group) for group in kinds.values())
-    text = f"{n} of {len(known)} architectures are accepted, with {_tags(known)} tags on the Hub."
-    body = [text, "", *accepted, "", "## Refused", "", *lines]
-    return before + _BEGIN + "\n" + "\n".join(body) + "\n" + _END + after
+    return before + _BEGIN + "\n" + "\n".join(text) + "\n" + _END + after
 
 
 def _tags(known: Iterable[Architecture]) -> int:

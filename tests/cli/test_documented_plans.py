@@ -18,7 +18,6 @@ from cdl.study.configuration import merge, read
 
 SHOWN = sorted({tuple(p.values[0][1:]) for p in commands() if p.values[0][0] == "snakemake"})
 NO_PLANS = {"--lint", "--report", "--unlock", "--logger", "--until", "--workflow-profile"}
-OWN_WEIGHTS = "config/proxy/larger_pairs.yaml"  # names weights that are not in the checkout
 
 
 def files_of(words):
@@ -28,7 +27,7 @@ def files_of(words):
 
 def is_plan(words):
     """Return whether a command runs jobs on this machine from files in the checkout."""
-    missing = {word for word in words if is_placeholder(word)} | MADE | {OWN_WEIGHTS}
+    missing = {word for word in words if is_placeholder(word)} | MADE
     bare = words == ("tuned",)  # only valid for a configuration with `tune`
     return not bare and not (NO_PLANS | missing) & {*words, *files_of(words)}
 
