@@ -114,7 +114,7 @@ print(json.dumps({
 
 def test_its_entry_point_is_found_and_its_configuration_reads_the_logits_of_all_classes(site):
     assert "kd_control" in python(site, "-m", "cdl", "list", "distillers")
-    files = ROOT / "config/studies/soft_columns.yaml", PACKAGE / "controls.yaml"
+    files = ROOT / "config/studies/seen_classes.yaml", PACKAGE / "controls.yaml"
     assert json.loads(python(site, "-c", PLAN, *files)) == {
         "earlier": ["mean", "permuted"],
         "columns": ["seen"],
