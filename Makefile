@@ -11,7 +11,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 WORKERS = $$(($(CORES) + 1))  # some tests wait for a cluster
 
-STUDENT := results/default/cifar20+l10/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0
+STUDENT := results/default/cifar20/ranpac/student-vit_nano-q-vit_nano/seed0
 IMAGE := import io, pandas as p; from PIL import Image; d = p.read_parquet('cdl/assets/cifar20.parquet'); \
 	Image.open(io.BytesIO(d[d.split == 'test'].image.iloc[0])).save('results/apple.png')
 

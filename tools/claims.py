@@ -36,6 +36,11 @@ class Claim(NamedTuple):
         return f"{self.found.difference:+.1f} ({self.found.low:.1f} to {self.found.high:.1f})"
 
     @property
+    def over_classes(self) -> str:
+        """The interval over classes, see `cdl.reporting.crossed.by_class`."""
+        return f"{self.found.low_by_class:.1f} to {self.found.high_by_class:.1f}"
+
+    @property
     def line(self) -> Line:
         """The difference as a line of a figure."""
         found = self.found
@@ -85,8 +90,10 @@ def claims(content: dict[str, Any], results: ResultsFolder) -> list[Claim]:
 
 def table(rows: list[Claim]) -> str:
     """Return the claims as a table in Markdown."""
-    lines = [f"| {r.panel} | {r.label} | {r.points} | {format_p(r.p)} |" for r in rows]
-    return "\n".join(["| | | points | p |", "|---|---|---|---|", *lines])
+    lines = [
+        f"| {r.panel} | {r.label} | {r.points} | {r.over_classes} | {format_p(r.p)} |" for r in rows
+    ]
+    return "\n".join(["| | | points | over classes | p |", "|---|---|---|---|---|", *lines])
 
 
 def figure(rows: list[Claim], note: str, output: str) -> None:

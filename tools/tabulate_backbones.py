@@ -79,7 +79,7 @@ def document(path: Path = DOCUMENT) -> str:
     largest = ", ".join(f"`{kind}` ({n})" for kind, n in refused.most_common(8))
     text = [
         f"{kinds.total()} of {len(known)} architectures are accepted, with {_tags(known)} tags on",
-        f"the Hub: {accepted}. The others are refused, most of them because they are no sequence of",
+        f"the Hub: {accepted}. The others are refused, most of them since they are no sequence of",
         f"blocks over the same tokens: {largest} and {len(refused) - 8} more classes.",
     ]
     return before + _BEGIN + "\n" + "\n".join(text) + "\n" + _END + after

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cdl.evaluation.predictions import read_predictions
+from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.inventory.naming import elsewhere
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
-from cdl.reporting.crossed import Answers, estimate, on_common_images, over, paired
+from cdl.reporting.crossed import Answers, by_class, estimate, on_common_images, over, paired
 from cdl.reporting.names import distiller_of, labels_shown, names_of
 from cdl.reporting.style import names
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 
+_ENDS = ("low_by_class", "high_by_class")
 USUAL = "default"  # preferred study for a name without one that matches cells of several studies
 
 
@@ -62,6 +63,8 @@ class Comparison:
         difference: difference in percentage points.
         low: lower end of the 95 % interval, see `cdl.reporting.crossed`.
         high: upper end of the interval.
+        low_by_class: lower end of the interval over classes, see `crossed.by_class`; NaN without.
+        high_by_class: upper end of that interval.
         p: two-sided p value of no difference.
         seeds: number of common seeds.
         images: number of common test images.
@@ -77,6 +80,8 @@ class Comparison:
     difference: float
     low: float
     high: float
+    low_by_class: float
+    high_by_class: float
     p: float
     seeds: int
     images: int
@@ -88,8 +93,9 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON; an undefined p value is None."""
-        parts = [part._asdict() | {"p": _p_or_none(part.p)} for part in self.parts]
-        return asdict(self) | {"p": _p_or_none(self.p), "parts": parts}
+        parts = [part._asdict() | {"p": _or_none(part.p)} for part in self.parts]
+        numbers = {name: _or_none(getattr(self, name)) for name in ("p", *_ENDS)}
+        return asdict(self) | numbers | {"parts": parts}
 
     def text(self) -> str:
         """Return the comparison as text, one line per part."""
@@ -100,6 +106,9 @@ class Comparison:
             f"{_format_points(self)}, p {format_p(self.p)}; 95 % interval over {self.over}, {n}, "
             f"{self.images:,} test examples",
         ]
+        if not np.isnan(self.low_by_class):
+            ends = f"{self.low_by_class:+.1f} to {self.high_by_class:+.1f}"
+            lines.append(f"{ends} over classes: how far it holds for other classes than these")
         if len({*self.protocols}) > 1:
             lines.append(f"the protocols differ: {', '.join(self.protocols)}")
         lines.append(f"by {self.by}, each on its own examples, p values not corrected:")
@@ -159,6 +168,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
         one.folder,
         other.folder,
         *found.interval,
+        *by_class(*common, classes_of(frames[0][0])),
         found.p,
         len(seeds),
         min(len(run.image) for run in common[0]),
@@ -288,5 +298,5 @@ def format_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _p_or_none(value: float) -> float | None:
+def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value

@@ -134,6 +134,35 @@ def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
     return [[run.of(i) for run, i in zip(cell, common, strict=True)] for cell in cells]
 
 
+def by_class(
+    first: Sequence[Answers], second: Sequence[Answers], classes: pd.Series
+) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two cells over classes.
+
+    It is the t interval of the per-class differences in accuracy, each averaged over seeds, so it
+    says how far the difference holds for other classes; seeds and images are not random in it.
+
+    Args:
+        first: runs of a cell.
+        second: runs of another cell with the same seeds, in the same order.
+        classes: class of each test image, by index.
+
+    Returns:
+        Both ends in points; NaN with fewer than two classes, or if seeds differ in test images.
+    """
+    sides = on_common_images(first, second)
+    whole = [[run._replace(task=np.zeros_like(run.task)) for run in side] for side in sides]
+    values, images = paired(*whole), np.sort(sides[0][0].image)
+    if values.shape[1] != len(images):
+        return np.nan, np.nan
+    labels = classes.loc[images].to_numpy()
+    means = [values[:, labels == label].mean() for label in np.unique(labels)]
+    if len(means) < 2:
+        return np.nan, np.nan
+    half = _quantile(len(means) - 1) * np.std(means, ddof=1) / np.sqrt(len(means))
+    return float(np.mean(means) - half), float(np.mean(means) + half)
+
+
 def over(values: Matrix) -> str:
     """Return the random effects that the interval of some outcomes covers."""
     if values.shape[0] == 1:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cdl.evaluation.predictions import read_predictions
+from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL, INTERVALS
 from cdl.reporting.crossed import (
     Answers,
     Interval,
+    by_class,
     estimate,
     holm,
     on_common_images,
@@ -30,7 +31,10 @@ from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import read_json, write_json
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
-CONTRASTS = ["first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images"]
+CONTRASTS = [
+    *("first", "second", "difference", "low", "high", "low_by_class", "high_by_class"),
+    *("p", "p_holm", "seeds", "images"),
+]
 CONFOUNDED = "none with few labels"
 _FAMILY = ["dataset", "labels"]  # the gains of a family are corrected together
 
@@ -83,18 +87,24 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
     return table.assign(gain_p_holm=corrected.astype(float))
 
 
-def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, str]) -> pd.DataFrame:
+def contrasts(
+    results: pd.DataFrame,
+    answers: Read,
+    test_images: Mapping[str, str],
+    classes: Callable[[str], pd.Series],
+) -> pd.DataFrame:
     """Return the paired difference of every two cells that were tested on the same images.
 
     Args:
         results: finished runs from `cdl.reporting.runs.tables_of`.
         answers: maps the folder of a run to its outcomes.
         test_images: maps the folder of a run to the fingerprint of its test images.
+        classes: maps the folder of a run to the class of each test image, by index.
 
     Returns:
         One row per pair of cells, named by their folders: `difference` of the final average
         accuracies, `first` minus `second`, `low` and `high` in points, `p`, and `p_holm`, corrected
-        for all pairs, over their common `seeds` and `images`.
+        for all pairs, over their common `seeds` and `images`; and the ends of `crossed.by_class`.
     """
     cells: dict[str, dict[int, str]] = {}
     for row in results.to_dict("records"):
@@ -107,7 +117,8 @@ def contrasts(results: pd.DataFrame, answers: Read, test_images: Mapping[str, st
             continue
         sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
         found, images = estimate(paired(*sides)), len(on_common_images(*sides)[0][0].image)
-        rows.append((first, second, *found.interval, found.p, np.nan, len(seeds), images))
+        ends = by_class(*sides, classes(pairs[0][0]))
+        rows.append((first, second, *found.interval, *ends, found.p, np.nan, len(seeds), images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))
 
@@ -128,12 +139,14 @@ def write_summary_and_intervals(
     """
     results = read(tables.results, tables.protocols)
     write_summary(results, outputs.csv, outputs.md)
-    answers = answers_of(lambda run: read_predictions(files(run)))
+    predictions = cache(lambda run: read_predictions(files(run)))
+    answers = answers_of(predictions)
     cells = intervals(results, answers)
     write_latex(results, cells, outputs.tex)
     write(cells, outputs.intervals)
     tested = {run: read_json(files(run).results)["data"]["test"] for run in results["run"]}
-    write(contrasts(results, answers, tested), outputs.contrasts, "%.9g")
+    classes = cache(lambda run: classes_of(predictions(run)))
+    write(contrasts(results, answers, tested, classes), outputs.contrasts, "%.9g")
     written = [outputs.csv, outputs.md, outputs.tex, outputs.intervals, outputs.contrasts]
     write_json(outputs.record, {}, files=written)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
-from cdl.evaluation.predictions import read_predictions
+from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.deployment import on_page
@@ -124,7 +124,12 @@ def write_run(folder, teacher, tasks, images, rng):
     matrix[-1] = 100 * correct.mean(axis=1)
     owner = np.repeat(np.arange(tasks), images)
     table = pd.DataFrame(
-        {"image": np.arange(owner.size), "task": owner, "correct": correct.ravel()}
+        {
+            "image": np.arange(owner.size),
+            "task": owner,
+            "class": owner.astype(str),
+            "correct": correct.ravel(),
+        }
     )
     table.to_parquet(folder / "predictions.parquet")
     run = {
@@ -189,7 +194,12 @@ def write_study_page(folder, configuration="", manifests=None, figures=None, **s
             "cost": cost,
             "classes": pd.concat(classes),
             "intervals": intervals(results, answers),
-            "contrasts": contrasts(results, answers, dict.fromkeys(results["run"], "b" * 64)),
+            "contrasts": contrasts(
+                results,
+                answers,
+                dict.fromkeys(results["run"], "b" * 64),
+                lambda run: classes_of(read_predictions(files[run])),
+            ),
         },
         protocols=protocols,
         shown={

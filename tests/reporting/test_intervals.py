@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 from study import make_study
 
+from cdl.evaluation.predictions import classes_of
 from cdl.reporting.crossed import holm
 from cdl.reporting.intervals import CONFOUNDED, answers_of, contrasts, intervals, reading
 
@@ -15,6 +16,10 @@ def predictions(run):
 
 
 ANSWERS = answers_of(predictions)
+
+
+def class_of_images(run):
+    return classes_of(predictions(run))
 
 
 def test_every_mean_has_an_interval_around_it(tmp_path):
@@ -61,7 +66,7 @@ def test_gains_are_corrected_within_a_dataset(tmp_path):
 def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"])
     tested = dict.fromkeys(results["run"], "b" * 64)
-    table = contrasts(results, ANSWERS, tested).set_index(["first", "second"])
+    table = contrasts(results, ANSWERS, tested, class_of_images).set_index(["first", "second"])
     assert len(table) == 6
     row = table.loc[(f"{tmp_path}/l2p/none", f"{tmp_path}/l2p/kd")]
     gain = intervals(results, ANSWERS).set_index(["distiller", "role"]).loc[("kd", "student")]
@@ -70,8 +75,17 @@ def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     assert row["p"] == pytest.approx(gain["gain_p"])
     assert table["p_holm"].to_list() == pytest.approx(holm(table["p"].to_list()))
     assert (row["seeds"], row["images"]) == (2, 200)
+    frames = [[predictions(f"{tmp_path}/l2p/{n}/seed{s}") for s in (0, 1)] for n in ("none", "kd")]
+    none, kd = (pd.concat(f).groupby("class")["correct"].mean() for f in frames)
+    expected = stats.t.interval(0.95, len(kd) - 1, (none - kd).mean(), stats.sem(none - kd))
+    ends = row[["low_by_class", "high_by_class"]].to_list()
+    assert ends == pytest.approx([100 * end for end in expected])
+    one_class = contrasts(
+        results, ANSWERS, tested, lambda run: class_of_images(run).map(lambda _: "same")
+    )
+    assert one_class["low_by_class"].isna().all() and one_class["low"].notna().all()
     other = {run: "c" * 64 if "/big/" in run else "b" * 64 for run in tested}
-    assert len(contrasts(results, ANSWERS, other)) == 3
+    assert len(contrasts(results, ANSWERS, other, class_of_images)) == 3
 
 
 def study_of(tmp_path, shares, labels="all"):

@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from study import LEARNER, PROTOCOL, write_study_page
 
+from cdl.evaluation.predictions import classes_of
 from cdl.reporting.intervals import answers_of, contrasts
 
 AXE = files("axe_playwright_python") / "axe.min.js"  # axe-core; its Playwright is not used
@@ -142,7 +143,12 @@ def test_filters_narrow_and_clear(page):
 def test_any_two_rows_are_compared(page, study):
     folder, results = study
     answers = answers_of(lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
-    table = contrasts(results, answers, dict.fromkeys(results["run"], "b"))
+    table = contrasts(
+        results,
+        answers,
+        dict.fromkeys(results["run"], "b"),
+        lambda run: classes_of(pd.read_parquet(f"{run}/predictions.parquet")),
+    )
     pair = table.set_index(["first", "second"]).loc[(f"{folder}/l2p/none", f"{folder}/apt/dkd")]
     choose(page, "first", "digits, l2p, none, small")
     choose(page, "second", "digits, apt, dkd (alpha=0.9), big → small")
