@@ -168,7 +168,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
         one.folder,
         other.folder,
         *found.interval,
-        *by_class(*common, classes_of(frames[0][0])),
+        *by_class(common[0], common[1], classes_of(frames[0][0])),
         found.p,
         len(seeds),
         min(len(run.image) for run in common[0]),

@@ -117,7 +117,7 @@ def contrasts(
             continue
         sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
         found, images = estimate(paired(*sides)), len(on_common_images(*sides)[0][0].image)
-        ends = by_class(*sides, classes(pairs[0][0]))
+        ends = by_class(sides[0], sides[1], classes(pairs[0][0]))
         rows.append((first, second, *found.interval, *ends, found.p, np.nan, len(seeds), images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 import torch
@@ -17,7 +18,7 @@ from cdl.runtime.seeds import permutation
 from cdl.spec import LearnerSpec
 from cdl.training.answers import TeacherAnswers
 from cdl.training.context import TaskContext, no_query
-from cdl.training.features import read_features, teacher_probabilities
+from cdl.training.features import Features, read_features, teacher_probabilities
 from cdl.training.labelling import assigned, class_means, images_counted, labels_of
 from cdl.training.ranpac import (
     FIT_SHARE,
@@ -110,35 +111,15 @@ def solve_task(
     features = head.features(tokens)
     given: dict[str, int] = {}
     solves: list[int] = []
-
-    def hard(rows: Tensor, labels: Tensor) -> Tensor:
-        return F.one_hot(labels, classes.stop).to(rows.dtype)
-
-    def own() -> Tensor:
-        known = labels != UNLABELLED
-        solves.append(int(known.sum()))
-        rows = features[known]
-        head.weight[: classes.stop].copy_(
-            _fit(context, head, rows, hard(rows, labels[known]), memory).weight
-        )
-        logits: Tensor = head(tokens)
-        return logits
-
     if how is None:
         targets = _targets(context, learner, teacher, labels).to(features.dtype)
     else:
-        found = labels_of(
-            context,
-            how,
-            read,
-            images,
-            own=own,
-            earlier=memory.get(MEANS),
-            teacher=answers,
-        )
+        own = partial(_own_logits, context, head, features, read, memory, solves)
+        earlier = memory.get(MEANS)
+        found = labels_of(context, how, read, images, own=own, earlier=earlier, teacher=answers)
         given, new = assigned(context, images, found), found >= classes.start
         features = features[new]
-        targets = hard(features, found[new])
+        targets = F.one_hot(found[new], classes.stop).to(features.dtype)
     row = {"task": context.task, "epoch": 0, "learning_rate": 0.0}
     if not head.from_sums:
         head.learn(features, targets)
@@ -154,6 +135,32 @@ def solve_task(
     history = pd.DataFrame([row | {"validation": fit.error}])
     solves.append(len(features))
     return Learnt(history, len(images), fit.sums, fit.errors, tuple(solves), given)
+
+
+def _own_logits(
+    context: Context,
+    head: PrototypeHead,
+    features: Tensor,
+    read: Features,
+    memory: Mapping[str, Tensor],
+    solves: list[int],
+) -> Tensor:
+    """Solve for the labelled images and return the head's logits `[n, seen]` for all images.
+
+    Args:
+        context: context of the task.
+        head: its weights are set.
+        features: `[n, M]` of the images.
+        read: tokens and labels of the images.
+        memory: that of the previous task.
+        solves: the number of images of the solve is appended to it.
+    """
+    known, seen = read.labels != UNLABELLED, context.stream.classes(context.task).stop
+    solves.append(int(known.sum()))
+    targets = F.one_hot(read.labels[known], seen).to(features.dtype)
+    head.weight[:seen].copy_(_fit(context, head, features[known], targets, memory).weight)
+    logits: Tensor = head(read.tokens[0])
+    return logits
 
 
 def _fit(

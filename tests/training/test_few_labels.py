@@ -72,7 +72,7 @@ def few(**options):
 
 UNLABELLED_DATA = {"source": {"digits": {"test_images": 1767}}}  # leaves 30 training images
 ALIGNED = {"coda_prompt": {"alignment": {"preset": "slca"}}}
-RANPAC = {"ranpac": {"projection": 64}}
+RANPAC = {"ranpac": {"projection": 64, "logit_scale": 10.0}}
 SEEN = {"label_classes": "seen"}
 HEADS = {"preset": "slca", "statistic": "centroid", "epochs": 2, "samples": 8, **SEEN}
 

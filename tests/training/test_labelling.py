@@ -143,7 +143,7 @@ def entry(labels, method="ranpac", classes="task"):
 
 
 def solved(*entries, method="ranpac", **changes):
-    own = {"ranpac": {"projection": 64}} if method == "ranpac" else {}
+    own = {"ranpac": {"projection": 64, "logit_scale": 10.0}} if method == "ranpac" else {}
     grid = {"methods": [method], "distillers": ["none", *entries]}
     return FEW | {"methods": own, "grid": grid} | changes
 

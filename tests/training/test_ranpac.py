@@ -22,7 +22,7 @@ from cdl.training.ranpac import (
 def ranpac(distillers=("none", "kd"), **options):
     options = {"projection": 64, **options}
     return {
-        "methods": {"ranpac": options},
+        "methods": {"ranpac": {"logit_scale": 10.0, **options}},
         "grid": {"methods": ["ranpac"], "distillers": list(distillers)},
     }
 

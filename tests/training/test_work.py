@@ -89,7 +89,7 @@ def test_operations_of_an_alignment_are_what_torch_counts(
     assert 0.9 * counter.get_total_flops() < found["operations"] <= counter.get_total_flops()
 
 
-RANPAC = {"ranpac": {"projection": 128}}
+RANPAC = {"ranpac": {"projection": 128, "logit_scale": 10.0}}
 
 
 def test_operations_of_a_solve_are_what_torch_counts_and_the_solves(
