@@ -51,9 +51,7 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
     asset = Path(str(files("cdl") / "assets"), f"{Path(backbone['model']).name}.safetensors")
     own = asset.is_file() and artifacts.fingerprint_file(asset) == backbone["file_sha256"]
-    distilled = (
-        f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.teacher else ""
-    )
+    distilled = f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.taught else ""
     title = f"{spec.backbone} with {spec.method.name}{distilled}"
     base = f"timm/{backbone['model']}" if licence else None
     scores = {"accuracy": average, "forgetting": forgetting}
