@@ -136,7 +136,7 @@ class Lab:
         )
 
     def align_inputs(self, run, task):
-        need, drift = aligning(self.grid, run), self.spec(run).alignment.drift
+        need, drift = aligning(self.grid, run), self.spec(run).alignment.drift != "none"
         return AlignInputs(
             **self.common_inputs(run, need, task),
             trained=self.trained(run, task),
