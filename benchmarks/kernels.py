@@ -3,7 +3,7 @@
 Prints one table of linear layers and one of attention, in processor milliseconds: medians of turns,
 since only their ratios are meaningful on a busy machine. The last lines compare the choice for this
 CPU with what was measured. `int8 alone` is a product of integers, without rounding activations
-before it: the most that int8 could gain. No setting of cdl uses it (docs/performance.md).
+before it: the most that int8 could gain. No setting of cdl uses it (benchmarks/README.md).
 
     python benchmarks/kernels.py
 """

@@ -142,7 +142,7 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend by two products and a softmax, `[B, heads, N, d]`; for bf16 on a CPU.
 
     With AVX512-BF16 torch's fused kernel takes two to five times as long, because it does not use
-    the bf16 units well; in fp32, and on a GPU, the fused kernel is faster (docs/performance.md).
+    the bf16 units well; in fp32, and on a GPU, the fused kernel is faster (benchmarks/README.md).
     `kernels` has the choice for other CPUs.
     """
     weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)).softmax(-1)

@@ -2,7 +2,7 @@
 
 The choice is a table and not a measurement in the job, so that a repeated run has the same bits.
 `python benchmarks/kernels.py` measures what a CPU needs, in two minutes. The measurements behind
-each line are in docs/performance.md.
+each line are in benchmarks/README.md.
 """
 
 import functools

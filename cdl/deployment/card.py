@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.metrics import metrics
 from cdl.layout import ResultsFolder, record_of
 from cdl.runtime import artifacts
-from cdl.spec import Part
+from cdl.spec import Distiller, Method, Part
 
 _UNKNOWN = "not recorded; clarify it before you redistribute this model"
 _EMBEDDED = (
@@ -156,6 +157,13 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
         empty: tuple[object, ...] = (None, "", [], {})
         return ", ".join(f"{k} {v}" for k, v in values if k != "name" and v not in empty)
 
+    def changed(block: Method | Distiller) -> str:
+        """Name the options that differ from their defaults, which artifacts store too."""
+        known = block.facts.options
+        usual = {k: known[k]["default"] for k in known if "default" in known[k]}
+        options = {k: v for k, v in block.options.items() if k not in usual or usual[k] != v}
+        return as_text(replace(block, options=options)) or "default options"
+
     data += f" (source {source})" if source not in ("", data) else ""
     found = {
         "data": f"{data}, {spec.images_per_class or 'all'} training {items} of each class",
@@ -163,8 +171,8 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
         "tasks": "{tasks}, class order {class_order}".format(**spec.stream.to_json()),
         "views": as_text(spec.view),
         "training": as_text(spec.training),
-        f"method {spec.method.name}": as_text(spec.method),
-        f"distiller {spec.distiller.name}": as_text(spec.distiller),
+        f"method {spec.method.name}": changed(spec.method),
+        f"distiller {spec.distiller.name}": changed(spec.distiller),
         "alignment of the heads": as_text(spec.alignment),
         "query": f"features of {spec.query}" if spec.method.facts.needs_query else "",
         "seed": str(spec.seed),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import pandas as pd
 import torch
@@ -15,7 +14,7 @@ from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
-from cdl.spec import LearnerSpec
+from cdl.spec import Labelling, LearnerSpec
 from cdl.training.answers import TeacherAnswers
 from cdl.training.context import TaskContext, no_query
 from cdl.training.features import Features, read_features, teacher_probabilities
@@ -101,66 +100,72 @@ def solve_task(
     """
     how, head = context.spec.labelling, learner.head
     assert isinstance(head, PrototypeHead)
-    classes = context.stream.classes(context.task)
-    if how is None:
-        images = learnt_from(context.labels, taught=teacher is not None)
-    else:
-        images = images_counted(context, how)
+    taught = teacher is not None
+    images = images_counted(context, how) if how else learnt_from(context.labels, taught)
     read = read_features(context, learner, images)
-    tokens, labels = read.tokens[0], read.labels
-    features = head.features(tokens)
     given: dict[str, int] = {}
     solves: list[int] = []
     if how is None:
-        targets = _targets(context, learner, teacher, labels).to(features.dtype)
+        features = head.features(read.tokens[0])
+        targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
     else:
-        own = partial(_own_logits, context, head, features, read, memory, solves)
-        earlier = memory.get(MEANS)
-        found = labels_of(context, how, read, images, own=own, earlier=earlier, teacher=answers)
-        given, new = assigned(context, images, found), found >= classes.start
-        features = features[new]
-        targets = F.one_hot(found[new], classes.stop).to(features.dtype)
+        labels, solves = _labels(context, how, head, read, images, answers, memory)
+        new = labels >= context.stream.classes(context.task).start
+        features = head.features(read.tokens[0][new])
+        targets = _one_hot(context, labels[new]).to(features.dtype)
+        given = assigned(context, images, labels)
+    solves.append(len(features))
     row = {"task": context.task, "epoch": 0, "learning_rate": 0.0}
     if not head.from_sums:
         head.learn(features, targets)
         history = pd.DataFrame([row | {"validation": float("nan")}])
-        return Learnt(history, len(images), solves=(len(images),))
+        return Learnt(history, len(images), solves=tuple(solves))
     fit = _fit(context, head, features, targets, memory)
-    head.weight[: classes.stop].copy_(fit.weight)
-    if how is not None and (how.by, how.columns) == ("nearest", "seen"):
-        means = [class_means(tokens, labels, classes)]
-        if MEANS in memory:
-            means.insert(0, memory[MEANS][: classes.start].to(tokens))
-        fit.sums[MEANS] = torch.cat(means)
+    head.weight[: targets.shape[1]].copy_(fit.weight)
+    sums = fit.sums if how is None else fit.sums | _means(context, how, read, memory)
     history = pd.DataFrame([row | {"validation": fit.error}])
-    solves.append(len(features))
-    return Learnt(history, len(images), fit.sums, fit.errors, tuple(solves), given)
+    return Learnt(history, len(images), sums, fit.errors, tuple(solves), given)
 
 
-def _own_logits(
+def _one_hot(context: Context, labels: Tensor) -> Tensor:
+    return F.one_hot(labels, context.stream.classes(context.task).stop)
+
+
+def _labels(
     context: Context,
+    how: Labelling,
     head: PrototypeHead,
-    features: Tensor,
     read: Features,
+    images: Tensor,
+    answers: TeacherAnswers | None,
     memory: Mapping[str, Tensor],
-    solves: list[int],
-) -> Tensor:
-    """Solve for the labelled images and return the head's logits `[n, seen]` for all images.
+) -> tuple[Tensor, list[int]]:
+    """Return the classes of the images, see `labels_of`, and the images of the solve for them."""
+    solves: list[int] = []
 
-    Args:
-        context: context of the task.
-        head: its weights are set.
-        features: `[n, M]` of the images.
-        read: tokens and labels of the images.
-        memory: that of the previous task.
-        solves: the number of images of the solve is appended to it.
-    """
-    known, seen = read.labels != UNLABELLED, context.stream.classes(context.task).stop
-    solves.append(int(known.sum()))
-    targets = F.one_hot(read.labels[known], seen).to(features.dtype)
-    head.weight[:seen].copy_(_fit(context, head, features[known], targets, memory).weight)
-    logits: Tensor = head(read.tokens[0])
-    return logits
+    def own() -> Tensor:
+        known = read.labels != UNLABELLED
+        features = head.features(read.tokens[0][known])
+        targets = _one_hot(context, read.labels[known]).to(features.dtype)
+        solves.append(len(features))
+        weight = _fit(context, head, features, targets, memory).weight
+        head.weight[: targets.shape[1]].copy_(weight)
+        logits: Tensor = head(read.tokens[0])
+        return logits
+
+    earlier = memory.get(MEANS)
+    return labels_of(context, how, read, images, own=own, earlier=earlier, teacher=answers), solves
+
+
+def _means(context: Context, how: Labelling, read: Features, memory: Mapping[str, Tensor]) -> Sums:
+    """Return `MEANS` after the task, if later tasks compare images with them; else nothing."""
+    if (how.by, how.columns) != ("nearest", "seen"):
+        return {}
+    classes, tokens = context.stream.classes(context.task), read.tokens[0]
+    means = [class_means(tokens, read.labels, classes)]
+    if MEANS in memory:
+        means.insert(0, memory[MEANS][: classes.start].to(tokens))
+    return {MEANS: torch.cat(means)}
 
 
 def _fit(
@@ -200,7 +205,7 @@ def _targets(
     teacher: TeacherSource | None,
     labels: Tensor,
 ) -> Tensor:
-    """Return targets `[n, seen]` from labels and the teacher's outputs, of the distiller `kd`.
+    """Return targets `[n, seen]` from labels and the teacher's outputs.
 
     They are weighted as in the distiller `kd`. Unlabelled rows use the teacher's output instead of
     a label; without a teacher they are zero.

@@ -43,6 +43,7 @@ def _align_loss(config: Config, tensors: Tensors) -> Result:
 def _align_trace(config: Config, tensors: Tensors) -> Result:
     slca = config["method"] == "slca"
     how = SampledAlignment(
+        kind="sampled",
         statistic=config["statistic"],
         samples=config["samples"],
         steps="seen" if slca else "earlier",
@@ -55,6 +56,9 @@ def _align_trace(config: Config, tensors: Tensors) -> Result:
         epochs=config["epochs"],
         schedule="lagged_cosine" if config["method"] == "vq" else "cosine",
         next_task="aligned",
+        label_classes="task",
+        answers="train_views",
+        drift="none",
     )
     spread = tensors["in.cov"] if how.statistic == "covariance" else tensors["in.var"]
     head, sizes = _head(tensors), config["task_sizes"]

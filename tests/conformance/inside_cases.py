@@ -501,6 +501,7 @@ def _aligned(
 ) -> tuple[Tensor, SampledAlignment]:
     noise, order = draws
     how = SampledAlignment(
+        kind="sampled",
         statistic="covariance",
         samples=noise.shape[2],
         steps="seen",
@@ -513,6 +514,9 @@ def _aligned(
         epochs=epochs,
         schedule="cosine",
         next_task="aligned",
+        label_classes="task",
+        answers="train_views",
+        drift="none",
     )
     losses = align(head, statistics, sizes, how, lambda epoch: (noise[epoch], order[epoch]))
     return losses, how

@@ -12,7 +12,7 @@ from test_learn import CPU, photos
 import cdl
 from cdl.deployment.learn import learn
 from cdl.inventory.state import DONE, States
-from cdl.runtime.artifacts import load, read_json, write_json
+from cdl.runtime.artifacts import load, read_json
 from cdl.runtime.errors import CdlError
 
 
@@ -38,21 +38,6 @@ def test_a_run_is_loaded_from_the_artifacts_that_were_evaluated(statistics):
     ]
     assert not (statistics / HEADS / "task0").exists()
     assert cdl.load(statistics / HEADS, task=0).predict_proba(images()).shape == (3, 6)
-
-
-def test_results_without_the_paths_of_artifacts_are_of_the_runs_own(study):
-    run = study / HEADS
-    shutil.copytree(study / KD, run, dirs_exist_ok=True, ignore=_but_trained)
-    expected = cdl.load(run).predict_proba(images())
-    results = read_json(run / "results.json")
-    del results["checkpoint_files"]  # as version 0.2 wrote it
-    write_json(run / "results.json", results, files=[run / "predictions.parquet"])
-    np.testing.assert_array_equal(cdl.load(run).predict_proba(images()), expected)
-
-
-def _but_trained(folder, names):
-    kept = ("task0", "task1", "learner.safetensors", "learner.json")
-    return [name for name in names if name not in kept]
 
 
 def test_an_aligned_run_learns_more_tasks(study, tmp_path):
@@ -82,23 +67,6 @@ def test_a_student_with_its_teachers_statistics_learns_more_with_the_teacher(stu
     assert record["inputs"]["teacher"] == read_json(tutor / "task2/aligned.json")["sha256"]
     assert record["inputs"]["before"] == read_json(learnt / "task1/learner.json")["sha256"]
     assert "teacher" not in read_json(learnt / "task2/learner.json")["inputs"]
-
-
-def test_an_aligned_run_of_an_earlier_version_is_loaded_and_learns_no_more(study, tmp_path):
-    run = study / NONE
-    for task in (0, 1):  # aligned heads in place of the trained ones, without `trained`
-        folder = run / f"task{task}"
-        record = read_json(folder / "aligned.json")
-        record.pop("trained")
-        write_json(folder / "learner.json", record)
-        (folder / "aligned.safetensors").rename(folder / "learner.safetensors")
-        (folder / "aligned.json").unlink()
-    results = read_json(run / "results.json")
-    del results["checkpoint_files"]
-    write_json(run / "results.json", results, files=[run / "predictions.parquet"])
-    assert cdl.load(run).predict(images())
-    with pytest.raises(CdlError, match="earlier version of cdl, which did not keep the heads"):
-        learn(run, photos(tmp_path / "a", "red", "green"), "more", execution=CPU)
 
 
 def test_an_aligned_artifact_of_an_earlier_version_is_no_trained_one(study, monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from lab import make_grid
 from toys import learner
 
+from cdl.distillers import DISTILLERS
 from cdl.runtime import artifacts
 from cdl.study.specifications import specification
 
@@ -54,7 +55,10 @@ def test_frozen_parameters_keep_their_values(lab):
         assert not torch.equal(free[name], moved[name])
 
 
-def test_the_options_are_in_specifications_only_if_they_are_set():
+def test_specifications_name_the_options_also_at_their_defaults():
     made = make_grid({"grid": {"distillers": ["none", "kd_prompt", FROZEN]}})
     options = [specification(made, run).distiller.options for run in made.runs if run.teacher]
-    assert [{*o} & {"freeze_after", "prefix_start"} for o in options] == [set(), {"freeze_after"}]
+    defaults = DISTILLERS["kd_prompt"].options
+    plain, frozen = ({n: o[n] for n in ("freeze_after", "prefix_start")} for o in options)
+    assert plain == {name: defaults[name]["default"] for name in plain}
+    assert {n for n in plain if plain[n] != frozen[n]} == {"freeze_after"}

@@ -137,12 +137,12 @@ def test_each_kind_of_targets_is_computed_once_and_alignment_reads_those_of_the_
     assert read["align", "kd+both"] == "targets_test_seen.safetensors"
 
 
-def test_the_option_is_in_specifications_only_if_it_is_set():
+def test_specifications_and_caches_name_the_columns():
     made = make_grid({"grid": {"distillers": ["none", "kd", seen("kd")]}})
     plain, other = (specification(made, run) for run in made.runs if run.teacher)
-    assert "soft_columns" not in plain.distiller.options
-    assert (plain.soft_columns, other.soft_columns) == (None, "seen")
-    assert "columns" not in plain.targets(plain).to_json()
+    assert (plain.soft_columns, other.soft_columns) == ("task", "seen")
+    made_for = [spec.targets(spec, spec.soft_columns).to_json() for spec in (plain, other)]
+    assert [one["columns"] for one in made_for] == ["task", "seen"]
 
 
 def test_a_solve_refuses_it():

@@ -43,7 +43,11 @@ def text_config(folder, **changes):
         },
         "backbones": {name: {"folder": str(folder / name)} for name in ("large", "small")},
         "training": {"epochs": 2, "batch_size": 8, "lr": 0.01},
-        "methods": {"l2p": {"pool": 4, "length": 4, "top_k": 2}, "head_only": {}, "ranpac": {}},
+        "methods": {
+            "l2p": {"pool": 4, "length": 4, "top_k": 2},
+            "head_only": {},
+            "ranpac": {"logit_scale": 10.0},  # a ridge teaches by softened logits
+        },
         "distillers": {"kd": {}, "cdl_prompt": {"pool_per_task": 4}},
         "compute": {"device": "cpu"},
         "grid": {

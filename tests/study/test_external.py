@@ -276,4 +276,5 @@ def test_a_method_and_a_distiller_of_another_package_learn_a_task(site):
 def test_a_method_of_ours_is_revised_alone():
     grid = Grid(resolve(read(ROOT / "config" / "default.yaml")))
     revised = {run.method.name: specification(grid, run).revised for run in grid.runs}
-    assert revised == {"coda_prompt": None, "ranpac": {"ranpac": PROMPTS["ranpac"].numerics}}
+    ridge = {"ranpac": PROMPTS["ranpac"].numerics}
+    assert revised == {"coda_prompt": None, "simple_cil": None, "ranpac": ridge}

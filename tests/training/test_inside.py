@@ -23,7 +23,7 @@ METHODS = {
     "ssiat": {"bottleneck": 4},
     "aper": {"bottleneck": 4},
     "ease": {"bottleneck": 4},
-    "ranpac": {"projection": 32, "first_session": "ssf"},
+    "ranpac": {"projection": 32, "first_session": "ssf", "logit_scale": 10.0},
 }
 
 

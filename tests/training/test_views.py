@@ -82,7 +82,7 @@ def test_only_learners_that_draw_an_image_again_are_specified_otherwise():
         assert after.views == ("per_draw" if few else None)
         assert (before == after) == (not few)
         assert LearnerSpec.from_json(after.to_json()) == after
-        assert "views" not in protocol(plain, run)["protocol"]
+        assert protocol(plain, run)["protocol"]["views"] == "per_epoch"
         assert protocol(fresh, other)["protocol"]["views"] == "per_draw"
 
 
