@@ -81,13 +81,16 @@ def remembered(student: TrainedStudent) -> Memory:
     checkpoints = student.files.checkpoints(student.results)[: task + 1]
     state, _ = artifacts.load(checkpoints[-1])
     head, how = student.model.learner.head, spec.alignment
-    records = [artifacts.read_json(record_of(path)) for path in checkpoints]
+
+    def records() -> list[dict[str, Any]]:
+        return [artifacts.read_json(record_of(path)) for path in checkpoints]
+
     if isinstance(head, PrototypeHead) and head.from_sums:
-        memory = _of_ridge(student, head, memory_of(state), records)
+        memory = _of_ridge(student, head, memory_of(state), records())
     elif isinstance(how, ClassMeans):
-        memory = _of_class_means(student, memory_of(state), records)
+        memory = _of_class_means(student, memory_of(state), records())
     elif isinstance(how, SampledAlignment) and hasattr(head, "linear"):
-        memory = _of_statistics(student, how, state, records, checkpoints[-1])
+        memory = _of_statistics(student, how, state, records(), checkpoints[-1])
     else:
         raise CdlError(
             f"methods.{spec.method.name}: keeps no class statistics; use alignment, or ranpac"

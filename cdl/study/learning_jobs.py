@@ -363,7 +363,6 @@ class LearningJobs:
         """Return the job that exports a run and compares its predictions with the evaluation."""
         grid, files, made = self.grid, self.grid.files(run), self.grid.deployed_files(run)
         packed, last = grid.packed(run.dataset), run.n_tasks - 1
-        teacher = grid.teacher_of(run)
         names = {run.backbone, run.query if run.prompts.needs_query else run.backbone}
         inputs: Paths = {
             "results": files.results,
@@ -372,8 +371,6 @@ class LearningJobs:
             "backbones": [grid.backbone(name) for name in sorted(names)],
             "data": [packed.manifest, *packed.split("test")[1:], *packed.split("train")[1:]],
         }
-        if teacher is not None and run.distils.maps_prompts:
-            inputs["teacher"] = record_of(grid.checkpoint(teacher, last))
         if run.aligned or not run.prompts.trains:  # what the student needs to learn on elsewhere
             tasks = range(run.n_tasks)
             inputs["tasks"] = [record_of(grid.checkpoint(run, task)) for task in tasks]

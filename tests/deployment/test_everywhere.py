@@ -23,7 +23,7 @@ METHODS = {
     "ease": {"bottleneck": 4},
     "simple_cil": {},
     "aper": {"bottleneck": 4},
-    "ranpac": {"projection": 32, "first_session": "ssf"},
+    "ranpac": {"projection": 32, "first_session": "ssf", "logit_scale": 10.0},
 }
 TRAINED = ("lora", "inf_lora", "sd_lora", "adapter", "ssiat")
 ALIGNED = {"alignment": {"preset": "slca", "drift": "sdc", "epochs": 1}}

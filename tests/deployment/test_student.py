@@ -1,6 +1,5 @@
 """A student loaded from a finished run predicts what was evaluated, for images in any form."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import cdl
 from cdl.data.packed import Packed
 from cdl.deployment.device.images import Images, read
 from cdl.deployment.student import Student
-from cdl.runtime.artifacts import load, read_json, save, write_json
+from cdl.runtime.artifacts import load, save
 from cdl.runtime.errors import CdlError
 
 RUNS = "results/tiny/digits/coda_prompt"
@@ -170,20 +169,3 @@ def test_other_weights_of_the_same_name_are_rejected(copied):
         other.with_suffix(suffix).replace(own.with_suffix(suffix))
     with pytest.raises(CdlError, match="'vit_nano' of this run are missing .*found other weights"):
         cdl.load(copied / KD)
-
-
-def test_for_a_run_of_an_earlier_version_the_query_is_in_the_teachers_record(copied):
-    run = copied / RUNS / "cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
-    new = cdl.load(run)
-    assert new.spec.teacher_query == "vit_nano"
-    record = run / "task1" / "learner.json"
-    made = read_json(record)
-    assert made.pop("teacher_query") == "vit_nano"
-    write_json(record, made, [run / "task1" / "losses.csv"])
-    old = cdl.load(run)
-    assert old.spec.teacher_query == "vit_nano"
-    np.testing.assert_array_equal(old.predict_proba(grey(9)), new.predict_proba(grey(9)))
-    shutil.rmtree(copied / RUNS / "teacher-vit_micro-q-vit_nano")
-    with pytest.raises(CdlError, match="earlier version .* restore the teacher's run"):
-        cdl.load(run)
-    assert cdl.load(copied / KD)  # which needs no query of the teacher

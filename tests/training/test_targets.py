@@ -25,7 +25,7 @@ APT = {"grid": {"methods": ["apt"], "distillers": ["none", "kd"]}}
 def taught_by(teacher, method):
     pair = {"teacher": "vit_micro", "student": "vit_nano", "teacher_method": teacher}
     grid = {"methods": [method], "distillers": ["none", "kd", "fitnets"], "pairs": [pair]}
-    return {"grid": grid, "methods": {"ranpac": {"projection": 32}}}
+    return {"grid": grid, "methods": {"ranpac": {"projection": 32, "logit_scale": 10.0}}}
 
 
 def losses(lab, run, task):
