@@ -44,7 +44,7 @@ MADE = {  # files that the reader or an earlier command creates
     "config/mine.yaml",
     "one.yaml",
     "overlay.yaml",
-    "results/proxy_tuned/tuned.yaml",
+    "results/seen_classes_tuned/tuned.yaml",
 }
 STUDENT = "student/student.py"  # the program in an exported folder
 SEPARATORS = {"&&", ";", "|", "||"}

@@ -43,7 +43,7 @@ const COLUMNS = [
   { title: "seed", of: (run) => run.seed, filter: true },
   { title: "final average accuracy", of: (run) => run.final_average_accuracy, show: fixed, always: true },
   { title: "forgetting", of: (run) => run.forgetting_max, show: fixed, always: true },
-  { title: "gain over none", of: (run) => run.gain_over_none, show: signed, always: true },
+  { title: "gain", of: (run) => run.gain_over_baseline, show: signed, always: true },
   { title: "gap to teacher", of: (run) => run.gap_to_teacher, show: signed, always: true },
   { title: "training (s)", of: (run) => run.training_seconds, show: (x) => fixed(x, 0), always: true },
   { title: "processor (s)", of: (run) => run.processor_seconds, show: (x) => fixed(x, 0), always: true },
@@ -115,7 +115,7 @@ function numbers(run) {
   const deviation = Math.sqrt(cell.reduce((sum, x) => sum + (x - average) ** 2, 0) / (cell.length - 1));
   const rows = [
     ["final average accuracy (%)", fixed(run.final_average_accuracy), "main"],
-    ["gain over none (points)", signed(run.gain_over_none), "main"],
+    ["gain over its baseline (points)", signed(run.gain_over_baseline), "main"],
     ["gap to teacher (points)", signed(run.gap_to_teacher), "main"],
     ["forgetting (points)", fixed(run.forgetting_max), "main"],
   ];
@@ -130,7 +130,7 @@ function numbers(run) {
     ["negative log-likelihood (nats)", fixed(run.negative_log_likelihood, 3)],
     ["Brier score", fixed(run.brier_score, 3)],
     ["agreement with the teacher (%)", fixed(run.teacher_agreement)],
-    ["agreement of the undistilled student (%)", fixed(run.none_teacher_agreement)],
+    ["agreement of its baseline (%)", fixed(run.baseline_teacher_agreement)],
     ["right among labels assigned for alignment (%)", fixed(run.pseudo_label_accuracy)],
     ["training views, all tasks", whole(run.views_seen)],
     ["examples with a label, all tasks", whole(run.labelled_seen)],
@@ -260,14 +260,14 @@ function files(run) {
   ];
 }
 
-/** The run, its undistilled student and its teacher, of the same seed. */
-const withReferences = (run) => [run, runs.get(run.none), runs.get(run.taught)]
+/** The run, its baseline and its teacher, of the same seed. */
+const withReferences = (run) => [run, runs.get(run.baseline), runs.get(run.taught)]
   .filter((other, i, all) => other && all.indexOf(other) === i)
   .map((other) => ({ ...learnerOf(other), runs: [other] }));
 
 function show(run) {
   const taught = run.teacher ? `${teacher(run)} → ${run.backbone}` : run.backbone;
-  const links = [run.none !== run.id ? other("undistilled student", run.none) : null, other("its teacher", run.taught)]
+  const links = [run.baseline !== run.id ? other("its baseline", run.baseline) : null, other("its teacher", run.taught)]
     .filter((link) => link !== null).flatMap((link, i) => i ? [" · ", link] : [link]);
   byId("chosen").textContent = `${distiller(run)}: ${taught}`;
   byId("about").replaceChildren(
@@ -293,7 +293,7 @@ function show(run) {
 /** Show the run that the address names, so that links and the back button work. */
 function follow() {
   const id = decodeURIComponent(location.hash.slice(1));
-  show(runs.get(id) ?? content.runs.find((run) => run.gain_over_none !== null) ?? content.runs[0]);
+  show(runs.get(id) ?? content.runs.find((run) => run.gain_over_baseline !== null) ?? content.runs[0]);
 }
 
 function addProvenance() {
@@ -353,11 +353,11 @@ function addComparison() {
     return make("label", {}, label, make("select", { name: label }, options));
   };
   const form = byId("compared-rows");
-  const distilled = cells.findIndex(([cell]) => runs.get(`${cell}/seed${content.runs[0].seed}`)?.gain_over_none != null);
-  const undistilled = cells.findIndex(([cell]) => distilled >= 0
-    && runs.get(`${cells[distilled][0]}/seed${content.runs[0].seed}`)?.none.startsWith(`${cell}/`));
+  const distilled = cells.findIndex(([cell]) => runs.get(`${cell}/seed${content.runs[0].seed}`)?.gain_over_baseline != null);
+  const over = cells.findIndex(([cell]) => distilled >= 0
+    && runs.get(`${cells[distilled][0]}/seed${content.runs[0].seed}`)?.baseline.startsWith(`${cell}/`));
   const first = Math.max(distilled, 0);
-  form.append(select("first", first), select("second", undistilled >= 0 ? undistilled : (first + 1) % cells.length));
+  form.append(select("first", first), select("second", over >= 0 ? over : (first + 1) % cells.length));
   const protocolOf = (cell) => content.panels.flatMap((panel) => panel.learners).find((learner) => learner.cell === cell).protocol;
   const write = () => {
     const [first, second] = [...form.elements].map((element) => element.value);

@@ -20,9 +20,9 @@ IDENTITY = [
 FEW_SEEDS = 5  # fewer are too few for a claim
 CELL = [name for name in IDENTITY if name != "seed"]  # runs of a cell differ only in their seed
 # folders of a run, of its checkpoints before alignment, and of the runs it is compared with
-LINKS = ["run", "trained_run", "none_run", "teacher_run"]
+LINKS = ["run", "trained_run", "baseline_run", "teacher_run"]
 TEXT = [*(name for name in CELL if name != "n_tasks"), *LINKS, "protocol"]
-AGREEMENT = {"teacher_agreement": "run", "none_teacher_agreement": "none_run"}
+AGREEMENT = {"teacher_agreement": "run", "baseline_teacher_agreement": "baseline_run"}
 METRICS = [
     "final_average_accuracy",
     "last_accuracy",

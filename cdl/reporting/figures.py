@@ -81,7 +81,7 @@ def write_figures(
     test = HeldOut.of(contents[runs["run"].iloc[0]])
     accuracy_over_tasks(curves, test, out["accuracy"])
     forgetting(runs, matrices, test, out["forgetting"])
-    gain_over_none(cells, differences(runs), test, out["gain"])
+    gain_over_baseline(cells, differences(runs), test, out["gain"])
     cost_against_accuracy(runs, cost, out["cost"])
     losses_over_epochs(runs, read_losses(runs, files), out["losses"])
     chosen = read_prompt_use(runs, getattr(tables, "prompts", ()), files)
@@ -92,7 +92,7 @@ def write_figures(
 def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a dataset, and the rows of its variants that it is compared with."""
     own = runs[runs["dataset"] == dataset]
-    linked = runs[runs["run"].isin([*own["teacher_run"], *own["none_run"]])]
+    linked = runs[runs["run"].isin([*own["teacher_run"], *own["baseline_run"]])]
     compared = set(zip(linked["dataset"], linked["role"], strict=True))
     pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
     shared = (table["teacher"] == "") & pairs.isin(compared)
@@ -181,10 +181,10 @@ def forgetting(
 
 
 @paper()
-def gain_over_none(
+def gain_over_baseline(
     cells: pd.DataFrame, runs: pd.DataFrame, test: HeldOut, outputs: Sequence[str]
 ) -> None:
-    """Draw the gain of each distiller over the undistilled student.
+    """Draw the gain of each distiller over its baseline.
 
     One panel per method and pair: the mean over seeds with its interval, and every seed as a
     small circle.
@@ -197,14 +197,14 @@ def gain_over_none(
     """
     gains = cells[cells["gain"].notna()]
     if gains.empty:
-        return save(nothing("no undistilled baseline: nothing to compare"), outputs)
+        return save(nothing("no baseline: nothing to compare"), outputs)
     panels = panels_of(gains)
     learners = list(dict.fromkeys(names(gains)))
     over = f"{INTERVAL} {' or '.join(dict.fromkeys(gains['over']))}, paired"
     note = about(runs, test.images, over)
     height = 0.75 + 0.24 * len(learners)
     titles = [panel.title for panel in panels]
-    label = "gain over the undistilled student (points)"
+    label = f"gain over {' or '.join(dict.fromkeys(gains['baseline']))} (points)"
     figure, axes = canvas(titles, label, "", note, height, sharex=True, sharey=True)
     for axis, panel in zip(axes, panels, strict=True):
         axis.axvline(0, color="black", linewidth=0.8)
@@ -214,7 +214,7 @@ def gain_over_none(
             axis.plot(row["gain"], y, **style.point)
             own = runs[(runs[CELL] == row[CELL]).all(axis=1)]
             if len(own) > 1:
-                axis.plot(own["gain_over_none"], [y + 0.28] * len(own), "o", **_CIRCLE)
+                axis.plot(own["gain_over_baseline"], [y + 0.28] * len(own), "o", **_CIRCLE)
         axis.set_yticks(range(len(learners)), learners)
         axis.tick_params(axis="y", length=0)
     axes[0].set_ylim(len(learners) - 0.35, -0.65)

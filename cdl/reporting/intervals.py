@@ -25,6 +25,7 @@ from cdl.reporting.crossed import (
     share,
 )
 from cdl.reporting.latex import write_latex
+from cdl.reporting.names import distiller_of
 from cdl.reporting.style import names
 from cdl.reporting.summary import write_summary
 from cdl.reporting.tables import read, write
@@ -61,10 +62,10 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
 
     Returns:
         One row per cell, in percent and percentage points: `n` seeds; `over`, the random effects
-        of the intervals (`seeds and test examples`; `test examples` with one seed); `against`, the
-        undistilled student that a student is compared with; and, each with `_low` and `_high`:
-        `accuracy` after the last task; the `gain` over `against`, with `gain_p` and `gain_p_holm`,
-        corrected for all gains of its dataset and label level; the `gap` from `against` to the
+        of the intervals (`seeds and test examples`; `test examples` with one seed); `baseline`, the
+        student that a student is compared with; and, each with `_low` and `_high`:
+        `accuracy` after the last task; the `gain` over `baseline`, with `gain_p` and `gain_p_holm`,
+        corrected for all gains of its dataset and label level; the `gap` from `baseline` to the
         teacher; the percentage of the gap that is `closed`, or in `not_closed` the reason why none
         is given.
         NaN if there is nothing to compare with.
@@ -72,17 +73,16 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
     known, rows = results.set_index("run"), []
     for cell, runs in results.groupby(CELL, sort=False):
         links = {"own": "run"}
-        if (runs["none_run"] != runs["run"]).all():
-            links |= {"none": "none_run", "teacher": "teacher_run"}
+        if (runs["baseline_run"] != runs["run"]).all():
+            links |= {"none": "baseline_run", "teacher": "teacher_run"}
         links = {name: link for name, link in links.items() if {*runs[link]} <= {*known.index}}
         read_runs = {name: [answers(run) for run in runs[link]] for name, link in links.items()}
         named = {**dict(zip(CELL, cell, strict=True)), "n": len(runs)}
-        named |= {"over": over(outcomes(read_runs["own"])), "not_closed": "", "against": ""}
+        named |= {"over": over(outcomes(read_runs["own"])), "not_closed": "", "baseline": ""}
         if "none" in links:
-            variant = known.loc[runs["none_run"].iloc[0], "variant"]
-            named["against"] = f"none ({variant})" if variant else "none"
+            named["baseline"] = distiller_of(known.loc[runs["baseline_run"].iloc[0]])
         rows.append({**named, **_numbers(read_runs, runs["labels"].iloc[0] == "all")})
-    table = pd.DataFrame(rows, columns=[*CELL, "n", "over", "against", *INTERVALS, "not_closed"])
+    table = pd.DataFrame(rows, columns=[*CELL, "n", "over", "baseline", *INTERVALS, "not_closed"])
     corrected = table.groupby(_FAMILY, sort=False)["gain_p"].transform(lambda p: holm(p.tolist()))
     return table.assign(gain_p_holm=corrected.astype(float))
 
@@ -184,7 +184,7 @@ def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, A
 
 
 def reading(cells: pd.DataFrame) -> str:
-    """Summarise in a few sentences how distillers compare with the undistilled student.
+    """Summarise in a few sentences how distillers compare with their baselines.
 
     Args:
         cells: rows of `intervals` of one dataset, method and pair.
@@ -192,19 +192,20 @@ def reading(cells: pd.DataFrame) -> str:
     distilled = cells[cells["gain"].notna()]
     if distilled.empty:
         alone = (cells.loc[cells["role"] == "student", "distiller"] == "none").all()
-        lacking = "distilled student" if alone else "undistilled baseline"
+        lacking = "distilled student" if alone else "student without a teacher (grid.baseline)"
         return f"No {lacking}, so there is nothing to compare."
     rows = dict(zip(names(distilled), distilled.to_dict("records"), strict=True))
     better = {n: r for n, r in rows.items() if r["gain"] > 0 and r["gain_p_holm"] < SIGNIFICANT}
     worse = {n: r for n, r in rows.items() if r["gain"] < 0 and r["gain_p_holm"] < SIGNIFICANT}
     unsure = [
-        f"{name} from {_against(row)}: {_range(row, 'gain')}"
+        f"{name} from {_baseline(row)}: {_range(row, 'gain')}"
         for name, row in rows.items()
         if name not in better | worse
     ]
     parts = [_better(name, row) for name, row in better.items()]
     if not better:
-        parts.append("No distiller beats the undistilled student here")
+        over = " or ".join(dict.fromkeys(map(_baseline, rows.values())))
+        parts.append(f"No distiller beats {over} here")
     parts += [_worse(name, row) for name, row in worse.items()]
     if unsure:
         parts.append(f"not significantly different: {', '.join(unsure)}")
@@ -213,7 +214,7 @@ def reading(cells: pd.DataFrame) -> str:
 
 
 def _better(name: str, row: Mapping[Any, Any]) -> str:
-    text = f"{name} is {row['gain']:.1f} points better than {_against(row)} "
+    text = f"{name} is {row['gain']:.1f} points better than {_baseline(row)} "
     text += f"({row['gain_low']:.1f} to {row['gain_high']:.1f}), {_p(row)}"
     if pd.notna(row["closed"]):
         text += f", and closes {_range(row, 'closed')} of the gap to the teacher"
@@ -223,13 +224,12 @@ def _better(name: str, row: Mapping[Any, Any]) -> str:
 def _worse(name: str, row: Mapping[Any, Any]) -> str:
     lost, low, high = (-row[f"gain{end}"] for end in ("", "_high", "_low"))
     ends = f"({low:.1f} to {high:.1f}), {_p(row)}"
-    return f"{name} is {lost:.1f} points worse than {_against(row)} {ends}"
+    return f"{name} is {lost:.1f} points worse than {_baseline(row)} {ends}"
 
 
-def _against(row: Mapping[Any, Any]) -> str:
-    """Return the student that a student is compared with; older tables do not name it."""
-    against = row.get("against") or "none"
-    return "the undistilled student" if against == "none" else str(against)
+def _baseline(row: Mapping[Any, Any] | pd.Series) -> str:
+    """Return the words for the student that a student is compared with."""
+    return "the undistilled student" if row["baseline"] == "none" else str(row["baseline"])
 
 
 def _p(row: Mapping[Any, Any]) -> str:
@@ -238,16 +238,16 @@ def _p(row: Mapping[Any, Any]) -> str:
 
 
 def _gap(row: Mapping[Any, Any] | pd.Series) -> str:
-    """Describe the gap between the undistilled student and the teacher."""
+    """Describe the gap between a row's baseline and the teacher."""
     if pd.isna(row["gap"]):
         return ""
     if not row["gap_low"] > 0:
         gap = _range(row, "gap")
         if row["gap_high"] < 0:
-            return f"The teacher is worse than the undistilled student: {gap}. "
-        return f"The teacher is not significantly better than the undistilled student: {gap}. "
+            return f"The teacher is worse than {_baseline(row)}: {gap}. "
+        return f"The teacher is not significantly better than {_baseline(row)}: {gap}. "
     low, high = row["gap_low"], row["gap_high"]
-    text = f"The teacher is {row['gap']:.1f} points better than the undistilled student"
+    text = f"The teacher is {row['gap']:.1f} points better than {_baseline(row)}"
     return f"{text} ({low:.1f} to {high:.1f}). "
 
 
@@ -268,8 +268,8 @@ def _confounds(distilled: pd.DataFrame) -> str:
         return ""
     return (
         "With few labels, students with a teacher can also see the examples without a label and "
-        "then more views per step. Each student is compared with an undistilled one whose class "
-        "statistics have the same labels, if there is one; otherwise these differ, too. "
+        "then more views per step, and their class statistics can have other labels than those "
+        "of the student that they are compared with. "
     )
 
 

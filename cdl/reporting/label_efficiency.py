@@ -62,7 +62,9 @@ def label_efficiency(
             values = (*panel, saw, json.dumps(block, sort_keys=True))
             at = {"labels": row["labels"], "position": levels.get(row["labels"])}
             named = dict(zip(PANEL, values, strict=True)) | at
-            compared = [by_run[r] for r in (row["teacher_run"], row["none_run"], row["run"]) if r]
+            compared = [
+                by_run[r] for r in (row["teacher_run"], row["baseline_run"], row["run"]) if r
+            ]
             rows += [{**named, **{k: r[k] for k in ("learner", *NUMBERS)}} for r in compared]
     table = pd.DataFrame(rows, columns=[*PANEL, "learner", "labels", "position", *NUMBERS])
     table = table.dropna(subset="position").drop_duplicates([*PANEL, "learner", "labels"])

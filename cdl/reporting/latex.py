@@ -193,9 +193,9 @@ def _caption(summary: pd.DataFrame, cells: pd.DataFrame, columns: Sequence[str])
     if seeds and seeds[-1] > 1:
         n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         parts.append(rf"After $\pm$: sample standard deviation over {n} seeds")
-    against = " or ".join(dict.fromkeys(filter(None, cells["against"])))
-    if "gain" in columns and against:
-        parts.append(f"Gain: in points over {escape(against)}, paired by seed and test example")
+    baseline = " or ".join(dict.fromkeys(filter(None, cells["baseline"])))
+    if "gain" in columns and baseline:
+        parts.append(f"Gain: in points over {escape(baseline)}, paired by seed and test example")
     if {"gain", "closed"} & {*columns} and len(cells):
         over = " or ".join(dict.fromkeys(cells["over"]))
         parts.append(f"In brackets: {escape(INTERVAL)} {over}")

@@ -32,7 +32,7 @@ from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
 _SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *SEEN, *COST, *METRICS]
-_SHOWN += ["gain_over_none", "gap_to_teacher"]
+_SHOWN += ["gain_over_baseline", "gap_to_teacher"]
 _SECTIONS = {  # with figures of each dataset
     "losses": {
         "title": "Training losses",
@@ -245,7 +245,7 @@ def _run(
     links = shown["runs"][row["run"]]["files"]
     return {
         "id": row["run"],
-        "none": row["none_run"],
+        "baseline": row["baseline_run"],
         "taught": row["teacher_run"],
         **{key: _number(row[key]) for key in _SHOWN},
         "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cdl.reporting.columns import CELL, METRICS, SEEN
-from cdl.reporting.names import labels_shown, names_of
+from cdl.reporting.names import distiller_of, labels_shown, names_of
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import replacing
 
@@ -18,27 +18,30 @@ NOTE = (
     "tasks from their best accuracy (Chaudhry et al., 2018). Task-incremental accuracy: accuracy "
     "among the classes of the example's own task. Calibration error: mean distance between "
     "accuracy and probability (15 bins); empty for ridge classifiers, whose outputs are not "
-    "probabilities. Gain over none: over the undistilled student whose class statistics have the "
-    "same labels, see the column `against` of the intervals. Gap to teacher: its accuracy minus "
-    "the learner's. Protocol: hash of data, classes, views, normalisation, schedule and the "
+    "probabilities. Gain: over the student of the same data, method and seed in the column over. "
+    "Gap to teacher: its accuracy minus the learner's. Protocol: hash of data, classes, views, "
+    "normalisation, schedule and the "
     "learner's own weights; numbers with the same protocol are comparable; protocols.json spells "
     "it out. In brackets after a method or distiller: its variant, or the options that differ "
     "from the defaults."
 )
-_PAIRED = ["gain_over_none", "gap_to_teacher"]
+_PAIRED = ["gain_over_baseline", "gap_to_teacher"]
 
 
 def differences(results: pd.DataFrame) -> pd.DataFrame:
-    """Add `gain_over_none` and `gap_to_teacher` (teacher minus student), in points.
+    """Add `gain_over_baseline` and `gap_to_teacher` (teacher minus student), in points.
 
-    Both are differences of the final average accuracies of runs with the same seed; NaN if there
-    is no such run.
+    `baseline` names the student that the gain is over, empty without one. Both numbers are
+    differences of the final average accuracies of runs with the same seed; NaN if there is no such
+    run.
     """
     table = results.copy()
     accuracy = table.set_index("run")["final_average_accuracy"]
     own = table["final_average_accuracy"]
-    other = table["none_run"] != table["run"]
-    table["gain_over_none"] = (own - table["none_run"].map(accuracy)).where(other)
+    other = table["baseline_run"] != table["run"]
+    named = dict(zip(table["run"], table.apply(distiller_of, axis=1), strict=True))
+    table["baseline"] = table["baseline_run"].map(named).where(other).fillna("")
+    table["gain_over_baseline"] = (own - table["baseline_run"].map(accuracy)).where(other)
     table["gap_to_teacher"] = table["teacher_run"].map(accuracy) - own
     return table
 
@@ -48,8 +51,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per cell, in percent and percentage points: `n` finished seeds; mean and sample
-        standard deviation (NaN for one seed) of every metric, of the gain over the undistilled
-        student and of the gap to the teacher (teacher minus student) in final average accuracy.
+        standard deviation (NaN for one seed) of every metric, of the gain over the student named
+        `baseline` and of the gap to the teacher (teacher minus student) in final average accuracy.
         Gain and gap are paired by seed.
     """
     table = differences(results)
@@ -58,7 +61,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     summary = groups[values].agg(["mean", "std"])
     summary.columns = ["_".join(name_and_statistic) for name_and_statistic in summary.columns]
     summary.insert(0, "n", groups["final_average_accuracy"].count())
-    for name in ("trainable_parameters", *SEEN):
+    for name in ("baseline", "trainable_parameters", *SEEN):
         summary[name] = groups[name].first()
     summary["protocol"] = groups["protocol"].agg(lambda hashes: "+".join(sorted({*hashes} - {""})))
     return summary.reset_index()
@@ -86,7 +89,8 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
                 "forgetting": mean_and_deviation(row, "forgetting_max"),
                 "task-incremental accuracy": mean_and_deviation(row, "task_incremental_accuracy"),
                 "calibration error": mean_and_deviation(row, "calibration_error"),
-                "gain over none": mean_and_deviation(row, "gain_over_none"),
+                "gain": mean_and_deviation(row, "gain_over_baseline"),
+                "over": row["baseline"] or "-",
                 "gap to teacher": mean_and_deviation(row, "gap_to_teacher"),
                 "parameters": f"{row['trainable_parameters']:,.0f}" if row["n"] else NOT_RUN,
                 "n": row["n"],

@@ -86,7 +86,7 @@ def flat_ranges(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
 def write_tuned(
     trials: Sequence[Mapping[str, Any]],
     budget: Mapping[str, Any],
-    exclude: Sequence[Mapping[str, str]],
+    grid: Mapping[str, Any],
     kept: str,
     outputs: Any,
 ) -> None:
@@ -95,7 +95,7 @@ def write_tuned(
     Args:
         trials: from `Trials.listed`, finished.
         budget: from `Trials.budget`.
-        exclude: `grid.exclude` of the overlay, from `Trials.excluded`.
+        grid: other fields of the overlay's `grid`, from `Trials.renamed_grid`.
         kept: JSON file of `write_kept`.
         outputs: paths of `overlay`, `trials`, `text`, and `figures` in the order of distillers.
     """
@@ -104,7 +104,7 @@ def write_tuned(
     ranges = flat_ranges(table, fields)
     write(table, outputs.trials)
     best = [trial["tuned"] for trial, is_best in zip(trials, table["best"], strict=True) if is_best]
-    overlay = {"grid": {"distillers": best, "exclude": exclude}, "tune": None}
+    overlay = {"grid": {"distillers": best, **grid}, "tune": None}
     text = yaml.safe_dump(overlay, sort_keys=False)
     with replacing(outputs.overlay) as temporary:
         temporary.write_text(_HEAD.format(path=outputs.overlay) + text)

@@ -26,7 +26,7 @@ from cdl.study.blocks import (
 )
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import domains_in
-from cdl.study.runs import Block, Run
+from cdl.study.runs import Block, Run, as_list
 from cdl.study.validation import ClassOrder, shape_of, validate_dataset, validate_run
 
 _OPTIONS = {name: option["default"] for name, option in DISTILLERS["none"].options.items()}
@@ -56,6 +56,7 @@ class Grid:
         self._packed_names: dict[str, str] = {}
         self._backbone_names: dict[str, str] = {}
         self._trained: dict[Run, Run] = {}
+        self._baselines: dict[Run, Run] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = blocks_of(config, "datasets", grid["datasets"] or sorted(config["datasets"]))
@@ -70,18 +71,14 @@ class Grid:
         self.excluded = [
             dict(zip(entry, labels, strict=True))
             for entry in grid["exclude"]
-            for labels in product(*([v] if isinstance(v, str) else v for v in entry.values()))
+            for labels in product(*map(as_list, entry.values()))
         ]
         self._validate()
+        self._baseline_of = _baseline_of(grid["baseline"], [d.label for d in self.distillers])
         self.runs = list(dict.fromkeys(self._expand()))
         if not self.runs:
             raise ConfigError("grid.exclude: excludes all runs; list fewer combinations")
         self._by_folder = {run.folder: run for run in self.runs}
-        self._undistilled: dict[tuple[str, str, int], list[Run]] = {}
-        for run in self.runs:
-            if run.role == "student" and run.distiller.name == "none":
-                key = (run.dataset, run.method.label, run.seed)
-                self._undistilled.setdefault(key, []).append(run)
         self.comparisons = self._comparisons()
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
@@ -154,6 +151,7 @@ class Grid:
                     query=teacher_query,
                     **alone,
                 )
+            students: dict[str, Run] = {}
             for distiller in distillers:
                 taught = {"teacher": teacher, "teacher_query": teacher_query}
                 taught |= {"teacher_method": teacher_method}
@@ -161,7 +159,7 @@ class Grid:
                 reads_teacher = uses_teacher(distiller) or taught_statistics(own)
                 _check_taught(reads_teacher, teacher, distiller)
                 fields = (taught if reads_teacher else alone) | {"distiller": distiller}
-                yield learner(
+                students[distiller.label] = learner(
                     dataset=dataset if reads_teacher else self._home(dataset, "student"),
                     method=own,
                     role="student",
@@ -169,6 +167,16 @@ class Grid:
                     query=student,
                     **fields,
                 )
+            yield from students.values()
+            plain = students.get("none")
+            for label, run in students.items():
+                baseline = students.get(self.baseline_label(label), plain)
+                if baseline is not None:
+                    self._baselines.setdefault(run, baseline)
+
+    def baseline_label(self, distiller: str) -> str:
+        """Return the label of the distiller that a distiller's gain is over."""
+        return self._baseline_of.get(distiller, "none")
 
     def _combined(self, dataset: str, method: Block) -> list[Block]:
         """Return the distillers of a dataset and a method that the grid does not exclude."""
@@ -333,34 +341,18 @@ class Grid:
         files = self.files(run if run.aligned else self.trained(run))
         return files.task(task).checkpoint(run.aligned)
 
-    def undistilled(self, run: Run) -> Run | None:
-        """Return the undistilled student that a student is compared with, None without one.
+    def baseline(self, run: Run) -> Run | None:
+        """Return the student that a student's gain is over, by `grid.baseline`.
 
-        It is the variant of the same name for a variant with another training, else one whose
-        alignment uses the same labels, else the variant of the same name or the one without a
-        variant. A variant of `none` that differs in alignment alone is compared with the latter.
+        It has the same data, method, pair and seed; if the grid leaves it out, plain `none` takes
+        its place. None for teachers, and without either.
         """
-        if run.role != "student":
-            return None
-        home, (distiller, method) = self._home(run.dataset, "student"), (run.distiller, run.method)
-        others = [*self._undistilled.get((home, method.label, run.seed), [])]
-        others += self._undistilled.get((run.dataset, method.label, run.seed), [])
-        alike = [o for o in others if (o.backbone, o.query) == (run.backbone, run.query)]
-        alike = [o for o in alike if o.teacher in (None, run.teacher)]
-        plain = [o for o in alike if not o.distiller.variant]
-        if distiller.name == "none" and distiller.trains_as == "none" and plain:
-            return plain[0]
-        variants = [distiller.variant, distiller.variant.rpartition(".")[2]]
-        named = [o for v in filter(None, variants) for o in alike if o.distiller.variant == v]
-        aligned = [o for o in [*plain, *alike] if o.distiller.trains_as == "none"]
-        aligned = [o for o in aligned if o.statistics == run.statistics]
-        first = named if distiller.training or distiller.methods else []
-        return next(iter([*first, *aligned, *named, *plain]), None)
+        return self._baselines.get(run)
 
     def runs_on(self, dataset: str) -> list[Run]:
         """Return the runs of a dataset, and the teachers and baselines that it shares."""
         own = [run for run in self.runs if run.dataset == dataset]
-        shared = [other for run in own for other in (self.teacher_of(run), self.undistilled(run))]
+        shared = [other for run in own for other in (self.teacher_of(run), self.baseline(run))]
         folders = {run.folder for run in (*own, *shared) if run}
         return [run for run in self.runs if run.folder in folders]
 
@@ -501,6 +493,23 @@ class Grid:
             shape = shape_of(name, **self.backbone_source(name))
             self._shapes[name] = replace(shape, size=self.config["backbones"][name]["size"])
         return self._shapes[name]
+
+
+def _baseline_of(given: str | list[dict[str, Any]], labels: list[str]) -> dict[str, str]:
+    """Return the label of the distiller that a distiller's gain is over, where it is not `none`."""
+    if given == "none":
+        return {}
+    entries: list[dict[str, Any]]
+    entries = [{"over": given, "distiller": labels}] if isinstance(given, str) else given
+    found: dict[str, str] = {}
+    for entry in entries:
+        check_defined("grid.baseline", [entry["over"]], labels)
+        for label in as_list(entry["distiller"]):
+            check_defined("grid.baseline", [label], labels)
+            if label in found:
+                raise ConfigError(f"grid.baseline: {label!r} has two baselines; expected one")
+            found[label] = entry["over"]
+    return found
 
 
 def _packing_arguments(source: dict[str, Any], short_side: int | None) -> dict[str, Any]:

@@ -14,6 +14,11 @@ def entry_of(given: str | Mapping[str, Any]) -> dict[str, Any]:
     return {"block": given, "variant": ""} if isinstance(given, str) else dict(given)
 
 
+def as_list(given: str | list[str]) -> list[str]:
+    """Return a list as it is, and a text as a list with one entry."""
+    return [given] if isinstance(given, str) else given
+
+
 def label_of(name: str, variant: str) -> str:
     """Return the name of a block in tables and folders: `kd`, or `kd+tau4` for a variant."""
     return f"{name}+{variant}" if variant else name

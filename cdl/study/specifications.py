@@ -143,7 +143,7 @@ def protocol(grid: Grid, run: Run) -> dict[str, Any]:
 
 def row(grid: Grid, run: Run) -> dict[str, Any]:
     """Return the columns that identify a run in the tables, its teacher and its baseline."""
-    none, teacher, dataset = grid.undistilled(run), grid.teacher_of(run), grid.dataset(run)
+    none, teacher, dataset = grid.baseline(run), grid.teacher_of(run), grid.dataset(run)
     return {
         "dataset": run.dataset,
         "method": run.method.label,
@@ -164,7 +164,7 @@ def row(grid: Grid, run: Run) -> dict[str, Any]:
         "provenance": fingerprint(specification(grid, run).to_json()),
         "run": grid.files(run).folder,
         "trained_run": grid.files(grid.trained(run)).folder,
-        "none_run": grid.files(none).folder if none else "",
+        "baseline_run": grid.files(none).folder if none else "",
         "teacher_run": grid.files(teacher).folder if teacher else "",
     }
 

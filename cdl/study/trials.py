@@ -18,7 +18,7 @@ from cdl.study.configuration import ConfigError, schema, validate_block
 from cdl.study.grid import Grid
 from cdl.study.jobs import Job, Paths, Record
 from cdl.study.learning_jobs import LearningJobs
-from cdl.study.runs import Block, Run, entry_of, label_of
+from cdl.study.runs import Block, Run, as_list, entry_of, label_of
 
 VARIANT = "tune"  # variant of a dataset that trials are evaluated on
 BEST = "tuned"  # variant of a distiller with the best values
@@ -99,16 +99,24 @@ class Trials:
             listed.append(entry)
         return listed
 
-    def excluded(self) -> list[dict[str, str]]:
-        """Return `grid.exclude` for the best values: the same combinations, by their new labels."""
+    def renamed_grid(self) -> dict[str, list[dict[str, str]]]:
+        """Return `grid.exclude` and `grid.baseline` for the best values, by their new labels."""
         entries = _entries_by_label(self.study.config["grid"]["distillers"])
         best = {name: _entry(entries[name], {}, BEST) for name in self.distillers}
         labels = {name: label_of(entry["block"], entry["variant"]) for name, entry in best.items()}
-        return [
-            {**combination, "distiller": labels[name]} if name else dict(combination)
-            for combination in self.study.excluded
-            if (name := combination.get("distiller")) is None or name in labels
-        ]
+        over = {name: self.study.baseline_label(name) for name in labels}
+        return {
+            "exclude": [
+                {**combination, "distiller": labels[name]} if name else dict(combination)
+                for combination in self.study.excluded
+                if (name := combination.get("distiller")) is None or name in labels
+            ],
+            "baseline": [
+                {"over": labels[over[name]], "distiller": label}
+                for name, label in labels.items()
+                if over[name] in labels
+            ],
+        }
 
     def budget(self) -> dict[str, Any]:
         """Return the budget of each distiller, equal for all, and the ranges of the fields."""
@@ -139,7 +147,7 @@ class Trials:
             return {"trials": self.listed(), "budget": self.budget()}
 
         def best() -> dict[str, Any]:
-            return {**given(), "exclude": self.excluded()}
+            return {**given(), "grid": self.renamed_grid()}
 
         record = Record(kept_trials.record)
         outputs: Paths = {"kept": record.path}
@@ -236,21 +244,17 @@ def _check_field(
         right = "0 < low < high" if span["log"] else "low < high"
         raise ConfigError(f"{where}: invalid range {low:g} to {high:g}; expected {right}")
     for name in applicable:
-        if not {"integer", "number"} & {*_as_list(_field_schema(name)["type"])}:
+        if not {"integer", "number"} & {*as_list(_field_schema(name)["type"])}:
             raise ConfigError(f"{where}: is not a number; only numbers can be tuned")
         for end in (0.0, 1.0):
             validate_block(_value(name, span, end), _field_schema(name), where)
-
-
-def _as_list(kinds: str | list[str]) -> list[str]:
-    return [kinds] if isinstance(kinds, str) else kinds
 
 
 def _value(field: str, span: Mapping[str, Any], u: float) -> int | float:
     """Return the value at position `u` in [0, 1] of a range, rounded; an int for integer fields."""
     low, high = span["low"], span["high"]
     value = low * (high / low) ** u if span["log"] else low + (high - low) * u
-    if "number" in _as_list(_field_schema(field)["type"]):
+    if "number" in as_list(_field_schema(field)["type"]):
         return float(f"{value:.{_DIGITS}g}")
     step = _field_schema(field).get("multipleOf", 1)
     return int(step * round(value / step))
@@ -299,6 +303,7 @@ def _configuration(grid: Grid, trials: Sequence[Trial]) -> dict[str, Any]:
             _on_validation_images(entry, config["datasets"]) for entry in datasets.values()
         ],
         "bounds": [],
+        "baseline": "none",
         "seeds": tune["seeds"],
         "distillers": [trial.entry for trial in trials],
         "exclude": [

@@ -136,8 +136,8 @@ def test_a_search_without_tune_is_refused_before_any_job():
     for target in ("tuned", "halve"):
         with pytest.raises(CdlError, match=f"{target}: the configuration has no block `tune`"):
             check_command([target, *files])
-    tuned = str(ROOT / "config/studies/tuned.yaml")
-    assert check_command(["tuned", "--configfile", tuned])[0].targets == ["tuned"]
+    tuned = [str(ROOT / f"config/studies/seen_classes{end}.yaml") for end in ("", "_tuned")]
+    assert check_command(["tuned", "--configfile", *tuned])[0].targets == ["tuned"]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def make_study(
                         "provenance": fingerprint(LEARNER),
                         "run": run,
                         "trained_run": run,
-                        "none_run": at["none"] if role == "student" else "",
+                        "baseline_run": at["none"] if role == "student" else "",
                         "teacher_run": at["big"] if teacher else "",
                     }
                 )

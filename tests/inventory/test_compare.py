@@ -35,7 +35,7 @@ def place(results, study, seeds=(0, 1)):
             run = root / folder / f"seed{seed}"
             run.parent.mkdir(parents=True, exist_ok=True)
             (results / "made" / method / name / f"seed{seed}").rename(run)
-    for link in ("run", "none_run", "teacher_run"):
+    for link in ("run", "baseline_run", "teacher_run"):
         made[link] = made[link].map(
             lambda run: (
                 f"results/{study}/{FOLDERS[tuple(run.split('/')[-3:-1])]}/{run.split('/')[-1]}"

@@ -36,14 +36,14 @@ def test_a_missing_baseline_is_reported(tmp_path, drawn):
     cells = intervals(alone, ANSWERS)
     assert cells["gain"].isna().all()
     assert "nothing to compare" in reading(cells)
-    figures.gain_over_none(cells, differences(alone), TEST, [])
-    assert "no undistilled baseline" in drawn[0].texts[0].get_text()
+    figures.gain_over_baseline(cells, differences(alone), TEST, [])
+    assert "no baseline" in drawn[0].texts[0].get_text()
 
 
 def test_the_small_print_names_data_pair_n_and_interval(tmp_path, drawn):
     results, curves, *_ = make_study(tmp_path)
     figures.accuracy_over_tasks(curves, TEST, [])
-    figures.gain_over_none(intervals(results, ANSWERS), differences(results), TEST, [])
+    figures.gain_over_baseline(intervals(results, ANSWERS), differences(results), TEST, [])
     for figure, interval in zip(drawn, ["band from lowest to highest seed", "95 %"], strict=True):
         note = figure.get_suptitle().replace("\n", " ")
         assert note.startswith("digits, 4 tasks; 200 test examples; big to small; n = 2 seeds; ")
@@ -96,7 +96,7 @@ def test_the_teacher_of_several_methods_is_one_learner(tmp_path):
 def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
     results, _, cost, _ = make_study(tmp_path)
     table = intervals(results, ANSWERS).dropna(subset="gain")
-    figures.gain_over_none(table, differences(results), TEST, [])
+    figures.gain_over_baseline(table, differences(results), TEST, [])
     figures.cost_against_accuracy(results, cost, [])
     gain, costs = drawn
     points = [line.get_xdata()[0] for line in gain.axes[1].lines if len(line.get_xdata()) == 1]

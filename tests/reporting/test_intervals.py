@@ -130,15 +130,15 @@ def test_a_gain_names_the_student_that_it_is_over(tmp_path):
     dkd, none = results["distiller"] == "dkd", f"{tmp_path}/l2p/none/seed0"
     results.loc[dkd, ["distiller", "variant", "teacher"]] = ["none", "self", ""]
     cells = intervals(results, ANSWERS).set_index(["distiller", "variant", "role"])
-    assert cells.loc[("kd", "", "student"), "against"] == "none"
-    assert cells.loc[("none", "", "student"), "against"] == ""
+    assert cells.loc[("kd", "", "student"), "baseline"] == "none"
+    assert cells.loc[("none", "", "student"), "baseline"] == ""
     assert pd.isna(cells.loc[("none", "", "student"), "gain"])
     varied = cells.loc[("none", "self", "student")]  # no teacher, but another student
-    assert varied["against"] == "none" and pd.notna(varied["gain"])
-    results.loc[results["distiller"] == "kd", "none_run"] = results.loc[dkd, "run"].iloc[0]
+    assert varied["baseline"] == "none" and pd.notna(varied["gain"])
+    results.loc[results["distiller"] == "kd", "baseline_run"] = results.loc[dkd, "run"].iloc[0]
     again = intervals(results, ANSWERS)
-    assert again.loc[again["distiller"] == "kd", "against"].item() == "none (self)"
-    assert "none (self)" in reading(again) and none in {*results["none_run"]}
+    assert again.loc[again["distiller"] == "kd", "baseline"].item() == "none (self)"
+    assert "none (self)" in reading(again) and none in {*results["baseline_run"]}
 
 
 def test_the_reading_never_claims_a_share_for_a_distiller_that_does_not_help(tmp_path):

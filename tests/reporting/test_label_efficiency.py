@@ -62,7 +62,7 @@ def test_every_student_is_in_a_panel_with_its_teacher_and_the_undistilled_one(st
         kd = runs[(runs["labels"] == labels) & (runs["teacher_labels"] == seen)].iloc[0]
         assert line["kd"] == kd["accuracy"]
         assert line["teacher"] == accuracy[kd["teacher_run"]]
-        assert line["none"] == accuracy[kd["none_run"]]
+        assert line["none"] == accuracy[kd["baseline_run"]]
     full = by_level.loc["all"]
     assert full["teacher"].nunique() == 1 and full["none"].nunique() == 2
 

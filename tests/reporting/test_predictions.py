@@ -22,7 +22,7 @@ def test_agreement_needs_finished_runs(tmp_path):
         found = with_agreement(rows, runs, RunFiles)
         return [run and {n for n in run["metrics"] if n in both} for run in found]
 
-    both = {"teacher_agreement", "none_teacher_agreement"}
+    both = {"teacher_agreement", "baseline_teacher_agreement"}
     teacher, none, *distilled = runs
     assert names(runs) == [set(), set(), both, both]
     assert names([teacher, None, *distilled]) == [set(), None, *[{"teacher_agreement"}] * 2]

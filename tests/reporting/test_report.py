@@ -48,7 +48,7 @@ def test_snakemakes_report_has_figures_captions_and_provenance(finished, tmp_pat
         "Configuration <strong>tiny</strong>",
         "accuracy over tasks",
         "forgetting, R[t][i]",
-        "gain over none",
+        "gain over the baseline",
         "cost against accuracy",
         "Runs, configuration and provenance",
         "every run in detail",

@@ -23,8 +23,8 @@ MEANS = {"preset": "class_means"}
 HIDE = {"alignment": {"preset": "hide"}}
 
 
-def grid(*distillers, method=SLCA, methods=("coda_prompt",), **changes):
-    grid = {"distillers": list(distillers), "methods": list(methods)}
+def grid(*distillers, method=SLCA, methods=("coda_prompt",), more=None, **changes):
+    grid = {"distillers": list(distillers), "methods": list(methods), **(more or {})}
     return make_grid({"methods": {"coda_prompt": method}, "grid": grid} | changes)
 
 
@@ -153,21 +153,41 @@ def test_class_means_are_a_variant_of_the_training_of_linear_heads():
     assert any(run.aligned for run in grid("none", methods=[joint], method={}).runs)
 
 
-def test_the_baseline_is_the_undistilled_student_of_the_same_statistics():
-    taught = entry("none", "taught", labels="teacher")
-    drift = entry("none", "drift", drift="sdc")
-    own = entry("kd", "own", labels="own")
-    for entries, expected in (
-        (("none", "kd", own), {"kd": "student", "kd+own": "student"}),
-        ((drift, "none", taught, "kd", own), {"kd": "none+taught", "kd+own": "student"}),
-        ((taught, "kd"), {"kd": "none+taught"}),
-        (("none", taught, drift), {"none+taught": "student", "student+drift": "student"}),
+def test_a_gain_is_over_the_baseline_that_the_grid_names():
+    taught, own = entry("none", "taught", labels="teacher"), entry("kd", "own", labels="own")
+    some = [{"over": "none+taught", "distiller": ["kd", "none"]}]
+    for baseline, expected in (
+        ("none", {"kd": "student", "kd+own": "student", "none+taught": "student"}),
+        ("none+taught", {"kd": "none+taught", "student": "none+taught"}),
+        (some, {"kd": "none+taught", "kd+own": "student", "student": "none+taught"}),
     ):
-        made = grid(*entries)
-        for learner, baseline in expected.items():
+        made = grid("none", taught, "kd", own, more={"baseline": baseline})
+        for learner, over in expected.items():
             (run,) = [run for run in made.runs if run.learner.split("-")[0] == learner]
-            assert made.undistilled(run).learner.split("-")[0] == baseline, entries
-            assert row(made, run)["none_run"].split("/")[-2].startswith(f"{baseline}-")
+            assert made.baseline(run).learner.split("-")[0] == over, baseline
+            assert row(made, run)["baseline_run"].split("/")[-2].startswith(f"{over}-")
+    excluded = [{"distiller": "none+taught"}]  # plain none takes its place
+    made = grid("none", taught, "kd", more={"baseline": "none+taught", "exclude": excluded})
+    assert {made.baseline(run).distiller.label for run in made.runs if run.role == "student"} == {
+        "none"
+    }
+    made = grid(taught, "kd")
+    assert [made.baseline(run) for run in made.runs] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("baseline", "sentence"),
+    [
+        ("dkd", "grid.baseline: 'dkd' is not defined .*; expected one of kd, none"),
+        ([{"over": "none", "distiller": "kd+own"}], "grid.baseline: 'kd\\+own' is not defined"),
+        ([{"over": "none", "distiller": ["kd", "kd"]}], "grid.baseline: 'kd' has two baselines"),
+        ([{"over": "none"}], "grid.baseline.0.distiller|'distiller' is a required property"),
+        (3, "grid.baseline"),
+    ],
+)
+def test_a_baseline_that_the_grid_does_not_have_is_refused(baseline, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        grid("none", "kd", more={"baseline": baseline})
 
 
 def test_a_teacher_that_labels_is_read_by_the_alignment_alone():

@@ -34,7 +34,7 @@ def test_a_distiller_that_weighs_no_teacher_is_trained_without_one():
     assert specification(made, alone).teacher is None and alone.rule == "train"
     assert specification(made, taught).teacher == "vit_micro" and taught.rule == "distil"
     assert row(made, alone)["teacher"] == "" and row(made, alone)["teacher_run"] == ""
-    assert row(made, alone)["none_run"].endswith("/student-vit_nano-q-vit_nano/seed0")
+    assert row(made, alone)["baseline_run"].endswith("/student-vit_nano-q-vit_nano/seed0")
 
 
 @pytest.mark.parametrize("weight", [{"alpha": 0.5, "soft_weight": 0.0}, {"alpha": 0.0}])

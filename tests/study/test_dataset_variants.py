@@ -41,7 +41,7 @@ def test_a_teacher_that_sees_all_labels_is_trained_once():
     rows = {run.folder: row(grid, run) for run in grid.runs}
     found = {r["dataset"]: r for r in rows.values() if r["distiller"] == "kd"}
     assert found["digits+l5t"]["teacher_run"] == found["digits"]["teacher_run"]
-    assert found["digits+l5t"]["none_run"] == found["digits+l5"]["none_run"]
+    assert found["digits+l5t"]["baseline_run"] == found["digits+l5"]["baseline_run"]
     assert found["digits+l5"]["teacher_run"] != found["digits"]["teacher_run"]
     levels = {d: (r["labels"], r["teacher_labels"]) for d, r in found.items()}
     assert levels["digits"] == ("all", "all") and levels["digits+l5t"] == ("5", "all")

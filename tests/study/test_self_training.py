@@ -30,7 +30,7 @@ def test_teacher_and_student_of_one_backbone_are_two_learners():
         "kd-vit_nano-from-vit_nano-q-vit_nano/seed0",
     ]
     _, none, _, teacher, taught = made.runs
-    assert (made.teacher_of(taught), made.undistilled(taught)) == (teacher, none)
+    assert (made.teacher_of(taught), made.baseline(taught)) == (teacher, none)
     assert made.deployed == [teacher, taught]
     assert made.runs_of("digits", "vit_nano", "vit_nano") == [none, teacher, taught]
     keys = [specification(made, run).keys for run in (none, teacher, taught)]

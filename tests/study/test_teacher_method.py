@@ -33,7 +33,7 @@ def test_two_teachers_of_one_backbone_are_two_and_share_the_undistilled_student(
     assert [made.teacher_of(run).method.name for run in taught] == ["coda_prompt"] * 2 + [
         "ranpac"
     ] * 2
-    assert len({made.undistilled(run) for run in taught}) == 1
+    assert len({made.baseline(run) for run in taught}) == 1
     rows = [row(made, run) for run in taught]
     assert [r["teacher_method"] for r in rows] == ["", "", "ranpac", "ranpac"]
     assert len({str(r["protocol"]) for r in rows}) == 1  # so they may be compared

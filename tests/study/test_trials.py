@@ -148,7 +148,7 @@ def best_of(made, listed):
     """Write the best values from `kept.json`; return the grid with them, and the figures."""
     figures = [f"{name}.svg" for name in made.distillers]
     out = SimpleNamespace(overlay="t.yaml", trials="t.csv", text="t.md", figures=figures)
-    write_tuned(listed, made.budget(), made.excluded(), "kept.json", out)
+    write_tuned(listed, made.budget(), made.renamed_grid(), "kept.json", out)
     return Grid(resolve(merge(made.study.config, yaml.safe_load(open("t.yaml"))))), figures
 
 
@@ -186,7 +186,7 @@ def test_the_best_go_on_and_the_overlay_holds_the_best_of_each(tmp_path, monkeyp
     run = next(r for r in tuned.runs if r.distiller.label == "kd+tuned")
     best = next(t for t in made.every if t.label == "kd+t6")
     assert specification(tuned, run).training.lr == best.values["training.lr"]
-    assert tuned.undistilled(run).learner == "student+tuned-vit_nano-q-vit_nano"
+    assert tuned.baseline(run).learner == "student+tuned-vit_nano-q-vit_nano"
 
 
 def test_the_overlay_excludes_the_same_combinations_under_the_new_names(tmp_path, monkeypatch):
@@ -244,14 +244,22 @@ def test_a_share_of_the_trials_goes_on():
     assert [kept(16, 0.25), kept(10, 0.25), kept(2, 0.1), kept(10, 0.3)] == [4, 3, 1, 3]
 
 
-def test_tuned_variants_are_compared_with_the_undistilled_variant_that_was_tuned():
+def test_tuned_variants_are_compared_with_the_baseline_that_was_tuned():
     heads = {"alignment": None}
     entries = [
         {"block": block, "variant": f"learnt.{name}", "training": {"lr": rate}, **heads}
         for block, name, rate in [("none", "tuned", 0.01), ("kd", "tuned", 0.02)]
     ]
     aligned = {"block": "coda_prompt", "variant": "a", "alignment": {"preset": "slca"}}
-    grid = make_grid({"grid": {"methods": [aligned], "distillers": entries}})
+    grid = make_grid(
+        {
+            "grid": {
+                "methods": [aligned],
+                "distillers": entries,
+                "baseline": "none+learnt.tuned",
+            }
+        }
+    )
     teacher, none, kd = grid.runs
-    assert (grid.undistilled(kd), grid.undistilled(none)) == (none, none)
+    assert (grid.baseline(kd), grid.baseline(none)) == (none, none)
     assert grid.teacher_of(kd) == teacher

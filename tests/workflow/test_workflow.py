@@ -36,7 +36,7 @@ def test_it_runs_and_then_rests(finished):
         row = results[results["run"] == run_folder].iloc[0]
         assert abs(100 * predictions["correct"].mean() - row["last_accuracy"]) < 1e-4
     summary = pd.read_csv(finished / TABLES / "summary.csv")
-    assert summary["gain_over_none_mean"].notna().tolist() == [False, False, True, True]
+    assert summary["gain_over_baseline_mean"].notna().tolist() == [False, False, True, True]
     assert "final average accuracy" in (finished / TABLES / "summary.md").read_text()
     cost = pd.read_csv(finished / TABLES / "cost.csv")
     assert (cost["training_seconds"] > 0).all()

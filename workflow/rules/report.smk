@@ -28,7 +28,7 @@ rule plot:
             REPORT.figure("gain", "{dataset}", "svg"),
             caption="../report/gain.rst",
             category="Figures",
-            labels={"figure": "gain over none", "dataset": "{dataset}"},
+            labels={"figure": "gain over the baseline", "dataset": "{dataset}"},
         ),
         cost=report(
             REPORT.figure("cost", "{dataset}", "svg"),

@@ -87,6 +87,6 @@ rule tuned:
     params:
         trials=param("tuned", "trials"),
         budget=param("tuned", "budget"),
-        exclude=param("tuned", "exclude"),
+        grid=param("tuned", "grid"),
     script:
         "../scripts/tuned.py"

@@ -6,4 +6,4 @@ with job(snakemake):
     from cdl.reporting.tuning import write_tuned
 
     params, out = snakemake.params, snakemake.output
-    write_tuned(params.trials, params.budget, params.exclude, snakemake.input.kept, out)
+    write_tuned(params.trials, params.budget, params.grid, snakemake.input.kept, out)
