@@ -20,6 +20,7 @@ STUDY = {
     "grid": {"distillers": ["none", ENTRIES["self"], ENTRIES["taught"], "kd"]},
 }
 STUDY["grid"]["distillers"] += [ENTRIES["own"], ENTRIES["heads"]]
+STUDY["grid"]["baseline"] = [{"over": "none+taught", "distiller": "kd"}]  # the same labels
 RUNS = "results/statistics/digits/coda_prompt"
 TEACHER = f"{RUNS}/teacher-vit_micro-q-vit_nano/seed0"
 NONE = f"{RUNS}/student-vit_nano-q-vit_nano/seed0"
@@ -36,7 +37,7 @@ def changed(**fields):
         e if isinstance(e, str) else e | fields.get(e["variant"], {})
         for e in STUDY["grid"]["distillers"]
     ]
-    return make_grid(STUDY | {"grid": {"distillers": entries}})
+    return make_grid(STUDY | {"grid": STUDY["grid"] | {"distillers": entries}})
 
 
 def jobs_of(grid=None):
