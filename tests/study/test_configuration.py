@@ -285,7 +285,7 @@ def test_joint_is_a_variant_of_a_method():
     assert "joint" not in specification(made, joint[0]).method.options
 
 
-def test_bounds_are_not_distilled_and_exclusions_are_not_run():
+def test_bounds_are_not_distilled_nor_teachers_and_exclusions_are_not_run():
     made = grid(
         {
             "grid": {
@@ -301,7 +301,7 @@ def test_bounds_are_not_distilled_and_exclusions_are_not_run():
     }
     assert counts["l2p"] == ["none", "none", "kd", "kd_prompt", "cdl_prompt"]
     assert counts["apt"] == ["none", "none", "kd", "kd_prompt"]
-    assert counts["head_only"] == ["none", "none"]
+    assert counts["head_only"] == ["none"]
 
 
 def test_protocol_fields_reach_only_the_methods_they_concern():
