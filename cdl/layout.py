@@ -160,6 +160,7 @@ class RunFiles:
         predictions: predictions for all test images.
         prompts: which prompts the test images of each task use.
         first_predictions: predictions for all validation images after the first tasks of a trial.
+        test_features: final tokens of the test images after each task, which runs share.
     """
 
     folder: str
@@ -167,11 +168,17 @@ class RunFiles:
     predictions = Below("predictions.parquet")
     prompts = Below("prompts.csv")
     first_predictions = Below("first.parquet")
+    test_features = Below("test_features.safetensors")
 
     @property
     def evaluation(self) -> JobFiles:
         """Log and benchmark of the evaluation."""
         return JobFiles(f"{self.folder}/evaluate")
+
+    @property
+    def featuring(self) -> JobFiles:
+        """Log and benchmark of the job that writes `test_features`."""
+        return JobFiles(self.test_features.removesuffix(".safetensors"))
 
     @property
     def prompting(self) -> JobFiles:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cdl import EVALUATION
 from cdl.data.order import digest_of
+from cdl.evaluation.features import computed, read_test_features
 from cdl.evaluation.inputs import EvaluationInputs, Opened, TestSet
 from cdl.evaluation.metrics import (
     accuracy_by,
@@ -26,12 +27,11 @@ from cdl.models.build import (
 )
 from cdl.models.learner import Learner
 from cdl.runtime import artifacts
-from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
 from cdl.training import checkpointing
-from cdl.training.targets import TEST_BATCH, over_test_images
+from cdl.training.targets import TEST_BATCH
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +65,16 @@ def evaluate_run(
     test, learner = opened.test, opened.learner
     stages = [opened.checkpoint(path, task) for task, path in enumerate(inputs.checkpoints)]
     evaluated = [metadata for _, metadata in stages]
+    shared = inputs.features and read_test_features(inputs.features, opened, evaluated)
     queries = opened.place(execution)
     compute = queries.compute
-    own = queries(spec.query if learner.needs_query else None)
-    same = spec.teacher_query == spec.query or not learner.needs_query
-    teacher_query = own if same else queries(spec.teacher_query)
-    scores: list[Tensor] = []
     learner.load_state(stages[0][0])
-    tokens = _tokens(spec, learner, test, compute)
+    tokens_after = shared.__getitem__ if shared else computed(opened, queries)
+    scores: list[Tensor] = []
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
-        scores.append(_scores(learner, test, compute, t, own, teacher_query, tokens))
+        tokens = tokens_after(t).to(compute.device)
+        scores.append(_scores(learner, tokens, test.stream.classes(t).stop))
         _check_finite(scores[t], f"logits of {inputs.checkpoints[t]}", metadata)
     states = [] if execution.states is None else _states(execution.states, evaluated)
     matrices, own_task = _matrices(test, scores)
@@ -97,46 +96,10 @@ def _states(folder: str, evaluated: Sequence[Mapping[str, Any]]) -> list[Path]:
     return [checkpointing.path_of(folder, key) for key in keys]
 
 
-def _scores(
-    learner: Learner,
-    test: TestSet,
-    compute: Compute,
-    stage: int,
-    own: Tensor | None,
-    teacher_query: Tensor | None,
-    tokens: Tensor | None,
-) -> Tensor:
-    """Return logits `[n, seen]` of the test images of all tasks up to `stage`."""
-    seen, n = test.stream.classes(stage).stop, sum(test.counts[: stage + 1])
-    if tokens is not None:
-        parts = tokens[:n].split(TEST_BATCH[compute.device.type])
-        return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
-
-    def logits(images: Tensor, rows: Tensor) -> Tensor:
-        queries = [None if q is None else q[rows] for q in (own, teacher_query)]
-        inputs = learner.backbone.prepare(images)
-        output = learner(inputs, queries[0], stage, teacher_query=queries[1])
-        return learner.predict(output, seen).cpu()
-
-    return over_test_images(test.pixels, test.views, compute.device, logits, torch.arange(n))
-
-
-def _tokens(spec: LearnerSpec, learner: Learner, test: TestSet, compute: Compute) -> Tensor | None:
-    """Return the final tokens `[n, T, D]` if all stages share them, else None.
-
-    The stages share them if nothing is trained but heads, or if the method solves for its head and
-    trains nothing after task 0.
-    """
-    solved = not spec.method.facts.trains and not learner.prompts.session(1)
-    trained = [*learner.prompts.parameters(), *learner.distiller.parameters()]
-    if not solved and (trained or learner.needs_query):
-        return None
-    return over_test_images(
-        test.pixels,
-        test.views,
-        compute.device,
-        lambda x, _: learner(learner.backbone.prepare(x), None, 0).tokens,
-    )
+def _scores(learner: Learner, tokens: Tensor, seen: int) -> Tensor:
+    """Return the logits `[n, seen]` of test images from their tokens `[n, T, D]`, on the CPU."""
+    parts = tokens.split(TEST_BATCH[tokens.device.type])
+    return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
 
 
 def _accuracies(scores: Tensor, test: TestSet, stage: int) -> list[float]:

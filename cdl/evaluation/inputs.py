@@ -39,12 +39,14 @@ class EvaluationInputs:
     backbones: artifacts of the frozen backbones to load, by name.
     queries: caches of the queries of the test views, by the backbone's name; the others are
         computed.
+    features: the tokens of the test images, see `cdl.evaluation.features`; None: computed.
     """
 
     data: str
     checkpoints: Sequence[str]
     backbones: Mapping[str, str]
     queries: Mapping[str, str]
+    features: str | None = None
 
     @classmethod
     def of_job(
@@ -56,6 +58,7 @@ class EvaluationInputs:
             list(inputs.checkpoints),
             dict(zip(names, inputs.backbones, strict=True)),
             dict(zip(query_names, inputs.queries, strict=True)),
+            next(iter(inputs.get("features", ())), None),
         )
 
 

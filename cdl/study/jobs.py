@@ -16,7 +16,7 @@ from cdl.runtime.errors import CdlError
 Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`
 CACHES = (  # rules whose files may be deleted
-    *("queries", "test_queries"),
+    *("queries", "test_queries", "test_features"),
     *("teacher_targets", "teacher_targets_seen"),
     *("teacher_targets_test", "teacher_targets_test_seen"),
 )

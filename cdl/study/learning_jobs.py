@@ -1,6 +1,8 @@
 """Jobs that prepare data, compute caches, train, evaluate and deploy."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ class LearningJobs:
         self._learning = {own.folder: learning(grid, own) for own in trained.values()}
         self._aligning = {run.folder: aligning(grid, run) for run in grid.runs if run.aligned}
         self._evaluating = {run.folder: evaluating(grid, run) for run in grid.runs}
+        self._sharing = _sharing_features(grid)
         self._specification = lru_cache(None)(partial(specification, grid))
         found = [*self._learning.values(), *self._aligning.values(), *self._evaluating.values()]
         caches = [own for need in found for own in need.by_task]
@@ -75,6 +78,8 @@ class LearningJobs:
                 yield self._task(trained, task)
                 if run.aligned:
                     yield self._alignment(run, task)
+            if trained.folder in self._sharing:
+                yield self._features(trained)
             yield self.evaluation(run)
         yield from map(self._deployment, self.grid.deployed)
 
@@ -318,13 +323,17 @@ class LearningJobs:
             first_tasks: number of tasks after which `evaluate_trial` evaluates a trial; None for
                 all tasks.
         """
-        grid, need, files = self.grid, self._evaluating[run.folder], self.grid.files(run)
+        grid, need, files = self.grid, evaluating(self.grid, run), self.grid.files(run)
         tasks = range(first_tasks or run.n_tasks)
         checkpoints = [grid.checkpoint(run, task) for task in tasks]
         outputs = files.first_outputs() if first_tasks else files.outputs()
         n, spec = grid.test_images_per_class(run.dataset), self._specification(run, None)
         unlabelled = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
         revision = {} if first_tasks else {"evaluation": EVALUATION}
+        trained = grid.trained(run)
+        features = {}
+        if trained.folder in self._sharing and not first_tasks:
+            features["features"] = [*_test_features(grid.files(trained)).values()]
         record = Record(
             outputs["results"],
             (outputs["predictions"],),
@@ -338,14 +347,17 @@ class LearningJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.first if first_tasks else files.evaluation,
-            reads=lambda: track_sidecars(
-                {
-                    "data": grid.packed(run.dataset).split("test"),
-                    "backbones": [grid.backbone(name) for name in need.backbones],
-                    "queries": [layout.cached(own.folder, "test") for (own,) in need.queries],
-                    "checkpoints": checkpoints,
-                }
-            ),
+            reads=lambda: {
+                **track_sidecars(
+                    {
+                        "data": grid.packed(run.dataset).split("test"),
+                        "backbones": [grid.backbone(name) for name in need.backbones],
+                        "queries": [layout.cached(own.folder, "test") for (own,) in need.queries],
+                        "checkpoints": checkpoints,
+                    }
+                ),
+                **features,
+            },
             given=lambda: {
                 "spec": spec.to_json(),
                 "names": need.backbones,
@@ -356,7 +368,22 @@ class LearningJobs:
             },
             measured=True,
             alike=_alike(run),
-            training=grid.trained(run).folder,
+            training=trained.folder,
+        )
+
+    def _features(self, run: Run) -> Job:
+        """Return the job of the test features that several runs share, by their `Grid.trained`."""
+        evaluation, files = self.evaluation(run), self.grid.files(run)
+        outputs = _test_features(files)
+        made_from = evaluation.records[0].made_from
+        record = Record(outputs["metadata"], (outputs["features"],), made_from=made_from)
+        return replace(
+            evaluation,
+            rule="test_features",
+            outputs=dict(outputs),
+            records=(record,),
+            files=files.featuring,
+            reads=lambda: {k: v for k, v in evaluation.inputs.items() if k != "features"},
         )
 
     def _deployment(self, run: Run) -> Job:
@@ -464,6 +491,17 @@ class LearningJobs:
         """Return the packed unlabelled images of a dataset, if a job reads them."""
         files = self.grid.unlabelled(dataset) if reads else None
         return {} if files is None else {"unlabelled": files.split("train")}
+
+
+def _sharing_features(grid: Grid) -> set[str]:
+    """Return the folders of the trained runs of several runs, which share their test features."""
+    counted = Counter(grid.trained(run).folder for run in grid.runs) if grid.cached else {}
+    return {folder for folder, n in counted.items() if n > 1}
+
+
+def _test_features(files: RunFiles) -> dict[str, str]:
+    """Return tensors and record of the test features of a trained run."""
+    return layout.artifact("features", files.test_features)
 
 
 def _manifest(arguments: Mapping[str, Any]) -> dict[str, Any]:

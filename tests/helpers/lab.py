@@ -1,5 +1,6 @@
 """Runs of a grid in process: the jobs that the workflow would run, called one by one."""
 
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -179,16 +180,20 @@ class Lab:
             for task in range(run.n_tasks):
                 self.learn(learner, task)
 
-    def evaluate(self, run, tasks=None):
-        need, folder = evaluating(self.grid, run), self.folder / run.folder
+    def evaluation_inputs(self, run, tasks=None):
+        need = evaluating(self.grid, run)
+        return EvaluationInputs(
+            data=self.data,
+            checkpoints=[self.checkpoint(run, task) for task in range(tasks or run.n_tasks)],
+            backbones={name: self.backbone(name) for name in need.backbones},
+            queries={c.backbone: self.queries(c, "test") for (c,) in need.queries},
+        )
+
+    def evaluate(self, run, tasks=None, **inputs):
+        folder = self.folder / run.folder
         evaluate_run(
             self.spec(run),
-            EvaluationInputs(
-                data=self.data,
-                checkpoints=[self.checkpoint(run, task) for task in range(tasks or run.n_tasks)],
-                backbones={name: self.backbone(name) for name in need.backbones},
-                queries={c.backbone: self.queries(c, "test") for (c,) in need.queries},
-            ),
+            replace(self.evaluation_inputs(run, tasks), **inputs),
             str(folder / "results.json"),
             str(folder / "predictions.parquet"),
             images_per_class=self.grid.test_images_per_class(run.dataset),

@@ -9,7 +9,7 @@ from cdl import layout
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 RESOURCES = {"device": "cpu", "capture": 0, "save_minutes": 1, "limit_gb": 1, "gpu": 0}
 LEARN = {"queries", "test_queries", "teacher_targets", "train", "distil", "align"}
-LEARN |= {"evaluate", "prompts"}
+LEARN |= {"test_features", "evaluate", "prompts"}
 SCRIPT_OF = {  # rules that share the script of another
     "evaluate_trial": "evaluate",
     "teacher_targets_seen": "teacher_targets",

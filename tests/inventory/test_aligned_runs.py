@@ -36,7 +36,8 @@ def not_done(grid):
     return Counter(job.rule for job in checked if state_of(job).name != DONE), state_of, jobs
 
 
-RULES = ("queries", "test_queries", "teacher_targets", "train", "distil", "align", "evaluate")
+RULES = ("queries", "test_queries", "teacher_targets", "train", "distil", "align")
+RULES += ("test_features", "evaluate")
 
 
 def test_every_job_is_done_and_learners_share_their_training(here):
@@ -44,7 +45,7 @@ def test_every_job_is_done_and_learners_share_their_training(here):
     assert not counted
     assert Counter(job.rule for job in jobs if job.rule in RULES) == {
         **{"queries": 4, "test_queries": 1, "teacher_targets": 2, "train": 4, "distil": 2},
-        **{"align": 12, "evaluate": 7},
+        **{"align": 12, "test_features": 2, "evaluate": 7},
     }
     for run, other in ((SELF, NONE), (LABELLED, NONE), (OWN, KD)):
         assert not Path(run, "task0/learner.safetensors").exists()
@@ -79,7 +80,8 @@ def test_an_edit_of_the_methods_alignment_leaves_training_without_a_teacher(here
     counted, _, _ = not_done(
         make_grid(STUDY | {"methods": {"coda_prompt": {"alignment": aligning}}})
     )
-    assert counted == {"align": 12, "teacher_targets": 2, "distil": 2, "evaluate": 7}
+    again = {"align": 12, "teacher_targets": 2, "distil": 2, "test_features": 1, "evaluate": 7}
+    assert counted == again
 
 
 def test_an_aligned_cell_is_traced_to_what_was_trained(here):

@@ -102,7 +102,8 @@ def test_alignments_and_what_is_made_of_them_read_what_they_declare(
 ):
     store, n = shutil.copytree(statistics, tmp_path / "store"), 0
     monkeypatch.chdir(store)
-    jobs = statistics_study.jobs_of().of("align", "teacher_targets", "distil", "evaluate")
+    rules = ("align", "teacher_targets", "distil", "test_features", "evaluate")
+    jobs = statistics_study.jobs_of().of(*rules)
     for job in jobs:
         inputs = dict(job.inputs)
         written = {path: (store / path).read_bytes() for path in flat(job.outputs)}
@@ -112,7 +113,7 @@ def test_alignments_and_what_is_made_of_them_read_what_they_declare(
         monkeypatch.chdir(store)
         assert all((store / path).read_bytes() == old for path, old in written.items()), job.key
         n += 1
-    assert n == 12 + 2 + 2 + 7
+    assert n == 12 + 2 + 2 + 2 + 7
 
 
 def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):

@@ -33,6 +33,34 @@ rule evaluate:
         "../scripts/evaluate.py"
 
 
+# Once for all runs that differ in the alignment of their heads alone; deleted after the last one.
+rule test_features:
+    input:
+        inputs_of("test_features"),
+    output:
+        features=temp(RUN.test_features),
+        metadata=temp(layout.record_of(RUN.test_features)),
+    log:
+        RUN.featuring.log,
+    benchmark:
+        RUN.featuring.benchmark
+    conda:
+        ENV
+    threads: 1
+    resources:
+        **COMPUTING,
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        spec=param("test_features", "spec"),
+        names=param("test_features", "names"),
+        query_names=param("test_features", "query_names"),
+        teacher_query=param("test_features", "teacher_query"),
+        images_per_class=param("test_features", "images_per_class"),
+    script:
+        "../scripts/test_features.py"
+
+
 # From the last checkpoint, for one seed of each method that selects or weighs prompts by a query.
 rule prompts:
     input:
