@@ -26,7 +26,7 @@ STATES = f"{RESULTS}/state"  # states of unfinished jobs, named by fingerprint
 COMPARISON = {**{kind: kind for kind in ("csv", "md", "tex", "html", "json")}, "runs": "runs.csv"}
 DEPLOYED = "deployment/*/*/*/seed*"  # below a configuration's folder
 WEIGHTS = ("fp32", "int8")  # number formats of exported students
-FIGURES = ("accuracy", "forgetting", "gain", "cost", "losses", "prompts")
+FIGURES = ("accuracy", "forgetting", "gain", "cost", "losses")
 IMAGES = ("svg", "pdf", "png")
 SUMMARIES = ("csv", "md", "tex")
 _LARGE = (".safetensors", ".pixels", ".parquet")
@@ -400,6 +400,11 @@ class ReportFiles:
         paths = {kind: f"{self.tables.folder}/{name}_{dataset}.{kind}" for kind in ("csv", "md")}
         paths |= {image: self.figure(name, dataset, image) for image in IMAGES}
         return {"record": self.figure(name, dataset, "json"), **paths}
+
+    def prompts(self, dataset: str) -> dict[str, str]:
+        """Return the outputs of `plot_prompts` for a dataset by their names in the rule."""
+        images = {image: self.figure("prompts", dataset, image) for image in IMAGES}
+        return {**images, "record": self.figure("prompts", dataset, "json")}
 
     def plotting(self, dataset: str) -> JobFiles:
         """Return the log of a dataset's figures."""

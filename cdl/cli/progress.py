@@ -53,6 +53,7 @@ RULES = {  # descriptions of rules whose names do not explain them
     "measure": "measure exported students",
     "page": "results page",
     "plot": "figures",
+    "plot_prompts": "figures of chosen prompts",
     "show_deployment": "deployment figures",
     "tabulate": "tables",
     "teacher_targets_seen": "teacher targets of all classes seen",

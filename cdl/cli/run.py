@@ -27,6 +27,7 @@ TARGETS = {  # rules that can be named as targets; any file below results/ is a 
     "collect": "tables of all runs",
     "tabulate": "means over seeds",
     "page": "the page with every run",
+    "chosen_prompts": "figures of the prompts that learners choose, which `all` does not make",
     "halve": "choice of the trials of `tune` that continue after their first tasks",
     "tuned": "best values of the options listed in `tune`, on validation examples",
 }

@@ -21,7 +21,7 @@ from cdl.runtime.artifacts import check_artifact, check_files, fingerprint_file,
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles, reread
-from cdl.study.jobs import CACHES, Job, Record
+from cdl.study.jobs import OPTIONAL, Job, Record
 
 SHOWN = 10  # missing files that are listed
 
@@ -93,11 +93,12 @@ class Verification:
 def recorded_files(jobs: Iterable[Job]) -> Iterator[Recorded]:
     """Yield the records and benchmarks of jobs, with the files to verify.
 
-    Caches may be missing, as they may be deleted after training; so may benchmarks, which are
+    Caches may be missing, as they may be deleted after training; so may figures that nobody has
+    asked for, and benchmarks, which are
     needed only for a new table of costs.
     """
     for job in jobs:
-        may_lack = job.rule in (*CACHES, "fetch_dataset")
+        may_lack = job.rule in OPTIONAL
         for record in job.records:
             path, files = record.path, record.files
             if job.rule == "prepare_dataset":

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from cdl.layout import FIGURES, IMAGES, RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.losses import losses_over_epochs, read_losses
-from cdl.reporting.prompts import prompt_use, read_prompt_use
 from cdl.reporting.style import (
     PAGE,
     about,
@@ -59,8 +58,7 @@ def write_figures(
     Args:
         dataset: its name in the tables.
         tables: paths of the tables `curves`, `results`, `intervals` and `cost`, and of their
-            records `protocols`, `summary_record` and `cost_record`; and of the tables `prompts` of
-            the runs whose choice of prompts is drawn, if any.
+            records `protocols`, `summary_record` and `cost_record`.
         outputs: paths of the SVG by the name of the figure, of other formats by `NAME_FORMAT`,
             and of the `record` with the hashes of all files.
         files: maps the folder of a run to its files.
@@ -84,8 +82,6 @@ def write_figures(
     gain_over_baseline(cells, differences(runs), test, out["gain"])
     cost_against_accuracy(runs, cost, out["cost"])
     losses_over_epochs(runs, read_losses(runs, files), out["losses"])
-    chosen = read_prompt_use(runs, getattr(tables, "prompts", ()), files)
-    prompt_use(runs, chosen, out["prompts"])
     write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
 
 

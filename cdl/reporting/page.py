@@ -42,13 +42,6 @@ _SECTIONS = {  # with figures of each dataset
         "gradient steps are left out.",
         "numbers": "the loss curves of the tasks have the numbers",
     },
-    "prompts": {
-        "title": "Which prompts are chosen, by task of the example",
-        "note": "Weight of each prompt over the test examples of a task, after the last task, for "
-        "one seed; for methods that select prompts, the share of examples that use it. If all rows "
-        "are equal, the choice does not depend on the task.",
-        "numbers": "the files prompts.csv of the runs have the numbers",
-    },
 }
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from cdl.layout import RunFiles
-from cdl.reporting.style import PAGE, about, learners_of, nothing, paper, save, small_print
-from cdl.runtime.artifacts import check_files
+from cdl.layout import IMAGES, RunFiles
+from cdl.reporting.figures import of_dataset
+from cdl.reporting.style import PAGE, about, learners_of, paper, save, small_print
+from cdl.reporting.tables import read
+from cdl.runtime.artifacts import check_files, write_json
 
 NOTE = (
     "mean weight of a prompt over the test examples of a task (of methods that select prompts: "
@@ -21,6 +24,27 @@ NOTE = (
     "of tasks: total variation distance of the weights, mean over pairs of tasks, 0 % if all "
     "tasks use the same prompts, 100 % if none is used by two tasks"
 )
+
+
+def write_prompt_figure(
+    dataset: str, tables: Any, outputs: Any, files: Callable[[str], RunFiles]
+) -> None:
+    """Draw and write the figure of a dataset, in all formats of `IMAGES`.
+
+    Args:
+        dataset: its name in the tables.
+        tables: paths of the table `results`, its record `protocols`, and the tables `prompts` of
+            the runs whose choice of prompts is drawn.
+        outputs: paths by format, and of the `record` with the hashes of all files.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: a table does not match its record.
+    """
+    every, images = read(tables.results, tables.protocols), [outputs[kind] for kind in IMAGES]
+    runs = of_dataset(dataset, every, every)
+    prompt_use(runs, read_prompt_use(runs, tables.prompts, files), images)
+    write_json(outputs.record, {}, files=images)
 
 
 def read_prompt_use(
@@ -72,8 +96,6 @@ def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame], outputs: Sequen
         outputs: files to write; the suffix selects the format.
     """
     shown = [(panel, run) for panel in learners_of(runs) for run in panel.rows["run"] if run in use]
-    if not shown:
-        return save(nothing("no learner chooses prompts by the example"), outputs)
     lines = math.ceil(len(shown) / 2)
     tasks = runs["n_tasks"].max()
     height = 0.6 + 0.065 * max(tasks, 5)

@@ -20,6 +20,8 @@ CACHES = (  # rules whose files may be deleted
     *("teacher_targets", "teacher_targets_seen"),
     *("teacher_targets_test", "teacher_targets_test_seen"),
 )
+ON_DEMAND = ("prompts", "plot_prompts")  # rules that run only if somebody asks for their files
+OPTIONAL = (*CACHES, *ON_DEMAND, "fetch_dataset")  # rules whose files may be missing
 
 
 def flat(paths: Mapping[str, str | list[str]]) -> list[str]:
@@ -151,12 +153,11 @@ class Jobs:
 
     @cached_property
     def targets(self) -> list[str]:
-        """Files that the workflow must produce, without caches and temporary files.
+        """Files that the workflow must produce, without those of the rules in `OPTIONAL`.
 
         All outputs are listed, so that a deleted file is made again even if the tables are newer.
         """
-        skipped = (*CACHES, "fetch_dataset")
-        return [path for job in self if job.rule not in skipped for path in flat(job.outputs)]
+        return [path for job in self if job.rule not in OPTIONAL for path in flat(job.outputs)]
 
     def behind(self, job: Job) -> list[Job]:
         """Return a job and the jobs that it depends on, without those of other learners."""

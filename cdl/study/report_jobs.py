@@ -35,6 +35,7 @@ class ReportJobs:
         yield self._tabulate()
         yield from map(self._compare, self.grid.comparisons)
         yield from map(self._prompts, filter(self._shows_prompts, self.grid.runs))
+        yield from map(self._plot_prompts, self._with(self._shows_prompts))
         yield from map(self._plot, self.grid.datasets)
         yield from map(self._label_efficiency, self.levels)
         if self.grid.deployed:
@@ -190,12 +191,6 @@ class ReportJobs:
         """Return the job that draws the figures of a dataset."""
         runs, tables = self.grid.runs_on(dataset), self._tables
         outputs = self._report.plotted(dataset)
-
-        def chosen() -> Paths:
-            found = [self.grid.files(run) for run in runs if self._shows_prompts(run)]
-            records = [own.prompting.record for own in found]
-            return {"prompts": [own.prompts for own in found], "prompt_records": records}
-
         return Job(
             rule="plot",
             key={"dataset": dataset},
@@ -212,9 +207,32 @@ class ReportJobs:
                 "loss_records": _once(
                     record_of(task.learner) for run in runs for task in self._trained(run)
                 ),
-                **chosen(),
             },
         )
+
+    def _plot_prompts(self, dataset: str) -> Job:
+        """Return the job that draws which prompts the test images of a dataset use."""
+        runs = filter(self._shows_prompts, self.grid.runs_on(dataset))
+        found = [self.grid.files(run) for run in runs]
+        outputs = self._report.prompts(dataset)
+        return Job(
+            rule="plot_prompts",
+            key={"dataset": dataset},
+            outputs=dict(outputs),
+            records=(_record(outputs),),
+            files=JobFiles(outputs["record"].removesuffix(".json")),
+            reads=lambda: {
+                "results": self._tables.results,
+                "protocols": self._tables.protocols,
+                "prompts": [own.prompts for own in found],
+                "prompt_records": [own.prompting.record for own in found],
+            },
+        )
+
+    def _with(self, condition: Callable[[Run], bool]) -> list[str]:
+        """Return the datasets with a run that fulfils a condition."""
+        found = self.grid.runs_on
+        return [d for d in self.grid.datasets if any(map(condition, found(d)))]
 
     def _trained(self, run: Run) -> list[TaskFiles]:
         """Return the files of the training of a run, task by task."""
@@ -328,19 +346,11 @@ class ReportJobs:
 
     def _figures(self) -> dict[str, dict[str, tuple[str, str]]]:
         """Return figure and record by dataset, of the figures on the page that show something."""
-
-        def files(name: str, dataset: str) -> tuple[str, str]:
-            return self._report.figure(name, dataset, "svg"), self._report.plotting(dataset).record
-
-        shown: dict[str, Callable[[Run], bool]]
-        shown = {"losses": _takes_steps, "prompts": self._shows_prompts}
+        report, datasets = self._report, self._with(_takes_steps)
         return {
-            name: {
-                dataset: files(name, dataset)
-                for dataset in self.grid.datasets
-                if any(map(condition, self.grid.runs_on(dataset)))
+            "losses": {
+                d: (report.figure("losses", d, "svg"), report.plotting(d).record) for d in datasets
             }
-            for name, condition in shown.items()
         }
 
     def _described(self, run: Run) -> list[tuple[str, str]]:

@@ -84,8 +84,8 @@ def test_a_missing_configuration_file_is_reported(tmp_path):
 
 def test_an_unknown_target_is_reported_with_the_known_ones(tmp_path):
     sentence = (
-        "cdl: train: unknown target; expected all, collect, tabulate, page, halve, tuned, or a "
-        "file below results/"
+        "cdl: train: unknown target; expected all, collect, tabulate, page, chosen_prompts, halve, "
+        "tuned, or a file below results/"
     )
     assert error_line(snakemake(tmp_path, "-n", "train")) == sentence
     assert error_line(start(tmp_path, "cdl", "run", DEFAULT, "-n", "train")) == sentence

@@ -14,6 +14,7 @@ import forked
 
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
+from cdl.study.jobs import ON_DEMAND
 from cdl.study.report_jobs import study_jobs
 
 ROOT = Path(__file__).parents[2]
@@ -63,12 +64,12 @@ def planned(folder, *targets, **options):
 
 
 def listed(files):
-    """The jobs of configuration files by rule, from cdl's own list, which is Snakemake's.
+    """The jobs of `all` by rule, from cdl's own list, which is Snakemake's.
 
     `workflow/test_declared_inputs.py` compares the two.
     """
     grid = Grid(resolve(reduce(merge, map(read, files))))
-    return Counter(job.rule for job in study_jobs(grid))
+    return Counter(job.rule for job in study_jobs(grid) if job.rule not in ON_DEMAND)
 
 
 # what tells seconds and memory, which no two runs share

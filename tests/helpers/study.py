@@ -156,7 +156,7 @@ EFFICIENCY = {
 }
 
 
-FIGURES = {name: {"digits": EFFICIENCY["figure"]} for name in ("losses", "prompts")}
+FIGURES = {"losses": {"digits": EFFICIENCY["figure"]}}
 
 
 def write_study_page(folder, configuration="", manifests=None, figures=None, **size):

@@ -235,18 +235,17 @@ def test_cells_of_the_few_labels_table_are_apart_and_stay_on_one_line(page):
     assert cell.rect["height"] < 40
 
 
-@pytest.mark.parametrize("section", ["losses", "prompts"])
-def test_losses_and_chosen_prompts_are_figures_with_a_text(page, section):
-    (image,) = find(page, f"#{section} img")
+def test_losses_are_a_figure_with_a_text(page):
+    (image,) = find(page, "#losses img")
     alternative = image.get_attribute("alt")
     assert "digits" in alternative and "the numbers" in alternative  # and where they are
-    assert one(page, f"#{section} .note").text
+    assert one(page, "#losses .note").text
 
 
 def test_figures_that_nothing_is_in_are_left_out(tmp_path):
     write_study_page(tmp_path, methods=["l2p"], seeds=[0], figures={})
     text = (tmp_path / "index.html").read_text()
-    assert 'id="losses"' not in text and 'id="prompts"' not in text
+    assert 'id="losses"' not in text
 
 
 @pytest.mark.parametrize("width", [400, 1280])

@@ -67,9 +67,3 @@ def test_prompts_are_grouped_by_the_task_that_added_them_or_by_block(tmp_path, d
     assert kd.images[0].get_clim()[0] == 0
     assert [text.get_text() for text in kd.get_xticklabels()] == ["0", "2"]
     assert "block" in kd.get_xlabel()
-
-
-def test_without_a_choice_the_figure_says_so(tmp_path, drawn):
-    runs, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0])
-    prompt_use(runs, read_prompt_use(runs, [], RunFiles), [])
-    assert "no learner chooses prompts" in drawn[0].texts[0].get_text()

@@ -58,6 +58,5 @@ def test_a_size_and_a_class_folder_more_plan_the_new_task_alone(tmp_path, monkey
     assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3, 2], mine=[2, 1, 1])) == {
         **{"prepare_dataset": 1, "test_queries": 1},  # for the folder
         **{"queries": 2, "teacher_targets": 6, "train": 12, "distil": 12, "evaluate": 24},
-        **{"prompts": 24},
         **{"collect": 1, "tabulate": 1, "plot": 2, "page": 1},
     }

@@ -66,9 +66,17 @@ def test_it_runs_and_then_rests(finished):
 )
 def test_an_edit_runs_what_depends_on_it(finished, overlay, expected):
     tables = {"collect": 1, "tabulate": 1, "plot": 1, "page": 1} if expected else {}
-    if "evaluate" in expected:  # one seed
-        tables["prompts"] = expected["evaluate"]
     assert planned(finished, overlay=overlay) == expected | tables
+
+
+def test_figures_of_chosen_prompts_are_made_on_demand(copied):
+    assert not [*copied.rglob("prompts*")]
+    expected = {"prompts": 4, "plot_prompts": 1, "chosen_prompts": 1}
+    assert planned(copied, "chosen_prompts") == expected
+    run(copied, "chosen_prompts")
+    found = {path.name for path in (copied / "results/tiny/figures").glob("prompts*")}
+    assert found == {f"prompts_digits.{kind}" for kind in ("svg", "pdf", "png", "json", "log")}
+    assert planned(copied) == {}
 
 
 def test_a_new_distiller_trains_only_itself(finished):
@@ -76,7 +84,6 @@ def test_a_new_distiller_trains_only_itself(finished):
     assert planned(finished, overlay=overlay) == {
         "distil": 2,
         "evaluate": 1,
-        "prompts": 1,
         "collect": 1,
         "tabulate": 1,
         "plot": 1,

@@ -90,7 +90,7 @@ def growing(amount):
 def tracked(rule, w):
     """Return the inputs of a job, without times where records or parameters detect changes."""
     job = JOBS.find(rule, dict(w.items()))
-    untimed = {"files", "measured", "features", *(["data"] if made_of_images(job) else [])}
+    untimed = {"files", "measured", *(["data"] if made_of_images(job) else [])}
 
     def flagged(name, value):
         if isinstance(value, list):

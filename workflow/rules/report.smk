@@ -3,6 +3,8 @@
 
 localrules:
     plot,
+    plot_prompts,
+    chosen_prompts,
     label_efficiency,
     page,
 
@@ -42,12 +44,6 @@ rule plot:
             category="Figures",
             labels={"figure": "training losses", "dataset": "{dataset}"},
         ),
-        prompts=report(
-            REPORT.figure("prompts", "{dataset}", "svg"),
-            caption="../report/prompts.rst",
-            category="Figures",
-            labels={"figure": "prompts chosen by task", "dataset": "{dataset}"},
-        ),
     log:
         REPORT.plotting("{dataset}").log,
     conda:
@@ -58,6 +54,35 @@ rule plot:
         runtime=10,
     script:
         "../scripts/plot.py"
+
+
+rule plot_prompts:
+    input:
+        inputs_of("plot_prompts"),
+    output:
+        **without(REPORT.prompts("{dataset}"), "svg"),
+        svg=report(
+            REPORT.figure("prompts", "{dataset}", "svg"),
+            caption="../report/prompts.rst",
+            category="Figures",
+            labels={"figure": "prompts chosen by task", "dataset": "{dataset}"},
+        ),
+    log:
+        REPORT.figure("prompts", "{dataset}", "log"),
+    conda:
+        ENV
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    script:
+        "../scripts/plot_prompts.py"
+
+
+# On demand only: no table depends on these figures.
+rule chosen_prompts:
+    input:
+        [job.outputs["svg"] for job in STUDY.of("plot_prompts")],
 
 
 # For datasets that the grid has at several label levels, over all of their variants.
