@@ -73,7 +73,7 @@ def perform_alone(job, store, folder, inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("changes", "n_rules"), [(STUDY, 18), (TUNED, 13)], ids=["study", "tuned"])
+@pytest.mark.parametrize(("changes", "n_rules"), [(STUDY, 19), (TUNED, 14)], ids=["study", "tuned"])
 def test_a_job_reads_what_it_declares(changes, n_rules, tmp_path, monkeypatch):
     grid = make_grid(changes)
     trials, store, rules = Trials(grid), tmp_path / "store", set()
