@@ -4,7 +4,7 @@
 # make fuzz: a thousand fresh examples of each property, about a minute; the nightly job.
 # make live: `make demo`, and the page of that student as static files, which `make docs` adds to the site.
 # make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
-# make archive: tables, records and page of the default run in docs/studies/data, for `cdl trace`.
+# make archive: tables, records and page of the default run in docs/studies/data, for `cdl trace`; its table in the pages.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,6 +62,8 @@ tutorial: $(VENV)/ready-test
 
 archive: $(VENV)/ready
 	$(BIN)/python -m tools.archive default docs/studies/data/default_run.tar.xz
+	$(BIN)/python -m tools.default_run
+	$(BIN)/python -m tools.pages
 
 gpu-proof: $(VENV)/ready-test
 	$(BIN)/python benchmarks/gpu_proof.py
