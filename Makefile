@@ -55,7 +55,7 @@ live: demo
 	$(BIN)/cdl demo results/student --static results/live
 
 docs: $(VENV)/ready-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python docs/make_site.py
 
 tutorial: $(VENV)/ready-test
 	$(BIN)/python docs/tutorial.py
