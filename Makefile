@@ -4,6 +4,7 @@
 # make fuzz: a thousand fresh examples of each property, about a minute; the nightly job.
 # make live: `make demo`, and the page of that student as static files, which `make docs` adds to the site.
 # make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
+# make archive: tables, records and page of the default run in docs/studies/data, for `cdl trace`; its table in the pages.
 # make gpu-proof: what one machine with a GPU can show, see docs/performance.md.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,10 +55,15 @@ live: demo
 	$(BIN)/cdl demo results/student --static results/live
 
 docs: $(VENV)/ready-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python docs/make_site.py
 
 tutorial: $(VENV)/ready-test
 	$(BIN)/python docs/tutorial.py
+
+archive: $(VENV)/ready
+	$(BIN)/python -m tools.archive default docs/studies/data/default_run.tar.xz
+	$(BIN)/python -m tools.default_run
+	$(BIN)/python -m tools.pages
 
 gpu-proof: $(VENV)/ready-test
 	$(BIN)/python benchmarks/gpu_proof.py
@@ -83,4 +89,4 @@ $(VENV)/ready-docs: $(VENV)/ready
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
-.PHONY: demo live test check quick fuzz style docs tutorial gpu-proof schema
+.PHONY: demo live test check quick fuzz style docs tutorial archive gpu-proof schema

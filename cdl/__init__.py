@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cdl.deployment.student import Student
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Increase by one when a code change alters the numbers of a training rule. It is a parameter of
 # every training rule, so that finished tasks run again when it changes.

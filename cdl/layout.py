@@ -607,6 +607,10 @@ class ResultsFolder:
         """Return the artifacts of a backbone, from all sources."""
         return sorted(map(str, self.path.glob(f"backbones/{name}-*.safetensors")))
 
+    def backbone_records(self, name: str) -> list[Path]:
+        """Return the records of a backbone's artifacts, also where the tensors are absent."""
+        return sorted(self.path.glob(f"backbones/{name}-{'[0-9a-f]' * 8}.json"))
+
     def queries(self, backbone: str) -> list[str]:
         """Return the cached queries of a backbone."""
         return sorted(map(str, self.path.glob(f"queries/{backbone}-*/*.safetensors")))

@@ -34,6 +34,14 @@ def test_a_release_is_started_by_a_tag_and_publishes_without_a_secret():
     assert "secrets." not in text and "twine check --strict" in text
 
 
+def test_all_files_name_one_version():
+    (newest, *_) = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == cdl.__version__
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == cdl.__version__
+    for page in ("README.md", "CONTRIBUTING.md", "docs/use_a_student.md"):
+        assert set(re.findall(r"\bv(\d+\.\d+\.\d+)\b", (ROOT / page).read_text())) <= {newest}
+
+
 @pytest.mark.parametrize(("tag", "code"), [(f"v{cdl.__version__}", 0), ("v9.9.9", 1)])
 def test_the_tag_must_be_the_version(tag, code):
     jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]

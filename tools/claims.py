@@ -1,11 +1,12 @@
 """Write a table and a figure of the differences that a page of `docs/studies` claims.
 
     python -m tools.claims docs/claims/STUDY.yaml --overlay > overlay.yaml
-    python -m tools.claims docs/claims/STUDY.yaml [FIGURE.svg]
+    python -m tools.claims docs/claims/STUDY.yaml [FIGURE.svg] [--write]
 
 They are computed from the predictions below ./results, after `cdl run` of the configuration that
 the file names, with its overlay, if it has one. Holm's correction is over all differences of the
-file.
+file. `--write` keeps the table in `docs/studies/data/STUDY.csv` and writes it into the pages that
+show it, see `tools.pages`.
 """
 
 import argparse
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from cdl.inventory.compare import Comparison, compare, format_p
-from cdl.layout import RESULTS, ResultsFolder
+from cdl.layout import RESULTS, Layout, ResultsFolder
 from cdl.reporting.crossed import holm
 from cdl.runtime.errors import CdlError
+from tools import pages
 from tools.lines import Line, draw
 
 
@@ -31,14 +33,18 @@ class Claim(NamedTuple):
     p: float
 
     @property
-    def points(self) -> str:
-        """The difference and its interval, in points."""
-        return f"{self.found.difference:+.1f} ({self.found.low:.1f} to {self.found.high:.1f})"
-
-    @property
-    def over_classes(self) -> str:
-        """The interval over classes, see `cdl.reporting.crossed.by_class`."""
-        return f"{self.found.low_by_class:.1f} to {self.found.high_by_class:.1f}"
+    def cells(self) -> list[dict[str, str]]:
+        """The cells of its row in a table, see `tools.pages`."""
+        found, row = self.found, {"panel": self.panel, "difference": self.label}
+        ends = [f"{end:.1f}" for end in (found.low, found.high)]
+        over = [f"{end:.1f}" for end in (found.low_by_class, found.high_by_class)]
+        significant = "x" if self.p < 0.05 else ""
+        points = {"value": f"{found.difference:+.1f}", "low": ends[0], "high": ends[1]}
+        return [
+            row | {"column": "points", "significant": significant} | points,
+            row | {"column": "over classes", "low": over[0], "high": over[1]},
+            row | {"column": "p", "note": format_p(self.p)},
+        ]
 
     @property
     def line(self) -> Line:
@@ -88,12 +94,14 @@ def claims(content: dict[str, Any], results: ResultsFolder) -> list[Claim]:
     return [Claim(*row, p) for row, p in zip(rows, corrected, strict=True)]
 
 
-def table(rows: list[Claim]) -> str:
-    """Return the claims as a table in Markdown."""
-    lines = [
-        f"| {r.panel} | {r.label} | {r.points} | {r.over_classes} | {format_p(r.p)} |" for r in rows
-    ]
-    return "\n".join(["| | | points | over classes | p |", "|---|---|---|---|---|", *lines])
+def keep(path: Path, content: dict[str, Any], cells: list[dict[str, str]]) -> None:
+    """Keep the table of a file of claims, with its origin, and write it into the pages."""
+    panels = content["panels"].values()
+    studies = {Path(panel["cells"]).parts[0] for panel in panels}
+    costs = [Path(Layout(name).report.tables.cost) for name in sorted(studies)]
+    where = pages.origin(str(path), filter(Path.is_file, costs))
+    pages.write(pages.DATA / f"{path.stem}.csv", where, cells)
+    pages.main()
 
 
 def figure(rows: list[Claim], note: str, output: str) -> None:
@@ -107,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compute the differences that a page claims.")
     parser.add_argument("claims", type=Path, help="a file in docs/claims")
     parser.add_argument("figure", nargs="?", help="an SVG file to write")
+    parser.add_argument("--write", action="store_true", help="keep the table, and write the pages")
     parser.add_argument("--overlay", action="store_true", help="print the overlay of the study")
     given = parser.parse_args()
     try:
@@ -117,7 +126,10 @@ def main() -> None:
         rows = claims(content, ResultsFolder(Path(RESULTS)))
     except CdlError as error:
         sys.exit(f"claims: {error}")
-    print(table(rows))
+    cells = [cell for row in rows for cell in row.cells]
+    print(pages.table(cells))
+    if given.write:
+        keep(given.claims, content, cells)
     if given.figure:
         figure(rows, content["note"], given.figure)
 

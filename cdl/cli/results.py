@@ -143,7 +143,8 @@ def trace(
     """Show the provenance of a table cell.
 
     Lists and checks the files that the cell was computed from: tables,
-    predictions, checkpoints, weights and data. Exit code 1 if a check fails.
+    predictions, checkpoints, weights and data. A file is absent if only its record
+    is there. Exit code 1 if a check fails.
     """
     from cdl.inventory.trace import trace as provenance
 
@@ -154,7 +155,7 @@ def trace(
         for name, links in chains.items():
             print(name)
             for link in links:
-                print(f"  {'ok    ' if link.holds else 'BROKEN'}  {link.what:<13} {link.text}")
+                print(f"  {link.mark:<6}  {link.what:<13} {link.text}")
     if not all(link.holds for links in chains.values() for link in links):
         raise typer.Exit(1)
 

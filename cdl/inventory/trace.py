@@ -3,8 +3,9 @@
 A row of results.csv has the folder of its run; results.json there has matrix, metrics,
 specification and the sha256 of the checkpoints; the JSON file of a checkpoint has the fingerprints
 of the data, the backbones, the teacher's checkpoint and the checkpoint of the previous task. Caches
-of the backbones and of the teacher, loss curves and the page are compared with their records. Needs
-neither torch nor the configuration.
+of the backbones and of the teacher, loss curves and the page are compared with their records. A
+file that is absent while its record is there, as in an archive of the records alone, is reported as
+not included, and the chain of the records is checked. Needs neither torch nor the configuration.
 """
 
 import os
@@ -28,6 +29,8 @@ from cdl.runtime.artifacts import fingerprint, read_json
 from cdl.runtime.errors import CdlError
 from cdl.spec import LearnerSpec
 
+_NOT_INCLUDED = "; not included: "
+
 
 class Link(NamedTuple):
     """One step of the provenance.
@@ -35,12 +38,23 @@ class Link(NamedTuple):
     Attributes:
         what: kind of the step, such as `table` or `task 0`.
         holds: whether the check has passed.
-        text: path of the file, or the error message.
+        text: path of the file and the names of absent files, or the error message.
     """
 
     what: str
     holds: bool
     text: str
+
+    @property
+    def mark(self) -> str:
+        """`ok`, `BROKEN`, or `absent` if only the records could be checked."""
+        return ("absent" if _NOT_INCLUDED in self.text else "ok") if self.holds else "BROKEN"
+
+
+def _with_absent(text: str, *files: str) -> str:
+    """Return the text of a link, and the names of those files that do not exist."""
+    absent = [os.path.basename(file) for file in files if not os.path.exists(file)]
+    return text + _NOT_INCLUDED * bool(absent) + ", ".join(absent)
 
 
 def trace(cell: str, results: ResultsFolder) -> dict[str, list[Link]]:
@@ -176,6 +190,8 @@ def _learner(path: str, made: Mapping[str, Any]) -> LearnerSpec:
 
 
 def _check_predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
+    if not os.path.exists(run.predictions):
+        return _with_absent(run.results, run.predictions)
     tasks = read_predictions(run).groupby("task")["correct"]
     accuracies, counts = (100 * tasks.mean()).tolist(), tasks.size().tolist()
     if counts != made["test_images"] or not np.allclose(accuracies, made["matrix"][-1]):
@@ -188,7 +204,9 @@ def _check_predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
 
 @cache
 def _checked_artifact(path: str) -> dict[str, Any]:
-    return artifacts.check_artifact(path)
+    """Return an artifact's metadata, checked; its record alone, if the tensors are absent."""
+    present = os.path.exists(path)
+    return artifacts.check_artifact(path) if present else read_json(record_of(path))
 
 
 def _check_caches(paths: Iterable[str]) -> str:
@@ -258,7 +276,7 @@ def _check_checkpoint(
         theirs = teacher.checkpoints(read_json(teacher.results))[task]
         _check_teacher(theirs, {path: metadata, trained: _checked_artifact(trained)})
     both = path if trained == path else f"{path} from {trained}"
-    return f"{both} {sha256[:12]}"
+    return _with_absent(f"{both} {sha256[:12]}", path)
 
 
 def _check_trained(path: str, metadata: Mapping[str, Any]) -> str:
@@ -283,10 +301,11 @@ def _check_teacher(teacher: str, made: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _check_backbone(results: ResultsFolder, name: str, made: Mapping[str, Any]) -> str:
     wanted = made["backbones"][name]
-    for file in map(Path, results.backbones(name)):
-        if read_json(file.with_suffix(".json"))["fingerprint"] == wanted:
-            _checked_artifact(str(file))
-            return f"{file} {wanted[:12]}"
+    for record in results.backbone_records(name):
+        if read_json(record)["fingerprint"] == wanted:
+            file = str(record.with_suffix(".safetensors"))
+            _checked_artifact(file)
+            return _with_absent(f"{file} {wanted[:12]}", file)
     raise CdlError(f"no backbone {name!r} below {results.path} has the fingerprint {wanted[:12]}")
 
 
@@ -296,6 +315,9 @@ def _check_data(results: ResultsFolder, dataset: str, made: Mapping[str, Any], p
         splits = read_json(packed.manifest)["splits"]
         seen = {k: v for k, v in made["data"].items() if k != "unlabelled"}
         if digests(splits, made["classes"], domains) == seen:
+            files = [file for split in splits for file in packed.split(split)]
+            if not all(map(os.path.exists, files)):
+                return _with_absent(packed.manifest, *files)
             for split in splits:
                 _check_packed(packed.folder, split)
             return f"{packed.manifest}: all items agree with their sha256"

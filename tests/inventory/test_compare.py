@@ -15,7 +15,7 @@ from cdl.reporting.crossed import Answers, estimate, holm, paired
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
-from tools import claims
+from tools import claims, pages
 
 KD, NONE = "digits/l2p/kd-small-from-big-q-small", "digits/l2p/student-small-q-small"
 FOLDERS = {
@@ -188,8 +188,11 @@ def test_claims_of_the_docs_are_these_differences_with_holms_correction(results,
     found = {row.label: compare(f"default/digits/l2p/{row.label}", NONE, results) for row in rows}
     assert [row.found for row in rows] == list(found.values())
     assert [row.p for row in rows] == holm([one.p for one in found.values()])
-    ends, p = rows[0].over_classes, format_p(rows[0].p)
-    assert f"| gain | kd | {rows[0].points} | {ends} | {p} |" in claims.table(rows)
+    found, p = rows[0].found, format_p(rows[0].p)
+    points = f"{found.difference:+.1f} ({found.low:.1f} to {found.high:.1f})"
+    over = f"{found.low_by_class:.1f} to {found.high_by_class:.1f}"
+    assert rows[0].p > 0.05  # else the difference would be bold
+    assert f"| gain | kd | {points} | {over} | {p} |" in pages.table(rows[0].cells)
     claims.figure(rows, "digits", str(tmp_path / "claims.svg"))
     drawn = (tmp_path / "claims.svg").read_text()
     for text in ("dkd", "gain", "digits; points: mean over 2 seeds, lines: 95 % intervals"):

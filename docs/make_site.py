@@ -1,8 +1,8 @@
-"""Add pages to the site: pages of the repository, the tutorial and the API reference.
+"""Build the site: write its pages into build/ and let Zensical render them.
 
-The page of `cdl demo` that `make live` writes is added as it is, if it is there.
-Pages of the repository are not copied: each is read in its place, and its links to files are
-replaced by links to pages of the site. A linked file without a page gets one with its text.
+Its pages are those of docs/, pages of the repository, the tutorial and the API reference. Links to
+files are replaced by links to pages of the site; a linked file without a page gets one with its
+text. The page of `cdl demo` that `make live` writes is added as it is, if it is there.
 """
 
 import ast
@@ -10,18 +10,17 @@ import json
 import posixpath
 import re
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from textwrap import indent
 
 from griffe import Class, Extension
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.nav import Link, Navigation
-from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "pages"  # of Zensical: pages and configuration
+SITE = ROOT / "site"
 PAGES = {  # pages of the repository, and their names on the site
     "README.md": "index.md",
     "config/README.md": "configuration.md",
@@ -53,50 +52,53 @@ class Fields(Extension):
                 cls.docstring.value = f"{text}\n\nAttributes:\n{indent(fields, '    ')}"
 
 
-def on_config(config: MkDocsConfig) -> None:
-    """Add the rooms of cdl/ to the navigation, below the API reference."""
-    (entry,) = (entry for entry in config.nav if "API reference" in entry)
-    rooms = [{name: uri} for name, uri in (("cdl", "api/index.md"), *rooms_of_the_api().items())]
-    entry["API reference"] = rooms
-
-
-def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add all pages that are not in docs/."""
-    for source, uri in PAGES.items():
-        files.append(File.generated(config, uri, content=markdown(ROOT / source)))
+def pages() -> dict[str, str]:
+    """Return the text of all pages by their names on the site."""
+    sources = {uri: ROOT / source for source, uri in PAGES.items()}
+    sources |= {
+        path.relative_to(ROOT / "docs").as_posix(): path for path in ROOT.glob("docs/**/*.md")
+    }
+    found = {uri: with_site_links(markdown(path), path, uri) for uri, path in sources.items()}
     rooms = rooms_of_the_api()
-    files.append(File.generated(config, "api/index.md", content=api_index(rooms)))
-    for room, uri in rooms.items():
-        files.append(File.generated(config, uri, content=f"::: cdl.{room}\n"))
+    found["api/index.md"] = api_index(rooms)
+    found |= {uri: f"::: cdl.{room}\n" for room, uri in rooms.items()}
     for path in sorted(shown_files()):
         language = LANGUAGES.get(path.suffix, path.suffix[1:])
         text = f"# `{path.name}`\n\n`{path_in_repository(path)}`\n\n"
-        text += f"```{language}\n{path.read_text()}\n```\n"
-        files.append(File.generated(config, file_page(path), content=text))
+        found[file_page(path)] = text + f"```{language}\n{path.read_text()}\n```\n"
+    return found
 
 
-def on_nav(nav: Navigation, **_: object) -> None:
-    """Add the live page to the navigation."""
+def configuration() -> str:
+    """Return zensical's configuration: mkdocs.yml with all pages of the API and the live page."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    rooms = {"cdl": "api/index.md"} | rooms_of_the_api()
+    added = "".join(f"\n      - {name}: {uri}" for name, uri in rooms.items())
+    text = re.sub(r"(?<=- API reference:) \[\].*", added, text)
     if LIVE.is_dir():
-        after = next(i for i, item in enumerate(nav.items) if item.title == "Use a student")
-        nav.items.insert(after + 1, Link("Live demo", f"{LIVE.name}/index.html"))
+        student = "  - Use a student: use_a_student.md\n"
+        text = text.replace(student, f"{student}  - Live demo: {LIVE.name}/index.html\n")
+    return text.replace("{ROOT}", str(ROOT))
 
 
-def on_post_build(config: MkDocsConfig) -> None:
-    """Copy the live page; its files are not pages, not even the student's card."""
-    if LIVE.is_dir():
-        shutil.copytree(LIVE, Path(config.site_dir, LIVE.name), dirs_exist_ok=True)
-
-
-def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Turn links to files of the repository into links to the pages of the site."""
-    source = source_of(page.file.src_uri)
-    return with_site_links(markdown, source, page.file.src_uri) if source.is_file() else markdown
-
-
-def source_of(uri: str) -> Path:
-    """Return the file of the repository behind a page of the site."""
-    return ROOT / {page: source for source, page in PAGES.items()}.get(uri, f"docs/{uri}")
+def main() -> int:
+    """Write all pages, build the site, and return the exit code of Zensical."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    pictures = shutil.ignore_patterns("*.md", "*.py", "*.ipynb", "__pycache__")
+    shutil.copytree(ROOT / "docs", BUILD / "docs", ignore=pictures)
+    for uri, text in pages().items():
+        path = BUILD / "docs" / uri
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (BUILD / "mkdocs.yml").write_text(configuration())
+    build = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    code = subprocess.run([*build, "-f", BUILD / "mkdocs.yml"], check=False).returncode
+    if code == 0:
+        shutil.rmtree(SITE, ignore_errors=True)
+        shutil.move(BUILD / "site", SITE)
+        if LIVE.is_dir():  # its files are not pages, not even the student's card
+            shutil.copytree(LIVE, SITE / LIVE.name)
+    return code
 
 
 def path_in_repository(path: Path) -> str:
@@ -117,7 +119,7 @@ def shown_files() -> frozenset[Path]:
     found = {path for page in pages for path in links(markdown(page), page)}
     wrong = [path_in_repository(path) for path in found if not path.is_file()]
     if wrong:
-        raise PluginError(f"broken links, no such file: {', '.join(wrong)}")
+        sys.exit(f"docs: broken links, no such file: {', '.join(wrong)}")
     places = (ROOT / "docs", *(ROOT / source for source in PAGES))
     found = {path for path in found if not any(path.is_relative_to(place) for place in places)}
     return frozenset(path for path in found if not is_module(path))
@@ -203,3 +205,7 @@ def api_index(rooms: dict[str, str]) -> str:
         f"::: cdl.deployment.device.student.DeviceStudent{options}",
     ]
     return "\n\n".join(["\n".join(lines[:2]), *public, "## Rooms", "\n".join(lines[2:])]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
