@@ -33,13 +33,13 @@ rule evaluate:
         "../scripts/evaluate.py"
 
 
-# Once for all runs that differ in the alignment of their heads alone; deleted after the last one.
+# Once for all runs that differ in the alignment of their heads alone; kept, so that a further variant evaluates no other one again.
 rule test_features:
     input:
         inputs_of("test_features"),
     output:
-        features=temp(RUN.test_features),
-        metadata=temp(layout.record_of(RUN.test_features)),
+        features=RUN.test_features,
+        metadata=layout.record_of(RUN.test_features),
     log:
         RUN.featuring.log,
     benchmark:
