@@ -53,6 +53,7 @@ BELOW = {
         "data.packing",
         "data.sources",
     ]
+    + ["methods.__init__", "distillers.__init__"]
     + ["evaluation.metrics", "evaluation.predictions", "study", "reporting"],
     "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
     + ["inventory"],
