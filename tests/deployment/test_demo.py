@@ -239,6 +239,23 @@ def encoded(pixels, **options):
     return raw.getvalue()
 
 
+def test_a_large_jpeg_is_made_smaller_and_other_formats_are_refused(page):
+    code = """
+    const { fromFile } = await load("images.js");
+    const bytes = Uint8Array.from(atob(given[0]), (c) => c.charCodeAt(0));
+    const found = fromFile(new File([bytes], "image"));
+    return await found.then((image) => [image.width, image.height, image.data[0]],
+                            (error) => [error.message]);"""
+    found = []
+    for kind, size in (("JPEG", (8200, 3000)), ("PNG", (8200, 3000)), ("PNG", (16385, 1))):
+        pixels = np.full((size[1], size[0], 3), 90, np.uint8)
+        raw = encoded(pixels, format=kind)
+        found.append(run(page, code, base64.b64encode(raw).decode()))
+    expected = "expected at most 16777216 and sides up to 16384; store it smaller, or as JPEG"
+    refused = [[f"image: has {n} pixels; {expected}"] for n in ("8200 x 3000", "16385 x 1")]
+    assert found == [[2050, 750, 90], *refused]
+
+
 def test_the_generator_is_that_of_python(page):
     """The numbers are those of `test_the_generator_is_documented_by_its_values`."""
     code = """
