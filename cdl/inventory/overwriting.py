@@ -10,7 +10,7 @@ from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts
 from cdl.runtime.registry import source_hash
-from cdl.study.jobs import Job, Jobs
+from cdl.study.jobs import CACHES, Job, Jobs
 
 SHOWN = 5  # runs that are listed
 _FORM = "learner.format"  # an entry of a record, see `cdl.spec.FORMAT`
@@ -19,8 +19,8 @@ _FORM = "learner.format"  # an entry of a record, see `cdl.spec.FORMAT`
 def start_messages(jobs: Jobs, files: Iterable[str | Path]) -> list[str]:
     """Return the messages printed before a run.
 
-    They list results that it overwrites, results of other source code that it keeps, and the
-    command that verifies.
+    They list results that it overwrites, results of other source code that it keeps, deleted
+    caches, and the command that verifies.
 
     Args:
         jobs: jobs of the configuration.
@@ -28,7 +28,7 @@ def start_messages(jobs: Jobs, files: Iterable[str | Path]) -> list[str]:
     """
     names = " ".join(map(str, files))
     verify = f"`cdl verify {names}` compares finished files with their hashes"
-    return [*overwritten(jobs), *changed_sources(jobs), verify]
+    return [*overwritten(jobs), *changed_sources(jobs), *deleted(jobs), verify]
 
 
 def overwritten(jobs: Jobs) -> list[str]:
@@ -81,6 +81,24 @@ def changed_sources(jobs: Jobs) -> list[str]:
         "of its facts has not changed; if its numbers change, raise `numerics`"
         for name, paths in found.items()
     ]
+
+
+def deleted(jobs: Jobs) -> list[str]:
+    """Return a line about deleted caches and benchmark files, if all runs are evaluated.
+
+    No job is planned for them then; before, the plan lists the jobs that make them.
+    """
+    evaluated = [job.records[0].path for job in jobs.of("evaluate")]
+    if not all(Path(path).is_file() for path in evaluated):
+        return []
+    paths = [job.records[0].path for job in jobs.of(*CACHES)]
+    paths += [job.benchmark for job in jobs if job.benchmark is not None]
+    absent = [path for path in paths if not Path(path).is_file()]
+    if not absent:
+        return []
+    more = f" and {len(absent) - 1} more" if absent[1:] else ""
+    made = "caches are made again when a job needs them, and benchmark files with their job"
+    return [f"{absent[0]!r}{more}: deleted; {made}"]
 
 
 def _external(job: Job) -> dict[str, str]:
