@@ -7,10 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cdl.data.packing import prepare
-from cdl.data.sources.decoding import decode
+from cdl.data.sources.decoding import LARGEST_PIXELS, LARGEST_SIDE, decode
 from cdl.runtime.errors import CdlError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -164,6 +166,29 @@ assert read(sys.argv[1]).shape == (1444, 2165, 3)
 assert peak_memory() < 300, peak_memory()
 """
     subprocess.run([sys.executable, "-c", code, tmp_path / "photo.jpg"], check=True)
+
+
+WHOLE = {kind: encoded(RGB, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(
+    kind=st.sampled_from([*WHOLE, ""]),
+    changes=st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=4)), max_size=3),
+    end=st.none() | st.integers(0, 200),
+    raw=st.binary(max_size=40),
+)
+def test_any_bytes_are_an_image_of_bounded_size_or_one_error(kind, changes, end, raw):
+    """The changes are in the header, which has the size."""
+    content = bytearray(WHOLE.get(kind, raw))
+    for place, values in changes:
+        content[place : place + len(values)] = values
+    try:
+        pixels = decode(bytes(content[:end]), "x")
+    except CdlError as error:
+        assert str(error).startswith("x ") and " object at 0x" not in str(error)
+        return
+    assert pixels.size <= 3 * LARGEST_PIXELS and max(pixels.shape) <= LARGEST_SIDE
 
 
 def make_folder(root):
