@@ -38,7 +38,8 @@ BELOW = {
     "models": ["runtime", "data", "backbones", "methods", "distillers"],
     "training": ["runtime", "data", "backbones", "methods", "distillers", "models"],
     "evaluation": ["runtime", "data", "backbones", "methods.base", "models", "training"],
-    "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", *FACTS]  # no torch
+    "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", "runtime.plain_yaml"]
+    + [*FACTS]  # no torch
     + ["data.sources.folder", "data.order"]
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
     "reporting": ["runtime", "data.order", "data.packing"]
@@ -53,6 +54,7 @@ BELOW = {
         "data.packing",
         "data.sources",
     ]
+    + ["methods.__init__", "distillers.__init__"]
     + ["evaluation.metrics", "evaluation.predictions", "study", "reporting"],
     "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
     + ["inventory"],
@@ -236,6 +238,17 @@ def test_one_function_reads_json_from_outside():
     own = {"cdl/cli/events.py", "cdl/runtime/artifacts.py"}  # read what this program wrote
     read = own | {"cdl/runtime/outside.py"}
     assert files - alone == read, "call json_object of cdl/runtime/outside.py instead of json.loads"
+
+
+def test_one_function_reads_yaml_from_outside():
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if re.search(r"yaml\.\w*load", path.read_text())
+    }
+    own = {"cdl/study/configuration.py"}  # reads schema and presets, and a number
+    read = own | {"cdl/runtime/plain_yaml.py"}
+    assert readers == read, "call yaml_value of cdl/runtime/plain_yaml.py instead"
 
 
 def test_only_the_layout_spells_a_path_below_results():

@@ -6,6 +6,7 @@ seconds. Snakemake's own, longer log is in `.snakemake/log`.
 """
 
 import atexit
+import functools
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdl.cli import events
+from cdl.runtime.processes import end_with
 
 PAUSE = 5.0  # seconds between two lines outside a terminal
 MAX_SHOWN_JOBS = 2  # running jobs that the line names
@@ -96,12 +98,16 @@ def run_snakemake(
 ) -> tuple[int, bool]:
     """Run Snakemake, wait for it to end, and forward SIGINT and SIGTERM to it.
 
+    If this process is killed, Snakemake gets SIGTERM.
+
     Returns:
         The exit code, or 128 plus the number of the signal that ended it; and whether a signal was
         received.
     """
     received = []
-    with subprocess.Popen(command, env={**os.environ, **(environment or {})}) as child:
+    ends = functools.partial(end_with, os.getpid(), signal.SIGTERM)
+    given = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, env=given, preexec_fn=ends) as child:
 
         def forward(number: int, _: object) -> None:
             received.append(number)

@@ -8,12 +8,17 @@ and `write_site` copies them for any web server.
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
+from cdl.deployment.device.bundle import program
 from cdl.deployment.device.memory import MEMORY
 from cdl.deployment.device.student import read_classes
 from cdl.deployment.device.versions import CURRENT, current_version, parent_of, place_of
@@ -73,7 +78,7 @@ def site(student: Path, runtime: str | None = None) -> Site:
             f"{student}: is a student of {items}; expected one of images; use cdl predict"
         )
     read_classes(place_of(student, version := current_version(student)) / manifest.CLASSES)
-    own = {name: student / name for name in _names(student, version)}
+    own = {name: student / name for name in _inside(student, _names(student, version))}
     room = Path(str(files("cdl") / "assets" / "demo"))
     return {
         **{path.name: path for path in sorted(room.iterdir())},
@@ -94,6 +99,35 @@ def _names(folder: Path, version: int) -> Iterator[str]:
         names += [f"{place}/{name}" for name in (manifest.CLASSES, MEMORY, manifest.MANIFEST)]
         version = parent_of(folder, version)
     return (name for name in names if (folder / name).is_file())
+
+
+def _inside(folder: Path, names: Iterable[str]) -> Iterator[str]:
+    """Yield the names of files to publish.
+
+    Links are not followed, since they may lead to private files. `manifest.check` lets card and
+    program differ from the export; then they are left out.
+
+    Raises:
+        CdlError: another file is a link or outside the folder.
+    """
+    root, known = folder.resolve(), (folder / manifest.MANIFEST).exists()
+    differences = manifest.compare(folder) if known else {}
+    for name in names:
+        file, linked = folder / name, (folder / name).resolve() != root / name
+        if name == manifest.CARD and (linked or differences.get(name)):
+            continue
+        if name == manifest.DEVICE and (linked or not _is_program(file)):
+            continue
+        if linked:
+            raise CdlError(
+                f"{str(file)!r}: is a link or leads out of the folder; copy the file itself there"
+            )
+        yield name
+
+
+def _is_program(file: Path) -> bool:
+    """Whether a file is what this version of cdl writes for students of images."""
+    return file.read_bytes() == program(MODALITIES["images"]).encode()
 
 
 def runtime_files(source: str | None = None) -> list[Path]:
@@ -121,11 +155,30 @@ class Server(ThreadingHTTPServer):
     """Serves a site to the local machine."""
 
     daemon_threads = True
+    CONNECTIONS = 32  # at once; the next one waits
 
     def __init__(self, content: Site, port: int) -> None:
         """Bind a port, 0 for any free one; raise `OSError` if it is in use."""
         super().__init__((HOST, port), _Handler)
         self.content, self.token = content, secrets.token_urlsafe()
+        self._free = threading.BoundedSemaphore(self.CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a request in a thread, as soon as there are fewer than `CONNECTIONS`."""
+        self._free.acquire()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer a request."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report errors of this program, and not that a browser has left."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     @property
     def origin(self) -> str:
@@ -140,24 +193,28 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+    timeout = 20  # seconds of silence after which a connection is closed
 
     def _requested(self) -> str | None:
         """Return the path below the address; None without the token or from another site."""
         own = self.server.origin
         host, origin = f"http://{self.headers.get('Host')}", self.headers.get("Origin", own)
-        _, token, *rest = self.path.split("/", 2)
+        _, token, rest = (*self.path.split("/", 2), "", "")[:3]
         known = secrets.compare_digest(token.encode(), self.server.token.encode())
-        return rest[0] if known and rest and host == origin == own else None
+        return rest if known and self.path.count("/") > 1 and host == origin == own else None
 
     def do_GET(self) -> None:  # noqa: N802
         """Send a file of the site; its names are a fixed list."""
         name = self._requested()
         name = PAGE if name == "" else name
-        if name is None or name not in self.server.content:
+        source = self.server.content.get(name or "")
+        try:
+            body = source.read_bytes() if isinstance(source, Path) else source
+        except OSError:  # it was deleted meanwhile
+            body = None
+        if name is None or body is None:
             self._send(404, "text/plain", b"not found")
             return
-        source = self.server.content[name]
-        body = source if isinstance(source, bytes) else source.read_bytes()
         kind = _TYPES.get(Path(name).suffix, "application/octet-stream")
         self._send(200, kind, body)
 

@@ -9,6 +9,7 @@ from cdl.deployment.device.versions import CURRENT, VERSIONS, current_version, p
 from cdl.deployment.manifest import CARD, DEVICE, MANIFEST, READ, TENSORS
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, hub_page, repository_folder, upload
+from cdl.runtime.plain_yaml import yaml_value
 
 PREFIX = "hf://"
 README = "README.md"  # the Hub's name of a model card
@@ -120,16 +121,15 @@ def _licence(card: Path) -> str:
     Raises:
         CdlError: there is no card or no licence.
     """
-    import yaml
-    from huggingface_hub import ModelCard
-
     try:
-        licence = ModelCard(card.read_text(encoding="utf-8")).data.get("license")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        between = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8"), re.DOTALL)
+        metadata = yaml_value(between[1]) if between else None
+    except (OSError, ValueError, CdlError) as error:
         raise CdlError(f"{card}: cannot be read as a model card ({error})") from error
-    if not licence:
+    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    if not isinstance(licence, str):
         raise CdlError(
             f"{card}: its metadata has no licence; expected a line such as `license: mit` between "
             "the lines --- at its beginning"
         )
-    return str(licence)
+    return licence

@@ -172,7 +172,7 @@ def _provenance(
         "checkpoints": [metadata["sha256"] for metadata in evaluated],
         "checkpoint_files": about["files"],
         "device": about["device"],
-        "versions": versions(),
+        "versions": versions(spec),
     }
 
 

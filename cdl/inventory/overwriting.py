@@ -1,26 +1,34 @@
-"""List the finished results that the next run will overwrite."""
+"""List the finished results that the next run will overwrite, or keep although code has changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from cdl.distillers import DISTILLERS
 from cdl.inventory.state import State, name_of, outdated_by_values
+from cdl.methods import PROMPTS
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
-from cdl.study.jobs import Job, Jobs
+from cdl.runtime.facts import Facts
+from cdl.runtime.registry import source_hash
+from cdl.study.jobs import CACHES, Job, Jobs
 
 SHOWN = 5  # runs that are listed
 _FORM = "learner.format"  # an entry of a record, see `cdl.spec.FORMAT`
 
 
 def start_messages(jobs: Jobs, files: Iterable[str | Path]) -> list[str]:
-    """Return the messages printed before a run: results that it overwrites, and how to verify.
+    """Return the messages printed before a run.
+
+    They list results that it overwrites, results of other source code that it keeps, deleted
+    caches, and the command that verifies.
 
     Args:
         jobs: jobs of the configuration.
         files: configuration files.
     """
     names = " ".join(map(str, files))
-    return [*overwritten(jobs), f"`cdl verify {names}` compares finished files with their hashes"]
+    verify = f"`cdl verify {names}` compares finished files with their hashes"
+    return [*overwritten(jobs), *changed_sources(jobs), *deleted(jobs), verify]
 
 
 def overwritten(jobs: Jobs) -> list[str]:
@@ -44,6 +52,60 @@ def overwritten(jobs: Jobs) -> list[str]:
     if not lines:
         return []
     return [*lines, "  to keep them, rename this configuration or use variants of the blocks"]
+
+
+def changed_sources(jobs: Jobs) -> list[str]:
+    """Return a line for each method and distiller of another package whose source has changed.
+
+    Finished results of the former source are kept while `numerics` of its facts is the same. The
+    hash of the source is in the entry `versions` of a record, see `cdl.models.build.versions`.
+    """
+    used = {job.training: external for job in jobs.of("evaluate") if (external := _external(job))}
+    found: dict[str, list[str]] = {}
+    for job in jobs.of("train", "distil", "align", "evaluate") if used else ():
+        names = used.get(job.training, {})
+        if not names or not Path(job.records[0].path).is_file():
+            continue
+        try:
+            made = read_json(job.records[0].path)
+            runs_again = outdated_by_values(job.records[0], made)
+        except CdlError:  # reported by the job that reads it
+            continue
+        for name, module in names.items() if runs_again is None else ():
+            recorded = made.get("versions", {}).get(module)
+            if recorded is not None and recorded != source_hash(module):
+                found.setdefault(name, []).append(job.records[0].path)
+    return [
+        f"{name}: its source has changed since it made {paths[0]!r}"
+        f"{f' and {len(paths) - 1} more' if paths[1:] else ''}, which are kept, since `numerics` "
+        "of its facts has not changed; if its numbers change, raise `numerics`"
+        for name, paths in found.items()
+    ]
+
+
+def deleted(jobs: Jobs) -> list[str]:
+    """Return a line about deleted caches and benchmark files, if all runs are evaluated.
+
+    No job is planned for them then; before, the plan lists the jobs that make them.
+    """
+    evaluated = [job.records[0].path for job in jobs.of("evaluate")]
+    if not all(Path(path).is_file() for path in evaluated):
+        return []
+    paths = [job.records[0].path for job in jobs.of(*CACHES)]
+    paths += [job.benchmark for job in jobs if job.benchmark is not None]
+    absent = [path for path in paths if not Path(path).is_file()]
+    if not absent:
+        return []
+    more = f" and {len(absent) - 1} more" if absent[1:] else ""
+    made = "caches are made again when a job needs them, and benchmark files with their job"
+    return [f"{absent[0]!r}{more}: deleted; {made}"]
+
+
+def _external(job: Job) -> dict[str, str]:
+    """Return the modules of the method and distiller from other packages that a job uses."""
+    names = job.records[0].expected()["learner"].get("external", {})
+    facts: list[Mapping[str, Facts]] = [PROMPTS, DISTILLERS]
+    return {name: kind[name].module for name in names for kind in facts if name in kind}
 
 
 def _outdated(jobs: Jobs) -> Iterator[tuple[Job, State]]:

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from cdl.inventory.images import affected, changes, outdated_data
-from cdl.inventory.naming import nothing_here, results_nearby
+from cdl.inventory.naming import nothing_here
 from cdl.inventory.state import (
     DAMAGED,
     DONE,
@@ -254,10 +254,8 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
 
 
 def _absent(grid: Grid) -> list[str]:
-    """Return a line that there are no results here, if another folder has them."""
-    name = grid.config["name"]
-    absent = not Path(grid.layout.root).is_dir() and results_nearby(name)
-    return [nothing_here(name)] if absent else []
+    """Return a line that there are no results here."""
+    return [] if Path(grid.layout.root).is_dir() else [nothing_here(grid.config["name"])]
 
 
 def _how_to_resume(resume: str) -> str:

@@ -22,12 +22,20 @@ from cdl.methods.heads import CosineHead
 from cdl.models.learner import Learner
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
+from cdl.runtime.registry import source_hash
 from cdl.runtime.seeds import generator
-from cdl.spec import AnySpec, ClassMeans, Distiller, LearnerSpec, Method, precision_of
+from cdl.spec import AnySpec, CacheSpec, ClassMeans, Distiller, LearnerSpec, Method, precision_of
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that numbers depend on, and the kernels of this machine's CPU."""
+def versions(spec: AnySpec | None = None) -> dict[str, str]:
+    """Return the versions that numbers depend on, and the kernels of this machine's CPU.
+
+    Modules of other packages in `spec` are there by name, with the hash of their source; see
+    `cdl.inventory.overwriting.changed_sources`.
+    """
+    learner = spec.teacher if isinstance(spec, CacheSpec) else spec
+    units = (learner.method, learner.distiller, learner.teacher_method) if learner else ()
+    modules = {unit.facts.module for unit in units if unit and not unit.facts.built_in}
     return {
         "cdl": cdl.__version__,
         "python": platform.python_version(),
@@ -35,6 +43,7 @@ def versions() -> dict[str, str]:
         "timm": timm.__version__,
         "numpy": numpy.__version__,
         "cpu_kernels": str(kernels()),
+        **{module: source_hash(module) for module in sorted(modules)},
     }
 
 

@@ -59,8 +59,8 @@ def cost_of(
     jobs = [read_benchmark(file) for file in files]
     logged = [read_measured(measured_of(file)) for file in files]
     nan = float("nan")
-    seconds = sum(job.seconds for job in jobs)
     pairs = list(zip(logged, jobs, strict=True))
+    seconds = sum(own.seconds or job.seconds for own, job in pairs)
     computed = _sum([own.processor_seconds or job.processor_seconds for own, job in pairs])
     memory = [own.memory_mb or job.memory_mb for own, job in pairs]
     return {
@@ -157,7 +157,7 @@ def _unmeasured_note(n: int) -> str:
     if not n:
         return ""
     return (
-        f" {n} jobs have no measurements of their own (they were deleted): their "
+        f" {n} jobs have no measurements of their own (they were deleted): their seconds, "
         "processor seconds and memory are Snakemake's samples, and their energy is unknown."
     )
 

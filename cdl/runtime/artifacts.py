@@ -9,9 +9,11 @@ corrupted file raises an error with a clear message. Nothing is pickled.
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -87,6 +89,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_rest(path: str | Path) -> None:
+    """Remove the temporary files of killed writers of a path; no other process may write it."""
+    path = Path(path)
+    for rest in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if re.fullmatch(r"[0-9a-f]{16}", rest.name.rpartition(".")[2]):
+            rest.unlink(missing_ok=True)
 
 
 def write_json(

@@ -2,10 +2,9 @@
 
 Benchmark files have no hash, so their format is checked strictly: a file with other columns,
 invalid numbers, or seconds that contradict its `h:m:s` column is invalid. A changed digit after the
-decimal point is not detected. The job's own measurements take precedence over those of Snakemake:
-Snakemake samples, and it does not see a job that runs in the fork server
-(`cdl.runtime.forkserver`). They are in a record of their own, which has a hash and is part of no
-fingerprint.
+decimal point is not detected, so tables show the job's own measurements where it has any: they are
+in a record of their own, which has a hash and is part of no fingerprint. Snakemake samples, and it
+does not see a job that runs in the fork server (`cdl.runtime.forkserver`).
 
 codecarbon is not used: it assigns the energy of the whole processor to each of several simultaneous
 jobs, and where no counter is readable it reports an estimate from the processor's nominal power.
@@ -100,6 +99,7 @@ class Measured:
         processor_wh: energy of the processors in Wh, multiplied by the job's share of the total
             processor time.
         gpu_memory_mb: peak memory allocated on a GPU in MB.
+        seconds: wall time from the start of the process.
     """
 
     processor_seconds: float | None = None
@@ -108,6 +108,7 @@ class Measured:
     gpu_wh: float | None = None
     processor_wh: float | None = None
     gpu_memory_mb: float | None = None
+    seconds: float | None = None
 
     @property
     def energy_wh(self) -> float | None:
@@ -173,6 +174,7 @@ class Meter:
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             self._gpu["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
         found = Measured(
+            seconds=round(time.time() - psutil.Process().create_time(), 2),
             processor_seconds=round(_processor_seconds()[0], 2),
             memory_mb=peak_memory(),
             processor_wh=self._processor_wh(),

@@ -27,6 +27,11 @@ class Facts:
     numerics: int = 1
 
     @property
+    def module(self) -> str:
+        """Name of the module of the implementation."""
+        return self.path.partition(":")[0]
+
+    @property
     def built_in(self) -> bool:
         """Whether it is part of this package."""
         return self.path.startswith("cdl.")

@@ -222,6 +222,7 @@ def _obtain_file(
 ) -> Path:
     if target.is_file():
         _verify(target, file, "delete it and run again")
+        _part(target).unlink(missing_ok=True)  # of a killed download, before it was placed there
     elif mirror is None and isinstance(file.url, Hub):
         log.info("fetching %s", file.url)
         try:
@@ -246,7 +247,7 @@ def remember(file: Published, path: Path) -> None:
 
 def _fetch(file: Published, target: Path, origin: str, setting: str) -> None:
     """Copy or download a file and verify it before it is renamed to `target`."""
-    part = target.with_name(f".{target.name}.part")
+    part = _part(target)
     log.info("fetching %s", origin)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +263,11 @@ def _fetch(file: Published, target: Path, origin: str, setting: str) -> None:
         part.unlink()
         raise
     os.replace(part, target)
+
+
+def _part(target: Path) -> Path:
+    """Return the path of the part of a file that has been fetched."""
+    return target.with_name(f".{target.name}.part")
 
 
 def _unavailable(

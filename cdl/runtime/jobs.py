@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cdl.runtime.artifacts import remove_rest
 from cdl.runtime.benchmarks import Meter
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.gpus import leased_gpu
@@ -64,6 +65,8 @@ def job(snakemake: Any, *, at_start: bool = False) -> Iterator[Execution]:
     """
     if not at_start:
         enter_folder(snakemake)
+    for path in getattr(snakemake, "output", ()):  # Snakemake's lock keeps out other writers
+        remove_rest(path)
     resources = snakemake.resources
     learns = hasattr(resources, "gpu")
     execution = DEFAULT

@@ -1,12 +1,15 @@
 """Registry of facts by name, also of other packages. Does not import torch."""
 
+import ast
+import hashlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
 from typing import Any, TypeVar
 
 F = TypeVar("F")
@@ -90,6 +93,53 @@ def _exists(module: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # of a parent
         return False
+
+
+@cache
+def source_hash(module: str) -> str:
+    """Return the sha256 of a module's source and of what it imports from its own package.
+
+    Nothing is imported but the package itself. Files that are not Python source do not count.
+    """
+    top, sources, left = module.partition(".")[0], dict[str, bytes](), [module]
+    while left:
+        name = left.pop()
+        path = _source_file(name) if name.partition(".")[0] == top else None
+        if path is None or name in sources:
+            continue
+        sources[name], parent = path.read_bytes(), name.rpartition(".")[0]
+        package = name if path.name == "__init__.py" else parent
+        left += [parent, *_imported(sources[name], package)]
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(f"{name} {hashlib.sha256(sources[name]).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _source_file(module: str) -> Path | None:
+    """Return the source of a module, found below its top package; None without one."""
+    top, *parts = module.split(".")
+    spec = find_spec(top)
+    if spec is None:
+        return None
+    folders = spec.submodule_search_locations or ()
+    bases = [Path(folder, *parts) for folder in folders]
+    files = [file for base in bases for file in (base / "__init__.py", base.with_suffix(".py"))]
+    files += [Path(spec.origin)] if spec.origin and not parts else []
+    return next((file for file in files if file.suffix == ".py" and file.is_file()), None)
+
+
+def _imported(source: bytes, package: str) -> Iterator[str]:
+    """Yield the modules, and perhaps other names, that a source file of a package imports."""
+    try:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = resolve_name("." * node.level + (node.module or ""), package)
+                yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+    except (SyntaxError, ValueError, ImportError):  # it cannot be imported either
+        return
 
 
 def _describe(point: EntryPoint) -> str:

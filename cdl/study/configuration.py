@@ -9,7 +9,6 @@ import copy
 import difflib
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial, reduce
 from pathlib import Path
@@ -24,12 +23,12 @@ from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts, schema_block
+from cdl.runtime.plain_yaml import yaml_value
 
 HERE = Path(__file__).parent
 EDITOR_SCHEMA = HERE / "schema" / "config.schema.json"
 LARGEST = 10**15
 LARGEST_FILE = 2**19  # bytes
-_OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class ConfigError(CdlError):
@@ -41,42 +40,6 @@ class ConfigError(CdlError):
     def __init__(self, message: str) -> None:
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         super().__init__(line if len(line) <= 700 else f"{line[:400]} ... {line[-250:]}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Load safe YAML; reject duplicate keys and ambiguous numbers.
-
-    PyYAML keeps the last of two equal keys, which silently drops a block, and reads numbers by
-    YAML 1.1, in which `010` is 8 and `1:30` is 90.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen and key.value != "<<":
-                line = key.start_mark.line + 1
-                raise ConfigError(f"{key.value}: duplicate key, again in line {line}; keep one")
-            seen.add(key.value)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-    def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        whole = node.tag.endswith(":int")
-        value = self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
-        if _OLD_NUMBER.fullmatch(node.value):
-            raise ConfigError(
-                f"{_place(node.start_mark)}: {node.value} is {value} in YAML 1.1; write the "
-                "number without leading zeros and colons, or put text in quotes"
-            )
-        return value
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
-
-
-def _place(mark: yaml.Mark) -> str:
-    return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 @cache
@@ -205,14 +168,14 @@ def optional(part: dict[str, Any]) -> dict[str, Any]:
 def read(path: str | Path) -> dict[str, Any]:
     """Read a YAML or JSON file, more strictly than Snakemake does.
 
-    Duplicate keys, tags, templates, ambiguous numbers and files above `LARGEST_FILE` are errors.
+    Templates, files above `LARGEST_FILE`, and what `yaml_value` refuses are errors.
 
     Raises:
         ConfigError: the file is invalid; the message has its name, line and column.
     """
     try:
-        config = _parse(_text(path))
-    except ConfigError as error:
+        config = yaml_value(_text(path))
+    except CdlError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: is not a mapping; it needs at least name, datasets and grid")
@@ -240,32 +203,10 @@ def _text(path: str | Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _unreadable(
-            f"line {line} contains the byte {data[error.start]:#04x}; save the file as UTF-8"
+        raise ConfigError(
+            f"cannot be read as plain YAML in UTF-8 (line {line} contains the byte "
+            f"{data[error.start]:#04x}; save the file as UTF-8)"
         ) from None
-
-
-def _parse(text: str) -> Any:
-    """Parse YAML; raise `ConfigError` with line and column if it is invalid."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        parts = [_place(mark)] if mark else []
-        parts += [text for text in (error.context, error.problem) if text]
-        parts += ["indent with spaces, not tabs"] if "'\\t'" in parts[-1] else []
-        raise _unreadable(": ".join(parts)) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise _unreadable(f"line {line} contains the character #x{error.character:04x}") from None
-    except RecursionError:
-        raise _unreadable("too deeply nested") from None
-    except ValueError as error:
-        raise _unreadable(str(error)) from None
-
-
-def _unreadable(why: str) -> ConfigError:
-    return ConfigError(f"cannot be read as plain YAML in UTF-8 ({why})")
 
 
 def overlay(

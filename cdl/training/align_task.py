@@ -184,7 +184,7 @@ def align_task(
         "seen": _seen(job, labels),
         "counts": _counts(context, labels),
         "device": context.compute.name,
-        "versions": versions(),
+        "versions": versions(specs.aligned),
     }
     artifacts.save(output, state, metadata)
     log.info("wrote %s", Path(output))

@@ -73,7 +73,7 @@ def write_queries(
         )
         return
     values = over_task_images(context, lambda views, _: query(views))
-    _save(output, {"values": values[None].cpu()}, provenance)
+    _save(spec, output, {"values": values[None].cpu()}, provenance)
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def write_test_queries(
     ).cpu()
     inputs = {"data": test.fingerprint, "backbones": {spec.backbone: loaded.fingerprint}}
     tensors = {"indices": indices, "values": _rounded(values, spec)}
-    _save(output, tensors, {"spec": spec.to_json(), "inputs": inputs})
+    _save(spec, output, tensors, {"spec": spec.to_json(), "inputs": inputs})
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def write_targets(
     context.place(teacher.learner)
     if spec.views == "held_out":
         values = over_task_images(context, lambda views, rows: logits(views, 0, rows))
-        _save(output, {"values": values[None].cpu()}, provenance | about)
+        _save(spec, output, {"values": values[None].cpu()}, provenance | about)
         return
 
     def of_batch(batch: Batch) -> Tensor:
@@ -259,10 +259,11 @@ def _write_over_views(
     execution: Execution,
 ) -> None:
     """Compute and write `function` of all views; resume from a saved state."""
-    spec, job = context.spec, provenance | {"versions": versions()}
+    spec = context.spec
+    job = provenance | {"versions": versions(spec)}
     with State(execution.states, job, execution.save_minutes) as state:
         values = over_views(context.batches(), spec, width, function, state)
-        _save(output, {"values": values}, provenance | about)
+        _save(spec, output, {"values": values}, provenance | about)
         state.remove()
 
 
@@ -297,7 +298,7 @@ def _validate_size(
         )
 
 
-def _save(output: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def _save(spec: AnySpec, output: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     size = sum(tensor.nbytes for tensor in tensors.values())
-    artifacts.save(output, tensors, {**metadata, "bytes": size, "versions": versions()})
+    artifacts.save(output, tensors, {**metadata, "bytes": size, "versions": versions(spec)})
     log.info("wrote %s: %.3f MB", output, size / 1e6)

@@ -130,7 +130,7 @@ def learn_task(
     )
     prepared = _prepare(context, inputs, teacher_spec)
     context.place(prepared.learner, prepared.tutor, prepared.past)
-    job |= {"inputs": context.fingerprints, "versions": versions()}
+    job |= {"inputs": context.fingerprints, "versions": versions(spec)}
     prompts, read = prepared.learner.prompts, reading(context, prepared.learner)
     prompts.before_training(task, read)
     with State(execution.states, job, execution.save_minutes) as state:
@@ -309,7 +309,7 @@ def _write(
         **({"ridge_errors": learnt.errors} if learnt.errors else {}),
         "device": context.compute.name,
         "state": state,
-        "versions": versions(),
+        "versions": versions(context.spec),
     }
     memory = {MEMORY + name: tensor for name, tensor in learnt.memory.items()}
     artifacts.save(output, prepared.learner.state() | memory, metadata, files=[losses])

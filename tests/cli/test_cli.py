@@ -123,6 +123,7 @@ def test_status_needs_no_checkout_and_reports_an_invalid_value_in_one_line(tmp_p
     answer = cdl("status", CONFIGS[0], cwd=tmp_path)
     assert answer.returncode == 0
     assert "done     0 cells, 0 jobs" in answer.stdout
+    assert f"{tmp_path} contains no results of " in answer.stdout
     (tmp_path / "bad.yaml").write_text("grid: {seeds: [-1]}")
     answer = cdl("status", CONFIGS[0], tmp_path / "bad.yaml")
     assert answer.returncode == 2

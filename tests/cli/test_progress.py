@@ -5,9 +5,11 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 
+import psutil
 import pytest
 from rich.console import Console
 from runs import CONFIGS, ROOT
@@ -99,6 +101,17 @@ def test_the_described_rules_exist():
         r"^ *(?:rule|checkpoint|use rule \w+ as) (\w+)(?::| with)", text, re.MULTILINE
     )
     assert set(RULES) <= set(rules)
+
+
+def test_snakemake_ends_when_the_process_that_waits_for_it_is_killed():
+    work = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    code = "import sys; from cdl.cli.progress import run_snakemake; run_snakemake(sys.argv[1:])"
+    command = [sys.executable, "-c", code, sys.executable, "-c", work]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as outer:
+        snakemake = psutil.Process(int(outer.stdout.readline()))
+        outer.kill()
+    snakemake.wait(timeout=60)
+    assert not snakemake.is_running()
 
 
 def record(level=logging.INFO, message="", **fields):

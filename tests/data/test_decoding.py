@@ -2,13 +2,17 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cdl.data.packing import prepare
-from cdl.data.sources.decoding import decode
+from cdl.data.sources.decoding import LARGEST_PIXELS, LARGEST_SIDE, decode
 from cdl.runtime.errors import CdlError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -121,6 +125,70 @@ def test_damaged_bytes_are_pixels_or_one_error(kind):
         except CdlError as error:
             assert str(error).startswith("x ")
             assert " object at 0x" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "exif", "found"),
+    [
+        ((8660, 5773), "JPEG", 6, (4330, 2887)[::-1]),  # 50 megapixels, turned by EXIF
+        ((16400, 40), "JPEG", 1, (8200, 20)),
+        ((4096, 4096), "PNG", 1, (4096, 4096)),
+        ((4096, 4097), "PNG", 1, None),
+        ((16385, 1), "PNG", 1, None),
+        ((1, 16385), "TIFF", 1, None),
+        ((65000, 1), "JPEG", 1, None),
+    ],
+)
+def test_a_large_jpeg_is_decoded_smaller_and_other_formats_are_refused(size, kind, exif, found):
+    tags = Image.Exif()
+    tags[0x0112] = exif
+    raw = encoded(Image.new("RGB", size, (200, 100, 50)), kind, exif=tags)
+    if found is not None:
+        pixels = decode(raw, "x")
+        assert pixels.shape[1::-1] == found
+        assert abs(pixels[1, 1].astype(int) - [200, 100, 50]).max() < 3
+        assert decode(raw, "x", 2**20).size <= (3 * 2**20 if kind == "JPEG" else pixels.size)
+        return
+    width, height = size
+    with pytest.raises(
+        CdlError, match=f"x is refused: it has {width} x {height} pixels, .* 48 MiB"
+    ):
+        decode(raw, "x")
+
+
+def test_a_photo_of_50_megapixels_is_read_within_300_megabytes(tmp_path):
+    Image.new("L", (8660, 5773), 90).convert("RGB").save(tmp_path / "photo.jpg")
+    code = """
+import sys
+from cdl.deployment.device.images import read
+from cdl.runtime.memory import peak_memory
+assert read(sys.argv[1]).shape == (1444, 2165, 3)
+assert peak_memory() < 300, peak_memory()
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "photo.jpg"], check=True)
+
+
+WHOLE = {kind: encoded(RGB, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(
+    kind=st.sampled_from([*WHOLE, ""]),
+    changes=st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=4)), max_size=3),
+    end=st.none() | st.integers(0, 200),
+    raw=st.binary(max_size=40),
+)
+def test_any_bytes_are_an_image_of_bounded_size_or_one_error(kind, changes, end, raw):
+    """The changes are in the header, which has the size."""
+    content = bytearray(WHOLE.get(kind, raw))
+    for place, values in changes:
+        content[place : place + len(values)] = values
+    try:
+        pixels = decode(bytes(content[:end]), "x")
+    except CdlError as error:
+        assert str(error).startswith("x ") and " object at 0x" not in str(error)
+        return
+    assert pixels.size <= 3 * LARGEST_PIXELS and max(pixels.shape) <= LARGEST_SIDE
 
 
 def make_folder(root):

@@ -112,6 +112,10 @@ def test_invalid_files_are_reported_in_one_sentence(tmp_path):
     problem = r"train.csv has no column 'text'; with ',' between columns it has \['sentence', "
     with pytest.raises(CdlError, match=problem):
         read(str(tmp_path))
+    for twice, header in (("text", "text,label,text"), ("label", "label,text,label")):
+        (tmp_path / "train.csv").write_text(f"{header}\nx,a,y\n")
+        with pytest.raises(CdlError, match=f"train.csv has 2 columns '{twice}'; expected one"):
+            read(str(tmp_path))
     write(tmp_path, {"train": [("x", " ")], "test": [("x", "a")]})
     with pytest.raises(CdlError, match="train.csv: line 2 has no 'label'; fill it in, or remove"):
         read(str(tmp_path))

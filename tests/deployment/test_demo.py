@@ -103,6 +103,47 @@ def test_the_files_of_the_site_are_served_with_the_token_alone(served):
         assert connection.makefile("rb").read().startswith(b"HTTP/1.0 404")
 
 
+@pytest.mark.parametrize(
+    "said", [b"GET abc HTTP/1.0\r\n\r\n", b"GET * HTTP/1.0\r\n\r\n", b"GET /\r\n", b"\xff\r\n\r\n"]
+)
+def test_any_request_is_answered_or_refused_without_a_traceback(served, said, capsys):
+    with socket.create_connection(served.server_address, timeout=20) as connection:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()  # without a status line for HTTP 0.9
+        assert re.match(rb"(HTTP/1.0 )?4\d\d |not found|.*Error code: 4", answer, re.DOTALL)
+    assert request(served, f"/{served.token}/")[0] == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_an_aborted_download_and_a_deleted_file_are_no_errors(tmp_path, capsys):
+    (tmp_path / "gone").write_bytes(b"x")
+    content = {"index.html": bytes(2**24), "gone": tmp_path / "gone"}
+    with running(Server(content, 0)) as server:
+        (tmp_path / "gone").unlink()
+        assert request(server, f"/{server.token}/gone")[::2] == (404, b"not found")
+        ask = f"GET /{server.token}/ HTTP/1.0\r\nHost: 127.0.0.1:{server.server_address[1]}\r\n\r\n"
+        with socket.create_connection(server.server_address, timeout=20) as connection:
+            connection.sendall(ask.encode())
+            assert connection.recv(10)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset
+        assert len(request(server, f"/{server.token}/")[2]) == 2**24
+    assert capsys.readouterr().err == ""
+
+
+def test_unfinished_requests_take_few_threads_and_no_long_time(served, monkeypatch, capsys):
+    monkeypatch.setattr("cdl.deployment.demo._Handler.timeout", 0.2)
+    before, most = threading.active_count(), 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * Server.CONNECTIONS):
+            one = stack.enter_context(socket.create_connection(served.server_address, timeout=20))
+            one.sendall(b"GET / HTTP/1.0\r\n")
+            most = max(most, threading.active_count())
+        assert request(served, f"/{served.token}/")[0] == 200
+        assert most <= before + Server.CONNECTIONS
+    assert capsys.readouterr().err == ""
+
+
 def test_every_server_has_a_token_of_its_own(served):
     with Server(served.content, 0) as other:
         assert served.token != other.token and len(other.token) > 40
@@ -125,6 +166,36 @@ def test_only_files_of_the_student_are_in_the_site(runtime, tmp_path):
     assert {name for name in written if (tmp_path / "static" / name).is_file()} == set(content)
     with pytest.raises(CdlError, match="static: already exists"):
         commands.demo(folder, static=tmp_path / "static", runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    ("name", "linked"),
+    [("card.md", True), ("student.py", True), ("card.md", False), ("student.py", False)],
+)
+def test_an_edited_file_or_a_link_in_its_place_is_not_in_the_site(name, linked, tmp_path, empty):
+    folder, secret = write_learner(tmp_path / "student"), tmp_path / "secret"
+    secret.write_text("private")
+    assert f"student/{name}" in site(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to(secret) if linked else (folder / name).write_text("edited")
+    assert f"student/{name}" not in (found := site(folder))
+    assert name not in json.loads(found["student.json"])["files"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "classes.txt", "versions", "versions/1"])
+def test_a_link_in_place_of_another_file_or_folder_is_refused(name, tmp_path, empty):
+    folder = write_learner(tmp_path / "student")
+    cdl.load(folder).learn({"white": list(draw_images("white", 2))})
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CdlError, match=f"student/{name}.*: is a link or leads out of the folder"):
+        site(folder)
+
+
+@pytest.fixture
+def empty(monkeypatch):
+    """Leave out the files of onnxruntime-web."""
+    monkeypatch.setattr("cdl.deployment.demo.runtime_files", lambda source: [])
 
 
 def test_other_folders_are_refused_in_a_sentence(tmp_path):
@@ -237,6 +308,23 @@ def encoded(pixels, **options):
     raw = io.BytesIO()
     Image.fromarray(pixels).save(raw, **{"format": "PNG"} | options)
     return raw.getvalue()
+
+
+def test_a_large_jpeg_is_made_smaller_and_other_formats_are_refused(page):
+    code = """
+    const { fromFile } = await load("images.js");
+    const bytes = Uint8Array.from(atob(given[0]), (c) => c.charCodeAt(0));
+    const found = fromFile(new File([bytes], "image"));
+    return await found.then((image) => [image.width, image.height, image.data[0]],
+                            (error) => [error.message]);"""
+    found = []
+    for kind, size in (("JPEG", (8200, 3000)), ("PNG", (8200, 3000)), ("PNG", (16385, 1))):
+        pixels = np.full((size[1], size[0], 3), 90, np.uint8)
+        raw = encoded(pixels, format=kind)
+        found.append(run(page, code, base64.b64encode(raw).decode()))
+    expected = "expected at most 16777216 and sides up to 16384; store it smaller, or as JPEG"
+    refused = [[f"image: has {n} pixels; {expected}"] for n in ("8200 x 3000", "16385 x 1")]
+    assert found == [[2050, 750, 90], *refused]
 
 
 def test_the_generator_is_that_of_python(page):

@@ -18,7 +18,7 @@ from cdl import cli, load
 from cdl.deployment.learn import learn
 from cdl.inventory import cleaning
 from cdl.inventory.cleaning import drop, leftovers
-from cdl.inventory.overwriting import overwritten
+from cdl.inventory.overwriting import deleted, overwritten
 from cdl.inventory.starting import refuse_future, refuse_learnt
 from cdl.runtime.errors import Busy, CdlError
 from cdl.runtime.folders import new_folder
@@ -65,6 +65,20 @@ def test_snakemake_says_it_even_in_a_dry_run_and_how_to_verify_with_nothing_to_d
     said = nothing.stdout + nothing.stderr
     assert "Nothing to be done" in said
     assert "`cdl verify " in said and "overwritten" not in said
+
+
+def test_deleted_caches_and_benchmark_files_are_named_when_no_job_is_planned_for_them(here):
+    all_jobs = jobs({})
+    assert deleted(all_jobs) == []
+    cache = all_jobs.of("queries")[0].records[0].path
+    benchmark = all_jobs.of("train")[0].benchmark
+    for path in (cache, benchmark):
+        Path(path).unlink()
+    (line,) = deleted(all_jobs)
+    assert line.startswith(f"'{cache}' and 1 more: deleted; caches are made again when a job needs")
+    assert planned(here) == {}
+    Path(all_jobs.of("evaluate")[0].records[0].path).unlink()
+    assert deleted(all_jobs) == []  # the plan lists what the evaluation needs
 
 
 def test_rows_say_what_differs_from_the_defaults():

@@ -61,11 +61,14 @@ def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
     files = [tmp_path / "l2p" / "kd" / "seed0" / f"task{t}" / "cost.tsv" for t in range(2)]
     assert count_unmeasured([[str(file) for file in files]]) == 2
     for file in files:
-        write_json(measured_of(str(file)), {"gpu_seconds": 2.5, "gpu_wh": 0.5})
+        own = {"gpu_seconds": 2.5, "gpu_wh": 0.5, "seconds": 7, "processor_seconds": 3}
+        write_json(measured_of(str(file)), own | {"memory_mb": 9})
         file.with_suffix(".log").write_text('measured {"gpu_seconds": 9, "gpu_wh": 9}\n')
     assert count_unmeasured([[str(file) for file in files]]) == 0
     whole = cost_of([str(file) for file in files], [job(0, 5, 3), job(1, 7, 1)])
     assert (whole["gpu_seconds"], whole["energy_wh"], whole["images"]) == (5.0, 1.0, 12)
+    shown = ("training_seconds", "processor_seconds", "peak_memory_mb")
+    assert [whole[name] for name in shown] == [14, 6, 9]  # and not those of the benchmark files
     assert (whole["tflops"], whole["task_tflops"]) == (4.0, 2.0)
     aligned = cost_of([str(file) for file in files], [job(0, 5, 3), job(0, 0, 1)], n_tasks=1)
     assert (aligned["images"], aligned["tflops"], aligned["task_tflops"]) == (5, 4.0, 4.0)

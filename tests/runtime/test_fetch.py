@@ -131,6 +131,14 @@ def test_a_complete_partial_file_is_used(server):
     assert obtain([server.published("big.tar")], "data")[0].read_bytes() == CONTENT
 
 
+def test_the_rest_of_a_killed_download_is_removed_when_the_file_is_there(server):
+    Path("data").mkdir()
+    Path("data/.big.tar.part").write_bytes(CONTENT[:1000])
+    Path("data/big.tar").write_bytes(CONTENT)
+    obtain([server.published("big.tar")], "data")
+    assert [path.name for path in Path("data").iterdir()] == ["big.tar"]
+
+
 def test_a_download_restarts_if_the_server_has_no_ranges(server):
     Path("data").mkdir()
     Path("data/.big.tar.part").write_bytes(CONTENT[:1000])

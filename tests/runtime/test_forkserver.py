@@ -31,7 +31,7 @@ def parent():
     """Yield a process that has a server; `command` starts a client."""
     # colorsys is in place of torch: no other module imports it
     command = [sys.executable, "-c", PARENT, "colorsys"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
+    with popen(command, stderr=None, env=None) as process:
         process.command = json.loads(process.stdout.readline())
         (process.server,) = psutil.Process(process.pid).children()
         yield process
@@ -49,7 +49,7 @@ def script_command(folder, text):
 
 def popen(command, **options):
     options = {"stdin": -1, "stdout": -1, "stderr": -1, "text": True, "env": ONE_THREAD} | options
-    # the process that runs the tests may ignore Ctrl-C
+    # the process that runs the tests may ignore Ctrl-C, and with it a server and its children
     default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     return subprocess.Popen(command, **default | options)
 

@@ -17,6 +17,15 @@ def default_handler():
     signal.signal(signal.SIGINT, before)
 
 
+def test_a_job_removes_what_a_killed_one_has_left_of_its_outputs(default_handler, tmp_path):
+    rest, names = f".w[1].json.{'0a' * 8}", (".w[1].json.part", f".v.json.{'0a' * 8}", "w[1].json")
+    for name in (rest, *names):
+        (tmp_path / name).touch()
+    files = {"log": [str(tmp_path / "x.log")], "output": [str(tmp_path / "w[1].json")]}
+    with job(SimpleNamespace(resources=SimpleNamespace(), **files)):
+        assert {path.name for path in tmp_path.iterdir()} == {*names, "x.log"}
+
+
 def test_a_second_ctrl_c_does_not_disturb_the_end(default_handler, tmp_path, capsys):
     rule = SimpleNamespace(resources=SimpleNamespace(), log=[str(tmp_path / "x.log")])
     with pytest.raises(SystemExit) as ended, job(rule):

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from cdl.methods import PROMPTS, PromptFacts
-from cdl.runtime.registry import Registry
+from cdl.runtime.registry import Registry, source_hash
 from cdl.study.configuration import read, resolve, schema
 from cdl.study.grid import Grid
 from cdl.study.specifications import specification
@@ -261,6 +261,25 @@ def test_the_options_of_our_own_are_json_schema(kind):
             assert option["description"].endswith((".", ":"))
 
 
+def test_the_hash_of_a_source_is_that_of_what_it_imports_of_its_package(site, monkeypatch):
+    package = site / "toy"
+    (package / "losses").mkdir()
+    (package / "losses" / "__init__.py").write_text("from .soft import loss\n")
+    (package / "losses" / "soft.py").write_text("import torch\nloss = 1\n")
+    (package / "match.py").write_text("from toy import losses\n" + MATCH)
+    monkeypatch.syspath_prepend(site)
+    found = set()
+    for edited in (None, "losses/soft.py", "__init__.py", "match.py"):
+        if edited:
+            (package / edited).write_text((package / edited).read_text() + "x = 10\n")
+        source_hash.cache_clear()
+        found.add(source_hash("toy.match"))
+    (package / "shift.py").write_text("broken(")
+    source_hash.cache_clear()
+    assert len(found) == 4 and source_hash("toy.match") in found
+    assert source_hash("toy.shift") not in found
+
+
 @pytest.mark.slow
 def test_a_method_and_a_distiller_of_another_package_learn_a_task(site):
     assert "distil" in snakemake(site, "-n", "--quiet", "host").stdout
@@ -271,6 +290,17 @@ def test_a_method_and_a_distiller_of_another_package_learn_a_task(site):
     parts = {row.split(",")[3] for row in (folder / "losses.csv").read_text().splitlines()[1:]}
     assert {"ce", "match"} <= parts
     assert load_file(folder / "learner.safetensors")["prompts.prompts"].shape == (1, 1, 6, 96)
+    kept = f"made '{STUDENT}.json', which are kept, since `numerics` of its facts has not changed"
+    for edit, numerics, said in ((" ", 1, False), (" 10 * ", 1, True), (" 10 * ", 2, False)):
+        (site / "toy" / "match.py").write_text(
+            MATCH.replace(" self.alpha *", edit + "self.alpha *")
+        )
+        facts = FACTS.replace('"Toy distiller.",', f'"Toy distiller.", numerics={numerics},')
+        (site / "toy" / "facts.py").write_text(facts)
+        again = snakemake(site, f"{STUDENT}.safetensors", "-n")
+        answer = again.stdout + again.stderr
+        assert (f"match: its source has changed since it {kept}" in answer) == said
+        assert ("Nothing to be done" in answer) == (numerics == 1)
 
 
 def test_a_method_of_ours_is_revised_alone():

@@ -14,6 +14,11 @@ from cdl.study.configuration import (
     resolve,
 )
 
+# 341 bytes and a billion values, below a key that no configuration has
+BILLIONS = "\n".join(
+    f"k{i}: &k{i} [{', '.join([f'*k{i - 1}' if i else 'x'] * 10)}]" for i in range(9)
+).encode()
+
 
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -26,13 +31,20 @@ from cdl.study.configuration import (
         ("name: x\n".encode("utf-16-be"), "(line 1 contains the character #x0000)"),
         (b"[" * 5000, "(too deeply nested)"),
         (b"a: &a [x]\nb: &a [y]\n", "line 2, column 4: found duplicate anchor 'a'"),
-        (b"x: " + b"9" * 5000, "cannot be read as plain YAML in UTF-8 (Exceeds the limit"),
+        (b"x: " + b"9" * 5000, "cannot be read as plain YAML in UTF-8 (line 1, column 4: '9"),
         (b"x: !!python/tuple [1]", "(line 1, column 4: could not determine a constructor"),
         (b"#" * (LARGEST_FILE + 1), "is larger than 512 KiB; name a configuration"),
         (b"training: {epochs: 010}", "line 1, column 20: 010 is 8 in YAML 1.1"),
         (b"x: -0_17", "-0_17 is -15 in YAML 1.1"),
         (b"a: 1\nx: 1:30", "line 2, column 4: 1:30 is 90 in YAML 1.1"),
         (b"x: 1:30.5", "1:30.5 is 90.5 in YAML 1.1"),
+        (BILLIONS, "(line 5, column 5: aliases or lists make more than 100000 values; expected "),
+        (b"a: &a [b, {c: *a}]", "line 1, column 4: contains itself through a YAML alias"),
+        (b'x: !!int ""', "(line 1, column 4: '' is no int)"),
+        (b'x: [!!float ""]', "(line 1, column 5: '' is no float)"),
+        (b"x: !!bool x", "(line 1, column 4: 'x' is no bool)"),
+        (b"x: !!timestamp x", "(line 1, column 4: 'x' is no timestamp)"),
+        (b"x: 2020-13-45", "is no timestamp (month must be in 1..12)"),
     ],
 )
 def test_an_unreadable_file_is_reported_with_line_and_column(content, message, tmp_path):

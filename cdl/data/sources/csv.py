@@ -75,6 +75,11 @@ def rows_of(
                         f"{file} has no column {column!r}; with {delimiter!r} between columns it "
                         f"has {list(known)}"
                     )
+                if known.count(column) > 1:
+                    raise CdlError(
+                        f"{file} has {known.count(column)} columns {column!r}; expected one: "
+                        "rename or remove the others"
+                    )
             begin = rows.line_num + 1
             for row in rows:
                 name, place = (row[label] or "").strip(), f"{file}: line {begin}"

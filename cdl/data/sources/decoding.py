@@ -6,6 +6,8 @@
   point from 0..1. 32-bit integers do not define a white level; they are refused, as are floats
   outside 0..1.
 * The first image is used of an animation or a file with several pages.
+* A JPEG above the limit of pixels is decoded at a half, a quarter or an eighth of its sides, other
+  formats are refused.
 * Any other mode (palette, grey, CMYK) is converted to RGB by Pillow.
 """
 
@@ -28,6 +30,7 @@ _BITS, _PHOTOMETRIC = (
 )
 _ORIENTATION = ExifTags.Base.Orientation
 _WHITE = (255, 255, 255, 255)
+LARGEST_PIXELS, LARGEST_SIDE = 2**24, 2**14  # of a decoded image: 48 MiB
 
 
 def suffixes() -> set[str]:
@@ -48,12 +51,17 @@ class UnreadableImage(Unreadable):
     """An unusable image, with the reason; others of its source may be valid."""
 
 
-def decode(raw: bytes, name: str) -> np.ndarray:
+def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarray:
     """Return an encoded image as `[H, W, 3]` uint8.
 
+    Args:
+        raw: content of the file.
+        name: name in messages.
+        most_pixels: a JPEG with more is decoded smaller.
+
     Raises:
-        UnreadableImage: the image is damaged, has an unsupported format, has more than 89 million
-            pixels (Pillow's limit), or does not define a white level.
+        UnreadableImage: the image is damaged, has an unsupported format, is larger than
+            `LARGEST_PIXELS` or `LARGEST_SIDE`, or does not define a white level.
     """
     if not isinstance(raw, bytes):
         kind = "null" if raw is None else type(raw).__name__
@@ -62,6 +70,8 @@ def decode(raw: bytes, name: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+                _decode_smaller(image, most_pixels)
+                _check_size(image, name)
                 ImageOps.exif_transpose(image, in_place=True)
                 return _rgb(image, name)
     except CdlError:
@@ -86,11 +96,33 @@ def upright(image: Image.Image, name: str) -> np.ndarray:
     The image itself is not changed.
 
     Raises:
-        UnreadableImage: the image does not define a white level.
+        UnreadableImage: the image is too large, or does not define a white level.
     """
+    _check_size(image, name)
     if image.getexif().get(_ORIENTATION, 1) == 1:
         return _rgb(image, name)
     return _rgb(ImageOps.exif_transpose(image), name)
+
+
+def _decode_smaller(image: Image.Image, most_pixels: int) -> None:
+    """Let a JPEG that is too large be decoded at a half, a quarter or an eighth of its sides."""
+    (width, height), scale = image.size, 1
+    while scale < 8 and (
+        width * height > most_pixels * scale**2 or max(width, height) > LARGEST_SIDE * scale
+    ):
+        scale *= 2
+    if scale > 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height > LARGEST_PIXELS or max(image.size) > LARGEST_SIDE:
+        raise UnreadableImage(
+            f"{name} is refused: it has {image.width} x {image.height} pixels, "
+            f"{3 * image.width * image.height / 2**20:.0f} MiB decoded; expected at most "
+            f"{3 * LARGEST_PIXELS >> 20} MiB and sides up to {LARGEST_SIDE}; store it smaller, or "
+            "as JPEG, which is decoded smaller"
+        )
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:

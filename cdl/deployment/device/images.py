@@ -15,7 +15,7 @@ from cdl.runtime.errors import CdlError
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
-MOST_PIXELS = 2**22  # of the images that are in memory, unless the last of them is larger
+MOST_PIXELS = 2**22  # of the images that are in memory, and of a JPEG unless it is decoded smaller
 SIDES = (224, 224)  # of random images
 
 
@@ -145,7 +145,7 @@ def read(image: Picture) -> np.ndarray:
             )
         return image
     try:
-        return decode(Path(image).read_bytes(), str(image))
+        return decode(Path(image).read_bytes(), str(image), MOST_PIXELS)
     except OSError as error:
         raise CdlError(f"{image}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # a name with NUL or with half of a surrogate pair

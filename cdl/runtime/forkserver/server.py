@@ -9,7 +9,6 @@ would. The server exits when Snakemake has exited and its last child has ended.
 
 import atexit
 import contextlib
-import ctypes
 import functools
 import gc
 import importlib
@@ -33,13 +32,13 @@ from typing import Any
 from cdl.runtime.errors import CdlError
 from cdl.runtime.forkserver import client
 from cdl.runtime.outside import json_object
+from cdl.runtime.processes import end_with
 
 _MIN_JOBS = 2  # learning jobs from which a server saves time
 _MAX_FOLDER = 80  # bytes; the path of a Unix socket may have at most 107
 _PREFIX = "cdl-fork-"  # of the folder of a socket
 _REQUEST_TIMEOUT = 2.0  # seconds from the connection to the end of the request
 _NEW = 60.0  # seconds in which a server makes its socket
-_PR_SET_PDEATHSIG = 1  # option of Linux's prctl
 Command = list[str]  # python and a script
 _IMPORTED = re.compile(r"^ *from (cdl[\w.]*) import ", re.MULTILINE)
 
@@ -195,9 +194,7 @@ class Server:
 
     def _become(self, request: dict[str, Any], files: Sequence[int]) -> Command:
         """Turn the forked child into the requested process; return its command."""
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != self._pid:  # the server died before prctl took effect
-            os.kill(os.getpid(), signal.SIGKILL)
+        end_with(self._pid, signal.SIGKILL)
         for file in [key.fileobj for key in self._events.get_map().values()]:
             if isinstance(file, int):
                 os.close(file)
