@@ -21,11 +21,16 @@ from cdl.deployment import manifest
 from cdl.deployment.device.bundle import program
 from cdl.deployment.device.memory import MEMORY
 from cdl.deployment.device.student import read_classes
-from cdl.deployment.device.versions import CURRENT, current_version, parent_of, place_of
+from cdl.deployment.device.versions import (
+    CURRENT,
+    place_of,
+    pointer_to,
+    read_manifest,
+    versions_of,
+)
 from cdl.deployment.load import is_exported
 from cdl.deployment.student import facts_of
 from cdl.layout import PAGE
-from cdl.runtime import artifacts
 from cdl.runtime.caches import cache_folder
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
@@ -77,27 +82,26 @@ def site(student: Path, runtime: str | None = None) -> Site:
         raise CdlError(
             f"{student}: is a student of {items}; expected one of images; use cdl predict"
         )
-    read_classes(place_of(student, version := current_version(student)) / manifest.CLASSES)
-    own = {name: student / name for name in _inside(student, _names(student, version))}
+    versions = versions_of(student)
+    read_classes(place_of(student, versions[0]) / manifest.CLASSES)
+    own = {name: student / name for name in _inside(student, _names(student, versions))}
     room = Path(str(files("cdl") / "assets" / "demo"))
     return {
         **{path.name: path for path in sorted(room.iterdir())},
         **{f"runtime/{path.name}": path for path in runtime_files(runtime)},
         **{f"student/{name}": path for name, path in own.items()},
-        f"student/{CURRENT}": f"{version}\n".encode(),
+        f"student/{CURRENT}": pointer_to(student, versions[0]).encode(),
         "student.json": json.dumps({"files": [*own, CURRENT]}).encode(),
     }
 
 
-def _names(folder: Path, version: int) -> Iterator[str]:
-    """Yield the files of the export and of the versions that can be undone, which exist."""
-    record = folder / manifest.MANIFEST
-    exported = artifacts.read_json(record)["files"] if record.exists() else manifest.READ
-    names = [*exported, manifest.MANIFEST]
-    while version > 0 and place_of(folder, version).is_dir():
+def _names(folder: Path, versions: list[int]) -> Iterator[str]:
+    """Yield the files of the export and of versions, which exist."""
+    known = (folder / manifest.MANIFEST).exists()
+    names = [*(read_manifest(folder)["files"] if known else manifest.READ), manifest.MANIFEST]
+    for version in filter(None, versions):
         place = place_of(folder, version).relative_to(folder).as_posix()
         names += [f"{place}/{name}" for name in (manifest.CLASSES, MEMORY, manifest.MANIFEST)]
-        version = parent_of(folder, version)
     return (name for name in names if (folder / name).is_file())
 
 

@@ -81,7 +81,6 @@ class Upload:
                 raise CdlError(f"{folder / name}: {difference}; export the student again")
         place = place_of(folder, current_version(folder)).relative_to(folder)
         names = {*found, MANIFEST, (place / MANIFEST).as_posix()}
-        names |= {CURRENT} if (folder / CURRENT).exists() else set()
         files = {name: folder / name for name in sorted(names)}
         licence = _licence(folder / CARD)
         return cls(repository, private, licence, {README: folder / CARD, **files})

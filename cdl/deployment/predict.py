@@ -6,20 +6,13 @@ Does not import torch for an exported student.
 import csv
 import json
 import sys
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from cdl.deployment.device.classifier import Classifier
 from cdl.runtime.errors import CdlError
 
 TopClasses = list[tuple[str, float]]  # the most probable classes with their probabilities
-
-
-class Printer(Protocol):
-    """Prints a prediction to stdout in one format."""
-
-    def __call__(self, item: str, top: TopClasses) -> None:
-        """Print the most probable classes of an item."""
+Printer = Callable[[str, TopClasses], None]  # prints a prediction of an item to stdout
 
 
 class TextPrinter:

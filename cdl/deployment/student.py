@@ -11,9 +11,10 @@ import numpy as np
 from cdl.data.modalities import DEFAULT, ModalityFacts, modality
 from cdl.deployment import manifest
 from cdl.deployment.device.classifier import Classifier as Student
-from cdl.deployment.device.graph import REMEDY, Graph, first_line
+from cdl.deployment.device.graph import Graph, first_line
 from cdl.deployment.device.items import Items
 from cdl.deployment.device.main import learn_from
+from cdl.deployment.device.sealed import REMEDY
 from cdl.deployment.device.student import DeviceStudent
 from cdl.deployment.device.update import Update
 from cdl.deployment.manifest import CLASSES, MODEL, PREPROCESSING, PROGRAM
@@ -91,7 +92,7 @@ def teach(
     for name, value in of_runs.items():
         if value is not None:
             raise CdlError(f"--{name}: {value} is only used for runs; omit it")
-    return learn_from(ExportedStudent(folder), items, test=test, unlabelled=unlabelled)
+    return learn_from(ExportedStudent(folder), items, test, unlabelled)
 
 
 def _open_executorch(folder: Path) -> Graph:

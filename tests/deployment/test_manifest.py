@@ -150,22 +150,12 @@ def test_a_folder_without_a_manifest_is_used_with_one_warning(student, caplog):
         assert cdl.load(student).predict(IMAGE) == ["red"]
     (record,) = caplog.records
     assert "has no manifest.json" in record.getMessage()
-    with pytest.raises(CdlError, match="manifest.json: is missing, so nothing can be compared"):
+    with pytest.raises(CdlError, match="manifest.json: is missing; export the student"):
         verify([student])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": []}', '{"files": {}}'])
 def test_a_manifest_of_another_kind_is_refused_in_a_sentence(student, text):
     (student / "manifest.json").write_text(text)
-    with pytest.raises(CdlError, match="manifest.json: was damaged or changed; export"):
+    with pytest.raises(CdlError, match=r"manifest.json: was damaged or changed \(.*\); export"):
         cdl.load(student)
-
-
-def test_one_folder_can_share_the_files_of_another(student):
-    version = student / "versions" / "1"
-    version.mkdir(parents=True)
-    (version / "classes.txt").write_text("red\n")
-    manifest.write(version, MADE_FROM, [student / "model.onnx"])
-    assert manifest.compare(version) == {"../../model.onnx": "", "classes.txt": ""}
-    flip_a_weight(student)
-    assert "was damaged" in manifest.compare(version)["../../model.onnx"]

@@ -1,5 +1,6 @@
 """Output of a source: class names, and the images of both splits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -33,9 +34,18 @@ class Source:
     modality: str = DEFAULT
 
     def __post_init__(self) -> None:
-        """Raise `CdlError` if a class name is invalid."""
-        for name in self.classes:
-            check_class_name(name, "classes")
+        """Keep names as `check_class_name` returns them.
+
+        Raises:
+            CdlError: a class name is invalid, or there twice.
+        """
+        names = tuple(check_class_name(name, "classes") for name in self.classes)
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
+            raise CdlError(
+                f"classes: {twice[0]!r:.100} is the name of two classes, perhaps with space around "
+                "it or in another form of Unicode; rename one"
+            )
+        object.__setattr__(self, "classes", names)
 
 
 def only(source: Source, classes: Sequence[int | str] | None) -> Source:
@@ -73,7 +83,7 @@ def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:
         name = names[label]
         if name is None or name == "":
             raise CdlError(f"{path}: the class with label {label} has no name ({name!r})")
-        check_class_name(name, path)
+        name = check_class_name(name, path)
         if owner.setdefault(name, label) != label:
             raise CdlError(f"{path}: the labels {owner[name]} and {label} are both named {name!r}")
-    return tuple(names[i] for i in range(len(names)))
+    return tuple(owner)

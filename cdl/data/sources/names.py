@@ -1,11 +1,16 @@
 """Decide which names classes may have."""
 
+import re
 import unicodedata
 
 from cdl.runtime.errors import CdlError
 
-# control characters (line breaks, tabs, NUL), halves of surrogate pairs, separators of lines
-_REFUSED = frozenset(("Cc", "Cs", "Zl", "Zp"))
+# control and format characters, halves of surrogate pairs, separators of lines; `names.js` has the
+# same rule
+_REFUSED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+# between signs of scripts and emoji that need them, joiners are not invisible
+_SCRIPTS = "[\u0590-\u1fff\u2100-\U0010ffff]"
+_JOINERS = re.compile(f"(?<={_SCRIPTS})[\u200c\u200d](?={_SCRIPTS})")
 
 
 def check_class_name(name: object, where: object) -> str:
@@ -15,18 +20,23 @@ def check_class_name(name: object, where: object) -> str:
         name: the name as found.
         where: file, folder or field with the name, for the message.
 
+    Returns:
+        The name in Unicode's form NFC, without space around it, so that names that look the same
+        are the same.
+
     Raises:
         CdlError: the name is not text, is blank, or contains a line break, another control
-            character, or a character that is not valid Unicode.
+            character, one that is invisible or turns the direction, or one that is not valid
+            Unicode.
     """
+    problem = ""
     if isinstance(name, str) and name.strip():
-        refused = [c for c in name if unicodedata.category(c) in _REFUSED]
+        visible = _JOINERS.sub("", name)
+        refused = [c for c in visible if unicodedata.category(c) in _REFUSED]
         if not refused:
-            return name
+            return unicodedata.normalize("NFC", name).strip()
         problem = f"; it contains {refused[0]!r}"
-    else:
-        problem = ""
     raise CdlError(
         f"{str(where)!r:.300}: invalid class name {name!r:.100}{problem}; expected text in Unicode "
-        "without line breaks and control characters: rename the class"
+        "without line breaks, control characters and invisible characters: rename the class"
     )

@@ -16,6 +16,7 @@ PARTS = (
     "deployment/device/draws.py",
     "deployment/device/closed.py",
     "deployment/device/aligning.py",
+    "deployment/device/sealed.py",
     "deployment/device/memory.py",
     "deployment/device/versions.py",
     "deployment/device/graph.py",

@@ -1,7 +1,7 @@
 """Write `student.py`: what it needs of the modules of `device`, in one file without cdl.
 
-Functions and classes that it does not use are left out, and of docstrings the first line is kept:
-the modules themselves have the whole text, and the tests.
+Functions and classes that it does not use are left out, and so are abstract methods; of docstrings
+the first line is kept: the modules themselves have the whole text, and the tests.
 """
 
 import ast
@@ -112,4 +112,12 @@ def _without_details(text: str) -> list[str | None]:
             if doc.end_lineno > doc.lineno and first is not None:
                 lines[doc.lineno - 1] = first + '"""'
                 lines[doc.lineno : doc.end_lineno] = [None] * (doc.end_lineno - doc.lineno)
+            if isinstance(node, ast.FunctionDef) and _is_abstract(node):
+                above = node.decorator_list[0].lineno - 2  # an empty line
+                lines[above : doc.end_lineno] = [None] * (doc.end_lineno - above)
     return lines
+
+
+def _is_abstract(node: ast.FunctionDef) -> bool:
+    """Return whether a method is abstract; the class `Student` has all."""
+    return "abstractmethod" in map(ast.unparse, node.decorator_list)

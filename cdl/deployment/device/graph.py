@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cdl.deployment.device.sealed import REMEDY
 from cdl.runtime.errors import CdlError
 
 LOGITS, FEATURES = "logits", "features"
-REMEDY = "export it again"
 Run = Callable[[np.ndarray, str], np.ndarray]  # a batch and the name of an output
 
 

@@ -97,7 +97,7 @@ class Images(Items):
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
         except OSError as error:
             raise CdlError(f"{path}: cannot be read ({error.strerror})") from error
-        found = {}
+        found: dict[str, list[Path]] = {}
         for entry in entries:
             if entry.is_dir():
                 inside = sorted(file for file in entry.iterdir() if not file.name.startswith("."))
@@ -108,7 +108,7 @@ class Images(Items):
                     )
                 if not images:
                     raise CdlError(f"{entry}: contains no image; expected {', '.join(FORMATS)}")
-                found[check_new_name(entry.name, path)] = images
+                found.setdefault(check_new_name(entry.name, path), []).extend(images)
             elif entry.suffix.lower() in known:
                 raise CdlError(f"{entry}: is not in the folder of a class; move it into one")
         if not found:

@@ -74,7 +74,7 @@ class Items(ABC):
 
 
 def check_new_name(name: object, where: object) -> str:
-    """Return the name of a class that can also be the name of a folder; else raise `CdlError`."""
+    """Return the name of a class that can be that of a folder, as `check_class_name` does."""
     checked = check_class_name(name, where)
     sideways, long = any(c in checked for c in _SIDEWAYS), len(checked.encode()) > 255
     if checked.startswith(".") or sideways or long:
@@ -85,9 +85,20 @@ def check_new_name(name: object, where: object) -> str:
     return checked
 
 
-def check_classes(given: Mapping[str, Any], kind: str) -> None:
-    """Raise `CdlError` unless there are classes, by valid names."""
-    if not given:
-        raise CdlError(f"{kind}: contain no class; expected at least one, with its {kind}")
-    for name in given:
-        check_new_name(name, kind)
+def by_name(
+    given: Mapping[str, Any], items: Items, known: Sequence[str] | None = None
+) -> dict[str, list[Any]]:
+    """Return items by the names of their classes as `check_new_name` returns them.
+
+    Raises:
+        CdlError: a name is invalid, or none of the `known` classes.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, some in given.items():
+        checked = check_new_name(name, items.kind)
+        if known is not None and checked not in known:
+            raise CdlError(
+                f"test: {checked!r:.100} is not a class of this student; expected its classes"
+            )
+        found[checked] = found.get(checked, []) + items.several(some)
+    return found

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from cdl.deployment.device.items import Items
 from cdl.deployment.device.memory import CHOICES
@@ -58,28 +59,18 @@ def _updated(student: DeviceStudent, given: argparse.Namespace) -> Update:
         return student.forget(given.name)
     if given.command == "undo":
         return student.undo()
-    return learn_from(
-        student,
-        given.path,
-        test=given.test,
-        unlabelled=given.unlabelled,
-        head=given.head,
-        ridge=given.ridge,
-        balance=given.balance,
-    )
+    options = {name: getattr(given, name) for name in ("head", "ridge", "balance")}
+    return learn_from(student, given.path, given.test, given.unlabelled, **options)
 
 
 def learn_from(
     student: DeviceStudent,
     path: Path,
-    *,
     test: Path | None = None,
     unlabelled: Path | None = None,
-    head: str | None = None,
-    ridge: str = "all",
-    balance: bool = True,
+    **options: Any,
 ) -> Update:
-    """Learn what `Items.by_class` reads from a path; see `DeviceStudent.learn`.
+    """Learn what `Items.by_class` reads from paths, with the options of `DeviceStudent.learn`.
 
     On a terminal, stderr shows how many items are done.
     """
@@ -88,14 +79,9 @@ def learn_from(
         student.progress = lambda done, n: print(
             f"{done} of {n} {items.kind}", end="\n" if done == n else "\r", file=sys.stderr
         )
-    return student.learn(
-        items.by_class(path),
-        test=None if test is None else items.by_class(test),
-        unlabelled=None if unlabelled is None else items.unlabelled(unlabelled),
-        head=head,
-        ridge=ridge,
-        balance=balance,
-    )
+    tests = None if test is None else items.by_class(test)
+    more = None if unlabelled is None else items.unlabelled(unlabelled)
+    return student.learn(items.by_class(path), test=tests, unlabelled=more, **options)
 
 
 def _parser(takes: type[Items]) -> argparse.ArgumentParser:

@@ -13,17 +13,21 @@ matrices are stored as their upper triangles (`closed.pack`).
   starts. `sizes` are the classes of each task, `alignment` those of `cdl.spec.SampledAlignment`.
 """
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from cdl.deployment.device.aligning import Rows, align, head_logits, started
 from cdl.deployment.device.closed import (
+    RIDGES,
     Statistics,
     best_ridge,
     one_hot,
@@ -32,6 +36,7 @@ from cdl.deployment.device.closed import (
     squared_errors,
     unpack,
 )
+from cdl.deployment.device.sealed import REMEDY, check_json
 from cdl.runtime.errors import CdlError
 
 MEMORY = "memory.safetensors"
@@ -40,6 +45,11 @@ CHOICES = ("all", "last")
 _KEY = "cdl"
 _FIXED = ("gram", "losses", "projection")  # tensors that do not grow with the classes
 _PREDICT = ("counts", "weight", "bias", "projection")  # parts of names of those for predictions
+_MEAN = ("sums", "images", "weight")
+_NEEDED = {"mean": _MEAN, "ridge": (*_MEAN, "gram", "losses"), "aligned": ()}  # tensors
+_OF_HEAD = ("weight", "bias", "trained.weight", "trained.bias")
+_HOW = {"samples": range(1, 10**6), "epochs": range(1, 10**6)}
+_ALIGNED = {"sizes": [range(2**31)], "closed": bool, "alignment": _HOW}
 
 Tensors = dict[str, np.ndarray]
 
@@ -214,7 +224,7 @@ class AlignedMemory(Memory):
         made = AlignedMemory(about, new)
         if about["closed"]:
             for one in about["heads"]:
-                rows = _ridge(made._statistics(one["part"]), about["balance"])
+                rows = _ridge(made._statistics(one["part"]), about.get("balance", True))
                 made.tensors |= _named(one["name"], rows)
         return made
 
@@ -255,41 +265,85 @@ def make_memory(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
 
 
 def write_memory(memory: Memory, file: Path, without: str = "") -> None:
-    """Write a memory, except for one tensor."""
-    from safetensors.numpy import save_file
-
+    """Write a memory, except for one tensor; raise `ValueError` if it has become invalid."""
+    _check(memory.about, memory.tensors)
     kept = {k: np.ascontiguousarray(v) for k, v in memory.tensors.items() if k != without}
     save_file(kept, file, {_KEY: json.dumps(memory.about, sort_keys=True)})
 
 
-def read_memory(file: Path, shared: Path | None = None, whole: bool = True) -> Memory:
+def read_memory(
+    file: Path,
+    shared: Path | None = None,
+    whole: bool = True,
+    tokens: tuple[int, int] | None = None,
+) -> Memory:
     """Read a memory.
 
     Args:
         file: a file of `write_memory`.
         shared: another one, with the projection if `file` lacks it.
         whole: whether to read all tensors, or those for predictions only.
+        tokens: shape `[T, D]` of the tokens that it is for; None: any.
 
     Raises:
-        CdlError: a file is missing or damaged.
+        CdlError: a file is missing, damaged or invalid.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        tensors: Tensors = {}
-        about: dict[str, Any] = {}
-        for path in (shared, file):
-            if path is not None:
-                with safe_open(path, framework="numpy") as opened:
-                    parts = {name: name.split(".") for name in opened.keys()}
-                    names = [
-                        name
-                        for name, (*front, last) in parts.items()
-                        if (whole or (last in _PREDICT and "trained" not in front))
-                        and (path == file or name == "projection")
-                    ]
-                    tensors |= {name: opened.get_tensor(name) for name in names}
-                    about = json.loads(opened.metadata()[_KEY])
-        return make_memory(about, tensors)
+        found: Tensors = {}
+        for path in (shared or file, file):
+            with safe_open(path, framework="numpy") as opened:
+                every = opened.keys() if path == file else {"projection"} & {*opened.keys()}
+                for name in every:
+                    if whole or (name.split(".")[-1] in _PREDICT and ".trained." not in name):
+                        found[name] = opened.get_tensor(name)
+                about = json.loads(opened.metadata()[_KEY])
+        if whole:
+            _check(about, found)
+        memory, n = make_memory(about, found), len(found["counts"])
+        probe = memory.logits(np.zeros((1, *tokens), np.float32)) if tokens else np.zeros((1, n))
+        if probe.shape != (1, n) or not np.isfinite(probe).all():
+            raise ValueError("its heads do not fit the features of the graph")
+        return memory
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise CdlError(f"{file}: cannot be read ({error}); export the student again") from error
+        raise CdlError(f"{file}: cannot be read ({error}); {REMEDY}") from error
+
+
+@contextlib.contextmanager
+def computing(folder: Path) -> Iterator[None]:
+    """Report that the memory of a student, whose tensors fit together, cannot be computed with."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:
+        raise CdlError(f"{folder}: its memory is invalid ({error}); {REMEDY}") from error
+
+
+def _check(about: Mapping[str, Any], tensors: Tensors) -> None:
+    """Raise `ValueError` or `LookupError` unless options and tensors fit together.
+
+    The shapes of all tensors follow from `counts [C]` and a `weight [C, D]`; their numbers are
+    finite. Invalid options that are not checked here raise errors where they are used.
+    """
+    check_json(about, {"kind": tuple(_NEEDED), "updates": range(2**31)})
+    needed, n, wide = ["counts", *_NEEDED[about["kind"]]], len(tensors["counts"]), False
+    if about["kind"] == "aligned":
+        check_json(about, {"heads": [{"name": str, "part": str}], **_ALIGNED})
+        wide = about["alignment"]["statistic"] == "covariance"
+        for head in about["heads"]:
+            needed += [f"{head['name']}.{kind}" for kind in _OF_HEAD]
+            needed += [f"{head['part']}.{kind}" for kind in ("mean", "spread")]
+        if sum(about["sizes"]) != n:
+            raise ValueError(f"sizes: the sum of {about['sizes']!r:.50} is not {n}")
+    width = [tensors[name].shape[-1] for name in needed if name.endswith("weight")][0]
+    square = width * (width + 1) // 2
+    shapes = {
+        **{"counts": (n,), "images": (n,), "bias": (n,), "losses": (len(RIDGES),)},
+        **{"weight": (n, width), "mean": (n, width), "sums": (width, n), "gram": (square,)},
+        "spread": (n, square if wide else width),
+    }
+    for name in needed:
+        shape, expected = tensors[name].shape, shapes[name.split(".")[-1]]
+        if shape != expected:
+            raise ValueError(f"{name}: invalid shape {shape}; expected {expected}")
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
+            raise ValueError(f"{name}: contains what is not a finite number")

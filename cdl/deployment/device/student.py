@@ -10,25 +10,26 @@ import numpy as np
 
 from cdl.data.sources.names import check_class_name
 from cdl.deployment.device.classifier import Classifier
-from cdl.deployment.device.graph import FEATURES, LOGITS, REMEDY, Graph, first_line, open_onnx
-from cdl.deployment.device.items import Items, check_classes
+from cdl.deployment.device.graph import FEATURES, LOGITS, Graph, first_line, open_onnx
+from cdl.deployment.device.items import Items, by_name
 from cdl.deployment.device.memory import (
     CHOICES,
     HEADS,
     MEMORY,
     How,
     Memory,
+    computing,
     read_memory,
     write_memory,
 )
+from cdl.deployment.device.sealed import REMEDY
 from cdl.deployment.device.update import Update, held_out, tested
 from cdl.deployment.device.versions import (
     add_version,
-    check_version,
+    check,
     current_version,
-    parent_of,
     place_of,
-    switch,
+    undo_version,
 )
 from cdl.runtime.errors import CdlError
 from cdl.runtime.memory import peak_memory
@@ -75,8 +76,7 @@ class DeviceStudent(Classifier):
         self._load()
 
     def _verify(self) -> None:
-        for version in {0, self.version}:
-            check_version(self.folder, version)
+        check(self.folder)
 
     def _open_items(self) -> Items:
         return self.takes.open(self.folder)
@@ -86,11 +86,8 @@ class DeviceStudent(Classifier):
 
     def _load(self) -> None:
         """Read classes and heads of the current version; version 0 has its heads in the graph."""
-        place = place_of(self.folder, self.version)
-        self.classes = read_classes(place / CLASSES)
+        self.classes = read_classes(place_of(self.folder, self.version) / CLASSES)
         self._heads = self._memory(whole=False) if self.version else None
-        if self._heads is not None and len(self._heads.tensors["counts"]) != len(self.classes):
-            raise CdlError(f"{place}: its classes and its memory differ; undo, or {REMEDY}")
 
     def _memory(self, whole: bool = True) -> Memory:
         """Return the memory of the current version; raise `CdlError` if there is none."""
@@ -99,8 +96,13 @@ class DeviceStudent(Classifier):
                 f"{self.folder}: has no {MEMORY}, so it cannot learn; its card says why; export "
                 "with class statistics and without --no-memory"
             )
-        shared = self.folder / MEMORY if self.version else None
-        return read_memory(place_of(self.folder, self.version) / MEMORY, shared, whole)
+        place, shared = place_of(self.folder, self.version), self.folder / MEMORY
+        found = read_memory(
+            place / MEMORY, shared if self.version else None, whole, self._graph.tokens
+        )
+        if len(found.tensors["counts"]) != len(self.classes):
+            raise CdlError(f"{place}: its classes and its memory differ; undo, or {REMEDY}")
+        return found
 
     def preprocess(self, given: Any) -> np.ndarray:
         """Return the input of the graph for items that fit into one batch.
@@ -170,17 +172,17 @@ class DeviceStudent(Classifier):
             CdlError: an argument is invalid, an item cannot be read, or the folder cannot be
                 written; nothing is changed in this case.
         """
-        kind, several = self.items.kind, self.items.several
-        check_classes(items, kind)
+        kind, given = self.items.kind, by_name(items, self.items)
+        if not given:
+            raise CdlError(f"{kind}: contain no class; expected at least one, with its {kind}")
         _check_choice("head", head, (None, *HEADS))
         _check_choice("ridge", ridge, CHOICES)
-        how = How(head, ridge, balance)
-        memory, given = self._memory(), {name: several(some) for name, some in items.items()}
+        how, memory = How(head, ridge, balance), self._memory()
         learnt = tuple(name for name in given if name not in self.classes)
         names = (*self.classes, *learnt)
         if empty := [name for name, some in given.items() if not some]:
             raise CdlError(f"{kind}: there is none of {empty[0]!r}; expected at least one")
-        tests = {k: self.features(v) for k, v in _known(test or {}, names).items()}
+        tests = {k: self.features(v) for k, v in by_name(test or {}, self.items, names).items()}
         begin = time.perf_counter()
         tokens, labels = self._labelled(given, names)
         more = None if unlabelled is None else self.features(unlabelled)
@@ -193,14 +195,15 @@ class DeviceStudent(Classifier):
                 found = found.learn(more, answers, len(names), how)
             return found
 
-        accuracy = {} if tests else held_out(updated, tokens, labels)
         fell: tuple[str, ...] = ()
-        begin = time.perf_counter()
-        new = updated(np.arange(len(labels)))
-        milliseconds = 1e3 * (time.perf_counter() - begin)
-        if tests:
-            accuracy, fell = tested(memory, new, tests, self.classes, names)
-        self._add(new, names)
+        with computing(self.folder):
+            accuracy = {} if tests else held_out(updated, tokens, labels)
+            begin = time.perf_counter()
+            new = updated(np.arange(len(labels)))
+            milliseconds = 1e3 * (time.perf_counter() - begin)
+            if tests:
+                accuracy, fell = tested(memory, new, tests, self.classes, names)
+            self._add(new, names)
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
@@ -224,6 +227,7 @@ class DeviceStudent(Classifier):
         Raises:
             CdlError: the student does not know the class, or it knows no other.
         """
+        name = check_class_name(name, "forget")
         if name not in self.classes:
             raise CdlError(
                 f"{name!r:.100}: is not a class of this student, so it cannot be forgotten"
@@ -231,21 +235,16 @@ class DeviceStudent(Classifier):
         if len(self.classes) == 1:
             raise CdlError(f"{name!r:.100}: is the last class, so it cannot be forgotten")
         label = self.classes.index(name)
-        memory = self._memory().forget(label)
-        self._add(memory, self.classes[:label] + self.classes[label + 1 :])
+        with computing(self.folder):
+            memory = self._memory().forget(label)
+            self._add(memory, self.classes[:label] + self.classes[label + 1 :])
         size = memory.bytes()[0]
         kind, n = self.items.kind, len(self.classes)
         return Update(self.version, n, forgotten=(name,), bytes=size, items=kind)
 
     def undo(self) -> Update:
         """Return to the version before the last update; raise `CdlError` if it is not kept."""
-        parent = parent_of(self.folder, self.version)
-        if parent < 0:
-            raise CdlError(f"{self.folder}: is as it was exported, so there is nothing to undo")
-        if not place_of(self.folder, parent).is_dir():
-            raise CdlError(f"{self.folder}: no version before {self.version} is kept")
-        switch(self.folder, parent)
-        self.version = parent
+        self.version = undo_version(self.folder, self.version)
         self._load()
         return Update(self.version, len(self.classes), items=self.items.kind)
 
@@ -280,7 +279,8 @@ class DeviceStudent(Classifier):
             predicted = time.perf_counter()
             tokens = self.features(items)
             done = time.perf_counter()
-            memory.learn(tokens, np.full(n, n_classes), n_classes + 1, How())
+            with computing(self.folder):
+                memory.learn(tokens, np.full(n, n_classes), n_classes + 1, How())
             spent = {"items_per_second": n / (done - predicted)}
             spent |= {"milliseconds": 1e3 * (time.perf_counter() - done)}
             rows.append({"count": n, **spent, "peak_memory_mb": peak_memory()})
@@ -303,15 +303,6 @@ class DeviceStudent(Classifier):
         self._load()
 
 
-def _known(test: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
-    for name in test:
-        if name not in names:
-            raise CdlError(
-                f"test: {name!r:.100} is not a class of this student; expected its classes"
-            )
-    return test
-
-
 def _check_choice(name: str, value: str | None, expected: tuple[str | None, ...]) -> None:
     if value not in expected:
         words = " or ".join(word for word in expected if word)
@@ -321,11 +312,10 @@ def _check_choice(name: str, value: str | None, expected: tuple[str | None, ...]
 def read_classes(file: Path) -> tuple[str, ...]:
     """Return the class names of an exported folder, one per line; raise `CdlError` if invalid."""
     try:
-        names = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise CdlError(f"{file.parent}: is not an exported student ({error}); {REMEDY}") from error
-    for name in names:
-        check_class_name(name, file)
+    names = [check_class_name(line, file) for line in lines]
     if len(set(names)) < len(names):
         raise CdlError(f"{file}: contains a class twice; {REMEDY}")
     return tuple(names)

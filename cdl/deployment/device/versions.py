@@ -2,50 +2,36 @@
 
 The files in the folder itself are version 0, the exported one. Version `n` is the folder
 `versions/n` with `classes.txt`, `memory.safetensors` and a `manifest.json` that also covers the
-files of version 0 which it uses. The file `current` contains the number of the current version;
-it is written last, by one atomic replacement. Manifests have the format of `cdl.runtime.artifacts`.
+files of version 0 which it uses. The file `current` is the pointer: sealed, with the number of the
+current version, the sha256 of its manifest, and the numbers of unused versions, which were undone
+or are being made. It is written last, by one atomic replacement. Without it, and with a plain
+number in it, as cdl before 0.3 wrote, version 0 is the current one only if there is no other.
 """
 
 import contextlib
-import hashlib
-import json
 import os
-import secrets
+import re
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from cdl.deployment.device.memory import MEMORY
+from cdl.deployment.device.sealed import REMEDY, read_sealed, sealed, sha256_of
 from cdl.runtime.errors import CdlError
 
-CURRENT, VERSIONS = "current", "versions"
+CURRENT, VERSIONS, MANIFEST = "current", "versions", "manifest.json"
+# what a student reads where it exists
+READ = ("model.onnx", "model.pte", "classes.txt", "preprocessing.json", "tokenizer.json", MEMORY)
+EDITED = ("card.md", "student.py")  # files that no prediction reads
 KEPT = 4  # the current version and those that `undo` can return to, besides version 0
-_MANIFEST = "manifest.json"
-_SHARED = ("model.onnx", "preprocessing.json", "tokenizer.json", MEMORY)
-_EDITED = ("card.md", "student.py")  # files that no prediction reads
-_REMEDY = "export the student again"
-
-
-def current_version(folder: Path) -> int:
-    """Return the number of the current version; raise `CdlError` if it is missing or damaged."""
-    file = folder / CURRENT
-    try:
-        text = file.read_text(encoding="ascii").strip() if file.exists() else "0"
-    except (OSError, ValueError) as error:
-        raise CdlError(
-            f"{file}: cannot be read ({error}); remove it to return to the export"
-        ) from error
-    if not text.isdecimal() or len(text) > 9:
-        raise CdlError(
-            f"{file}: invalid version {text!r:.50}; expected a number, such as 2; write the number "
-            f"of a folder in {folder / VERSIONS}, or remove the file to return to the export"
-        )
-    if not place_of(folder, int(text)).is_dir():
-        raise CdlError(
-            f"{place_of(folder, int(text))}: is missing; remove {file} to return to the export"
-        )
-    return int(text)
+_NUMBER = range(10**9)
+_POINTER = {"version": _NUMBER, "manifest": str, "unused": [_NUMBER]}
+_NAME = r"\w[\w.-]*(/\w[\w.-]*)*"  # of a file in a manifest
+_SHARED = "../../"  # from a version to the files of version 0
 
 
 def place_of(folder: Path, version: int) -> Path:
@@ -53,38 +39,112 @@ def place_of(folder: Path, version: int) -> Path:
     return folder / VERSIONS / str(version) if version else folder
 
 
-def parent_of(folder: Path, version: int) -> int:
-    """Return the version that a version was made from; -1 for version 0."""
-    if not version:
-        return -1
-    return int(_read(place_of(folder, version) / _MANIFEST)["made_from"]["parent"])
+def current_version(folder: Path) -> int:
+    """Return the number of the current version; raise `CdlError` if that is uncertain."""
+    return _pointer(folder)[0]
 
 
-def check_version(folder: Path, version: int) -> None:
-    """Compare the files of a version with its manifest; raise `CdlError` if one differs.
+def _pointer(folder: Path) -> tuple[int, list[int]]:
+    """Return the current version and the unused ones that are there."""
+    file, numbers = folder / CURRENT, _numbers(folder)
+    remedy = f"remove {file} to return to the export"
+    if numbers:  # a plain number is a pointer
+        repair = f"`echo {max(numbers)} > {shlex.quote(str(file))}` returns to the last of the"
+        remedy = f"{repair} versions {', '.join(map(str, sorted(numbers)))}"
+    try:
+        text = file.read_bytes().strip() if file.exists() else b"0"
+    except OSError as error:
+        raise CdlError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
+    if text.isdigit() and len(text) <= len(str(_NUMBER[-1])):
+        version, unused, same = int(text), [], bool(int(text)) or not numbers
+    else:
+        found = read_sealed(file, _POINTER, remedy)
+        version, unused = found["version"], [n for n in found["unused"] if n in numbers]
+        manifest = place_of(folder, version) / MANIFEST
+        same = not manifest.is_file() or found["manifest"] == sha256_of(manifest)
+    if version and version not in numbers:
+        raise CdlError(f"{place_of(folder, version)}: is missing; {remedy}")
+    if not same or version in unused:
+        raise CdlError(f"{file}: is missing, or was damaged or changed; {remedy}")
+    return version, unused
+
+
+def versions_of(folder: Path) -> list[int]:
+    """Return the current version and those before it to which `undo` can return, in turn."""
+    chain = [current_version(folder)]
+    while chain[-1]:
+        parent = read_manifest(folder, chain[-1])["made_from"]["parent"]
+        if not place_of(folder, parent).is_dir():
+            break
+        chain.append(parent)
+    return chain
+
+
+def read_manifest(folder: Path, version: int = 0) -> dict[str, Any]:
+    """Return the manifest of a version; raise `CdlError` if it is missing, damaged or invalid."""
+    file, before = place_of(folder, version) / MANIFEST, range(max(version, 1))
+    remedy = f"remove {file.parent} to go on without this version" if version else REMEDY
+    origin = {"version": range(version, version + 1), "parent": before} if version else {}
+    found = read_sealed(file, {"made_from": origin, "files": {...: str}}, remedy)
+    for name in found["files"]:
+        if not re.fullmatch(_NAME, name.removeprefix(_SHARED if version else ""), re.ASCII):
+            raise CdlError(f"{file}: files: invalid name {name!r:.100}; {remedy}")
+    return found
+
+
+def compare(folder: Path) -> dict[str, str]:
+    """Compare a folder, and its current version, with their manifests.
+
+    Returns:
+        For every file of the manifests, for files without an entry that a student would read, and
+        for the pointer: why it differs; empty if it is as recorded.
+
+    Raises:
+        CdlError: a manifest or the pointer is missing or damaged.
+    """
+    version = current_version(folder)
+    found = {CURRENT: ""} if (folder / CURRENT).exists() else {}
+    exported = read_manifest(folder)["files"]
+    for one in sorted({0, version}):
+        place, before = place_of(folder, one), f"{VERSIONS}/{one}/" if one else ""
+        files = read_manifest(folder, one)["files"]
+        for name, sha256 in files.items():
+            shared = name.removeprefix(_SHARED)
+            if shared == name:
+                found[before + name] = _difference(place / name, sha256)
+            elif exported.get(shared) != sha256:
+                found[shared] = f"was damaged or changed: version {one} was made with another"
+        unknown = [name for name in READ if name not in files and (place / name).exists()]
+        found |= {before + name: "is not in the manifest" for name in unknown}
+    return found
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that differs from its manifests, except for its card and program.
 
     A folder without a manifest, exported by cdl before 0.3, is not compared.
     """
-    place = place_of(folder, version)
-    if not version and not (place / _MANIFEST).exists():
-        return
+    recorded = any((folder / name).exists() for name in (MANIFEST, CURRENT))
+    for name, difference in compare(folder).items() if recorded else ():
+        if difference and name not in EDITED:
+            raise CdlError(f"{folder / name}: {difference}; {REMEDY}")
+
+
+def _difference(file: Path, sha256: str) -> str:
+    """Return how a file differs from its recorded sha256; empty if it does not."""
     try:
-        files = dict(_read(place / _MANIFEST)["files"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CdlError(f"{place / _MANIFEST}: was damaged or changed; {_REMEDY}") from error
-    for name, sha256 in files.items():
-        try:
-            same = name in _EDITED or _sha256(place / name) == sha256
-        except OSError as error:
-            raise CdlError(
-                f"{place / name}: cannot be read ({error.strerror}); {_REMEDY}"
-            ) from error
-        if not same:
-            raise CdlError(f"{place / name}: was damaged or changed; {_REMEDY}")
+        found = sha256_of(file)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})" if os.path.lexists(file) else "is missing"
+    if found == sha256:
+        return ""
+    return f"was damaged or changed: its sha256 is {found[:12]}, the manifest has {sha256[:12]}"
 
 
 def add_version(folder: Path, parent: int, write: Callable[[Path], None]) -> int:
     """Write a new version and make it the current one; return its number.
+
+    Removed are versions that were undone and all but the last `KEPT`; no others.
 
     Args:
         folder: folder of the student.
@@ -92,100 +152,107 @@ def add_version(folder: Path, parent: int, write: Callable[[Path], None]) -> int
         write: function that writes the files of the version into a folder.
 
     Raises:
-        CdlError: the folder cannot be written, or another process changed the student meanwhile.
+        CdlError: the folder cannot be written, or another process changes the student.
     """
-    with _writing(folder):
-        if current_version(folder) != parent:
-            raise CdlError(f"{folder}: another process changed the student; repeat the command")
+    with _changing(folder, parent) as unused:
         number = max([0, *_numbers(folder)]) + 1
-        made = folder / VERSIONS / f".{number}.{secrets.token_hex(8)}"
-        made.mkdir(parents=True)
+        gone = [*unused, *(n for n in versions_of(folder)[KEPT - 1 :] if n)]
+        made, place = folder / ".new", place_of(folder, number)  # of one process at a time
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
         try:
             write(made)
             _write_manifest(folder, made, number, parent)
             for file in made.iterdir():
                 _flush(file)
-            made.rename(place_of(folder, number))
+            _point(folder, parent, [*unused, number])
+            place.parent.mkdir(exist_ok=True)
+            made.rename(place)
+            _point(folder, number, gone)
+        except (OSError, SafetensorError):
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
-        switch(folder, number)
-        _remove_others(folder, number)
+        for old in gone:
+            shutil.rmtree(place_of(folder, old), ignore_errors=True)
     return number
 
 
-def switch(folder: Path, version: int) -> None:
+def undo_version(folder: Path, version: int) -> int:
+    """Return to the version before the current one; raise `CdlError` if it is not kept."""
+    if not version:
+        raise CdlError(f"{folder}: is as it was exported, so there is nothing to undo")
+    with _changing(folder, version) as unused:
+        _, *before = versions_of(folder)
+        if not before:
+            raise CdlError(f"{folder}: no version before {version} is kept")
+        _point(folder, before[0], [*unused, version])
+    return before[0]
+
+
+def _point(folder: Path, version: int, unused: list[int]) -> None:
     """Make a version the current one, by one atomic replacement."""
-    with _writing(folder):
-        file = folder / VERSIONS / f".{CURRENT}.{secrets.token_hex(8)}"
-        try:
-            file.write_text(f"{version}\n", encoding="ascii")
-            _flush(file)
-            os.replace(file, folder / CURRENT)
-        finally:
-            file.unlink(missing_ok=True)
+    file = folder / f".{CURRENT}"
+    try:
+        file.write_text(pointer_to(folder, version, unused), encoding="ascii")
+        _flush(file)
+        os.replace(file, folder / CURRENT)
+    finally:
+        file.unlink(missing_ok=True)
 
 
-def _remove_others(folder: Path, version: int) -> None:
-    """Remove what killed processes left, undone versions, and all but the last `KEPT` versions."""
-    kept: list[int] = []
-    while version > 0 and place_of(folder, version).is_dir() and len(kept) < KEPT:
-        kept.append(version)
-        version = parent_of(folder, version)
-    for entry in (folder / VERSIONS).iterdir():
-        if entry.is_dir() and entry.name not in map(str, kept):
-            shutil.rmtree(entry, ignore_errors=True)
-        elif not entry.is_dir():
-            entry.unlink()
+def pointer_to(folder: Path, version: int, unused: Sequence[int] = ()) -> str:
+    """Return the content of the pointer to a version; before 0.3 there was no manifest."""
+    manifest = place_of(folder, version) / MANIFEST
+    sha256 = sha256_of(manifest) if manifest.exists() else ""
+    return sealed({"version": version, "manifest": sha256, "unused": [*unused]})
 
 
 def _numbers(folder: Path) -> list[int]:
+    """Return the numbers of the versions that are there."""
     entries = (folder / VERSIONS).iterdir() if (folder / VERSIONS).is_dir() else ()
-    return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+    named = (entry for entry in entries if re.fullmatch("[1-9][0-9]{0,8}", entry.name))
+    return [int(entry.name) for entry in named if entry.is_dir()]
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Report that the folder cannot be written."""
+def _changing(folder: Path, version: int) -> Iterator[list[int]]:
+    """Let one process change a student whose current version is known; yield the unused ones.
+
+    The kernel releases the lock when the process ends, also when it is killed.
+
+    Raises:
+        CdlError: another process changes or changed it, or the folder cannot be written.
+    """
+    import fcntl  # Windows lacks it, where a student only predicts
+
+    busy = f"{folder}: another process changes or changed the student; repeat the command"
     try:
-        yield
-    except OSError as error:
+        with open(folder / MANIFEST, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found, unused = _pointer(folder)
+            if found != version:
+                raise CdlError(busy)
+            yield unused
+    except BlockingIOError as error:
+        raise CdlError(busy) from error
+    except (OSError, SafetensorError) as error:
         raise CdlError(
-            f"{folder}: cannot be written ({error.strerror}); free disk space or make the folder "
-            "writable; the last version was kept"
+            f"{folder}: cannot be written ({getattr(error, 'strerror', error)}); free disk space "
+            "or make the folder writable; the last version was kept"
         ) from error
 
 
 def _write_manifest(folder: Path, made: Path, version: int, parent: int) -> None:
     """Write the manifest of a version, with the hashes of the shared files from version 0."""
-    files = {file.name: _sha256(file) for file in sorted(made.iterdir())}
-    exported = _read(folder / _MANIFEST)
-    shared = {f"../../{k}": v for k, v in exported["files"].items() if k.startswith(_SHARED)}
+    files = {file.name: sha256_of(file) for file in sorted(made.iterdir())}
+    exported = read_manifest(folder)
+    kinds = tuple(name for name in READ if name not in files or name == MEMORY)
+    files |= {_SHARED + k: v for k, v in exported["files"].items() if k.startswith(kinds)}
     made_from = {**exported["made_from"], "version": version, "parent": parent}
-    content: dict[str, Any] = {"made_from": made_from, "files": {**files, **shared}}
-    sealed = {**content, "_record": {"files": {}, "sha256": _seal(content)}}
-    (made / _MANIFEST).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a manifest; raise `CdlError` if it is missing or damaged."""
-    try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
-        seal = content.pop("_record")
-        if seal != {"files": {}, "sha256": _seal(content)}:
-            raise ValueError("its content does not match its hash")
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CdlError(f"{file}: was damaged or changed ({error}); {_REMEDY}") from error
-    return content
-
-
-def _seal(content: dict[str, Any]) -> str:
-    text = json.dumps([content, {}], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    text = sealed({"made_from": made_from, "files": files})
+    (made / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def _flush(file: Path) -> None:
