@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,10 @@ from cdl.data.sources.tables import Columns, read_classes
 from cdl.runtime.errors import CdlError
 
 LINES = ["\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
-BAD = [*(f"a{c}b" for c in [*LINES, "\0", "\t", "\x1b", "\x7f", "\ud800"]), "", " ", "\u3000"]
+# turn the direction of text, or are not seen
+UNSEEN = ["\u202e", "\u2066", "\u200f", "\u061c", "\u200b", "\u200d", "\u2060", "\ufeff", "\xad"]
+BAD = [f"a{c}b" for c in [*LINES, *UNSEEN, "\0", "\t", "\x1b", "\x7f", "\ud800"]]
+BAD += ["", " ", "\u3000", "\ufeffcat", "cat\u200b", "\u200d", "猫\u200d\u200d猫"]
 HOSTILE = st.sampled_from([*LINES, "\0", "\ud800", "\udfff", " ", ",", '"', "a", "é", "\u200d"])
 TEXT = st.text(st.characters() | HOSTILE)  # surrogates too
 SPLIT = {"test": 0.5, "seed": 0}
@@ -57,13 +61,24 @@ def test_a_name_is_the_same_in_all_outputs_or_refused_in_one_sentence(names):
             assert str(error).isprintable() and len(str(error)) < 400
             assert re.match("'x': invalid class name", str(error))
             assert not name.isprintable() or not name.strip()
+        else:
+            assert kept[-1] == check_class_name(f" {kept[-1]}\u3000", "x") and kept[-1].strip()
     for found in written_and_read(kept) if kept else ():
         assert found == kept
 
 
 @given(st.text(st.characters(categories=("L", "M", "N", "P", "S")), min_size=1))
 def test_letters_and_signs_of_any_script_are_valid(name):
-    assert check_class_name(name, "x") == name
+    assert check_class_name(name, "x") == unicodedata.normalize("NFC", name)
+
+
+@pytest.mark.parametrize("given", ["e\u0301te\u0301", " été ", "été\xa0", "été"], ids=ascii)
+def test_names_that_look_the_same_are_the_same(given):
+    assert check_class_name(given, "x") == "été"
+    assert Source(("cat", given), []).classes == ("cat", "été")
+    assert class_names({0: "cat", 1: given}, "x") == ("cat", "été")
+    with pytest.raises(CdlError, match="'été' is the name of two classes"):
+        Source(("été", given), [])
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ import cdl
 from cdl.cli import student as commands
 from cdl.deployment import manifest
 from cdl.deployment.demo import RUNTIME, Server, runtime_files, site, write_site
+from cdl.deployment.device.items import check_new_name
 from cdl.deployment.device.memory import MEMORY, How, make_memory, read_memory, write_memory
 from cdl.deployment.export import export
 from cdl.deployment.graph import to_int8
@@ -338,6 +339,35 @@ def test_the_generator_is_that_of_python(page):
     assert order == [4, 5, 1, 0, 3, 2]
 
 
+NAMED = [
+    "tabby cat",
+    " e\u0301 ",
+    "猫\xa0",
+    "می\u200cخواهم",
+    "👩\u200d🔬",
+    "#1",
+    ".a",
+    "a/b",
+    "a\\b",
+]
+NAMED += [f"a{c}b" for c in "\u202e\u2066\u061c\u200b\u200d\u2060\ufeff\xad\n\0\x85\u2028\u3164"]
+NAMED += ["", " ", "\ufeffcat", "猫\u200d\u200d猫", "é" * 127, "é" * 128, "\ue000", "\u0378"]
+
+
+def test_names_are_valid_in_the_page_as_in_python(page):
+    code = """
+    const { checkName } = await load("names.js");
+    return given.map((name) => { try { return checkName(name); } catch { return null; } });"""
+
+    def checked(name):
+        with contextlib.suppress(CdlError):
+            return check_new_name(name, "x")
+
+    found = run(page, code, *NAMED)
+    assert dict(zip(NAMED, found, strict=True)) == {name: checked(name) for name in NAMED}
+    assert {None, "é", "tabby cat"} < set(found)
+
+
 def cases():
     """Memories of all kinds, by name."""
     yield "ridge", first_memory("ridge")
@@ -545,7 +575,7 @@ def test_the_page_goes_on_from_the_version_in_the_folder(browser, runtime, tmp_p
             wait_for(browser, "state", expected)
         wait(browser, lambda: not browser.find_element(By.ID, "undo").is_enabled())
         found = downloaded(browser, tmp_path / "downloaded")
-    assert cdl.load(found).classes == NAMES and (folder / "current").read_text() == "2\n"
+    assert cdl.load(found).classes == NAMES and cdl.load(folder).version == 2
 
 
 def test_only_the_last_versions_are_kept(browser, runtime, tmp_path):

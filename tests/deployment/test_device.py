@@ -366,7 +366,19 @@ def test_an_update_removes_only_versions_that_were_undone_or_are_too_old(folder)
     assert found == ["1", "7", "8", "backup", "notes.txt"]  # 2 was undone
 
 
+def test_names_that_look_the_same_are_one_class(folder, tmp_path):
+    student, some = Student(folder), list(draw_images("white", 4))
+    photos = write_photos(tmp_path / "photos", ["white"], 4)
+    (photos / "white").rename(photos / "e\u0301te\u0301")
+    assert main(Student, ["learn", str(photos)], folder) == 0
+    student = Student(folder)
+    assert student.learn({" été": some, "e\u0301té": some}).extended == ("été",)
+    assert student.info()["counts"]["été"] == 12
+    assert student.forget("été ").forgotten == ("été",)
+
+
 WRONG = [
+    ({"a\u202eb": ["x"]}, r"invalid class name 'a\\u202eb'"),
     ({}, "images: contain no class"),
     ({"white": []}, "images: there is none of 'white'"),
     ({"": ["x"]}, "invalid class name ''"),

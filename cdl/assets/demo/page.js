@@ -1,6 +1,7 @@
 // The page of `cdl demo`: classify images, teach classes, undo, download.
 
 import { fromCamera, fromFile } from "./images.js";
+import { checkName } from "./names.js";
 import { Student } from "./student.js";
 
 const TOP = 5, PICTURES = 10, PAUSE = 150, SMALL = 80; // ms between pictures of the camera; width of a small picture
@@ -38,7 +39,7 @@ function describe() {
   byId("take").disabled = !teaches || !stream;
   byId("go").disabled = !teaches || !examples.length;
   byId("clear").disabled = !examples.length;
-  byId("undo").disabled = !student.undoes;
+  byId("undo").disabled = !student.undoes || !window.isSecureContext;
   byId("download").disabled = false;
   if (!student.learns) byId("state").textContent = "This student cannot learn: it was exported without memory.safetensors; its card says why.";
   else if (!teaches) byId("state").textContent = "Browsers allow the camera and teaching only to pages of https or of this machine.";
@@ -125,7 +126,7 @@ function takePictures() {
 
 function teach() {
   return then("learn-error", async () => {
-    const field = byId("learn").elements.class, name = field.value.trim();
+    const field = byId("learn").elements.class, name = checkName(field.value);
     byId("state").textContent = `Learning ${name} ...`;
     await new Promise((done) => setTimeout(done, 50)); // the browser shows it first
     try {

@@ -3,6 +3,7 @@
 import * as ort from "./runtime/ort.wasm.min.mjs";
 import { decode, encode, readTensors, sealed, sha256, writeTensors, zipped } from "./files.js";
 import { bytesOf, makeMemory } from "./memory.js";
+import { checkName } from "./names.js";
 
 const MODEL = "model.onnx", CLASSES = "classes.txt", MEMORY = "memory.safetensors", MANIFEST = "manifest.json", CURRENT = "current";
 const SHARED = [MODEL, "preprocessing.json", MEMORY], KEPT = 4, FEATURES = "features";
@@ -19,7 +20,7 @@ async function fetched(path) {
 const placeOf = (version) => (version ? `versions/${version}/` : "");
 
 export class Student {
-  #files; #made = new Map(); #session; #heads; #projection; // paths of the folder; content of the new ones
+  #files; #made = new Map(); #session; #heads; #projection; #unused; // paths of the folder; content of the new ones
 
   /** Open the student whose files are listed in student.json. */
   static async open() {
@@ -50,10 +51,10 @@ export class Student {
 
   /** Read classes and heads of the current version; version 0 has its heads in the graph. */
   async #load() {
-    const version = Number(decode(await this.#read(CURRENT)));
-    const classes = decode(await this.#read(placeOf(version) + CLASSES)).replace(/\n$/, "").split("\n");
+    const { version, unused } = await this.#json(CURRENT);
+    const classes = decode(await this.#read(placeOf(version) + CLASSES)).replace(/\n$/, "").split("\n").map((name) => name.normalize("NFC").trim());
     const heads = version ? await this.#memory(version) : null;
-    [this.version, this.classes, this.#heads] = [version, classes, heads];
+    [this.version, this.#unused, this.classes, this.#heads] = [version, unused, classes, heads];
   }
 
   async #memory(version) {
@@ -95,9 +96,9 @@ export class Student {
   }
 
   /** Learn a new class, or more of a known one, from the features of at least one image; return what it cost. */
-  async learn(name, features) {
-    checkName(name);
-    if (!features.length) throw new Error(`images: there is none of ${name}; expected at least one`);
+  async learn(given, features) {
+    const name = checkName(given);
+    if (!features.length) throw new Error(`images: there is none of ${JSON.stringify(name)}; expected at least one`);
     const known = this.classes.includes(name), classes = known ? this.classes : [...this.classes, name];
     const before = this.#heads ?? (await this.#memory(0)), begin = performance.now();
     const memory = before.learn(stacked(features), features.map(() => classes.indexOf(name)), classes.length);
@@ -111,8 +112,7 @@ export class Student {
     if (!this.version) throw new Error("the student is as it was exported, so there is nothing to undo");
     const parent = await this.#parent(this.version);
     if (!this.#files.has(placeOf(parent) + CLASSES)) throw new Error(`no version before ${this.version} is kept`);
-    this.#made.set(CURRENT, encode(`${parent}\n`));
-    await this.#load();
+    await this.#point(parent, [...this.#unused, this.version]);
   }
 
   /** Return the folder with all versions as a ZIP archive. */
@@ -141,24 +141,23 @@ export class Student {
       this.#files.add(placeOf(number) + name);
       this.#made.set(placeOf(number) + name, bytes);
     }
-    this.#made.set(CURRENT, encode(`${number}\n`));
-    await this.#load();
-    await this.#removeOthers();
-  }
-
-  /** Remove undone versions, and all but the last ones. */
-  async #removeOthers() {
-    const kept = [];
-    for (let version = this.version; version && this.#files.has(placeOf(version) + CLASSES) && kept.length < KEPT; ) {
-      kept.push(placeOf(version));
-      version = await this.#parent(version);
-    }
+    const chain = [];
+    for (let version = number; version && this.#files.has(placeOf(version) + CLASSES); version = await this.#parent(version)) chain.push(version);
+    const gone = [...this.#unused, ...chain.slice(KEPT)];
     for (const path of this.#files) {
-      if (path.startsWith("versions/") && !kept.some((place) => path.startsWith(place))) {
+      if (gone.some((version) => path.startsWith(placeOf(version)))) {
         this.#files.delete(path);
         this.#made.delete(path);
       }
     }
+    await this.#point(number, []);
+  }
+
+  /** Make a version the current one, and load it. */
+  async #point(version, unused) {
+    const manifest = this.#files.has(placeOf(version) + MANIFEST) ? await sha256(await this.#read(placeOf(version) + MANIFEST)) : "";
+    this.#made.set(CURRENT, await sealed({ version, manifest, unused }));
+    await this.#load();
   }
 }
 
@@ -167,11 +166,4 @@ function stacked(parts) {
   const [, count, width] = parts[0].shape, data = new Float32Array(parts.length * count * width);
   parts.forEach((part, i) => data.set(part.data, i * count * width));
   return { shape: [parts.length, count, width], data };
-}
-
-/** Refuse a name that cannot be the name of a class and of a folder. */
-function checkName(name) {
-  if (!name.trim() || /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}/\\]|^\./u.test(name) || encode(name).length > 255) {
-    throw new Error(`${JSON.stringify(name)}: invalid class name; expected up to 255 bytes, no slash, no leading dot, no line break`);
-  }
 }
