@@ -38,7 +38,10 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
     spec, matrix = student.spec, results["matrix"][task]
     stream = Stream.learnt(results["classes"], spec.stream.tasks)
     tasks = [
-        {"classes": _cells(results["classes"][stream.classes(t)]), "accuracy": matrix[t]}
+        {
+            "classes": [escaped(name) for name in results["classes"][stream.classes(t)]],
+            "accuracy": matrix[t],
+        }
         for t in range(task + 1)
     ]
     average = sum(matrix[: task + 1]) / (task + 1)
@@ -124,9 +127,9 @@ def _metadata(
     )
 
 
-def _cells(names: list[str]) -> list[str]:
-    """Return names for a table in Markdown, where | ends a cell and < begins a tag."""
-    return [re.sub(r"([\\<|])", r"\\\1", name) for name in names]
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is: no link, image, tag, address or end of a cell."""
+    return re.sub(r"([!-+./:-@[-^`{-~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 def _dataset_name(student: TrainedStudent) -> str:
@@ -168,7 +171,7 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
     found = {
         "data": f"{data}, {spec.images_per_class or 'all'} training {items} of each class",
         "labels": as_text(spec.labels),
-        "tasks": "{tasks}, class order {class_order}".format(**spec.stream.to_json()),
+        "tasks": escaped("{tasks}, class order {class_order}".format(**spec.stream.to_json())),
         "views": as_text(spec.view),
         "training": as_text(spec.training),
         f"method {spec.method.name}": changed(spec.method),

@@ -7,6 +7,14 @@ class CdlError(Exception):
     The message has the field, its value, what is expected and what to do.
     """
 
+    def __str__(self) -> str:
+        """Return the message; control characters, which names of files may have, are escaped."""
+        kept = "\n", "\t"  # halves of surrogate pairs stand for bytes of names
+        return "".join(
+            c if c.isprintable() or c in kept or 0xD800 <= ord(c) <= 0xDFFF else ascii(c)[1:-1]
+            for c in super().__str__()
+        )
+
 
 class Unreadable(CdlError):
     """An unusable image or text, with the reason; others of its source may be valid."""

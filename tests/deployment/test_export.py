@@ -1,7 +1,9 @@
 """Exports of a finished run predict what was evaluated; invalid exports are rejected."""
 
+import html
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -15,12 +17,13 @@ import pytest
 from exported import write_student
 from forked import run_module
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from test_student import KD, RUNS, pictures
 
 import cdl
 from cdl.deployment import export as room
 from cdl.deployment import manifest
-from cdl.deployment.card import _cells
+from cdl.deployment.card import escaped
 from cdl.deployment.export import deploy, export
 from cdl.deployment.graph import to_int8
 from cdl.deployment.measure import measure
@@ -256,8 +259,35 @@ def test_the_current_folder_is_not_replaced(finished, tmp_path, monkeypatch):
         export(finished / KD, Path("."))
 
 
-def test_names_of_classes_stay_in_their_cell_of_the_card():
-    assert _cells(["a|b", "<b>", "x_y", "c\\"]) == ["a\\|b", "\\<b>", "x_y", "c\\\\"]
+SHOWN = [
+    "a|b",
+    "<b>x</b>",
+    "x_y",
+    "c\\",
+    "[cat](https://x.example)",
+    "![p](https://x.example/p.png)",
+]
+SHOWN += [
+    "https://x.example",
+    "www.x.example",
+    "me@x.example",
+    "_a_",
+    "*a*",
+    "`a`",
+    "~~a~~",
+    "&lt;",
+]
+SHOWN += ["été", "猫, 犬", "tabby cat", "<https://x.example>", "[1]: https://x.example"]
+
+
+def test_names_of_classes_are_shown_in_the_card_as_they_are():
+    for name in SHOWN:
+        page = MarkdownIt().enable("table").render(f"| a |\n|-|\n| {escaped(name)} |\n")
+        cell = re.search("<td>(.*)</td>", page)[1]
+        assert "<" not in cell and html.unescape(cell) == name
+        # GitHub and the Hub also make links of plain addresses
+        assert not re.search(r"://|www\.|@x", escaped(name))
+    assert escaped("tabby cat, x_y") == "tabby cat, x_y"
 
 
 def test_a_class_that_no_list_can_contain_is_refused_before_anything_is_written(

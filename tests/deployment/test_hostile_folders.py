@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import unicodedata
 
 import numpy as np
@@ -9,10 +10,19 @@ import pytest
 from exported import write_student
 from hypothesis import given
 from hypothesis import strategies as st
+from learners import draw_images, write_learner
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import cdl
 from cdl.cli import student as commands
+from cdl.deployment import manifest
+from cdl.deployment.demo import site
+from cdl.deployment.device.memory import MEMORY
+from cdl.deployment.device.sealed import sealed, sha256_of
+from cdl.deployment.device.versions import place_of, pointer_to, versions_of
+from cdl.deployment.hub import Upload
 from cdl.runtime.errors import CdlError
 
 IMAGES = np.zeros((2, 4, 4, 3), np.uint8) + np.uint8([9, 5, 1])
@@ -147,3 +157,181 @@ def test_names_on_stdin_may_be_any_bytes(student, tmp_path, monkeypatch):
     first, second = err.buffer.getvalue().splitlines()
     assert first == rb"cdl: 'a\x00b.png': cannot be read (embedded null byte)"
     assert second == b"cdl: \xff.png: cannot be read (No such file or directory)"
+
+
+def resealed(file, change):
+    """Change a sealed file as somebody who knows its format."""
+    content = {k: v for k, v in json.loads(file.read_bytes()).items() if k != "_record"}
+    file.write_text(sealed(content | change(content)))
+
+
+def reparented(parent):
+    return lambda found: {"made_from": found["made_from"] | {"parent": parent}}
+
+
+FORGED = {
+    "files is a list": lambda found: {"files": []},
+    "NUL": lambda found: {"files": {"a\0b": "0"}},
+    "outside": lambda found: {"files": {"../../../x": "0" * 64}},
+    "absolute": lambda found: {"files": {"/etc/passwd": "0" * 64}},
+    "no name": lambda found: {"files": {"": "0" * 64}},
+    "hash": lambda found: {"files": {"classes.txt": 5}},
+    "made_from": lambda found: {"made_from": "x"},
+    "no parent": lambda found: {"made_from": {}},
+    "parent itself": reparented(1),
+    "parent later": reparented(2),
+    "parent negative": reparented(-1),
+    "parent text": reparented("0"),
+    "parent list": reparented([0]),
+    "parent true": reparented(True),
+}
+
+
+def refusals(folder):
+    """Do all that reads an exported folder; return the sentence of each use that refuses it."""
+    some = {"white": list(draw_images("white", 3))}
+    uses = {
+        "predict": lambda: cdl.load(folder).predict(IMAGES),
+        "info": lambda: cdl.load(folder).info(),
+        "learn": lambda: cdl.load(folder).learn(some),
+        "forget": lambda: cdl.load(folder).forget("red"),
+        "push": lambda: Upload.of(folder, "me/student", private=True),
+        "compare": lambda: manifest.compare(folder),
+        "undo": lambda: cdl.load(folder).undo(),
+    }
+    found = {}
+    for name, use in uses.items():
+        try:
+            use()
+        except CdlError as error:
+            assert str(error).isprintable() and len(str(error)) < 700, str(error)
+            found[name] = str(error)
+    return found
+
+
+@pytest.fixture
+def learnt(tmp_path):
+    """A student with a version after the export."""
+    folder = write_learner(tmp_path / "student")
+    cdl.load(folder).learn({"yellow": list(draw_images("yellow", 3))})
+    return folder
+
+
+CASES = [(1, name) for name in FORGED]
+CASES += [(0, name) for name in FORGED if "parent" not in name]
+
+
+@pytest.mark.parametrize(("version", "name"), CASES)
+def test_a_forged_manifest_is_refused_in_one_sentence(learnt, version, name):
+    file = place_of(learnt, version) / "manifest.json"
+    resealed(file, FORGED[name])
+    (learnt / "current").write_text(pointer_to(learnt, 1))
+    found = refusals(learnt)
+    assert len(found) == 7 and all(str(file) in text for text in found.values()), found
+
+
+def test_a_chain_of_versions_ends_where_one_was_removed_and_is_never_a_circle(learnt):
+    student = cdl.load(learnt)
+    for _ in range(2):
+        student.learn({"yellow": list(draw_images("yellow", 1))})
+    resealed(learnt / "versions" / "2" / "manifest.json", reparented(3))
+    for use in (versions_of, site, lambda folder: cdl.load(folder).undo()):
+        with pytest.raises(CdlError, match="2/manifest.json: .*parent: invalid value 3; .* remove"):
+            use(learnt)
+    assert cdl.load(learnt).version == 3
+    shutil.rmtree(learnt / "versions" / "2")
+    assert versions_of(learnt) == [3]
+
+
+POINTERS = [{"version": "1"}, {"version": -1}, {"version": 10**12}, {"version": True}]
+POINTERS += [{"unused": 1}, {"unused": [[]]}, {"unused": [0]}, {"unused": [1]}, {"manifest": 0}]
+POINTERS += [{"manifest": "0" * 64}, {"version": None}, {"version": {}}]
+
+
+@pytest.mark.parametrize("change", POINTERS, ids=str)
+def test_a_forged_pointer_is_refused_in_one_sentence(learnt, change):
+    resealed(learnt / "current", lambda found: change)
+    found = refusals(learnt)
+    assert len(found) == 7 and all("`echo 1 > " in text for text in found.values()), found
+
+
+def nan(tensor):
+    return np.full_like(tensor, np.nan)
+
+
+OF_ALIGNED = [{"kind": 1}, {"updates": "x"}, {"updates": -1}, {"kind": ["aligned"]}]
+OF_ALIGNED += [{"sizes": value} for value in (1, [], [-1, 5], [10**30], ["x"], [3.0], None)]
+OF_ALIGNED += [{"heads": value} for value in (1, [], [[]], [{}], None)]
+OF_ALIGNED += [{"alignment": value} for value in (1, {}, None)]
+OF_ALIGNED += [{"kind": "ridge"}, {"closed": 1}]
+HOW = [{"epochs": v} for v in (10**12, 0, -1, "x", 1.5, None)] + [{"samples": 10**12}]
+HOW += [{"lr": "x"}, {"lr": float("nan")}, {"lr": 1e300}, {"momentum": []}, {"statistic": "x"}]
+HOW += [{"mean_shrink": None}, {"logit_norm": "x"}]
+HEADS = [{"token": v} for v in (9, "x", None)] + [{"part": 1}, {"name": "x"}, {"factor": "x"}]
+HEADS += [{"factor": float("inf")}, {"part": "x"}]
+OF_RIDGE = [{"kind": "aligned"}, {"kind": "mean", "parts": 1}, {"parts": [[0, "x"]]}]
+OF_RIDGE += [{"parts": [[7, 1.0]]}, {"parts": []}, {"parts": [[0, 1.0]] * 7}, {"updates": -1}]
+TENSORS = [lambda t: t[:-1], lambda t: t[None], nan, lambda t: t.astype(np.int64)]
+MEMORIES = [("aligned", lambda about, tensors, c=c: about.update(c)) for c in OF_ALIGNED]
+MEMORIES += [("ridge", lambda about, tensors, c=c: about.update(c)) for c in OF_RIDGE]
+MEMORIES += [("aligned", lambda about, tensors, c=c: about["alignment"].update(c)) for c in HOW]
+MEMORIES += [("aligned", lambda about, tensors, c=c: about["heads"][0].update(c)) for c in HEADS]
+MEMORIES += [
+    (kind, lambda about, tensors, n=name, c=c: tensors.update({n: c(tensors[n])}))
+    for kind, names in (
+        ("ridge", ("counts", "images", "sums", "weight", "gram", "losses")),
+        (
+            "aligned",
+            ("counts", "feature.mean", "feature.spread", "head.bias", "head.trained.weight"),
+        ),
+    )
+    for name in names
+    for c in TENSORS
+]
+MEMORIES += [(k, lambda about, tensors, n=n: tensors.pop(n)) for k, n in (("ridge", "images"),)]
+
+
+@pytest.mark.parametrize(("kind", "change"), MEMORIES, ids=map(str, range(len(MEMORIES))))
+def test_a_forged_memory_is_refused_in_one_sentence_and_changes_nothing(learners, kind, change):
+    for version, folder in enumerate(learners[kind]):
+        files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        forge(folder, version, change)
+        try:
+            found = refusals(folder)
+            assert "learn" in found, found
+        finally:
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    path.unlink()
+            for path, content in files.items():
+                path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def learners(tmp_path_factory):
+    """Students of both kinds, without and with a version after the export."""
+    found = {}
+    for kind in ("ridge", "aligned"):
+        found[kind] = [
+            write_learner(tmp_path_factory.mktemp(kind) / f"student{version}", kind)
+            for version in (0, 1)
+        ]
+        cdl.load(found[kind][1]).learn({"yellow": list(draw_images("yellow", 3))})
+    return found
+
+
+def forge(folder, version, change):
+    """Change the memory of the current version, and seal everything again."""
+    file = place_of(folder, version) / MEMORY
+    with safe_open(file, framework="numpy") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        about = json.loads(opened.metadata()["cdl"])
+    change(about, tensors)
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, file, {"cdl": json.dumps(about)})
+    resealed(
+        place_of(folder, version) / "manifest.json",
+        lambda found: {"files": found["files"] | {MEMORY: sha256_of(file)}},
+    )
+    if version:
+        (folder / "current").write_text(pointer_to(folder, 1))

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from runs import contents, planned, popen, run, snakemake
+from safetensors import SafetensorError
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -293,12 +294,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
     assert artifacts.load(small_disk / "task0" / "learner.safetensors", task=0)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
-def test_every_writer_says_why_it_cannot(tmp_path, number):
-    with pytest.raises(CdlError, match=f"cannot be written: {os.strerror(number)}"):
+REASONS = [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG]
+
+
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+@pytest.mark.parametrize("number", REASONS)
+def test_every_writer_says_why_it_cannot(tmp_path, number, kind):
+    reason = os.strerror(number)
+    of_rust = f"I/O error: {reason} (os error {number})"
+    with pytest.raises(CdlError, match=f"cannot be written: {reason}"):
         with artifacts.replacing(tmp_path / "x") as temporary:
             temporary.write_text("half")
-            raise OSError(number, os.strerror(number))
+            raise OSError(number, reason) if kind is OSError else kind(of_rust)
     assert not list(tmp_path.iterdir())
 
 

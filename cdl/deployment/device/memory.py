@@ -48,7 +48,8 @@ _PREDICT = ("counts", "weight", "bias", "projection")  # parts of names of those
 _MEAN = ("sums", "images", "weight")
 _NEEDED = {"mean": _MEAN, "ridge": (*_MEAN, "gram", "losses"), "aligned": ()}  # tensors
 _OF_HEAD = ("weight", "bias", "trained.weight", "trained.bias")
-_HOW = {"samples": range(1, 10**6), "epochs": range(1, 10**6)}
+_STATISTICS = ("covariance", "variance", "centroid")
+_HOW = {"statistic": _STATISTICS, "samples": range(1, 10**6), "epochs": range(1, 10**6)}
 _ALIGNED = {"sizes": [range(2**31)], "closed": bool, "alignment": _HOW}
 
 Tensors = dict[str, np.ndarray]
