@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # jobs that only read JSON must not import torch
 
 _SEAL = "_record"
 _NOT_WRITABLE = [
-    os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 ]
 
 

@@ -379,7 +379,7 @@ def test_names_that_look_the_same_are_one_class(folder, tmp_path):
 
 WRONG = [
     ({"a\u202eb": ["x"]}, r"invalid class name 'a\\u202eb'"),
-    ({}, "images: contain no class"),
+    ({}, "images: there is none of any class"),
     ({"white": []}, "images: there is none of 'white'"),
     ({"": ["x"]}, "invalid class name ''"),
     ({"a/b": ["x"]}, "invalid class name 'a/b'"),

@@ -193,7 +193,7 @@ def test_wrong_files_change_nothing(folder, tmp_path):
             student.items.by_class(file)
     with pytest.raises(CdlError, match="not blank"):
         student.learn({"new": ["  "]})
-    with pytest.raises(CdlError, match="texts: contain no class"):
+    with pytest.raises(CdlError, match="texts: there is none of any class"):
         student.learn({})
     assert cdl.load(folder).version == 0
 

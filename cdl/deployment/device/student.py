@@ -173,15 +173,14 @@ class DeviceStudent(Classifier):
                 written; nothing is changed in this case.
         """
         kind, given = self.items.kind, by_name(items, self.items)
-        if not given:
-            raise CdlError(f"{kind}: contain no class; expected at least one, with its {kind}")
+        if not all(given.values()) or not given:
+            empty = next((repr(name) for name, some in given.items() if not some), "any class")
+            raise CdlError(f"{kind}: there is none of {empty}; expected at least one")
         _check_choice("head", head, (None, *HEADS))
         _check_choice("ridge", ridge, CHOICES)
         how, memory = How(head, ridge, balance), self._memory()
         learnt = tuple(name for name in given if name not in self.classes)
         names = (*self.classes, *learnt)
-        if empty := [name for name, some in given.items() if not some]:
-            raise CdlError(f"{kind}: there is none of {empty[0]!r}; expected at least one")
         tests = {k: self.features(v) for k, v in by_name(test or {}, self.items, names).items()}
         begin = time.perf_counter()
         tokens, labels = self._labelled(given, names)
