@@ -215,7 +215,7 @@ def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_pa
     (folder / "manifest.json").unlink()  # which would refuse all of these
     classes = (folder / "classes.txt").read_text()
     (folder / "classes.txt").write_text(classes + "more\n")
-    with pytest.raises(CdlError, match="contains 11 classes, model.onnx has 10; export the student"):
+    with pytest.raises(CdlError, match="contains 11 classes, model.onnx has 10; export the"):
         cdl.load(folder)
     (folder / "classes.txt").write_text(classes)
     model = (folder / "model.onnx").read_bytes()
