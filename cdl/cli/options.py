@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
-from functools import reduce
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from shutil import which
@@ -13,13 +13,14 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from cdl.layout import RESULTS
-from cdl.study.configuration import merge, read, resolve
+from cdl.study.configuration import resolve
 from cdl.study.grid import Grid
+from cdl.study.layers import merged
 
-CONFIG_HELP = "YAML files; later ones override earlier ones."
-Configs = Annotated[list[Path], typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+CONFIG_HELP = "YAML files and values such as training.epochs=5; later ones override earlier ones."
+Configs = Annotated[list[str], typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
 OptionalConfigs = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Argument(metavar="CONFIG", help=f"{CONFIG_HELP} Default: config/default.yaml."),
 ]
 Directory = Annotated[Path, typer.Option(help="Folder that contains the results folder.")]
@@ -35,19 +36,18 @@ def program() -> Path:
     return packaged if packaged.is_dir() else package.parent
 
 
-def grid_of(configs: list[Path] | None, directory: Path = Path(".")) -> Grid:
+def grid_of(configs: Sequence[str] | None, directory: Path = Path(".")) -> Grid:
     """Return the grid of a configuration and its overlays.
 
     Args:
-        configs: files; None is the default configuration.
+        configs: files and values, see `cdl.study.layers`; None is the default configuration.
         directory: folder that contains the results folder, in which relative paths in the
             configuration start.
 
     Raises:
         ConfigError: a file cannot be read or a value is invalid.
     """
-    configs = configs or [program() / "config" / "default.yaml"]
-    content = reduce(merge, map(read, configs))
+    content = merged(configs or [str(program() / "config" / "default.yaml")])
     with contextlib.chdir(directory):
         return Grid(resolve(content))
 

@@ -51,7 +51,7 @@ def status(
 
     grid = grid_of(config, directory)
     os.chdir(directory)
-    found = report(grid, cores, f"{cdl_command()} run {shlex.join(map(str, config))}")
+    found = report(grid, cores, f"{cdl_command()} run {shlex.join(config)}")
     print_result(found, as_json)
 
 
@@ -176,12 +176,12 @@ def verify(
     from cdl.inventory.verify import recorded_files, sources_of
     from cdl.inventory.verify import verify as check_files
 
-    if config and len(config) == 1 and config[0].is_dir():
-        if not (is_exported(config[0]) or (config[0] / MANIFEST).exists()):
+    if config and len(config) == 1 and (folder := Path(config[0])).is_dir():
+        if not (is_exported(folder) or (folder / MANIFEST).exists()):
             raise CdlError(
-                f"{config[0]}: is not an exported student; to check a study, give its CONFIG"
+                f"{folder}: is not an exported student; to check a study, give its CONFIG"
             )
-        found = _verify_exported(config[0])
+        found = _verify_exported(folder)
     else:
         grid = grid_of(config, directory)
         os.chdir(directory)
@@ -243,8 +243,7 @@ def clean(
     """
     from cdl.inventory.cleaning import drop, leftovers
 
-    files = [[Path(file) for file in config.split("+")] for config in configs]
-    grids = list(map(grid_of, files))
+    grids = [grid_of(config.split("+")) for config in configs]
     os.chdir(directory)
     found = leftovers(grids, learnt or ())
     if yes:

@@ -20,6 +20,7 @@ from cdl.runtime.caches import ensure_cache
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import merge, read
 from cdl.study.grid import Grid
+from cdl.study.layers import as_files, is_value
 from cdl.study.trials import Trials
 
 TARGETS = {  # rules that can be named as targets; any file below results/ is a target too
@@ -86,6 +87,8 @@ def check_command(arguments: list[str]) -> tuple[Namespace, set[str]]:
         if target == "tables":
             configs = " ".join(map(str, parsed.configfile)) or "CONFIG"
             raise CdlError(f"tables: is not a target; run {cdl_command()} tables {configs}")
+        if is_value(target):
+            raise CdlError(f"{target}: is a value; expected it directly after CONFIG")
         if target not in TARGETS and not target.startswith((RESULTS, os.sep, ".")):
             raise CdlError(
                 f"{target}: unknown target; expected {', '.join(TARGETS)}, or a file below "
@@ -135,25 +138,28 @@ def _check_storage(parsed: Namespace, arguments: list[str]) -> None:
 
 def run(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")],
 ) -> None:
     """Run the experiments of CONFIG and write results to ./results.
 
-    Jobs that are done are skipped, so a stopped run can be resumed. YAML files
-    directly after CONFIG override its values. All other arguments are passed to
-    Snakemake: --cores N, -n (list the jobs and why), --verbose, --workflow-profile
-    FOLDER, or the name of a file to make.
+    Jobs that are done are skipped, so a stopped run can be resumed. YAML files and
+    values such as training.epochs=5 or grid.seeds=[0,1], directly after CONFIG,
+    override its values. All other arguments are passed to Snakemake: --cores N,
+    -n (list the jobs and why), --verbose, --workflow-profile FOLDER, or the name of
+    a file to make.
     """
     from cdl.cli.outcome import closing
     from cdl.cli.progress import PROGRESS_OPTIONS, run_snakemake
     from cdl.inventory.starting import check_folder
 
-    configs, rest = _split([str(config), *context.args])
-    arguments = [*rest, "--configfile", *map(str, configs)]  # takes all words that follow it
-    parsed, given = check_command(arguments)
+    configs, rest = _split([config, *context.args])
+    parsed, _ = check_command(rest)
     folder = Path(parsed.directory or ".")
     check_folder(folder)
     grid = grid_of(configs, folder)
+    # the last option takes all words that follow it
+    arguments = [*rest, "--configfile", *as_files(configs, folder)]
+    parsed, given = check_command(arguments)
     Trials(grid)  # checks `tune`, which the grid of runs does not read
     _check_start(grid, folder)
     if parsed.unlock:
@@ -170,14 +176,14 @@ def run(
     if parsed.dryrun:
         _print_plan(grid, folder, found)
     elif code:
-        status = f"{cdl_command()} status {shlex.join(map(str, configs))}"
+        status = f"{cdl_command()} status {shlex.join(configs)}"
         again = f"{cdl_command()} {shlex.join(sys.argv[1:])}"
         with contextlib.chdir(folder):
             print(closing(found, interrupted, again, status), file=sys.stderr)
     if code:
         raise typer.Exit(code)
     if "tuned" in parsed.targets and not parsed.dryrun:
-        tuning, files = grid.layout.tuning, shlex.join(map(str, configs))
+        tuning, files = grid.layout.tuning, shlex.join(configs)
         overlay = str(folder / tuning.overlay)
         print(f"Best values: {overlay}\nReport:      {folder / tuning.text}")
         print(f"Next:        {cdl_command()} run {files} {shlex.quote(overlay)}")
@@ -190,23 +196,25 @@ def run(
             show(grid.layout.report, unaligned, cdl_command())
 
 
-def _split(words: list[str]) -> tuple[list[Path], list[str]]:
-    """Return the configuration with its overlays, and the other arguments.
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the configuration with its overlays and values, and the other arguments.
 
     Options may be before the configuration, which is then the first YAML file.
 
     Raises:
-        CdlError: options, but no configuration.
+        CdlError: options, but no configuration; or a value in front of it.
     """
-    are_yaml = [word.endswith((".yaml", ".yml")) for word in words]
+    are_yaml = [word.endswith((".yaml", ".yml")) and not is_value(word) for word in words]
     start = are_yaml.index(True) if words[0].startswith("-") and any(are_yaml) else 0
+    if is_value(words[start]):
+        raise CdlError(f"{words[start]}: is a value; expected cdl run CONFIG {words[start]}")
     if words[start].startswith("-"):
         raise CdlError(f"CONFIG: is missing; expected cdl run CONFIG {shlex.join(words)}")
     end = start + 1
-    while end < len(words) and are_yaml[end]:
+    while end < len(words) and (are_yaml[end] or is_value(words[end])):
         end += 1
     # targets first: options before them may take all words that follow
-    return list(map(Path, words[start:end])), [*words[end:], *words[:start]]
+    return words[start:end], [*words[end:], *words[:start]]
 
 
 def _check_start(grid: Grid, folder: Path) -> None:

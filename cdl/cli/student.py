@@ -89,7 +89,7 @@ def _run_of(name: str) -> Path:
     from cdl.inventory.finished import unfinished
     from cdl.reporting.tables import read
 
-    grid = grid_of([Path(name)])
+    grid = grid_of([name])
     tables, study = grid.layout.report.tables, grid.config["name"]
     if not Path(tables.results).is_file():
         raise CdlError(f"{name}: has no table of finished runs; {nothing_here(study)}")

@@ -1,5 +1,6 @@
 """List the finished results that the next run will overwrite, or keep although code has changed."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts
 from cdl.runtime.registry import source_hash
 from cdl.study.jobs import CACHES, Job, Jobs
+from cdl.study.layers import shown
 
 SHOWN = 5  # runs that are listed
 _FORM = "learner.format"  # an entry of a record, see `cdl.spec.FORMAT`
@@ -26,7 +28,7 @@ def start_messages(jobs: Jobs, files: Iterable[str | Path]) -> list[str]:
         jobs: jobs of the configuration.
         files: configuration files.
     """
-    names = " ".join(map(str, files))
+    names = shlex.join(map(shown, files))
     verify = f"`cdl verify {names}` compares finished files with their hashes"
     return [*overwritten(jobs), *changed_sources(jobs), *deleted(jobs), verify]
 

@@ -1,4 +1,4 @@
-"""Costs of runs: time, energy, operations, and their share of the teacher's cost."""
+"""Costs of runs: time, operations, and their share of the teacher's cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,19 +16,14 @@ COST = {
     "peak_memory_mb": "largest resident memory of any of these jobs, in MB",
     "gpu_seconds": "seconds during which these jobs held a GPU",
     "peak_gpu_memory_mb": "largest GPU memory that any of these jobs allocated, in MB",
-    "energy_wh": "Wh of these jobs as measured by the machine: of a GPU that a job had alone, and "
-    "of the processors by the job's share of processor time; empty if not measured",
     "images": "training views, summed over all epochs",
     "tflops": "10^12 operations of these jobs, computed from the models",
     "task_tflops": "tflops per task, on average",
     "teacher_tflops": "10^12 operations of all tasks of its teacher, and of the teacher's targets "
     "where these are computed once for all students",
-    "teacher_energy_wh": "energy_wh of its teacher",
     "students": "number of runs that share the cost of its teacher",
     "total_tflops": "tflops plus its share of teacher_tflops",
-    "total_energy_wh": "energy_wh plus its share of teacher_energy_wh",
     "accuracy_per_tflop": "final average accuracy in percent divided by total_tflops",
-    "accuracy_per_wh": "final average accuracy in percent divided by total_energy_wh",
 }
 _HEADINGS = {  # of the columns in cost.md
     "processor_seconds": "processor seconds",
@@ -38,10 +33,6 @@ _HEADINGS = {  # of the columns in cost.md
     "students": "students of the teacher",
     "total_tflops": "T, with share of teacher",
     "accuracy_per_tflop": "accuracy per T",
-    "energy_wh": "Wh, all tasks",
-    "teacher_energy_wh": "Wh, its teacher",
-    "total_energy_wh": "Wh, with share of teacher",
-    "accuracy_per_wh": "accuracy per Wh",
 }
 Work = Mapping[str, float]  # `work` in the record of a job, and its task
 
@@ -70,7 +61,6 @@ def cost_of(
         "peak_memory_mb": max((mb for mb in memory if mb), default=nan),
         "gpu_seconds": _sum([job.gpu_seconds for job in logged]),
         "peak_gpu_memory_mb": max((m for job in logged if (m := job.gpu_memory_mb)), default=nan),
-        "energy_wh": _sum([job.energy_wh for job in logged]),
         "images": _sum([task["images"] for task in work]),
         "tflops": (tflops := _sum([task["operations"] / 1e12 for task in work])),
         "task_tflops": tflops / (n_tasks or len(files)),
@@ -105,16 +95,12 @@ def with_teachers(
         targets[teacher] = max(targets.get(teacher, 0.0), tflops)
     own = results["teacher_run"].map(by_run["tflops"])
     cost["teacher_tflops"] = own + results["teacher_run"].map(targets)
-    cost["teacher_energy_wh"] = results["teacher_run"].map(by_run["energy_wh"])
     cost["students"] = (
         results["teacher_run"].map(results["teacher_run"].value_counts()).where(taught)
     )
-    for name in ("tflops", "energy_wh"):
-        share = (cost[f"teacher_{name}"] / cost["students"]).where(taught, 0.0)
-        cost[f"total_{name}"] = cost[name] + share
-    accuracy = results["final_average_accuracy"]
-    cost["accuracy_per_tflop"] = accuracy / cost["total_tflops"]
-    cost["accuracy_per_wh"] = accuracy / cost["total_energy_wh"]
+    share = (cost["teacher_tflops"] / cost["students"]).where(taught, 0.0)
+    cost["total_tflops"] = cost["tflops"] + share
+    cost["accuracy_per_tflop"] = results["final_average_accuracy"] / cost["total_tflops"]
     return cost
 
 
@@ -138,12 +124,11 @@ def markdown(
         | {name: "-" if pd.isna(row[k]) else f"{row[k]:.4g}" for k, name in known.items()}
         for key, row in zip(means.index, means.to_dict("records"), strict=True)
     ]
-    absent = "" if "energy_wh" in known else " No run has a complete measurement of energy."
     note = (
         "Means over seeds. T: 10^12 operations, computed from the models. The share of the teacher "
         "is the cost of its tasks and of its targets, which are computed once, divided by the "
         "number of its students in this study. A learner without a teacher has no such share. "
-        f"Processor seconds: of the jobs of all tasks.{absent}{_unmeasured_note(unmeasured)}"
+        f"Processor seconds: of the jobs of all tasks.{_unmeasured_note(unmeasured)}"
     )
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
 
@@ -158,7 +143,7 @@ def _unmeasured_note(n: int) -> str:
         return ""
     return (
         f" {n} jobs have no measurements of their own (they were deleted): their seconds, "
-        "processor seconds and memory are Snakemake's samples, and their energy is unknown."
+        "processor seconds and memory are Snakemake's samples."
     )
 
 

@@ -260,7 +260,6 @@ def cost_against_accuracy(
 _COSTS = {  # column of costs: column of the learner's own part, and the label of the axis
     "training_seconds": ("training_seconds", "time of the jobs of all tasks (s)"),
     "total_tflops": ("tflops", "10$^{12}$ operations,\nwith the share of the teacher"),
-    "total_energy_wh": ("energy_wh", "energy (Wh),\nwith the share of the teacher"),
 }
 _CIRCLE: dict[str, Any] = {
     "markersize": 2.5,

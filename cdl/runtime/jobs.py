@@ -94,7 +94,7 @@ def job(snakemake: Any, *, at_start: bool = False) -> Iterator[Execution]:
 def _lease(stack: contextlib.ExitStack, meter: Meter, jobs_per_gpu: int) -> str | None:
     """Lease a GPU until the job ends, and measure it."""
     gpu = stack.enter_context(leased_gpu(jobs_per_gpu))
-    stack.enter_context(meter.on(gpu, alone=jobs_per_gpu == 1))
+    stack.enter_context(meter.on(gpu))
     return gpu
 
 

@@ -140,11 +140,15 @@ def test_a_search_without_tune_is_refused_before_any_job():
     assert check_command(["tuned", "--configfile", *tuned])[0].targets == ["tuned"]
 
 
+_LAYERS = ("a.yaml training.lr=0.1 b.yaml grid.seeds=[0,1]", "-n")
+
+
 @pytest.mark.parametrize(
     ("words", "configs", "rest"),
     [
         ("a.yaml b.yml --cores 2", "a.yaml b.yml", "--cores 2"),
         ("a.yaml tuned", "a.yaml", "tuned"),
+        ("a.yaml training.lr=0.1 b.yaml grid.seeds=[0,1] -n", *_LAYERS),
         ("-n a.yaml b.yaml", "a.yaml b.yaml", "-n"),
         ("--cores 2 a.yaml tuned -n", "a.yaml", "tuned -n --cores 2"),
         ("--until train a.yaml page", "a.yaml", "page --until train"),
@@ -153,7 +157,7 @@ def test_a_search_without_tune_is_refused_before_any_job():
 )
 def test_options_may_be_before_or_after_the_configuration(words, configs, rest):
     found = _split(words.split())
-    assert found == (list(map(Path, configs.split())), rest.split())
+    assert found == (configs.split(), rest.split())
 
 
 def test_options_without_a_configuration_are_one_sentence():

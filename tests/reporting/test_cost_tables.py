@@ -25,7 +25,7 @@ def job(task, images, operations, forward=0.0, answers=0):
 
 def test_a_teachers_cost_is_spread_over_its_students(tmp_path):
     results, _, cost, _ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2)
-    own = {"energy_wh": [8.0, 1.0, 2.0, 3.0], "tflops": [10.0, 1.0, 2.0, 4.0]}
+    own = {"tflops": [10.0, 1.0, 2.0, 4.0]}
     folders = [f"{tmp_path}/l2p/{name}/seed0" for name in ("big", "none", "kd", "dkd")]
     assert results["run"].tolist() == folders
     teacher = [job(t, 5, 5, forward=0.1) for t in (0, 1)]
@@ -37,43 +37,41 @@ def test_a_teachers_cost_is_spread_over_its_students(tmp_path):
     assert found["teacher_tflops"].tolist() == pytest.approx([np.nan, np.nan, 11, 11], nan_ok=True)
     assert found["students"].tolist() == pytest.approx([np.nan, np.nan, 2, 2], nan_ok=True)
     assert found["total_tflops"].tolist() == [10, 1, 7.5, 9.5]
-    assert found["total_energy_wh"].tolist() == [8, 1, 6, 7]
     text = markdown(results[["backbone", "distiller"]], found, results["final_average_accuracy"])
     table = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines()[:6]]
     row = dict(zip(table[0], table[4], strict=True))
     assert (row["distiller"], row["T, its teacher"]) == ("kd", "11")
     assert row["students of the teacher"] == "2"
-    assert (row["T, with share of teacher"], row["Wh, with share of teacher"]) == ("7.5", "6")
+    assert row["T, with share of teacher"] == "7.5"
     assert dict(zip(table[0], table[3], strict=True))["T, its teacher"] == "-"
     unknown = markdown(results[["backbone", "distiller"]], cost, results["final_average_accuracy"])
     assert "T, all tasks" not in unknown
-    assert "No run has a complete measurement of energy" in unknown
-    per_wh = results["final_average_accuracy"] / found["total_energy_wh"]
-    assert found["accuracy_per_wh"].tolist() == pytest.approx(per_wh.tolist())
+    per_tflop = results["final_average_accuracy"] / found["total_tflops"]
+    assert found["accuracy_per_tflop"].tolist() == pytest.approx(per_tflop.tolist())
 
 
 def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
     results, _, cost, _ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2)
     assert set(COST) <= set(cost.columns)
-    unknown = ["tflops", "energy_wh", "gpu_seconds", "total_tflops", "accuracy_per_wh"]
+    unknown = ["tflops", "gpu_seconds", "total_tflops", "accuracy_per_tflop"]
     assert cost[unknown].isna().all(axis=None)  # records and logs are empty there
     assert (cost["training_seconds"] > 0).all()
     files = [tmp_path / "l2p" / "kd" / "seed0" / f"task{t}" / "cost.tsv" for t in range(2)]
     assert count_unmeasured([[str(file) for file in files]]) == 2
     for file in files:
-        own = {"gpu_seconds": 2.5, "gpu_wh": 0.5, "seconds": 7, "processor_seconds": 3}
+        own = {"gpu_seconds": 2.5, "seconds": 7, "processor_seconds": 3}
         write_json(measured_of(str(file)), own | {"memory_mb": 9})
-        file.with_suffix(".log").write_text('measured {"gpu_seconds": 9, "gpu_wh": 9}\n')
+        file.with_suffix(".log").write_text('measured {"gpu_seconds": 9}\n')
     assert count_unmeasured([[str(file) for file in files]]) == 0
     whole = cost_of([str(file) for file in files], [job(0, 5, 3), job(1, 7, 1)])
-    assert (whole["gpu_seconds"], whole["energy_wh"], whole["images"]) == (5.0, 1.0, 12)
+    assert (whole["gpu_seconds"], whole["images"]) == (5.0, 12)
     shown = ("training_seconds", "processor_seconds", "peak_memory_mb")
     assert [whole[name] for name in shown] == [14, 6, 9]  # and not those of the benchmark files
     assert (whole["tflops"], whole["task_tflops"]) == (4.0, 2.0)
     aligned = cost_of([str(file) for file in files], [job(0, 5, 3), job(0, 0, 1)], n_tasks=1)
     assert (aligned["images"], aligned["tflops"], aligned["task_tflops"]) == (5, 4.0, 4.0)
     Path(measured_of(str(files[1]))).unlink()
-    assert pd.isna(cost_of([str(file) for file in files])["energy_wh"])
+    assert pd.isna(cost_of([str(file) for file in files])["gpu_seconds"])
     assert count_unmeasured([[str(file) for file in files]]) == 1
     named = results[["backbone", "distiller"]]
     text = markdown(named, cost, results["final_average_accuracy"], 1)
@@ -83,7 +81,7 @@ def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
 def test_a_target_that_only_alignment_reads_counts_for_its_task(tmp_path):
     results, _, cost, _ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2)
     folders = results["run"].tolist()
-    own = {"energy_wh": [8.0, 1.0, 2.0, 3.0], "tflops": [10.0, 1.0, 2.0, 4.0]}
+    own = {"tflops": [10.0, 1.0, 2.0, 4.0]}
     teacher = [job(t, 5, 4, forward) for t, forward in ((0, 0.1), (0, 0.1), (1, 0.2), (1, 0.2))]
     taught = [job(0, 5, 1), job(0, 0, 1, answers=5), job(1, 5, 1), job(1, 0, 1, answers=10)]
     work = dict(zip(folders, (teacher, [], taught, taught), strict=True))

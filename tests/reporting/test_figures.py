@@ -108,9 +108,9 @@ def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
         for point in [container.lines[0] for container in axis.containers]:
             assert axis.get_xlim()[0] < point.get_xdata()[0] < 0.95 * axis.get_xlim()[1]
     assert [text.get_text() for text in costs.legends[0].texts] == ["teacher", "none", "kd", "dkd"]
-    counted = cost.assign(tflops=2.0, total_tflops=5.0, energy_wh=float("nan"))
+    counted = cost.assign(tflops=2.0, total_tflops=5.0)
     figures.cost_against_accuracy(results, counted, [])
     labels = [axis.get_xlabel() for axis in drawn[2].axes if axis.axison]
-    assert [label.split()[0] for label in labels] == ["time", "10$^{12}$"] * 2  # no energy
+    assert [label.split()[0] for label in labels] == ["time", "10$^{12}$"] * 2
     shares = [c.get_segments() for c in drawn[2].axes[1].collections if c.get_label() == "_share"]
     assert [tuple(segments[0][:, 0]) for segments in shares] == [(2.0, 5.0)] * 4
