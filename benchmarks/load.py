@@ -28,7 +28,7 @@ from cdl.study.specifications import row
 
 ROOT = Path(__file__).parent.parent
 BELOW = [ROOT / "config" / "digits.yaml", ROOT / "config" / "test" / "tiny.yaml"]
-PER_SEED, SHARED = 16, 13  # jobs
+PER_SEED, SHARED = 16, 9  # jobs
 
 
 def plan(files: list[Path]) -> None:

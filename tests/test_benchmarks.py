@@ -248,19 +248,19 @@ def test_hours_of_a_grid_by_hand(lab):
     made, jobs = grid_cost.ours(grid, images)
     views, test = 10 * 16 * 3, (6 + 10) * 8
     assert made == {
-        "teachers": 2 * views,
+        "teachers": views,
         "students": 3 * views,
         "students, teacher online": views,
         "queries": views + 80,
         "teacher targets": views,
-        "evaluation": 6 * test,
+        "evaluation": 5 * test,
     }
-    assert jobs == 6 * 3 + 2 + 1 + 2
+    assert jobs == 5 * 3 + 2 + 1 + 2
     theirs = grid_cost.released(grid, images)
     assert theirs == {"students": 4 * views, "teachers": 3 * views, "evaluation": 4 * test}
     frame = grid_cost.table(grid, images, RATES, 1.0).set_index("stage")
-    mine = 2 * views / 10 + 3 * views / 20 + views / 8 + (views + 80) / 50 + views / 25
-    assert frame.loc["all", "ours, h"] * 3600 == pytest.approx(mine + 6 * test / 100 + jobs)
+    mine = views / 10 + 3 * views / 20 + views / 8 + (views + 80) / 50 + views / 25
+    assert frame.loc["all", "ours, h"] * 3600 == pytest.approx(mine + 5 * test / 100 + jobs)
     theirs = 3 * views / 5 + 4 * views / 4 + 4 * test / 50
     assert frame.loc["all", "recipe, h"] * 3600 == pytest.approx(theirs)
     slow = grid_cost.table(grid, images, RATES | {"recipe.input": 1}, 1.0).set_index("stage")

@@ -35,7 +35,20 @@ PAGES = [
 FENCED = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:cdl|snakemake) [^`]+)`")
 COMMENT = re.compile(r"^#   ((?:cdl|snakemake|make|python) .*?)(?:  .*)?$", re.MULTILINE)
-SHELL = {".", "cd", "docker", "done", "do", "echo", "export", "git", "python3", "while"}
+SHELL = {
+    ".",
+    "cd",
+    "docker",
+    "done",
+    "do",
+    "echo",
+    "export",
+    "git",
+    "mkdir",
+    "python3",
+    "tar",
+    "while",
+}
 CLUSTER = {"scancel", "squeue", "RUN=$(sed"}  # SLURM commands in docs/cluster.md
 MADE = {  # files that the reader or an earlier command creates
     "study/config.yaml",

@@ -11,7 +11,7 @@ import torch
 
 from cdl.backbones.images import FrozenViT
 from cdl.data.packed import Packed
-from cdl.evaluation import evaluate
+from cdl.evaluation import features
 from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.gpus import leased_gpu
@@ -52,7 +52,7 @@ def happened(monkeypatch, tmp_path):
     for owner, name in (
         (targets, "over_views"),
         (targets, "over_test_images"),
-        (evaluate, "over_test_images"),
+        (features, "over_test_images"),
         (task, "train_task"),
     ):
         watch(owner, name, "work")
