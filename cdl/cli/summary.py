@@ -44,7 +44,8 @@ def show(
             console.print(
                 _accuracy_table(f"{panel.title.replace(chr(10), ', ')} on {dataset}", panel.rows)
             )
-            console.print(reading(panel.rows))
+            if panel.rows["gain"].notna().any() or cells["gain"].isna().all():
+                console.print(reading(panel.rows))  # bounds have nothing to compare beside others
     console.print()
     figure = report.figure("accuracy", str(cells["dataset"].iloc[0]), "svg")
     paths = {"Page": report.page, "Table": tables.summary("md"), "Figure": figure}
