@@ -93,9 +93,8 @@ class Verification:
 def recorded_files(jobs: Iterable[Job]) -> Iterator[Recorded]:
     """Yield the records and benchmarks of jobs, with the files to verify.
 
-    Caches may be missing, as they may be deleted after training; so may figures that nobody has
-    asked for, and benchmarks, which are
-    needed only for a new table of costs.
+    Missing files are no fault of caches, which may be deleted after training, of figures made on
+    demand, and of benchmarks, which only a new table of costs reads.
     """
     for job in jobs:
         may_lack = job.rule in OPTIONAL

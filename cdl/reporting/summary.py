@@ -20,10 +20,9 @@ NOTE = (
     "accuracy and probability (15 bins); empty for ridge classifiers, whose outputs are not "
     "probabilities. Gain: over the student of the same data, method and seed in the column over. "
     "Gap to teacher: its accuracy minus the learner's. Protocol: hash of data, classes, views, "
-    "normalisation, schedule and the "
-    "learner's own weights; numbers with the same protocol are comparable; protocols.json spells "
-    "it out. In brackets after a method or distiller: its variant, or the options that differ "
-    "from the defaults."
+    "normalisation, schedule and the learner's own weights; numbers with the same protocol are "
+    "comparable; protocols.json spells it out. In brackets after a method or distiller: its "
+    "variant, or the options that differ from the defaults."
 )
 _PAIRED = ["gain_over_baseline", "gap_to_teacher"]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from cdl.layout import JobFiles
 from cdl.runtime.errors import CdlError
+from cdl.study.runs import as_list
 
 Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`
@@ -26,8 +27,7 @@ OPTIONAL = (*CACHES, *ON_DEMAND, "fetch_dataset")  # rules whose files may be mi
 
 def flat(paths: Mapping[str, str | list[str]]) -> list[str]:
     """Return all paths of a job's inputs or outputs."""
-    lists = [[value] if isinstance(value, str) else value for value in paths.values()]
-    return [path for paths in lists for path in paths]
+    return [path for value in paths.values() for path in as_list(value)]
 
 
 def empty() -> dict[str, Any]:

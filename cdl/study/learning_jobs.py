@@ -13,7 +13,7 @@ from cdl.layout import JobFiles, RunFiles, record_of
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
 from cdl.study.inputs import Cache, Needs, aligning, evaluating, learning
-from cdl.study.jobs import Job, MadeFrom, Paths, Record
+from cdl.study.jobs import Job, MadeFrom, Paths, Record, flat
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
@@ -531,6 +531,5 @@ def track_sidecars(inputs: Mapping[str, str | list[str]]) -> Paths:
     file next to a tensor file, and the manifest of packed data, which is an input already. So a
     job does not run again because a large file was touched; the job that opens it checks it.
     """
-    lists = [[v] if isinstance(v, str) else v for v in inputs.values()]
-    tensors = [path for paths in lists for path in paths if path.endswith(".safetensors")]
+    tensors = [path for path in flat(inputs) if path.endswith(".safetensors")]
     return {**inputs, "records": [record_of(path) for path in tensors]}

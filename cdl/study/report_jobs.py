@@ -215,12 +215,10 @@ class ReportJobs:
         runs = filter(self._shows_prompts, self.grid.runs_on(dataset))
         found = [self.grid.files(run) for run in runs]
         outputs = self._report.prompts(dataset)
-        return Job(
-            rule="plot_prompts",
-            key={"dataset": dataset},
-            outputs=dict(outputs),
-            records=(_record(outputs),),
-            files=JobFiles(outputs["record"].removesuffix(".json")),
+        return _figure(
+            "plot_prompts",
+            dataset,
+            outputs,
             reads=lambda: {
                 "results": self._tables.results,
                 "protocols": self._tables.protocols,
@@ -242,12 +240,10 @@ class ReportJobs:
     def _label_efficiency(self, dataset: str) -> Job:
         """Return the job that plots accuracy against labels, for all variants of a dataset."""
         outputs = self._report.label_efficiency(dataset)
-        return Job(
-            rule="label_efficiency",
-            key={"dataset": dataset},
-            outputs=dict(outputs),
-            records=(_record(outputs),),
-            files=JobFiles(outputs["record"].removesuffix(".json")),
+        return _figure(
+            "label_efficiency",
+            dataset,
+            outputs,
             reads=lambda: {**self._cells(), "runs": self.results(self.grid.runs)},
             given=lambda: {"levels": self.levels[dataset]},
         )
@@ -401,6 +397,20 @@ def _record(outputs: dict[str, str], record: str = "record") -> Record:
     """Return the record among outputs, with all other outputs as its files."""
     others = tuple(path for name, path in outputs.items() if name != record)
     return Record(outputs[record], others)
+
+
+def _figure(rule: str, dataset: str, outputs: dict[str, str], **fields: Any) -> Job:
+    """Return a job that draws one figure of a dataset; log and record have the figure's name.
+
+    Args:
+        rule: its rule.
+        dataset: name of the dataset.
+        outputs: paths by format, and of the `record`.
+        fields: the fields `reads` and `given` of `Job`.
+    """
+    files = JobFiles(outputs["record"].removesuffix(".json"))
+    key, records = {"dataset": dataset}, (_record(outputs),)
+    return Job(rule, key, dict(outputs), records, files, **fields)
 
 
 def _once(paths: Iterable[str]) -> list[str]:

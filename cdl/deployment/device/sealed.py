@@ -1,7 +1,7 @@
 """JSON from outside: sealed files, and the shape that their content must have.
 
 A sealed file has the format of `cdl.runtime.artifacts`: the key `_record` contains the sha256 of
-all other entries. Whoever edits it on purpose can seal it again, so the content is checked, too.
+all other entries. An edited file can be sealed again, so the content is checked as well.
 """
 
 import hashlib
