@@ -142,6 +142,7 @@ class Grid:
             n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": _ALONE, "teacher": None, "teacher_query": None}
+            # the students of bounds have no teacher
             if teacher is not None and method not in self.bounds:
                 yield learner(
                     dataset=self._home(dataset, "teacher"),
