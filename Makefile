@@ -1,7 +1,8 @@
 # make demo: environment, default run, summary, an exported student and what it says of an image.
 # make test: environment, style, types, all tests.
 # make check: style, types and the quick tests, for every commit; make quick: these tests alone.
-# make fuzz: a thousand fresh examples of each property, about a minute; the nightly job.
+# make fuzz: a thousand fresh examples of each property, about a minute; make nightly: the tests that repeat quicker ones with
+# more cases; both run every night.
 # make live: `make demo`, and the page of that student as static files, which `make docs` adds to the site.
 # make docs: the site in site/, strictly; make tutorial: the outputs in docs/tutorial.ipynb anew.
 # make archive: tables, records and page of the default run in docs/studies/data, for `cdl trace`; its table in the pages.
@@ -42,6 +43,9 @@ quick: $(VENV)/ready-test
 
 fuzz: $(VENV)/ready-test
 	$(BIN)/pytest -m "hypothesis and not slow" --hypothesis-profile nightly --durations 10
+
+nightly: $(VENV)/ready-test
+	$(BIN)/pytest -n $(CORES) --dist loadscope --nightly --durations 10
 
 style: $(VENV)/ready-test
 	$(BIN)/ruff check cdl snakemake_logger_plugin_cdl workflow tests benchmarks tools examples docs/*.py
@@ -89,4 +93,4 @@ $(VENV)/ready-docs: $(VENV)/ready
 schema: $(VENV)/ready
 	$(BIN)/python -c "from cdl.study import configuration as c; c.EDITOR_SCHEMA.write_text(c.editor_schema())"
 
-.PHONY: demo live test check quick fuzz style docs tutorial archive gpu-proof schema
+.PHONY: demo live test check quick fuzz nightly style docs tutorial archive gpu-proof schema

@@ -50,8 +50,20 @@ def rank(item):
     return next((i for i, name in enumerate(LONGEST) if path.startswith(name)), len(LONGEST))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    """Add the option for the tests that only the nightly job runs."""
+    parser.addoption("--nightly", action="store_true", help="run the tests marked `nightly` alone")
+
+
+def pytest_collection_modifyitems(config, items):
     """Mark as slow what starts programs; skip `gpu` where torch sees none; long files first."""
+    nightly = config.getoption("nightly")
+    chosen, left_out = [], []
+    for item in items:
+        of_night = item.get_closest_marker("nightly") is not None
+        (chosen if of_night == nightly else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = chosen
     items.sort(key=rank)
     for item in items:
         programs = item.path.relative_to(HERE).parts[0] in ("cli", "workflow")

@@ -83,7 +83,7 @@ def cells(printed):
     return rows[0], rows[2:]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_steps_prints_every_stage_of_both_recipes_and_grid_cost_reads_it(capsys, tmp_path):
     output = tmp_path / "steps.json"
     given = [*ARGUMENTS, "--rounds=1", "--workers=1", f"--output={output}"]
@@ -125,7 +125,7 @@ def test_without_options_the_pool_fits_the_narrow_student_and_grows_by_task_else
     assert configuration(case, tmp_path, here)["methods"]["coda_prompt"]["pool"] == 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_growth_prints_a_row_per_value(capsys):
     growth.main([*ARGUMENTS, "--rounds=1", "--vary", "pool=2,4"])
     header, rows = cells(capsys.readouterr().out)
@@ -137,7 +137,7 @@ def test_growth_prints_a_row_per_value(capsys):
         growth.main([*ARGUMENTS, "--vary", "heads=1"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_methods_prints_a_row_per_method(capsys):
     methods.main([*ARGUMENTS, "--rounds=1", "--methods", "coda_prompt", "sd_lora", "adapter"])
     header, rows = cells(capsys.readouterr().out)
@@ -290,7 +290,7 @@ def test_backbones_by_name_of_an_architecture(tmp_path):
         backbone_file("resnet50", 32, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_study_of_new_classes_reports_pairs_and_intervals(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     study = new_classes_inputs.Study(tmp_path, None, tmp_path)
@@ -333,7 +333,7 @@ def test_load_counts_what_snakemake_plans():
     assert (table["CPU ms/job"] >= 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_gpu_proof_runs_to_its_end_without_a_card(tmp_path):
     assert gpu_proof.main(["--device=cpu", "--small", f"--output={tmp_path}"]) == 0
     written = json.loads((tmp_path / "report.json").read_text())

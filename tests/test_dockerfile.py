@@ -41,7 +41,7 @@ def test_the_image_has_a_python_the_extras_and_the_command_of_the_package():
     assert told["ENTRYPOINT"] == '["cdl"]' and "cdl" in PROJECT["scripts"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_run_lines_install_the_command_in_an_empty_environment(tmp_path):
     """The packages that `pip` would download are those of this environment."""
     checkout, environment = tmp_path / "cdl", tmp_path / "env"

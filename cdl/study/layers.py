@@ -1,5 +1,6 @@
 """The layers of a configuration: YAML files, and values such as `training.epochs=5`."""
 
+import os
 import re
 from collections.abc import Iterable
 from functools import reduce
@@ -20,7 +21,7 @@ _VALUE = re.compile(r"[A-Za-z_][^=\s/]*=")  # beginning of a value; a path has a
 
 def is_value(word: str) -> bool:
     """Return whether a word of the command line is a value, FIELD=VALUE, and no file."""
-    return _VALUE.match(word) is not None and not Path(word).is_file()
+    return _VALUE.match(word) is not None and not os.path.isfile(word)  # false for long words, too
 
 
 def value_of(word: str) -> dict[str, Any]:

@@ -49,7 +49,14 @@ def parquet(folder, source):
         rows.to_parquet(folder / f"{split}-0.parquet")
 
 
-@pytest.mark.parametrize("words", PLANS.values(), ids=" ".join)
+def plans():
+    """Yield the commands; those of large studies, which are alike, at night."""
+    for files, words in PLANS.items():
+        marks = [pytest.mark.nightly] if any("/studies/" in file for file in files) else []
+        yield pytest.param(words, id=" ".join(words), marks=marks)
+
+
+@pytest.mark.parametrize("words", plans())
 def test_a_shown_configuration_plans(words, tmp_path):
     files = files_of(words)
     for dataset in reduce(merge, (read(ROOT / file) for file in files))["datasets"].values():

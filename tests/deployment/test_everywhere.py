@@ -71,6 +71,7 @@ def test_a_teacher_and_its_student_of_few_labels_learn_more_classes(lab, method,
     np.testing.assert_array_equal(cdl.load(more.run, task=1).predict_proba(images), before)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", TRAINED)
 @pytest.mark.parametrize("distiller", ["lwf", "se2d", "kd_token", "kd_prompt", "reviewkd"])
 def test_every_distiller_with_few_labels_and_aligned_heads(lab, method, distiller):
@@ -78,6 +79,7 @@ def test_every_distiller_with_few_labels_and_aligned_heads(lab, method, distille
     finished(here, distiller)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", METHODS)
 def test_bf16(lab, method):
     try:
@@ -87,6 +89,7 @@ def test_bf16(lab, method):
     finished(lab(study(method, "kd", precision="bf16")), "kd")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", METHODS)
 def test_with_caches_as_without(lab, method):
     states = []

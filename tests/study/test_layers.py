@@ -31,6 +31,7 @@ def test_a_file_with_an_equals_sign_is_a_file(tmp_path, monkeypatch):
     Path("lr=0.1.yaml").write_text("name: x\n")
     assert merged(["lr=0.1.yaml"]) == {"name": "x"}
     assert is_value("lr=0.2") and not is_value("folder/lr=0.2.yaml")
+    assert is_value(f"grid.methods=[{'l2p, ' * 99}]")  # longer than a file's name may be
 
 
 def test_values_reach_snakemake_as_files_that_are_shown_as_they_were_given(tmp_path):

@@ -208,7 +208,12 @@ def test_bf16_on_the_cpu_gives_the_same_bits_twice_and_others_than_fp32(lab, bf1
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kd", "query"), [("kd", "student"), ("cdl_prompt", "self"), ("fitnets", "self")]
+    ("kd", "query"),
+    [
+        ("kd", "student"),
+        pytest.param("cdl_prompt", "self", marks=pytest.mark.nightly),
+        pytest.param("fitnets", "self", marks=pytest.mark.nightly),
+    ],
 )
 def test_each_cache_is_computed_in_the_precision_of_its_model(lab, bf16_units, query, kd):
     changes, found = ALL | {"protocol": {"query": query}}, {}

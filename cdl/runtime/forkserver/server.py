@@ -63,6 +63,7 @@ def prefix_of(workflow: Any, scripts: Path, modules: Sequence[str] = ()) -> str:
     texts = (path.read_text() for path in scripts.glob("*.py"))
     imported = {name for text in texts for name in _IMPORTED.findall(text)} | set(modules)
     imported.add("torch._dynamo")  # torch's optimizers import it in their first step
+    imported.add("pyarrow.dataset")  # pandas imports it for the first Parquet file
     command = start(sorted(imported))
     return shlex.join(command).replace("{", "{{").replace("}", "}}") + " "
 

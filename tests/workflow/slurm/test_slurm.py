@@ -135,6 +135,7 @@ def test_tables_are_those_of_a_local_run(disturbed, finished):
     assert contents(disturbed) == contents(finished)
 
 
+@pytest.mark.nightly
 def test_a_failed_chain_and_a_killed_snakemake_go_on(slurm, disturbed, tmp_path):
     for name in ("data", "backbones", "queries"):
         shutil.copytree(disturbed / "results" / name, tmp_path / "results" / name)
