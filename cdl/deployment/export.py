@@ -14,6 +14,7 @@ from cdl.data.sources.names import check_class_name
 from cdl.deployment import manifest
 from cdl.deployment.card import backbone_record, card
 from cdl.deployment.costs import Costs, costs
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.graph import to_int8, write_executorch, write_onnx
 from cdl.deployment.manifest import CARD, CLASSES, MODEL, PREPROCESSING, PROGRAM, TENSORS
 from cdl.deployment.measure import latency, this_machine
@@ -28,12 +29,13 @@ from cdl.deployment.parity import (
     training_images,
 )
 from cdl.deployment.remember import write_program
-from cdl.deployment.student import ExportedStudent, Student
+from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent, using_threads
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.folders import is_empty, new_folder
+from cdl.runtime.shown import Shown
 
 # GFLOPs of a prediction from which torch uses all cores. Threads of a smaller model wait for each
 # other at every operation, on a machine with other work for most of the time.
@@ -69,8 +71,8 @@ class Int8:
         )
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
     """Result of an export: folder, size of the model in bytes, costs and comparisons.
 
     latency: milliseconds per item on `machine`, median of single items, one thread.
@@ -89,6 +91,13 @@ class Exported:
     parity: Parity | None
     int8: Int8 | None = None
     learning: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """A sentence if the predictions differ from the evaluation; else empty."""
+        if self.parity is None or self.parity.holds:
+            return ""
+        return f"{self.folder}: the exported model's predictions differ from the evaluation"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -205,7 +214,11 @@ def _write_timm(student: TrainedStudent, folder: Path, images: TestImages | None
 
 
 def _measure(
-    student: TrainedStudent, model: Model, exported: Student, file: Path, images: TestImages | None
+    student: TrainedStudent,
+    model: Model,
+    exported: Classifier,
+    file: Path,
+    images: TestImages | None,
 ) -> Exported:
     """Compare an exported model with the student, count its costs and time it."""
     with using_threads(1):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cdl.backbones import families
 from cdl.backbones.images import FrozenViT
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.device.images import Images, Pictures
 from cdl.deployment.model import Model
-from cdl.deployment.student import Student
 from cdl.deployment.trained import TrainedStudent
 from cdl.models.plain import linear_head, merge
 from cdl.runtime import artifacts
@@ -30,7 +30,7 @@ def plain(model: Model) -> Model:
     return model if learner is model.learner else Model(learner, model.task, model.n_classes)
 
 
-class TimmStudent(Student):
+class TimmStudent(Classifier):
     """A student in a file that `timm.create_model` loads."""
 
     items = Images()

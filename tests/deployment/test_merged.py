@@ -156,7 +156,7 @@ def test_a_finished_run_is_exported_merged(run, tmp_path, form):
     answer = export(run, tmp_path / "student", timm=form == "timm")
     assert answer.parity.holds and answer.parity.unlike_torch == 0
     assert answer.parity.largest < 1e-4
-    depth = cdl.load(run).model.learner.backbone.depth
+    depth = cdl.load(run)._student.model.learner.backbone.depth
     assert answer.costs.block_passes == depth and answer.costs.parameters["prompts"] == 0
     names = {path.name for path in (tmp_path / "student").iterdir()}
     model = {"onnx": "model.onnx", "timm": "model.safetensors"}[form]
