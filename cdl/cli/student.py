@@ -221,7 +221,9 @@ def push(
     repository: Annotated[
         str, typer.Argument(metavar="OWNER/NAME", help="Model on the Hub; made if missing.")
     ],
-    private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Who sees a new model: you, or everyone.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only print what would be uploaded.")
     ] = False,
@@ -236,7 +238,7 @@ def push(
     upload = Upload.of(folder, repository, private)
     print(upload.text(), flush=True)
     if not dry_run:
-        print(f"uploaded: {upload.send()}; load it with cdl.load('hf://{repository}')")
+        print(f"uploaded: {upload.send()}; load it with {upload.loading}")
 
 
 def predict(

@@ -106,7 +106,7 @@ def check_card(path, results):
     card = ModelCard.load(path)
     data, text = card.data, card.text
     assert (data.library_name, data.pipeline_tag) == ("onnx", "image-classification")
-    assert (data.license, data.license_name) == ("other", "see-the-card")
+    assert (data.license, data.license_name) == ("other", "non-commercial-research")
     assert {"continual-learning", "coda_prompt", "onnx"} <= set(data.tags)
     numbers = {result.metric_type: result.metric_value for result in data.eval_results}
     for kind, name in (("accuracy", "final_average_accuracy"), ("forgetting", "forgetting_max")):
