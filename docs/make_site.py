@@ -199,10 +199,9 @@ def api_index(rooms: dict[str, str]) -> str:
         lines.append(f"| [`cdl.{room}`]({room}.md) | {summary} |")
     options = "\n    options: {heading_level: 2, skip_local_inventory: true}"
     public = [
-        "The interface for programs that use a student:",
-        f"::: cdl.load{options}",
-        f"::: cdl.deployment.device.classifier.Classifier{options}",
-        f"::: cdl.deployment.device.student.DeviceStudent{options}",
+        "What `import cdl` has, and the student that `cdl.load` returns:",
+        f"::: cdl.api{options}",
+        f"::: cdl.deployment.facade.Student{options}",
     ]
     return "\n\n".join(["\n".join(lines[:2]), *public, "## Rooms", "\n".join(lines[2:])]) + "\n"
 

@@ -1,8 +1,10 @@
-"""The tutorial does what it says, from images to the answers of an exported student."""
+"""The tutorial does what it says, and a notebook shows and interrupts a run."""
 
+import re
 from pathlib import Path
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -20,7 +22,46 @@ def test_the_tutorial_runs_from_images_to_an_exported_student(tmp_path, monkeypa
     import tutorial
 
     executed = tutorial.execute(tmp_path)
-    assert executed.cells[-2].outputs[-1].text == "6 of 6 answers are the same"
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert len(code) == 10 and "80 of 80 answers are the same" in code[7].outputs[0].text
+    assert re.search(r"learnt camel, lamp.*accuracy", code[8].outputs[0].text, re.DOTALL)
+    assert "<Student of 6 classes" in code[9].outputs[0].data["text/plain"]
     committed = tutorial.nbformat.read(tutorial.NOTEBOOK, as_version=4)
     assert kinds(executed) == kinds(committed), "`make tutorial` writes the outputs anew"
     assert Path(tmp_path, "student", "model.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_a_bar_and_interrupts_a_run_which_can_go_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    files = [str(DOCS.parent / "config" / name) for name in ("digits.yaml", "test/tiny.yaml")]
+    overrides = {"grid.distillers": ["none"], "grid.methods": ["simple_cil"]}
+    manager, client = start_new_kernel(cwd=tmp_path, kernel_name="python3")
+    try:
+        client.execute(f"import cdl\ncdl.run(*{files}, {overrides}, cores=1)", stop_on_error=False)
+        said, failed = "", None
+        while failed is None:
+            message = client.get_iopub_msg(timeout=240)
+            kind, content = message["msg_type"], message["content"]
+            if kind == "stream" and content["name"] == "stderr":
+                if "jobs" not in said and "jobs" in said + content["text"]:
+                    manager.interrupt_kernel()
+                said += content["text"]
+            elif kind == "error":
+                failed = content["ename"]
+        assert failed == "KeyboardInterrupt", failed
+        assert re.search(r"\r\[[#.]{20}\] \d+/\d+ jobs", said) and "\x1b" not in said
+        assert "interrupted; the results of finished jobs are kept" in said
+        again = f"print(len(cdl.run(*{files}, {overrides}, cores=1)))\n"
+        again += f"print(cdl.status(*{files}, {overrides}))"
+        printed = []
+        reply = client.execute_interactive(
+            again,
+            timeout=240,
+            output_hook=lambda message: printed.append(message["content"].get("text", "")),
+        )
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok", reply
+    assert "missing  0 cells" in "".join(printed)

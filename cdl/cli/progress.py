@@ -7,15 +7,18 @@ seconds. Snakemake's own, longer log is in `.snakemake/log`.
 
 import atexit
 import functools
+import io
 import os
+import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from logging import INFO, Handler, LogRecord
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -26,6 +29,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from cdl.cli import events
 from cdl.runtime.processes import end_with
 
+Forward = Callable[[str], None]
+BAR = 20  # characters of the bar in a notebook
+LATE = 2.0  # seconds for the last lines after the end of Snakemake
 PAUSE = 5.0  # seconds between two lines outside a terminal
 MAX_SHOWN_JOBS = 2  # running jobs that the line names
 # Snakemake's messages without an event that are printed; messages of cdl are always printed
@@ -94,11 +100,20 @@ def about(seconds: float) -> str:
 
 
 def run_snakemake(
-    command: list[str], environment: Mapping[str, str] | None = None
+    command: list[str],
+    environment: Mapping[str, str] | None = None,
+    forward: Forward | None = None,
 ) -> tuple[int, bool]:
     """Run Snakemake, wait for it to end, and forward SIGINT and SIGTERM to it.
 
-    If this process is killed, Snakemake gets SIGTERM.
+    If this process is killed, Snakemake gets SIGTERM. Only the main thread of Python can handle
+    signals; a run of another thread is not interrupted.
+
+    Args:
+        command: command of Snakemake.
+        environment: variables in addition to those of this process.
+        forward: see `cdl.cli.run.start`; Snakemake then has a process group of its own, so that an
+            interrupt of this process's group reaches it once.
 
     Returns:
         The exit code, or 128 plus the number of the signal that ended it; and whether a signal was
@@ -107,18 +122,66 @@ def run_snakemake(
     received = []
     ends = functools.partial(end_with, os.getpid(), signal.SIGTERM)
     given = {**os.environ, **(environment or {})}
-    with subprocess.Popen(command, env=given, preexec_fn=ends) as child:
+    options: dict[str, Any] = {}
+    if forward is not None:
+        given["FORCE_COLOR"] = ""  # Jupyter sets it, but lines are printed, not a terminal
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "process_group": 0}
+    with subprocess.Popen(command, env=given, preexec_fn=ends, **options) as child:
 
-        def forward(number: int, _: object) -> None:
+        def pass_on(number: int, _: object) -> None:
             received.append(number)
             if number != signal.SIGINT or os.getpgid(child.pid) != os.getpgrp():
                 child.send_signal(number)  # the terminal itself sends SIGINT to both processes
 
-        old = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
-        code = child.wait()
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        numbers = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
+        old = {n: signal.signal(n, pass_on) for n in numbers}
+        try:
+            if forward is not None and child.stdout is not None:
+                # a thread, since a job that outlives Snakemake would keep the pipe open
+                reader = threading.Thread(target=_pass_lines, args=(child.stdout, forward))
+                reader.daemon = True
+                reader.start()
+                code = child.wait()
+                reader.join(LATE)
+            else:
+                code = child.wait()
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
     return (128 - code if code < 0 else code), bool(received)
+
+
+def _pass_lines(stream: IO[bytes], forward: Forward) -> None:
+    """Print each line of a stream."""
+    for line in io.TextIOWrapper(stream, errors="replace"):
+        forward(line.rstrip("\n"))
+
+
+class Lines:
+    """Print the lines of a run to stderr; in a notebook, progress is a bar in one line."""
+
+    def __init__(self) -> None:
+        self._in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        self._width = 0  # of the bar that is shown
+
+    def __call__(self, line: str) -> None:
+        """Print a line."""
+        progress = re.match(r"(\d+)/(\d+) jobs", line) if self._in_notebook else None
+        if progress is None:
+            print("\n" * bool(self._width) + line, file=sys.stderr, flush=True)
+            self._width = 0
+            return
+        filled = BAR * int(progress[1]) // max(1, int(progress[2]))
+        shown = f"[{'#' * filled}{'.' * (BAR - filled)}] {line}"
+        print("\r" + shown.ljust(self._width), end="", file=sys.stderr, flush=True)
+        self._width = len(shown)
+
+
+def plain_console() -> Console:
+    """Return a console that prints text to stdout, also in a notebook."""
+    return Console(
+        file=sys.stdout, highlight=False, force_jupyter=False, force_terminal=False, no_color=True
+    )
 
 
 class Progress:
@@ -189,8 +252,12 @@ class Progress:
 
 def _ignore_interrupts() -> None:
     """Ignore a second Ctrl-C, which would interrupt the termination of jobs."""
-    if threading.current_thread() is threading.main_thread():
+    if _in_main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _running_text(jobs: list[str]) -> list[str]:

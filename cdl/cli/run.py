@@ -9,7 +9,7 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,6 +22,9 @@ from cdl.study.configuration import merge, read
 from cdl.study.grid import Grid
 from cdl.study.layers import as_files, is_value
 from cdl.study.trials import Trials
+
+if TYPE_CHECKING:
+    from cdl.cli.progress import Forward
 
 TARGETS = {  # rules that can be named as targets; any file below results/ is a target too
     "all": "everything; the default",
@@ -148,11 +151,38 @@ def run(
     -n (list the jobs and why), --verbose, --workflow-profile FOLDER, or the name of
     a file to make.
     """
-    from cdl.cli.outcome import closing
-    from cdl.cli.progress import PROGRESS_OPTIONS, run_snakemake
+    configs, rest = _split([config, *context.args])
+    ended = start(configs, rest)
+    if ended.text:
+        print(ended.text, file=sys.stderr)
+    if ended.code:
+        raise typer.Exit(ended.code)
+
+
+class Ended(NamedTuple):
+    """The end of a run: Snakemake's exit code, whether it was interrupted, and what to do then."""
+
+    code: int
+    interrupted: bool
+    text: str
+
+
+def start(configs: list[str], rest: list[str], forward: "Forward | None" = None) -> Ended:
+    """Check a configuration, run it, and print its results.
+
+    With options of Snakemake that have an output of their own, this process becomes Snakemake.
+
+    Args:
+        configs: files and values of the configuration, see `cdl.study.layers`.
+        rest: arguments of Snakemake.
+        forward: prints each line that Snakemake prints; None: Snakemake prints them itself.
+
+    Raises:
+        CdlError: an argument, the configuration or a file is invalid; raised before any job.
+    """
+    from cdl.cli.progress import PROGRESS_OPTIONS, plain_console, run_snakemake
     from cdl.inventory.starting import check_folder
 
-    configs, rest = _split([config, *context.args])
     parsed, _ = check_command(rest)
     folder = Path(parsed.directory or ".")
     check_folder(folder)
@@ -171,17 +201,13 @@ def run(
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary, "events")
         command += [*arguments, "--logger", "cdl"]
-        code, interrupted = run_snakemake(command, {events.FILE: str(file)})
+        code, interrupted = run_snakemake(command, {events.FILE: str(file)}, forward)
         found = events.read(file)
     if parsed.dryrun:
         _print_plan(grid, folder, found)
-    elif code:
-        status = f"{cdl_command()} status {shlex.join(configs)}"
-        again = f"{cdl_command()} {shlex.join(sys.argv[1:])}"
-        with contextlib.chdir(folder):
-            print(closing(found, interrupted, again, status), file=sys.stderr)
     if code:
-        raise typer.Exit(code)
+        stopped = "" if parsed.dryrun else _stopped(found, interrupted, folder, configs, rest)
+        return Ended(code, interrupted, stopped)
     if "tuned" in parsed.targets and not parsed.dryrun:
         tuning, files = grid.layout.tuning, shlex.join(configs)
         overlay = str(folder / tuning.overlay)
@@ -193,7 +219,24 @@ def run(
         trained = [run for run in grid.runs if run.prompts.trains and not run.aligned]
         unaligned = {grid.files(run).folder for run in trained}
         with contextlib.chdir(folder):
-            show(grid.layout.report, unaligned, cdl_command())
+            show(grid.layout.report, unaligned, cdl_command(), forward and plain_console())
+    return Ended(code, interrupted, "")
+
+
+def _stopped(
+    found: list[dict[str, Any]],
+    interrupted: bool,
+    folder: Path,
+    configs: list[str],
+    rest: list[str],
+) -> str:
+    """Return why a run did not succeed and what to do, see `closing`."""
+    from cdl.cli.outcome import closing
+
+    again = f"{cdl_command()} run {shlex.join([*configs, *rest])}"
+    with contextlib.chdir(folder):
+        status = f"{cdl_command()} status {shlex.join(configs)}"
+        return closing(found, interrupted, again, status)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

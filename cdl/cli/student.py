@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from cdl.cli.options import AsJson, cdl_command, grid_of, print_result
 from cdl.inventory.naming import find_run, nothing_here
 from cdl.layout import RESULTS, RunFiles
 from cdl.runtime.errors import CdlError
+
+if TYPE_CHECKING:
+    from cdl.deployment.export import Exported
 
 RunOrConfig = Annotated[
     str,
@@ -67,15 +70,27 @@ def export(
     Writes the model with its classes and, with ONNX, a program that learns on.
     Exit code 1 if its predictions differ from the evaluation.
     """
+    result = write_export(run, output, task, format, int8, check, memory)
+    print_result(result, as_json)
+    if result.problem:
+        print(f"cdl: {result.problem}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def write_export(
+    run: str,
+    output: Path,
+    task: int | None,
+    format: Format,
+    int8: Int8 | None,
+    check: bool,
+    memory: bool,
+) -> "Exported":
+    """Export the run that a name means; see `export` and `cdl.deployment.export.export`."""
     from cdl.deployment.export import export as write
 
     kind = {"executorch": format is Format.executorch, "timm": format is Format.timm}
-    result = write(_run_of(run), output, task, check, int8, memory=memory, **kind)
-    print_result(result, as_json)
-    if result.parity is not None and not result.parity.holds:
-        problem = "the exported model's predictions differ from the evaluation"
-        print(f"cdl: {output}: {problem}", file=sys.stderr)
-        raise typer.Exit(1)
+    return write(_run_of(run), output, task, check, int8, memory=memory, **kind)
 
 
 def _run_of(name: str) -> Path:
@@ -206,7 +221,9 @@ def push(
     repository: Annotated[
         str, typer.Argument(metavar="OWNER/NAME", help="Model on the Hub; made if missing.")
     ],
-    private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Who sees a new model: you, or everyone.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only print what would be uploaded.")
     ] = False,
@@ -221,7 +238,7 @@ def push(
     upload = Upload.of(folder, repository, private)
     print(upload.text(), flush=True)
     if not dry_run:
-        print(f"uploaded: {upload.send()}; load it with cdl.load('hf://{repository}')")
+        print(f"uploaded: {upload.send()}; load it with {upload.loading}")
 
 
 def predict(

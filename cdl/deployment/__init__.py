@@ -1,8 +1,8 @@
 """Load, export, measure, run and continue to train finished students.
 
-- Use: `student` (the interface, and exported students), `trained` (the student of a run, in
-  torch; `text` for texts), `load` (any of them), `predict` (files on the command line), `demo`
-  (the page that runs an exported student in a browser).
+- Use: `facade` (what `cdl.load` returns; `pictures` are the images that it takes), `student`
+  (exported students), `trained` (the student of a run, in torch; `text` for texts), `load` (any of
+  them), `predict` (files on the command line), `demo` (the page that runs an exported student).
 - Export: `graph` (ONNX, ExecuTorch, int8), `export` (the exported folder), `manifest` (its files
   with their hashes), `merged` (plain weights for timm), `parity` (comparison with torch and the
   evaluation), `costs` (parameters and operations), `card` (the model card), `measure` (timings).

@@ -12,7 +12,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import cdl
-from cdl.data.sources import licence_of
+from cdl.data.sources import licence_of as data_licence_of
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.metrics import metrics
@@ -27,12 +27,13 @@ _EMBEDDED = (
 )
 
 
-def card(student: TrainedStudent, remarks: list[str]) -> str:
+def card(student: TrainedStudent, remarks: list[str], library: str = "onnx") -> str:
     """Return a model card in Markdown.
 
     Args:
         student: the exported student, after one of its tasks.
         remarks: sentences on the comparison with torch, on costs and on latency.
+        library: the library that loads it, by its name on the Hub.
     """
     results, task = student.results, student.model.task
     spec, matrix = student.spec, results["matrix"][task]
@@ -52,16 +53,14 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
         forgetting = metrics(accuracies, results["test_images"][seen])["forgetting_max"]
     source = _dataset_source(student)
     backbone = backbone_record(student)
-    licence = getattr(timm.get_pretrained_cfg(backbone["model"]), "license", None)
-    asset = Path(str(files("cdl") / "assets"), f"{Path(backbone['model']).name}.safetensors")
-    own = asset.is_file() and artifacts.fingerprint_file(asset) == backbone["file_sha256"]
+    licence = licence_of(student)
     distilled = f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.taught else ""
     title = f"{spec.backbone} with {spec.method.name}{distilled}"
     base = f"timm/{backbone['model']}" if licence else None
     scores = {"accuracy": average, "forgetting": forgetting}
     return str(
         ModelCard.from_template(
-            _metadata(student, title, source.get("id"), licence, base, scores),
+            _metadata(student, title, source.get("id"), licence, base, scores, library),
             template_str=(files("cdl") / "assets" / "card.md").read_text(encoding="utf-8"),
             title=title,
             role=spec.role,
@@ -77,8 +76,8 @@ def card(student: TrainedStudent, remarks: list[str]) -> str:
             test_images=sum(results["test_images"][: task + 1]),
             remarks=remarks,
             protocol=_protocol(student, source.get("name", "")),
-            weights_licence=_EMBEDDED if own else licence or _UNKNOWN,
-            data_licence=licence_of(source.get("name", "")) or _UNKNOWN,
+            weights_licence=_EMBEDDED if _is_embedded(backbone) else licence or _UNKNOWN,
+            data_licence=data_licence_of(source.get("name", "")) or _UNKNOWN,
             provenance=_provenance(student),
         )
     )
@@ -91,6 +90,7 @@ def _metadata(
     licence: str | None,
     base: str | None,
     scores: Mapping[str, float | None],
+    library: str,
 ) -> ModelCardData:
     """Return the metadata that the Hub reads.
 
@@ -101,17 +101,19 @@ def _metadata(
         licence: of the weights, known for models of timm.
         base: the model on the Hub that the backbone is from.
         scores: results in percent by name.
+        library: see `card`.
     """
+    name = "non-commercial-research" if _is_embedded(backbone_record(student)) else "see-the-card"
     dataset, purpose = identifier or _dataset_name(student), f"{student.facts.item}-classification"
     return ModelCardData(
         license=licence or "other",
-        license_name=None if licence else "see-the-card",
-        library_name="onnx",
+        license_name=None if licence else name,
+        library_name=library,
         pipeline_tag=purpose,
         tags=[
             "continual-learning",
             "distillation",
-            "onnx",
+            library,
             student.spec.method.name,
             student.spec.distiller.name,
         ],
@@ -149,6 +151,18 @@ def backbone_record(student: TrainedStudent) -> dict[str, Any]:
     folder = ResultsFolder.of_run(Path(student.files.folder))
     path = find_backbone(folder, name, student.results["backbones"][name])
     return artifacts.read_json(record_of(path))
+
+
+def _is_embedded(backbone: Mapping[str, Any]) -> bool:
+    """Return whether the weights of a backbone, given its record, are those of this package."""
+    asset = Path(str(files("cdl") / "assets"), f"{Path(backbone['model']).name}.safetensors")
+    return asset.is_file() and artifacts.fingerprint_file(asset) == backbone["file_sha256"]
+
+
+def licence_of(student: TrainedStudent) -> str | None:
+    """Return the licence of the backbone's weights, which is known for models of timm."""
+    found = timm.get_pretrained_cfg(backbone_record(student)["model"])
+    return getattr(found, "license", None)
 
 
 def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:

@@ -12,12 +12,13 @@ import torch
 import cdl
 from cdl.data.sources.names import check_class_name
 from cdl.deployment import manifest
-from cdl.deployment.card import backbone_record, card
+from cdl.deployment.card import backbone_record, card, licence_of
 from cdl.deployment.costs import Costs, costs
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.graph import to_int8, write_executorch, write_onnx
-from cdl.deployment.manifest import CARD, CLASSES, MODEL, PREPROCESSING, PROGRAM, TENSORS
+from cdl.deployment.manifest import CARD, CLASSES, CONFIG, MODEL, PREPROCESSING, PROGRAM, TENSORS
 from cdl.deployment.measure import latency, this_machine
-from cdl.deployment.merged import TimmStudent, plain, write_timm
+from cdl.deployment.merged import TimmStudent, plain, timm_config, write_timm
 from cdl.deployment.model import Model
 from cdl.deployment.parity import (
     Parity,
@@ -28,16 +29,18 @@ from cdl.deployment.parity import (
     training_images,
 )
 from cdl.deployment.remember import write_program
-from cdl.deployment.student import ExportedStudent, Student
+from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent, using_threads
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.folders import is_empty, new_folder
+from cdl.runtime.shown import Shown
 
 # GFLOPs of a prediction from which torch uses all cores. Threads of a smaller model wait for each
 # other at every operation, on a machine with other work for most of the time.
 _PARALLEL = 1.0
+LIBRARIES = {MODEL: "onnx", PROGRAM: "executorch", TENSORS: "timm"}  # on the Hub, by file
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class Int8:
         )
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
     """Result of an export: folder, size of the model in bytes, costs and comparisons.
 
     latency: milliseconds per item on `machine`, median of single items, one thread.
@@ -89,6 +92,13 @@ class Exported:
     parity: Parity | None
     int8: Int8 | None = None
     learning: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """A sentence if the predictions differ from the evaluation; else empty."""
+        if self.parity is None or self.parity.holds:
+            return ""
+        return f"{self.folder}: the exported model's predictions differ from the evaluation"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -194,18 +204,24 @@ def _write_student(
 
 
 def _write_timm(student: TrainedStudent, folder: Path, images: TestImages | None) -> Exported:
-    """Write weights for timm, classes and preprocessing; compare the predictions."""
+    """Write weights and configuration for timm, classes and preprocessing; compare."""
     file, model = folder / TENSORS, plain(student.model)
     about = write_timm(model, backbone_record(student), file)
     _write(folder / CLASSES, "".join(f"{name}\n" for name in student.classes))
     how = {"timm.create_model": about, **student.preprocessing()}
     how["before_the_model"] = how.pop("in_the_graph")
     _write(folder / PREPROCESSING, json.dumps(how, indent=2) + "\n")
+    config = timm_config(about, student.views, student.classes, licence_of(student))
+    _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     return _measure(student, model, TimmStudent(file, about, student), file, images)
 
 
 def _measure(
-    student: TrainedStudent, model: Model, exported: Student, file: Path, images: TestImages | None
+    student: TrainedStudent,
+    model: Model,
+    exported: Classifier,
+    file: Path,
+    images: TestImages | None,
 ) -> Exported:
     """Compare an exported model with the student, count its costs and time it."""
     with using_threads(1):
@@ -221,7 +237,8 @@ def _measure(
 
 def _finish(student: TrainedStudent, folder: Path, result: Exported) -> None:
     """Write the model card, and the manifest of all files."""
-    _write(folder / CARD, card(student, result.remarks()))
+    library = next(name for file, name in LIBRARIES.items() if (folder / file).exists())
+    _write(folder / CARD, card(student, result.remarks(), library))
     files, task = student.files, student.model.task
     run = Path(files.folder)
     made_from = {

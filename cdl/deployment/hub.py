@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cdl.deployment import manifest
 from cdl.deployment.device.versions import CURRENT, VERSIONS, current_version, place_of
-from cdl.deployment.manifest import CARD, DEVICE, MANIFEST, READ, TENSORS
+from cdl.deployment.manifest import CARD, CONFIG, DEVICE, MANIFEST, READ, TENSORS
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, hub_page, repository_folder, upload
 from cdl.runtime.plain_yaml import yaml_value
@@ -15,7 +15,7 @@ PREFIX = "hf://"
 README = "README.md"  # the Hub's name of a model card
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _ADDRESS = re.compile(rf"{PREFIX}({_REPOSITORY})(?:@(\S+))?", re.ASCII)
-_OWN = (*READ, TENSORS, CARD, DEVICE, MANIFEST, README, CURRENT, f"{VERSIONS}/*")
+_OWN = (*READ, TENSORS, CONFIG, CARD, DEVICE, MANIFEST, README, CURRENT, f"{VERSIONS}/*")
 _LOG_IN = "log in with `hf auth login` or HF_TOKEN"
 
 
@@ -96,6 +96,13 @@ class Upload:
                 f"{sum(sizes.values()) / 1e6:>10.3f} MB  in {len(sizes)} files",
             ]
         )
+
+    @property
+    def loading(self) -> str:
+        """The call that loads the student from the Hub."""
+        if TENSORS in self.files:
+            return f"timm.create_model('hf-hub:{self.repository}', pretrained=True)"
+        return f"cdl.load('{PREFIX}{self.repository}')"
 
     def send(self) -> str:
         """Upload the files in one commit; return its address.

@@ -4,8 +4,9 @@ from os import PathLike
 from pathlib import Path
 
 from cdl.deployment import hub
-from cdl.deployment.manifest import MODEL, PROGRAM
-from cdl.deployment.student import ExportedStudent, Student
+from cdl.deployment.device.classifier import Classifier
+from cdl.deployment.manifest import MODEL, PROGRAM, TENSORS
+from cdl.deployment.student import ExportedStudent
 from cdl.layout import RunFiles, runs_below
 from cdl.runtime.errors import CdlError
 
@@ -19,8 +20,8 @@ def is_exported(path: Path) -> bool:
 
 def load(
     path: str | PathLike[str], task: int | None = None, threads: int = 1, verify: bool = True
-) -> Student:
-    """Load a student; see `cdl.load`."""
+) -> Classifier:
+    """Load a student of one of the internal classes; see `cdl.load`, which wraps it."""
     if threads < 1:
         raise CdlError(f"threads: invalid value {threads}; expected at least 1")
     path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
@@ -34,6 +35,12 @@ def load(
                 f"task: {task} is not available; {path} was exported after one task; load its run"
             )
         return ExportedStudent(path, threads, verify)
+    if (path / TENSORS).exists():
+        raise CdlError(
+            f"{path}: is a student exported for timm, which loads it: "
+            f"timm.create_model('local-dir:{path}', pretrained=True); for cdl.load export it with "
+            "the format onnx"
+        )
     results = Path(RunFiles(str(path)).results)
     if not results.exists():
         below = ", ".join(map(str, runs_below(path)[:_SHOWN]))

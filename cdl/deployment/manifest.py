@@ -16,7 +16,7 @@ from cdl.runtime import artifacts
 
 __all__ = ["MANIFEST", "READ", "check", "compare", "write"]
 MODEL, PROGRAM = "model.onnx", "model.pte"  # ONNX graph, ExecuTorch program
-TENSORS = "model.safetensors"  # weights of a model of timm
+TENSORS, CONFIG = "model.safetensors", "config.json"  # weights of a model of timm, how to load it
 CLASSES, PREPROCESSING, CARD = "classes.txt", "preprocessing.json", "card.md"
 DEVICE = "student.py"  # the program, which cdl does not run
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.manifest import MODEL
-from cdl.deployment.student import ExportedStudent, Student
+from cdl.deployment.student import ExportedStudent
 from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
 from cdl.runtime.memory import peak_memory
@@ -27,7 +28,7 @@ _SINGLE = 20  # timed single images per round
 _WARM = 3  # single images before them that are not timed
 
 
-def latency(student: Student, size: tuple[int, int]) -> float:
+def latency(student: Classifier, size: tuple[int, int]) -> float:
     """Return the median latency of single random items of a size, in milliseconds."""
     return float(np.median(_single_latencies(student, size)))
 
@@ -118,7 +119,7 @@ def _time_in_rounds(
     ]
 
 
-def _single_latencies(student: Student, size: tuple[int, int]) -> list[float]:
+def _single_latencies(student: Classifier, size: tuple[int, int]) -> list[float]:
     """Return latencies of single items from pixels or text to logits, in milliseconds."""
     (item,) = student.items.random(1, size)
     seconds = _seconds(lambda: student.logits(student.preprocess(item)), _WARM, _SINGLE)

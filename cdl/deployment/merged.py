@@ -1,6 +1,6 @@
 """A student whose branches are merged into its weights: a plain ViT with a head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cdl.backbones import families
 from cdl.backbones.images import FrozenViT
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.device.images import Images, Pictures
 from cdl.deployment.model import Model
-from cdl.deployment.student import Student
 from cdl.deployment.trained import TrainedStudent
 from cdl.models.plain import linear_head, merge
 from cdl.runtime import artifacts
@@ -30,7 +30,7 @@ def plain(model: Model) -> Model:
     return model if learner is model.learner else Model(learner, model.task, model.n_classes)
 
 
-class TimmStudent(Student):
+class TimmStudent(Classifier):
     """A student in a file that `timm.create_model` loads."""
 
     items = Images()
@@ -90,4 +90,42 @@ def write_timm(model: Model, record: Mapping[str, Any], file: Path) -> dict[str,
         "arguments": {**record["architecture"], "img_size": backbone.size, "num_classes": n},
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
+    }
+
+
+def timm_config(
+    about: Mapping[str, Any], views: Any, classes: Sequence[str], licence: str | None
+) -> dict[str, Any]:
+    """Return the content of `config.json`, with which timm loads the folder or its Hub page alone.
+
+    Args:
+        about: return value of `write_timm`.
+        views: the run's views, of which the configuration has the test view.
+        classes: class names.
+        licence: licence of the backbone's weights; None: not known.
+    """
+    size, short = about["arguments"]["img_size"], views.test_resize
+    crop = 1.0 if short is None else size / short
+    if short is not None and int(size / crop) != short:  # timm rounds down
+        crop = size / (short + 0.5)
+    known = timm.get_pretrained_cfg(about["model"], allow_unregistered=True)
+    return {
+        "architecture": about["model"],
+        "num_classes": len(classes),
+        "label_names": list(classes),
+        "model_args": dict(about["arguments"]),
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": crop,
+            "crop_mode": "squash" if short is None else "center",
+            "mean": about["mean"],
+            "std": about["std"],
+            "num_classes": len(classes),
+            "first_conv": getattr(known, "first_conv", None) or "patch_embed.proj",
+            "classifier": getattr(known, "classifier", None) or "head",
+            **({"license": licence} if licence else {}),
+        },
     }

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from cdl.data.packed import Packed
-from cdl.deployment.student import Student
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.trained import TrainedStudent
 from cdl.evaluation.predictions import read_predictions
 from cdl.models.build import build_stream
@@ -65,7 +65,7 @@ class Parity:
         return f"{', '.join(parts)}; largest difference in a logit {self.largest:.1e}"
 
 
-def accuracy(student: Student, trained: TrainedStudent, images: TestImages) -> float:
+def accuracy(student: Classifier, trained: TrainedStudent, images: TestImages) -> float:
     """Return the accuracy of an exported student on test images, mean over tasks, percent."""
     split, frame = images
     parts = _items(trained, split, frame["image"].to_numpy())
@@ -114,7 +114,7 @@ def _split_of(student: TrainedStudent, split: str, purpose: str, remedy: str) ->
     return Packed(packed.folder, split)
 
 
-def compare(student: TrainedStudent, exported: Student, images: TestImages) -> Parity:
+def compare(student: TrainedStudent, exported: Classifier, images: TestImages) -> Parity:
     """Predict every test image with torch and with the exported model, and compare."""
     split, frame = images
     shape = (2, len(frame), len(student.classes))

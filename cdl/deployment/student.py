@@ -10,7 +10,6 @@ import numpy as np
 
 from cdl.data.modalities import DEFAULT, ModalityFacts, modality
 from cdl.deployment import manifest
-from cdl.deployment.device.classifier import Classifier as Student
 from cdl.deployment.device.graph import Graph, first_line
 from cdl.deployment.device.items import Items
 from cdl.deployment.device.main import learn_from
@@ -22,7 +21,7 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object
 from cdl.runtime.registry import load
 
-__all__ = ["CLASSES", "MODEL", "PREPROCESSING", "PROGRAM", "ExportedStudent", "Student", "teach"]
+__all__ = ["CLASSES", "MODEL", "PREPROCESSING", "PROGRAM", "ExportedStudent", "teach"]
 _SIZE = {"type": "integer", "minimum": 1}
 _MOST = {"type": "array", "items": _SIZE, "minItems": 3, "maxItems": 3}
 _INPUT = {"type": "object", "properties": {"most": _MOST}}

@@ -14,10 +14,10 @@ from cdl.backbones.images import FrozenViT
 from cdl.data.modalities import MODALITIES, ModalityFacts, student_class, views_of
 from cdl.data.order import digests
 from cdl.data.stream import Stream
+from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.device.images import Images, Pictures, read
 from cdl.deployment.graph import OUTPUT, Graph, ImageGraph
 from cdl.deployment.model import Model
-from cdl.deployment.student import Student
 from cdl.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 from cdl.models.build import load_backbones, rebuild_learner
 from cdl.runtime import artifacts
@@ -26,7 +26,7 @@ from cdl.spec import LearnerSpec
 
 
 @dataclass(frozen=True)
-class TrainedStudent(Student):
+class TrainedStudent(Classifier):
     """A learner of images after one of its tasks, in fp32 on the CPU.
 
     Attributes:
@@ -161,6 +161,18 @@ class TrainedStudent(Student):
         """Return logits `[n, C]` of views."""
         with using_threads(self.threads):
             return np.asarray(self.model(batch))
+
+    @torch.no_grad()
+    def features(self, given: Any) -> np.ndarray:
+        """Return the tokens `[n, T, D]` that the heads read; raise `CdlError` as `predict`."""
+        every, found = self.items.several(given), dict[int, np.ndarray]()
+        for rows, contents in self.items.batches(every):
+            with using_threads(self.threads):
+                _, tokens = self.model.outputs(self.preprocess(contents))
+            found |= zip(rows, tokens.numpy(), strict=True)
+        width = self.model.learner.backbone.width
+        none = np.zeros((0, 1, width), np.float32)
+        return np.stack([found[i] for i in range(len(every))]) if every else none
 
 
 def find_backbone(folder: ResultsFolder, name: str, fingerprint: str | None) -> str:

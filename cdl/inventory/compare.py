@@ -19,6 +19,7 @@ from cdl.reporting.style import names
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
+from cdl.runtime.shown import Shown
 
 _ENDS = ("low_by_class", "high_by_class")
 USUAL = "default"  # preferred study for a name without one that matches cells of several studies
@@ -53,8 +54,8 @@ class Part(NamedTuple):
     images: int
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Final average accuracy of one cell minus that of another, paired by seed and test image.
 
     Attributes:

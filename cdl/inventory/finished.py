@@ -27,6 +27,27 @@ def unfinished(grid: Grid) -> str:
     return f"{n} of {len(every)} runs are not finished with the values of this file" if n else ""
 
 
+def finished_runs(grid: Grid) -> tuple[list[dict[str, Any] | None], list[str]]:
+    """Read the results of the finished runs of a grid.
+
+    Returns:
+        The content of each run's `results.json`, None for a run that is not finished with the
+        values of the grid; and lines of text on results that are left out for another reason.
+    """
+    jobs = Jobs(LearningJobs(grid))
+    state_of, lines = States(jobs), []
+    runs: list[dict[str, Any] | None] = []
+    for job in jobs.of("evaluate"):
+        state = with_files(state_of(job), job.records[0])
+        runs.append(read_json(job.records[0].path) if state.name == DONE else None)
+        if state.name == OUTDATED:
+            why = f"{state.what} {state.before}, now {state.now}"
+            lines.append(f"left out: {name_of(job)}: {why}")
+        elif state.name == DAMAGED:
+            lines.append(f"left out: {name_of(job)}: {state.what}")
+    return runs, lines
+
+
 def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     """Write the summary of finished runs, and the comparisons with published numbers.
 
@@ -39,17 +60,8 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     Returns:
         Lines of text: results that are left out, with the reason, and the folder of the tables.
     """
-    jobs, report = Jobs(LearningJobs(grid)), ReportJobs(grid)
-    state_of, lines = States(jobs), []
-    runs: list[dict[str, Any] | None] = []
-    for job in jobs.of("evaluate"):
-        state = with_files(state_of(job), job.records[0])
-        runs.append(read_json(job.records[0].path) if state.name == DONE else None)
-        if state.name == OUTDATED:
-            why = f"{state.what} {state.before}, now {state.now}"
-            lines.append(f"left out: {name_of(job)}: {why}")
-        elif state.name == DAMAGED:
-            lines.append(f"left out: {name_of(job)}: {state.what}")
+    report = ReportJobs(grid)
+    runs, lines = finished_runs(grid)
     tables = grid.layout.report.partial
     results, protocols = results_of(report.rows, with_agreement(report.rows, runs, RunFiles))
     finished = results[results["protocol"] != ""]

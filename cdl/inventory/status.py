@@ -32,6 +32,7 @@ from cdl.inventory.state import (
 )
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
+from cdl.runtime.shown import Shown
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
@@ -155,8 +156,8 @@ def _format_duration(seconds: float) -> str:
     return f"{ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False)
+class Status(Shown):
     """The state of a configuration.
 
     Attributes:

@@ -112,10 +112,10 @@ def upload(files: Mapping[str, Path], repository: str, private: bool, mine: Sequ
 
     api = HfApi()
     with _hub_errors(hub_page(repository)):
-        api.create_repo(repository, private=private or None, exist_ok=True)
+        api.create_repo(repository, private=private, exist_ok=True)
         info = api.model_info(repository)
         if private and not info.private:
-            raise OSError("it exists and is public; make it private there, or omit --private")
+            raise OSError("it exists and is public; make it private there, or give --public")
         there = {file.rfilename for file in info.siblings or ()} - files.keys()
         old = [name for name in sorted(there) if any(fnmatch(name, own) for own in mine)]
         commit = api.create_commit(

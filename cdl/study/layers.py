@@ -1,8 +1,8 @@
 """The layers of a configuration: YAML files, and values such as `training.epochs=5`."""
 
-import os
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from os import PathLike
 from pathlib import Path
@@ -16,12 +16,64 @@ from cdl.runtime.plain_yaml import yaml_value
 from cdl.study.configuration import ConfigError, merge, read
 
 FOLDER = Path(".snakemake", "cdl")  # of files of values
-_VALUE = re.compile(r"[A-Za-z_][^=\s/]*=")  # beginning of a value; a path has a slash or no =
+_FIELD = r"[A-Za-z_][^=\s/]*"
+_VALUE = re.compile(f"{_FIELD}=")  # beginning of a value; a path has a slash or no =
+_POWER = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # a number, which YAML 1.1 reads as text
 
 
 def is_value(word: str) -> bool:
     """Return whether a word of the command line is a value, FIELD=VALUE, and no file."""
-    return _VALUE.match(word) is not None and not os.path.isfile(word)  # false for long words, too
+    if _VALUE.match(word) is None:
+        return False
+    try:
+        return not Path(word).is_file()
+    except OSError:  # too long for the name of a file
+        return True
+
+
+def words_of(layer: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the values of a layer as words of a command line, one for each of its keys.
+
+    Args:
+        layer: values by field, such as `{"training.epochs": 5}` or `{"training": {"epochs": 5}}`.
+
+    Raises:
+        ConfigError: a key is not a field, or a value is not plain data.
+    """
+    for field, value in layer.items():
+        if not isinstance(field, str) or not re.fullmatch(_FIELD, field):
+            raise ConfigError(
+                f"{field!r:.100}: is not a field; expected one such as training.epochs"
+            )
+        try:
+            yield f"{field}={_text_of(value, field)}"
+        except RecursionError:
+            raise ConfigError(f"{field}: contains itself, or is too deeply nested") from None
+
+
+def _text_of(value: Any, field: str) -> str:
+    """Return plain data as YAML in one line; sets of numbers may be ranges, tuples or arrays."""
+    if hasattr(value, "tolist"):  # numbers and arrays of numpy and torch
+        value = value.tolist()
+    if isinstance(value, PathLike):
+        value = str(value)
+    if isinstance(value, str):
+        quoted = json.dumps(value, ensure_ascii=False)
+        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, float):
+        text = repr(value)  # YAML reads a number without a point as text
+        return text if "." in text or "e" not in text else text.replace("e", ".0e")
+    if isinstance(value, Mapping):
+        inner = [f"{_text_of(str(k), field)}: {_text_of(v, field)}" for k, v in value.items()]
+        return f"{{{', '.join(inner)}}}"
+    if isinstance(value, list | tuple | range):
+        return f"[{', '.join(_text_of(one, field) for one in value)}]"
+    raise ConfigError(
+        f"{field}: {value!r:.100} is of type {type(value).__name__}; expected a number, a text, "
+        "None, a list or a dict"
+    )
 
 
 def value_of(word: str) -> dict[str, Any]:
@@ -31,8 +83,10 @@ def value_of(word: str) -> dict[str, Any]:
         ConfigError: a part of the field is empty, or the value is no plain YAML.
     """
     field, _, text = word.partition("=")
+    if not word.isprintable():
+        raise ConfigError(f"{field!r:.100}: contains a character that cannot be printed; remove it")
     try:
-        value = yaml_value(text)
+        value = float(text) if _POWER.fullmatch(text) else yaml_value(text)
     except CdlError as error:
         raise ConfigError(f"{field}: {error}") from None
     return nested(field, value)

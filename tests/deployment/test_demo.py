@@ -548,11 +548,11 @@ def test_a_class_is_taught_undone_and_downloaded(browser, runtime, tmp_path, cap
     (first,) = json.loads(line)["predictions"]
     assert first["class"] == shown[0] == "black"
     assert 100 * first["probability"] == pytest.approx(shown[1], abs=0.1)
-    again = cdl.load(found)
+    again = cdl.load(found)._student
     again.learn({"yellow": list(draw_images("yellow", 3))})  # it goes on learning in Python
     again.undo()
     assert again.undo().version == 1 and again.classes == ("red", "green", "blue", "white")
-    expected = cdl.load(folder)
+    expected = cdl.load(folder)._student
     expected.learn({"white": sorted((photos / "white").iterdir())})
     some = draw_images("white", 9, 4)
     np.testing.assert_allclose(again.logits(some), expected.logits(some), atol=NEAR)
@@ -560,7 +560,7 @@ def test_a_class_is_taught_undone_and_downloaded(browser, runtime, tmp_path, cap
 
 def test_the_page_goes_on_from_the_version_in_the_folder(browser, runtime, tmp_path):
     folder = write_learner(tmp_path / "student")
-    student = cdl.load(folder)
+    student = cdl.load(folder)._student
     for name in ("white", "black"):
         student.learn({name: list(draw_images(name, 5))})
     image = encoded(draw_images("black", 1, 7)[0])
@@ -659,7 +659,7 @@ def test_a_vision_transformer_predicts_and_learns_as_in_python(
 ):
     write_site(site(exported, runtime), tmp_path / "static")
     plain = functools.partial(QuietHandler, directory=tmp_path / "static")
-    student = cdl.load(exported)
+    student = cdl.load(exported)._student
     photos = write_photos(tmp_path / "photos", ["yellow", "white"], 6)
     with running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), plain)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}/"
@@ -681,7 +681,7 @@ def test_a_vision_transformer_predicts_and_learns_as_in_python(
             expected = student.logits(student.preprocess(image_of(raw)))[0]
             np.testing.assert_allclose(logits_of(browser, raw), expected, atol=NEAR, err_msg=name)
         check_requests(browser, address)
-        found = cdl.load(downloaded(browser, tmp_path / "downloaded"))
+        found = cdl.load(downloaded(browser, tmp_path / "downloaded"))._student
     some = draw_images("yellow", 5, 4, side=8)
     np.testing.assert_allclose(found.logits(some), student.logits(some), atol=NEAR)
 
@@ -692,7 +692,7 @@ def test_an_int8_student_runs_in_the_browser(browser, runtime, exported, tmp_pat
     folder = shutil.copytree(exported, tmp_path / "int8", ignore=learnt)
     to_int8(folder / "model.onnx")
     manifest.write(folder, MADE_FROM)
-    student, (_, raw) = cdl.load(folder), next(pictures())
+    student, (_, raw) = cdl.load(folder)._student, next(pictures())
     with opened(browser, site(folder, runtime)):
         found = logits_of(browser, raw)
     expected = student.logits(student.preprocess(image_of(raw)))[0]

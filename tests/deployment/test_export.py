@@ -106,7 +106,7 @@ def check_card(path, results):
     card = ModelCard.load(path)
     data, text = card.data, card.text
     assert (data.library_name, data.pipeline_tag) == ("onnx", "image-classification")
-    assert (data.license, data.license_name) == ("other", "see-the-card")
+    assert (data.license, data.license_name) == ("other", "non-commercial-research")
     assert {"continual-learning", "coda_prompt", "onnx"} <= set(data.tags)
     numbers = {result.metric_type: result.metric_value for result in data.eval_results}
     for kind, name in (("accuracy", "final_average_accuracy"), ("forgetting", "forgetting_max")):
@@ -149,7 +149,7 @@ def test_int8_is_a_third_of_the_size_and_its_accuracy_is_recorded(finished, depl
 
 
 def test_static_quantisation_changes_few_predictions(finished, deployed, tmp_path):
-    student = cdl.load(finished / KD)
+    student = cdl.load(finished / KD)._student
     training = training_images(student)
     assert len(training) == 10 * 12 and training[0].shape == (1, 8, 8, 3)
     shutil.copytree(deployed / "fp32", tmp_path / "static")
@@ -188,10 +188,9 @@ def test_students_are_measured_side_by_side(deployed, tmp_path):
 
 
 def test_a_student_that_needs_its_teachers_vit_is_rejected_by_name(finished, tmp_path, monkeypatch):
-    student = cdl.load(finished / MAPPED)
-    student.model.teacher_query = cdl.load(
-        finished / RUNS / "teacher-vit_micro-q-vit_nano/seed0"
-    ).model.learner.backbone
+    student = cdl.load(finished / MAPPED)._student
+    teacher = cdl.load(finished / RUNS / "teacher-vit_micro-q-vit_nano/seed0")
+    student.model.teacher_query = teacher._student.model.learner.backbone
     monkeypatch.setattr(room.TrainedStudent, "open", lambda *_: student)
     with pytest.raises(CdlError, match="distillers.cdl_prompt: .*needs the teacher's ViT"):
         export(finished / MAPPED, tmp_path / "student")
@@ -209,7 +208,7 @@ def test_damage_to_an_exported_folder_is_reported_in_a_sentence(deployed, tmp_pa
     folder = tmp_path / "student"
     shutil.copytree(deployed / "fp32", folder)
     with pytest.raises(CdlError, match="images: have 2 sizes; expected one size per batch"):
-        cdl.load(folder).preprocess([np.zeros((s, 8, 3), np.uint8) for s in (8, 9)])
+        cdl.load(folder)._student.preprocess([np.zeros((s, 8, 3), np.uint8) for s in (8, 9)])
     with pytest.raises(CdlError, match="exported after one task; load its run"):
         cdl.load(folder, task=0)
     (folder / "manifest.json").unlink()  # which would refuse all of these
@@ -293,7 +292,7 @@ def test_names_of_classes_are_shown_in_the_card_as_they_are():
 def test_a_class_that_no_list_can_contain_is_refused_before_anything_is_written(
     finished, tmp_path, monkeypatch
 ):
-    student = replace(cdl.load(finished / KD), classes=("a", "b\nc"))
+    student = replace(cdl.load(finished / KD)._student, classes=("a", "b\nc"))
     monkeypatch.setattr(room.TrainedStudent, "open", lambda *_: student)
     with pytest.raises(CdlError, match=r"invalid class name 'b\\nc'"):
         export(finished / KD, tmp_path / "student")

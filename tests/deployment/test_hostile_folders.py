@@ -120,7 +120,7 @@ def test_a_graph_that_does_not_fit_is_refused_in_one_sentence(tmp_path, given, m
 
 
 def test_an_output_of_another_shape_is_refused(student, monkeypatch):
-    loaded = cdl.load(student)
+    loaded = cdl.load(student)._student
     monkeypatch.setattr(loaded, "_run", lambda batch, output: np.zeros((len(batch), 2)))
     with pytest.raises(CdlError, match=r"output has shape \(2, 2\), expected \(2, 3\); export the"):
         loaded.predict(IMAGES)
@@ -129,12 +129,12 @@ def test_an_output_of_another_shape_is_refused(student, monkeypatch):
 def test_no_images_have_no_input(student):
     assert cdl.load(student).predict([]) == []
     with pytest.raises(CdlError, match="images: there is none; expected at least one"):
-        cdl.load(student).preprocess([])
+        cdl.load(student)._student.preprocess([])
 
 
 def test_equal_probabilities_are_in_the_order_of_the_classes(student):
     grey = np.zeros((4, 4, 3), np.uint8)
-    loaded = cdl.load(student)
+    loaded = cdl.load(student)._student
     assert [name for name, _ in loaded.best(grey, 3)] == ["red", "green", "blue"]
     assert loaded.predict(grey) == ["red"]
 

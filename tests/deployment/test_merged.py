@@ -4,12 +4,15 @@ import json
 import shutil
 from collections import Counter
 
+import numpy as np
 import onnx
 import pytest
 import timm
 import torch
 import toys
+from huggingface_hub import ModelCard
 from lab import Lab, make_grid
+from PIL import Image
 from safetensors.torch import load_file
 
 import cdl
@@ -17,7 +20,7 @@ from cdl.data.views import Views
 from cdl.deployment.costs import costs
 from cdl.deployment.export import export
 from cdl.deployment.graph import ImageGraph
-from cdl.deployment.merged import plain, write_timm
+from cdl.deployment.merged import plain, timm_config, write_timm
 from cdl.deployment.model import Model
 from cdl.runtime.errors import CdlError
 
@@ -156,21 +159,64 @@ def test_a_finished_run_is_exported_merged(run, tmp_path, form):
     answer = export(run, tmp_path / "student", timm=form == "timm")
     assert answer.parity.holds and answer.parity.unlike_torch == 0
     assert answer.parity.largest < 1e-4
-    depth = cdl.load(run).model.learner.backbone.depth
+    depth = cdl.load(run)._student.model.learner.backbone.depth
     assert answer.costs.block_passes == depth and answer.costs.parameters["prompts"] == 0
     names = {path.name for path in (tmp_path / "student").iterdir()}
+    data = ModelCard.load(tmp_path / "student" / "card.md").data
+    assert (data.library_name, data.license) == (form, "other") and form in data.tags
+    assert data.license_name == "non-commercial-research"
     model = {"onnx": "model.onnx", "timm": "model.safetensors"}[form]
     others = {"classes.txt", "preprocessing.json", "card.md", "manifest.json"}
-    assert names == {model, *others, *(["student.py"] if form == "onnx" else [])}
+    assert names == {model, *others, "student.py" if form == "onnx" else "config.json"}
     if form == "onnx":  # six products per block, two of the test view, one of the head
         graph = onnx.load(tmp_path / "student" / "model.onnx").graph
         products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
         assert len(products) == 6 * depth + 3
-    else:
-        how = json.loads((tmp_path / "student" / "preprocessing.json").read_text())
-        about = how["timm.create_model"]
-        file = tmp_path / "student" / "model.safetensors"
-        timm.create_model(about["model"], checkpoint_path=str(file), **about["arguments"])
+
+
+def test_timm_loads_the_folder_alone_with_its_transform_and_labels(run, tmp_path, monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    export(run, tmp_path / "student", timm=True)
+    student = cdl.load(run)._student
+    made = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 11, 9, 3), dtype=np.uint8)
+    config = timm.data.resolve_model_data_config(made)
+    assert config["input_size"] == (3, student.views.size, student.views.size)
+    mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
+    views = student.preprocess(images)
+    with torch.no_grad():
+        expected, found = student.logits(views), made((views - mean) / std)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        transform = timm.data.create_transform(**config)
+        own = torch.stack([transform(Image.fromarray(image)) for image in images])
+        assert own.shape == views.shape
+        torch.testing.assert_close(own * std + mean, views, atol=0.02, rtol=0)
+    assert made.pretrained_cfg["label_names"] == list(student.classes)
+    about = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert (about["num_classes"], about["label_names"]) == (10, list(student.classes))
+    hugging = pytest.importorskip("transformers").AutoConfig.from_pretrained(tmp_path / "student")
+    assert hugging.id2label == dict(enumerate(student.classes))
+
+
+@pytest.mark.parametrize(
+    ("size", "short"), [(224, 256), (224, 248), (32, None), (16, 18), (224, 235), (384, 384)]
+)
+def test_the_crop_of_timm_is_the_resize_of_the_test_view(size, short):
+    about = {
+        "model": "vit_base_patch16_224",
+        "arguments": {"img_size": size},
+        "mean": [],
+        "std": [],
+    }
+    found = timm_config(about, Views(size, test_resize=short), ["a"], "apache-2.0")[
+        "pretrained_cfg"
+    ]
+    assert found["license"] == "apache-2.0" and found["first_conv"] == "patch_embed.proj"
+    mean = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    crop = {name: found[name] for name in ("crop_pct", "crop_mode", "interpolation")}
+    resize = timm.data.create_transform((3, size, size), **crop, **mean).transforms[0]
+    assert resize.size == ((size, size) if short is None else short)
 
 
 def test_a_file_for_timm_is_not_quantised(run, tmp_path):

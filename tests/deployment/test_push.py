@@ -129,6 +129,17 @@ def test_a_public_model_is_not_written_as_if_it_were_private(hub):
     assert len(hub.models[NAME].commits) == 2
 
 
+def test_a_student_for_timm_says_that_timm_loads_it(hub):
+    folder = student()
+    (folder / "model.onnx").rename(folder / "model.safetensors")
+    manifest.write(folder, MADE_FROM)
+    upload = Upload.of(folder, NAME, private=True)
+    assert upload.loading == f"timm.create_model('hf-hub:{NAME}', pretrained=True)"
+    upload.send()
+    with pytest.raises(CdlError, match="is a student exported for timm, which loads it"):
+        cdl.load(f"hf://{NAME}")
+
+
 def test_a_model_of_another_kind_is_not_downloaded(hub):
     push(student())
     del hub.models[NAME].commits[-1]["manifest.json"]
@@ -207,12 +218,19 @@ def test_the_commands_list_upload_and_predict(server, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "photo.png")
     listed = cdl_command(server, tmp_path, "push", "student", NAME, "--dry-run")
     assert listed.returncode == 0 and server.requests == [], listed.stderr
-    assert f"to {server.url}/{NAME} (public" in listed.stdout and "licence mit" in listed.stdout
+    assert f"to {server.url}/{NAME} (private)" in listed.stdout and "licence mit" in listed.stdout
     for name in ("README.md", "model.onnx", "classes.txt", "manifest.json"):
         assert f" MB  {name}\n" in listed.stdout
-    pushed = cdl_command(server, tmp_path, "push", "student", NAME, "--private")
+    public = cdl_command(server, tmp_path, "push", "student", NAME, "--dry-run", "--public")
+    assert f"to {server.url}/{NAME} (public, unless it exists" in public.stdout
+    pushed = cdl_command(server, tmp_path, "push", "student", NAME)
     assert pushed.returncode == 0, pushed.stderr
     assert f"load it with cdl.load('hf://{NAME}')" in pushed.stdout
+    assert server.models[NAME].private
+    other = cdl_command(server, tmp_path, "push", "student", "me/open", "--public")
+    assert other.returncode == 0 and not server.models["me/open"].private
+    refused = cdl_command(server, tmp_path, "push", "student", "me/open", "--private")
+    assert "it exists and is public; make it private there, or give --public" in refused.stderr
     found = cdl_command(server, tmp_path, "predict", f"hf://{NAME}", "photo.png", "--csv")
     assert found.returncode == 0, found.stderr
     assert "green" in found.stdout.splitlines()[1]

@@ -12,8 +12,8 @@ from PIL import Image
 
 import cdl
 from cdl.data.packed import Packed
+from cdl.deployment.device.classifier import Classifier as Student
 from cdl.deployment.device.images import Images, read
-from cdl.deployment.student import Student
 from cdl.runtime.artifacts import load, save
 from cdl.runtime.errors import CdlError
 
@@ -125,7 +125,7 @@ def test_a_loaded_run_predicts_what_was_evaluated(finished, learner):
     probabilities = student.predict_proba(images)
     np.testing.assert_allclose(probabilities.max(1), frame["probability"], atol=1e-4)
     assert set(student.classes) == set(frame["class"])
-    assert student.preprocess(images[0]).shape == (1, 3, 8, 8)
+    assert student._student.preprocess(images[0]).shape == (1, 3, 8, 8)
 
 
 def test_an_earlier_task_has_fewer_classes_and_threads_are_restored(finished):

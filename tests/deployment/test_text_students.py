@@ -190,7 +190,7 @@ def test_wrong_files_change_nothing(folder, tmp_path):
     ):
         file.write_text(content)
         with pytest.raises(CdlError, match=message):
-            student.items.by_class(file)
+            student._student.items.by_class(file)
     with pytest.raises(CdlError, match="not blank"):
         student.learn({"new": ["  "]})
     with pytest.raises(CdlError, match="texts: there is none of any class"):
@@ -253,6 +253,6 @@ def test_a_text_without_a_token_is_refused():
 
 
 def test_lines_are_texts(exports):
-    items = cdl.load(exports["ranpac"][0]).items
+    items = cdl.load(exports["ranpac"][0])._student.items
     assert items.listed(["a b", "-"], io.StringIO("c\n\n d \n")) == ["a b", "c", "d"]
     assert len(items.random(3)) == 3 and len(items.tokenizer.encode(items.random(1)[0]).ids) == 16
