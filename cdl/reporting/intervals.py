@@ -15,7 +15,7 @@ from cdl.reporting.columns import CELL, INTERVALS
 from cdl.reporting.crossed import (
     Answers,
     Interval,
-    by_class,
+    difference,
     estimate,
     holm,
     on_common_images,
@@ -116,9 +116,8 @@ def contrasts(
         if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
             continue
         sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
-        found, images = estimate(paired(*sides)), len(on_common_images(*sides)[0][0].image)
-        ends = by_class(sides[0], sides[1], classes(pairs[0][0]))
-        rows.append((first, second, *found.interval, *ends, found.p, np.nan, len(seeds), images))
+        found = difference(*sides, classes(pairs[0][0]))
+        rows.append((first, second, *found[:6], np.nan, found.seeds, found.images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))
 
@@ -162,11 +161,10 @@ def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, A
     }  # the range of accuracies
     more: dict[str, Any] = {}
     if "none" in runs:
-        gain = paired(runs["own"], runs["none"])
-        found["gain"], more["gain_p"] = estimate(gain).interval, estimate(gain).p
+        gain = difference(runs["own"], runs["none"])
+        found["gain"], more["gain_p"] = Interval(*gain[:3]), gain.p
         if "teacher" in runs:
-            gap = paired(runs["teacher"], runs["none"])
-            found["gap"] = estimate(gap).interval
+            found["gap"] = Interval(*difference(runs["teacher"], runs["none"])[:3])
             own, none, teacher = on_common_images(runs["own"], runs["none"], runs["teacher"])
             closed: Interval | str = CONFOUNDED
             if all_labels:
