@@ -13,7 +13,7 @@ import pandas as pd
 from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.inventory.naming import elsewhere
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
-from cdl.reporting.crossed import Answers, by_class, estimate, on_common_images, over, paired
+from cdl.reporting.crossed import Answers, difference, on_common_images
 from cdl.reporting.names import distiller_of, labels_shown, names_of
 from cdl.reporting.style import names
 from cdl.reporting.tables import read
@@ -162,18 +162,12 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     common = on_common_images(*sides)
     if not all(len(run.image) for run in common[0]):
         raise CdlError(f"{one.folder} and {other.folder} have no test example in common")
-    values = paired(*common)
-    found = estimate(values)
+    found = difference(*common, classes_of(frames[0][0]))
     groups = pd.concat(frame for pair in frames for frame in pair).groupby(by)["image"]
     return Comparison(
         one.folder,
         other.folder,
-        *found.interval,
-        *by_class(common[0], common[1], classes_of(frames[0][0])),
-        found.p,
-        len(seeds),
-        min(len(run.image) for run in common[0]),
-        over(values),
+        *found,
         seeds,
         by,
         [cell.protocol for cell in (one, other) if cell.protocol],
@@ -278,10 +272,9 @@ def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:
     """Return the difference on some images, all with the same weight."""
     selected = [[run.of(np.sort(images)) for run in side] for side in sides]
     one_task = [[run._replace(task=np.zeros_like(run.task)) for run in side] for side in selected]
-    values = paired(*one_task)
-    found = estimate(values)
+    found = difference(*one_task)
     label = name if isinstance(name, str) else f"task {name + 1}"
-    return Part(label, *found.interval, found.p, values.shape[1])
+    return Part(label, found.value, found.low, found.high, found.p, found.images)
 
 
 def _seed_list(runs: Mapping[int, Any]) -> str:

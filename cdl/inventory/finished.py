@@ -1,16 +1,17 @@
 """Write tables of the finished runs while others are missing. Does not run any job."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of, with_files
 from cdl.layout import SUMMARIES, RunFiles
-from cdl.reporting.intervals import answers_of, intervals
-from cdl.reporting.latex import DEFAULT, write_latex
+from cdl.reporting.intervals import answers_of
+from cdl.reporting.latex import DEFAULT
 from cdl.reporting.published import write_comparison
 from cdl.reporting.runs import results_of, with_agreement
-from cdl.reporting.summary import write_summary
+from cdl.reporting.summary import summarise, write_summary
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.study.grid import Grid
@@ -66,11 +67,10 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     results, protocols = results_of(report.rows, with_agreement(report.rows, runs, RunFiles))
     finished = results[results["protocol"] != ""]
     write(finished, tables.results)
-    summary = [tables.summary(kind) for kind in SUMMARIES]
-    write_summary(results, tables.summary("csv"), tables.summary("md"))
-    cells = intervals(finished, answers_of(lambda run: read_predictions(RunFiles(run))))
-    write_latex(results, cells, tables.summary("tex"), columns)
-    write_json(tables.protocols, protocols, [tables.results, *summary])
+    outputs = {kind: tables.summary(kind) for kind in SUMMARIES}
+    summary = summarise(results, answers_of(lambda run: read_predictions(RunFiles(run))))
+    write_summary(summary, results, SimpleNamespace(**outputs), columns)
+    write_json(tables.protocols, protocols, [tables.results, *outputs.values()])
     for name in grid.comparisons:
         compared = report.compared(name)
         mine = results[results["run"].isin([row["run"] for row in compared["rows"]])]

@@ -43,8 +43,7 @@ SEEN = {  # columns by their names in the results
     "labelled_seen": "labelled",
     "unlabelled_seen": "unlabelled",
 }
-INTERVALS = [  # of `cdl.reporting.intervals`
-    f"{name}{end}"
-    for name in ("accuracy", "gain", "gap", "closed")
-    for end in ("", "_low", "_high")
-] + ["gain_p", "gain_p_holm"]
+ESTIMATES = ("accuracy", "gain", "gap", "closed", "forgetting")  # each has `_low` and `_high`
+INTERVALS = [f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")]
+INTERVALS += ["gain_p", "gain_p_holm"]  # numbers of `cdl.reporting.intervals`
+NOT_RUN = "not run"  # in the place of a number

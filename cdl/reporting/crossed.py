@@ -96,6 +96,32 @@ class Estimate(NamedTuple):
         return float(2 * student_t.sf(abs(self.value) / np.sqrt(self.variance), self.df))
 
 
+class Difference(NamedTuple):
+    """Accuracy of one cell minus that of another, paired by seed and test image.
+
+    Attributes:
+        value: difference in percentage points.
+        low: lower end of its 95 % interval.
+        high: upper end of the interval.
+        low_by_class: lower end of the interval over classes, see `by_class`; NaN without.
+        high_by_class: upper end of that interval.
+        p: two-sided p value of no difference, not corrected.
+        seeds: number of seeds.
+        images: number of common test images; the smallest, if seeds differ in them.
+        over: random effects that the interval covers, see `over`.
+    """
+
+    value: float
+    low: float
+    high: float
+    low_by_class: float
+    high_by_class: float
+    p: float
+    seeds: int
+    images: int
+    over: str
+
+
 def outcomes(runs: Sequence[Answers]) -> Matrix:
     """Return the outcome matrix of one cell, with one run per seed.
 
@@ -124,6 +150,24 @@ def paired(first: Sequence[Answers], second: Sequence[Answers]) -> Matrix:
     """
     left, right = map(outcomes, on_common_images(first, second))
     return left - right
+
+
+def difference(
+    first: Sequence[Answers], second: Sequence[Answers], classes: pd.Series | None = None
+) -> Difference:
+    """Return the difference of two cells, which every table, page and command shows.
+
+    Args:
+        first: runs of a cell.
+        second: runs of another cell with the same seeds, in the same order.
+        classes: class of each test image, by index; None skips the interval over classes.
+    """
+    sides = on_common_images(first, second)
+    values = paired(*sides)
+    found = estimate(values)
+    ends = (np.nan, np.nan) if classes is None else by_class(*sides, classes)
+    images = min(len(run.image) for run in sides[0])
+    return Difference(*found.interval, *ends, found.p, len(values), images, over(values))
 
 
 def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:

@@ -13,6 +13,7 @@ from cdl.layout import FIGURES, IMAGES, RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.losses import losses_over_epochs, read_losses
 from cdl.reporting.style import (
+    INTERVAL,
     PAGE,
     about,
     canvas,
@@ -21,6 +22,7 @@ from cdl.reporting.style import (
     look,
     names,
     nothing,
+    of_dataset,
     panels_of,
     paper,
     save,
@@ -29,8 +31,6 @@ from cdl.reporting.style import (
 from cdl.reporting.summary import differences
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json, write_json
-
-INTERVAL = "95 % interval over"
 
 
 class HeldOut(NamedTuple):
@@ -83,16 +83,6 @@ def write_figures(
     cost_against_accuracy(runs, cost, out["cost"])
     losses_over_epochs(runs, read_losses(runs, files), out["losses"])
     write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
-
-
-def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a dataset, and the rows of its variants that it is compared with."""
-    own = runs[runs["dataset"] == dataset]
-    linked = runs[runs["run"].isin([*own["teacher_run"], *own["baseline_run"]])]
-    compared = set(zip(linked["dataset"], linked["role"], strict=True))
-    pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
-    shared = (table["teacher"] == "") & pairs.isin(compared)
-    return table[(table["dataset"] == dataset) | shared].assign(dataset=dataset)
 
 
 @paper()

@@ -1,4 +1,7 @@
-"""Means over seeds, gains and shares of the gap to the teacher, with 95 % intervals."""
+"""Means over seeds, gains and shares of the gap to the teacher, with 95 % intervals.
+
+`cdl.reporting.summary` adds them to the summary table, which all tables and pages show.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -9,13 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cdl.evaluation.predictions import classes_of, read_predictions
-from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL, INTERVALS
 from cdl.reporting.crossed import (
     Answers,
     Interval,
-    by_class,
+    difference,
     estimate,
     holm,
     on_common_images,
@@ -24,12 +25,8 @@ from cdl.reporting.crossed import (
     paired,
     share,
 )
-from cdl.reporting.latex import write_latex
 from cdl.reporting.names import distiller_of
 from cdl.reporting.style import names
-from cdl.reporting.summary import write_summary
-from cdl.reporting.tables import read, write
-from cdl.runtime.artifacts import read_json, write_json
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 CONTRASTS = [
@@ -64,7 +61,8 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
         One row per cell, in percent and percentage points: `n` seeds; `over`, the random effects
         of the intervals (`seeds and test examples`; `test examples` with one seed); `baseline`, the
         student that a student is compared with; and, each with `_low` and `_high`:
-        `accuracy` after the last task; the `gain` over `baseline`, with `gain_p` and `gain_p_holm`,
+        `accuracy` after the last task; `forgetting`, whose interval is a t interval over seeds, NaN
+        with one; the `gain` over `baseline`, with `gain_p` and `gain_p_holm`,
         corrected for all gains of its dataset and label level; the `gap` from `baseline` to the
         teacher; the percentage of the gap that is `closed`, or in `not_closed` the reason why none
         is given.
@@ -81,7 +79,9 @@ def intervals(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
         named |= {"over": over(outcomes(read_runs["own"])), "not_closed": "", "baseline": ""}
         if "none" in links:
             named["baseline"] = distiller_of(known.loc[runs["baseline_run"].iloc[0]])
-        rows.append({**named, **_numbers(read_runs, runs["labels"].iloc[0] == "all")})
+        numbers = _numbers(read_runs, runs["labels"].iloc[0] == "all")
+        forgetting = estimate(runs[["forgetting_max"]].to_numpy(float)).interval
+        rows.append({**named, **numbers, **_ends("forgetting", forgetting)})
     table = pd.DataFrame(rows, columns=[*CELL, "n", "over", "baseline", *INTERVALS, "not_closed"])
     corrected = table.groupby(_FAMILY, sort=False)["gain_p"].transform(lambda p: holm(p.tolist()))
     return table.assign(gain_p_holm=corrected.astype(float))
@@ -116,39 +116,10 @@ def contrasts(
         if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
             continue
         sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
-        found, images = estimate(paired(*sides)), len(on_common_images(*sides)[0][0].image)
-        ends = by_class(sides[0], sides[1], classes(pairs[0][0]))
-        rows.append((first, second, *found.interval, *ends, found.p, np.nan, len(seeds), images))
+        found = difference(*sides, classes(pairs[0][0]))
+        rows.append((first, second, *found[:6], np.nan, found.seeds, found.images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))
-
-
-def write_summary_and_intervals(
-    tables: Any, outputs: Any, files: Callable[[str], RunFiles]
-) -> None:
-    """Write the summary of finished runs, the intervals of its means and the contrasts.
-
-    Args:
-        tables: paths of `results` and of its record, `protocols`.
-        outputs: paths of the summary as `csv`, `md` and `tex`, of the `intervals`, of the
-            `contrasts`, and of the `record` with the hashes of all of them.
-        files: maps the folder of a run to its files.
-
-    Raises:
-        CdlError: a table or predictions do not match their record.
-    """
-    results = read(tables.results, tables.protocols)
-    write_summary(results, outputs.csv, outputs.md)
-    predictions = cache(lambda run: read_predictions(files(run)))
-    answers = answers_of(predictions)
-    cells = intervals(results, answers)
-    write_latex(results, cells, outputs.tex)
-    write(cells, outputs.intervals)
-    tested = {run: read_json(files(run).results)["data"]["test"] for run in results["run"]}
-    classes = cache(lambda run: classes_of(predictions(run)))
-    write(contrasts(results, answers, tested, classes), outputs.contrasts, "%.9g")
-    written = [outputs.csv, outputs.md, outputs.tex, outputs.intervals, outputs.contrasts]
-    write_json(outputs.record, {}, files=written)
 
 
 def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, Any]:
@@ -157,30 +128,27 @@ def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, A
     With few labels, distillation is not the only cause of a gain, so no share is reported.
     """
     value, low, high = estimate(outcomes(runs["own"])).interval
-    found = {
-        "accuracy": Interval(value, max(0.0, low), min(100.0, high))
-    }  # the range of accuracies
-    more: dict[str, Any] = {}
-    if "none" in runs:
-        gain = paired(runs["own"], runs["none"])
-        found["gain"], more["gain_p"] = estimate(gain).interval, estimate(gain).p
-        if "teacher" in runs:
-            gap = paired(runs["teacher"], runs["none"])
-            found["gap"] = estimate(gap).interval
-            own, none, teacher = on_common_images(runs["own"], runs["none"], runs["teacher"])
-            closed: Interval | str = CONFOUNDED
-            if all_labels:
-                closed = share(paired(own, none), paired(teacher, none))
-            if isinstance(closed, str):
-                more["not_closed"] = closed
-            else:
-                found["closed"] = closed
-    ends = {
-        f"{name}{end}": number
-        for name, numbers in found.items()
-        for end, number in zip(("", "_low", "_high"), numbers, strict=True)
-    }
-    return ends | more
+    accuracy = Interval(value, max(0.0, low), min(100.0, high))  # the range of accuracies
+    numbers: dict[str, Any] = _ends("accuracy", accuracy)
+    if "none" not in runs:
+        return numbers
+    gain = difference(runs["own"], runs["none"])
+    numbers |= {**_ends("gain", Interval(*gain[:3])), "gain_p": gain.p}
+    if "teacher" not in runs:
+        return numbers
+    numbers |= _ends("gap", Interval(*difference(runs["teacher"], runs["none"])[:3]))
+    closed: Interval | str = CONFOUNDED
+    if all_labels:
+        own, none, teacher = on_common_images(runs["own"], runs["none"], runs["teacher"])
+        closed = share(paired(own, none), paired(teacher, none))
+    return numbers | (
+        {"not_closed": closed} if isinstance(closed, str) else _ends("closed", closed)
+    )
+
+
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    """Return the columns of a number with its interval."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
 def reading(cells: pd.DataFrame) -> str:

@@ -11,9 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
-from cdl.reporting.figures import INTERVAL
 from cdl.reporting.names import method_of, taught_by
-from cdl.reporting.style import about, canvas, legend, look, names, paper, save
+from cdl.reporting.style import INTERVAL, about, canvas, legend, look, names, paper, save
 from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cdl.reporting.columns import CELL
-from cdl.reporting.figures import INTERVAL, of_dataset
+from cdl.reporting.columns import NOT_RUN
 from cdl.reporting.names import distiller_of, method_of
-from cdl.reporting.style import dataset_names, panels_of
-from cdl.reporting.summary import NOT_RUN, summarise
+from cdl.reporting.style import INTERVAL, dataset_names, of_dataset, panels_of
 from cdl.runtime.artifacts import replacing
 from cdl.runtime.errors import CdlError
 
@@ -123,27 +121,25 @@ def columns_of(text: str) -> list[str]:
 
 def write_latex(
     results: pd.DataFrame,
-    cells: pd.DataFrame,
+    table: pd.DataFrame,
     path: str | Path,
     columns: Sequence[str] = DEFAULT,
 ) -> None:
     """Write the means of all learners, in blocks of one dataset, method and pair.
 
     Args:
-        results: runs from `cdl.reporting.runs.tables_of`; unfinished ones have no numbers.
-        cells: rows of finished cells from `cdl.reporting.intervals`.
+        results: runs of the table, which name the datasets.
+        table: the summary table, from `cdl.reporting.summary.summarise`.
         path: file to write.
         columns: names in `COLUMNS`.
     """
-    numbers = [str(name) for name in cells if str(name).startswith(("gain", "closed"))]
-    summary = summarise(results).merge(cells[[*CELL, *numbers]], how="left", on=CELL)
-    lines = _blocks(results, summary, columns)
+    lines = _blocks(results, table, columns)
     heads = " & ".join(["", *(_stacked(COLUMNS[name].heading) for name in columns)])
-    table = [
+    text = [
         r"% \usepackage{booktabs}",
         r"\begin{table*}[t]",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{_caption(summary, cells, columns)}}}\label{{tab:results}}\smallskip",
+        rf"\caption{{{_caption(table, columns)}}}\label{{tab:results}}\smallskip",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
         rf"{heads} \\",
@@ -153,7 +149,7 @@ def write_latex(
         r"\end{table*}",
     ]
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(table) + "\n")
+        temporary.write_text("\n".join(text) + "\n")
 
 
 def _stacked(heading: str) -> str:
@@ -164,11 +160,11 @@ def _stacked(heading: str) -> str:
     return rf"\shortstack[r]{{{first}\\{rest}}}"
 
 
-def _blocks(results: pd.DataFrame, summary: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+def _blocks(results: pd.DataFrame, table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Return the lines of all learners, in blocks with a heading."""
     lines, names = [], dataset_names(results)
     for dataset, named in names.items():
-        for panel in panels_of(of_dataset(dataset, results, summary)):
+        for panel in panels_of(of_dataset(dataset, results, table)):
             rows = panel.rows.to_dict("records")
             student = next(row for row in rows if row["role"] == "student")
             taught = next((row for row in rows if row["teacher"]), student)
@@ -186,18 +182,18 @@ def _texts(row: Row, columns: Sequence[str]) -> list[str]:
     return [escape(name), *numbers]
 
 
-def _caption(summary: pd.DataFrame, cells: pd.DataFrame, columns: Sequence[str]) -> str:
+def _caption(table: pd.DataFrame, columns: Sequence[str]) -> str:
     """Return what the columns, deviations and intervals mean."""
     parts = [COLUMNS[name].meaning for name in columns if COLUMNS[name].meaning]
-    seeds = sorted({*summary["n"]} - {0})
+    seeds = sorted({*table["n"]} - {0})
     if seeds and seeds[-1] > 1:
         n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         parts.append(rf"After $\pm$: sample standard deviation over {n} seeds")
-    baseline = " or ".join(dict.fromkeys(filter(None, cells["baseline"])))
+    baseline = " or ".join(dict.fromkeys(table.loc[table["gain"].notna(), "baseline"]))
     if "gain" in columns and baseline:
         parts.append(f"Gain: in points over {escape(baseline)}, paired by seed and test example")
-    if {"gain", "closed"} & {*columns} and len(cells):
-        over = " or ".join(dict.fromkeys(cells["over"]))
+    if {"gain", "closed"} & {*columns} and (table["n"] > 0).any():
+        over = " or ".join(dict.fromkeys(filter(None, table["over"])))
         parts.append(f"In brackets: {escape(INTERVAL)} {over}")
     return ". ".join([*parts, ""]).strip()
 

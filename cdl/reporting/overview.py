@@ -11,12 +11,10 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
-from cdl.reporting.columns import CELL, FEW_SEEDS
-from cdl.reporting.crossed import estimate
-from cdl.reporting.figures import of_dataset
+from cdl.reporting.columns import CELL, ESTIMATES, FEW_SEEDS
 from cdl.reporting.intervals import reading
 from cdl.reporting.names import distiller_of, method_of
-from cdl.reporting.style import dataset_names, labels_text, look, names, panels_of
+from cdl.reporting.style import dataset_names, labels_text, look, names, of_dataset, panels_of
 
 FEW_IMAGES = 1000  # the page warns below this number, and below `FEW_SEEDS`
 _FLIP = Affine2D().scale(10, -10)  # the y axis of SVG points down
@@ -104,18 +102,15 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
     """Return the content of a cell on the page: (mean, low, high), None for a missing number."""
 
     def numbers(key: str) -> list[float] | None:
-        ends = [float(row[f"{key}{end}"]) for end in ("", "_low", "_high")]
-        return None if math.isnan(ends[0]) else [round(x, 6) for x in ends]
-
-    def over_seeds(key: str) -> list[float]:
-        found = estimate(runs[[key]].to_numpy(float))
-        return list(found.interval) if len(runs) > 1 else [found.value] * 3
+        value, *ends = (float(row[f"{key}{end}"]) for end in ("", "_low", "_high"))
+        if math.isnan(value):
+            return None
+        return [round(value if math.isnan(x) else x, 6) for x in (value, *ends)]
 
     def spread(key: str) -> list[float]:
         return [float(runs[key].mean()), float(runs[key].min()), float(runs[key].max())]
 
     style = look(name)
-    forgetting = over_seeds("forgetting_max")
     return {
         "name": name,
         "cell": str(Path(runs["run"].iloc[0]).parent),
@@ -125,10 +120,9 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
         "dash": {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}[style.dash],
         "marker": _outline(style.marker),
         "n": row["n"],
-        **{key: numbers(key) for key in ("accuracy", "gain", "gap", "closed")},
+        **{key: numbers(key) for key in ESTIMATES},
         "p": None if math.isnan(row["gain_p_holm"]) else float(row["gain_p_holm"]),
         "not_closed": row["not_closed"],
-        "forgetting": None if math.isnan(forgetting[0]) else forgetting,
         "seconds": spread("training_seconds"),
         "trainable": int(runs["trainable_parameters"].iloc[0]),
         "parameters": int(runs["parameters"].iloc[0]),

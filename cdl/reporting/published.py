@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.reporting.columns import CELL
+from cdl.reporting.columns import CELL, NOT_RUN
 from cdl.reporting.names import distiller_of, method_of
 from cdl.reporting.runs import read_results, results_of
-from cdl.reporting.summary import NOT_RUN, latex, summarise
+from cdl.reporting.summary import latex, means
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import replacing, write_json
 
@@ -57,7 +57,7 @@ def compare(results: pd.DataFrame, dataset: str, backbones: Mapping[str, str]) -
         percent and percentage points; the version of the paper; our protocol. Missing values are
         NaN. Variants and teachers that use another backbone's query have no published counterpart.
     """
-    ours = summarise(results)
+    ours = means(results)
     ours["seeds"] = results.groupby(CELL, sort=False).size().to_numpy()
     key = ours[_KEY].assign(cell=ours.index)
     key["backbone"] = key["backbone"].map(backbones)

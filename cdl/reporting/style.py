@@ -32,6 +32,7 @@ from cdl.runtime.facts import Look
 COLUMN, PAGE = 3.35, 6.9  # width in inches: one column of a paper, both columns
 _TITLE = (28, 44)  # characters in a line of a title, of one of several axes and of a single one
 INK = "#1b2026"
+INTERVAL = "95 % interval over"
 _PAPER: dict[Any, Any] = {
     "svg.hashsalt": "cdl",  # makes the bytes of a figure reproducible
     "svg.fonttype": "path",  # embeds letters as paths, independent of installed fonts
@@ -98,6 +99,16 @@ def labels_text(level: str) -> str:
     if level.isdecimal():
         return f"{level} label{'s' * (level != '1')} per class"
     return f"{level} labels" if level == "all" else f"{level} of the labels"
+
+
+def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a dataset, and the rows of its variants that it is compared with."""
+    own = runs[runs["dataset"] == dataset]
+    linked = runs[runs["run"].isin([*own["teacher_run"], *own["baseline_run"]])]
+    compared = set(zip(linked["dataset"], linked["role"], strict=True))
+    pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
+    shared = (table["teacher"] == "") & pairs.isin(compared)
+    return table[(table["dataset"] == dataset) | shared].assign(dataset=dataset)
 
 
 _PAIR = ["teacher", "teacher_method", "backbone"]

@@ -1,17 +1,24 @@
-"""The summary of results over seeds: CSV, Markdown and LaTeX."""
+"""The summary table: one row per cell with means over seeds, intervals, differences and p values.
 
-from collections.abc import Hashable, Mapping
-from pathlib import Path
+`summary.csv`, `intervals.csv`, `summary.md` and `summary.tex` have parts of it; the figures, the
+page and the end of `cdl run` read `intervals.csv`.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from cdl.reporting.columns import CELL, METRICS, SEEN
+from cdl.evaluation.predictions import classes_of, read_predictions
+from cdl.layout import RunFiles
+from cdl.reporting.columns import CELL, INTERVALS, METRICS, NOT_RUN, SEEN
+from cdl.reporting.intervals import Read, answers_of, contrasts, intervals
+from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.names import distiller_of, labels_shown, names_of
-from cdl.reporting.tables import write
-from cdl.runtime.artifacts import replacing
+from cdl.reporting.tables import read, write
+from cdl.runtime.artifacts import read_json, replacing, write_json
 
-NOT_RUN = "not run"
 NOTE = (
     "Percent and percentage points; mean ± sample standard deviation over n seeds. Final average "
     "accuracy: mean accuracy over all tasks after the last one. Forgetting: mean drop of earlier "
@@ -45,7 +52,24 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
+def summarise(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
+    """Return the summary table.
+
+    Args:
+        results: runs from `cdl.reporting.runs.tables_of`; unfinished ones have no numbers.
+        answers: maps the folder of a finished run to its outcomes.
+
+    Returns:
+        The rows of `means` with the columns of `cdl.reporting.intervals.intervals`, which are
+        empty for cells without a finished run.
+    """
+    finished = results[results["final_average_accuracy"].notna()]
+    cells = intervals(finished, answers).drop(columns=["n", "baseline"])
+    table = means(results).merge(cells, how="left", on=CELL)
+    return table.fillna({"over": "", "not_closed": ""})
+
+
+def means(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds.
 
     Returns:
@@ -111,17 +135,61 @@ def latex(table: pd.DataFrame, note: str, caption: str) -> str:
     return (f"% \\usepackage{{booktabs, longtable}}\n% {note}\n" + longtable).replace("±", r"$\pm$")
 
 
-def write_summary(results: pd.DataFrame, csv: str | Path, md: str | Path) -> None:
-    """Write the summary of results as CSV and Markdown; runs may be unfinished."""
-    summary = summarise(results)
-    text = display_table(summary)
-    with replacing(md) as temporary:
-        lines = text.to_markdown(index=False, disable_numparse=True)
-        temporary.write_text(f"{lines}\n\n{NOTE}\n")
+def write_summary(
+    table: pd.DataFrame, results: pd.DataFrame, outputs: Any, columns: Sequence[str] = DEFAULT
+) -> None:
+    """Write the summary table as CSV, Markdown and LaTeX.
+
+    Args:
+        table: from `summarise`.
+        results: the runs of the table.
+        outputs: paths `csv`, `md` and `tex`.
+        columns: columns of the LaTeX table, see `cdl.reporting.latex`.
+    """
+    text = display_table(table).to_markdown(index=False, disable_numparse=True)
+    with replacing(outputs.md) as temporary:
+        temporary.write_text(f"{text}\n\n{NOTE}\n")
+    write_latex(results, table, outputs.tex, columns)
+    summary = table.drop(columns=["over", "not_closed", *INTERVALS])
     missing = pd.DataFrame(False, summary.index, summary.columns)
     missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
     for name in _PAIRED:  # no finished run to compare with
         missing[f"{name}_mean"] |= (summary["teacher"] != "") & summary[f"{name}_mean"].isna()
     if missing.any(axis=None):
         summary = summary.round(6).astype(object).mask(missing, NOT_RUN)
-    write(summary, csv)
+    write(summary, outputs.csv)
+
+
+def interval_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `intervals.csv` of the finished cells of a summary table."""
+    finished = table[table["n"] > 0]
+    compared = finished["baseline"].where(finished["gain"].notna(), "")
+    columns = [*CELL, "n", "over", "baseline", *INTERVALS, "not_closed"]
+    return finished.assign(baseline=compared)[columns]
+
+
+def write_summary_and_intervals(
+    tables: Any, outputs: Any, files: Callable[[str], RunFiles]
+) -> None:
+    """Write the summary of finished runs, the intervals of its means and the contrasts.
+
+    Args:
+        tables: paths of `results` and of its record, `protocols`.
+        outputs: paths of the summary as `csv`, `md` and `tex`, of the `intervals`, of the
+            `contrasts`, and of the `record` with the hashes of all of them.
+        files: maps the folder of a run to its files.
+
+    Raises:
+        CdlError: a table or predictions do not match their record.
+    """
+    results = read(tables.results, tables.protocols)
+    predictions = cache(lambda run: read_predictions(files(run)))
+    answers = answers_of(predictions)
+    table = summarise(results, answers)
+    write_summary(table, results, outputs)
+    write(interval_table(table), outputs.intervals)
+    tested = {run: read_json(files(run).results)["data"]["test"] for run in results["run"]}
+    classes = cache(lambda run: classes_of(predictions(run)))
+    write(contrasts(results, answers, tested, classes), outputs.contrasts, "%.9g")
+    written = [outputs.csv, outputs.md, outputs.tex, outputs.intervals, outputs.contrasts]
+    write_json(outputs.record, {}, files=written)

@@ -28,7 +28,7 @@ from cdl.cli.progress import (
 )
 from cdl.cli.summary import show
 from cdl.layout import ReportFiles, RunFiles
-from cdl.reporting.intervals import write_summary_and_intervals
+from cdl.reporting.summary import write_summary_and_intervals
 from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import write_json
 

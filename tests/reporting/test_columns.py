@@ -16,7 +16,7 @@ def test_tables_begin_with_the_identity_columns(tmp_path):
         assert list(table.columns[: len(IDENTITY)]) == IDENTITY
     cell = [name for name in IDENTITY if name != "seed"]
     answers = answers_of(lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
-    for table in (summarise(results), intervals(results, answers)):
+    for table in (summarise(results, answers), intervals(results, answers)):
         assert list(table.columns[: len(cell)]) == cell
 
 

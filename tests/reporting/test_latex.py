@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from study import make_study
 
-from cdl.reporting.intervals import answers_of, intervals
+from cdl.reporting.intervals import answers_of
 from cdl.reporting.latex import COLUMNS, DEFAULT, WIDEST, columns_of, escape, write_latex
+from cdl.reporting.summary import summarise
 from cdl.runtime.errors import CdlError
 
 ANSWERS = answers_of(lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
@@ -20,7 +21,7 @@ def table_of(folder, columns=DEFAULT, edit=lambda results: results, **size):
     """The table, and the results that it was made from."""
     results, *_ = make_study(folder, **size)
     results = edit(results)
-    cells = intervals(results[results["final_average_accuracy"].notna()], ANSWERS)
+    cells = summarise(results, ANSWERS)
     write_latex(results, cells, folder / "t.tex", columns)
     return (folder / "t.tex").read_text(), results, cells
 

@@ -4,6 +4,6 @@ from cdl.runtime.jobs import job
 
 with job(snakemake):
     from cdl.layout import RunFiles
-    from cdl.reporting.intervals import write_summary_and_intervals
+    from cdl.reporting.summary import write_summary_and_intervals
 
     write_summary_and_intervals(snakemake.input, snakemake.output, RunFiles)
