@@ -201,8 +201,8 @@ def api_index(rooms: dict[str, str]) -> str:
     public = [
         "The interface for programs that use a student:",
         f"::: cdl.load{options}",
-        f"::: cdl.deployment.device.classifier.Classifier{options}",
-        f"::: cdl.deployment.device.student.DeviceStudent{options}",
+        f"::: cdl.device.classifier.Classifier{options}",
+        f"::: cdl.device.student.DeviceStudent{options}",
     ]
     return "\n\n".join(["\n".join(lines[:2]), *public, "## Rooms", "\n".join(lines[2:])]) + "\n"
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 import cdl
-from cdl.data.sources.names import check_class_name
 from cdl.deployment import manifest
 from cdl.deployment.card import backbone_record, card
 from cdl.deployment.costs import Costs, costs
@@ -30,6 +29,7 @@ from cdl.deployment.parity import (
 from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent, Student
 from cdl.deployment.trained import TrainedStudent, using_threads
+from cdl.device.names import check_class_name
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

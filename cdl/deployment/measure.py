@@ -17,9 +17,9 @@ import numpy as np
 
 from cdl.deployment.manifest import MODEL
 from cdl.deployment.student import ExportedStudent, Student
+from cdl.device.process import peak_memory
 from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
-from cdl.runtime.memory import peak_memory
 
 BATCH = 32
 THREADS = (1, 2)

@@ -13,9 +13,9 @@ import pytest
 from exported import write_student
 from PIL import Image
 
-from cdl.deployment.device.images import Images
-from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, print_predictions
 from cdl.deployment.student import Student
+from cdl.device.images import Images
+from cdl.device.predict import CsvPrinter, JsonPrinter, TextPrinter, print_predictions
 from cdl.runtime.errors import CdlError
 
 ROOT = Path(__file__).parents[2]
