@@ -24,7 +24,7 @@ demo: $(VENV)/ready-export
 	@echo 'Go on: . $(BIN)/activate, then: cdl demo results/student'
 
 # after `cdl run`, which writes the results; an export that is up to date is kept
-results/student/manifest.json: $(STUDENT)/results.json $(wildcard cdl/deployment/*.py cdl/deployment/device/*.py)
+results/student/manifest.json: $(STUDENT)/results.json $(wildcard cdl/deployment/*.py cdl/device/*.py)
 	@rm -rf results/student
 	$(BIN)/cdl export $(STUDENT) -o results/student
 

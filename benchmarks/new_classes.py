@@ -44,9 +44,9 @@ from new_classes_inputs import (
 )
 from new_classes_torch import joint, with_torch
 
-from cdl.deployment.device.aligning import Rows
-from cdl.deployment.device.closed import Statistics
-from cdl.deployment.device.memory import How, Memory
+from cdl.device.aligning import Rows
+from cdl.device.closed import DIAGONAL, Statistics
+from cdl.device.memory import How, Memory
 from cdl.methods.heads import LinearHead
 from cdl.spec import Alignment
 from cdl.training import alignment
@@ -96,7 +96,7 @@ def _choices(
         return features.learnt(split, n, k, how, shifted)
 
     def torch_draws() -> Memory:
-        with mock.patch("cdl.deployment.device.memory.align", _align_in_torch):
+        with mock.patch("cdl.device.memory.align", _align_in_torch):
             return features.learnt(split, n, k, how)
 
     def unlabelled() -> Memory:
@@ -151,7 +151,7 @@ def _align_in_torch(
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor(weight))
         head.linear.bias.copy_(torch.tensor(bias))
-    spread = statistics.sampled_spread() - (alignment.RIDGE if statistics.kind == "centroid" else 0)
+    spread = statistics.sampled_spread() - (DIAGONAL if statistics.kind == "centroid" else 0)
     own = {"mean": torch.tensor(statistics.mean).float(), "spread": torch.tensor(spread).float()}
     options = Alignment(**how)  # type: ignore[arg-type]
     shape = len(weight), options.samples, weight.shape[1]

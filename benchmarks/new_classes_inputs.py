@@ -9,9 +9,9 @@ from PIL import Image
 
 from cdl.data.sources import SOURCES
 from cdl.data.sources.items import Item
-from cdl.deployment.device.images import Student
-from cdl.deployment.device.memory import How, Memory
 from cdl.deployment.export import export
+from cdl.device.images import Student
+from cdl.device.memory import How, Memory
 
 SEEDS = range(5)
 RUNS = {

@@ -7,7 +7,7 @@ field with the default None has no key if it is None. If the form of the JSON ch
 `FORMAT`. Does not import torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -373,12 +373,12 @@ class SampledAlignment(Alignment):
     steps: steps per epoch: the number of classes `seen`, or of `earlier` classes; further samples
         are not used.
     mean_shrink: `s`: the mean of a class of task `u` is multiplied by
-        `1 - s + s (u + 1) / (t + 1)`.
+        `1 - s + s (u + 1) / (t + 1)`, see `cdl.device.aligning.mean_factors`.
     logit_norm: `n`: logits are divided by `n` times the mean norm of a task's logits; 0: never.
     optimizer: `sgd` or `adamw`, with `lr`, `momentum` (sgd only) and `weight_decay`.
     epochs: epochs of the alignment.
     schedule: `cosine` to 0 over the epochs, `lagged_cosine` over iterations, see
-        `cdl.training.schedules`, or `constant`.
+        `cdl.device.schedules`, or `constant`.
     next_task: the next task starts from the `aligned` or the `trained` heads.
     labels: classes of the images without a label: `own` (such images are not used), `self` (the
         learner's most likely class), `nearest` (the class with the nearest mean feature of its
@@ -408,12 +408,6 @@ class SampledAlignment(Alignment):
     answers: str
     drift: str
     labels: str | None = None
-
-    def mean_factors(self, sizes: Sequence[int]) -> list[float]:
-        """Return the factor of each class's mean from the sizes of the tasks seen."""
-        shrink, n = self.mean_shrink, len(sizes)
-        factors = [1 - shrink + shrink * (task + 1) / n for task in range(n)]
-        return [factor for factor, size in zip(factors, sizes, strict=True) for _ in range(size)]
 
 
 def labelled_by(labels: str | None, taught: bool) -> str:

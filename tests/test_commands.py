@@ -170,7 +170,7 @@ def check_python(words):
     if words[0] == "-m":
         words = [words[1].replace(".", "/") + ".py", *words[2:]]
     of_a_student = words[0].endswith(STUDENT)
-    program = "cdl/deployment/device/main.py" if of_a_student else words[0]
+    program = "cdl/device/main.py" if of_a_student else words[0]
     file_exists(program)
     source = "".join(path.read_text() for path in (ROOT / program).parent.glob("*.py"))
     for word in words[1:]:

@@ -30,13 +30,15 @@ FACTS = [
 FACTS += ["runtime.facts"]
 SHARED = ["spec", "layout"]  # what every room may import, which imports only what has no torch
 BELOW = {
-    "runtime": [],
-    "data": ["runtime"],
-    "backbones": ["runtime", "data.text", "data.tokens"],
+    "device": [],
+    "runtime": ["device.errors", "device.process"],
+    "data": ["runtime", "device"],
+    "backbones": ["runtime", "data.text", "device.tokens"],
     "methods": ["runtime", "data", "backbones"],
     "distillers": ["runtime", "data", "backbones", "methods"],
     "models": ["runtime", "data", "backbones", "methods", "distillers"],
-    "training": ["runtime", "data", "backbones", "methods", "distillers", "models"],
+    "training": ["runtime", "data", "backbones", "methods", "distillers", "models"]
+    + ["device.closed", "device.aligning", "device.schedules"],
     "evaluation": ["runtime", "data", "backbones", "methods.base", "models", "training"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", "runtime.plain_yaml"]
     + [*FACTS]  # no torch
@@ -45,7 +47,7 @@ BELOW = {
     "reporting": ["runtime", "data.order", "data.packing"]
     + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "methods.heads"]
-    + ["models", "training", "evaluation"],
+    + ["models", "training", "evaluation", "device"],
     "inventory": [
         "runtime",
         "data.__init__",
@@ -57,7 +59,7 @@ BELOW = {
     + ["methods.__init__", "distillers.__init__"]
     + ["evaluation.metrics", "evaluation.predictions", "study", "reporting"],
     "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
-    + ["inventory"],
+    + ["inventory", "device.predict"],
 }
 ABOVE = {"__main__.py", "api.py"}  # they may import everything; only __init__.py imports one
 
@@ -116,6 +118,11 @@ def test_a_room_imports_only_what_lies_below_it(room):
         if not any(name == place or name.startswith(f"{place}.") for place in allowed)
     ]
     assert wrong == [], f"move the code to a room above, or add the room to BELOW[{room!r}]"
+
+
+def test_what_is_copied_to_a_device_imports_nothing_else_of_cdl():
+    found = {name for path in (CDL / "device").rglob("*.py") for name in imports(path)}
+    assert found and {name.split(".")[0] for name in found} == {"device"}
 
 
 def test_no_file_imports_itself_by_way_of_others():
@@ -234,7 +241,7 @@ def test_one_function_reads_json_from_outside():
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.load", "json.loads")
     }
     files = {place.split(":")[0] for place in readers}
-    alone = {path for path in files if path.startswith("cdl/deployment/device/")}  # without cdl
+    alone = {path for path in files if path.startswith("cdl/device/")}  # without cdl
     own = {"cdl/cli/events.py", "cdl/runtime/artifacts.py"}  # read what this program wrote
     read = own | {"cdl/runtime/outside.py"}
     assert files - alone == read, "call json_object of cdl/runtime/outside.py instead of json.loads"

@@ -31,7 +31,7 @@ from cdl.backbones.text_models import (
 )
 from cdl.backbones.vit import BlockInputs, Encoded
 from cdl.data.text import decoded
-from cdl.data.tokens import ABSENT, ids_of, open_tokenizer
+from cdl.device.tokens import ABSENT, ids_of, open_tokenizer
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 

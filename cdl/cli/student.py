@@ -268,7 +268,7 @@ def predict(
     exit code is 1.
     """
     from cdl.deployment.load import load
-    from cdl.deployment.predict import (
+    from cdl.device.predict import (
         CsvPrinter,
         JsonPrinter,
         TextPrinter,

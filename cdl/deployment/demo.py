@@ -18,18 +18,18 @@ from typing import Any
 
 from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
-from cdl.deployment.device.bundle import program
-from cdl.deployment.device.memory import MEMORY
-from cdl.deployment.device.student import read_classes
-from cdl.deployment.device.versions import (
+from cdl.deployment.bundle import program
+from cdl.deployment.load import is_exported
+from cdl.deployment.student import facts_of
+from cdl.device.memory import MEMORY, Memory
+from cdl.device.student import read_classes
+from cdl.device.versions import (
     CURRENT,
     place_of,
     pointer_to,
     read_manifest,
     versions_of,
 )
-from cdl.deployment.load import is_exported
-from cdl.deployment.student import facts_of
 from cdl.layout import PAGE
 from cdl.runtime.caches import cache_folder
 from cdl.runtime.errors import CdlError
@@ -131,7 +131,9 @@ def _inside(folder: Path, names: Iterable[str]) -> Iterator[str]:
 
 def _is_program(file: Path) -> bool:
     """Whether a file is what this version of cdl writes for students of images."""
-    return file.read_bytes() == program(MODALITIES["images"]).encode()
+    kinds = (kind for found in Memory.__subclasses__() for kind in found.kinds)
+    programs = {program(MODALITIES["images"], kind).encode() for kind in kinds}
+    return file.read_bytes() in programs
 
 
 def runtime_files(source: str | None = None) -> list[Path]:

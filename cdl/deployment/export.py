@@ -10,11 +10,9 @@ from typing import Any
 import torch
 
 import cdl
-from cdl.data.sources.names import check_class_name
 from cdl.deployment import manifest
 from cdl.deployment.card import backbone_record, card, licence_of
 from cdl.deployment.costs import Costs, costs
-from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.graph import to_int8, write_executorch, write_onnx
 from cdl.deployment.manifest import CARD, CLASSES, CONFIG, MODEL, PREPROCESSING, PROGRAM, TENSORS
 from cdl.deployment.measure import latency, this_machine
@@ -31,6 +29,8 @@ from cdl.deployment.parity import (
 from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent, using_threads
+from cdl.device.classifier import Classifier
+from cdl.device.names import check_class_name
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

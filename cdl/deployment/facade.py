@@ -9,11 +9,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from cdl.deployment.device.classifier import Classifier
-from cdl.deployment.device.main import learn_from
-from cdl.deployment.device.student import DeviceStudent
-from cdl.deployment.device.update import Update
 from cdl.deployment.manifest import CARD
+from cdl.device.classifier import Classifier
+from cdl.device.main import learn_from
+from cdl.device.student import DeviceStudent
+from cdl.device.update import Update
 from cdl.runtime.errors import CdlError
 from cdl.runtime.shown import Shown
 

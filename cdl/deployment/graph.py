@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cdl.data.views import Views
-from cdl.deployment.device.graph import FEATURES, LOGITS
 from cdl.deployment.model import Model
+from cdl.device.graph import FEATURES, LOGITS
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdl.deployment import manifest
-from cdl.deployment.device.versions import CURRENT, VERSIONS, current_version, place_of
 from cdl.deployment.manifest import CARD, CONFIG, DEVICE, MANIFEST, READ, TENSORS
+from cdl.device.versions import CURRENT, VERSIONS, current_version, place_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, hub_page, repository_folder, upload
 from cdl.runtime.plain_yaml import yaml_value

@@ -4,9 +4,9 @@ from os import PathLike
 from pathlib import Path
 
 from cdl.deployment import hub
-from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.manifest import MODEL, PROGRAM, TENSORS
 from cdl.deployment.student import ExportedStudent
+from cdl.device.classifier import Classifier
 from cdl.layout import RunFiles, runs_below
 from cdl.runtime.errors import CdlError
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cdl.deployment.device import versions
-from cdl.deployment.device.versions import MANIFEST, READ, compare
+from cdl.device import versions
+from cdl.device.versions import MANIFEST, READ, compare
 from cdl.runtime import artifacts
 
 __all__ = ["MANIFEST", "READ", "check", "compare", "write"]

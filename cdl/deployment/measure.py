@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.manifest import MODEL
 from cdl.deployment.student import ExportedStudent
+from cdl.device.classifier import Classifier
+from cdl.device.process import peak_memory
 from cdl.layout import WEIGHTS
 from cdl.runtime import artifacts
-from cdl.runtime.memory import peak_memory
 
 BATCH = 32
 THREADS = (1, 2)

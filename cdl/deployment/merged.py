@@ -12,10 +12,10 @@ from torch import Tensor
 
 from cdl.backbones import families
 from cdl.backbones.images import FrozenViT
-from cdl.deployment.device.classifier import Classifier
-from cdl.deployment.device.images import Images, Pictures
 from cdl.deployment.model import Model
 from cdl.deployment.trained import TrainedStudent
+from cdl.device.classifier import Classifier
+from cdl.device.images import Images, Pictures
 from cdl.models.plain import linear_head, merge
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

@@ -5,9 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cdl.data.packing import prepare
-from cdl.data.sources.decoding import UnreadableImage, decode, images_below
 from cdl.data.sources.folder import images_of
 from cdl.deployment.new_classes import New, NewItems
+from cdl.device.decoding import UnreadableImage, decode, images_below
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cdl.data.packing import prepare
-from cdl.deployment.device.texts import COLUMNS, Texts
 from cdl.deployment.new_classes import New, NewItems
+from cdl.device.texts import COLUMNS, Texts
 
 
 class NewTexts(NewItems):

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 
 from cdl.data.packed import Packed
-from cdl.deployment.device.classifier import Classifier
 from cdl.deployment.trained import TrainedStudent
+from cdl.device.classifier import Classifier
 from cdl.evaluation.predictions import read_predictions
 from cdl.models.build import build_stream
 from cdl.runtime.errors import CdlError

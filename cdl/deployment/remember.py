@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdl.deployment.device.bundle import program
-from cdl.deployment.device.closed import pack
-from cdl.deployment.device.memory import MEMORY, Memory, make_memory, write_memory
+from cdl.deployment.bundle import program
 from cdl.deployment.manifest import DEVICE
 from cdl.deployment.one_more_task import trained_artifact
 from cdl.deployment.trained import TrainedStudent
+from cdl.device.closed import pack
+from cdl.device.memory import MEMORY, Memory, make_memory, write_memory
 from cdl.layout import record_of
 from cdl.methods.heads import CosineHead, PrototypeHead
 from cdl.models.learner import Learner, memory_of, name_of
@@ -41,14 +41,14 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
         A sentence on learning for the terminal and the card: size of the memory and what a new
         class costs on this machine, or why there is no memory.
     """
-    with artifacts.replacing(folder / DEVICE) as temporary:
-        temporary.write_text(program(student.facts), encoding="utf-8")
-    if not memory:
-        return f"cannot learn on: exported without {MEMORY}"
     try:
+        if not memory:
+            raise CdlError(f"exported without {MEMORY}")
         found = remembered(student)
     except CdlError as error:
+        _write_program(student, folder, "mean")
         return f"cannot learn on: {error}"
+    _write_program(student, folder, found.about["kind"])
     with artifacts.replacing(folder / MEMORY) as temporary:
         write_memory(found, temporary)
     total, each = found.bytes()
@@ -59,6 +59,11 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
         f"learns on by `{command}` from {kind[found.about['kind']]}: {MEMORY} "
         f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {new}"
     )
+
+
+def _write_program(student: TrainedStudent, folder: Path, kind: str) -> None:
+    with artifacts.replacing(folder / DEVICE) as temporary:
+        temporary.write_text(program(student.facts, kind), encoding="utf-8")
 
 
 def _costs(folder: Path, kind: str) -> str:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from cdl.backbones.encoders import Encoder
-from cdl.data.tokens import ABSENT, open_tokenizer
-from cdl.deployment.device.texts import TOKENIZER, TOKENS, Texts
 from cdl.deployment.graph import OUTPUT, PRODUCTS, Graph
 from cdl.deployment.model import Model
 from cdl.deployment.trained import TrainedStudent
+from cdl.device.texts import TOKENIZER, TOKENS, Texts
+from cdl.device.tokens import ABSENT, open_tokenizer
 from cdl.runtime.errors import CdlError
 
 

@@ -14,10 +14,10 @@ from cdl.backbones.images import FrozenViT
 from cdl.data.modalities import MODALITIES, ModalityFacts, student_class, views_of
 from cdl.data.order import digests
 from cdl.data.stream import Stream
-from cdl.deployment.device.classifier import Classifier
-from cdl.deployment.device.images import Images, Pictures, read
 from cdl.deployment.graph import OUTPUT, Graph, ImageGraph
 from cdl.deployment.model import Model
+from cdl.device.classifier import Classifier
+from cdl.device.images import Images, Pictures, read
 from cdl.layout import PackedFiles, ResultsFolder, RunFiles, record_of
 from cdl.models.build import load_backbones, rebuild_learner
 from cdl.runtime import artifacts

@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
+from cdl.device.process import peak_memory
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
-from cdl.runtime.memory import peak_memory
 
 log = logging.getLogger(__name__)
 _CLOCK = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")

@@ -1,23 +1,8 @@
 """Exceptions that end a job with a message instead of a traceback."""
 
+from cdl.device.errors import CdlError, Unreadable
 
-class CdlError(Exception):
-    """An error that the user can correct.
-
-    The message has the field, its value, what is expected and what to do.
-    """
-
-    def __str__(self) -> str:
-        """Return the message; control characters, which names of files may have, are escaped."""
-        kept = "\n", "\t"  # and lone surrogates, which stand for bytes of file names
-        return "".join(
-            c if c.isprintable() or c in kept or 0xD800 <= ord(c) <= 0xDFFF else ascii(c)[1:-1]
-            for c in super().__str__()
-        )
-
-
-class Unreadable(CdlError):
-    """An unusable image or text, with the reason; others of its source may be valid."""
+__all__ = ["Busy", "CdlError", "Interrupted", "Unreadable"]
 
 
 class Interrupted(CdlError):

@@ -3,7 +3,8 @@
 The samples of all classes seen come from normal distributions. A class's mean and spread are
 computed from its features in the task that introduces it; no images are stored. SLCA (Zhang et al.,
 ICCV 2023), HiDe-Prompt (Wang et al., NeurIPS 2023) and VQ-Prompt (Jiao et al., NeurIPS 2024) use
-this mechanism with different settings.
+this mechanism with different settings. `cdl.device.aligning` has the same in numpy, for students
+that learn on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdl.device.aligning import mean_factors
+from cdl.device.closed import DIAGONAL
+from cdl.device.schedules import alignment_rate
 from cdl.models.learner import Learner
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import generator
 from cdl.spec import SampledAlignment
-from cdl.training.schedules import alignment_rate
 
-RIDGE = 1e-4
 _FLOOR = 1e-5
 SSIAT_SIGMA = 4.0  # distance at which an image of the task counts as near
 Draws = Callable[[int], tuple[Tensor, Tensor]]
@@ -43,9 +45,10 @@ def statistics_of(features: Tensor, labels: Tensor, statistic: str) -> dict[str,
             )
         means.append(own.mean(0))
         if statistic == "covariance":
-            spread = own.mT.cov() + RIDGE * torch.eye(own.shape[1], dtype=own.dtype).to(own.device)
+            spread = own.mT.cov()
+            spread.diagonal().add_(DIAGONAL)
         elif statistic == "variance":
-            spread = own.var(0) + RIDGE
+            spread = own.var(0) + DIAGONAL
         else:
             spread = own.var(0, correction=0)
         spreads.append(spread)
@@ -59,7 +62,7 @@ def factors_of(spread: Tensor, statistic: str) -> Tensor:
         CdlError: a covariance is not positive definite.
     """
     if statistic != "covariance":
-        return (spread + RIDGE if statistic == "centroid" else spread).sqrt()
+        return (spread + DIAGONAL if statistic == "centroid" else spread).sqrt()
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(spread.double())
     if failed.any():
@@ -107,7 +110,8 @@ def align(
     """
     mean, seen = statistics["mean"], sum(sizes)
     factor = factors_of(statistics["spread"], how.statistic)
-    mean = mean * torch.tensor(how.mean_factors(sizes), device=mean.device)[:, None]
+    factors = torch.tensor(mean_factors(how.mean_shrink, sizes), dtype=torch.float32)
+    mean = mean * factors.to(mean.device)[:, None]
     labels = torch.arange(seen, device=mean.device).repeat_interleave(how.samples)
     steps = seen if how.steps == "seen" else seen - sizes[-1]
     optimizer = _optimizer(head, how)

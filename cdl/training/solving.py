@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdl.data.labels import UNLABELLED, learnt_from
+from cdl.device.closed import FIT_SHARE, RIDGES
 from cdl.distillers.kd import SoftOrHardKD, standardised
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
@@ -20,8 +21,6 @@ from cdl.training.context import TaskContext, no_query
 from cdl.training.features import Features, read_features, teacher_probabilities
 from cdl.training.labelling import assigned, class_means, images_counted, labels_of
 from cdl.training.ranpac import (
-    FIT_SHARE,
-    RIDGES,
     Sums,
     accumulate,
     best_ridge,

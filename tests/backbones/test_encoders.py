@@ -14,7 +14,7 @@ from cdl.backbones.encoders import Encoder
 from cdl.backbones.fetch import fetch
 from cdl.backbones.inside import Inside
 from cdl.data.text import encoded
-from cdl.data.tokens import ABSENT
+from cdl.device.tokens import ABSENT
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError

@@ -5,6 +5,7 @@ from common import Config, Kinds, Result, Tensors, below, load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdl.device.aligning import mean_factors
 from cdl.methods.heads import LinearHead, PrototypeHead
 from cdl.training.alignment import SampledAlignment, align, alignment_loss, statistics_of
 from cdl.training.ranpac import (
@@ -67,7 +68,7 @@ def _align_trace(config: Config, tensors: Tensors) -> Result:
         return tensors["in.noise"][epoch], tensors["in.permutation"][epoch]
 
     losses = align(head, {"mean": tensors["in.mean"], "spread": spread}, sizes, how, draws)
-    factors = {f"mean_factor.{i}": f for i, f in enumerate(how.mean_factors(sizes))}
+    factors = {f"mean_factor.{i}": f for i, f in enumerate(mean_factors(how.mean_shrink, sizes))}
     trained = {f"out.{name}": p.detach() for name, p in head.linear.named_parameters()}
     return {"out.loss": losses, "last_loss": losses[-1, -1].item(), **trained, **factors}
 

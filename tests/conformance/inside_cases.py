@@ -12,6 +12,8 @@ from cdl.backbones.images import FrozenViT
 from cdl.backbones.inside import merged
 from cdl.backbones.vit import Injection, Inside
 from cdl.data.batches import Batch
+from cdl.device.aligning import mean_factors
+from cdl.device.closed import DIAGONAL
 from cdl.methods.adapters import Adapters
 from cdl.methods.ease import complete, reweighted
 from cdl.methods.heads import CosineHead
@@ -21,9 +23,15 @@ from cdl.methods.ssf import SSF
 from cdl.models.build import build
 from cdl.models.learner import Learner
 from cdl.spec import Distiller, Method, SampledAlignment, Sgd
-from cdl.training.alignment import RIDGE, align, shifted_means, statistics_of
+from cdl.training.alignment import align, shifted_means, statistics_of
 from cdl.training.loop import train_task
-from cdl.training.ranpac import RIDGES, accumulate, mean_weights, ridge_weights, validation_losses
+from cdl.training.ranpac import (
+    RIDGES,
+    accumulate,
+    mean_weights,
+    ridge_weights,
+    validation_losses,
+)
 
 MODULES = {"adapter": "adapter", "ssf": "ssf", "vpt": "vpt"}
 ADAPTERS = ("bottleneck", "scale", "dropout")
@@ -529,7 +537,7 @@ def _ssiat_align(config: Config, tensors: Tensors) -> Result:
     statistics = {"mean": tensors["in.mean"], "spread": tensors["in.cov"]}
     sizes, draws = config["task_sizes"], (tensors["in.noise"], tensors["in.permutation"])
     losses, how = _aligned(head, config, statistics, sizes, draws, config["epochs"], config["lr"])
-    factors = {f"mean_factor.{i}": f for i, f in enumerate(how.mean_factors(sizes))}
+    factors = {f"mean_factor.{i}": f for i, f in enumerate(mean_factors(how.mean_shrink, sizes))}
     return {"out.loss": losses, "out.weight": head.weight.detach(), **factors}
 
 
@@ -547,7 +555,7 @@ def _trace_ssiat(config: Config, tensors: Tensors) -> Result:
         result[f"out.loss_task{task}"] = _train(learner, config, images, labels, task, classes)
         new = _features(learner, images, task)
         found = statistics_of(new, labels, "covariance")
-        more = (1e-3 - RIDGE) * torch.eye(new.shape[1])
+        more = (1e-3 - DIAGONAL) * torch.eye(new.shape[1])
         found["spread"] = found["spread"] + more
         if task:
             mean = shifted_means(statistics["mean"], old, new, config["sigma"] ** 2)

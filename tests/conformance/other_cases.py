@@ -5,10 +5,10 @@ import torch
 from common import Config, Kinds, Result, Tensors, distiller_context, load
 
 from cdl.backbones.shape import BackboneShape
+from cdl.device.schedules import FLOOR, lagged_cosine
 from cdl.distillers.mappings import AttentionMapping, SelfAttention
 from cdl.evaluation.metrics import accuracy_by, metrics, own_task_predictions
 from cdl.training.loop import learning_rate
-from cdl.training.schedules import FLOOR, lagged_cosine
 
 
 def _schedule(config: Config, tensors: Tensors) -> Result:

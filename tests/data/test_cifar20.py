@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdl.data.sources.cifar20 import CIFAR20
-from cdl.data.sources.decoding import decode
 from cdl.data.sources.items import Item, Source
 from cdl.data.sources.summary import summarise
+from cdl.device.decoding import decode
 from tools import make_cifar20
 
 ROOT = Path(__file__).parents[2]

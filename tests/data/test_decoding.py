@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cdl.data.packing import prepare
-from cdl.data.sources.decoding import LARGEST_PIXELS, LARGEST_SIDE, decode
+from cdl.device.decoding import LARGEST_PIXELS, LARGEST_SIDE, decode
 from cdl.runtime.errors import CdlError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -160,8 +160,8 @@ def test_a_photo_of_50_megapixels_is_read_within_300_megabytes(tmp_path):
     Image.new("L", (8660, 5773), 90).convert("RGB").save(tmp_path / "photo.jpg")
     code = """
 import sys
-from cdl.deployment.device.images import read
-from cdl.runtime.memory import peak_memory
+from cdl.device.images import read
+from cdl.device.process import peak_memory
 assert read(sys.argv[1]).shape == (1444, 2165, 3)
 assert peak_memory() < 300, peak_memory()
 """

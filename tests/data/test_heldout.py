@@ -10,10 +10,10 @@ import pytest
 
 from cdl.data.packing import prepare
 from cdl.data.sources.cifar20 import read as cifar20
-from cdl.data.sources.decoding import UnreadableImage
 from cdl.data.sources.heldout import hold_out, remaining
 from cdl.data.sources.items import Item, Source
 from cdl.data.sources.summary import summarise
+from cdl.device.decoding import UnreadableImage
 from cdl.runtime.errors import CdlError
 
 

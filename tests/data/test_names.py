@@ -17,8 +17,8 @@ from test_hub import table as hub_table
 from cdl.data.sources import hub
 from cdl.data.sources.folder import images_of
 from cdl.data.sources.items import Source, class_names
-from cdl.data.sources.names import check_class_name
 from cdl.data.sources.tables import Columns, read_classes
+from cdl.device.names import check_class_name
 from cdl.runtime.errors import CdlError
 
 LINES = ["\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]

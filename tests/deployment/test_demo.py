@@ -27,10 +27,10 @@ import cdl
 from cdl.cli import student as commands
 from cdl.deployment import manifest
 from cdl.deployment.demo import RUNTIME, Server, runtime_files, site, write_site
-from cdl.deployment.device.items import check_new_name
-from cdl.deployment.device.memory import MEMORY, How, make_memory, read_memory, write_memory
 from cdl.deployment.export import export
 from cdl.deployment.graph import to_int8
+from cdl.device.items import check_new_name
+from cdl.device.memory import MEMORY, How, make_memory, read_memory, write_memory
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import preset as read_preset
 

@@ -22,14 +22,14 @@ from cdl.cli import student as commands
 from cdl.cli.results import verify
 from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
+from cdl.deployment.bundle import program
 from cdl.deployment.demo import site
-from cdl.deployment.device import versions
-from cdl.deployment.device.bundle import program
-from cdl.deployment.device.images import Student
-from cdl.deployment.device.main import main
+from cdl.device import versions
+from cdl.device.images import Student
+from cdl.device.main import main
+from cdl.device.process import peak_memory
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
-from cdl.runtime.memory import peak_memory
 
 ALL = (*NAMES, *NEW)
 KINDS = [("ridge", "ridge", "variance")]
@@ -86,9 +86,10 @@ def on_a_device(folder, *commands, cwd):
 PACKAGES = {"images": "PIL", "text": "tokenizers"}
 
 
+@pytest.mark.parametrize("kind", ["ridge", "aligned"])
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice(modality):
-    tree = ast.parse(program(MODALITIES[modality]))
+def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice(modality, kind):
+    tree = ast.parse(program(MODALITIES[modality], kind))
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     outside = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
@@ -101,21 +102,22 @@ def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice(m
     assert [name for name, n in names.items() if n > 1] == []
 
 
+@pytest.mark.parametrize("kind", ["ridge", "mean", "aligned"])
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_the_program_has_what_it_uses_and_nothing_else(modality):
-    text = program(MODALITIES[modality])
+def test_the_program_has_what_it_uses_and_nothing_else(modality, kind):
+    text = program(MODALITIES[modality], kind)
     tree = ast.parse(text)
     top = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     names = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
     unused = {node.name for node in top if not names[node.name]}
-    assert unused <= {"main"}
-    assert "class CsvPrinter" not in program(MODALITIES["images"]) and "class Busy" not in program(
-        MODALITIES["images"]
-    )
+    memory = "AlignedMemory" if kind == "aligned" else "RidgeMemory"  # found by its base class
+    assert unused <= {"main", memory}
+    assert [node.name for node in top if node.name.endswith("Memory")] == ["Memory", memory]
+    assert "class CsvPrinter" not in text
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
             assert len(ast.get_docstring(node).splitlines()) == 1, node.name
-    assert len(program(MODALITIES["images"]).splitlines()) < 1900
+    assert len(text.splitlines()) < (1800 if kind == "aligned" else 1500)
 
 
 def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys):
@@ -519,7 +521,7 @@ def test_the_features_of_images_of_several_sizes_are_in_their_order(folder):
 
 
 def test_the_peak_memory_is_that_of_the_process_alone():
-    code = "from cdl.runtime.memory import peak_memory; print(peak_memory())"
+    code = "from cdl.device.process import peak_memory; print(peak_memory())"
     big = bytearray(300 * 10**6)  # of this process, not of its child
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 3 < float(found.stdout) < 100 and peak_memory() > 300 and len(big)

@@ -19,10 +19,10 @@ import cdl
 from cdl.cli import student as commands
 from cdl.deployment import manifest
 from cdl.deployment.demo import site
-from cdl.deployment.device.memory import MEMORY
-from cdl.deployment.device.sealed import sealed, sha256_of
-from cdl.deployment.device.versions import place_of, pointer_to, versions_of
 from cdl.deployment.hub import Upload
+from cdl.device.memory import MEMORY
+from cdl.device.sealed import sealed, sha256_of
+from cdl.device.versions import place_of, pointer_to, versions_of
 from cdl.runtime.errors import CdlError
 
 IMAGES = np.zeros((2, 4, 4, 3), np.uint8) + np.uint8([9, 5, 1])

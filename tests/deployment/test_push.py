@@ -14,8 +14,8 @@ from PIL import Image
 
 import cdl
 from cdl.deployment import manifest
-from cdl.deployment.device.versions import add_version
 from cdl.deployment.hub import Upload, fetch
+from cdl.device.versions import add_version
 from cdl.runtime.errors import CdlError
 
 ROOT = Path(__file__).parents[2]

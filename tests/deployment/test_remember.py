@@ -9,11 +9,11 @@ from learnable import CHANGES, finish
 
 import cdl
 from cdl.data.packed import Packed
-from cdl.deployment.device.closed import pack
-from cdl.deployment.device.memory import MEMORY, How
 from cdl.deployment.export import export
 from cdl.deployment.remember import remembered
 from cdl.deployment.trained import TrainedStudent
+from cdl.device.closed import pack
+from cdl.device.memory import MEMORY, How
 from cdl.models.build import build_stream
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

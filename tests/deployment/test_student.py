@@ -12,8 +12,8 @@ from PIL import Image
 
 import cdl
 from cdl.data.packed import Packed
-from cdl.deployment.device.classifier import Classifier as Student
-from cdl.deployment.device.images import Images, read
+from cdl.device.classifier import Classifier as Student
+from cdl.device.images import Images, read
 from cdl.runtime.artifacts import load, save
 from cdl.runtime.errors import CdlError
 

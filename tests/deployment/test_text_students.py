@@ -18,11 +18,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import cdl
 from cdl.cli import student as commands
 from cdl.data.modalities import MODALITIES
+from cdl.deployment.bundle import program
 from cdl.deployment.demo import site
-from cdl.deployment.device.bundle import program
-from cdl.deployment.device.texts import Texts
 from cdl.deployment.export import export
 from cdl.deployment.learn import learn
+from cdl.device.texts import Texts
 from cdl.runtime.errors import CdlError
 
 NEW = "the my the my my"  # words of a class that the student never saw
@@ -118,7 +118,7 @@ def test_a_long_text_is_cut_off_as_in_training(runs, exports):
 
 
 def test_the_program_of_texts_needs_neither_torch_nor_pillow():
-    text = program(MODALITIES["text"])
+    text = program(MODALITIES["text"], "ridge")
     assert "PIL" not in text and "import torch" not in text and "cdl.data" not in text
     assert "numpy, onnxruntime, safetensors and tokenizers" in text
     compile(text, "student.py", "exec")

@@ -8,9 +8,9 @@ from PIL import Image
 
 from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
-from cdl.deployment.device.bundle import program
-from cdl.deployment.device.closed import Statistics, pack
-from cdl.deployment.device.memory import MEMORY, How, make_memory, write_memory
+from cdl.deployment.bundle import program
+from cdl.device.closed import Statistics, pack
+from cdl.device.memory import MEMORY, How, make_memory, write_memory
 
 COLOURS = {
     **{"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)},
@@ -90,7 +90,7 @@ def write_learner(folder, kind="ridge", statistic="variance"):
     write_memory(memory, folder / MEMORY)
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES))
     (folder / "preprocessing.json").write_text('{"input": {"name": "images", "type": "uint8"}}')
-    (folder / "student.py").write_text(program(MODALITIES["images"]))
+    (folder / "student.py").write_text(program(MODALITIES["images"], memory.about["kind"]))
     (folder / "card.md").write_text("# A student\n")
     manifest.write(folder, MADE_FROM)
     return folder

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cdl.deployment.device.images import Student
-from cdl.deployment.device.main import main
+from cdl.device.images import Student
+from cdl.device.main import main
 from cdl.runtime.errors import CdlError
 
 

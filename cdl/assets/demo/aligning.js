@@ -1,4 +1,4 @@
-// The alignment of linear heads, as in cdl/deployment/device/aligning.py; rows of a head: { weight [C, D], bias [C] }.
+// The alignment of linear heads, as in cdl/device/aligning.py; rows of a head: { weight [C, D], bias [C] }.
 
 import { permutation } from "./draws.js";
 import { Statistics } from "./closed.js";
@@ -120,7 +120,7 @@ function optimizer(how, rows) {
   };
 }
 
-/** Return the learning rate of a step, as `alignment_rate` in cdl/training/schedules.py. */
+/** Return the learning rate of a step, as `alignment_rate` in cdl/device/schedules.py. */
 function rate({ schedule, lr, epochs }, epoch, step, steps) {
   if (schedule === "cosine") return (lr / 2) * (1 + Math.cos((Math.PI * epoch) / epochs));
   if (schedule !== "lagged_cosine") return lr;

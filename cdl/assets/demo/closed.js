@@ -1,4 +1,4 @@
-// Ridge regression and class statistics, as in cdl/deployment/device/closed.py.
+// Ridge regression and class statistics, as in cdl/device/closed.py.
 
 import { normal, permutation } from "./draws.js";
 import { cholesky, dot, filled, inner, matrix, row, solved, times, transposed } from "./matrix.js";

@@ -1,4 +1,4 @@
-// Random numbers as functions of keys and counters; cdl/deployment/device/draws.py describes them and has the same.
+// Random numbers as functions of keys and counters; cdl/device/draws.py describes them and has the same.
 
 const STEP = 0x9e3779b9;
 

@@ -1,4 +1,4 @@
-// What a student remembers of all classes, and its heads in closed form, as in cdl/deployment/device/memory.py.
+// What a student remembers of all classes, and its heads in closed form, as in cdl/device/memory.py.
 // Tensors are { shape, data } by name, with data in fp32 or fp64 as in the file.
 
 import { aligned, headLogits, started } from "./aligning.js";

@@ -1,4 +1,4 @@
-// Which names classes may have, as in cdl/data/sources/names.py and `check_new_name` in cdl/deployment/device/items.py.
+// Which names classes may have, as in cdl/device/names.py and `check_new_name` in cdl/device/items.py.
 
 const SCRIPTS = "[\\u0590-\\u1fff\\u2100-\\u{10ffff}]", JOINERS = new RegExp(`(?<=${SCRIPTS})[\\u200c\\u200d](?=${SCRIPTS})`, "gu");
 

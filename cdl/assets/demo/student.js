@@ -1,4 +1,4 @@
-// An exported student in the browser: it predicts, learns and undoes as cdl/deployment/device/student.py.
+// An exported student in the browser: it predicts, learns and undoes as cdl/device/student.py.
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
 import { decode, encode, readTensors, sealed, sha256, writeTensors, zipped } from "./files.js";
@@ -126,7 +126,7 @@ export class Student {
     return (await this.#json(placeOf(version) + MANIFEST)).made_from.parent;
   }
 
-  /** Write a version as cdl/deployment/device/versions.py does, and make it the current one. */
+  /** Write a version as cdl/device/versions.py does, and make it the current one. */
   async #add(memory, classes) {
     const number = 1 + [...this.#files].reduce((most, path) => Math.max(most, Number(/^versions\/(\d+)\//.exec(path)?.[1] ?? 0)), 0);
     const { projection, ...tensors } = memory.tensors, exported = await this.#json(MANIFEST);

@@ -35,10 +35,9 @@ class ModalityFacts:
     backbone: path of the class of its backbones, which has the interface of
         `cdl.backbones.frozen.Backbone`.
     student: path of the class of its finished students, a `cdl.deployment.trained.TrainedStudent`.
-    device: path of the class of its exported students, a
-        `cdl.deployment.device.student.DeviceStudent`.
-    device_parts: modules of the program in an exported folder, beside
-        `cdl.deployment.device.PARTS`; the last one has the class `device`.
+    device: path of the class of its exported students, a `cdl.device.student.DeviceStudent`.
+    device_parts: modules of `cdl.device` in the program of an exported folder, beside
+        `cdl.device.PARTS`; the last one has the class `device`.
     new: path of the class that reads new classes for `cdl learn` of a run, a
         `cdl.deployment.new_classes.NewItems`.
     formats: formats of `cdl export`.

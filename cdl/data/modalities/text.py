@@ -50,12 +50,7 @@ TEXT = ModalityFacts(
     views="cdl.data.text:TextViews",
     backbone="cdl.backbones.encoders:Encoder",
     student="cdl.deployment.text:TextStudent",
-    device="cdl.deployment.device.texts:Student",
-    device_parts=(
-        "data/sources/csv.py",
-        "data/sources/texts.py",
-        "data/tokens.py",
-        "deployment/device/texts.py",
-    ),
+    device="cdl.device.texts:Student",
+    device_parts=("reading", "tokens", "texts"),
     new="cdl.deployment.new_texts:NewTexts",
 )

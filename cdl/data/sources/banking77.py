@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdl.data.sources import CLASSES, SPLITS, SourceFacts
-from cdl.data.sources.csv import rows_of
 from cdl.data.sources.items import Source, only
 from cdl.data.sources.texts import MODALITY, Text, source_of
+from cdl.device.reading import rows_of
 from cdl.runtime.fetching import Published
 from cdl.runtime.options import text
 

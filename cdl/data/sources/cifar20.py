@@ -23,7 +23,7 @@ def read(test: str = "test", classes: Sequence[int | str] | None = None) -> Sour
     """
     import pyarrow.parquet as pq
 
-    from cdl.data.sources.decoding import decode
+    from cdl.device.decoding import decode
 
     rows = pq.read_table(str(files("cdl") / "assets" / "cifar20.parquet")).to_pylist()
     names = {row["label"]: row["class_name"] for row in rows}

@@ -1,7 +1,6 @@
 """Texts and their classes in a user's CSV files."""
 
-import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import Any
 from cdl.data.sources import CLASSES, SPLITS, SourceFacts
 from cdl.data.sources.files import existing_folder, validate_file
 from cdl.data.sources.items import Source, only
-from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, counted
 from cdl.data.sources.texts import MODALITY, Text, source_of
+from cdl.device.reading import rows_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.options import REQUIRED, number, text
-
-_LARGEST = 2**24  # characters of a field
 
 
 def read(
@@ -53,57 +50,6 @@ def read(
     if test_share is not None:
         found = _drawn(found, test_share)
     return only(source_of(found, sorted({row.label for row in found})), classes)
-
-
-def rows_of(
-    file: Path, text: str, label: str, delimiter: str = ","
-) -> Iterator[tuple[str, str, str]]:
-    """Yield text, class name and place of each row of a CSV file with a header.
-
-    Raises:
-        CdlError: the file cannot be read, lacks a column, or has an invalid class name or none.
-    """
-    csv.field_size_limit(_LARGEST)
-    begin = 1
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
-            known = rows.fieldnames or []
-            for column in (text, label):
-                if column not in known:
-                    raise CdlError(
-                        f"{file} has no column {column!r}; with {delimiter!r} between columns it "
-                        f"has {list(known)}"
-                    )
-                if known.count(column) > 1:
-                    raise CdlError(
-                        f"{file} has {known.count(column)} columns {column!r}; expected one: "
-                        "rename or remove the others"
-                    )
-            begin = rows.line_num + 1
-            for row in rows:
-                name, place = (row[label] or "").strip(), f"{file}: line {begin}"
-                begin = rows.line_num + 1
-                if not name:
-                    raise CdlError(f"{place} has no {label!r}; fill it in, or remove the row")
-                yield row[text] or "", check_class_name(name, place), place
-    except UnicodeDecodeError as error:
-        raise CdlError(f"{file}: {_not_utf8(file)}; save the file as UTF-8") from error
-    except OSError as error:
-        raise CdlError(f"{file}: cannot be read ({error.strerror})") from error
-    except csv.Error as error:
-        problem = f"{file}: the row that begins in line {begin} is not valid CSV ({error})"
-        raise CdlError(problem) from error
-
-
-def _not_utf8(file: Path) -> str:
-    """Describe the first line of a file that is not valid UTF-8."""
-    for n, line in enumerate(file.read_bytes().splitlines(), start=1):
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            return f"line {n} is not UTF-8, at the byte 0x{line[error.start]:02x}"
-    raise AssertionError("the file was not valid before")
 
 
 def _files(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cdl.data.sources import SPLITS, SourceFacts
 from cdl.data.sources.files import existing_folder, validate_file, validate_name
 from cdl.data.sources.items import Item, Source
-from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, counted
+from cdl.device.names import check_class_name
 from cdl.runtime.artifacts import fingerprint, fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.options import REQUIRED, flag, integer, number, text
@@ -101,7 +101,7 @@ def read(
 
 
 def _open(file: Path) -> "np.ndarray":
-    from cdl.data.sources.decoding import UnreadableImage, decode
+    from cdl.device.decoding import UnreadableImage, decode
 
     try:
         if file.exists() and not file.is_file():  # reading a pipe or a device may not end

@@ -12,9 +12,9 @@ from typing import Any
 
 from cdl.data.sources import SourceFacts
 from cdl.data.sources.items import Source
-from cdl.data.sources.names import check_class_name
 from cdl.data.sources.summary import Summary, summary_of
 from cdl.data.sources.tables import Columns, items_of, kind_of, read_classes, tables_of
+from cdl.device.names import check_class_name
 from cdl.runtime.artifacts import fingerprint_file, replacing, write_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import RECORDS, snapshot

@@ -46,7 +46,7 @@ def read(root: str = "data/imagenet-r") -> Source:
     Class names are WordNet ids.
     """
     from cdl.data.sources.archives import open_archive, validate_layout
-    from cdl.data.sources.decoding import decode
+    from cdl.device.decoding import decode
 
     path = Path(root, ARCHIVE.name)
     validate_layout(path.parent, path.name)

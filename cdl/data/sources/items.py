@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cdl.data.modalities import DEFAULT
 from cdl.data.order import labels_of
-from cdl.data.sources.names import check_class_name
+from cdl.device.names import check_class_name
 from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:

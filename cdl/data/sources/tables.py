@@ -9,8 +9,9 @@ from cdl.data.modalities import DEFAULT
 from cdl.data.sources import SPLITS
 from cdl.data.sources.files import existing_folder, validate_file
 from cdl.data.sources.items import Item, class_names
-from cdl.data.sources.names import check_class_name
-from cdl.data.sources.texts import MODALITY, encode
+from cdl.data.sources.texts import MODALITY
+from cdl.device.names import check_class_name
+from cdl.device.reading import encode
 from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _reader(kind: str) -> "Callable[[Any, str], np.ndarray]":
     """Return the function that reads an item of a modality from its value and its name."""
     if kind == MODALITY:
         return encode
-    from cdl.data.sources.decoding import decode
+    from cdl.device.decoding import decode
 
     return decode
 

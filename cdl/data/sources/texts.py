@@ -1,15 +1,12 @@
-"""Check texts and encode them as they are packed."""
+"""Sources of texts, which are checked and encoded as they are packed."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from cdl.data.sources.items import Item, Source
-from cdl.runtime.errors import Unreadable
-
-if TYPE_CHECKING:
-    import numpy as np
+from cdl.device.reading import encode
 
 MODALITY = "text"
 
@@ -25,27 +22,6 @@ class Text(NamedTuple):
     text: object
     place: str
     row: str = ""
-
-
-def encode(text: object, name: str) -> "np.ndarray":
-    """Return a text as it is packed: its UTF-8 bytes `[1, n, 1]`, without space around it.
-
-    Raises:
-        Unreadable: it is not text, is blank, or contains NUL or half of a surrogate pair.
-    """
-    import numpy as np
-
-    if not isinstance(text, str) or not text.strip():
-        found = "no text" if text is None else f"{text!r:.50}"
-        raise Unreadable(f"{name} contains {found}; expected a text that is not blank")
-    try:
-        raw = text.strip().encode()
-    except UnicodeEncodeError as error:
-        problem = f"{name} is not valid Unicode ({error.reason}): {text!r:.50}"
-        raise Unreadable(problem) from error
-    if b"\0" in raw:
-        raise Unreadable(f"{name} contains a NUL character; remove it")
-    return np.frombuffer(raw, np.uint8).reshape(1, -1, 1)
 
 
 def source_of(texts: Iterable[Text], classes: Sequence[str]) -> Source:

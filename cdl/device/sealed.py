@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
 
 REMEDY = "export the student again"
 

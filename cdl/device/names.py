@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
 
 # control and format characters, halves of surrogate pairs, separators of lines; `names.js` has the
 # same rule

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cdl.deployment.device.draws import normal, permutation
+from cdl.device.draws import normal, permutation
 
 RIDGES = tuple(10.0**e for e in range(-8, 9))
 FIT_SHARE = 0.8

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffTags import TAGS_V2
 
-from cdl.runtime.errors import CdlError, Unreadable
+from cdl.device.errors import CdlError, Unreadable
 
 # Only formats whose decoders work in this process on the given bytes: none starts another program
 # (as EPS does) or opens other files.

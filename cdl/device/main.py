@@ -8,12 +8,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from cdl.deployment.device.items import Items
-from cdl.deployment.device.memory import CHOICES
-from cdl.deployment.device.student import DeviceStudent
-from cdl.deployment.device.update import Update
-from cdl.deployment.predict import JsonPrinter, TextPrinter, print_predictions
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.items import Items
+from cdl.device.memory import CHOICES
+from cdl.device.predict import JsonPrinter, TextPrinter, print_predictions
+from cdl.device.student import DeviceStudent
+from cdl.device.update import Update
 
 
 def main(

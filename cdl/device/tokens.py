@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

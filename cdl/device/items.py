@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TextIO
 
 import numpy as np
 
-from cdl.data.sources.names import check_class_name
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.names import check_class_name
 
 BATCH = 32  # items
 _SIDEWAYS = ("/", "\\")

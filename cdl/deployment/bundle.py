@@ -1,17 +1,19 @@
-"""Write `student.py`: what it needs of the modules of `device`, in one file without cdl.
+"""Write `student.py`: what a student needs of the modules of `cdl.device`, in one file.
 
-Functions and classes that it does not use are left out, and so are abstract methods; of docstrings
-the first line is kept: the modules themselves have the whole text, and the tests.
+Functions and classes that it does not use are left out, and so are abstract methods and the
+memories of other kinds; of docstrings the first line is kept: the modules themselves have the
+whole text, and the tests.
 """
 
 import ast
 from collections import defaultdict
-from pathlib import Path
+from importlib.resources import files
 
 import cdl
 from cdl.data.modalities import ModalityFacts
-from cdl.deployment.device import PARTS
-from cdl.deployment.device.items import Items
+from cdl.device import PARTS
+from cdl.device.items import Items
+from cdl.device.memory import memory_class
 from cdl.runtime.registry import load
 
 _ROOTS = {"Student", "main", "learn_from"}
@@ -34,13 +36,16 @@ _TAIL = """if __name__ == "__main__":
 """
 
 
-def program(facts: ModalityFacts) -> str:
-    """Return the text of `student.py` for a modality."""
-    room, takes = Path(cdl.__file__).parent, load(facts.device).takes
+def program(facts: ModalityFacts, kind: str) -> str:
+    """Return the text of `student.py` for a modality and a kind of memory, see `cdl.device.memory`.
+
+    A student without a memory has the program of any kind, whose `learn` says that there is none.
+    """
+    room, takes = files("cdl") / "device", load(facts.device).takes
     parts = (*PARTS, *facts.device_parts)
-    texts = {name: (room / name).read_text(encoding="utf-8") for name in parts}
+    texts = {name: (room / f"{name}.py").read_text(encoding="utf-8") for name in parts}
     nodes = [node for text in texts.values() for node in ast.parse(text).body]
-    used = _used(nodes)
+    used = _used(nodes, {*_ROOTS, memory_class(kind).__name__})
     found = [_part(name, text, used) for name, text in texts.items()]
     head = _head(takes) + _imports(nodes, used)
     return "\n\n\n".join([head, *found, _TAIL])
@@ -61,9 +66,9 @@ def _defined(node: ast.stmt) -> set[str]:
     }
 
 
-def _used(nodes: list[ast.stmt]) -> set[str]:
-    """Return all names that the program uses, beginning with `_ROOTS`."""
-    used, new = set[str](), set(_ROOTS)
+def _used(nodes: list[ast.stmt], roots: set[str]) -> set[str]:
+    """Return all names that the program uses, beginning with the roots."""
+    used, new = set[str](), roots
     while new - used:
         used |= new
         needed = [node for node in nodes if _defined(node) & used]
@@ -89,7 +94,7 @@ def _part(name: str, text: str, used: set[str]) -> str:
     """Return the used statements of a module under its docstring, which becomes a comment."""
     lines, tree = _without_details(text), ast.parse(text)
     first, *_ = (ast.get_docstring(tree) or "").splitlines()
-    found = [f"# --- cdl/{name}", f"# {first}"]
+    found = [f"# --- cdl/device/{name}.py", f"# {first}"]
     before, short = tree.body[0].end_lineno, False
     for node in tree.body[1:]:
         if _defined(node) & used:

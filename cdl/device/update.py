@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cdl.deployment.device.memory import Memory
+from cdl.device.memory import Memory
 
 SHOWN = 5  # classes whose accuracy fell
 HELD_OUT = 5  # every fifth item of a class measures the accuracy, if there are no test items

@@ -8,8 +8,8 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from cdl.deployment.device.classifier import Classifier
-from cdl.runtime.errors import CdlError
+from cdl.device.classifier import Classifier
+from cdl.device.errors import CdlError
 
 TopClasses = list[tuple[str, float]]  # the most probable classes with their probabilities
 Printer = Callable[[str, TopClasses], None]  # prints a prediction of an item to stdout

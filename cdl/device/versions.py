@@ -19,9 +19,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from cdl.deployment.device.memory import MEMORY
-from cdl.deployment.device.sealed import REMEDY, read_sealed, sealed, sha256_of
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.memory import MEMORY
+from cdl.device.sealed import REMEDY, read_sealed, sealed, sha256_of
 
 CURRENT, VERSIONS, MANIFEST = "current", "versions", "manifest.json"
 # what a student reads where it exists

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cdl.deployment.device.sealed import REMEDY
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.sealed import REMEDY
 
 LOGITS, FEATURES = "logits", "features"
 Run = Callable[[np.ndarray, str], np.ndarray]  # a batch and the name of an output

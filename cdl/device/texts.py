@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from cdl.data.sources.csv import rows_of
-from cdl.data.sources.texts import encode
-from cdl.data.tokens import ABSENT, ids_of, open_tokenizer
-from cdl.deployment.device.items import BATCH, Items, check_new_name
-from cdl.deployment.device.student import DeviceStudent
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.items import BATCH, Items, check_new_name
+from cdl.device.reading import encode, rows_of
+from cdl.device.student import DeviceStudent
+from cdl.device.tokens import ABSENT, ids_of, open_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cdl.deployment.device.items import Items
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.items import Items
 
 
 class Classifier(ABC):

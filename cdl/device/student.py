@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cdl.data.sources.names import check_class_name
-from cdl.deployment.device.classifier import Classifier
-from cdl.deployment.device.graph import FEATURES, LOGITS, Graph, first_line, open_onnx
-from cdl.deployment.device.items import Items, by_name
-from cdl.deployment.device.memory import (
+from cdl.device.classifier import Classifier
+from cdl.device.errors import CdlError
+from cdl.device.graph import FEATURES, LOGITS, Graph, first_line, open_onnx
+from cdl.device.items import Items, by_name
+from cdl.device.memory import (
     CHOICES,
     HEADS,
     MEMORY,
@@ -22,17 +22,17 @@ from cdl.deployment.device.memory import (
     read_memory,
     write_memory,
 )
-from cdl.deployment.device.sealed import REMEDY
-from cdl.deployment.device.update import Update, held_out, tested
-from cdl.deployment.device.versions import (
+from cdl.device.names import check_class_name
+from cdl.device.process import peak_memory
+from cdl.device.sealed import REMEDY
+from cdl.device.update import Update, held_out, tested
+from cdl.device.versions import (
     add_version,
     check,
     current_version,
     place_of,
     undo_version,
 )
-from cdl.runtime.errors import CdlError
-from cdl.runtime.memory import peak_memory
 
 MODEL, CLASSES = "model.onnx", "classes.txt"
 MEASURED = (1, 10, 100)  # numbers of items in `costs`

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cdl.deployment.device.closed import Statistics
-from cdl.deployment.device.draws import permutation
-from cdl.training.schedules import alignment_rate
+from cdl.device.closed import Statistics
+from cdl.device.draws import permutation
+from cdl.device.schedules import alignment_rate
 
 Rows = tuple[np.ndarray, np.ndarray]  # weight [C, D] and bias [C]
 _NOISE, _SHUFFLE = 411, 412  # purposes of draws

@@ -8,10 +8,10 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
-from cdl.data.sources.decoding import FORMATS, decode, images_below, suffixes, upright
-from cdl.deployment.device.items import BATCH, Items, check_new_name
-from cdl.deployment.device.student import DeviceStudent
-from cdl.runtime.errors import CdlError
+from cdl.device.decoding import FORMATS, decode, images_below, suffixes, upright
+from cdl.device.errors import CdlError
+from cdl.device.items import BATCH, Items, check_new_name
+from cdl.device.student import DeviceStudent
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]

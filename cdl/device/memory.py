@@ -19,14 +19,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cdl.deployment.device.aligning import Rows, align, head_logits, started
-from cdl.deployment.device.closed import (
+from cdl.device.aligning import Rows, align, head_logits, started
+from cdl.device.closed import (
     RIDGES,
     Statistics,
     best_ridge,
@@ -36,8 +36,8 @@ from cdl.deployment.device.closed import (
     squared_errors,
     unpack,
 )
-from cdl.deployment.device.sealed import REMEDY, check_json
-from cdl.runtime.errors import CdlError
+from cdl.device.errors import CdlError
+from cdl.device.sealed import REMEDY, check_json
 
 MEMORY = "memory.safetensors"
 HEADS = ("aligned", "ridge")
@@ -45,8 +45,6 @@ CHOICES = ("all", "last")
 _KEY = "cdl"
 _FIXED = ("gram", "losses", "projection")  # tensors that do not grow with the classes
 _PREDICT = ("counts", "weight", "bias", "projection")  # parts of names of those for predictions
-_MEAN = ("sums", "images", "weight")
-_NEEDED = {"mean": _MEAN, "ridge": (*_MEAN, "gram", "losses"), "aligned": ()}  # tensors
 _OF_HEAD = ("weight", "bias", "trained.weight", "trained.bias")
 _STATISTICS = ("covariance", "variance", "centroid")
 _HOW = {"statistic": _STATISTICS, "samples": range(1, 10**6), "epochs": range(1, 10**6)}
@@ -72,7 +70,13 @@ class How:
 
 
 class Memory(ABC):
-    """The state of a student that learns; it does not change, an update returns another one."""
+    """The state of a student that learns; it does not change, an update returns another one.
+
+    Attributes:
+        kinds: those that a class implements; a program has one of the classes.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
 
     def __init__(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
         """Keep the content of a file.
@@ -112,9 +116,42 @@ class Memory(ABC):
     def forget(self, label: int) -> "Memory":
         """Return the memory without a class."""
 
+    @abstractmethod
+    def needed(self) -> list[str]:
+        """Return the names of its tensors; raise `ValueError` if an option is invalid."""
+
+    def check(self) -> None:
+        """Raise `ValueError` or `LookupError` unless options and tensors fit together.
+
+        The shapes of all tensors follow from `counts [C]` and a `weight [C, D]`; their numbers are
+        finite. Invalid options that are not checked here raise errors where they are used.
+        """
+        needed, n = ["counts", *self.needed()], len(self.tensors["counts"])
+        width = [self.tensors[name].shape[-1] for name in needed if name.endswith("weight")][0]
+        square = width * (width + 1) // 2
+        wide = self.about.get("alignment", {}).get("statistic") == "covariance"
+        shapes = {
+            **{"counts": (n,), "images": (n,), "bias": (n,), "losses": (len(RIDGES),)},
+            **{"weight": (n, width), "mean": (n, width), "sums": (width, n), "gram": (square,)},
+            "spread": (n, square if wide else width),
+        }
+        for name in needed:
+            shape, expected = self.tensors[name].shape, shapes[name.split(".")[-1]]
+            if shape != expected:
+                raise ValueError(f"{name}: invalid shape {shape}; expected {expected}")
+        for name, tensor in self.tensors.items():
+            if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
+                raise ValueError(f"{name}: contains what is not a finite number")
+
 
 class RidgeMemory(Memory):
     """Sums for a ridge regression on random features, or class means for cosines."""
+
+    kinds = ("ridge", "mean")
+
+    def needed(self) -> list[str]:
+        more = ["gram", "losses"] if self.about["kind"] == "ridge" else []
+        return ["sums", "images", "weight", *more]
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         both, parts = (self._features(tokens), self.tensors["weight"]), self._parts
@@ -175,6 +212,16 @@ class RidgeMemory(Memory):
 
 class AlignedMemory(Memory):
     """Class statistics for linear heads that are aligned, or solved as a ridge regression."""
+
+    kinds = ("aligned",)
+
+    def needed(self) -> list[str]:
+        check_json(self.about, {"heads": [{"name": str, "part": str}], **_ALIGNED})
+        sizes, heads, n = self.about["sizes"], self.about["heads"], len(self.tensors["counts"])
+        if sum(sizes) != n:
+            raise ValueError(f"sizes: the sum of {sizes!r:.50} is not {n}")
+        rows = [f"{head['name']}.{kind}" for head in heads for kind in _OF_HEAD]
+        return [*rows, *(f"{head['part']}.{k}" for head in heads for k in ("mean", "spread"))]
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         total = np.zeros(())
@@ -260,14 +307,21 @@ def _named(name: str, rows: Rows) -> Tensors:
     return {f"{name}.{part}": tensor.astype(np.float32) for part, tensor in parts}
 
 
+def memory_class(kind: str) -> type[Memory]:
+    """Return the class of a kind of memory; raise `ValueError` if it is unknown."""
+    classes = {name: found for found in Memory.__subclasses__() for name in found.kinds}
+    check_json(kind, tuple(classes), "kind")
+    return classes[kind]
+
+
 def make_memory(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Memory:
     """Return the memory of a kind."""
-    return (AlignedMemory if about["kind"] == "aligned" else RidgeMemory)(about, tensors)
+    return memory_class(about["kind"])(about, tensors)
 
 
 def write_memory(memory: Memory, file: Path, without: str = "") -> None:
     """Write a memory, except for one tensor; raise `ValueError` if it has become invalid."""
-    _check(memory.about, memory.tensors)
+    memory.check()
     kept = {k: np.ascontiguousarray(v) for k, v in memory.tensors.items() if k != without}
     save_file(kept, file, {_KEY: json.dumps(memory.about, sort_keys=True)})
 
@@ -298,9 +352,10 @@ def read_memory(
                     if whole or (name.split(".")[-1] in _PREDICT and ".trained." not in name):
                         found[name] = opened.get_tensor(name)
                 about = json.loads(opened.metadata()[_KEY])
-        if whole:
-            _check(about, found)
+        check_json(about, {"kind": str, "updates": range(2**31)})
         memory, n = make_memory(about, found), len(found["counts"])
+        if whole:
+            memory.check()
         probe = memory.logits(np.zeros((1, *tokens), np.float32)) if tokens else np.zeros((1, n))
         if probe.shape != (1, n) or not np.isfinite(probe).all():
             raise ValueError("its heads do not fit the features of the graph")
@@ -316,35 +371,3 @@ def computing(folder: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError) as error:
         raise CdlError(f"{folder}: its memory is invalid ({error}); {REMEDY}") from error
-
-
-def _check(about: Mapping[str, Any], tensors: Tensors) -> None:
-    """Raise `ValueError` or `LookupError` unless options and tensors fit together.
-
-    The shapes of all tensors follow from `counts [C]` and a `weight [C, D]`; their numbers are
-    finite. Invalid options that are not checked here raise errors where they are used.
-    """
-    check_json(about, {"kind": tuple(_NEEDED), "updates": range(2**31)})
-    needed, n, wide = ["counts", *_NEEDED[about["kind"]]], len(tensors["counts"]), False
-    if about["kind"] == "aligned":
-        check_json(about, {"heads": [{"name": str, "part": str}], **_ALIGNED})
-        wide = about["alignment"]["statistic"] == "covariance"
-        for head in about["heads"]:
-            needed += [f"{head['name']}.{kind}" for kind in _OF_HEAD]
-            needed += [f"{head['part']}.{kind}" for kind in ("mean", "spread")]
-        if sum(about["sizes"]) != n:
-            raise ValueError(f"sizes: the sum of {about['sizes']!r:.50} is not {n}")
-    width = [tensors[name].shape[-1] for name in needed if name.endswith("weight")][0]
-    square = width * (width + 1) // 2
-    shapes = {
-        **{"counts": (n,), "images": (n,), "bias": (n,), "losses": (len(RIDGES),)},
-        **{"weight": (n, width), "mean": (n, width), "sums": (width, n), "gram": (square,)},
-        "spread": (n, square if wide else width),
-    }
-    for name in needed:
-        shape, expected = tensors[name].shape, shapes[name.split(".")[-1]]
-        if shape != expected:
-            raise ValueError(f"{name}: invalid shape {shape}; expected {expected}")
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
-            raise ValueError(f"{name}: contains what is not a finite number")
