@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cdl.deployment.predict import CsvPrinter, JsonPrinter, TextPrinter, print_predictions
 from exported import write_student
 from PIL import Image
 
 from cdl.device.classifier import Classifier as Student
 from cdl.device.images import Images
+from cdl.device.predict import CsvPrinter, JsonPrinter, TextPrinter, print_predictions
 from cdl.runtime.errors import CdlError
 
 ROOT = Path(__file__).parents[2]
