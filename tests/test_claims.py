@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cdl.distillers import DISTILLERS
+from cdl.methods import PROMPTS
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
-from tools import claims, default_run, pages
+from tools import claims, default_run, pages, reproducibility
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "docs" / "claims").glob("*.yaml"))
@@ -46,6 +48,22 @@ def test_a_kept_table_names_its_origin_and_is_shown(path):
     named = {line.removeprefix("# ").partition(":")[0] for line in origin}
     assert {"study", "commit", "machine", "hours"} <= named
     assert any(f"<!--{path.name}" in page.read_text() for page in pages.PAGES)
+
+
+def test_the_table_of_what_is_reproduced_counts_the_golden_cases():
+    kept = [{k: v for k, v in cell.items() if v} for cell in pages.read(reproducibility.TABLE)]
+    assert kept == list(reproducibility.cells()), "run python -m tools.reproducibility"
+    every = [path.stem.split("__") for path in reproducibility.CASES.glob("vectors*/*__*.json")]
+    nobody = {kind for kind, name in every if not reproducibility.owners(kind, name)}
+    assert nobody == {
+        *("align_loss", "align_stats", "align_trace", "metrics", "predict", "schedule"),
+        *("task_incremental", "vit_forward"),
+    }
+    golden = {cell["name"] for cell in kept if cell["column"] in ("steps", "runs")}
+    shown = re.search(r"check (\d+) and (\d+) of them", (ROOT / "README.md").read_text())
+    names = golden - {"`none`"}
+    counts = [len(names & {f"`{name}`" for name in some}) for some in (PROMPTS, DISTILLERS)]
+    assert [*map(int, shown.groups())] == counts
 
 
 def test_a_table_is_written_into_a_page_by_its_cells(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Apply the examples of CONTRIBUTING.md, so that they stay true."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,11 +12,8 @@ import pytest
 import torch
 
 from cdl.distillers.base import Output, TeacherOutput
-from cdl.methods import PromptFacts, Prompting
-from cdl.runtime.facts import Unsuitable
 
 ROOT = Path(__file__).parents[1]
-SHAPE = type("Shape", (), {"width": 8})
 NEEDED = ["cdl", "tests", "docs", "config", "benchmarks", "pyproject.toml", "CONTRIBUTING.md"]
 
 
@@ -53,18 +52,72 @@ def test_the_shown_method_and_source_are_those_of_the_repository(title):
             assert line[1:] in text or line.strip("+ ") == "...", (name, line)
 
 
-def test_the_facts_of_an_external_package():
-    (code,) = re.findall(r"```python\n(.*?)```", section("A method in a package of your own"), re.S)
-    exec(code, names := {})
-    assert isinstance(names["SHIFT"], PromptFacts)
-    run = Prompting({"length": 9}, 2, "nano", SHAPE, SHAPE, 1e9)
-    with pytest.raises(Unsuitable, match="length: invalid value 9; expected at most the width, 8"):
-        names["SHIFT"].check(run)
+FORWARD, PACKAGE = "What `forward` of a distiller gets", "A method in a package of your own"
+STUDY = {
+    "name": "mine",
+    "datasets.digits": {
+        "source": {"digits": {}},
+        "tasks": 2,
+        "images_per_class": 8,
+        "view": {"size": 8},
+        "labels": {"per_class": 4},
+    },
+    "backbones": {
+        "large": {"embedded": "vit_micro_patch4_32"},
+        "small": {"embedded": "vit_nano_patch4_32"},
+    },
+    "training": {"epochs": 1, "batch_size": 16, "unlabelled_ratio": 1.0},
+    "methods.shift": {"length": 6},
+    "distillers.agree": {"alpha": 0.25},
+    "grid": {
+        "methods": ["shift"],
+        "pairs": [{"teacher": "large", "student": "small"}],
+        "distillers": ["agree"],
+        "seeds": [0],
+    },
+}
+
+
+def package(folder):
+    """Write the files that the page shows, build their wheel and unpack it as pip does."""
+    shown = section(FORWARD) + section(PACKAGE)
+    for code in re.findall(r"```(?:python|toml)\n(.*?)```", shown, re.DOTALL):
+        file = folder / "source" / code.split()[1].rstrip(":")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code)
+    (folder / "source" / "mine" / "__init__.py").touch()
+    build = "import sys, hatchling.build; hatchling.build.build_wheel(sys.argv[1])"
+    command = [sys.executable, "-c", build, str(folder)]
+    subprocess.run(command, cwd=folder / "source", check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    shutil.unpack_archive(wheel, folder / "site", "zip")
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_package_of_the_page_is_built_planned_and_trained(tmp_path):
+    site = package(tmp_path)
+
+    def python(code):
+        environment = os.environ | {"PYTHONPATH": f"{site}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", f"import cdl\nstudy = {STUDY}\n{code}"]
+        options = {"capture_output": True, "text": True, "check": False, "env": environment}
+        return subprocess.run(command, cwd=tmp_path, **options)
+
+    odd = python("study['methods.shift']['length'] = 7\ncdl.status(study)")
+    assert "methods.shift.length: invalid value 7; expected an even number" in odd.stderr
+    result = python("print(len(cdl.run(study)), cdl.load(cdl.results(study)['run'].iloc[-1]))")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "2 <Student of 10 classes" in result.stdout
+    (losses,) = tmp_path.glob("results/mine/digits/shift/agree-*/seed0/task1/losses.csv")
+    parts = {row.split(",")[3] for row in losses.read_text().splitlines()[1:]}
+    assert {"ce", "agree"} <= parts
+    record = json.loads(losses.with_name("learner.json").read_text())
+    assert {"mine.agree", "mine.shift"} <= record["versions"].keys()
 
 
 def test_the_shown_forward_gets_fewer_labels_than_images_and_the_columns_of_the_task():
-    title = "What `forward` of a distiller gets"
-    (code,) = re.findall(r"```python\n(.*?)```", section(title), re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", section(FORWARD), re.S)
     exec(code, names := {})
     agree = names["Agree"](None)
     logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))

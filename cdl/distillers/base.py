@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import Injection
 from cdl.methods.base import PromptMethod, Prompts
+from cdl.runtime.given import Given
 
 
 @dataclass(frozen=True)
-class DistillerContext:
+class DistillerContext(Given):
     """Arguments that every distiller is built with.
 
     student: shape of the student's backbone.
@@ -34,7 +35,7 @@ class DistillerContext:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Given):
     """Output of a learner's forward pass.
 
     logits: `[B, C]` over all classes, of the class head.
@@ -53,7 +54,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class TeacherOutput:
+class TeacherOutput(Given):
     """Output of the frozen teacher for a batch.
 
     logits: `[B, C_t]`, of the classes that the distiller compares, those of the current task or all

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cdl.backbones.inside import Inside
 from cdl.backbones.vit import KeyValue
 from cdl.methods.heads import Head, LinearHead
+from cdl.runtime.given import Given
 
 ReadTask = Callable[[Inside], Tensor]  # see `PromptMethod.before_training`
 
@@ -48,7 +49,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class PromptContext:
+class PromptContext(Given):
     """Arguments that every prompt method is built with.
 
     width: width `D` of the prompted backbone.

@@ -16,10 +16,12 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import backbone_class
 from cdl.data.packed import Packed
 from cdl.data.stream import Stream
+from cdl.distillers.base import Distiller as Objective
 from cdl.distillers.base import DistillerContext
 from cdl.methods.base import PromptContext, PromptMethod
 from cdl.methods.heads import CosineHead
 from cdl.models.learner import Learner
+from cdl.models.returned import built
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
 from cdl.runtime.registry import source_hash
@@ -142,7 +144,8 @@ def build(
     def prompts(shape: BackboneShape, width: int | None, part: str) -> PromptMethod:
         source = generator(*keys, part)
         context = PromptContext(shape.width, shape.depth, width or 0, n_tasks, source)
-        return kind(context, **method.options)
+        made: PromptMethod = built(kind, PromptMethod, method.facts, context, method.options)
+        return made
 
     student = BackboneShape(backbone.width, backbone.depth)
     own = prompts(student, query_width, "prompts")
@@ -158,11 +161,12 @@ def build(
         teacher_prompts = prompts(teacher, teacher_query_width, "unused")
     source = generator(*keys, "distiller")
     context = DistillerContext(student, teacher, teacher_prompts, n_tasks, head, source)
+    objective = distiller.facts.load()
     return Learner(
         backbone,
         own,
         head(generator(*keys, "head")),
-        distiller.facts.load()(context, **distiller.options),
+        built(objective, Objective, distiller.facts, context, distiller.options),
         needs_query=method.facts.needs_query,
         compared_blocks=distiller.facts.blocks(student.depth),
         auxiliary_weight=auxiliary_weight,

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from cdl.backbones.frozen import Backbone
+from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import BlockInputs, Injection
 from cdl.distillers.base import Distiller, Output, TeacherOutput
 from cdl.methods.base import PromptMethod, Prompts
 from cdl.methods.heads import Head
+from cdl.models.returned import injection_of, losses_of, prompts_of
 from cdl.runtime.seeds import generator
 
 MEMORY = "memory."  # prefix of tensors in an artifact that only later tasks use
@@ -90,8 +92,10 @@ class Learner(nn.Module):
         self, query: Tensor | None, task: int, teacher_query: Tensor | None = None
     ) -> tuple[Prompts, list[Injection]]:
         """Return the prompts of a batch, and the injection of each pass of the backbone."""
-        prompts: Prompts = self.prompts(query, task)
-        injection = self.distiller.inject(prompts, teacher_query, task)
+        shape = BackboneShape(self.backbone.width, self.backbone.depth)
+        prompts = prompts_of(self.prompts(query, task), self.prompts, shape)
+        found = self.distiller.inject(prompts, teacher_query, task)
+        injection = injection_of(found, self.distiller)
         if not prompts.inside:
             return prompts, [injection]
         return prompts, [replace(injection, inside=inside) for inside in prompts.inside]
@@ -110,7 +114,8 @@ class Learner(nn.Module):
         self, output: Output, teacher_output: TeacherOutput | None, labels: Tensor, classes: slice
     ) -> dict[str, Tensor]:
         """Return the named, weighted losses; their sum is the objective."""
-        losses: dict[str, Tensor] = self.distiller(output, teacher_output, labels, classes)
+        found = self.distiller(output, teacher_output, labels, classes)
+        losses = losses_of(found, self.distiller)
         losses["prompt"] = sum(output.prompt_losses.values(), output.logits.new_zeros(()))
         for name in _AUXILIARY & set(losses):
             losses[name] = self.auxiliary_weight * losses[name]
