@@ -8,6 +8,8 @@
 * The first image is used of an animation or a file with several pages.
 * A JPEG above the limit of pixels is decoded at a half, a quarter or an eighth of its sides, other
   formats are refused.
+* Where fewer pixels are asked for, other formats are averaged over 2 x 2, 4 x 4 or 8 x 8 pixels,
+  with as few copies in full size as possible.
 * Any other mode (palette, grey, CMYK) is converted to RGB by Pillow.
 """
 
@@ -31,6 +33,7 @@ _BITS, _PHOTOMETRIC = (
 _ORIENTATION = ExifTags.Base.Orientation
 _WHITE = (255, 255, 255, 255)
 LARGEST_PIXELS, LARGEST_SIDE = 2**24, 2**14  # of a decoded image: 48 MiB
+_ROWS = 256  # of greyscale that are converted at once
 
 
 def suffixes() -> set[str]:
@@ -57,7 +60,7 @@ def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarr
     Args:
         raw: content of the file.
         name: name in messages.
-        most_pixels: a JPEG with more is decoded smaller.
+        most_pixels: an image with more is made smaller.
 
     Raises:
         UnreadableImage: the image is damaged, has an unsupported format, is larger than
@@ -73,7 +76,7 @@ def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarr
                 _decode_smaller(image, most_pixels)
                 _check_size(image, name)
                 ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image, name)
+                return _rgb(image, name, most_pixels)
     except CdlError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -90,7 +93,7 @@ def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarr
         raise UnreadableImage(f"{name} is not a readable image ({reason})") from error
 
 
-def upright(image: Image.Image, name: str) -> np.ndarray:
+def upright(image: Image.Image, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarray:
     """Return an image that Pillow opened as `[H, W, 3]` uint8, like `decode`.
 
     The image itself is not changed.
@@ -100,19 +103,25 @@ def upright(image: Image.Image, name: str) -> np.ndarray:
     """
     _check_size(image, name)
     if image.getexif().get(_ORIENTATION, 1) == 1:
-        return _rgb(image, name)
-    return _rgb(ImageOps.exif_transpose(image), name)
+        return _rgb(image, name, most_pixels)
+    return _rgb(ImageOps.exif_transpose(image), name, most_pixels)
 
 
 def _decode_smaller(image: Image.Image, most_pixels: int) -> None:
     """Let a JPEG that is too large be decoded at a half, a quarter or an eighth of its sides."""
-    (width, height), scale = image.size, 1
+    (width, height), scale = image.size, _scale(image.size, most_pixels)
+    if scale > 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+
+
+def _scale(size: tuple[int, int], most_pixels: int) -> int:
+    """Return by how much sides are divided, up to 8, for an image of at most so many pixels."""
+    (width, height), scale = size, 1
     while scale < 8 and (
         width * height > most_pixels * scale**2 or max(width, height) > LARGEST_SIDE * scale
     ):
         scale *= 2
-    if scale > 1 and image.format in ("JPEG", "MPO"):
-        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return scale
 
 
 def _check_size(image: Image.Image, name: str) -> None:
@@ -125,20 +134,23 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
 
 
-def _rgb(image: Image.Image, name: str) -> np.ndarray:
+def _rgb(image: Image.Image, name: str, most_pixels: int) -> np.ndarray:
+    scale = _scale(image.size, most_pixels)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        grey = _grey(image, name)
-        return grey[..., None].repeat(3, axis=-1)
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, _WHITE)
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
-    return np.asarray(image.convert("RGB"))
+        image = Image.fromarray(_grey(image, name))
+    elif image.has_transparency_data:
+        clear = image if image.mode == "RGBA" else image.convert("RGBA")
+        clear = clear.reduce(scale) if scale > 1 else clear
+        image, scale = Image.new("RGBA", clear.size, _WHITE), 1
+        image.alpha_composite(clear)
+    elif image.mode != "RGB" and scale > 1:
+        image = image.convert("RGB")
+    return np.asarray((image.reduce(scale) if scale > 1 else image).convert("RGB"))
 
 
 def _grey(image: Image.Image, name: str) -> np.ndarray:
     """Return greyscale of more than eight bits as `[H, W]` uint8."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     white = float(2 ** max(tags.get(_BITS, (16,))) - 1)
     if image.mode == "F":
@@ -155,7 +167,10 @@ def _grey(image: Image.Image, name: str) -> np.ndarray:
             f"{name} contains signed or 32-bit integers, which do not define a white level; store "
             "it with 8 or 16 bits"
         )
-    grey = np.rint(values * (255 / white)).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):  # eight bytes of a pixel at a time
+        rows = slice(start, start + _ROWS)
+        grey[rows] = np.rint(values[rows] * np.float64(255 / white))
     if tags.get(_PHOTOMETRIC) == 0 and image.mode != "F":  # WhiteIsZero
         grey = 255 - grey
     return np.where(values == image.info.get("transparency"), np.uint8(255), grey)

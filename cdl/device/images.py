@@ -15,7 +15,7 @@ from cdl.device.student import DeviceStudent
 
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 Pictures = Picture | Iterable[Picture]
-MOST_PIXELS = 2**22  # of the images that are in memory, and of a JPEG unless it is decoded smaller
+MOST_PIXELS = 2**22  # of the images that are in memory; a larger file is made smaller
 SIDES = (224, 224)  # of random images
 
 
@@ -134,7 +134,7 @@ def read(image: Picture) -> np.ndarray:
     """Return an image as uint8 `[H, W, 3]`; raise `CdlError` if it is unreadable or invalid."""
     if isinstance(image, Image.Image):
         try:
-            return upright(image, "the image")
+            return upright(image, "the image", MOST_PIXELS)
         except OSError as error:  # Pillow reads the file only now
             raise CdlError(f"the image cannot be read ({error})") from error
     if isinstance(image, np.ndarray):

@@ -32,7 +32,7 @@ def rows_of(
                 if column not in known:
                     raise CdlError(
                         f"{file} has no column {column!r}; with {delimiter!r} between columns it "
-                        f"has {list(known)}"
+                        f"has {str(list(known)):.200}"
                     )
                 if known.count(column) > 1:
                     raise CdlError(

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import threading
+import unittest.mock
 import zipfile
 from importlib.resources import files
 
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 from browser import npm_package, open_browser
 from exported import MADE_FROM, NAMES, write_student
+from hypothesis import given
+from hypothesis import strategies as st
 from learners import NEW, SLCA, draw_images, first_memory, tokens_of, write_learner, write_photos
 from PIL import Image
 from selenium.webdriver.common.by import By
@@ -115,6 +118,45 @@ def test_any_request_is_answered_or_refused_without_a_traceback(served, said, ca
         assert re.match(rb"(HTTP/1.0 )?4\d\d |not found|.*Error code: 4", answer, re.DOTALL)
     assert request(served, f"/{served.token}/")[0] == 200
     assert capsys.readouterr().err == ""
+
+
+TOKEN_HERE, HEADERS = b"/TOKEN/", [b"Host: ", b"Origin: ", b"Content-Length: ", b"\r\n", b":"]
+PIECES = st.sampled_from(
+    [b"/", b"..", b"%00", b"%2e", b"?", b" ", b"\t", TOKEN_HERE, b"index.html"]
+)
+REQUESTS = st.tuples(
+    st.sampled_from([b"GET", b"POST", b"HEAD", b"get"]) | st.binary(max_size=8),
+    st.lists(PIECES | st.binary(max_size=8), max_size=5).map(b"".join),
+    st.sampled_from([b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2", b"HTTP/x", b""]) | st.binary(max_size=8),
+    st.lists(st.tuples(st.sampled_from(HEADERS), st.binary(max_size=20)), max_size=5),
+)
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A server of a small site, and what it reports as errors of the program."""
+    with (
+        unittest.mock.patch("socketserver.BaseServer.handle_error") as reported,
+        running(Server({"index.html": b"<h1>page</h1>"}, 0)) as server,
+    ):
+        yield server, reported
+
+
+@given(REQUESTS)
+def test_any_request_gets_the_page_or_a_refusal_and_is_no_error_of_the_program(watched, request):
+    server, reported = watched
+    method, path, version, headers = request
+    path = path.replace(TOKEN_HERE, f"/{server.token}/".encode())
+    lines = [b" ".join((method, path, version)), *(b"".join(header) for header in headers)]
+    with socket.create_connection(server.server_address, timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):  # it need not read all of a request
+            connection.sendall(b"\r\n".join([*lines, b"", b""]))
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.makefile("rb").read()
+            status = re.match(rb"HTTP/1.0 (4\d\d|501|505) ", answer)
+            plain = re.match(rb"$|not found|<h1>page|.*Error code: ", answer, re.DOTALL)
+            assert status or plain or answer.startswith(b"HTTP/1.0 200 ")
+    reported.assert_not_called()
 
 
 def test_an_aborted_download_and_a_deleted_file_are_no_errors(tmp_path, capsys):

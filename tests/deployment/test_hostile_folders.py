@@ -1,5 +1,6 @@
 """Any content of an exported folder is a student or one sentence, also without the manifest."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -20,8 +21,11 @@ from cdl.cli import student as commands
 from cdl.deployment import manifest
 from cdl.deployment.demo import site
 from cdl.deployment.hub import Upload
+from cdl.device import texts
+from cdl.device.main import main
 from cdl.device.memory import MEMORY
 from cdl.device.sealed import sealed, sha256_of
+from cdl.device.update import Update
 from cdl.device.versions import place_of, pointer_to, versions_of
 from cdl.runtime.errors import CdlError
 
@@ -124,6 +128,42 @@ def test_an_output_of_another_shape_is_refused(student, monkeypatch):
     monkeypatch.setattr(loaded, "_run", lambda batch, output: np.zeros((len(batch), 2)))
     with pytest.raises(CdlError, match=r"output has shape \(2, 2\), expected \(2, 3\); export the"):
         loaded.predict(IMAGES)
+
+
+class Listening(texts.Student):
+    """A student of texts that keeps what it is told to learn."""
+
+    def __init__(self, folder, threads):
+        self.items = texts.Texts(None)
+
+    def learn(self, items, **options):
+        assert all(name and all(some) for name, some in items.items())
+        return Update(1, len(items))
+
+
+CELLS = st.sampled_from(
+    ["text", "label", "a", "é", '"', '""', "\n", "\r", ",", "\0", "\u202e", " "]
+)
+ROWS = st.lists(st.lists(CELLS | st.text(), max_size=4).map(",".join))
+FILES = ROWS.map(lambda rows: "\n".join(["text,label", *rows])) | ROWS.map("\r\n".join)
+CSVS = FILES.map(lambda text: text.encode(errors="surrogatepass"))
+CSVS = (
+    CSVS | CSVS.map(lambda raw: b"\xef\xbb\xbf" + raw) | st.tuples(CSVS, st.binary()).map(b"".join)
+)
+
+
+@given(CSVS)
+def test_any_csv_file_is_learnt_or_refused_in_one_sentence(tmp_path_factory, content):
+    file = tmp_path_factory.getbasetemp() / "hostile.csv"
+    file.write_bytes(content)
+    said, printed = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
+        code = main(Listening, ["learn", str(file)], file.parent)
+    if code == 0:
+        assert said.getvalue() == "" and printed.getvalue().startswith("version 1, ")
+        return
+    (line,) = said.getvalue().split("\n")[:-1]
+    assert line.startswith("student: ") and str(file) in line and len(line) < 900
 
 
 def test_no_images_have_no_input(student):

@@ -1,6 +1,6 @@
 // Images as { width, height, data: RGB bytes, canvas }; the graph takes the bytes and resizes them itself.
 
-// The limits of Python: of an image, and of a JPEG, which is made smaller (see decoding.py and device/images.py).
+// The limits of Python: of a file, except that a JPEG may be larger, and of the pixels that it is made smaller to (see decoding.py and images.py).
 const LARGEST_PIXELS = 2 ** 24, LARGEST_SIDE = 2 ** 14, MOST_PIXELS = 2 ** 22;
 
 /** Return the pixels of a picture, or of a part of it, at 1 / scale of its sides; transparent ones are on white. */
@@ -29,9 +29,9 @@ export async function fromFile(file) {
   const { width, height } = picture, start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
   const larger = (n, most) => width * height > most * n * n || Math.max(width, height) > LARGEST_SIDE * n;
   let scale = 1;
-  while (start[0] === 0xff && start[1] === 0xd8 && scale < 8 && larger(scale, MOST_PIXELS)) scale *= 2;
+  while (scale < 8 && larger(scale, MOST_PIXELS)) scale *= 2;
   try {
-    if (!larger(scale, LARGEST_PIXELS)) return pixels(picture, 0, 0, width, height, scale);
+    if (!larger(start[0] === 0xff && start[1] === 0xd8 ? scale : 1, LARGEST_PIXELS)) return pixels(picture, 0, 0, width, height, scale);
   } finally {
     picture.close();
   }
