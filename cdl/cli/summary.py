@@ -12,6 +12,7 @@ from rich.table import Table
 from cdl.cli.advice import advice
 from cdl.layout import ReportFiles
 from cdl.reporting.intervals import reading
+from cdl.reporting.names import named
 from cdl.reporting.style import look, names, panels_of
 from cdl.reporting.tables import read
 
@@ -37,7 +38,7 @@ def show(
     """
     console = console or Console(highlight=False)
     tables = report.tables
-    cells = read(tables.intervals, tables.record("summary"))
+    cells = named(read(tables.intervals, tables.record("summary")))
     for dataset, rows in cells.groupby("dataset", sort=False):
         for panel in panels_of(rows):
             console.print()

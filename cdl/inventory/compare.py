@@ -14,7 +14,7 @@ from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.inventory.naming import elsewhere
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
 from cdl.reporting.crossed import Answers, difference, on_common_images
-from cdl.reporting.names import distiller_of, labels_shown, names_of
+from cdl.reporting.names import distiller_of, labels_shown, named, names_of
 from cdl.reporting.style import names
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
@@ -162,7 +162,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     common = on_common_images(*sides)
     if not all(len(run.image) for run in common[0]):
         raise CdlError(f"{one.folder} and {other.folder} have no test example in common")
-    found = difference(*common, classes_of(frames[0][0]))
+    found = difference(common[0], common[1], classes_of(frames[0][0]))
     groups = pd.concat(frame for pair in frames for frame in pair).groupby(by)["image"]
     return Comparison(
         one.folder,
@@ -193,6 +193,7 @@ def _rows(results: ResultsFolder) -> Iterator[dict[Hashable, Any]]:
         except CdlError:
             continue  # cells can still be found by their paths
         rows["learner"] = names(rows)
+        rows = named(rows)
         for row in rows.to_dict("records"):
             yield row | {"run": results.run(row["run"]).folder}
 
@@ -213,7 +214,7 @@ def _names_in_columns(
         frozenset({shown["method"], row["method"], method}),
         frozenset({shown["backbone"]}),
         frozenset({shown["teacher"]}),
-        frozenset({distiller_of(row), row["learner"], distiller}),
+        frozenset({distiller_of(row), row["learner"], row["label"], distiller}),
     )
 
 
@@ -271,8 +272,10 @@ def _in_order(wanted: Sequence[str], columns: Sequence[frozenset[str]]) -> bool:
 def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:
     """Return the difference on some images, all with the same weight."""
     selected = [[run.of(np.sort(images)) for run in side] for side in sides]
-    one_task = [[run._replace(task=np.zeros_like(run.task)) for run in side] for side in selected]
-    found = difference(*one_task)
+    first, second = (
+        [run._replace(task=np.zeros_like(run.task)) for run in side] for side in selected
+    )
+    found = difference(first, second)
     label = name if isinstance(name, str) else f"task {name + 1}"
     return Part(label, found.value, found.low, found.high, found.p, found.images)
 

@@ -162,11 +162,11 @@ def difference(
         second: runs of another cell with the same seeds, in the same order.
         classes: class of each test image, by index; None skips the interval over classes.
     """
-    sides = on_common_images(first, second)
-    values = paired(*sides)
+    left, right = on_common_images(first, second)
+    values = paired(left, right)
     found = estimate(values)
-    ends = (np.nan, np.nan) if classes is None else by_class(*sides, classes)
-    images = min(len(run.image) for run in sides[0])
+    ends = (np.nan, np.nan) if classes is None else by_class(left, right, classes)
+    images = min(len(run.image) for run in left)
     return Difference(*found.interval, *ends, found.p, len(values), images, over(values))
 
 

@@ -1,14 +1,12 @@
 """Table and figure of exported students: accuracy against cost on one machine."""
 
-from base64 import b64encode
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cdl.reporting.names import method_of, names_of
-from cdl.reporting.style import about, canvas, legend, look, names, paper, save
+from cdl.reporting.style import about, canvas, embedded, legend, look, names, paper, save
 from cdl.reporting.tables import read as read_table
 from cdl.runtime.artifacts import read_json, replacing, write_json
 
@@ -79,7 +77,7 @@ def on_page(tables: Any) -> dict[str, Any] | None:
         "machine": machine,
         "note": NOTE,
         "rows": display_table(table),
-        "figures": [b64encode(Path(path).read_bytes()).decode() for path in drawn],
+        "figures": [embedded(path) for path in drawn],
     }
 
 

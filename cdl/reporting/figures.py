@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from cdl.layout import FIGURES, IMAGES, RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.losses import losses_over_epochs, read_losses
+from cdl.reporting.names import named
 from cdl.reporting.style import (
     INTERVAL,
     PAGE,
@@ -73,7 +74,7 @@ def write_figures(
     found = [read(path, tables.protocols) for path in (tables.curves, tables.results)]
     found.append(read(tables.intervals, tables.summary_record))
     found.append(read(tables.cost, tables.cost_record))
-    curves, runs, cells, cost = (of_dataset(dataset, found[1], table) for table in found)
+    curves, runs, cells, cost = (of_dataset(dataset, found[1], named(table)) for table in found)
     contents = {run: read_json(files(run).results) for run in runs["run"]}
     matrices = {run: np.array(content["matrix"], float) for run, content in contents.items()}
     test = HeldOut.of(contents[runs["run"].iloc[0]])
@@ -154,7 +155,8 @@ def forgetting(
             axis.set_xticks([])
             axis.set_yticks([])
             if panel is panels[0]:
-                axis.set_title(name.replace(" (", "\n("), fontweight="bold")
+                title = name.replace(" (", "\n(").replace(", ", ",\n")
+                axis.set_title(title, fontsize=7, fontweight="bold")
             if name in groups:
                 matrix = np.mean([matrices[run] for run in groups[name]["run"]], axis=0)
                 image = _heat(axis, matrix, (low, top), side)

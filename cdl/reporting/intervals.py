@@ -33,6 +33,7 @@ CONTRASTS = [
     *("first", "second", "difference", "low", "high", "low_by_class", "high_by_class"),
     *("p", "p_holm", "seeds", "images"),
 ]
+UNDISTILLED = "the undistilled student"  # plain `none`
 CONFOUNDED = "none with few labels"
 _FAMILY = ["dataset", "labels"]  # the gains of a family are corrected together
 
@@ -115,8 +116,8 @@ def contrasts(
         pairs = [(left[seed], right[seed]) for seed in seeds]
         if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
             continue
-        sides = [[answers(run) for run in runs] for runs in zip(*pairs, strict=True)]
-        found = difference(*sides, classes(pairs[0][0]))
+        one, other = ([answers(run) for run in runs] for runs in zip(*pairs, strict=True))
+        found = difference(one, other, classes(pairs[0][0]))
         rows.append((first, second, *found[:6], np.nan, found.seeds, found.images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))
@@ -157,33 +158,55 @@ def reading(cells: pd.DataFrame) -> str:
     Args:
         cells: rows of `intervals` of one dataset, method and pair.
     """
-    distilled = cells[cells["gain"].notna()]
-    if distilled.empty:
+    return " ".join(sentences(cells))
+
+
+def sentences(cells: pd.DataFrame) -> list[str]:
+    """Return the sentences of `reading`, the most important ones first."""
+    words = dict(zip(cells.apply(distiller_of, axis=1), names(cells).map(_quoted), strict=True))
+    cells = cells.assign(baseline=cells["baseline"].replace(words | {"none": UNDISTILLED}))
+    compared = cells[cells["gain"].notna()]
+    if compared.empty:
         alone = (cells.loc[cells["role"] == "student", "distiller"] == "none").all()
         lacking = "distilled student" if alone else "student without a teacher (grid.baseline)"
-        return f"No {lacking}, so there is nothing to compare."
-    rows = dict(zip(names(distilled), distilled.to_dict("records"), strict=True))
-    better = {n: r for n, r in rows.items() if r["gain"] > 0 and r["gain_p_holm"] < SIGNIFICANT}
-    worse = {n: r for n, r in rows.items() if r["gain"] < 0 and r["gain_p_holm"] < SIGNIFICANT}
-    unsure = [
-        f"{name} from {_baseline(row)}: {_range(row, 'gain')}"
-        for name, row in rows.items()
-        if name not in better | worse
+        return [f"No {lacking}, so there is nothing to compare."]
+    rows = list(zip(names(compared).map(_quoted), compared.to_dict("records"), strict=True))
+    rows.sort(key=lambda row: (row[1]["teacher"] == "", -row[1]["gain"]))
+    significant = [row["gain_p_holm"] < SIGNIFICANT for _, row in rows]
+    better = [
+        _better(name, row)
+        for (name, row), sure in zip(rows, significant, strict=True)
+        if sure and row["gain"] > 0
     ]
-    parts = [_better(name, row) for name, row in better.items()]
+    worse = [
+        _worse(name, row)
+        for (name, row), sure in zip(rows, significant, strict=True)
+        if sure and row["gain"] < 0
+    ]
+    unsure = [
+        f"{name} from {row['baseline']} ({_signed(row['gain'])} points, {_p(row)})"
+        for (name, row), sure in zip(rows, significant, strict=True)
+        if not sure
+    ]
     if not better:
-        over = " or ".join(dict.fromkeys(map(_baseline, rows.values())))
-        parts.append(f"No distiller beats {over} here")
-    parts += [_worse(name, row) for name, row in worse.items()]
+        over = " or ".join(dict.fromkeys(row["baseline"] for _, row in rows))
+        better = [f"No distiller beats {over} here"]
+    first, *others = better
+    found = [*_confounds(compared), first, *_gap(compared.iloc[0])]
+    found += [*others, *worse]
     if unsure:
-        parts.append(f"not significantly different: {', '.join(unsure)}")
-    before, after = _confounds(distilled), _gap(distilled.iloc[0]) + _legend(distilled)
-    return f"{before}{'; '.join(parts)}. {after}"
+        found.append(f"Not significantly different: {', '.join(unsure)}")
+    return [f"{sentence}." for sentence in [*found, _legend(compared)]]
+
+
+def _quoted(name: str) -> str:
+    """Return the name of a row as part of a sentence."""
+    return f"“{name}”" if ", " in name else name
 
 
 def _better(name: str, row: Mapping[Any, Any]) -> str:
-    text = f"{name} is {row['gain']:.1f} points better than {_baseline(row)} "
-    text += f"({row['gain_low']:.1f} to {row['gain_high']:.1f}), {_p(row)}"
+    text = f"{name} is {row['gain']:.1f} points better than {row['baseline']} "
+    text += f"({row['gain_low']:.1f} to {row['gain_high']:.1f}), {_p(row)}".replace("-", "−")
     if pd.notna(row["closed"]):
         text += f", and closes {_range(row, 'closed')} of the gap to the teacher"
     return text
@@ -191,13 +214,12 @@ def _better(name: str, row: Mapping[Any, Any]) -> str:
 
 def _worse(name: str, row: Mapping[Any, Any]) -> str:
     lost, low, high = (-row[f"gain{end}"] for end in ("", "_high", "_low"))
-    ends = f"({low:.1f} to {high:.1f}), {_p(row)}"
-    return f"{name} is {lost:.1f} points worse than {_baseline(row)} {ends}"
+    ends = f"({low:.1f} to {high:.1f}), {_p(row)}".replace("-", "−")
+    return f"{name} is {lost:.1f} points worse than {row['baseline']} {ends}"
 
 
-def _baseline(row: Mapping[Any, Any] | pd.Series) -> str:
-    """Return the words for the student that a student is compared with."""
-    return "the undistilled student" if row["baseline"] == "none" else str(row["baseline"])
+def _signed(number: float) -> str:
+    return f"{number:+.1f}".replace("-", "−")
 
 
 def _p(row: Mapping[Any, Any]) -> str:
@@ -205,18 +227,17 @@ def _p(row: Mapping[Any, Any]) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _gap(row: Mapping[Any, Any] | pd.Series) -> str:
-    """Describe the gap between a row's baseline and the teacher."""
+def _gap(row: pd.Series) -> list[str]:
+    """Describe the gap between a row's baseline and the teacher, in no or one sentence."""
     if pd.isna(row["gap"]):
-        return ""
+        return []
+    over = row["baseline"]
     if not row["gap_low"] > 0:
-        gap = _range(row, "gap")
-        if row["gap_high"] < 0:
-            return f"The teacher is worse than {_baseline(row)}: {gap}. "
-        return f"The teacher is not significantly better than {_baseline(row)}: {gap}. "
+        sure = "worse" if row["gap_high"] < 0 else "not significantly better"
+        return [f"The teacher is {sure} than {over}: {_range(row, 'gap')}"]
     low, high = row["gap_low"], row["gap_high"]
-    text = f"The teacher is {row['gap']:.1f} points better than {_baseline(row)}"
-    return f"{text} ({low:.1f} to {high:.1f}). "
+    text = f"The teacher is {row['gap']:.1f} points better than {over}"
+    return [f"{text} ({low:.1f} to {high:.1f})"]
 
 
 def _legend(cells: pd.DataFrame) -> str:
@@ -226,19 +247,19 @@ def _legend(cells: pd.DataFrame) -> str:
     over = " or ".join(dict.fromkeys(cells["over"]))
     return (
         f"95 % intervals over {over}, {n}; p with Holm's correction for all gains on this dataset, "
-        "significant below 0.05."
+        "significant below 0.05"
     )
 
 
-def _confounds(distilled: pd.DataFrame) -> str:
+def _confounds(compared: pd.DataFrame) -> list[str]:
     """Describe what differs besides the loss if students see few labels."""
-    if (distilled["labels"] == "all").all():
-        return ""
-    return (
+    if (compared["labels"] == "all").all():
+        return []
+    return [
         "With few labels, students with a teacher can also see the examples without a label and "
         "then more views per step, and their class statistics can have other labels than those "
-        "of the student that they are compared with. "
-    )
+        "of the student that they are compared with"
+    ]
 
 
 def _range(row: Any, name: str) -> str:

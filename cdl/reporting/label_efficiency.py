@@ -1,7 +1,6 @@
 """Label efficiency: final average accuracy against the number of labels per class."""
 
 import json
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,18 @@ from matplotlib.ticker import NullLocator
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.names import method_of, taught_by
-from cdl.reporting.style import INTERVAL, about, canvas, legend, look, names, paper, save
+from cdl.reporting.style import (
+    INTERVAL,
+    about,
+    canvas,
+    embedded,
+    legend,
+    look,
+    names,
+    nothing,
+    paper,
+    save,
+)
 from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
@@ -141,10 +151,11 @@ def on_page(tables: Any) -> list[dict[str, Any]]:
     for path, figure, record in zip(*(getattr(tables, p, ()) for p in paths), strict=True):
         check_files(record, path, figure)
         table = pd.read_csv(path, keep_default_na=False, dtype={"labels": str})
-        drawn = b64encode(Path(figure).read_bytes()).decode()
+        if not _drawn(table):
+            continue
         dataset = Path(path).stem.removeprefix("label_efficiency_")
         text = {"rows": display_table(table), "note": _note(table)}
-        found.append({"dataset": dataset, "figure": drawn, **text})
+        found.append({"dataset": dataset, "figure": embedded(figure), **text})
     return found
 
 
@@ -192,12 +203,16 @@ def _levels(table: pd.DataFrame) -> dict[str, float]:
 def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
     """Draw accuracy against labels, a panel per method, pair and kind of teacher.
 
+    Panels with one level of labels are left out.
+
     Args:
         table: from `label_efficiency`.
         note: small print, see `about`.
         outputs: files to write; the suffix selects the format.
     """
-    panels, levels = _panels(table), _levels(table)
+    panels, levels = _drawn(table), _levels(table)
+    if not panels:
+        return save(nothing("one level of labels: nothing to compare"), outputs)
     titles = _titles([panel for panel, _ in panels])
     share = any(level.endswith("%") for level in levels)
     label = "share of the training examples with a label" if share else "labels per class"
@@ -237,6 +252,11 @@ def _panels(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Split a table into its panels, in the order of its rows."""
     groups = table.groupby(PANEL, sort=False)
     return [(dict(zip(PANEL, key, strict=True)), rows) for key, rows in groups]
+
+
+def _drawn(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return the panels that are drawn: those with several levels of labels."""
+    return [(panel, rows) for panel, rows in _panels(table) if rows["labels"].nunique() > 1]
 
 
 def _heading(level: str) -> str:

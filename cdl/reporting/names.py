@@ -1,5 +1,6 @@
 """Display names of methods, distillers and teachers in tables and figures."""
 
+import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -33,6 +34,58 @@ def labels_shown(row: Mapping[Hashable, Any]) -> str:
     """Return the display name of the label levels of a row's learner and its teacher."""
     taught = f" (teacher: {row['teacher_labels']})" if row["teacher"] else ""
     return f"{row['labels']}{taught}"
+
+
+WORDS = {  # of options, as in the tables of the README
+    'soft_columns="seen"': "all classes seen",
+    "alignment=null": "heads as learnt",
+    'alignment.preset="slca"': "heads aligned",
+    'alignment.preset="class_means"': "heads from class means",
+}
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `label`, the name of each row in words: `kd, all classes seen`.
+
+    The words are those of the options in which a row differs from others with its distiller. Rows
+    that are still alike have their variants in brackets.
+
+    Args:
+        table: runs or cells of a whole configuration, with the columns of `CELL`.
+    """
+    rows = table.to_dict("records")
+    students = [row for row in rows if row["role"] == "student"]
+    options = {row["distiller_options"]: {*_split(row["distiller_options"])} for row in students}
+    shared = {
+        name: set.intersection(
+            *(options[row["distiller_options"]] for row in students if row["distiller"] == name)
+        )
+        for name in {row["distiller"] for row in students}
+    }
+
+    def words(row: Mapping[Hashable, Any]) -> str:
+        if row["role"] == "teacher":
+            return "teacher"
+        name = row["distiller"]
+        differing = sorted(options[row["distiller_options"]] - shared[name])
+        return ", ".join([name, *(WORDS.get(o, o.replace('"', "")) for o in differing)])
+
+    label = pd.Series([words(row) for row in rows], table.index, dtype=object)
+    variant = table["variant"].where(table["role"] == "student", "")
+    alike = variant.groupby(label).transform("nunique") > 1
+    noted = variant.map(lambda name: f" ({name})" if name else "")
+    return table.assign(label=label + noted.where(alike, ""))
+
+
+def _split(options: str) -> list[str]:
+    """Return the options in a text such as `alpha=0.9, ks=[1, 2]`."""
+    return re.split(r", (?=[\w.]+=)", options) if options else []
+
+
+def cell_name(folder: str) -> str:
+    """Return `METHOD/LEARNER`, without backbones, of the folder of a cell, for `cdl compare`."""
+    method, learner = folder.split("/")[-2:]
+    return f"{method}/{learner.partition('-')[0]}"
 
 
 def names_of(row: Mapping[Hashable, Any]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
 from cdl.reporting.columns import CELL, ESTIMATES, FEW_SEEDS
-from cdl.reporting.intervals import reading
-from cdl.reporting.names import distiller_of, method_of
+from cdl.reporting.intervals import sentences
+from cdl.reporting.names import cell_name, method_of
 from cdl.reporting.style import dataset_names, labels_text, look, names, of_dataset, panels_of
 
 FEW_IMAGES = 1000  # the page warns below this number, and below `FEW_SEEDS`
@@ -56,17 +56,23 @@ def panels(
                     "images": sum(first["test_images"]),
                     "over": " or ".join(dict.fromkeys(panel.rows["over"])),
                     "learners": learners,
-                    "reading": reading(panel.rows),
+                    "reading": sentences(panel.rows),
                     "classes": {c: [reached[c] for reached in by_class] for c in by_class[0]},
                 }
             )
     for own in found:
+        own["compares"] = any(learner["gain"] for learner in own["learners"])
+    found.sort(key=lambda own: not own["compares"])
+    compares = any(own["compares"] for own in found)
+    for own in found:
         same_data = [other for other in found if other["dataset"] == own["dataset"]]
-        own["main"] = bool(own["pair"]) or not any(other["pair"] for other in same_data)
-        if not own["main"]:  # a bound has one name in all figures and tables of the page
+        apart = not own["pair"] and any(other["pair"] for other in same_data)
+        own["bound"] = apart and not own["compares"]
+        own["main"] = own["compares"] or not compares and not own["bound"]
+        if own["bound"]:  # it has one name in all figures and tables of the page
             for learner in own["learners"]:
                 if learner["name"] == "none":
-                    learner |= {"name": own["method"], "label": own["label"]}
+                    learner["name"] = own["method"]
     for own in found:
         own["bounds"] = _bounds(own, found)
     return found
@@ -86,7 +92,7 @@ def _bounds(panel: Mapping[str, Any], found: Iterable[Mapping[str, Any]]) -> lis
     return [
         learner
         for other in found
-        if panel["pair"] and not other["main"] and other["dataset"] == panel["dataset"]
+        if panel["pair"] and other["bound"] and other["dataset"] == panel["dataset"]
         for learner in other["learners"]
         if learner["name"] == other["method"] and learner["backbone"] == panel["pair"][1]
     ]
@@ -110,14 +116,13 @@ def _learner(row: Mapping[Hashable, Any], name: str, runs: pd.DataFrame) -> dict
     def spread(key: str) -> list[float]:
         return [float(runs[key].mean()), float(runs[key].min()), float(runs[key].max())]
 
-    style = look(name)
+    style, folder = look(name), str(Path(runs["run"].iloc[0]).parent)
     return {
         "name": name,
-        "cell": str(Path(runs["run"].iloc[0]).parent),
-        "label": name if row["role"] == "teacher" else distiller_of(row),
+        "cell": folder,
+        "cell_name": cell_name(folder),
         "backbone": row["backbone"],
         "colour": style.colour,
-        "dash": {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}[style.dash],
         "marker": _outline(style.marker),
         "n": row["n"],
         **{key: numbers(key) for key in ESTIMATES},
@@ -188,7 +193,7 @@ def compared(
     taught = _and(
         f"{backbone(small)}, alone and with the teacher {backbone(big)}" for big, small in pairs
     )
-    by = _and(names(distilled))
+    by = _and(distilled["distiller"])
     return f"{taught}, on {datasets} with {methods}; distillers: {by}."
 
 

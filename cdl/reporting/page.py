@@ -1,16 +1,14 @@
-"""Write all runs to one self-contained HTML page: an overview, then all details.
+"""Write all runs to one self-contained HTML page: the comparison, then all details.
 
-The main figure and the means are static HTML and need no JavaScript. The table of single runs uses
-DataTables (https://datatables.net) from the package itables. Its bundle is embedded as a `data:`
-module, so that the page loads nothing from the network.
+The page is static HTML with SVG figures. Its script sorts and filters tables; it computes no number
+and loads nothing from the network.
 """
 
-import base64
-import json
 import math
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,28 @@ import yaml
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
-from cdl.reporting.columns import CELL, IDENTITY, METRICS, SEEN
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
+from cdl.reporting.names import method_of, named, taught_by
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
-from cdl.reporting.style import dataset_names
+from cdl.reporting.style import dataset_names, embedded, names
 from cdl.reporting.summary import differences
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
 
 ASSETS = files("cdl") / "assets"
-_SHOWN = [*IDENTITY, "protocol", "trainable_parameters", "parameters", *SEEN, *COST, *METRICS]
-_SHOWN += ["gain_over_baseline", "gap_to_teacher"]
 _SECTIONS = {  # with figures of each dataset
+    "accuracy": {
+        "title": "Accuracy over the tasks",
+        "note": "Mean accuracy over the tasks learnt so far, mean over seeds.",
+        "numbers": "the table of curves has the numbers",
+    },
+    "forgetting": {
+        "title": "Accuracy on every task after every task",
+        "note": "R[t][i], in percent: accuracy on the test examples of task i after learning task "
+        "t, mean over seeds. A column shows how a task is forgotten.",
+        "numbers": "the runs below have the numbers",
+    },
     "losses": {
         "title": "Training losses",
         "note": "Mean of each part of the objective over the steps of an epoch: ce is the cross-"
@@ -42,6 +49,42 @@ _SECTIONS = {  # with figures of each dataset
         "gradient steps are left out.",
         "numbers": "the loss curves of the tasks have the numbers",
     },
+}
+_NUMBERS = [  # of a run: heading, column and format; the first four are always visible
+    ("final average accuracy (%)", "final_average_accuracy", ".2f"),
+    ("gain over its baseline (points)", "gain_over_baseline", "+.2f"),
+    ("gap to teacher (points)", "gap_to_teacher", "+.2f"),
+    ("forgetting (points)", "forgetting_max", ".2f"),
+    ("last accuracy, mean over examples", "last_accuracy", ".2f"),
+    ("average incremental", "average_incremental_accuracy", ".2f"),
+    ("learning accuracy", "learning_accuracy", ".2f"),
+    ("backward transfer (points)", "backward_transfer", "+.2f"),
+    ("forgetting, as in the papers", "forgetting_published", ".2f"),
+    ("calibration error (%)", "calibration_error", ".2f"),
+    ("negative log-likelihood (nats)", "negative_log_likelihood", ".3f"),
+    ("Brier score", "brier_score", ".3f"),
+    ("agreement with the teacher (%)", "teacher_agreement", ".2f"),
+    ("agreement of its baseline (%)", "baseline_teacher_agreement", ".2f"),
+    ("right among labels assigned for alignment (%)", "pseudo_label_accuracy", ".2f"),
+    ("training views, all tasks", "views_seen", ",.0f"),
+    ("examples with a label, all tasks", "labelled_seen", ",.0f"),
+    ("examples without a label, all tasks", "unlabelled_seen", ",.0f"),
+    ("parameters trained", "trainable_parameters", ",.0f"),
+    ("parameters, frozen ones included", "parameters", ",.0f"),
+    ("training time, wall clock (s)", "training_seconds", ".0f"),
+    ("training time, processors (s)", "processor_seconds", ".0f"),
+    ("load of one core (%)", "mean_load", ".0f"),
+    ("peak memory (MB)", "peak_memory_mb", ".0f"),
+]
+_TEXTS = ("learner", "dataset", "method", "backbone", "teacher", "query", "seed", "protocol")
+_COLUMNS = {  # of the table of runs: heading, column and format
+    "final average accuracy": ("final_average_accuracy", ".2f"),
+    "forgetting": ("forgetting_max", ".2f"),
+    "gain": ("gain_over_baseline", "+.2f"),
+    "gap to teacher": ("gap_to_teacher", "+.2f"),
+    "training (s)": ("training_seconds", ".0f"),
+    "processor (s)": ("processor_seconds", ".0f"),
+    "parameters trained": ("trainable_parameters", ",.0f"),
 }
 
 
@@ -61,11 +104,11 @@ def write_page(
         name: name of the configuration.
         configuration: the resolved configuration as text.
         tables: `results`, `cost` and `classes` of `cdl.reporting.runs`, and the `intervals` and
-            `contrasts` of `cdl.reporting.intervals`.
+            `contrasts` of `cdl.reporting.summary`.
         protocols: the resolved protocol of each hash in the results.
         shown: `runs`: by folder, the path of the `results` and the list `files` of descriptions
             and paths; `data`, `backbones` and `weights`: paths of records and weights by name;
-            `figures`: SVG in base64 of the sections of `_SECTIONS`, by name and dataset;
+            `figures`: of the sections of `_SECTIONS`, by name and dataset, from `embedded`;
             `deployment` and `efficiency`: from `on_page` of `cdl.reporting.deployment` and
             `cdl.reporting.label_efficiency`.
 
@@ -77,43 +120,57 @@ def write_page(
     contents = {r: read_json(shown["runs"][r]["results"]) for r in tables["results"]["run"]}
     table = _joined(tables, frozen, contents)
     data = dataset_names(table)
-    rows = table.to_dict("records")
-    runs = [_run(r, contents[r["run"]], shown, folder) | {"data": data[r["dataset"]]} for r in rows]
-    found = panels(table, tables["intervals"], tables["classes"], contents)
-    content = {
-        "name": name,
-        "cell": CELL,
-        "runs": runs,
-        "panels": [{key: panel[key] for key in ("id", "learners")} for panel in found],
-        "contrasts": contrasts_of(tables["contrasts"]),
-        "protocols": protocols,
-        "versions": _distinct(run["versions"] for run in runs),
-        **_inputs(shown, folder),
-        "configuration": configuration,
-        "deployment": shown.get("deployment"),
-    }
+    found = panels(table, named(tables["intervals"]), tables["classes"], contents)
+    runs = _in_words(table).to_dict("records")
     text = _filled(
-        content,
         name=name,
         panels=found,
+        alone=_alone(found),
         compared=compared(table, contents, frozen),
         warnings=warnings(table, contents),
         cost=cost(table),
-        n_runs=len(table),
+        contrasts=_contrasts(tables["contrasts"], found),
+        baselines=" or ".join(dict.fromkeys(filter(None, tables["intervals"]["baseline"]))),
         efficiency=shown.get("efficiency", ()),
         figures=_sections(shown.get("figures", {}), data),
+        runs=[_run(row, contents[row["run"]], shown["runs"], folder) for row in runs],
+        run_table=_run_table(pd.DataFrame(runs)),
+        deployment=shown.get("deployment"),
+        versions=_versions(contents),
+        remarks={name: _remarks(read_json(path)) for name, path in shown["data"].items()},
+        protocols={short: _yaml(protocol) for short, protocol in protocols.items()},
+        configuration=configuration,
+        **{
+            part: {name: os.path.relpath(path, folder) for name, path in shown[part].items()}
+            for part in ("data", "backbones")
+        },
     )
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
-def _inputs(shown: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Return links to the records of data and backbones, and remarks on the data."""
-    links = {
-        part: {name: os.path.relpath(path, folder) for name, path in shown[part].items()}
-        for part in ("data", "backbones")
-    }
-    return {**links, "remarks": {k: _remarks(read_json(v)) for k, v in shown["data"].items()}}
+def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with display names in the columns of text."""
+    return table.assign(
+        dataset=table["dataset"].map(dataset_names(table)),
+        learner=names(table),
+        method=table.apply(method_of, axis=1),
+        teacher=table.apply(taught_by, axis=1),
+    )
+
+
+def _alone(found: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+    """Return panels with learners that no panel shows, as they are compared with nothing."""
+    if not any(panel["compares"] for panel in found):
+        return []
+    apart = [panel for panel in found if not panel["compares"] and not panel["bound"]]
+    return [(panel, learner) for panel in apart for learner in panel["learners"]]
+
+
+def _versions(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the different sets of versions that made the runs, as text."""
+    found = (content["versions"].items() for content in contents.values())
+    return list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in items) for items in found))
 
 
 def write_page_and_configuration(
@@ -157,23 +214,22 @@ def write_page_and_configuration(
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
 
 
-def _figures(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def _figures(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Read the figures of the page, by name and dataset; raise `CdlError` if one is damaged."""
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, by_dataset in paths.items():
         for dataset, (figure, record) in by_dataset.items():
             check_files(record, figure)
-            svg = base64.b64encode(Path(figure).read_bytes()).decode()
-            found.setdefault(name, {})[dataset] = svg
+            found.setdefault(name, {})[dataset] = embedded(figure)
     return found
 
 
 def _sections(
-    figures: Mapping[str, Mapping[str, str]], data: Mapping[str, str]
+    figures: Mapping[str, Mapping[str, Any]], data: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return the sections of `_SECTIONS` that have figures."""
     return [
-        {"id": name, **text, "parts": [{"data": data[d], "svg": s} for d, s in found.items()]}
+        {"id": name, **text, "parts": [{"data": data[d], "figure": f} for d, f in found.items()]}
         for name, text in _SECTIONS.items()
         if (found := figures.get(name))
     ]
@@ -184,8 +240,8 @@ def _joined(
     frozen: Mapping[str, int],
     contents: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """Add differences, cost and the number of parameters, frozen ones included, to the runs."""
-    table = differences(tables["results"])
+    """Add names, differences, cost and the number of all parameters to the runs."""
+    table = named(differences(tables["results"]))
     table[list(COST)] = tables["cost"][list(COST)]
     own = []
     for row in table.to_dict("records"):
@@ -206,70 +262,124 @@ def _queries(
         yield contents[row["teacher_run"]]["learner"]["query"]
 
 
-def _filled(content: Mapping[str, Any], **parts: Any) -> str:
-    """Render the page: `parts` are variables of the template, `content` is read by the script."""
+def _filled(**parts: Any) -> str:
+    """Render the page; `parts` are variables of the template."""
 
     def fixed(number: float, digits: int = 1, sign: str = "") -> str:
-        return f"{number:{sign}.{digits}f}".replace("-", "−")
+        return _shown(number, f"{sign}.{digits}f")
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"fixed": fixed, "count": count}
-    learners = [cell for panel in parts["panels"] for cell in panel["learners"]]
-    reached = [x for cell in learners for x in cell["accuracy"]]
-    library = (files("itables") / "html" / "dt_bundle.js").read_bytes()
+    reached = [
+        x for panel in parts["panels"] for learner in panel["learners"] for x in learner["accuracy"]
+    ]
     return environment.from_string((ASSETS / "page.html").read_text()).render(
         style=(ASSETS / "page.css").read_text(),
         script=(ASSETS / "page.js").read_text(),
         low=max(0, 10 * math.floor(min(reached) / 10)),
         top=min(100, 10 * math.ceil(max(reached) / 10)),
-        content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
-        library="data:text/javascript;base64," + base64.b64encode(library).decode(),
         **parts,
     )
 
 
 def _run(
-    row: Mapping[Hashable, Any],
-    result: Mapping[str, Any],
-    shown: Mapping[str, Any],
-    folder: str,
+    row: Mapping[Hashable, Any], result: Mapping[str, Any], shown: Mapping[str, Any], folder: str
 ) -> dict[str, Any]:
-    """Return the content of a run on the page."""
-    links = shown["runs"][row["run"]]["files"]
+    """Return the details of a run."""
+    pair = row["backbone"] if row["teacher"] == "-" else f"{row['teacher']} → {row['backbone']}"
+    what = f"{row['learner']}: {pair}, {row['method']} on {row['dataset']}, seed {row['seed']}"
+    others = {"its baseline": row["baseline_run"], "its teacher": row["teacher_run"]}
+    own = {"learner": result["learner"], "fingerprints": {**result["data"], **result["backbones"]}}
     return {
         "id": row["run"],
-        "baseline": row["baseline_run"],
-        "taught": row["teacher_run"],
-        **{key: _number(row[key]) for key in _SHOWN},
+        "title": what,
+        "sub": f"query from {row['query']}",
+        "links": {text: run for text, run in others.items() if run in shown and run != row["run"]},
+        "protocol": row["protocol"],
+        "numbers": [(text, _shown(row[column], form)) for text, column, form in _NUMBERS],
         "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],
         "test_images": result["test_images"],
-        "fingerprints": {**result["data"], **result["backbones"]},
-        "learner": result["learner"],
-        "versions": result["versions"],
-        "files": [(what, os.path.relpath(path, folder)) for what, path in links],
+        "specification": _yaml(own),
+        "files": _file_lines(shown[row["run"]]["files"], folder),
     }
 
 
-def contrasts_of(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the differences between cells for the script of the page.
+def _file_lines(
+    described: Sequence[tuple[str, str]], folder: str
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the files of a run in lines, one for the evaluation and one for each task."""
+
+    def task(entry: tuple[str, str]) -> str:
+        name = Path(entry[1]).parent.name
+        return name if name.startswith("task") else ""
+
+    lines = []
+    for name, entries in groupby(described, task):
+        title = f"task {int(name.removeprefix('task')) + 1}" if name else ""
+        own = [(what.partition(" after task")[0], path) for what, path in entries]
+        lines.append((title, [(what, os.path.relpath(path, folder)) for what, path in own]))
+    return lines
+
+
+def _run_table(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the table of single runs.
 
     Returns:
-        `cells`: folders of the cells; `rows`: for each pair the positions of both cells, then
-        difference, low, high, p, number of seeds and number of images.
+        `columns` with their `values` for a filter; `rows`; and `facts`: columns of text with only
+        one value are written above the table.
     """
-    cells = list(dict.fromkeys([*table["first"], *table["second"]]))
-    position = {cell: i for i, cell in enumerate(cells)}
+    texts = [name for name in _TEXTS if name == "learner" or table[name].nunique() > 1]
+    facts = [f"{name} {table[name].iloc[0]}" for name in _TEXTS if name not in texts]
+    columns: list[dict[str, Any]] = [
+        {
+            "title": name,
+            "at": at,
+            "number": name == "seed",
+            "values": sorted({*table[name]}) if table[name].nunique() > 1 else [],
+        }
+        for at, name in enumerate(texts)
+    ]
+    columns += [{"title": title, "number": True, "values": []} for title in _COLUMNS]
     rows = [
-        [
-            position[row["first"]],
-            position[row["second"]],
-            *(_number(row[name]) for name in ("difference", "low", "high", "p")),
-            row["seeds"],
-            row["images"],
-        ]
+        {
+            "run": row["run"],
+            "texts": [
+                *(str(row[name]) for name in texts),
+                *(_shown(row[name], form) for name, form in _COLUMNS.values()),
+            ],
+        }
         for row in table.to_dict("records")
     ]
-    return {"cells": cells, "rows": rows}
+    return {"columns": columns, "rows": rows, "facts": [f"{len(table)} runs", *facts]}
+
+
+def _contrasts(table: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the differences between any two cells, with the names of the cells."""
+    cells = {
+        learner["cell"]: (f"{panel['data']}, {panel['label']}, {learner['name']}", learner)
+        for panel in reversed(found)
+        for learner in panel["learners"]
+    }
+    several = len({tuple(panel["pair"]) for panel in found if panel["pair"]}) > 1
+    shown = {
+        cell: f"{name}, {learner['backbone']}" if several else name
+        for cell, (name, learner) in cells.items()
+    }
+    return [
+        {
+            "first": shown[row["first"]],
+            "second": shown[row["second"]],
+            "ends": [row[name] for name in ("difference", "low", "high")],
+            "p": None if math.isnan(row["p"]) else row["p"],
+            "seeds": row["seeds"],
+            "images": row["images"],
+            "protocols": "the same"
+            if cells[row["first"]][1]["protocol"] == cells[row["second"]][1]["protocol"]
+            else "differ",
+        }
+        for row in table.to_dict("records")
+        if row["first"] in cells and row["second"] in cells
+    ]
 
 
 def _remarks(manifest: Mapping[str, Any]) -> str:
@@ -286,12 +396,10 @@ def _remarks(manifest: Mapping[str, Any]) -> str:
     return "; ".join(remarks)
 
 
-def _number(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN, with six decimals like the CSV files."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
-    return value
+def _shown(number: float, form: str) -> str:
+    """Return a number as text, a dash for a missing one."""
+    return "–" if math.isnan(number) else f"{number:{form}}".replace("-", "−")
 
 
-def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({json.dumps(value, sort_keys=True): value for value in values}.values())
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False)

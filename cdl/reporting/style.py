@@ -11,11 +11,14 @@ Example::
 """
 
 import math
+import re
 import textwrap
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -29,6 +32,8 @@ from cdl.distillers import DISTILLERS
 from cdl.runtime.artifacts import replacing
 from cdl.runtime.facts import Look
 
+_SMALL_PRINT = 6  # font size in points
+_PIXELS_PER_POINT = 11 / _SMALL_PRINT  # on the page
 COLUMN, PAGE = 3.35, 6.9  # width in inches: one column of a paper, both columns
 _TITLE = (28, 44)  # characters in a line of a title, of one of several axes and of a single one
 INK = "#1b2026"
@@ -52,15 +57,16 @@ _PAPER: dict[Any, Any] = {
 
 TEACHER = Look(INK, "s", "--")  # looks of distillers are in their facts
 _OTHERS = ("#7A4E2D", "#5B5BD6", "#A3333D", "#4F6D00")  # colours of distillers without a look
-_VARIANTS = "dH*8"
+_VARIANTS = "dHp8"
 
 
 def look(name: str) -> Look:
     """Return the look of a learner by its name, see `names`.
 
-    A variant, in brackets, has the colour of its distiller and a marker of its own.
+    A variant, in brackets or after a comma, has the colour of its distiller and its own marker.
     """
-    base, _, variant = name.partition(" (")
+    base, *rest = re.split(r" \(|, ", name, maxsplit=1)
+    variant = "".join(rest)
     known = TEACHER if base == "teacher" else None
     if base in DISTILLERS:
         known = DISTILLERS[base].look
@@ -71,7 +77,12 @@ def look(name: str) -> Look:
 
 
 def names(table: pd.DataFrame) -> pd.Series:
-    """Return the name of each row in figures: `teacher`, `kd`, or `kd (hot)` for a variant."""
+    """Return the name of each row in figures: `teacher`, `kd`, or `kd (hot)` for a variant.
+
+    In a table of `cdl.reporting.names.named`, it is in words: `kd, all classes seen`.
+    """
+    if "label" in table:
+        return table["label"]
     named = table["distiller"] + table["variant"].map(lambda v: f" ({v})" if v else "")
     return named.where(table["role"] == "student", "teacher")
 
@@ -268,9 +279,9 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
 
 def small_print(figure: Figure, note: str) -> None:
     """Write a note above a figure, see `about`; `canvas` calls it."""
-    width = int(figure.get_figwidth() * 72 / (6 * 0.52))
+    width = int(figure.get_figwidth() * 72 / (_SMALL_PRINT * 0.52))
     lines = "\n".join(textwrap.wrap(note, width))
-    figure.suptitle(lines, x=0.01, ha="left", fontsize=6, color="#50565c")
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=_SMALL_PRINT, color="#50565c")
 
 
 def save(figure: Figure, outputs: Sequence[str]) -> None:
@@ -281,6 +292,18 @@ def save(figure: Figure, outputs: Sequence[str]) -> None:
         metadata = {dates[kind]: None} if kind in dates else None
         with replacing(output) as temporary:
             figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
+
+
+def embedded(svg: str | Path) -> dict[str, Any]:
+    """Return a figure of `save` for the page: `svg` in base64, and its `width` in CSS pixels.
+
+    It is shown larger than in print, so that its small print has 11 pixels.
+    """
+    content = Path(svg).read_bytes()
+    printed = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
+    assert printed is not None, svg
+    width = round(float(printed[1]) * _PIXELS_PER_POINT)
+    return {"svg": b64encode(content).decode(), "width": width}
 
 
 def _darker(colour: str) -> tuple[float, ...]:

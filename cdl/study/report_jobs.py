@@ -342,11 +342,11 @@ class ReportJobs:
 
     def _figures(self) -> dict[str, dict[str, tuple[str, str]]]:
         """Return figure and record by dataset, of the figures on the page that show something."""
-        report, datasets = self._report, self._with(_takes_steps)
+        report, every = self._report, list(self.grid.datasets)
+        shown = {"accuracy": every, "forgetting": every, "losses": self._with(_takes_steps)}
         return {
-            "losses": {
-                d: (report.figure("losses", d, "svg"), report.plotting(d).record) for d in datasets
-            }
+            name: {d: (report.figure(name, d, "svg"), report.plotting(d).record) for d in datasets}
+            for name, datasets in shown.items()
         }
 
     def _described(self, run: Run) -> list[tuple[str, str]]:

@@ -148,15 +148,17 @@ def write_run(folder, teacher, tasks, images, rng):
     return f"{folder}/results.json"
 
 
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300pt" height="60pt"/>'
+FIGURE = {"svg": b64encode(SVG.encode()).decode(), "width": 550}
 EFFICIENCY = {
     "dataset": "digits",
-    "figure": b64encode(b'<svg xmlns="http://www.w3.org/2000/svg"/>').decode(),
+    "figure": FIGURE,
     "rows": [{"learner": "kd", "1 label": "1.0 (0.5 to 2.0)", "all labels": "-"}],
     "note": "Percent.",
 }
 
 
-FIGURES = {"losses": {"digits": EFFICIENCY["figure"]}}
+FIGURES = {name: {"digits": FIGURE} for name in ("accuracy", "losses")}
 
 
 def write_study_page(folder, configuration="", manifests=None, figures=None, **size):
@@ -184,7 +186,7 @@ def write_study_page(folder, configuration="", manifests=None, figures=None, **s
 
     answers = answers_of(lambda run: read_predictions(files[run]))
     deployment = make_deployment(folder, results)
-    Path(deployment.deployment_figures[0]).write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    Path(deployment.deployment_figures[0]).write_text(SVG)
     write_page(
         f"{folder}/index.html",
         name="study",

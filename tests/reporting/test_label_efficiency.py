@@ -84,6 +84,18 @@ def test_the_figure_shows_every_level_at_its_place(study, monkeypatch):
     assert "| 1 label " in text and "10.0 (9.0 to 12.0)" in text
 
 
+def test_a_panel_with_one_level_of_labels_is_not_drawn(study, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
+    table = table_of(*study)
+    same = table["teacher_saw"] == "same"
+    efficiency.draw(table[~same | (table["labels"] == "all")], "note", [])
+    (axis,) = (axis for axis in drawn[0].axes if axis.axison)
+    assert axis.get_title().endswith("teacher saw all labels")
+    efficiency.draw(table[table["labels"] == "all"], "note", [])
+    assert "one level of labels" in drawn[1].texts[0].get_text()
+
+
 def test_titles_name_the_teacher_if_there_are_several(study, monkeypatch):
     drawn = []
     monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
@@ -106,13 +118,16 @@ def test_the_page_shows_the_table_that_matches_its_record(study, tmp_path):
         str(tmp_path / f"label_efficiency_d.{k}") for k in ("csv", "svg", "json")
     )
     write(table, path)
-    Path(figure).write_text("<svg/>")
+    Path(figure).write_text('<svg width="90pt"/>')
     write_json(record, {}, files=[path, figure])
     given = {"tables": [path], "figures": [figure], "records": [record]}
     tables = SimpleNamespace(**{f"efficiency_{name}": paths for name, paths in given.items()})
     (part,) = efficiency.on_page(tables)
     assert part["dataset"] == "d" and part["rows"] == efficiency.display_table(table)
     assert efficiency.on_page(SimpleNamespace()) == []
+    write(table[table["labels"] == "all"], path)  # one level: nothing to compare
+    write_json(record, {}, files=[path, figure])
+    assert efficiency.on_page(tables) == []
     Path(figure).write_text("<svg> </svg>")
     with pytest.raises(CdlError):
         efficiency.on_page(tables)

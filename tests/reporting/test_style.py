@@ -3,12 +3,14 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from cdl.distillers import DISTILLERS
 from cdl.reporting import style
+from cdl.reporting.names import named
 from cdl.runtime.facts import Look
 
 # Machado, Oliveira and Fernandes (2009), full severity, on linear RGB
@@ -92,3 +94,23 @@ def test_long_titles_of_axes_do_not_overlap():
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         others = [axis for axis in axes if axis is not axes[i]]
         assert not any(box.overlaps(axis.bbox) for axis in others)
+
+
+def test_rows_are_named_in_words_by_what_they_differ_in():
+    rows = [
+        ("teacher", "none", "", ""),
+        ("student", "none", "learnt", "alignment=null"),
+        ("student", "none", "", ""),
+        ("student", "kd", "learnt", "alignment=null, alpha=0.9"),
+        ("student", "kd", "seen_heads", 'alignment=null, alpha=0.9, soft_columns="seen"'),
+        ("student", "kd", "hot", "alignment=null, alpha=0.9, ks=[1, 2], temperature=4.0"),
+        ("student", "dkd", "a", "beta=2.0"),
+        ("student", "dkd", "b", "beta=2.0"),
+    ]
+    table = pd.DataFrame(rows, columns=["role", "distiller", "variant", "distiller_options"])
+    labels = named(table)["label"].tolist()
+    assert labels == [
+        *("teacher", "none, heads as learnt", "none", "kd", "kd, all classes seen"),
+        *("kd, ks=[1, 2], temperature=4.0", "dkd (a)", "dkd (b)"),
+    ]
+    assert {style.look(name).colour for name in labels[3:6]} == {style.look("kd").colour}
