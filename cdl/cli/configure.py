@@ -1,55 +1,108 @@
 """Commands that help to write a configuration: init, list, data."""
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdl.cli.options import AsJson, Configs, Directory, grid_of, print_json, program
+from cdl.cli.options import (
+    AsJson,
+    Configs,
+    Directory,
+    cdl_command,
+    grid_of,
+    print_json,
+    program,
+)
 from cdl.study.configuration import ConfigError, schema
+
+if TYPE_CHECKING:
+    from cdl.inventory.suggesting import Suggestion
 
 
 def init(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder to write to; created if missing.")
     ],
+    images: Annotated[
+        Path | None, typer.Option(metavar="PHOTOS", help="Your photos, PHOTOS/CLASS/*.jpg.")
+    ] = None,
     texts: Annotated[
-        bool, typer.Option("--text", help="For texts in CSV files instead of images.")
+        Path | None, typer.Option(metavar="FILE", help="Your texts, a CSV with class names.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With your files: a public backbone, no teacher."),
+    ] = None,
+    text_starter: Annotated[
+        bool, typer.Option("--text", help="The example is for texts in CSV files.")
     ] = False,
 ) -> None:
-    """Write a starter configuration and a SLURM profile.
+    """Write a configuration that fits your photos or texts, or an example.
 
-    Both contain comments on every field. The starter needs no download and runs
-    for two minutes on two cores; with --text it reads your CSV files and fetches
-    two encoders. Fails if one of the files exists.
+    Prints what was chosen and why. Without your files it writes a commented example
+    on digits, without a download, and a SLURM profile. Fails if a file exists.
     """
-    starter = files("cdl") / "assets" / ("starter_text.yaml" if texts else "starter.yaml")
-    profile = program() / "workflow" / "profiles" / "slurm" / "config.yaml"
     schemas = files("cdl") / "study" / "schema" / "config.schema.json"
-    contents = {
-        folder / "config.yaml": starter.read_text(),
-        folder / "config.schema.json": schemas.read_text(),
-        folder / "profiles" / "slurm" / "config.yaml": profile.read_text(),
-    }
-    existing = [path for path in contents if path.exists()]
-    if existing:
-        raise ConfigError(f"{existing[0]}: already exists; choose another folder")
-    for path, text in contents.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    contents = {folder / "config.schema.json": schemas.read_text()}
     config = folder / "config.yaml"
-    if texts:
+    own = [path for path in (images, texts) if path is not None]
+    if len(own) + text_starter > 1:
+        raise typer.BadParameter("--images, --texts and --text exclude each other")
+    if backbone and not own:
+        raise typer.BadParameter("--backbone: needs --images or --texts")
+    if own:
+        from cdl.inventory.datasets import check, remarks
+        from cdl.inventory.datasets import text as summary
+
+        made = suggested(own[0], images is not None, backbone)
+        grid = made.grid
+        found, notes = check(grid, opened=False), [*remarks(grid)]
+        contents[config] = made.text
+        _write(contents)
+        print(summary(found))
+        for topic, reason in made.reasons.items():
+            print(f"  {topic}: {reason}")
+        for note in notes:
+            print(f"note: {note}")
+        print(f"wrote {config}; run: {cdl_command()} run {config} --cores 2")
+        return
+    starter = files("cdl") / "assets" / ("starter_text.yaml" if text_starter else "starter.yaml")
+    profile = program() / "workflow" / "profiles" / "slurm" / "config.yaml"
+    contents[config] = starter.read_text()
+    contents[folder / "profiles" / "slurm" / "config.yaml"] = profile.read_text()
+    _write(contents)
+    if text_starter:
         put = f"put your CSV files into {folder / 'tickets'}"
         print(f"wrote {config}; {put}, then: cd {folder} && cdl run config.yaml --cores 2")
     else:
         print(f"wrote {config}; edit it, then run: cdl run {config} --cores 2")
     print(f"wrote {folder}/profiles/slurm/config.yaml; its comments explain runs on SLURM")
+
+
+def _write(contents: dict[Path, str]) -> None:
+    """Write files; raise `ConfigError` if one exists."""
+    if existing := [path for path in sorted(contents) if path.exists()]:
+        raise ConfigError(f"{existing[0]}: already exists; choose another folder")
+    for path, text in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def suggested(path: Path, photos: bool, backbone: str | None = None) -> "Suggestion":
+    """Return a configuration for photos or texts; raise `ConfigError` if they are not there."""
+    from cdl.inventory.suggesting import suggest
+
+    wanted = f"a folder with {path}/CLASS/*.jpg" if photos else "a CSV file with a header"
+    if not (path.is_dir() if photos else path.is_file()):
+        found = "is not" if path.exists() else "does not exist; expected"
+        raise ConfigError(f"{path}: {found} {wanted}")
+    return suggest(path, backbone)
 
 
 class Kind(StrEnum):
@@ -89,7 +142,8 @@ def _descriptions(kind: Kind) -> Iterator[tuple[str, str]]:
 
         for name in shipped_backbones():
             shape = shape_of(name, "embedded", name)
-            yield name, f"embedded: width {shape.width}, {shape.depth} blocks, patch {shape.patch}"
+            facts = f"width {shape.width}, {shape.depth} blocks, patch {shape.patch}"
+            yield name, f"embedded: {facts}; for research only"
         for source in ("timm", "file", "hf", "folder"):
             field = properties["backbones"]["additionalProperties"]["properties"][source]
             yield f"{source}: ...", field["description"]
@@ -110,21 +164,24 @@ def data(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Describe and check the datasets of CONFIG.
+    """Describe and check the datasets of CONFIG, or a folder of photos or a CSV file.
 
     Prints classes, numbers of images or texts, size on disk and what a run will download;
     lists all problems: unreadable items, small classes, tasks that do not fit.
     """
-    from cdl.inventory.datasets import describe, text
+    from cdl.inventory.datasets import check, remarks, text
 
-    grid = grid_of(config, directory)
-    os.chdir(directory)
-    found, problems = describe(grid, opened)
-    if problems:
-        many = [f"{len(problems)} problems:"] if len(problems) > 1 else []
-        print("cdl: " + "\n".join([*many, *problems]), file=sys.stderr)
-        raise typer.Exit(2)
+    first = directory / config[0]
+    if first.is_dir() or first.suffix == ".csv":
+        os.chdir(directory)
+        grid = suggested(Path(config[0]), first.is_dir()).grid
+    else:
+        grid = grid_of(config, directory)
+        os.chdir(directory)
+    found = check(grid, opened)
     if as_json:
         print_json({name: asdict(dataset) for name, dataset in found.items()})
-    else:
-        print(text(found))
+        return
+    print(text(found))
+    for note in remarks(grid):
+        print(f"note: {note}")

@@ -269,11 +269,10 @@ def _check_start(grid: Grid, folder: Path) -> None:
     """
     from cdl.inventory.naming import nothing_here, results_nearby
     from cdl.inventory.starting import check_sources
-    from cdl.study.learning_jobs import user_files
 
     _find_cache()
     with contextlib.chdir(folder):
-        check_sources(user_files(grid))
+        check_sources(grid)
         name = grid.config["name"]
         if not Path(grid.layout.root).is_dir() and results_nearby(name):
             print(f"cdl: {nothing_here(name)}; this run starts anew", file=sys.stderr)

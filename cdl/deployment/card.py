@@ -12,6 +12,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import cdl
+from cdl.backbones.weights_facts import EMBEDDED_LICENCE
 from cdl.data.sources import licence_of as data_licence_of
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
@@ -21,10 +22,6 @@ from cdl.runtime import artifacts
 from cdl.spec import Distiller, Method, Part
 
 _UNKNOWN = "not recorded; clarify it before you redistribute this model"
-_EMBEDDED = (
-    "non-commercial research, like the images of ImageNet, from which Tiny-ImageNet derives; "
-    "cdl's MIT licence does not cover these weights"
-)
 
 
 def card(student: TrainedStudent, remarks: list[str], library: str = "onnx") -> str:
@@ -76,7 +73,7 @@ def card(student: TrainedStudent, remarks: list[str], library: str = "onnx") -> 
             test_images=sum(results["test_images"][: task + 1]),
             remarks=remarks,
             protocol=_protocol(student, source.get("name", "")),
-            weights_licence=_EMBEDDED if _is_embedded(backbone) else licence or _UNKNOWN,
+            weights_licence=EMBEDDED_LICENCE if _is_embedded(backbone) else licence or _UNKNOWN,
             data_licence=data_licence_of(source.get("name", "")) or _UNKNOWN,
             provenance=_provenance(student),
         )

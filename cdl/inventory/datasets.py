@@ -9,26 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from cdl import layout
+from cdl.backbones.weights_facts import is_research_only, size_of
 from cdl.data.modalities import MODALITIES, ModalityFacts
 from cdl.data.order import labels_of
 from cdl.data.sources import SOURCES, modality_of
+from cdl.data.sources.folder import Listing, items_of
 from cdl.data.sources.heldout import remaining
 from cdl.data.sources.summary import Summary, summarise
 from cdl.runtime.errors import CdlError, Unreadable
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import files_of, hashes
 from cdl.study.grid import Grid
-from cdl.study.validation import ClassOrder, validate_classes
+from cdl.study.validation import ClassOrder, validate_batches, validate_classes
 
 SHOWN = 20  # images or classes that one message lists
 
 
-def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[str]]:
+def describe(
+    grid: Grid, opened: bool = True, published: bool = True
+) -> tuple[dict[str, Summary], list[str]]:
     """Return a summary of each dataset of a grid, and all problems.
 
     Args:
         grid: grid of the configuration.
         opened: whether to open every item of a user's own files.
+        published: whether to include published sources, whose numbers planning has checked.
 
     Returns:
         Summaries by name, and messages: a source is missing or invalid; images cannot be read; the
@@ -37,16 +42,25 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
     found: dict[str, Summary] = {}
     problems: list[str] = []
     for name, block in grid.datasets.items():
+        if not published and SOURCES[grid.source(name)["source"]["name"]].files is None:
+            continue
         try:
             found[name] = _summary(grid, name)
         except CdlError as error:
             problems.append(f"datasets.{name}: {error}")
             continue
+        problems += [f"datasets.{name}: {text}" for text in found[name].problems]
         order, counts = grid.class_order(name), found[name].classes
         checks = [partial(validate_classes, name, block.options, order, found[name].n_classes)]
         if counts is not None:
             checks.append(partial(_check_class_names, name, block.options, order, list(counts)))
             problems += _small_classes(name, block.options, counts, found[name].items)
+            train = {label: n for label, (n, _) in counts.items()}
+            checks += [
+                partial(validate_batches, run, grid.dataset(run), grid.training(run), order, train)
+                for run in grid.runs
+                if run.dataset == name
+            ]
         wrong = (_problem(check, found[name]) for check in checks)
         problems += next(filter(None, wrong), [])  # the later checks rely on the earlier ones
         if opened:
@@ -56,19 +70,68 @@ def describe(grid: Grid, opened: bool = True) -> tuple[dict[str, Summary], list[
     return found, problems
 
 
+def check(grid: Grid, opened: bool = True, published: bool = True) -> dict[str, Summary]:
+    """Return a summary of each dataset of a grid, see `describe`.
+
+    Raises:
+        CdlError: something is wrong; the message has a line for each problem.
+    """
+    found, problems = describe(grid, opened, published)
+    if problems:
+        many = [f"{len(problems)} problems:"] if len(problems) > 1 else []
+        raise CdlError("\n".join([*many, *problems]))
+    return found
+
+
+def remarks(grid: Grid) -> Iterator[str]:
+    """Yield what is allowed, but costs accuracy or limits the use of the students."""
+    research: list[str] = []
+    for name in dict.fromkeys(name for run in grid.runs for name in run.backbones):
+        block = grid.backbone_source(name)
+        source, model = block["source"], block.get("timm_model") or block["model"]
+        if is_research_only(source, model):
+            research.append(name)
+        best = size_of(source, model)
+        for label in dict.fromkeys(run.dataset for run in grid.runs if name in run.backbones):
+            own = SOURCES[next(iter(grid.datasets[label].options["source"]))].files is not None
+            field, size = f"datasets.{label}.view.size", grid.datasets[label].options["view"]
+            side = grid.shape(name).size or size.get("size", best)
+            if own and best and side < best:
+                yield (
+                    f"{field}: {side} is below {best}, the size that {name} was pretrained with, "
+                    f"which costs accuracy; expected {best}"
+                )
+    if research:
+        names = ", ".join(research)
+        yield f"backbones: the licence of {names} allows research only, also of its students"
+
+
 def _summary(grid: Grid, name: str) -> Summary:
     """Return the summary of a dataset; raise `CdlError` if it is invalid."""
     source = grid.source(name)["source"]
     known: dict[str, str] = {}
     if source.get("split") is not None:  # needs the hash of every file
         memory = layout.contents_memory("data", grid.packed_name(name))
-        known = hashes(files_of(source), memory)
+        known = hashes(_files(source), memory)
     whole = summarise(source, partial(_hash_of, known))
     tasks = grid.datasets[name].options["tasks"]
     in_tasks = sum(tasks) if isinstance(tasks, list) else None
     whole = replace(whole, items=_facts(grid, name).items, in_tasks=in_tasks)
     held_out = grid.source(name).get("validation")
     return remaining(whole, **held_out) if held_out else whole
+
+
+def _files(source: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a user's source, also of a folder that has problems."""
+    listing = _listing(source)
+    return files_of(source) if listing is None else listing.files
+
+
+def _listing(source: Mapping[str, Any]) -> Listing | None:
+    """Return the listing of a folder, also if it has problems; None for other sources."""
+    options = dict(source)
+    list_images = SOURCES[options.pop("name")].listing
+    return None if list_images is None else list_images(**options)
 
 
 def _facts(grid: Grid, name: str) -> ModalityFacts:
@@ -109,7 +172,7 @@ def _small_classes(
         yield (
             f"datasets.{name}.{part}: invalid value {required}; expected at most {few[scarce]}, "
             f"the number of {part_of} {items} of class {scarce!r}; classes with fewer than "
-            f"{required}: {listed}{more}; add {items}, or leave these classes out"
+            f"{required}: {listed}{more}; lower {part}, add {items}, or leave these classes out"
         )
 
 
@@ -121,12 +184,13 @@ def _opened(grid: Grid, name: str) -> tuple[list[str], tuple[str, ...] | None]:
         for a published source.
     """
     source, called = dict(grid.source(name)["source"]), _facts(grid, name).item
-    facts = SOURCES[source.pop("name")]
-    if facts.files is None:
+    if SOURCES[source["name"]].files is None:
         return [], None
+    listing, path = _listing(source), source.get("path", "")
+    facts = SOURCES[source.pop("name")]
     wrong: list[str] = []
     read: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-    for item in facts.read(**source).items:
+    for item in facts.read(**source).items if listing is None else items_of(listing, path):
         try:
             content = item.read()
         except Unreadable as error:

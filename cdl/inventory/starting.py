@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cdl.inventory.datasets import check
 from cdl.inventory.learnt import is_learnt
 from cdl.layout import RESULTS, RunFiles
 from cdl.runtime.caches import is_writable
 from cdl.runtime.errors import CdlError
-from cdl.study.contents import UserFiles
+from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
+from cdl.study.learning_jobs import user_files
 
 _TOLERANCE = 2.0  # seconds; clocks of file servers differ a little
 
@@ -36,16 +38,18 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def check_sources(user: UserFiles) -> None:
-    """Read the names and, where they have changed, the contents of a user's files.
+def check_sources(grid: Grid) -> None:
+    """Check the user's files of a grid, whose names and, if changed, contents are read.
 
     Raises:
-        ConfigError: a source is missing or invalid.
+        CdlError: a source is missing or invalid, or a learner cannot train on one of its tasks.
     """
-    for name in user.data:
-        user.data_digest(name)
+    user = user_files(grid)
     for name in user.backbones:
         user.backbone_digest(name)
+    check(grid, opened=False, published=False)
+    for name in user.data:
+        user.data_digest(name)
 
 
 def refuse_learnt(jobs: Jobs) -> None:

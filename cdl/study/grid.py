@@ -27,7 +27,14 @@ from cdl.study.blocks import (
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import domains_in
 from cdl.study.runs import Block, Run, as_list
-from cdl.study.validation import ClassOrder, shape_of, validate_dataset, validate_run
+from cdl.study.validation import (
+    ClassOrder,
+    known_images,
+    shape_of,
+    validate_batches,
+    validate_dataset,
+    validate_run,
+)
 
 _OPTIONS = {name: option["default"] for name, option in DISTILLERS["none"].options.items()}
 _ALONE = Block("none", options=_OPTIONS, trains_as="none")  # of teachers and bounds
@@ -82,7 +89,11 @@ class Grid:
         self.comparisons = self._comparisons()
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
-            validate_run(run, self.dataset(run), self.shape)
+            dataset, order = self.dataset(run), self.class_order(run.dataset)
+            validate_run(run, dataset, self.shape)
+            named = isinstance(order, list) and any(isinstance(label, str) for label in order)
+            if (known := known_images(dataset)) and not named:
+                validate_batches(run, dataset, self.training(run), order, known)
         self.deployed = self._deployed()
 
     def _fill_in_domains(self, block: Block) -> None:

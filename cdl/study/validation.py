@@ -13,6 +13,7 @@ from cdl.backbones import pretrained
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
+from cdl.data.order import labels_of, sizes_of
 from cdl.data.sources import SOURCES, images_per_class, modality_of, n_classes
 from cdl.distillers import DISTILLERS, Distillation, softens
 from cdl.methods import PROMPTS, Prompting
@@ -198,6 +199,73 @@ def validate_classes(name: str, dataset: dict[str, Any], class_order: ClassOrder
     _reject(not even, f"datasets.{name}.tasks", tasks, right)
 
 
+def validate_batches(
+    run: Run,
+    dataset: dict[str, Any],
+    training: Mapping[str, Any],
+    order: ClassOrder,
+    images: Mapping[str, int],
+) -> None:
+    """Raise `ConfigError` if a learner has a task that it cannot train on.
+
+    Args:
+        run: run of the grid.
+        dataset: block of its dataset, see `cdl.study.grid.Grid.dataset`.
+        training: its optimisation, see `cdl.study.grid.Grid.training`.
+        order: class order of the dataset.
+        images: training examples of each class, by name in label order.
+    """
+    if not run.prompts.trains or isinstance(dataset["tasks"], dict):
+        return
+    drawn = not isinstance(order, list) and order not in ("natural", "seeded_tasks")
+    counts = list(images.values())
+    if drawn:
+        counts.sort()  # a task has at least as many as the smallest classes
+    elif isinstance(order, list):
+        counts = [counts[label] for label in labels_of(order, list(images))]
+    sizes = [len(counts)] if run.method.joint else sizes_of(dataset["tasks"], len(counts))
+    _validate_sizes(run, dataset["tasks"], min(sizes))
+    kept = [min(n, dataset["images_per_class"] or n) for n in counts]
+    labelled = [_n_labelled(n, dataset["labels"]) for n in kept]
+    starts = [0 if drawn else sum(sizes[:t]) for t in range(len(sizes))]
+    tasks = [slice(start, start + n) for start, n in zip(starts, sizes, strict=True)]
+    batch = training["batch_size"]
+    unlabelled = max(1, round(batch * (training.get("unlabelled_ratio") or 1)))
+    enough = dataset["unlabelled"] is not None
+    for task in () if enough else tasks:
+        n, others = sum(labelled[task]), sum(kept[task]) - sum(labelled[task])
+        field, right = "training.batch_size", f"at most {n}, the labelled training examples of"
+        which = f"the smallest task of datasets.{run.dataset}"
+        _reject(n < batch and others < unlabelled, field, batch, f"{right} {which}")
+
+
+def known_images(dataset: dict[str, Any]) -> dict[str, int]:
+    """Return the training examples of each class that are known without files; empty if not."""
+    ((kind, source),) = dataset["source"].items()
+    n, each = n_classes(kind, source), images_per_class(kind, source)
+    held = (dataset["validation"] or {}).get("per_class", 0)
+    return {} if n is None or each is None else {str(i): int(each) - held for i in range(n)}
+
+
+def _validate_sizes(run: Run, tasks: Any, smallest: float) -> None:
+    """Reject tasks of one class, whose cross-entropy is always zero."""
+    seen = run.distiller.options.get("label_columns") == "seen"
+    right = (
+        f"two classes or more in every task: methods.{run.method.label} compares the classes of a "
+        "task, and the loss of one class is always 0"
+    )
+    one = run.prompts.trains and not seen and smallest < 2
+    _reject(one, f"datasets.{run.dataset}.tasks", tasks, right)
+
+
+def _n_labelled(n: int, labels: Mapping[str, Any] | None) -> int:
+    """Return the number of labelled examples of a class of `n`."""
+    if labels is None:
+        return n
+    per_class: int | None = labels.get("per_class")
+    return min(n, per_class or max(1, round(labels.get("fraction", 0) * n)))
+
+
 def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> None:
     """Reject more labelled images of a class than it has training images."""
     labelled = (dataset["labels"] or {}).get("per_class", 0)
@@ -274,6 +342,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         "a backbone with a class token, which this method modifies",
     )
     _check_unit(f"methods.{run.method.label}", run.prompts.check, _prompting(run, shape))
+    _validate_sizes(run, dataset["tasks"], _smallest_task(run, dataset))
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more, or class means"
         single = run.n_tasks == 1 and run.method.alignment["kind"] == "sampled"

@@ -29,7 +29,7 @@ def read(
     """Read texts in CSV files with a header, in UTF-8.
 
     Args:
-        path: folder of the files.
+        path: folder of the files; or one file, of which `test_share` is drawn.
         train: glob of the training files in it.
         test: glob of the test files, which is not used with `test_share`.
         text: column of the texts.
@@ -43,7 +43,7 @@ def read(
         CdlError: a file cannot be read or lacks a column, or a class name is invalid.
     """
     found = [
-        Text(split, name, value, file.relative_to(path).as_posix(), row)
+        Text(split, name, value, _name_in(file, path), row)
         for split, file in _files(path, train, test, test_share)
         for value, name, row in rows_of(file, text, label, delimiter)
     ]
@@ -52,10 +52,19 @@ def read(
     return only(source_of(found, sorted({row.label for row in found})), classes)
 
 
+def _name_in(file: Path, path: str) -> str:
+    """Return the name of a file of the source `path`."""
+    return file.name if file == Path(path) else file.relative_to(path).as_posix()
+
+
 def _files(
     path: str, train: str, test: str, test_share: float | None, **_: Any
 ) -> list[tuple[str, Path]]:
     """Return the files of each split, see `read`; raise `CdlError` if a split has none."""
+    if Path(path).is_file():
+        if test_share is None:
+            raise CdlError(f"{path}: is one file; set test_share to draw the test texts from it")
+        return [(SPLITS[0], Path(path))]
     globs = (train,) if test_share is not None else (train, test)
     folder, found = existing_folder(path), []
     for split, pattern in zip(SPLITS, globs, strict=False):
@@ -111,7 +120,7 @@ CSV = SourceFacts(
     read=read,
     description="Texts and class names in CSV files with a header.",
     options={
-        "path": text(REQUIRED, "Folder of the files."),
+        "path": text(REQUIRED, "Folder of the files; or one file, with test_share."),
         "train": text("train*.csv", "Glob of the training files."),
         "test": text("test*.csv", "Glob of the test files; not used with test_share."),
         "text": text("text", "Column of the texts."),

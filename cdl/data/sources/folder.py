@@ -4,7 +4,9 @@ Listing opens no files other than split files. Links to folders are followed, do
 classes; names that begin with a dot are ignored.
 """
 
+import contextlib
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -54,11 +56,15 @@ class Listing:
         images: of both splits, training images first.
         lists: split files.
         skipped: number of other files among the images, by suffix.
+        problems: why the folder cannot be used: images would be lost (formats without a decoder,
+            images outside a class or in a folder below one), a class has no images, there are
+            pipes, devices, dead links or invalid class names.
     """
 
     images: tuple[Image, ...]
     lists: tuple[Path, ...]
     skipped: Mapping[str, int]
+    problems: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -92,12 +98,16 @@ def read(
     listing = images_of(path, train, test, split, domains)
     if split is not None:
         listing = drawn(listing, split)
+    return Source(listing.classes, items_of(listing, path), listing.skipped)
+
+
+def items_of(listing: Listing, path: str) -> list[Item]:
+    """Return the images of a listing of the folder `path` as items."""
     label = {name: i for i, name in enumerate(listing.classes)}
-    items = [
+    return [
         Item(i.split, label[i.label], str(i.path.relative_to(path)), partial(_open, i.path))
         for i in listing.images
     ]
-    return Source(listing.classes, items, listing.skipped)
 
 
 def _open(file: Path) -> "np.ndarray":
@@ -122,30 +132,48 @@ def images_of(
     """List a folder of images, see `read`; a `split` is not drawn yet.
 
     Raises:
-        CdlError: images would be lost: formats without a decoder, images outside a class or in a
-            folder below one; a class has no images; there are pipes, devices, dead links, names
-            that are not UTF-8, or repeated lines in a split file.
+        CdlError: see `survey`; or the listing has problems.
+    """
+    listing = survey(path, train, test, split, domains)
+    if problems := listing.problems:
+        more = f" (and {len(problems) - 1} more; `cdl data` lists them)" if problems[1:] else ""
+        raise CdlError(f"{problems[0]}{more}")
+    return listing
+
+
+def survey(
+    path: str,
+    train: str = "train",
+    test: str = "test",
+    split: Mapping[str, Any] | None = None,
+    domains: bool = False,
+) -> Listing:
+    """List a folder of images as `images_of`, with everything that is wrong.
+
+    Raises:
+        CdlError: a folder or a split file is missing or cannot be read, or a name is not UTF-8.
     """
     root, inside = existing_folder(path), _in_domains if domains else _in_classes
     images: list[Image] = []
     lists: list[Path] = []
-    skipped: Counter[str] = Counter()
+    walk = _Walk()
     if split is not None:
-        images += [Image("", *found) for found in inside(root, skipped)]
-        return Listing(tuple(images), (), dict(sorted(skipped.items())))
+        images += [Image("", *found) for found in inside(root, walk)]
+        return Listing(tuple(images), (), dict(sorted(walk.skipped.items())), walk.all_problems())
     for name, entry in zip(SPLITS, (train, test), strict=True):
         place = root / entry
         if place.is_file():
             lists.append(place)
             images += [Image(name, *found) for found in _in_split_file(root, place)]
         elif place.is_dir():
-            images += [Image(name, *found) for found in inside(place, skipped)]
+            images += [Image(name, *found) for found in inside(place, walk)]
         else:
             raise CdlError(
                 f"{place} is neither a folder of classes nor a split file; if {root} contains only "
                 "CLASS/IMAGE, set split: {test: 0.2, seed: 0}"
             )
-    return Listing(tuple(images), tuple(lists), dict(sorted(skipped.items())))
+    skipped = dict(sorted(walk.skipped.items()))
+    return Listing(tuple(images), tuple(lists), skipped, walk.all_problems())
 
 
 def drawn(
@@ -187,69 +215,111 @@ def drawn(
     return replace(listing, images=tuple(sorted(images, key=lambda i: SPLITS.index(i.split))))
 
 
-def _in_domains(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """Yield class and path of images in `place/DOMAIN/CLASS/`; count skipped files."""
-    for folder in _visible(place, skipped):
+class _Walk:
+    """Skipped files by suffix, and problems, of the folders that were listed."""
+
+    def __init__(self) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self._foreign: dict[str, list[Path]] = {}
+
+    @property
+    def n_foreign(self) -> int:
+        """Number of images without a decoder."""
+        return sum(map(len, self._foreign.values()))
+
+    def visible(self, folder: Path) -> Iterator[Path]:
+        """Yield the entries of a folder without hidden names, which are counted."""
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            raise CdlError(f"{folder} cannot be read: {error.strerror}") from error
+        for name in names:
+            validate_name(folder / name)
+            if name.startswith("."):
+                self.skipped[HIDDEN] += 1
+            else:
+                yield folder / name
+
+    def is_image(self, file: Path) -> bool:
+        """Return whether a file has the suffix of an image; count other files.
+
+        A file without a decoder is skipped if a converted image of the same name is beside it.
+        """
+        suffix = file.suffix.lower()
+        if suffix in SUFFIXES:
+            return True
+        converted = suffix in FOREIGN and any(file.with_suffix(s).exists() for s in SUFFIXES)
+        if suffix in FOREIGN and not converted:
+            self._foreign.setdefault(suffix, []).append(file)
+        else:
+            self.skipped[suffix or "without suffix"] += 1
+        return False
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note a `CdlError` as a problem."""
+        try:
+            yield
+        except CdlError as error:
+            self.problems.append(str(error))
+
+    def all_problems(self) -> tuple[str, ...]:
+        """Return the problems; files of one format without a decoder are one."""
+        known = " ".join(sorted(SUFFIXES))
+        formats = []
+        for suffix, files in self._foreign.items():
+            folder = os.path.commonpath([file.parent for file in files])
+            more = f" and {len(files) - 1} more" if files[1:] else ""
+            formats.append(
+                f"{files[0]}{more}: invalid format {suffix}; convert or remove (expected {known}); "
+                f"with ImageMagick: find {shlex.quote(folder)} -iname '*{suffix}' -exec magick "
+                "mogrify -format jpg {} +, after which the originals are skipped"
+            )
+        return (*self.problems, *formats)
+
+
+def _in_domains(place: Path, walk: _Walk) -> Iterator[tuple[str, Path]]:
+    """Yield class and path of images in `place/DOMAIN/CLASS/`."""
+    for folder in walk.visible(place):
         if folder.is_dir():
-            yield from _in_classes(folder, skipped)
-        elif _is_image(folder, skipped):
-            raise CdlError(f"{folder} is not in a domain: move it into DOMAIN/CLASS/")
+            yield from _in_classes(folder, walk)
+        elif walk.is_image(folder):
+            walk.problems.append(f"{folder} is not in a domain: move it into DOMAIN/CLASS/")
 
 
-def _in_classes(place: Path, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """Yield class and path of each image in `place/CLASS/`; count skipped files."""
+def _in_classes(place: Path, walk: _Walk) -> Iterator[tuple[str, Path]]:
+    """Yield class and path of each image in `place/CLASS/`."""
     found: list[tuple[str, Path]] = []
     empty: list[str] = []
-    for folder in _visible(place, skipped):
+    for folder in walk.visible(place):
         if not folder.is_dir():
-            if _is_image(folder, skipped):
-                raise CdlError(f"{folder} is not in a class: move it into the folder of its class")
+            if walk.is_image(folder):
+                walk.problems.append(
+                    f"{folder} is not in a class: move it into the folder of its class"
+                )
             continue
-        check_class_name(folder.name, place)
-        before = len(found)
-        for file in _visible(folder, skipped):
+        with walk.collecting():
+            check_class_name(folder.name, place)
+        before = len(found), len(walk.problems), walk.n_foreign
+        for file in walk.visible(folder):
             if file.is_dir():
-                raise CdlError(
+                walk.problems.append(
                     f"{file} is a folder inside a class, and its images would be skipped: move "
                     "them up, or rename it to begin with a dot"
                 )
-            if _is_image(file, skipped):
-                validate_file(file)
-                found.append((folder.name, file))
-        if len(found) == before:
+            elif walk.is_image(file):
+                with walk.collecting():
+                    validate_file(file)
+                    found.append((folder.name, file))
+        if before == (len(found), len(walk.problems), walk.n_foreign):
             empty.append(str(folder))
     if empty:
         names = f"the class {empty[0]} has" if len(empty) == 1 else f"{', '.join(empty)} have"
-        raise CdlError(
+        walk.problems.append(
             f"{names} no image: remove the folder, add images, or begin its name with a dot"
         )
     yield from sorted(found, key=lambda pair: pair[1])
-
-
-def _visible(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """Yield the entries of a folder without hidden names, which are counted."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise CdlError(f"{folder} cannot be read: {error.strerror}") from error
-    for name in names:
-        validate_name(folder / name)
-        if name.startswith("."):
-            skipped[HIDDEN] += 1
-        else:
-            yield folder / name
-
-
-def _is_image(file: Path, skipped: Counter[str]) -> bool:
-    """Return whether a file has the suffix of an image; count other files."""
-    suffix = file.suffix.lower()
-    if suffix in FOREIGN:
-        known = " ".join(sorted(SUFFIXES))
-        raise CdlError(f"{file}: invalid format {suffix}; convert or remove it (expected {known})")
-    if suffix not in SUFFIXES:
-        skipped[suffix or "without suffix"] += 1
-        return False
-    return True
 
 
 def _in_split_file(root: Path, place: Path) -> Iterator[tuple[str, Path]]:
@@ -279,12 +349,16 @@ def _source_files(**options: Any) -> list[Path]:
 
 
 def _summarise(options: dict[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
-    listing = images_of(**options)
+    listing = survey(**options)
     if options["split"] is not None:
-        listing = drawn(listing, options["split"], sha256_of)
+        try:
+            listing = drawn(listing, options["split"], sha256_of)
+        except CdlError as error:
+            listing = replace(listing, problems=(*listing.problems, str(error)))
     label = {name: i for i, name in enumerate(listing.classes)}
     pairs = [(image.split, label[image.label]) for image in listing.images]
-    return counted(listing.classes, pairs, listing.files, listing.skipped)
+    whole = counted(listing.classes, pairs, listing.files, listing.skipped)
+    return replace(whole, problems=listing.problems)
 
 
 FOLDER = SourceFacts(
@@ -317,6 +391,6 @@ FOLDER = SourceFacts(
         },
     },
     files=_source_files,
-    listing=images_of,
+    listing=survey,
     summarise=_summarise,
 )

@@ -25,6 +25,7 @@ class Summary:
         items: what its items are called, see `cdl.data.modalities`.
         in_tasks: number of classes that are in a task; None for all.
         disputed: names of items with copies in another class; None if they were not opened.
+        problems: why it cannot be used.
     """
 
     n_classes: int
@@ -36,6 +37,7 @@ class Summary:
     items: str = "images"
     in_tasks: int | None = None
     disputed: tuple[str, ...] | None = None
+    problems: tuple[str, ...] = ()
 
 
 def summarise(source: Mapping[str, Any], sha256_of: Callable[[Path], str]) -> Summary:
