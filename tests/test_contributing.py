@@ -38,10 +38,16 @@ def apply(title, folder):
             assert not file.exists(), name
             file.write_text("\n".join(added) + "\n")
             continue
-        before = lines[0][1:]
+        context = [line[1:] for line in lines if not line.startswith("+")]
         text = file.read_text().splitlines()
-        (at,) = (i for i, line in enumerate(text) if line.startswith(before))
-        file.write_text("\n".join([*text[: at + 1], *added, *text[at + 1 :]]) + "\n")
+        ends = range(len(context), len(text) + 1)
+        (at,) = (i for i in ends if _matches(text[i - len(context) : i], context))
+        file.write_text("\n".join([*text[:at], *added, *text[at:]]) + "\n")
+
+
+def _matches(lines, context):
+    """Return whether lines of a file begin as those of a diff."""
+    return all(line.startswith(shown) for line, shown in zip(lines, context, strict=True))
 
 
 @pytest.mark.parametrize("title", ["Add a prompt method", "Add a dataset"])

@@ -1,7 +1,7 @@
 """Registry of distillers, built in and from the entry points of other packages.
 
-A distiller consists of two files: `NAME.py` with its loss and module, and `NAME_facts.py` with its
-options, planning facts, check and look in figures. Neither this file nor the facts import torch.
+A distiller is a file `NAME.py` with its loss and module, and its options, planning facts, check
+and look in figures in `facts.py`. Neither this file nor the facts import torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -107,19 +107,19 @@ class DistillerFacts(Facts):
 DISTILLERS = Registry(
     DistillerFacts,
     {
-        "none": "cdl.distillers.none_facts:NONE",
-        "kd": "cdl.distillers.kd_facts:KD",
-        "tf_kd": "cdl.distillers.tf_kd_facts:TF_KD",
-        "dkd": "cdl.distillers.dkd_facts:DKD",
-        "dist": "cdl.distillers.dist_facts:DIST",
-        "lwf": "cdl.distillers.lwf_facts:LWF",
-        "se2d": "cdl.distillers.se2d_facts:SE2D",
-        "fitnets": "cdl.distillers.fitnets_facts:FITNETS",
-        "cls_feature": "cdl.distillers.cls_feature_facts:CLS_FEATURE",
-        "reviewkd": "cdl.distillers.reviewkd_facts:REVIEWKD",
-        "kd_token": "cdl.distillers.kd_token_facts:KD_TOKEN",
-        "kd_prompt": "cdl.distillers.kd_prompt_facts:KD_PROMPT",
-        "cdl_prompt": "cdl.distillers.cdl_prompt_facts:CDL_PROMPT",
+        "none": "cdl.distillers.facts:NONE",
+        "kd": "cdl.distillers.facts:KD",
+        "tf_kd": "cdl.distillers.facts:TF_KD",
+        "dkd": "cdl.distillers.facts:DKD",
+        "dist": "cdl.distillers.facts:DIST",
+        "lwf": "cdl.distillers.facts:LWF",
+        "se2d": "cdl.distillers.facts:SE2D",
+        "fitnets": "cdl.distillers.facts:FITNETS",
+        "cls_feature": "cdl.distillers.facts:CLS_FEATURE",
+        "reviewkd": "cdl.distillers.facts:REVIEWKD",
+        "kd_token": "cdl.distillers.facts:KD_TOKEN",
+        "kd_prompt": "cdl.distillers.facts:KD_PROMPT",
+        "cdl_prompt": "cdl.distillers.facts:CDL_PROMPT",
     },
     "cdl.distillers",
 )

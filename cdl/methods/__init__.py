@@ -1,7 +1,7 @@
 """Registry of prompt methods, built in and from other packages' entry points.
 
-A method consists of two files: `NAME.py` with its module, and `NAME_facts.py` with its options,
-planning facts and check. Neither this file nor the facts import torch.
+A method is a file `NAME.py` with its module, and its options, planning facts and check in
+`facts.py`. Neither this file nor the facts import torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,7 +98,7 @@ class PromptFacts(Facts):
 
     @property
     def labels_images(self) -> bool:
-        """Whether it has the options of `cdl.methods.labelling_facts`."""
+        """Whether it has the options of `cdl.methods.facts.LABELLING`."""
         return not self.trains and "label_classes" in self.options
 
     def takes_steps(self, options: Mapping[str, Any]) -> bool:
@@ -114,22 +114,22 @@ class PromptFacts(Facts):
 PROMPTS = Registry(
     PromptFacts,
     {
-        "l2p": "cdl.methods.l2p_facts:L2P",
-        "dual_prompt": "cdl.methods.dual_prompt_facts:DUAL_PROMPT",
-        "coda_prompt": "cdl.methods.coda_prompt_facts:CODA_PROMPT",
-        "apt": "cdl.methods.apt_facts:APT",
-        "one_prompt": "cdl.methods.one_prompt_facts:ONE_PROMPT",
-        "vq_prompt": "cdl.methods.vq_prompt_facts:VQ_PROMPT",
-        "lora": "cdl.methods.lora_facts:LORA",
-        "adapter": "cdl.methods.adapter_facts:ADAPTER",
-        "inf_lora": "cdl.methods.inf_lora_facts:INF_LORA",
-        "sd_lora": "cdl.methods.sd_lora_facts:SD_LORA",
-        "ssiat": "cdl.methods.ssiat_facts:SSIAT",
-        "ease": "cdl.methods.ease_facts:EASE",
-        "simple_cil": "cdl.methods.simple_cil_facts:SIMPLE_CIL",
-        "aper": "cdl.methods.aper_facts:APER",
-        "ranpac": "cdl.methods.ranpac_facts:RANPAC",
-        "head_only": "cdl.methods.head_only_facts:HEAD_ONLY",
+        "l2p": "cdl.methods.facts:L2P",
+        "dual_prompt": "cdl.methods.facts:DUAL_PROMPT",
+        "coda_prompt": "cdl.methods.facts:CODA_PROMPT",
+        "apt": "cdl.methods.facts:APT",
+        "one_prompt": "cdl.methods.facts:ONE_PROMPT",
+        "vq_prompt": "cdl.methods.facts:VQ_PROMPT",
+        "lora": "cdl.methods.facts:LORA",
+        "adapter": "cdl.methods.facts:ADAPTER",
+        "inf_lora": "cdl.methods.facts:INF_LORA",
+        "sd_lora": "cdl.methods.facts:SD_LORA",
+        "ssiat": "cdl.methods.facts:SSIAT",
+        "ease": "cdl.methods.facts:EASE",
+        "simple_cil": "cdl.methods.facts:SIMPLE_CIL",
+        "aper": "cdl.methods.facts:APER",
+        "ranpac": "cdl.methods.facts:RANPAC",
+        "head_only": "cdl.methods.facts:HEAD_ONLY",
     },
     "cdl.methods",
 )

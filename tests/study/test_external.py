@@ -222,7 +222,7 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
         importlib.metadata.EntryPoint(name, "toy_facts:FACTS", "g") for name in ("x", "x", "apt")
     ]
     monkeypatch.setattr("cdl.runtime.registry.entry_points", lambda group_=None, **_: group)
-    registry = Registry(PromptFacts, {"apt": "cdl.methods.apt_facts:APT"}, "g")
+    registry = Registry(PromptFacts, {"apt": "cdl.methods.facts:APT"}, "g")
     assert registry["x"] is facts
     assert list(registry) == ["apt", "x"]
     assert registry["apt"] is PROMPTS["apt"]

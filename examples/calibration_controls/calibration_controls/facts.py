@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cdl.distillers.kd_facts import KD
+from cdl.distillers.facts import KD
 from cdl.runtime.facts import Look
 from cdl.runtime.options import choice
 
