@@ -150,17 +150,18 @@ def write_latex(
 
 def longtable(table: pd.DataFrame, note: str, caption: str) -> str:
     """Return a table of text with two levels of columns as LaTeX, with the note as a comment."""
-    groups = groupby(name for name, _ in table.columns)
+    columns: Any = table.columns.tolist()
+    groups = [(name, len(list(own))) for name, own in groupby(first for first, _ in columns)]
     heads = [
-        " & ".join(rf"\multicolumn{{{len(list(own))}}}{{c}}{{{name}}}" for name, own in groups),
-        " & ".join(escape(name) for _, name in table.columns),
+        " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{name}}}" for name, n in groups),
+        " & ".join(escape(name) for _, name in columns),
     ]
     rows = [" & ".join(map(escape, row)) for row in table.itertuples(index=False, name=None)]
     lines = [r"\midrule\endhead", *(rf"{row} \\" for row in rows)]
     text = [
         r"% \usepackage{booktabs, longtable}",
         f"% {note}",
-        *_tabular("longtable", "l" * len(table.columns), heads, lines, escape(caption)),
+        *_tabular("longtable", "l" * len(columns), heads, lines, escape(caption)),
     ]
     return "\n".join(text).replace("±", r"$\pm$") + "\n"
 
