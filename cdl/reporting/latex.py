@@ -1,7 +1,8 @@
-"""The summary as a table for a paper: LaTeX with booktabs, at most two columns of text wide."""
+"""Tables as LaTeX with booktabs: the summary for a paper, two columns of text wide, and others."""
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,16 +141,44 @@ def write_latex(
         r"\begin{table*}[t]",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{_caption(table, columns)}}}\label{{tab:results}}\smallskip",
-        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
-        r"\toprule",
-        rf"{heads} \\",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
+        *_tabular("tabular", f"l{'r' * len(columns)}", [heads], lines),
         r"\end{table*}",
     ]
     with replacing(path) as temporary:
         temporary.write_text("\n".join(text) + "\n")
+
+
+def longtable(table: pd.DataFrame, note: str, caption: str) -> str:
+    """Return a table of text with two levels of columns as LaTeX, with the note as a comment."""
+    columns: Any = table.columns.tolist()
+    groups = [(name, len(list(own))) for name, own in groupby(first for first, _ in columns)]
+    heads = [
+        " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{name}}}" for name, n in groups),
+        " & ".join(escape(name) for _, name in columns),
+    ]
+    rows = [" & ".join(map(escape, row)) for row in table.itertuples(index=False, name=None)]
+    lines = [r"\midrule\endhead", *(rf"{row} \\" for row in rows)]
+    text = [
+        r"% \usepackage{booktabs, longtable}",
+        f"% {note}",
+        *_tabular("longtable", "l" * len(columns), heads, lines, escape(caption)),
+    ]
+    return "\n".join(text).replace("±", r"$\pm$") + "\n"
+
+
+def _tabular(
+    environment: str, columns: str, heads: Sequence[str], lines: Sequence[str], caption: str = ""
+) -> list[str]:
+    """Return the lines of a table between its rules."""
+    return [
+        rf"\begin{{{environment}}}{{{columns}}}",
+        *([rf"\caption{{{caption}}} \\"] if caption else []),
+        r"\toprule",
+        *(rf"{head} \\" for head in heads),
+        *lines,
+        r"\bottomrule",
+        rf"\end{{{environment}}}",
+    ]
 
 
 def _stacked(heading: str) -> str:

@@ -356,14 +356,22 @@ def _run_table(table: pd.DataFrame) -> dict[str, Any]:
 def _contrasts(table: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the differences between any two cells, with the names of the cells."""
     cells = {
-        learner["cell"]: (f"{panel['data']}, {panel['label']}, {learner['name']}", learner)
+        learner["cell"]: (panel, learner)
         for panel in reversed(found)
         for learner in panel["learners"]
     }
-    several = len({tuple(panel["pair"]) for panel in found if panel["pair"]}) > 1
+    datasets = {panel["data"] for panel in found}
+    pairs = {tuple(panel["pair"]) for panel in found if panel["pair"]}
     shown = {
-        cell: f"{name}, {learner['backbone']}" if several else name
-        for cell, (name, learner) in cells.items()
+        cell: ", ".join(
+            [
+                *([panel["data"]] if len(datasets) > 1 else []),
+                panel["label"],
+                *([learner["name"]] if learner["name"] != panel["method"] else []),
+                *([learner["backbone"]] if len(pairs) > 1 else []),
+            ]
+        )
+        for cell, (panel, learner) in cells.items()
     }
     return [
         {

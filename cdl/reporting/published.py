@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from cdl.reporting.columns import CELL, NOT_RUN
+from cdl.reporting.latex import longtable
 from cdl.reporting.names import distiller_of, method_of
 from cdl.reporting.runs import read_results, results_of
-from cdl.reporting.summary import latex, means
+from cdl.reporting.summary import means
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import replacing, write_json
 
@@ -146,7 +147,7 @@ def write_comparison(
     contents = {
         ".csv": with_reasons(table).to_csv(index=False),
         ".md": f"{title}\n\n{flat.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
-        ".tex": latex(text, NOTE, title),
+        ".tex": longtable(text, NOTE, title),
         ".html": html.to_html(doctype_html=True, encoding="utf-8"),
     }
     for suffix, content in contents.items():

@@ -123,18 +123,6 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def latex(table: pd.DataFrame, note: str, caption: str) -> str:
-    """Return a table of text as LaTeX (booktabs, longtable), with the note as a comment."""
-    style = table.style.hide(axis="index").format(escape="latex")
-    longtable = style.format_index(escape="latex", axis="columns").to_latex(
-        hrules=True,
-        environment="longtable",
-        multicol_align="c",
-        caption=caption.replace("_", r"\_"),
-    )
-    return (f"% \\usepackage{{booktabs, longtable}}\n% {note}\n" + longtable).replace("±", r"$\pm$")
-
-
 def write_summary(
     table: pd.DataFrame, results: pd.DataFrame, outputs: Any, columns: Sequence[str] = DEFAULT
 ) -> None:

@@ -22,6 +22,7 @@ from cdl.runtime.artifacts import fingerprint, read_json, write_json
 from cdl.runtime.errors import CdlError
 
 Curves = Mapping[str, Mapping[int, float]]  # value by tag and step
+Log = Callable[[str, int, Mapping[str, float]], None]  # of axis, step and values by tag
 _TOLERANCE = 1e-3  # logs of running jobs have losses with four decimals
 
 
@@ -67,8 +68,9 @@ def _about(run: TrackedRun) -> dict[str, Any]:
     }
 
 
-def _tensorboard(run: TrackedRun, before: int, folder: Path) -> None:
-    """Write one event file into the run's folder."""
+@contextlib.contextmanager
+def _tensorboard(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
+    """Open an event file in the run's folder."""
     library, summary = _load("tensorboard"), import_module("tensorboardX.summary")
     suffix = f".{before:09d}"  # times in the names of event files are whole seconds
     place = str(folder / run.study / run.name)
@@ -77,13 +79,17 @@ def _tensorboard(run: TrackedRun, before: int, folder: Path) -> None:
             columns = {"accuracy/average": 0.0}  # of the table of configurations
             for part in summary.hparams(dict(_flat(run.configuration)), columns):
                 writer.file_writer.add_summary(part)
-        for _, step, values in run.rows():
+
+        def log(_: str, step: int, values: Mapping[str, float]) -> None:
             for tag, value in values.items():
                 writer.add_scalar(tag, value, step)
 
+        yield log
 
-def _wandb(run: TrackedRun, before: int, folder: Path) -> None:
-    """Write one offline run; all of one run have the same id."""
+
+@contextlib.contextmanager
+def _wandb(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
+    """Open an offline run; all of one run have the same id."""
     library, place = _load("wandb"), folder / f"{before:09d}"  # else folders of one second collide
     place.mkdir(exist_ok=True)
     session = library.init(
@@ -97,13 +103,13 @@ def _wandb(run: TrackedRun, before: int, folder: Path) -> None:
     )
     for tag in run.curves:
         session.define_metric(tag, step_metric=_axis(tag))
-    for axis, step, values in run.rows():
-        session.log({axis: step, **values})
+    yield lambda axis, step, values: session.log({axis: step, **values})
     session.finish()
 
 
-def _trackio(run: TrackedRun, before: int, folder: Path) -> None:
-    """Add the points to the database of the study."""
+@contextlib.contextmanager
+def _trackio(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
+    """Open the run in the database of the study."""
     os.environ["TRACKIO_DIR"] = str(folder.resolve())  # is read when the library is imported
     library = _load("trackio")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -113,8 +119,7 @@ def _trackio(run: TrackedRun, before: int, folder: Path) -> None:
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-        for _, step, values in run.rows():
-            library.log(values, step=step)
+        yield lambda _, step, values: library.log(values, step=step)
         library.finish()
 
 
@@ -124,12 +129,13 @@ class Target:
 
     Attributes:
         module: module of its library that writes.
-        send: sends a run's new points, given the number of points sent before, to a folder.
+        opened: opens a run with its new points, given the number of points sent before, in a
+            folder; yields the function that logs the values of one step.
         show: command that shows the folder.
     """
 
     module: str
-    send: Callable[[TrackedRun, int, Path], None]
+    opened: Callable[[TrackedRun, int, Path], contextlib.AbstractContextManager[Log]]
     show: str
 
 
@@ -181,8 +187,10 @@ def send(run: TrackedRun, target: str, folder: Path) -> int:
         points = sum(map(len, new.values()))
         if points:
             delta = TrackedRun(run.study, name, run.configuration, new)
-            with _reported(target, name):
-                TARGETS[target].send(delta, sum(map(len, sent.values())), folder)
+            before = sum(map(len, sent.values()))
+            with _reported(target, name), TARGETS[target].opened(delta, before, folder) as log:
+                for axis, step, values in delta.rows():
+                    log(axis, step, values)
             merged = {tag: {**curve, **sent.get(tag, {})} for tag, curve in run.curves.items()}
             content = {tag: sorted(curve.items()) for tag, curve in merged.items()}
             about = {"name": name, "configuration": fingerprint(run.configuration)}

@@ -109,6 +109,18 @@ def test_a_cell_has_many_names(results, name):
     assert compare(name, NONE, results).first == f"default/{KD}"
 
 
+def test_the_words_of_the_page_are_a_name(results):
+    table = results.path / "default" / "tables" / "results.csv"
+    rows = pd.read_csv(table, keep_default_na=False)
+    taught = {"kd": "alpha=0.9", "dkd": 'alpha=0.9, soft_columns="seen"'}
+    rows["distiller_options"] = rows["distiller"].map(taught).fillna("")
+    rows.loc[rows["distiller"] == "dkd", ["distiller", "variant"]] = ["kd", "seen_heads"]
+    write(rows, table)
+    write_json(table.with_name("protocols.json"), {}, files=[table])
+    found = compare("digits/l2p/kd, all classes seen", NONE, results)
+    assert found.first == f"default/{FOLDERS['l2p', 'dkd']}"
+
+
 def test_the_default_study_is_meant_where_several_have_the_cell(results):
     place(results.path, "other")
     assert compare(KD, NONE, results).first == f"default/{KD}"
