@@ -219,8 +219,8 @@ class _Walk:
                 absent += [os.path.basename(fault.path) for fault in missing]
             broken += [fault for fault in faults if fault.state != "missing"]
             broken += [] if broken else differences_of(item, self._read, self._faulty)
-        self._faulty |= {fault.path for fault in broken}
         if broken:
+            self._faulty |= {record.path for record in job.records}
             return Link(what, False, "; ".join(map(_told, broken)))
         return Link(what, True, shown + _NOT_INCLUDED * bool(absent) + ", ".join(absent))
 
@@ -252,10 +252,10 @@ def _links(run: str, row: Row, walk: Callable[[], _Walk]) -> Iterator[Link]:
         return  # the other links need this file
     try:
         study = walk()
-        evaluation = study.evaluation(run)
-        steps = study.steps(evaluation)
-        taught = str(values["teacher_run"])
+        evaluation, taught = study.evaluation(run), str(values["teacher_run"])
+        # first, since what is made from a broken step is not reported
         teacher = study.steps(study.evaluation(taught)) if taught else []
+        steps = study.steps(evaluation)
     except CdlError as error:
         yield Link("configuration", False, str(error))
         return
