@@ -41,18 +41,25 @@ def status(
     cores: Annotated[
         int, typer.Option(min=1, help="Parallel jobs, for the estimated time left.")
     ] = 1,
+    every: Annotated[
+        bool, typer.Option("--all", help="A line for each unfinished cell and each note.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the progress of CONFIG and the estimated time left.
 
-    Counts the table cells and jobs that are done, running, failed or missing.
+    Counts the table cells and jobs that are done, running, failed or missing, and
+    shows the first of them.
     """
     from cdl.inventory.status import report
 
     grid = grid_of(config, directory)
     os.chdir(directory)
     found = report(grid, cores, f"{cdl_command()} run {shlex.join(config)}")
-    print_result(found, as_json)
+    if every and not as_json:
+        print(found.text(every=True))
+    else:
+        print_result(found, as_json)
 
 
 def tables(
