@@ -1,5 +1,6 @@
 """The table of `cdl run -n`: what would run, how many jobs, and why, in the user's words."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from rich.table import Table
 
 from cdl.cli.progress import describe_job
 from cdl.inventory.images import changes, outdated_data
-from cdl.inventory.state import OUTDATED, States
+from cdl.inventory.state import OUTDATED, States, changed_values, in_words
+from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import made_of_images
 from cdl.study.grid import Grid
@@ -74,24 +76,28 @@ class _Reasons:
         try:
             job = self._jobs.find(planned.rule, planned.key)
         except CdlError:  # a rule without a job in the list
-            return _in_words(planned.reason)
+            return _snakemake_in_words(planned.reason)
         if changed := self._images.get(job.key.get("prepared", "")):
             return changed
         if "images" in job.params and not made_of_images(job):
             return "examples have changed; ends at once if none is of its task"
         if planned.reason.startswith(VALUES):
             return self._changed_values(job)
-        return _in_words(planned.reason)
+        return _snakemake_in_words(planned.reason)
 
     def _changed_values(self, job: Job) -> str:
-        """Return the first value of a job that differs from its record."""
-        state = self._state_of(job) if job.records else None
-        if state is not None and state.name == OUTDATED:
-            return f"{state.what.removeprefix('learner.')} was {state.before}, is {state.now}"
+        """Return every value of a job that differs from its record, or the input that does."""
+        for record in job.records[:1]:
+            with contextlib.suppress(CdlError):  # without an intact record
+                if changed := changed_values(record, read_json(record.path)):
+                    return in_words(changed)
+            state = self._state_of(job)
+            if state.name == OUTDATED:
+                return in_words([state[1:]])
         return "its values have changed"
 
 
-def _in_words(reason: str) -> str:
+def _snakemake_in_words(reason: str) -> str:
     """Return a reason of Snakemake in other words; its first part if it is not known."""
     if INCOMPLETE in reason:
         return "was interrupted"

@@ -41,18 +41,25 @@ def status(
     cores: Annotated[
         int, typer.Option(min=1, help="Parallel jobs, for the estimated time left.")
     ] = 1,
+    every: Annotated[
+        bool, typer.Option("--all", help="A line for each unfinished cell and each note.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the progress of CONFIG and the estimated time left.
 
-    Counts the table cells and jobs that are done, running, failed or missing.
+    Counts the table cells and jobs that are done, running, failed or missing, and
+    shows the first of them.
     """
     from cdl.inventory.status import report
 
     grid = grid_of(config, directory)
     os.chdir(directory)
     found = report(grid, cores, f"{cdl_command()} run {shlex.join(config)}")
-    print_result(found, as_json)
+    if every and not as_json:
+        print(found.text(every=True))
+    else:
+        print_result(found, as_json)
 
 
 def tables(
@@ -135,28 +142,37 @@ def track(
 def trace(
     cell: Annotated[
         str,
-        typer.Argument(metavar="CELL", help="DATASET/METHOD/LEARNER/SEED, or a prefix of it."),
+        typer.Argument(
+            metavar="CELL", help="Names in the tables, DATASET/METHOD/LEARNER, or a folder."
+        ),
     ],
     results: Results = DEFAULT_RESULTS,
+    every: Annotated[bool, typer.Option("--all", help="List the files of every step.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the provenance of a table cell.
 
-    Lists and checks the files that the cell was computed from: tables,
-    predictions, checkpoints, weights and data. A file is absent if only its record
-    is there. Exit code 1 if a check fails.
+    Checks the files that the cell was computed from: tables, predictions,
+    checkpoints, weights and data. Prints the learner, its data and versions, the
+    hashes, and the command that computes the cell again. A file is absent if only
+    its record is there. Exit code 1 if a check fails.
     """
+    from cdl.inventory.origin import summary
     from cdl.inventory.trace import trace as provenance
 
-    chains = provenance(cell, ResultsFolder(results))
+    folder = ResultsFolder(results)
+    traces = provenance(cell, folder)
+    links = {run: own.links for run, own in traces.items()}
     if as_json:
-        print_json({run: [link._asdict() for link in links] for run, links in chains.items()})
-    else:
-        for name, links in chains.items():
-            print(name)
-            for link in links:
+        print_json({run: [link._asdict() for link in own] for run, own in links.items()})
+    elif every or any(own.row is None for own in traces.values()):
+        for run, own in links.items():
+            print(run)
+            for link in own:
                 print(f"  {link.mark:<6}  {link.what:<13} {link.text}")
-    if not all(link.holds for links in chains.values() for link in links):
+    else:
+        print(summary(traces, folder, cdl_command()))
+    if not all(link.holds for own in links.values() for link in own):
         raise typer.Exit(1)
 
 

@@ -195,12 +195,12 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
     if parsed.unlock:
         _check_lock(folder)
     snakefile = str(program() / "Snakefile")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
+    arguments = ["--snakefile", snakefile, *arguments]
     if given - PROGRESS_OPTIONS - {"dryrun"}:
-        os.execv(sys.executable, [*command, *arguments])
+        os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary, "events")
-        command += [*arguments, "--logger", "cdl"]
+        command = [sys.executable, "-m", "cdl.cli.quiet_snakemake", *arguments, "--logger", "cdl"]
         code, interrupted = run_snakemake(command, {events.FILE: str(file)}, forward)
         found = events.read(file)
     if parsed.dryrun:

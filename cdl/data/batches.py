@@ -91,7 +91,7 @@ class Batches:
         if steps == 0:
             raise CdlError(
                 f"training.batch_size: {self.batch_size} is more than the {len(self.indices)} "
-                f"training examples of task {self.task}"
+                f"training examples of task {self.task + 1}"
             )
         return steps
 

@@ -67,7 +67,9 @@ class TrainedStudent(Classifier):
         n_tasks = len(results["checkpoints"])
         task = n_tasks - 1 if task is None else task
         if not 0 <= task < n_tasks:
-            raise CdlError(f"task: invalid value {task} for {run}; expected 0 to {n_tasks - 1}")
+            raise CdlError(
+                f"task: invalid value {task} for {run}; expected 0 to {n_tasks - 1}, counted from 0"
+            )
         expected = {"learner": spec.until(task).to_json(), "sha256": results["checkpoints"][task]}
         checkpoint = files.checkpoints(results)[task]
         state, record = artifacts.load(checkpoint, task=task, **expected)

@@ -121,7 +121,7 @@ def _matrices(test: TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.nda
         own_task = own_task_predictions(logits.numpy(), owner, test.stream.sizes)
         matrix[t, : t + 1] = _accuracies(logits, test, t)
         within[t, : t + 1] = accuracy_by(owner, own_task == labels, t + 1)
-        log.info("after task %d: %.2f %% on average", t, matrix[t, : t + 1].mean())
+        log.info("after task %d: %.2f %% on average", t + 1, matrix[t, : t + 1].mean())
     return {"matrix": matrix, "task_incremental_matrix": within}, own_task
 
 
@@ -187,10 +187,11 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
     """Raise `CdlError` with task and epoch if a value is not finite."""
     bad = int((~values.isfinite().reshape(len(values), -1).all(1)).sum())
     if bad:
-        epoch = LearnerSpec.from_json(metadata["learner"]).training.epochs - 1
+        epoch = LearnerSpec.from_json(metadata["learner"]).training.epochs
         raise CdlError(
-            f"{what}, learnt in task {metadata['task']} up to epoch {epoch}, are not finite for "
-            f"{bad} of {len(values)} test examples; no file was written; set a lower training.lr"
+            f"{what}, learnt in task {metadata['task'] + 1} up to epoch {epoch}, are not finite "
+            f"for {bad} of {len(values)} test examples; no file was written; set a lower "
+            "training.lr"
         )
 
 

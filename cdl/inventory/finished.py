@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import yaml
+
 from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of, with_files
 from cdl.layout import SUMMARIES, RunFiles
@@ -13,11 +15,12 @@ from cdl.reporting.published import write_comparison
 from cdl.reporting.runs import results_of, with_agreement
 from cdl.reporting.summary import summarise, write_summary
 from cdl.reporting.tables import write
-from cdl.runtime.artifacts import read_json, write_json
+from cdl.runtime.artifacts import read_json, replacing, write_json
 from cdl.study.grid import Grid
 from cdl.study.jobs import Jobs
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.report_jobs import ReportJobs
+from cdl.study.specifications import in_use
 
 
 def unfinished(grid: Grid) -> str:
@@ -49,6 +52,12 @@ def finished_runs(grid: Grid) -> tuple[list[dict[str, Any] | None], list[str]]:
     return runs, lines
 
 
+def write_configuration(grid: Grid, path: str) -> None:
+    """Write the values of a grid that can change a result, which `cdl trace` reads."""
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(in_use(grid), sort_keys=False))
+
+
 def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     """Write the summary of finished runs, and the comparisons with published numbers.
 
@@ -71,6 +80,7 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     summary = summarise(results, answers_of(lambda run: read_predictions(RunFiles(run))))
     write_summary(summary, results, SimpleNamespace(**outputs), columns)
     write_json(tables.protocols, protocols, [tables.results, *outputs.values()])
+    write_configuration(grid, tables.configuration)
     for name in grid.comparisons:
         compared = report.compared(name)
         mine = results[results["run"].isin([row["run"] for row in compared["rows"]])]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from cdl.distillers import DISTILLERS
-from cdl.inventory.state import State, name_of, outdated_by_values
+from cdl.inventory.state import changed_values, in_words, name_of, outdated_by_values
 from cdl.methods import PROMPTS
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
@@ -18,28 +18,33 @@ SHOWN = 5  # runs that are listed
 _FORM = "learner.format"  # an entry of a record, see `cdl.spec.FORMAT`
 
 
-def start_messages(jobs: Jobs, files: Iterable[str | Path]) -> list[str]:
+def start_messages(jobs: Jobs, files: Iterable[str | Path], verbose: bool = False) -> list[str]:
     """Return the messages printed before a run.
 
-    They list results that it overwrites, results of other source code that it keeps, deleted
-    caches, and the command that verifies.
+    They list results that it overwrites, results of other source code that it keeps, and deleted
+    caches.
 
     Args:
         jobs: jobs of the configuration.
         files: configuration files.
+        verbose: whether to add the command that verifies.
     """
     names = shlex.join(map(shown, files))
-    verify = f"`cdl verify {names}` compares finished files with their hashes"
-    return [*overwritten(jobs), *changed_sources(jobs), *deleted(jobs), verify]
+    verify = [f"`cdl verify {names}` compares finished files with their hashes"] * verbose
+    return [*overwritten(jobs), *changed_sources(jobs), *deleted(jobs), *verify]
 
 
 def overwritten(jobs: Jobs) -> list[str]:
-    """Return lines of text with each run and its first difference; empty without any.
+    """Return lines of text with each run and every value that has changed; empty without any.
 
     Paths are relative to the current folder.
     """
     outdated = list(_outdated(jobs))
-    found = [_described(*one) for one in outdated if one[1].what != _FORM]
+    found = [
+        f"{name_of(job)}: {in_words(changed)}"
+        for job, changed in outdated
+        if all(what != _FORM for what, *_ in changed)
+    ]
     n, former, lines = len(found), len(outdated) - len(found), []
     if former:
         lines.append(
@@ -110,19 +115,15 @@ def _external(job: Job) -> dict[str, str]:
     return {name: kind[name].module for name in names for kind in facts if name in kind}
 
 
-def _outdated(jobs: Jobs) -> Iterator[tuple[Job, State]]:
+def _outdated(jobs: Jobs) -> Iterator[tuple[Job, list[tuple[str, str, str]]]]:
+    """Yield the evaluations with other values than configured, and these values."""
     for job in jobs.of("evaluate"):
         (record,) = job.records
         if not Path(record.path).is_file():
             continue
         try:
-            state = outdated_by_values(record, read_json(record.path))
+            changed = changed_values(record, read_json(record.path))
         except CdlError:  # reported by the job that reads it
             continue
-        if state is not None:
-            yield job, state
-
-
-def _described(job: Job, state: State) -> str:
-    what = state.what.removeprefix("learner.")
-    return f"{name_of(job)}: {what} {state.before}, now {state.now}"
+        if changed:
+            yield job, changed

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cdl.data.order import digests, domains_of
-from cdl.runtime.artifacts import check_files, first_difference, read_json
+from cdl.runtime.artifacts import check_files, differences, first_difference, read_json
 from cdl.runtime.errors import CdlError
 from cdl.study.jobs import Job, Jobs, Record, flat
 
@@ -144,11 +144,26 @@ def outdated_by_values(record: Record, found: Mapping[str, Any]) -> State | None
     Raises:
         CdlError: the record lacks an entry.
     """
+    changed = changed_values(record, found)
+    return State(OUTDATED, *changed[0]) if changed else None
+
+
+def changed_values(record: Record, found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return every field in which a record differs from the configuration, and both values.
+
+    Raises:
+        CdlError: the record lacks an entry.
+    """
     wanted = record.expected()
     if lacking := wanted.keys() - found.keys():
         raise CdlError(f"{record.path} has no {min(lacking)!r}; delete it and run again")
-    difference = first_difference({key: found[key] for key in wanted}, wanted)
-    return State(OUTDATED, *difference) if difference else None
+    return list(differences({key: found[key] for key in wanted}, wanted))
+
+
+def in_words(changed: Iterable[tuple[str, str, str]]) -> str:
+    """Return changed fields as text: `training.lr was 0.1, is 0.2; ...`."""
+    fields = ((what.removeprefix("learner."), *values) for what, *values in changed)
+    return "; ".join(f"{what} was {before}, is {now}" for what, before, now in fields)
 
 
 def _tasks(found: Mapping[str, Any]) -> Any:

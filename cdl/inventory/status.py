@@ -40,8 +40,10 @@ from cdl.study.jobs import CACHES, Job, Jobs, flat
 from cdl.study.learning_jobs import LearningJobs
 
 STATES = ("done", "running", "failed", "missing")
+SHOWN = 5  # unfinished cells, and notes about jobs, that are shown without --all
 ERROR = re.compile(r"^\S+ \S+ ERROR \S+: (.*)", re.MULTILINE)
 STOPPED = re.compile(r"^\S+ \S+ WARNING \S+: (interrupted by|stopped by)", re.MULTILINE)
+_INDENT = "  "  # of notes about a job
 LOCKS = Path(".snakemake", "locks")
 
 
@@ -180,16 +182,30 @@ class Status(Shown):
         """Return a dictionary for JSON."""
         return asdict(self)
 
-    def text(self) -> str:
-        """Return the status as text."""
+    def text(self, every: bool = False) -> str:
+        """Return the status as text: totals and the first cells, or with `every` all of them."""
+        of_jobs = [note for note in self.notes if note.startswith(_INDENT)]
         lines = [
+            *(note for note in self.notes if not note.startswith(_INDENT)),
             f"{self.name}: {sum(self.cells.values())} cells, {sum(self.jobs.values())} jobs",
             *(f"{s:<8} {self.cells[s]} cells, {self.jobs[s]} jobs" for s in STATES),
-            *self.unfinished,
-            *self.notes,
+            *_first(sorted(self.unfinished, key=_by_state), "cells", every),
+            *_first(of_jobs, "jobs with a note", every),
             self.time_left,
         ]
         return "\n".join(lines)
+
+
+def _first(lines: list[str], what: str, every: bool) -> list[str]:
+    """Return all lines, or the first ones and how many are left out."""
+    if every or len(lines) <= SHOWN:
+        return lines
+    return [*lines[:SHOWN], f"and {len(lines) - SHOWN} more {what}; --all shows a line for each"]
+
+
+def _by_state(line: str) -> int:
+    """Return the place of a cell's line: failed cells first, those without a job at last."""
+    return ("failed", "running", "missing").index(line.split()[0])
 
 
 def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
@@ -240,7 +256,7 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     jobs = {job: found for job, found in jobs.items() if job not in deleted}
     totals = Counter(state for state, _ in jobs.values())
     notes = changed + [
-        f"  {job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n
+        f"{_INDENT}{job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n
     ]
     if not alive and any("interrupted" in note for _, note in jobs.values()):
         notes.append(_how_to_resume(resume))

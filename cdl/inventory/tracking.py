@@ -19,7 +19,7 @@ from cdl.study.learning_jobs import LearningJobs
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
-# what `cdl.training.loop` logs after each epoch, counted from 1: `task 0 epoch 1/5 ce 2.3025`
+# what `cdl.training.loop` logs after each epoch, counted from 1: `task 1 epoch 1/5 ce 2.3025`
 _EPOCH = re.compile(r" task \d+ epoch (\d+)/(\d+)((?: \S+ -?\d+\.\d+)+)$", re.MULTILINE)
 _Curves = defaultdict[str, dict[int, float]]
 

@@ -173,14 +173,17 @@ def verify(
         if item.may_lack and not all(map(os.path.exists, item.paths)):
             continue
         checked += len(item.paths)
-        faults += list(_faults(item)) or _differences(item, read, {fault.path for fault in faults})
+        faults += list(faults_of(item)) or differences_of(
+            item, read, {fault.path for fault in faults}
+        )
     for name, read_again in (sources or {}).items():
         checked += 1
         faults += _damage(name, read_again)
     return Verification(checked, tuple(faults))
 
 
-def _faults(item: Recorded) -> Iterator[Fault]:
+def faults_of(item: Recorded) -> Iterator[Fault]:
+    """Yield the missing files of an item, and those that differ from their record."""
     missing = [path for path in item.paths if not os.path.exists(path)]
     yield from (Fault("missing", path, "run again") for path in missing)
     if item.record in missing:
@@ -195,7 +198,7 @@ def _faults(item: Recorded) -> Iterator[Fault]:
             yield from _damage(file, check_files, item.record, file)
 
 
-def _differences(item: Recorded, read: Reader, faulty: set[str]) -> Iterator[Fault]:
+def differences_of(item: Recorded, read: Reader, faulty: set[str]) -> Iterator[Fault]:
     """Yield a fault if an intact record is not as planned.
 
     A record is not compared with inputs that are missing or `faulty`: only these are reported.

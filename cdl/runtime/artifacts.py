@@ -255,11 +255,17 @@ def first_difference(
         The dotted key and both values as JSON (`null` for a missing entry), or None if all entries
         are equal.
     """
+    return next(differences(found, needed), None)
+
+
+def differences(
+    found: Mapping[str, Any], needed: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield every entry, at any depth, as `first_difference` returns the first one."""
     present, wanted = _leaves(dict(found)), _leaves(dict(needed))
-    for key in [*wanted, *present]:
+    for key in dict.fromkeys([*wanted, *present]):
         if present.get(key) != wanted.get(key):
-            return key, json.dumps(present.get(key)), json.dumps(wanted.get(key))
-    return None
+            yield key, json.dumps(present.get(key)), json.dumps(wanted.get(key))
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

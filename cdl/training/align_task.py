@@ -267,8 +267,8 @@ def _statistics(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
             found[key] = new if earlier is None else torch.cat([earlier.to(new.device), new])
     if any(len(rows) != sum(sizes) for rows in found.values()):
         raise CdlError(
-            f"alignment: a class of task {context.task} has no training example; expected at least "
-            "one per class"
+            f"alignment: a class of task {context.task + 1} has no training example; expected at "
+            "least one per class"
         )
     return found, labels.cpu()
 

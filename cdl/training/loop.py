@@ -88,7 +88,7 @@ def train_task(
     step = Step(learner, task=task, classes=classes, lr=lr, betas=betas, sgd=sgd, capture=capture)
     losses, at = _resume(state, learner, step)
     rates = [learning_rate(epoch, epochs, lr, schedule) for epoch in range(epochs)]
-    for epoch in tqdm(range(at[0], epochs), desc=f"task {task}", **_PROGRESS):
+    for epoch in tqdm(range(at[0], epochs), desc=f"task {task + 1}", **_PROGRESS):
         step.set_rate(rates[epoch])
         for i, batch in enumerate(batches(epoch)):
             if (epoch, i) < at:
@@ -168,8 +168,8 @@ def _check_learnt(learner: Learner, state: State | None, task: int, epochs: int)
         if state is not None:
             state.remove()
         raise CdlError(
-            f"{', '.join(bad)} is not finite after the last update of task {task}, epoch "
-            f"{epochs - 1}; no file was written; set a lower training.lr"
+            f"{', '.join(bad)} is not finite after the last update of task {task + 1}, epoch "
+            f"{epochs}; no file was written; set a lower training.lr"
         )
 
 
@@ -179,13 +179,14 @@ def _check_finite(
     """Log mean losses; if one is not finite, delete the state and raise `CdlError`."""
     losses = losses.drop(columns="epoch")
     means = " ".join(f"{part} {value:.4f}" for part, value in losses.mean().items())
-    log.info("task %d epoch %d/%d %s", task, epoch + 1, epochs, means)
+    log.info("task %d epoch %d/%d %s", task + 1, epoch + 1, epochs, means)
     bad = losses.index[~losses.map(math.isfinite).all(axis=1)]
     if len(bad):
         if state is not None:
             state.remove()
         values = ", ".join(f"{part} {value:.4g}" for part, value in losses.loc[bad[0]].items())
         raise CdlError(
-            f"the loss is not finite in task {task}, epoch {epoch}, batch {bad[0]}: {values}; "
+            f"the loss is not finite in task {task + 1}, epoch {epoch + 1}, batch {bad[0] + 1}: "
+            f"{values}; "
             "no file was written; set a lower training.lr"
         )

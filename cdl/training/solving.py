@@ -183,7 +183,7 @@ def _fit(
     n = len(features)
     if n < 2:
         raise CdlError(
-            f"ranpac: task {context.task} has {n} training examples; expected at least two"
+            f"ranpac: task {context.task + 1} has {n} training examples; expected at least two"
         )
     order = permutation((_ORDER, context.spec.seed, context.task), n).to(features.device)
     losses = validation_losses(features[order], targets[order])

@@ -289,7 +289,7 @@ def _validate_size(
     size = _dtype(context.spec).itemsize * (1 if training is None else training.epochs)
     images = (sum(map(len, context.indices(task))) for task in range(len(widths)))
     numbers = (n * width for n, width in zip(images, widths, strict=True))
-    needed, tasks = size * sum(numbers) / 1e9, f"tasks 0 to {len(widths) - 1}"
+    needed, tasks = size * sum(numbers) / 1e9, f"tasks 1 to {len(widths)}"
     log.info("%s of %s: %.3g GB", what, tasks, needed)
     if needed > execution.limit_gb:
         raise CdlError(

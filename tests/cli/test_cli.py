@@ -81,7 +81,7 @@ def test_status_of_a_failed_run(status, copied):
     assert snakemake(copied, "--cores", "2", overlay=hot).returncode == 1
     answer = status(copied, hot)
     assert "failed   1 cells, 1 jobs" in answer
-    assert re.search("distil of .*/kd.hot-.*: the loss is not finite in task 0, epoch 0", answer)
+    assert re.search("distil of .*/kd.hot-.*: the loss is not finite in task 1, epoch 1", answer)
 
 
 def test_status_of_running_and_killed_runs(status, copied):
@@ -135,12 +135,13 @@ def test_trace_finds_a_cell_and_its_chain_holds(finished, cell):
     chains = trace(cell, ResultsFolder(finished / "results"))
     assert f"results/tiny/{KD}" in chains
     assert len(chains) == (4 if cell == "tiny/digits" else 1)
-    for links in chains.values():
+    for _, _, links in chains.values():
         assert [link for link in links if not link.holds] == []
-        assert [link.what for link in links][:6] == [
-            *("table", "protocol", "results", "configuration", "predictions", "task 0")
+        assert [link.what for link in links][:5] == [
+            *("table", "protocol", "results", "configuration", "predictions")
         ]
-        assert [link.what for link in links][-2:] == ["data", "page"]
+        assert {"task 1", "task 2", "data", "backbone"} <= {link.what for link in links}
+        assert links[-1].what == "page"
 
 
 def edit_json(path, change):
@@ -184,8 +185,8 @@ def forget_images(root):
             lambda root: edit_json(
                 root / "tiny" / KD / "results.json", lambda r: r["learner"].update(seed=7)
             ),
-            ["configuration", "task 0", "task 1"],
-            "with seed = 7, expected 0",
+            ["configuration"],
+            "with learner.seed 7, expected 0",
         ),
         (
             lambda root: edit_json(
@@ -207,15 +208,15 @@ def forget_images(root):
             ["results"],
             "cannot be read",
         ),
-        (lambda root: flip(root / "tiny" / KD / "task1/losses.csv"), ["task 1"], "losses.csv has"),
+        (lambda root: flip(root / "tiny" / KD / "task1/losses.csv"), ["task 2"], "losses.csv has"),
         (
             lambda root: flip(root / "tiny" / TEACHER / "task0/targets.safetensors"),
-            ["targets 0"],
+            ["targets 1"],
             "targets.safetensors has sha256",
         ),
         (
             lambda root: flip(next(root.glob("queries/vit_nano-*/task1.safetensors"))),
-            ["queries"],
+            ["queries 2"],
             "task1.safetensors has sha256",
         ),
         (lambda root: flip(root / "tiny/index.html"), ["page"], "index.html has sha256"),
@@ -227,15 +228,15 @@ def forget_images(root):
         ),
         (
             lambda root: flip(root / "tiny" / KD / "task0/learner.safetensors"),
-            ["task 0"],
+            ["task 1"],
             "has sha256",
         ),
         (
             lambda root: [f.unlink() for f in (root / "tiny" / KD / "task1").glob("learner.*")],
-            ["task 1"],
+            ["task 2"],
             "cannot be read",
         ),
-        (swap_teacher, ["task 1"], "with teacher = "),
+        (swap_teacher, ["teacher task 2"], "task1/losses.csv has sha256"),
         (
             lambda root: flip(next(root.glob("data/*/test.pixels"))),
             ["data"],
@@ -244,7 +245,7 @@ def forget_images(root):
         (
             lambda root: next(root.glob("backbones/vit_nano-*.json")).unlink(),
             ["backbone"],
-            "no backbone 'vit_nano' below .* has the fingerprint",
+            "backbones/vit_nano-.*.json: cannot be read",
         ),
     ],
 )
@@ -252,7 +253,7 @@ def test_trace_says_where_the_chain_breaks(finished, tmp_path, harm, broken, mes
     root = tmp_path / "results"
     shutil.copytree(finished / "results", root)
     harm(root)
-    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"]
+    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"].links
     wrong = [link for link in links if not link.holds]
     assert [link.what for link in wrong] == broken
     assert re.search(message, wrong[0].text)
@@ -266,8 +267,8 @@ def test_trace_shows_the_caches_of_its_own_cell_only(finished, tmp_path):
     shutil.copytree(first, other)
     edit_json(other / "task0.json", lambda record: record["spec"].update(seed=7))
     flip(other / "task0.safetensors")
-    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"]
-    shown = [link for link in links if link.what == "queries"]
+    links = trace(KD, ResultsFolder(root))[f"results/tiny/{KD}"].links
+    shown = [link for link in links if link.what.startswith("queries")]
     assert all(link.holds for link in links)
     assert any(first.name in link.text for link in shown)
     assert not any(other.name in link.text for link in shown)
@@ -284,6 +285,8 @@ def test_trace_names_a_damaged_table(finished, tmp_path):
 def test_trace_on_the_command_line(finished, tmp_path):
     answer = cdl("trace", KD, cwd=finished)
     assert answer.returncode == 0
+    assert answer.stdout.startswith(f"results/tiny/{KD[:-6]}\n  accuracy ")
+    answer = cdl("trace", KD, "--all", cwd=finished)
     assert answer.stdout.startswith(f"results/tiny/{KD}\n  ok")
     shutil.copytree(finished / "results", tmp_path / "results")
     flip(tmp_path / "results" / "tiny" / KD / "task0" / "learner.safetensors")

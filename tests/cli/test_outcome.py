@@ -108,7 +108,7 @@ def test_a_dry_run_passes_every_job_with_its_reason(handler):
 
 def test_the_table_counts_jobs_by_what_they_do_and_why(finished, monkeypatch):
     monkeypatch.chdir(finished)
-    grid = make_grid({"distillers": {"kd": {"alpha": 0.3}}})
+    grid = make_grid({"distillers": {"kd": {"alpha": 0.3, "temperature": 4.0}}})
     key = {"dataset": "digits", "method": "coda_prompt", "seed": "0"}
     key["learner"] = "kd-vit_nano-from-vit_micro-q-vit_nano"
     values = "Params have changed since last execution: Params: {'spec': 1}"
@@ -122,7 +122,7 @@ def test_the_table_counts_jobs_by_what_they_do_and_why(finished, monkeypatch):
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
     assert lines == [
         "what jobs because",
-        "distil with kd 2 distiller.alpha was 0.5, is 0.3",
+        "distil with kd 2 distiller.alpha was 0.5, is 0.3; distiller.temperature was 2.0, is 4.0",
         "evaluate kd 1 reads results of the jobs above",
         "tables 1 was interrupted",
         "figures 1 Some new reason",
@@ -175,6 +175,7 @@ def test_cdl_run_lists_the_jobs_of_a_target_and_refuses_what_is_missing(finished
     code, plan, errors = cdl("collect", "-n", "--directory", tmp_path)
     assert code == 0, errors
     assert re.search(r"^distil with kd +2  not made yet$", plan, re.MULTILINE)
+    assert errors == "", "neither a line about the profile nor one about cdl verify"
     assert "rule distil" not in plan + errors
     folder = shutil.copytree(finished, tmp_path / "copy", symlinks=True)
     code, summary, errors = cdl("--cores", 2, "--directory", folder)  # nothing is left to do

@@ -477,5 +477,7 @@ def test_epochs_are_reshuffled_and_the_partial_batch_is_dropped(digits):
 
 
 def test_a_batch_larger_than_a_task_is_refused(digits):
-    with pytest.raises(CdlError, match="batch_size: 64 is more than the 50 training examples"):
+    with pytest.raises(
+        CdlError, match="batch_size: 64 is more than the 50 training examples of task 1"
+    ):
         list(batches(digits, 50, 64)(0))

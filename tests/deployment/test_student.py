@@ -140,7 +140,9 @@ def test_an_earlier_task_has_fewer_classes_and_threads_are_restored(finished):
 
 
 def test_missing_files_are_reported_in_a_sentence(copied):
-    with pytest.raises(CdlError, match="task: invalid value 2 for .*seed0; expected 0 to 1"):
+    with pytest.raises(
+        CdlError, match="task: invalid value 2 for .*seed0; expected 0 to 1, counted from 0"
+    ):
         cdl.load(copied / KD, task=2)
     with pytest.raises(CdlError, match="is not a finished run: results.json is missing"):
         cdl.load(copied / RUNS)

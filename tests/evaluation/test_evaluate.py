@@ -38,7 +38,7 @@ def test_logits_that_are_not_finite_reach_no_table(learnt):
     name = next(name for name in tensors if name.startswith("head.") and tensors[name].ndim == 2)
     tensors[name] = tensors[name].sign() * 3e38  # finite, but sums overflow
     artifacts.save(path, tensors, metadata)
-    sentence = r"logits of .*task1/learner.safetensors, learnt in task 1 up to epoch 0, are not"
+    sentence = r"logits of .*task1/learner.safetensors, learnt in task 2 up to epoch 1, are not"
     with pytest.raises(CdlError, match=sentence):
         here.evaluate(student)
     assert not list((here.folder / student.folder).glob("results.json"))

@@ -3,6 +3,7 @@
 from lab import make_grid
 from scripts import perform
 
+from cdl.inventory.finished import write_configuration
 from cdl.study.jobs import Jobs
 from cdl.study.report_jobs import study_jobs
 
@@ -46,6 +47,8 @@ def jobs_of(grid=None):
 
 def finish():
     """Run the jobs of the study up to its tables, without figures and page."""
+    grid = make_grid(STUDY)
+    write_configuration(grid, grid.layout.report.tables.configuration)
     for job in jobs_of():
         if job.rule not in ("plot", "page", "label_efficiency"):
             perform(job)

@@ -29,6 +29,12 @@ def here(statistics, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def links_of(run):
+    """The steps of the provenance of a run."""
+    (traced,) = trace(run, ResultsFolder(Path("results"))).values()
+    return traced.links
+
+
 def not_done(grid):
     """The number of jobs by rule that would run again, and whose records differ."""
     jobs = jobs_of(grid)
@@ -87,13 +93,15 @@ def test_an_edit_of_the_methods_alignment_leaves_training_without_a_teacher(here
 
 def test_an_aligned_cell_is_traced_to_what_was_trained(here):
     for run in (TEACHER, NONE, SELF, LABELLED, KD, OWN, HEADS):
-        (links,) = trace(run, ResultsFolder(Path("results"))).values()
+        links = links_of(run)
         assert [link.text for link in links if not link.holds] == []
         texts = {link.what: link.text for link in links}
         trained = KD if run in (OWN, HEADS) else NONE if run in (SELF, LABELLED) else run
-        assert f"{trained}/task1/learner.safetensors" in texts["task 1"]
-        assert ("aligned.safetensors" in texts["task 1"]) == (run != HEADS)
-        assert ("targets 1" in texts) == (run in (LABELLED, KD, OWN, HEADS))
+        assert texts["task 2"] == f"{trained}/task1/learner.safetensors"
+        assert texts.get("aligned 2") == (
+            None if run == HEADS else f"{run}/task1/aligned.safetensors"
+        )
+        assert ("targets 2" in texts) == (run in (LABELLED, KD, OWN, HEADS))
 
 
 def test_targets_that_a_cell_does_not_read_are_not_traced(here):
@@ -101,10 +109,9 @@ def test_targets_that_a_cell_does_not_read_are_not_traced(here):
     tensors, metadata = artifacts.load(files.targets)
     others = metadata["spec"] | {"columns": "seen"}  # for a student whose loss has other columns
     artifacts.save(files.targets_seen, tensors, metadata | {"spec": others})
-    (links,) = trace(KD, ResultsFolder(Path("results"))).values()
+    links = links_of(KD)
     texts = {link.what: link.text for link in links}
-    assert "targets.safetensors" in texts["targets 1"]
-    assert "targets_seen.safetensors" not in texts["targets 1"]
+    assert texts["targets 2"] == files.targets
 
 
 def test_a_damaged_trained_artifact_is_found_by_all_that_share_it(here):
@@ -113,10 +120,10 @@ def test_a_damaged_trained_artifact_is_found_by_all_that_share_it(here):
     path.unlink()
     path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     for run in (NONE, SELF, LABELLED):
-        (links,) = trace(run, ResultsFolder(Path("results"))).values()
+        links = links_of(run)
         (fault,) = [link for link in links if not link.holds]
-        assert fault.what == "task 0" and f"{path} has sha256" in fault.text
-    (links,) = trace(KD, ResultsFolder(Path("results"))).values()
+        assert fault.what == "task 1" and f"{path} has sha256" in fault.text
+    links = links_of(KD)
     assert all(link.holds for link in links)
     (fault,) = [f for f in verify(recorded_files(jobs_of())).faults if f.state == DAMAGED]
     assert str(path) in fault.text
@@ -128,9 +135,9 @@ def test_an_aligned_artifact_of_another_training_is_refused_and_runs_again(here)
     content["inputs"]["trained"] = "0" * 64
     record.unlink()
     artifacts.write_json(record, content)
-    (links,) = trace(SELF, ResultsFolder(Path("results"))).values()
+    links = links_of(SELF)
     (fault,) = [link for link in links if not link.holds]
-    assert fault.what == "task 1" and "trained" in fault.text
+    assert fault.what == "aligned 2" and "trained" in fault.text
     counted, _, _ = not_done(changed())
     assert counted == {"align": 1, "evaluate": 1}
 

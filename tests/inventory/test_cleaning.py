@@ -50,21 +50,25 @@ def test_what_a_run_overwrites_is_said_before_it(here):
     first, line, last = overwritten(jobs(ALPHA))
     assert first == "1 finished run with other values will be overwritten:"
     assert line.strip() == (
-        "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0: distiller.alpha 0.5, now "
-        "0.9"
+        "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0: distiller.alpha was 0.5, "
+        "is 0.9"
     )
     assert "rename this configuration" in last
-    many = overwritten(jobs({"training": {"lr": 0.5}}))
+    many = overwritten(jobs({"training": {"lr": 0.5, "epochs": 2}, **ALPHA}))
     assert many[0] == "4 finished runs with other values will be overwritten:"
+    (line,) = (line for line in many if "/kd-" in line)  # every field that has changed
+    fields = ("distiller.alpha", "training.epochs", "training.lr")
+    assert [f"{field} was " in line for field in fields] == [True] * 3
 
 
 def test_snakemake_says_it_even_in_a_dry_run_and_how_to_verify_with_nothing_to_do(here):
     edited = snakemake(here, "-n", "--quiet", "rules", overlay="distillers: {kd: {alpha: 0.9}}")
-    assert "seed0: distiller.alpha 0.5, now 0.9" in edited.stdout + edited.stderr
-    nothing = snakemake(here, "--cores", "1")
-    said = nothing.stdout + nothing.stderr
-    assert "Nothing to be done" in said
-    assert "`cdl verify " in said and "overwritten" not in said
+    assert "seed0: distiller.alpha was 0.5, is 0.9" in edited.stdout + edited.stderr
+    for verbose in ((), ("--verbose",)):
+        nothing = snakemake(here, "--cores", "1", *verbose)
+        said = nothing.stdout + nothing.stderr
+        assert "Nothing to be done" in said and "overwritten" not in said
+        assert ("`cdl verify " in said) == bool(verbose)
 
 
 def test_deleted_caches_and_benchmark_files_are_named_when_no_job_is_planned_for_them(here):

@@ -6,7 +6,7 @@ import pytest
 from lab import make_grid
 
 from cdl.inventory.state import DAMAGED, DONE, MISSING, OUTDATED, States
-from cdl.inventory.status import report
+from cdl.inventory.status import Status, report
 from cdl.study.jobs import Jobs
 from cdl.study.learning_jobs import LearningJobs
 
@@ -63,6 +63,23 @@ def test_deleted_or_damaged_results_are_not_done(here):
     found = evaluations({})
     assert found["kd"].name == MISSING
     assert found["student"].name == DAMAGED and str(results) in found["student"].what
+
+
+def test_status_shows_totals_and_five_cells_failed_ones_first():
+    unfinished = [f"missing  d/m/l{n}/seed0: 0 of 4 jobs done" for n in range(6)]
+    notes = ["no results here", *(f"  train of {n}.json: failed" for n in range(7))]
+    failed = "failed   d/m/last/seed0: 3 of 4 jobs done"
+    counts = {"done": 1, "running": 0, "failed": 1, "missing": 6}
+    status = Status("s", counts, counts, [*unfinished, failed], notes, "time left: unknown")
+    lines = status.text().splitlines()
+    assert lines[:2] == ["no results here", "s: 8 cells, 8 jobs"]
+    assert lines[6:] == [
+        *(failed, *unfinished[:4], "and 2 more cells; --all shows a line for each"),
+        *(*notes[1:6], "and 2 more jobs with a note; --all shows a line for each"),
+        "time left: unknown",
+    ]
+    whole = status.text(every=True).splitlines()
+    assert {*unfinished, failed, *notes} <= {*whole} and "--all" not in status.text(every=True)
 
 
 def test_without_the_packed_data_nothing_is_known_to_fit(here):

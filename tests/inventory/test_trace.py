@@ -8,9 +8,12 @@ import pytest
 from lab import make_grid
 from scripts import perform
 
+from cdl.inventory.finished import write_configuration
+from cdl.inventory.origin import LINES, _absolute_paths, summary
 from cdl.inventory.trace import trace
 from cdl.layout import ResultsFolder
 from cdl.reporting.tables import read
+from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 from cdl.study.report_jobs import study_jobs
 from tools import archive
@@ -36,7 +39,9 @@ def variants(tmp_path_factory):
     """The folder of a finished study of a dataset's variants, up to its tables."""
     folder = tmp_path_factory.mktemp("variants")
     with contextlib.chdir(folder):
-        for job in study_jobs(make_grid(VARIANTS)):
+        grid = make_grid(VARIANTS)
+        write_configuration(grid, grid.layout.report.tables.configuration)
+        for job in study_jobs(grid):
             if job.rule not in ("plot", "page", "label_efficiency"):
                 perform(job)
     return folder
@@ -58,19 +63,22 @@ def test_every_cell_of_every_table_is_traced(request, monkeypatch, study, cells)
     found = rows(results)
     assert len(found) == cells
     for run, row in found.items():
-        links = trace(run, results)[run]
+        links = trace(run, results)[run].links
         assert [link for link in links if not link.holds] == []
-        targets = [link.text for link in links if link.what.startswith("targets")]
-        taught = row["distiller"] not in ("none", "cdl_prompt")  # the latter compares prompts
-        assert len(targets) == (2 if row["teacher_run"] else 0)
-        assert not taught or all(text.startswith(row["teacher_run"]) for text in targets)
+        targets = {link.what: link.text for link in links if link.what.startswith("targets")}
+        reads = row["teacher_run"] and row["distiller"] != "cdl_prompt"  # which compares prompts
+        assert targets.keys() == ({"targets 1", "targets 2"} if reads else set())
+        assert all(text.startswith(row["teacher_run"]) for text in targets.values())
+        trained = [link.text for link in links if link.what.startswith("teacher task")]
+        assert len(trained) == (2 if row["teacher_run"] else 0)
+        assert all(text.startswith(row["teacher_run"]) for text in trained)
 
 
 def test_a_variant_is_traced_to_the_data_that_it_was_trained_on(variants, monkeypatch):
     monkeypatch.chdir(variants)
     results, data = ResultsFolder(Path("results")), {}
     for run, row in rows(results).items():
-        (link,) = (link for link in trace(run, results)[run] if link.what == "data")
+        (link,) = (link for link in trace(run, results)[run].links if link.what == "data")
         data.setdefault(row["dataset"], set()).add(link.text)
     assert data.keys() == {"digits", "digits+few", "digits+held"}
     assert len(data["digits"]) == 1 and data["digits"] == data["digits+few"]
@@ -91,16 +99,16 @@ def test_an_archive_of_records_is_traced_and_says_what_it_does_not_include(
     results = ResultsFolder(tmp_path / "results")
     chains = trace("digits", results)
     assert len(chains) == 7
-    for links in chains.values():
+    for _, _, links in chains.values():
         assert [link for link in links if not link.holds] == []
-        absent = {link.what.split()[0] for link in links if link.mark == "absent"}
-        assert absent == {"predictions", "task", "backbone", "data"}
+        absent = {link.what.split()[0] for link in links if link.mark == "absent"} - {"teacher"}
+        assert absent - {"aligned"} == {"predictions", "task", "backbone", "data"}
         assert all("; not included: " in link.text for link in links if link.mark == "absent")
     run = next(iter(chains))
     record = next((tmp_path / run / "task1").glob("*.json"))
     record.write_text(record.read_text().replace('"task": 1', '"task": 0'))
-    broken = [link.what for link in trace(run, results)[run] if link.mark == "BROKEN"]
-    assert broken == ["task 1"]
+    broken = [link.what for link in trace(run, results)[run].links if link.mark == "BROKEN"]
+    assert broken == ["task 2"]
 
 
 @pytest.mark.skipif(not DEFAULT_RUN.exists(), reason="`make archive` writes it from a default run")
@@ -109,7 +117,71 @@ def test_the_archive_of_the_default_run_is_traced(tmp_path):
         opened.extractall(tmp_path, filter="data")
     chains = trace("default", ResultsFolder(tmp_path / "results"))
     assert len(chains) == 50  # ten cells, five seeds
-    assert all(link.holds for links in chains.values() for link in links)
+    assert all(link.holds for own in chains.values() for link in own.links)
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("digits/coda_prompt/kd (own)", ["kd+own"]),
+        ("coda_prompt/kd+own/seed0", ["kd+own"]),
+        ("digits | vit_nano | vit_micro | none (self)", []),
+        ("coda_prompt/none (self)/0", ["student+self"]),
+        ("statistics/(teacher)", ["teacher"]),
+    ],
+)
+def test_a_name_that_the_tables_show_is_traced(statistics, name, runs):
+    results = ResultsFolder(statistics / "results")
+    if not runs:
+        with pytest.raises(CdlError, match="is not a cell of a table"):
+            trace(name, results)
+        return
+    assert [Path(run).parent.name.split("-")[0] for run in trace(name, results)] == runs
+
+
+def test_the_origin_of_a_cell_has_thirty_lines_at_most_and_its_command(statistics, monkeypatch):
+    monkeypatch.chdir(statistics)
+    results = ResultsFolder(Path("results"))
+    (run,) = traces = trace("kd+own", results)
+    lines = summary(traces, results).splitlines()
+    assert len(lines) <= LINES
+    text = dict(line.split(maxsplit=1) for line in lines[1:])
+    made = read_json(f"{run}/results.json")
+    assert text["learner"].startswith("coda_prompt") and "kd (own)" in text["learner"]
+    assert text["examples"] == "digits: 30 labelled and 130 unlabelled in 2 tasks, 80 in the test"
+    assert text["checkpoints"].split()[-2:] == [sha256[:12] for sha256 in made["checkpoints"]]
+    assert f"torch {made['versions']['torch']}" in text["versions"]
+    assert text["alone"] == (
+        f"mkdir again; cdl run results/statistics/tables/configuration.yaml {run}/results.json "
+        "--directory again --cores 2"
+    )
+    several = summary(trace("digits", results), results).splitlines()
+    assert len(several) == 7 + 1 and all(line.startswith("ok") for line in several[:-1])
+    many = {f"results/s/d/m/l{n}/seed0": traces[run] for n in range(40)}
+    assert len(summary(many, results).splitlines()) == LINES
+
+
+def test_paths_of_a_cell_computed_again_start_in_the_folder_of_its_results(tmp_path):
+    (tmp_path / "photos").mkdir()
+    block = {"source": {"folder": {"path": "photos", "train": "photos"}}, "unlabelled": None}
+    config = {"datasets": {"mine": block}, "backbones": {"vit": {"file": None, "folder": None}}}
+    assert list(_absolute_paths(config, tmp_path)) == [
+        f"datasets.mine.source.folder.path={tmp_path}/photos"
+    ]
+
+
+def test_without_its_configuration_a_cell_is_not_followed(statistics, tmp_path):
+    archived = tmp_path / "results/statistics"
+    for file in ("tables/results.csv", "tables/protocols.json"):
+        (archived / file).parent.mkdir(parents=True, exist_ok=True)
+        (archived / file).write_bytes((statistics / "results/statistics" / file).read_bytes())
+    for file in (statistics / "results/statistics").rglob("results.json"):
+        copy = tmp_path / file.relative_to(statistics)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(file.read_bytes())
+    (traced,) = trace("kd+own", ResultsFolder(tmp_path / "results")).values()
+    (broken,) = [link for link in traced.links if not link.holds]
+    assert broken.what == "configuration" and "`cdl tables CONFIG`" in broken.text
 
 
 def test_a_study_without_a_table_is_not_archived(tmp_path, monkeypatch):

@@ -59,6 +59,6 @@ def test_the_size_that_is_compared_with_the_limit_is_that_of_all_tasks(lab, monk
     monkeypatch.setattr(targets.log, "info", lambda *words: logged.append(words))
     run = next(run for run in bench.grid.runs if run.role == "teacher")
     bench.queries(learning(bench.grid, run).queries[0], 1)
-    (needed,) = (words[3] for words in logged if "tasks 0 to 1" in words)
+    (needed,) = (words[3] for words in logged if "tasks 1 to 2" in words)
     width = bench.grid.shape(run.query).width
     assert needed == pytest.approx(160 * epochs * width * itemsize / 1e9)

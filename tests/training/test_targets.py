@@ -156,7 +156,7 @@ def test_the_disk_is_bounded_before_any_work(lab, monkeypatch):
     cache = learning(here.grid, run).queries[0][0]
     monkeypatch.setattr(targets, "over_views", lambda *_: pytest.fail("work began"))
     with pytest.raises(
-        CdlError, match=r"targets_max_gb: 1e-06, but the queries of tasks 0 to 0 need"
+        CdlError, match=r"targets_max_gb: 1e-06, but the queries of tasks 1 to 1 need"
     ):
         targets.write_queries(
             cache.spec,

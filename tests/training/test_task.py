@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_finite_writes_nothing(lab):
     here = lab({"training": {"epochs": 3}})
     here.grid.config["training"]["lr"] = 1e30  # above the maximum of the schema
     run = here.run(role="student", teacher=None)
-    with pytest.raises(CdlError, match=r"not finite in task 0, epoch \d, batch \d+: ce"):
+    with pytest.raises(CdlError, match=r"not finite in task 1, epoch \d, batch \d+: ce"):
         here.learn(run, 0)
     assert not list((here.folder / run.folder).rglob("*.*"))
     assert not list((here.folder / "state").rglob("*.*"))

@@ -26,7 +26,7 @@ TRIALS = as_workflow_error(Trials)(GRID)
 JOBS = Jobs([*STUDY, *TRIALS.jobs()])
 if workflow.is_main_process:  # once; every job reads this file too
     as_workflow_error(refuse_learnt)(JOBS)
-    for line in start_messages(STUDY, workflow.configfiles):
+    for line in start_messages(STUDY, workflow.configfiles, workflow.output_settings.verbose):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")

@@ -30,7 +30,7 @@ rule train:
         images=param("train", "images"),
         names=param("train", "names"),
     message:
-        "learn task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
+        "learn {wildcards.method} {wildcards.learner}, seed {wildcards.seed}, in task{wildcards.task}/"
     script:
         "../scripts/train.py"
 
@@ -64,7 +64,7 @@ rule distil:
         teacher_spec=param("distil", "teacher_spec"),
         names=param("distil", "names"),
     message:
-        "distil task {wildcards.task} of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}"
+        "distil {wildcards.method} {wildcards.learner}, seed {wildcards.seed}, in task{wildcards.task}/"
     script:
         "../scripts/distil.py"
 
@@ -98,6 +98,6 @@ rule align:
         teacher_query=param("align", "teacher_query"),
         teacher_spec=param("align", "teacher_spec"),
     message:
-        "align the heads of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}, after task {wildcards.task}"
+        "align the heads of {wildcards.method} {wildcards.learner}, seed {wildcards.seed}, in task{wildcards.task}/"
     script:
         "../scripts/align.py"
