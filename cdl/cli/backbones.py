@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cdl.backbones.architectures import architectures
+from cdl.backbones.weights_facts import is_research_only
 from cdl.cli.options import AsJson, print_json
 
 app = typer.Typer(
@@ -51,7 +52,7 @@ def list_(
     for entry in () if as_json else found:
         print(text.format(**entry))
         for name in _tagged_names(entry["architecture"], entry["tags"]):
-            print(f"  {name}")
+            print(f"  {name}{'  (research only)' if is_research_only('timm', name) else ''}")
     if not found:
         raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import cdl
-from cdl.backbones.weights_facts import EMBEDDED_LICENCE
+from cdl.backbones.weights_facts import EMBEDDED_LICENCE, is_research_only
 from cdl.data.sources import licence_of as data_licence_of
 from cdl.data.stream import Stream
 from cdl.deployment.trained import TrainedStudent, find_backbone
@@ -154,6 +154,12 @@ def _is_embedded(backbone: Mapping[str, Any]) -> bool:
     """Return whether the weights of a backbone, given its record, are those of this package."""
     asset = Path(str(files("cdl") / "assets"), f"{Path(backbone['model']).name}.safetensors")
     return asset.is_file() and artifacts.fingerprint_file(asset) == backbone["file_sha256"]
+
+
+def research_only(student: TrainedStudent) -> bool:
+    """Return whether the licence of the backbone's weights is known to allow research only."""
+    backbone = backbone_record(student)
+    return _is_embedded(backbone) or is_research_only("timm", backbone["model"])
 
 
 def licence_of(student: TrainedStudent) -> str | None:

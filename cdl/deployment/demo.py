@@ -6,11 +6,13 @@ and `write_site` copies them for any web server.
 """
 
 import json
+import re
 import secrets
 import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
 from cdl.deployment.bundle import program
+from cdl.deployment.hub import metadata
 from cdl.deployment.load import is_exported
 from cdl.deployment.student import facts_of
 from cdl.device.memory import MEMORY, Memory
@@ -48,6 +51,7 @@ _SHA256 = {
         "71aef04959c5c1b6de461b6538e2058e306610034a85aad2742d0c7fd4533fe4"
     ),
 }
+_HEADING = re.compile("<h1>.*</h1>.*")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -88,11 +92,30 @@ def site(student: Path, runtime: str | None = None) -> Site:
     room = Path(str(files("cdl") / "assets" / "demo"))
     return {
         **{path.name: path for path in sorted(room.iterdir())},
+        PAGE: _page(room / PAGE, student, manifest.CARD in own),
         **{f"runtime/{path.name}": path for path in runtime_files(runtime)},
         **{f"student/{name}": path for name, path in own.items()},
         f"student/{CURRENT}": pointer_to(student, versions[0]).encode(),
         "student.json": json.dumps({"files": [*own, CURRENT]}).encode(),
     }
+
+
+def _page(template: Path, student: Path, described: bool) -> bytes:
+    """Return the page with the student's name and the accuracy that its card has, if it has one."""
+    title, accuracy = escape(student.resolve().name), ""
+    found = metadata(student / manifest.CARD) if described else {}
+    about = next(iter(found.get("model-index", ())), {})
+    scores = {
+        metric["type"]: metric["value"]
+        for result in about.get("results", ())
+        for metric in result["metrics"]
+    }
+    if "accuracy" in scores:
+        title += f": {escape(about['name'])}"
+        accuracy = f"\n<p>Accuracy measured before the export: {scores['accuracy']:.1f} %.</p>"
+    return _HEADING.sub(
+        lambda _: f"<h1>{title}</h1>{accuracy}", template.read_text(encoding="utf-8")
+    ).encode()
 
 
 def _names(folder: Path, versions: list[int]) -> Iterator[str]:
@@ -143,7 +166,15 @@ def runtime_files(source: str | None = None) -> list[Path]:
         for name, digest in _SHA256.items()
     ]
     folder = cache_folder() / f"onnxruntime-web-{RUNTIME}"
-    return obtain(published, folder, mirror=source, setting="--runtime")
+    try:
+        return obtain(published, folder, mirror=source, setting="--runtime")
+    except CdlError as error:
+        if source is not None or not isinstance(error.__cause__, OSError):
+            raise
+        raise CdlError(
+            f"onnxruntime-web {RUNTIME}, which the page needs once, could not be fetched; connect "
+            f"to a network, or set --runtime to a folder with {', '.join(_SHA256)}"
+        ) from error
 
 
 def write_site(content: Site, folder: Path) -> None:

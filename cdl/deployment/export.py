@@ -11,7 +11,7 @@ import torch
 
 import cdl
 from cdl.deployment import manifest
-from cdl.deployment.card import backbone_record, card, licence_of
+from cdl.deployment.card import backbone_record, card, licence_of, research_only
 from cdl.deployment.costs import Costs, costs
 from cdl.deployment.graph import to_int8, write_executorch, write_onnx
 from cdl.deployment.manifest import CARD, CLASSES, CONFIG, MODEL, PREPROCESSING, PROGRAM, TENSORS
@@ -81,6 +81,7 @@ class Exported(Shown):
     parity: comparison of the predictions; None if it was skipped.
     int8: effects of the quantisation; None without it.
     learning: whether it can learn on: the size of its memory, or why it has none.
+    research_only: whether the licence of its weights is known to allow research only.
     """
 
     folder: str
@@ -92,6 +93,7 @@ class Exported(Shown):
     parity: Parity | None
     int8: Int8 | None = None
     learning: str | None = None
+    research_only: bool = False
 
     @property
     def problem(self) -> str:
@@ -107,7 +109,8 @@ class Exported(Shown):
     def text(self) -> str:
         """Return the result as text for the terminal."""
         size = f"{self.folder}: {self.classes} classes, {self.bytes / 1e6:.1f} MB"
-        return "\n".join([size, *self.remarks()])
+        licence = ["licence of the weights: research only"] if self.research_only else []
+        return "\n".join([size, *self.remarks(), *licence])
 
     def remarks(self) -> list[str]:
         """Return sentences on the comparison with torch, on int8 and on costs."""
@@ -232,7 +235,8 @@ def _measure(
     duration = latency(exported, student.random_size)
     machine = this_machine()["cpu"] + student.timed
     folder, n = str(file.parent), len(student.classes)
-    return Exported(folder, n, file.stat().st_size, counted, duration, machine, parity)
+    facts = (folder, n, file.stat().st_size, counted, duration, machine, parity)
+    return Exported(*facts, research_only=research_only(student))
 
 
 def _finish(student: TrainedStudent, folder: Path, result: Exported) -> None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cdl.deployment import manifest
 from cdl.deployment.manifest import CARD, CONFIG, DEVICE, MANIFEST, READ, TENSORS
@@ -121,18 +122,23 @@ class Upload:
             ) from error
 
 
-def _licence(card: Path) -> str:
-    """Return the licence in the metadata of a model card.
+def metadata(card: Path) -> dict[str, Any]:
+    """Return the metadata of a model card; empty without any.
 
     Raises:
-        CdlError: there is no card or no licence.
+        CdlError: the card cannot be read.
     """
     try:
         between = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8"), re.DOTALL)
-        metadata = yaml_value(between[1]) if between else None
+        found = yaml_value(between[1]) if between else None
     except (OSError, ValueError, CdlError) as error:
         raise CdlError(f"{card}: cannot be read as a model card ({error})") from error
-    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _licence(card: Path) -> str:
+    """Return the licence in the metadata of a model card; raise `CdlError` if there is none."""
+    licence = metadata(card).get("license")
     if not isinstance(licence, str):
         raise CdlError(
             f"{card}: its metadata has no licence; expected a line such as `license: mit` between "

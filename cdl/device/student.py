@@ -196,7 +196,8 @@ class DeviceStudent(Classifier):
 
         fell: tuple[str, ...] = ()
         with computing(self.folder):
-            accuracy = {} if tests else held_out(updated, tokens, labels)
+            right = np.zeros(0, bool) if tests else held_out(updated, tokens, labels)
+            accuracy = {"held_out": 100 * float(right.mean())} if len(right) else {}
             begin = time.perf_counter()
             new = updated(np.arange(len(labels)))
             milliseconds = 1e3 * (time.perf_counter() - begin)
@@ -206,7 +207,9 @@ class DeviceStudent(Classifier):
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
-        return Update(self.version, len(names), learnt, extended, (), *costs, items=kind, fell=fell)
+        counts = int(right.sum()), len(right)
+        more_facts = {"items": kind, "fell": fell, "right": counts, "folder": str(self.folder)}
+        return Update(self.version, len(names), learnt, extended, (), *costs, **more_facts)
 
     def _labelled(
         self, items: Mapping[str, list[Any]], names: tuple[str, ...]
@@ -239,7 +242,9 @@ class DeviceStudent(Classifier):
             self._add(memory, self.classes[:label] + self.classes[label + 1 :])
         size = memory.bytes()[0]
         kind, n = self.items.kind, len(self.classes)
-        return Update(self.version, n, forgotten=(name,), bytes=size, items=kind)
+        return Update(
+            self.version, n, forgotten=(name,), bytes=size, items=kind, folder=str(self.folder)
+        )
 
     def undo(self) -> Update:
         """Return to the version before the last update; raise `CdlError` if it is not kept."""

@@ -1,5 +1,6 @@
 """What an update of a student did, cost and brought."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class Update:
     accuracy: percent of items, by name: `held_out` (every fifth, learnt from the others), or with
         test items `earlier_before`, `earlier_after` and `new`.
     items: what the items are: `images` or `texts`.
+    right: number of held-out items with the right class, and of all held-out items.
+    folder: of the student, which was changed.
     fell: earlier classes whose accuracy on test items fell, most first, with both accuracies.
     """
 
@@ -45,6 +48,8 @@ class Update:
     accuracy: Mapping[str, float] = field(default_factory=dict)
     items: str = "images"
     fell: tuple[str, ...] = ()
+    right: tuple[int, int] = (0, 0)
+    folder: str = "."
 
     def as_dict(self) -> dict[str, Any]:
         """Return the update for JSON."""
@@ -62,24 +67,29 @@ class Update:
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
         names = {k: k.replace("_", " ") for k in self.accuracy}
-        names["held_out"] = f"every fifth of the {self.items}, learnt from the others"
-        lines += [f"accuracy, {names[k]}: {v:.2f} %" for k, v in self.accuracy.items()]
+        names.pop("held_out", None)  # few items, so they are counted
+        lines += [f"accuracy, {names[k]}: {self.accuracy[k]:.2f} %" for k in names]
+        if self.right[1]:
+            how = f"every fifth of the {self.items}, after learning the others"
+            lines.append("right: {} of {} held out ({})".format(*self.right, how))
         lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
-        lines += ["undo: `undo` of student.py in this folder"] if what else []
+        if what:
+            program = shlex.quote(f"{self.folder}/student.py")
+            lines.append(f"{self.folder} was changed; undo: python {program} undo")
         return "\n".join(lines)
 
 
 def held_out(
     updated: Callable[[np.ndarray], Memory], tokens: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    """Return the accuracy on every fifth item of each class, after learning the others."""
+) -> np.ndarray:
+    """Return which of every fifth item of each class are right, after learning the others."""
     found = [np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT] for label in set(labels)]
     rows = np.concatenate(found)
     if not len(rows):
-        return {}
+        return np.zeros(0, bool)
     memory = updated(np.delete(np.arange(len(labels)), rows))
-    right = memory.logits(tokens[rows]).argmax(1) == labels[rows]
-    return {"held_out": 100 * float(right.mean())}
+    right: np.ndarray = memory.logits(tokens[rows]).argmax(1) == labels[rows]
+    return right
 
 
 def tested(

@@ -225,6 +225,36 @@ def test_an_edited_file_or_a_link_in_its_place_is_not_in_the_site(name, linked, 
     assert name not in json.loads(found["student.json"])["files"]
 
 
+@pytest.mark.parametrize(
+    ("card", "heading"),
+    [
+        (
+            "model-index:\n- name: a <nano>\n  results:\n  - metrics:\n"
+            "    - {type: accuracy, value: 71.234}\n",
+            "<h1>student: a &lt;nano&gt;</h1>\n<p>Accuracy measured before the export: 71.2 %.</p>",
+        ),
+        ("license: mit\n", "<h1>student</h1>"),
+    ],
+)
+def test_the_page_has_the_name_and_the_measured_accuracy(card, heading, tmp_path, empty):
+    folder = write_student(tmp_path / "student")
+    (folder / "card.md").write_text(f"---\n{card}---\n# A student\n")
+    manifest.write(folder, MADE_FROM)
+    assert heading in site(folder)["index.html"].decode()
+
+
+def test_without_a_network_the_missing_runtime_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("cdl.runtime.fetching._download", refuse)
+    with pytest.raises(CdlError) as error:
+        runtime_files()
+    assert str(error.value).startswith(f"onnxruntime-web {RUNTIME}, which the page needs once, ")
+    assert str(error.value).count("\n") == 0 and "or set --runtime to a folder" in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "classes.txt", "versions", "versions/1"])
 def test_a_link_in_place_of_another_file_or_folder_is_refused(name, tmp_path, empty):
     folder = write_learner(tmp_path / "student")

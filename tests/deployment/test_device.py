@@ -504,7 +504,11 @@ def test_the_command_line_reports_in_text(folder, tmp_path, capsys):
     assert main(Student, ["learn", str(photos), "--no-balance", "--ridge", "last"], folder) == 0
     text = capsys.readouterr().out
     assert text.startswith("version 1, 6 classes; learnt black, white, yellow\n15 images at ")
-    assert "accuracy, every fifth of the images, learnt from the others: " in text
+    assert (
+        "\nright: 3 of 3 held out (every fifth of the images, after learning the others)\n" in text
+    )
+    undo = f"{folder} was changed; undo: python {folder}/student.py undo"
+    assert text.splitlines()[-1] == undo
     (photos / "blue").mkdir()
     assert main(Student, ["learn", str(photos)], folder) == 1
     assert "contains no image" in capsys.readouterr().err

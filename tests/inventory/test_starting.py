@@ -5,8 +5,6 @@ from lab import make_grid
 
 from cdl.inventory.starting import check_folder, check_sources
 from cdl.runtime.errors import CdlError
-from cdl.study.configuration import ConfigError
-from cdl.study.learning_jobs import LearningJobs
 
 
 @pytest.mark.parametrize("name", ["results", ".snakemake"])
@@ -26,7 +24,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 def test_a_moved_folder_is_named_with_the_path_that_was_tried(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
     mine = {"source": source, "tasks": 2, "view": {"size": 8}}
-    user = LearningJobs(make_grid({"datasets": {"m": mine}, "grid": {"datasets": ["m"]}})).user
+    grid = make_grid({"datasets": {"m": mine}, "grid": {"datasets": ["m"]}})
     tried = f"far: no such folder .tried {tmp_path}/far.; a path in a configuration is relative to"
-    with pytest.raises(ConfigError, match=tried):
-        check_sources(user)
+    with pytest.raises(CdlError, match=tried):
+        check_sources(grid)

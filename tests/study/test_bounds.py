@@ -44,7 +44,7 @@ def test_a_value_above_its_bound_is_refused(changes, message):
     [
         {"datasets": {"digits": {"view": {"size": 1024}}}},
         {"methods": {"l2p": {"pool": 10**6}}},
-        {"training": {"batch_size": 10**4}},
+        {"training": {"batch_size": 10**2}},
         {"training": {"epochs": 10**6}},
     ],
 )

@@ -160,7 +160,7 @@ def test_every_object_refuses_unknown_keys():
         ),
         (
             {"datasets": {"digits": {"tasks": [9, 1]}}, "grid": {"distillers": ["dkd"]}},
-            "distillers.dkd: invalid value 'tasks .9, 1.'; expected two classes",
+            "datasets.digits.tasks: invalid value .9, 1.; expected two classes or more",
         ),
         (
             {

@@ -112,7 +112,7 @@ def test_no_job_of_a_trial_reads_where_test_images_lie():
 def test_what_the_study_does_not_combine_is_not_tried():
     exclude = [{"method": "l2p", "distiller": "kd"}, {"distiller": "kd_prompt"}]
     exclude += [{"dataset": "digits+few", "method": "coda_prompt"}]
-    few = {"block": "digits", "variant": "few", "images_per_class": 3}
+    few = {"block": "digits", "variant": "few", "images_per_class": 4}
     grid = STUDY["grid"] | {"methods": ["coda_prompt", "l2p"], "datasets": ["digits", few]}
     made = Trials(make_grid(STUDY | {"grid": grid | {"exclude": exclude}}))
     assert made.distillers == ["none", "kd"]
