@@ -419,6 +419,25 @@ def labelled_by(labels: str | None, taught: bool) -> str:
 
 
 @dataclass(frozen=True)
+class Answers(Part):
+    """A teacher that cdl does not train: its answers for items, see `cdl.data.answers`.
+
+    name: of the teacher in folders and tables.
+    sha256: of the file.
+    values: `probabilities` or `logits`.
+    """
+
+    name: str
+    sha256: str
+    values: str
+
+    @property
+    def query(self) -> str:
+        """Backbone of the query of its prompts, of which it has none."""
+        return ""
+
+
+@dataclass(frozen=True)
 class Labelling:
     """How the images without a label get a class, for a head that is computed in closed form.
 
@@ -443,7 +462,7 @@ class LearnerSpec(Part):
     role: `teacher` or `student`.
     backbone: name of the frozen backbone.
     query: name of the backbone that computes the query of the prompts.
-    teacher: name of the teacher's backbone; None without a teacher.
+    teacher: name of the teacher's backbone, or of `answers`; None without a teacher.
     images_per_class: number of training images per class; None for all.
     normalization: see `cdl.backbones.frozen`.
     auxiliary_weight: see `cdl.models.learner.Learner`.
@@ -465,6 +484,7 @@ class LearnerSpec(Part):
     cache_dtype: dtype of cached queries and targets; None: float32.
     precision: precision of frozen weights, for all backbones or by backbone; None: fp32.
     bf16: `BF16`, if a precision is set.
+    answers: the teacher, if cdl does not train it.
     teacher_query: name of the backbone that computes the query of the teacher's prompts, if the
         distiller maps them; else None. It follows from the teacher's specification, and is not in
         the JSON but in the artifact's metadata under the same name.
@@ -501,6 +521,7 @@ class LearnerSpec(Part):
     cache_dtype: str | None = None
     precision: str | Mapping[str, str] | None = None
     bf16: int | None = None
+    answers: Answers | None = None
     teacher_query: str | None = field(default=None, compare=False, metadata=_OUTSIDE)
 
     @classmethod
@@ -600,9 +621,26 @@ class LearnerSpec(Part):
         return columns
 
     def targets(
-        self, teacher: "LearnerSpec", columns: str = "task", views: str = "train"
+        self, teacher: "LearnerSpec | Answers", columns: str = "task", views: str = "train"
     ) -> "CacheSpec":
-        """Return the specification of a teacher's targets, see `CacheSpec`."""
+        """Return the specification of a teacher's targets, see `CacheSpec`.
+
+        Those of `Answers` are the same for all views, so they are specified as at test views.
+        """
+        if isinstance(teacher, Answers):
+            return CacheSpec(
+                kind="targets",
+                views="held_out",
+                numerics=self.numerics,
+                backbone=teacher.name,
+                normalization=self.normalization,
+                view=self.view.held_out(),
+                images_per_class=self.images_per_class,
+                seed=self.seed,
+                stream=self.stream,
+                columns=columns,
+                answers=teacher,
+            )
         return replace(
             self.queries(teacher.query, views),
             kind="targets",
@@ -629,7 +667,8 @@ class CacheSpec(Part):
     images_per_class: of the split; None for all.
     seed, stream, student_views, unlabelled, training: as in `LearnerSpec`; None where they do not
         determine the views.
-    teacher: the teacher of targets; None for queries.
+    teacher: the teacher of targets; None for queries, and for answers.
+    answers: as in `LearnerSpec`.
     apt_teacher: as in `LearnerSpec`.
     columns: of targets: logits of the classes of the `task`, or of all `seen` so far.
     """
@@ -653,6 +692,7 @@ class CacheSpec(Part):
     teacher: LearnerSpec | None = None
     apt_teacher: str | None = None
     columns: str | None = None
+    answers: Answers | None = None
 
     @property
     def queries(self) -> "CacheSpec":

@@ -42,7 +42,7 @@ BELOW = {
     "evaluation": ["runtime", "data", "backbones", "methods.base", "models", "training"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", "runtime.plain_yaml"]
     + [*FACTS]  # no torch
-    + ["data.sources.folder", "data.order"]
+    + ["data.sources.folder", "data.order", "data.answers", "data.packing"]
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
     "reporting": ["runtime", "data.order", "data.packing"]
     + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
@@ -53,6 +53,7 @@ BELOW = {
         "data.__init__",
         "data.modalities.__init__",
         "data.order",
+        "data.answers",
         "data.packing",
         "data.sources",
     ]

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 import cdl
 from cdl.cli import configure, results, student
+from cdl.cli.answers import answers
 from cdl.cli.backbones import app as backbones
 from cdl.cli.run import run
 from cdl.layout import RESULTS
@@ -73,6 +74,7 @@ def group(
 app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")(configure.init)
 app.command("list", epilog="Example: cdl list distillers")(configure.list_)
 app.command(epilog="Example: cdl data config.yaml")(configure.data)
+app.command(epilog="Example: cdl answers config.yaml -o items.csv")(answers)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog="Example: cdl run config.yaml --cores 2",

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from shutil import which
@@ -36,20 +36,25 @@ def program() -> Path:
     return packaged if packaged.is_dir() else package.parent
 
 
-def grid_of(configs: Sequence[str] | None, directory: Path = Path(".")) -> Grid:
+def grid_of(
+    configs: Sequence[str] | None,
+    directory: Path = Path("."),
+    changed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Grid:
     """Return the grid of a configuration and its overlays.
 
     Args:
         configs: files and values, see `cdl.study.layers`; None is the default configuration.
         directory: folder that contains the results folder, in which relative paths in the
             configuration start.
+        changed: function from the complete configuration to the one that is expanded.
 
     Raises:
         ConfigError: a file cannot be read or a value is invalid.
     """
     content = merged(configs or [str(program() / "config" / "default.yaml")])
     with contextlib.chdir(directory):
-        return Grid(resolve(content))
+        return Grid(changed(resolve(content)))
 
 
 def cdl_command() -> str:

@@ -30,6 +30,12 @@ def teacher_results_of(spec: LearnerSpec, teacher: Path | None, task: int) -> di
                 f"--teacher: {teacher} is not used, since this run has no teacher; omit it"
             )
         return None
+    if spec.answers is not None:
+        raise CdlError(
+            f"{spec.teacher}: has no answers for the new task; a student that was distilled from a "
+            "file of answers cannot learn a task by `cdl learn`; add the items to the file and run "
+            "a configuration with the new task"
+        )
     if teacher is None:
         raise CdlError(
             f"--teacher: is missing; this run was distilled from {spec.teacher} with "

@@ -81,6 +81,7 @@ def _used_paths(grid: Grid) -> Iterator[str | Path]:
             yield layout.contents_memory("data", job.key["prepared"])
         if job.rule == "fetch_backbone":
             yield layout.contents_memory("backbones", job.key["fetched"])
+    yield from (layout.contents_memory("queries", name) for name in grid.answers)
 
 
 def _candidates() -> Iterator[Path]:

@@ -13,6 +13,8 @@ from cdl.data.modalities import MODALITIES
 from cdl.data.order import count_of
 from cdl.data.sources import modality_of
 from cdl.distillers import DISTILLERS
+from cdl.spec import Answers
+from cdl.study.answers import answers_of, check_answered, teacher_name
 from cdl.study.blocks import (
     blocks_of,
     check_defined,
@@ -55,6 +57,7 @@ class Grid:
             name of the table, such as `cifar100_base-small`.
         excluded: combinations without runs, each with one label of a dataset, method or distiller.
         deployed: runs to export and measure, including their teachers.
+        answers: pairs' teachers that cdl does not train, by name: their files.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -64,6 +67,7 @@ class Grid:
         self._backbone_names: dict[str, str] = {}
         self._trained: dict[Run, Run] = {}
         self._baselines: dict[Run, Run] = {}
+        self.answers: dict[str, dict[str, Any]] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = blocks_of(config, "datasets", grid["datasets"] or sorted(config["datasets"]))
@@ -90,6 +94,7 @@ class Grid:
         self._shapes: dict[str, BackboneShape] = {}
         for run in self.runs:
             dataset, order = self.dataset(run), self.class_order(run.dataset)
+            check_answered(run, dataset)
             validate_run(run, dataset, self.shape)
             named = isinstance(order, list) and any(isinstance(label, str) for label in order)
             if (known := known_images(dataset)) and not named:
@@ -122,7 +127,7 @@ class Grid:
                     "an image for each epoch"
                 )
         for pair in grid["pairs"]:
-            named = [name for name in (pair["teacher"], pair["student"]) if name is not None]
+            named = [name for name in (pair["teacher"], pair["student"]) if isinstance(name, str)]
             check_defined("grid.pairs", named, config["backbones"])
             _check_alone(pair)
             _check_precision(config["compute"]["precision"], pair)
@@ -147,14 +152,17 @@ class Grid:
             distillers = self._combined(dataset, method)
             if not distillers:
                 continue
-            teacher, student = pair["teacher"], pair["student"]
+            teacher, student, answers = pair["teacher"], pair["student"], None
+            if isinstance(teacher, dict):
+                answers = self._answers(teacher)
+                teacher = answers.name
             teacher_method = None if method in self.bounds else self._teacher_method(method, pair)
-            teacher_query = teacher if own_query else student
+            teacher_query = None if answers else teacher if own_query else student
             n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": _ALONE, "teacher": None, "teacher_query": None}
             # the students of bounds have no teacher
-            if teacher is not None and method not in self.bounds:
+            if teacher is not None and answers is None and method not in self.bounds:
                 yield learner(
                     dataset=self._home(dataset, "teacher"),
                     method=teacher_method or method,
@@ -166,7 +174,7 @@ class Grid:
             students: dict[str, Run] = {}
             for distiller in distillers:
                 taught = {"teacher": teacher, "teacher_query": teacher_query}
-                taught |= {"teacher_method": teacher_method}
+                taught |= {"teacher_method": teacher_method, "answers": answers}
                 own = of_student(method, distiller)
                 reads_teacher = uses_teacher(distiller) or taught_statistics(own)
                 _check_taught(reads_teacher, teacher, distiller)
@@ -245,12 +253,23 @@ class Grid:
             )
         return found
 
+    def _answers(self, given: dict[str, Any]) -> Answers:
+        """Return the specification of a teacher that cdl does not train."""
+        known = self.answers.setdefault(teacher_name(given), given)
+        if known != given:
+            raise ConfigError(
+                f"grid.pairs.teacher.answers: {known['answers']!r} and {given['answers']!r} have "
+                "the same name in tables; rename one"
+            )
+        return answers_of(given)
+
     def _comparisons(self) -> dict[str, tuple[str, str, str]]:
         """Return the tables with published numbers, see `comparisons`."""
         blocks, found = self.config["backbones"], {}
         for dataset, pair in product(self.datasets, self.config["grid"]["pairs"]):
             teacher, student = pair["teacher"], pair["student"]
-            if teacher is None or pair["teacher_method"] is not None:  # no published numbers
+            # no published numbers
+            if not isinstance(teacher, str) or pair["teacher_method"] is not None:
                 continue
             block = self.datasets[dataset].options
             parts = (block, blocks[teacher], blocks[student])
@@ -310,8 +329,8 @@ class Grid:
         return self._by_folder[f"{dataset}/{method}/{learner}/seed{seed}"]
 
     def teacher_of(self, run: Run) -> Run | None:
-        """Return the run of a student's teacher, None without one."""
-        if run.teacher is None:
+        """Return the run of a student's teacher, None without one or if cdl does not train it."""
+        if run.teacher is None or run.answers is not None:
             return None
         learner = f"teacher-{run.teacher}-q-{run.teacher_query}"
         method = run.teacher_method or run.method
@@ -346,6 +365,7 @@ class Grid:
             teacher=None,
             teacher_query=None,
             teacher_method=None,
+            answers=None,
         )
 
     def checkpoint(self, run: Run, task: int) -> str:
@@ -395,7 +415,8 @@ class Grid:
         if run.role == "teacher":
             overrides = self.config["training"]["teacher"]
             training |= {k: v for k, v in overrides.items() if v is not None}
-        teacher = run.backbone if run.role == "teacher" else run.teacher
+        teacher = None if run.answers else run.teacher
+        teacher = run.backbone if run.role == "teacher" else teacher
         own_size = self.config["backbones"][teacher]["batch_size"] if teacher else None
         batch_size = own_size or self.config["training"]["batch_size"]
         training |= run.method.training | run.distiller.training
@@ -540,10 +561,10 @@ def _visible_options(dataset: dict[str, Any], role: str) -> dict[str, Any]:
 
 def _check_alone(pair: dict[str, Any]) -> None:
     """Reject the method of a teacher in a pair without one."""
-    if pair["teacher"] is None and pair["teacher_method"] is not None:
+    if not isinstance(pair["teacher"], str) and pair["teacher_method"] is not None:
         raise ConfigError(
-            f"grid.pairs.teacher_method: invalid value {pair['teacher_method']!r} with teacher: "
-            "null; expected a teacher, or no teacher_method"
+            f"grid.pairs.teacher_method: invalid value {pair['teacher_method']!r} without "
+            "a backbone as the teacher; expected one, or no teacher_method"
         )
 
 

@@ -24,7 +24,7 @@ class Cache:
         spec: specification of its content.
         dataset: label of the dataset.
         backbone: name of the backbone that computes it.
-        teacher: the run whose logits it stores; None for queries.
+        teacher: the run whose logits it stores; None for queries, and for answers.
     """
 
     folder: str
@@ -36,7 +36,7 @@ class Cache:
     @property
     def kind(self) -> str | None:
         """`seen` for logits of all classes seen so far, `test` for test views, or `test_seen`."""
-        if self.spec.kind == "queries":
+        if self.spec.kind == "queries" or self.spec.answers is not None:
             return None
         views = "test" if self.spec.views == "held_out" else ""
         columns = "seen" if self.spec.columns == "seen" else ""
@@ -49,6 +49,8 @@ class Cache:
 
     def path(self, task: int) -> str:
         """Return the path of a teacher's logits of a task."""
+        if self.spec.answers is not None:
+            return layout.cached(self.folder, task)
         files = RunFiles(self.folder).task(task)
         kinds = {None: files.targets, "seen": files.targets_seen, "test": files.targets_test}
         return (kinds | {"test_seen": files.targets_test_seen})[self.kind]
@@ -161,6 +163,9 @@ def _taught(grid: Grid, run: Run, own_query: str | None, labels: bool) -> Taught
         labels: whether the teacher labels images, which needs logits only.
     """
     teacher = grid.teacher_of(run)
+    if run.answers is not None:
+        spec = specification(grid, run)
+        return _answered(grid, run, _label_columns(spec) if labels else spec.soft_columns)
     if teacher is None:
         return Taught()
     maps = run.distils.maps_prompts and not labels
@@ -183,6 +188,8 @@ def _taught(grid: Grid, run: Run, own_query: str | None, labels: bool) -> Taught
 def _taught_at_test(grid: Grid, run: Run) -> Taught:
     """Return what a job reads to obtain the teacher's logits for the test views."""
     teacher = grid.teacher_of(run)
+    if run.answers is not None:
+        return _answered(grid, run, _label_columns(specification(grid, run)))
     if teacher is None:
         return Taught()
     query = teacher.query if teacher.prompts.needs_query else None
@@ -192,6 +199,14 @@ def _taught_at_test(grid: Grid, run: Run) -> Taught:
         targets=_targets(grid, run, _label_columns(specification(grid, run)), "held_out"),
         target_queries=_queries(grid, run, query, test=True) if query else (),
     )
+
+
+def _answered(grid: Grid, run: Run, columns: str) -> Taught:
+    """Return what a job reads of a teacher that cdl does not train: the same for all views."""
+    assert run.answers is not None, "planned with answers"
+    own = specification(grid, run)
+    specs = [own.until(t).targets(run.answers, columns) for t in range(run.n_tasks)]
+    return Taught(targets=tuple(_cache(grid, run, run.answers.name, s) for s in specs))
 
 
 def _label_columns(spec: LearnerSpec) -> str:
@@ -209,13 +224,13 @@ def _queries(grid: Grid, run: Run, backbone: str, test: bool = False) -> Caches:
     spec = specification(grid, run)
     after = [spec.until(t) for t in range(run.n_tasks)]
     specs = [s.queries(backbone, "held_out" if test else "train") for s in after]
-    return tuple(_query_cache(grid, run, backbone, s) for s in specs)
+    return tuple(_cache(grid, run, backbone, s) for s in specs)
 
 
 def _test_queries(grid: Grid, run: Run, backbone: str) -> Cache:
     """Return the cache of a backbone's queries of the test images."""
     n = grid.test_images_per_class(run.dataset)
-    return _query_cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
+    return _cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
 
 
 def _targets(grid: Grid, run: Run, columns: str = "task", views: str = "train") -> Caches:
@@ -228,9 +243,11 @@ def _targets(grid: Grid, run: Run, columns: str = "task", views: str = "train") 
     return tuple(Cache(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
 
 
-def _query_cache(grid: Grid, run: Run, backbone: str, spec: CacheSpec) -> Cache:
-    """Return the cache with a specification, in a folder named after all that it depends on."""
-    sources = [grid.source(run.dataset), grid.backbone_source(backbone)]
+def _cache(grid: Grid, run: Run, backbone: str, spec: CacheSpec) -> Cache:
+    """Return the cache of queries or answers, in a folder named after all that it depends on."""
+    sources = [grid.source(run.dataset)]
+    if spec.answers is None:
+        sources.append(grid.backbone_source(backbone))
     if spec.unlabelled is not None and (unlabelled := grid.unlabelled_source(run.dataset)):
         sources.append(unlabelled)
     packed = grid.datasets[run.dataset].name

@@ -188,6 +188,8 @@ class LearningJobs:
 
     def _targets(self, cache: Cache, task: int) -> Job:
         """Return the job that computes a teacher's logits for a task's training images."""
+        if cache.spec.answers is not None:
+            return self._answers(cache, task)
         cache = self.targets[cache.name][0].taught.targets[task]
         teacher = cache.teacher
         assert teacher is not None, "targets have a teacher"
@@ -204,6 +206,31 @@ class LearningJobs:
                 "images": self._images(teacher, task),
             },
             {("inputs", "teacher"): record_of(self.grid.checkpoint(teacher, task))},
+        )
+
+    def _answers(self, cache: Cache, task: int) -> Job:
+        """Return the job that checks and copies the answers for a task's training images."""
+        assert cache.spec.answers is not None and cache.spec.stream is not None
+        packed, stream = self.grid.packed(cache.dataset), cache.spec.stream
+        file = self.grid.answers[cache.spec.answers.name]["answers"]
+        n = self.grid.test_images_per_class(cache.dataset)
+        return self._cache(
+            "answers",
+            {"answered": Path(cache.folder).name, "task": str(task)},
+            cache,
+            layout.artifact("targets", cache.path(task)),
+            layout.caching(cache.folder, task),
+            lambda: {
+                "data": [*packed.split("train"), *packed.split("test")[1:]],
+                "files": [file],
+            },
+            lambda: {
+                "spec": cache.spec.to_json(),
+                "images": self.user.images_digest(
+                    self.grid.packed_name(cache.dataset), stream, task
+                ),
+                "test_images_per_class": n,
+            },
         )
 
     def _cache(
@@ -237,6 +264,8 @@ class LearningJobs:
                 "images": self._images(run, task),
                 "names": need.backbones,
             }
+            if run.answers is not None:
+                params["teacher_spec"] = None
             if teacher is not None:
                 params["teacher_spec"] = self._specification(teacher, task).to_json()
             return params

@@ -6,7 +6,7 @@ from typing import Any
 
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
-from cdl.spec import labelled_by
+from cdl.spec import Answers, labelled_by
 
 
 def entry_of(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +66,7 @@ class Run:
     seed: int
     n_tasks: int
     teacher_method: Block | None = None  # None: the student's method
+    answers: Answers | None = None  # the teacher, if cdl does not train it
 
     @property
     def learner(self) -> str:
@@ -85,7 +86,8 @@ class Run:
     @property
     def backbones(self) -> list[str]:
         """Names of all backbones that affect the run, sorted."""
-        names = {self.backbone, self.query, self.teacher, self.teacher_query}
+        trained = None if self.answers else self.teacher
+        names = {self.backbone, self.query, trained, self.teacher_query}
         return sorted(name for name in names if name)
 
     def role_of(self, backbone: str) -> str:

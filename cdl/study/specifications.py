@@ -72,7 +72,8 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         if teacher_method is None
         else Method(teacher_method.name, teacher_method.options),
         apt_teacher=shared["apt_teacher"] if teacher and teacher.prompts.merges else None,
-        sizes=grid.sizes({run.backbone, run.query, run.teacher, run.teacher_query}) or None,
+        sizes=grid.sizes(run.backbones) or None,
+        answers=run.answers,
         teacher_query=run.mapped_query,
         **_numerics(run),
         **_rounding(grid, run),
@@ -247,7 +248,12 @@ def in_use(grid: Grid) -> dict[str, Any]:
     """
     kept = {
         "datasets": {block.name for block in grid.datasets.values()},
-        "backbones": {p[role] for p in grid.config["grid"]["pairs"] for role in _PAIR if p[role]},
+        "backbones": {
+            pair[role]
+            for pair in grid.config["grid"]["pairs"]
+            for role in _PAIR
+            if isinstance(pair[role], str)
+        },
         "methods": {run.method.name for run in grid.runs},
         "distillers": {block.name for block in grid.distillers},
         "compute": grid.config["compute"].keys()

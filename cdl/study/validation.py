@@ -323,7 +323,8 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         shape: function from the name of a backbone to its shape.
     """
     own, kind = shape(run.backbone), modality_of(dataset["source"])
-    for name in filter(None, {run.backbone: 0, run.query: 0, run.teacher: 0}):
+    trained = None if run.answers else run.teacher
+    for name in filter(None, {run.backbone: 0, run.query: 0, trained: 0}):
         found = shape(name).modality
         right = f"a backbone for {kind}, the items of datasets.{run.dataset}"
         _reject(found != kind, f"backbones.{name}", f"a backbone for {found}", right)
@@ -359,7 +360,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     _reject(seen, f"distillers.{run.distiller.label}.label_columns", "seen", right)
     if run.teacher is not None or run.distiller.name != "none":
         _validate_distillation(run, dataset)
-        facts = _distillation(run, run.teacher or run.backbone, dataset, shape)
+        facts = _distillation(run, trained or run.backbone, dataset, shape)
         _check_unit(f"distillers.{run.distiller.label}", run.distils.check, facts)
 
 
@@ -455,7 +456,8 @@ def _validate_soft_targets(run: Run, field: str) -> None:
         f"true, or methods.{teacher.label}.logit_scale above 1, such as 10: the logits of the "
         f"teacher's method {teacher.label} estimate zeros and ones, which softened are nearly equal"
     )
-    _reject(run.teacher is not None and flat, f"{field}.standardize", False, right)
+    trained = run.teacher is not None and run.answers is None
+    _reject(trained and flat, f"{field}.standardize", False, right)
 
 
 def _validate_distillation(run: Run, dataset: dict[str, Any]) -> None:

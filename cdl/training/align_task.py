@@ -216,10 +216,11 @@ def _open(context: TaskContext[LearnerSpec], inputs: AlignInputs, specs: AlignSp
     sources = {name: query_of(context, name, cached.get(name)) for name in names.values()}
     queries = {part: sources[name] for part, name in names.items()}
     teacher = None
-    if specs.teacher is not None:
+    theirs = specs.teacher or (spec.answers if spec.labelled_by_teacher else None)
+    if theirs is not None:
         teacher = TeacherAnswers.open(
             context,
-            specs.teacher,
+            theirs,
             path=inputs.teacher,
             queries=inputs.teacher_queries,
             targets=inputs.targets,

@@ -11,7 +11,7 @@ from cdl.data.cached import CachedOutputs
 from cdl.models.learner import Learner
 from cdl.models.operations import of_learner, of_query
 from cdl.models.teacher import Teacher
-from cdl.spec import Labelling, LearnerSpec
+from cdl.spec import Answers, Labelling, LearnerSpec
 from cdl.training.context import Query, TaskContext, no_query
 from cdl.training.features import TestQuery, query_of, teacher_probabilities
 from cdl.training.targets import over_task_images
@@ -40,7 +40,7 @@ class TeacherAnswers:
     def open(
         cls,
         context: Context,
-        spec: LearnerSpec,
+        spec: LearnerSpec | Answers,
         *,
         path: str | None,
         queries: str | None,
@@ -50,7 +50,7 @@ class TeacherAnswers:
 
         Args:
             context: context of the task of a learner with a `labelling`.
-            spec: specification of the teacher.
+            spec: specification of the teacher, or its answers.
             path: the teacher's artifact of the same task, unless `targets` is sufficient.
             queries: cache of the queries of its prompts at the training views.
             targets: cache of its logits, at the view that `Alignment.answers` names.
@@ -59,6 +59,7 @@ class TeacherAnswers:
         assert how is not None, "only learners with a head in closed form"
         if how.answers == "test":
             if targets is None:
+                assert isinstance(spec, LearnerSpec), "answers are targets"
                 return cls._at_test_view(context, spec, how, path)
             cache = context.cached(targets, context.spec.targets(spec, how.columns, "held_out"))
             context.fingerprints["teacher"] = cache.inputs["teacher"]

@@ -142,10 +142,11 @@ def learn_task(
 
 
 def _prepare(
-    context: TaskContext[LearnerSpec], inputs: TaskInputs, teacher_spec: LearnerSpec | None
+    context: TaskContext[LearnerSpec], inputs: TaskInputs, given: LearnerSpec | None
 ) -> PreparedTask:
     """Build the learner at the start of the task, with its teacher."""
     spec, task = context.spec, context.task
+    teacher_spec = given or spec.answers
     width, query = context.query(spec.query, inputs.queries)
     widths, source, answers = {"query": width}, None, None
     files = {"path": inputs.teacher, "targets": inputs.targets}

@@ -13,7 +13,7 @@ from cdl.models.build import build_learner
 from cdl.models.learner import Learner
 from cdl.models.teacher import Teacher
 from cdl.runtime.artifacts import check_provenance
-from cdl.spec import AnySpec, CacheSpec, LearnerSpec
+from cdl.spec import Answers, AnySpec, CacheSpec, LearnerSpec
 from cdl.training.context import Query, TaskContext
 
 
@@ -67,7 +67,7 @@ class TeacherSource:
     def open(
         cls,
         context: TaskContext[LearnerSpec],
-        spec: LearnerSpec,
+        spec: LearnerSpec | Answers,
         teacher_query: Query,
         *,
         path: str | None,
@@ -78,7 +78,7 @@ class TeacherSource:
 
         Args:
             context: context of the student's task; the teacher's fingerprint is added to it.
-            spec: specification of the teacher after the task.
+            spec: specification of the teacher after the task, or its answers.
             teacher_query: source of the query of the teacher's prompts.
             path: the teacher's artifact of the task, or None.
             targets: the cache of its logits, or None.
@@ -91,6 +91,7 @@ class TeacherSource:
             expected = context.spec.targets(spec, columns)
             return cls._cached(context, spec, teacher_query, path, targets, expected)
         assert path is not None, "a teacher needs an artifact, targets, or both"
+        assert isinstance(spec, LearnerSpec), "answers are targets"
         own = context.spec
         teacher, metadata = open_teacher(context, path, spec, own.apt_teacher)
         context.fingerprints["teacher"] = metadata["sha256"]
@@ -112,7 +113,7 @@ class TeacherSource:
     def _cached(
         cls,
         context: TaskContext[LearnerSpec],
-        spec: LearnerSpec,
+        spec: LearnerSpec | Answers,
         teacher_query: Query,
         path: str | None,
         targets: str,
@@ -121,7 +122,7 @@ class TeacherSource:
         """Open the cache of a teacher's logits and, if a distiller maps them, its prompts."""
         prompts: dict[str, Tensor] = {}
         expected = {}
-        if path is not None:
+        if path is not None and isinstance(spec, LearnerSpec):
             state, metadata = context.checkpoint(path, spec, context.task)
             expected = {"teacher": metadata["sha256"]}
             prompts = {

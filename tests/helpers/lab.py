@@ -17,6 +17,7 @@ from cdl.study.grid import Grid
 from cdl.study.inputs import aligning, evaluating, learning
 from cdl.study.specifications import specification
 from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
+from cdl.training.answered import write_answers
 from cdl.training.targets import TargetInputs, write_queries, write_targets, write_test_queries
 from cdl.training.task import TaskInputs, learn_task
 
@@ -101,6 +102,10 @@ class Lab:
         if not need.taught.targets:
             return None
         cache = need.taught.targets[task]
+        if (given := cache.spec.answers) is not None:
+            file, path = self.grid.answers[given.name]["answers"], self.folder / cache.path(task)
+            write_answers(cache.spec, task, self.data, file, path, execution=self.execution)
+            return str(path)
         path = self.path(cache.path(task))
         if not Path(path).exists():
             inputs = TargetInputs(
@@ -171,7 +176,8 @@ class Lab:
 
     def align_specs(self, run):
         labelled = self.spec(run).labelled_by_teacher
-        teacher = self.spec(self.grid.teacher_of(run)) if labelled else None
+        run_of_teacher = self.grid.teacher_of(run) if labelled else None
+        teacher = self.spec(run_of_teacher) if run_of_teacher else None
         return AlignSpecs(self.spec(run), self.spec(self.grid.trained(run)), teacher)
 
     def learn_all(self, run):

@@ -48,6 +48,30 @@ rule test_queries:
         "../scripts/test_queries.py"
 
 
+rule answers:
+    input:
+        inputs_of("answers"),
+    output:
+        **layout.artifact("targets", layout.cached(ANSWERS, "{task}")),
+    log:
+        layout.caching(ANSWERS, "{task}").log,
+    benchmark:
+        layout.caching(ANSWERS, "{task}").benchmark
+    priority: 1
+    conda:
+        ENV
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        spec=param("answers", "spec"),
+        images=param("answers", "images"),
+        test_images_per_class=param("answers", "test_images_per_class"),
+    script:
+        "../scripts/answers.py"
+
+
 rule teacher_targets:
     input:
         inputs_of("teacher_targets"),

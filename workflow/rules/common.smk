@@ -6,6 +6,7 @@ from snakemake.logging import logger
 
 from cdl.inventory.overwriting import start_messages
 from cdl.inventory.starting import refuse_learnt
+from cdl.study.answers import check_every_answer
 from cdl import layout
 from cdl.study.configuration import overlay, resolve
 from cdl.study.contents import made_of_images
@@ -26,6 +27,7 @@ TRIALS = as_workflow_error(Trials)(GRID)
 JOBS = Jobs([*STUDY, *TRIALS.jobs()])
 if workflow.is_main_process:  # once; every job reads this file too
     as_workflow_error(refuse_learnt)(JOBS)
+    as_workflow_error(check_every_answer)(GRID)
     for line in start_messages(STUDY, workflow.configfiles, workflow.output_settings.verbose):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
@@ -34,6 +36,7 @@ REPORT = GRID.layout.report
 TABLES = REPORT.tables
 PACKED = layout.packed("{prepared}")
 QUERIES = layout.queries("{queried}")
+ANSWERS = layout.queries("{answered}")
 ENV = HERE / "envs" / "cdl.yaml"
 # Settings that change no result are resources, which do not cause jobs to run again. A GPU given by
 # its index is not leased.
@@ -62,7 +65,8 @@ wildcard_constraints:
     task=r"\d+",
     prepared=r"[^/]+",
     fetched=r"[^/]+",
-    queried=r"[^/]+",
+    queried=r"(?!answers_)[^/]+",
+    answered=r"answers_[^/]+",
 
 
 def param(rule, name):

@@ -8,6 +8,7 @@ with job(snakemake) as execution:
 
     params, out, task = snakemake.params, snakemake.output, int(snakemake.wildcards.task)
     inputs = TaskInputs.of_job(snakemake.input, params.names)
-    spec, teacher = (LearnerSpec.from_json(s) for s in (params.spec, params.teacher_spec))
+    spec, given = LearnerSpec.from_json(params.spec), params.teacher_spec
+    teacher = None if given is None else LearnerSpec.from_json(given)  # None: only its answers
     how = {"teacher_spec": teacher, "execution": execution}
     learn_task(spec, task, inputs, out.learner, out.losses, **how)
