@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from logging import INFO, Handler, LogRecord
 from typing import IO, Any
@@ -50,11 +49,14 @@ PROGRESS_OPTIONS |= {"keep_incomplete", "latency_wait"}
 PROGRESS_OPTIONS |= {"max_jobs_per_timespan"}  # its default value is not equal to itself
 
 
-RULES = {  # descriptions of rules whose names do not explain them
+RULES = {  # descriptions of rules whose names do not explain them, with the learner
+    "align": "align the heads of {}",
     "all": "final check",
     "collect": "collect results",
     "compare": "comparison with papers",
     "deploy": "export a student",
+    "distil": "distil with {}",
+    "evaluate": "evaluate {}",
     "evaluate_trial": "evaluate a trial",
     "halve": "select trials",
     "label_efficiency": "label efficiency figure",
@@ -62,8 +64,10 @@ RULES = {  # descriptions of rules whose names do not explain them
     "page": "results page",
     "plot": "figures",
     "plot_prompts": "figures of chosen prompts",
+    "prompts": "prompts that {} chooses",
     "show_deployment": "deployment figures",
     "tabulate": "tables",
+    "train": "train {}",
     "teacher_targets_seen": "teacher targets of all classes seen",
     "teacher_targets_test": "teacher targets at the test view",
     "teacher_targets_test_seen": "teacher targets of all classes seen at the test view",
@@ -75,18 +79,7 @@ def describe_job(rule: str, wildcards: Mapping[str, str]) -> str:
     """Return what a job does: `train teacher, task 3`, `distil with kd, task 1`."""
     role = wildcards.get("learner", "").split("-")[0]
     learner = "undistilled student" if role == "student" else role
-    if rule == "train":
-        action = f"train {learner}"
-    elif rule == "distil":
-        action = f"distil with {learner}"
-    elif rule == "align":
-        action = f"align the heads of {learner}"
-    elif rule == "evaluate":
-        action = f"evaluate {learner}"
-    elif rule == "prompts":
-        action = f"prompts that {learner} chooses"
-    else:
-        action = RULES.get(rule, rule.replace("_", " "))
+    action = RULES.get(rule, rule.replace("_", " ")).format(learner)
     return f"{action}, task {int(wildcards['task']) + 1}" if "task" in wildcards else action
 
 
@@ -185,60 +178,42 @@ def plain_console() -> Console:
 
 
 class Progress:
-    """Counts and durations of the jobs of a run; times are in seconds of one clock.
+    """Counts of the jobs of a run, and an estimate; times are in seconds of one clock.
 
     Attributes:
         done: number of finished jobs.
         total: number of all jobs.
-        running: rule, description and start of each running job, by its number.
+        running: description of each running job, by its number.
     """
 
     def __init__(self) -> None:
         self.done = self.total = 0
-        self._left: Counter[str] = Counter()
-        self.running: dict[int, tuple[str, str, float]] = {}
-        self._durations: defaultdict[str, list[float]] = defaultdict(list)
-        self._started: float | None = None
+        self.running: dict[int, str] = {}
+        self._first = self._last = 0.0  # start of the first job, and latest end of one
 
-    def plan(self, jobs: Mapping[str, int]) -> None:
-        """Set the number of jobs of each rule."""
-        self._left = Counter({rule: n for rule, n in jobs.items() if rule != "total"})
-        self.total = self._left.total()
-
-    def start(self, job: int, rule: str, description: str, now: float) -> None:
+    def start(self, job: int, description: str, now: float) -> None:
         """Record the start of a job."""
-        self._started = now if self._started is None else self._started
-        self.running[job] = (rule, description, now)
+        if not self.done and not self.running:
+            self._first = now
+        self.running[job] = description
 
     def finish(self, job: int, now: float) -> None:
         """Record that a job has finished."""
-        if job in self.running:
-            rule, _, start = self.running.pop(job)
-            self._durations[rule].append(now - start)
-            self._left[rule] -= 1
+        if self.running.pop(job, None) is not None:
+            self._last = now
             self.done += 1
             self.total = max(self.total, self.done)  # a checkpoint may have added jobs
 
     def fail(self, job: int) -> str:
         """Record that a job has failed; return its description."""
-        return self.running.pop(job, ("", "a job", 0.0))[1]
+        return self.running.pop(job, "a job")
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the time left from the mean duration of each rule and the mean parallelism.
-
-        Rules without a finished job get the mean of all jobs. None before the first job finishes.
-        """
-        durations = [seconds for rule in self._durations.values() for seconds in rule]
-        if not durations or self._started is None:
+        """Estimate the time left from the mean time per finished job; None before the first one."""
+        if not self.done:
             return None
-        overall = sum(durations) / len(durations)
-        means = {rule: sum(values) / len(values) for rule, values in self._durations.items()}
-        work = sum(n * means.get(rule, overall) for rule, n in self._left.items())
-        running = [(means.get(rule, overall), now - at) for rule, _, at in self.running.values()]
-        work -= sum(min(mean, elapsed) for mean, elapsed in running)
-        busy = sum(durations) + sum(elapsed for _, elapsed in running)
-        parallelism = busy / max(now - self._started, 1e-9)
-        return work / max(1.0, parallelism)
+        needed = (self._last - self._first) / self.done * (self.total - self.done)
+        return max(0.0, needed - (now - self._last))
 
     def line(self, now: float) -> str:
         """Return the line: `12/40 jobs, about 70 s left; running: train teacher, task 3`."""
@@ -246,7 +221,7 @@ class Progress:
         left = self.seconds_left(now)
         if left is not None and self.done < self.total:
             line += f", {about(left)} left"
-        running = list(dict.fromkeys(description for _, description, _ in self.running.values()))
+        running = list(dict.fromkeys(self.running.values()))
         return "; ".join([line, *_running_text(running)])
 
 
@@ -313,14 +288,14 @@ class LogHandler(LogHandlerBase):
         event, now = getattr(record, "event", None), time.monotonic()
         fields: dict[str, Any] = record.__dict__
         if event == LogEvent.RUN_INFO:
-            self.progress.plan(fields["stats"])
+            self.progress.total = fields["stats"]["total"]
         elif event == LogEvent.JOB_INFO:
             rule, wildcards = fields["rule_name"], fields["wildcards"] or {}
             if self._is_dry_run:
                 events.write("planned", rule=rule, key=dict(wildcards), reason=fields["reason"])
                 return
             events.write("started")
-            self.progress.start(fields["jobid"], rule, describe_job(rule, wildcards), now)
+            self.progress.start(fields["jobid"], describe_job(rule, wildcards), now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.finish(fields["job_id"], now)
         elif event is None and self._is_printed(record):

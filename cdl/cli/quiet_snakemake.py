@@ -17,5 +17,5 @@ def _print(*values: Any, **options: Any) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = str(Path(snakemake.__file__).with_name("__main__.py"))  # see `run.preflight`
-    cli.print = _print  # type: ignore[attr-defined]  # hides the built-in function in this module
+    cli.print = _print  # hides the built-in function in this module
     cli.main()

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cdl.cli.advice import advice
-from cdl.layout import ReportFiles
-from cdl.reporting.intervals import reading
+from cdl.cli.advice import advice, baselines, best_cell, has_interval, is_bound, name_of_bound
+from cdl.layout import ReportFiles, RunFiles
 from cdl.reporting.names import named
-from cdl.reporting.style import look, names, panels_of
+from cdl.reporting.style import Panel, look, names, panels_of
 from cdl.reporting.tables import read
+from cdl.runtime.artifacts import read_json
+from cdl.study.configuration import read as read_yaml
 
 WIDTH = 24  # of a bar, in characters
 
@@ -25,7 +26,7 @@ def show(
     command: str,
     console: Console | None = None,
 ) -> None:
-    """Print the mean accuracies of a finished configuration with their intervals, and advice.
+    """Print the mean accuracies of a finished configuration, whether they are good, what is next.
 
     Args:
         report: files of the configuration.
@@ -39,24 +40,35 @@ def show(
     console = console or Console(highlight=False)
     tables = report.tables
     cells = named(read(tables.intervals, tables.record("summary")))
+    results = read(tables.results, tables.protocols)
     for dataset, rows in cells.groupby("dataset", sort=False):
-        for panel in panels_of(rows):
+        trains_nothing = rows.apply(is_bound, axis=1)
+        bounds = rows[trains_nothing]
+        panels = panels_of(rows[~trains_nothing]) or [Panel("", bounds)]
+        for panel in panels:
+            together = panel.rows if panel.rows is bounds else pd.concat([panel.rows, bounds])
+            title = f"{panel.title.replace(chr(10), ', ')} on {dataset}".removeprefix(" on ")
             console.print()
-            console.print(
-                _accuracy_table(f"{panel.title.replace(chr(10), ', ')} on {dataset}", panel.rows)
-            )
-            if panel.rows["gain"].notna().any() or cells["gain"].isna().all():
-                console.print(reading(panel.rows))  # bounds have nothing to compare beside others
+            console.print(_accuracy_table(title, together))
+    console.print(_legend(cells), soft_wrap=True)
     console.print()
     figure = report.figure("accuracy", str(cells["dataset"].iloc[0]), "svg")
     paths = {"Page": report.page, "Table": tables.summary("md"), "Figure": figure}
-    paths |= advice(read(tables.results, tables.protocols), unaligned, command)
-    for what, text in paths.items():
-        console.print(f"{what + ':':<8}[bold]{escape(text)}[/]", soft_wrap=True)
+    best = RunFiles(str(best_cell(results)["run"].iloc[0]))
+    n_classes = len(read_json(best.results)["classes"])
+    lines = advice(results, cells, n_classes, command, unaligned, _embedded(tables.configuration))
+    for what, text in {**paths, **lines}.items():
+        console.print(f"{what + ':':<8} [bold]{escape(text)}[/]", soft_wrap=True)
+
+
+def _embedded(configuration: str) -> set[str]:
+    """Return the names of the backbones in a resolved configuration that come with cdl."""
+    backbones = read_yaml(configuration)["backbones"]
+    return {name for name, block in backbones.items() if block["embedded"] is not None}
 
 
 def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
-    """Return the learners of one method: accuracy with bar and interval, gain over no distiller."""
+    """Return the learners of one method: accuracy with bar and interval, gain over the baseline."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
     table.add_column("final average accuracy", width=WIDTH)
@@ -66,8 +78,20 @@ def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
     top = min(100.0, max(10.0, rows["accuracy_high"].max()))
     for name, row in zip(names(rows), rows.to_dict("records"), strict=True):
         colour = "default" if name == "teacher" else look(name).colour
+        name = name_of_bound(row) if is_bound(row) else name
         bar: Any = Bar(top, 0, row["accuracy"], width=WIDTH, color=colour)
         ends = f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}"
         gain = "" if pd.isna(row["gain"]) else f"{row['gain']:+.1f}".replace("-", "−")
+        ends = ends if has_interval(row) else "-"
         table.add_row(name, bar, f"{row['accuracy']:.1f}", ends, gain)
     return table
+
+
+def _legend(cells: pd.DataFrame) -> str:
+    """Say what the intervals cover, and what a gain is over."""
+    over = " or ".join(dict.fromkeys(cells["over"]))
+    n = " or ".join(map(str, sorted({*cells["n"]})))
+    text = f"intervals over {over}, seeds: {n}"
+    labels = baselines(cells[cells["role"] == "student"])
+    gained = " or ".join(labels[name] for name in dict.fromkeys(cells["baseline"]) if name)
+    return f"{text}; gain over {gained}" if gained else text

@@ -316,8 +316,8 @@ def _check_predictions(run: RunFiles, made: Mapping[str, Any]) -> str:
 def _check_page(jobs: Jobs) -> str:
     (job,) = jobs.of("page")
     (record,) = job.records
-    page = job.outputs["page"]
+    page = str(job.outputs["page"])
     if not any(map(os.path.exists, (page, record.path))):
         return "not made yet"
     check_files(record.path, *record.files)
-    return str(page)
+    return page
