@@ -86,6 +86,11 @@ class Statistics:
         """Keep the arrays in fp64."""
         self.mean, self.spread = mean.astype(np.float64), spread.astype(np.float64)
         self.counts, self.kind = counts.astype(np.float64), kind
+        width, biased = mean.shape[1], kind == "centroid"
+        diagonal = DIAGONAL * (np.eye(width) if kind == "covariance" else np.ones(width))
+        self._unbiased = 0 if biased else 1
+        # what of the diagonal is in the spread, and what is added for sampling
+        self._inside, self._added = (0 * diagonal, diagonal) if biased else (diagonal, 0 * diagonal)
 
     def added(self, features: np.ndarray, labels: np.ndarray, n: int) -> "Statistics":
         """Return the statistics of `n` classes after further features `[k, D]`."""
@@ -101,14 +106,15 @@ class Statistics:
             sums[label] += self._products(own - centre) + between * self._products(step[None])
             mean[label] += step * k / total
             counts[label] = total
-        return Statistics(mean, self._spread_of(sums, counts), counts, self.kind)
+        spread = sums / self._divisors(counts, 1) + self._inside
+        return Statistics(mean, spread, counts, self.kind)
 
     def sampled_spread(self) -> np.ndarray:
         """Return the spread to sample from: with the diagonal.
 
         A class of one image gets the mean spread of the other classes.
         """
-        spread = self.spread + (self._diagonal() if self.kind == "centroid" else 0)
+        spread = self.spread + self._added
         known = self.counts >= 2
         if known.any():
             spread[~known] = spread[known].mean(0)
@@ -116,17 +122,12 @@ class Statistics:
 
     def squares(self) -> np.ndarray:
         """Return the sums of squared deviations from the mean, without the diagonal."""
-        shape = (-1,) + (1,) * (self.spread.ndim - 1)
-        if self.kind == "centroid":
-            return self.spread * self.counts.reshape(shape)
-        found: np.ndarray = (self.spread - self._diagonal()) * (
-            np.maximum(self.counts - 1, 0).reshape(shape)
-        )
+        found: np.ndarray = (self.spread - self._inside) * self._divisors(self.counts, 0)
         return found
 
     def even(self) -> "Statistics":
         """Return the statistics as if all classes had the mean number of images."""
-        spread = self.sampled_spread() - (self._diagonal() if self.kind == "centroid" else 0)
+        spread = self.sampled_spread() - self._added
         counts = np.full_like(self.counts, self.counts.mean())
         return Statistics(self.mean, spread, counts, self.kind)
 
@@ -175,12 +176,8 @@ class Statistics:
         found: np.ndarray = rows.T @ rows if wide else np.square(rows).sum(0)
         return found
 
-    def _diagonal(self) -> np.ndarray:
-        width = self.mean.shape[1]
-        return DIAGONAL * (np.eye(width) if self.kind == "covariance" else np.ones(width))
-
-    def _spread_of(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        biased = self.kind == "centroid"
-        n = np.maximum(counts - (not biased), 1).reshape((-1,) + (1,) * (sums.ndim - 1))
-        found: np.ndarray = sums / n + (0 if biased else self._diagonal())
+    def _divisors(self, counts: np.ndarray, smallest: int) -> np.ndarray:
+        """Return what sums of squares are divided by, in the shape of the spread."""
+        shape = (-1,) + (1,) * (self.spread.ndim - 1)
+        found: np.ndarray = np.maximum(counts - self._unbiased, smallest).reshape(shape)
         return found
