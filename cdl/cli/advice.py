@@ -127,7 +127,7 @@ def _taught(students: pd.DataFrame) -> str:
     distilled = students[(students["teacher"] != "") & students["gain"].notna()]
     if distilled.empty:
         return ""
-    row = distilled.loc[distilled["accuracy"].idxmax()].to_dict()
+    row = max(distilled.to_dict("records"), key=lambda own: own["accuracy"])
     name, over = _quoted(row["label"]), _quoted(baselines(students)[row["baseline"]])
     if row["n"] < MIN_SEEDS:
         return f"{name} minus {over}: {row['gain']:+.1f} points, for a claim run {MIN_SEEDS} seeds"

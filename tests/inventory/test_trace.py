@@ -128,6 +128,7 @@ def test_the_archive_of_the_default_run_is_traced(tmp_path):
         ("digits | vit_nano | vit_micro | none (self)", []),
         ("coda_prompt/none (self)/0", ["student+self"]),
         ("statistics/(teacher)", ["teacher"]),
+        ("coda_prompt/kd, heads as learnt", ["kd+heads"]),  # as on the page
     ],
 )
 def test_a_name_that_the_tables_show_is_traced(statistics, name, runs):
