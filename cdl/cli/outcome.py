@@ -25,7 +25,7 @@ def closing(events: Iterable[Mapping[str, Any]], interrupted: bool, run: str, st
         by_kind.setdefault(event["kind"], []).append(event)
     go_on = f"Resume:        {run}\nShow progress: {status}"
     if "locked" in by_kind:
-        return f"cdl: {_lock()}\n{_unlocking(run)}"
+        return _locked(run)
     if interrupted:
         return f"interrupted; {KEPT}\n{go_on}"
     if failed := by_kind.get("failed", []):
@@ -47,18 +47,13 @@ def _failure(event: Mapping[str, Any]) -> list[str]:
     return [f"Failed:        {event['what']}: {why}", f"Log:           {log}"]
 
 
-def _lock() -> str:
-    """Return who has locked the files of the current folder."""
-    if not (owner := first_worker()):
-        return "the folder is locked, but no run is at work in it on this machine: it was killed"
-    return f"{owner} and makes the same files; wait for its end, or start in another folder"
-
-
-def _unlocking(run: str) -> str:
-    """Return what to do about a lock."""
-    if first_worker():
-        return f"Then:          {run}"
+def _locked(run: str) -> str:
+    """Return who has locked the files of the current folder, and what to do."""
+    if owner := first_worker():
+        who = f"{owner} and makes the same files; wait for its end, or start in another folder"
+        return f"cdl: {who}\nThen:          {run}"
     return (
+        "cdl: the folder is locked, but no run is at work in it on this machine: it was killed\n"
         "If no machine runs it any more, nor a cluster its jobs (docs/cluster.md), "
         f"remove the lock: {run} --unlock\nThen:          {run}"
     )
