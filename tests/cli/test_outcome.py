@@ -180,7 +180,7 @@ def test_cdl_run_lists_the_jobs_of_a_target_and_refuses_what_is_missing(finished
     folder = shutil.copytree(finished, tmp_path / "copy", symlinks=True)
     code, summary, errors = cdl("--cores", 2, "--directory", folder)  # nothing is left to do
     assert code == 0, errors
-    assert "final average accuracy" in summary and "Page:   results/" in summary
+    assert "final average accuracy" in summary and "Page:    results/" in summary
     (tmp_path / "o.yaml").write_text("datasets: {digits: {source: {folder: {path: none}}}}")
     code, plan, errors = cdl(tmp_path / "o.yaml", "--cores", "1", "--directory", tmp_path)
     tried = f"cdl: none: no such folder (tried {tmp_path}/none); a path in a configuration is "
