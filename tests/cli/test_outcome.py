@@ -183,5 +183,5 @@ def test_cdl_run_lists_the_jobs_of_a_target_and_refuses_what_is_missing(finished
     assert "final average accuracy" in summary and "Page:    results/" in summary
     (tmp_path / "o.yaml").write_text("datasets: {digits: {source: {folder: {path: none}}}}")
     code, plan, errors = cdl(tmp_path / "o.yaml", "--cores", "1", "--directory", tmp_path)
-    tried = f"cdl: none: no such folder (tried {tmp_path}/none); a path in a configuration is "
+    tried = f"cdl: datasets.digits: none: no such folder (tried {tmp_path}/none); a path in a "
     assert (code, plan) == (2, "") and errors.startswith(tried) and errors.count("\n") == 1
