@@ -169,7 +169,7 @@ def trace(
         for run, own in links.items():
             print(run)
             for link in own:
-                print(f"  {link.mark:<6}  {link.what:<13} {link.text}")
+                print(f"  {link.mark:<6}  {link.what:<15} {link.text}")
     else:
         print(summary(traces, folder, cdl_command()))
     if not all(link.holds for own in links.values() for link in own):

@@ -66,8 +66,7 @@ def test_every_cell_of_every_table_is_traced(request, monkeypatch, study, cells)
         links = trace(run, results)[run].links
         assert [link for link in links if not link.holds] == []
         targets = {link.what: link.text for link in links if link.what.startswith("targets")}
-        reads = row["teacher_run"] and row["distiller"] != "cdl_prompt"  # which compares prompts
-        assert targets.keys() == ({"targets 1", "targets 2"} if reads else set())
+        assert targets.keys() == ({"targets 1", "targets 2"} if row["teacher_run"] else set())
         assert all(text.startswith(row["teacher_run"]) for text in targets.values())
         trained = [link.text for link in links if link.what.startswith("teacher task")]
         assert len(trained) == (2 if row["teacher_run"] else 0)
