@@ -50,6 +50,7 @@ BELOW = {
     + ["models", "training", "evaluation", "device"],
     "inventory": [
         "runtime",
+        "backbones.weights_facts",
         "data.__init__",
         "data.modalities.__init__",
         "data.order",

@@ -43,10 +43,10 @@ def init(
         bool, typer.Option("--text", help="The example is for texts in CSV files.")
     ] = False,
 ) -> None:
-    """Write a configuration that fits your photos or texts, or an example.
+    """Write a configuration, an example or one for your files.
 
-    Prints what was chosen and why. Without your files it writes a commented example
-    on digits, without a download, and a SLURM profile. Fails if a file exists.
+    For photos or texts it prints what was chosen and why. Else it writes a commented
+    example on digits, without a download, and a SLURM profile. Fails if a file exists.
     """
     schemas = files("cdl") / "study" / "schema" / "config.schema.json"
     contents = {folder / "config.schema.json": schemas.read_text()}
@@ -164,9 +164,10 @@ def data(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Describe and check the datasets of CONFIG, or a folder of photos or a CSV file.
+    """Describe and check the data of CONFIG, or of a folder.
 
-    Prints classes, numbers of images or texts, size on disk and what a run will download;
+    Takes a configuration, or photos in FOLDER/CLASS, or a CSV file of texts. Prints
+    classes, numbers of images or texts, size on disk and what a run will download;
     lists all problems: unreadable items, small classes, tasks that do not fit.
     """
     from cdl.inventory.datasets import check, remarks, text

@@ -267,12 +267,15 @@ def _check_start(grid: Grid, folder: Path) -> None:
         CdlError: the cache folder cannot be written.
         ConfigError: a source is missing or invalid.
     """
+    from cdl.inventory.datasets import small_views
     from cdl.inventory.naming import nothing_here, results_nearby
     from cdl.inventory.starting import check_sources
 
     _find_cache()
     with contextlib.chdir(folder):
         check_sources(grid)
+        for note in small_views(grid):
+            print(f"cdl: {note}", file=sys.stderr)
         name = grid.config["name"]
         if not Path(grid.layout.root).is_dir() and results_nearby(name):
             print(f"cdl: {nothing_here(name)}; this run starts anew", file=sys.stderr)

@@ -104,7 +104,7 @@ def _page(template: Path, student: Path, described: bool) -> bytes:
     """Return the page with the student's name and the accuracy that its card has, if it has one."""
     title, accuracy = escape(student.resolve().name), ""
     found = metadata(student / manifest.CARD) if described else {}
-    about = next(iter(found.get("model-index", ())), {})
+    about: dict[str, Any] = next(iter(found.get("model-index", ())), {})
     scores = {
         metric["type"]: metric["value"]
         for result in about.get("results", ())

@@ -161,10 +161,9 @@ class DeviceStudent(Classifier):
 
         Args:
             items: training images or texts by name of their class; one is enough.
-            test: test items of any of the classes, by name; without them, every fifth item of a
-                class with five or more measures the accuracy before all are learnt.
+            test: test items of any of the classes, by name; None: every fifth item of each class.
             unlabelled: items of known or new classes, added with the student's own answers.
-            head: see `How`, as `ridge` and `balance`.
+            head: see `How`.
             ridge: see `How`.
             balance: see `How`.
 
@@ -196,8 +195,7 @@ class DeviceStudent(Classifier):
 
         fell: tuple[str, ...] = ()
         with computing(self.folder):
-            right = np.zeros(0, bool) if tests else held_out(updated, tokens, labels)
-            accuracy = {"held_out": 100 * float(right.mean())} if len(right) else {}
+            accuracy, right = ({}, (0, 0)) if tests else held_out(updated, tokens, labels)
             begin = time.perf_counter()
             new = updated(np.arange(len(labels)))
             milliseconds = 1e3 * (time.perf_counter() - begin)
@@ -207,9 +205,8 @@ class DeviceStudent(Classifier):
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
-        counts = int(right.sum()), len(right)
-        more_facts = {"items": kind, "fell": fell, "right": counts, "folder": str(self.folder)}
-        return Update(self.version, len(names), learnt, extended, (), *costs, **more_facts)
+        facts = (*costs, kind, fell, right, str(self.folder))
+        return Update(self.version, len(names), learnt, extended, (), *facts)
 
     def _labelled(
         self, items: Mapping[str, list[Any]], names: tuple[str, ...]

@@ -66,30 +66,27 @@ class Update:
                 f"{self.count} {self.items} at {self.items_per_second:.1f}/s, heads in "
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
-        names = {k: k.replace("_", " ") for k in self.accuracy}
-        names.pop("held_out", None)  # few items, so they are counted
-        lines += [f"accuracy, {names[k]}: {self.accuracy[k]:.2f} %" for k in names]
-        if self.right[1]:
-            how = f"every fifth of the {self.items}, after learning the others"
-            lines.append("right: {} of {} held out ({})".format(*self.right, how))
+        tests = [k for k in self.accuracy if k != "held_out"]  # few are held out: they are counted
+        lines += [f"accuracy, {k.replace('_', ' ')}: {self.accuracy[k]:.2f} %" for k in tests]
+        how = "right: {} of {} held out (every fifth of the {}, after learning the others)"
+        lines += [how.format(*self.right, self.items)] if self.right[1] else []
         lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
-        if what:
-            program = shlex.quote(f"{self.folder}/student.py")
-            lines.append(f"{self.folder} was changed; undo: python {program} undo")
+        program = shlex.quote(f"{self.folder}/student.py")
+        lines += [f"{self.folder} was changed; undo: python {program} undo"] if what else []
         return "\n".join(lines)
 
 
 def held_out(
     updated: Callable[[np.ndarray], Memory], tokens: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
-    """Return which of every fifth item of each class are right, after learning the others."""
+) -> tuple[dict[str, float], tuple[int, int]]:
+    """Return `Update.accuracy` and `Update.right` of every fifth item of each class."""
     found = [np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT] for label in set(labels)]
     rows = np.concatenate(found)
     if not len(rows):
-        return np.zeros(0, bool)
+        return {}, (0, 0)
     memory = updated(np.delete(np.arange(len(labels)), rows))
-    right: np.ndarray = memory.logits(tokens[rows]).argmax(1) == labels[rows]
-    return right
+    right = memory.logits(tokens[rows]).argmax(1) == labels[rows]
+    return {"held_out": 100 * float(right.mean())}, (int(right.sum()), len(rows))
 
 
 def tested(

@@ -85,25 +85,35 @@ def check(grid: Grid, opened: bool = True, published: bool = True) -> dict[str, 
 
 def remarks(grid: Grid) -> Iterator[str]:
     """Yield what is allowed, but costs accuracy or limits the use of the students."""
-    research: list[str] = []
-    for name in dict.fromkeys(name for run in grid.runs for name in run.backbones):
-        block = grid.backbone_source(name)
-        source, model = block["source"], block.get("timm_model") or block["model"]
-        if is_research_only(source, model):
-            research.append(name)
-        best = size_of(source, model)
-        for label in dict.fromkeys(run.dataset for run in grid.runs if name in run.backbones):
-            own = SOURCES[next(iter(grid.datasets[label].options["source"]))].files is not None
-            field, size = f"datasets.{label}.view.size", grid.datasets[label].options["view"]
-            side = grid.shape(name).size or size.get("size", best)
-            if own and best and side < best:
-                yield (
-                    f"{field}: {side} is below {best}, the size that {name} was pretrained with, "
-                    f"which costs accuracy; expected {best}"
-                )
+    yield from small_views(grid)
+    research = [
+        name for name, (source, model) in _weights(grid).items() if is_research_only(source, model)
+    ]
     if research:
         names = ", ".join(research)
         yield f"backbones: the licence of {names} allows research only, also of its students"
+
+
+def small_views(grid: Grid) -> Iterator[str]:
+    """Yield a sentence for each view of a user's photos below the size of the pretraining."""
+    for name, (source, model) in _weights(grid).items():
+        best = size_of(source, model)
+        for label in dict.fromkeys(run.dataset for run in grid.runs if name in run.backbones):
+            options = grid.datasets[label].options
+            side = grid.shape(name).size or options["view"].get("size", best)
+            own = SOURCES[next(iter(options["source"]))].files is not None
+            if own and best and side < best:
+                yield (
+                    f"datasets.{label}.view.size: {side} is below {best}, the size that {name} was "
+                    f"pretrained with, which costs accuracy; expected {best}"
+                )
+
+
+def _weights(grid: Grid) -> dict[str, tuple[str, str]]:
+    """Return source and name of the weights of each backbone in use."""
+    names = dict.fromkeys(name for run in grid.runs for name in run.backbones)
+    blocks = {name: grid.backbone_source(name) for name in names}
+    return {n: (b["source"], b.get("timm_model") or b["model"]) for n, b in blocks.items()}
 
 
 def _summary(grid: Grid, name: str) -> Summary:

@@ -96,7 +96,7 @@ def suggest(path: Path, backbone: str | None = None) -> Suggestion:
 # yaml-language-server: $schema=config.schema.json
 # Made by cdl init for {path}: {len(own.counts)} classes, {whole} training {own.items}.
 # All fields: config.schema.json. After an edit only the jobs that depend on it run again.
-name: {own.name}  # results are written to results/{own.name}/
+name: {own.name}  # of the results
 
 datasets:
   {own.name}:
@@ -222,8 +222,7 @@ def _layout(path: Path) -> tuple[dict[str, Any], Listing, str]:
     test = next((name for name in _TEST_FOLDERS if name in folders), None)
     if "train" in folders and test:
         options = {"path": str(path)} | ({"test": test} if test != "test" else {})
-        listing = survey(**options)
-        return options, listing, f"the folders train and {test}"
+        return options, survey(str(path), test=test), f"the folders train and {test}"
     if folders == {"train"}:
         path = path / "train"
     listing = survey(str(path), split={})
