@@ -1,7 +1,7 @@
 """What methods and distillers are given: a wrong attribute is one sentence, no traceback."""
 
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from cdl.runtime.errors import CdlError
 
@@ -13,7 +13,9 @@ class NoAttribute(CdlError, AttributeError):
 class Given:
     """Base of the dataclasses that methods and distillers, also of other packages, are given."""
 
-    def __getattr__(self, name: str) -> Any:
-        """Raise `NoAttribute`; Python calls this for attributes that do not exist."""
-        known = [field.name for field in fields(self)] if is_dataclass(self) else []
-        raise NoAttribute(f"{type(self).__name__} has no {name!r}; it has {', '.join(known)}")
+    if not TYPE_CHECKING:  # so that wrong attributes are found in this package before it runs
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise `NoAttribute`; Python calls this for attributes that do not exist."""
+            known = ", ".join(field.name for field in fields(self))
+            raise NoAttribute(f"{type(self).__name__} has no {name!r}; it has {known}")
