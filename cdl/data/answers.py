@@ -239,7 +239,7 @@ def _log_probabilities(
 ) -> np.ndarray:
     """Return logarithms of probabilities `[n, C]`; empty cells share the rest of a row evenly."""
     known = np.where(given, numbers, 0.0)
-    outside = ((known < 0) | (known > 1 + _SLACK)).any(1)
+    outside = np.any((known < 0) | (known > 1 + _SLACK), axis=1)
     totals, full = known.sum(1), given.all(1)
     wrong = outside | (totals > 1 + _SLACK) | (full & (totals < 1 - _SLACK))
     if wrong.any():

@@ -144,8 +144,7 @@ def build(
     def prompts(shape: BackboneShape, width: int | None, part: str) -> PromptMethod:
         source = generator(*keys, part)
         context = PromptContext(shape.width, shape.depth, width or 0, n_tasks, source)
-        made: PromptMethod = built(kind, PromptMethod, method.facts, context, method.options)
-        return made
+        return built(kind, PromptMethod, method.facts, context, method.options)
 
     student = BackboneShape(backbone.width, backbone.depth)
     own = prompts(student, query_width, "prompts")

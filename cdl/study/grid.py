@@ -157,7 +157,8 @@ class Grid:
                 answers = self._answers(teacher)
                 teacher = answers.name
             teacher_method = None if method in self.bounds else self._teacher_method(method, pair)
-            teacher_query = None if answers else teacher if own_query else student
+            query: str = teacher if own_query else student
+            teacher_query = None if answers else query
             n_tasks = 1 if method.joint else count_of(self.datasets[dataset].options["tasks"])
             learner = partial(Run, seed=seed, n_tasks=n_tasks)
             alone: dict[str, Any] = {"distiller": _ALONE, "teacher": None, "teacher_query": None}
@@ -168,7 +169,7 @@ class Grid:
                     method=teacher_method or method,
                     role="teacher",
                     backbone=teacher,
-                    query=teacher_query,
+                    query=query,
                     **alone,
                 )
             students: dict[str, Run] = {}

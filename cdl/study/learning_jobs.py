@@ -259,7 +259,7 @@ class LearningJobs:
         files = grid.files(run).task(task)
 
         def given() -> dict[str, Any]:
-            params = {
+            params: dict[str, Any] = {
                 "spec": self._specification(run, task).to_json(),
                 "images": self._images(run, task),
                 "names": need.backbones,

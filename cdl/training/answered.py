@@ -95,4 +95,4 @@ def accuracy(
     labels: list[int] = test.labels[indices].tolist()
     pairs = zip(chosen, labels, strict=True)
     right = [table.classes[column] == test.classes[label] for column, label in pairs]
-    return 100 * sum(right) / len(right)
+    return 100.0 * right.count(True) / len(right)
