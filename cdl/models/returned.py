@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,12 +12,13 @@ from cdl.methods.base import Prompts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts
 
+M = TypeVar("M", bound=nn.Module)
 _PROMPTS = "expected cdl.methods.base.Prompts(prefixes, additions, losses, inside)"
 _PREFIXES = "expected prefixes {block: (keys, values)}, each [B or 1, length / 2, width]"
 _LOSSES = "expected a dict of losses by name, each a tensor with one number, such as {'ce': loss}"
 
 
-def built(kind: Any, base: type[nn.Module], facts: Facts, context: Any, options: Any) -> Any:
+def built(kind: Any, base: type[M], facts: Facts, context: Any, options: Any) -> M:
     """Return a method or distiller, built with its context and options.
 
     Raises:
@@ -30,7 +31,8 @@ def built(kind: Any, base: type[nn.Module], facts: Facts, context: Any, options:
     except TypeError as error:
         names = ", ".join(["context", *options])
         raise CdlError(f"{facts.path}: {error}; its facts give it {names}") from None
-    return kind(context, **options)
+    made: M = kind(context, **options)
+    return made
 
 
 def prompts_of(found: object, method: nn.Module, shape: BackboneShape) -> Prompts:
