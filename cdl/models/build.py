@@ -139,12 +139,13 @@ def build(
         n_classes: initial number of classes of the heads.
         class_means: whether all heads are cosine heads for class means, not the method's own.
     """
-    kind = method.facts.load()
 
     def prompts(shape: BackboneShape, width: int | None, part: str) -> PromptMethod:
         source = generator(*keys, part)
         context = PromptContext(shape.width, shape.depth, width or 0, n_tasks, source)
-        return built(kind, PromptMethod, method.facts, context, method.options)
+        kind = method.facts.load()
+        made: PromptMethod = built(kind, PromptMethod, method.facts, context, method.options)
+        return made
 
     student = BackboneShape(backbone.width, backbone.depth)
     own = prompts(student, query_width, "prompts")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,13 +12,12 @@ from cdl.methods.base import Prompts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts
 
-M = TypeVar("M", bound=nn.Module)
 _PROMPTS = "expected cdl.methods.base.Prompts(prefixes, additions, losses, inside)"
 _PREFIXES = "expected prefixes {block: (keys, values)}, each [B or 1, length / 2, width]"
 _LOSSES = "expected a dict of losses by name, each a tensor with one number, such as {'ce': loss}"
 
 
-def built(kind: Any, base: type[M], facts: Facts, context: Any, options: Any) -> M:
+def built(kind: Any, base: type[nn.Module], facts: Facts, context: Any, options: Any) -> Any:
     """Return a method or distiller, built with its context and options.
 
     Raises:
@@ -31,8 +30,7 @@ def built(kind: Any, base: type[M], facts: Facts, context: Any, options: Any) ->
     except TypeError as error:
         names = ", ".join(["context", *options])
         raise CdlError(f"{facts.path}: {error}; its facts give it {names}") from None
-    made: M = kind(context, **options)
-    return made
+    return kind(context, **options)
 
 
 def prompts_of(found: object, method: nn.Module, shape: BackboneShape) -> Prompts:
