@@ -161,12 +161,11 @@ def build(
         teacher_prompts = prompts(teacher, teacher_query_width, "unused")
     source = generator(*keys, "distiller")
     context = DistillerContext(student, teacher, teacher_prompts, n_tasks, head, source)
-    objective = distiller.facts.load()
     return Learner(
         backbone,
         own,
         head(generator(*keys, "head")),
-        built(objective, Objective, distiller.facts, context, distiller.options),
+        built(distiller.facts.load(), Objective, distiller.facts, context, distiller.options),
         needs_query=method.facts.needs_query,
         compared_blocks=distiller.facts.blocks(student.depth),
         auxiliary_weight=auxiliary_weight,
