@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl.data.answers import read_answers
-from cdl.data.packing import read_index
 from cdl.data.sources import SPLITS
 from cdl.layout import PackedFiles, contents_memory
 from cdl.runtime.errors import CdlError
@@ -48,6 +47,8 @@ def check_answers(given: Mapping[str, Any], packed: PackedFiles) -> None:
     Raises:
         ConfigError: the file is invalid, or a class that it answers for is unknown.
     """
+    from cdl.data.packing import read_index  # imports pandas, which most commands do without
+
     try:
         table = read_answers(given["answers"], given["values"])
         if Path(packed.manifest).exists():

@@ -255,7 +255,9 @@ def test_skipped_files_are_counted_by_suffix_in_manifest_and_log(tmp_path, caplo
 def test_image_formats_without_a_decoder_are_refused_and_not_skipped(tmp_path, name):
     source = make_folder(tmp_path / "raw")
     (tmp_path / "raw" / "train" / "ant" / name).touch()
-    with pytest.raises(CdlError, match=f"{name}: invalid format .*; convert or remove it"):
+    with pytest.raises(
+        CdlError, match=f"{name}: invalid format .*; convert or remove.*magick mogrify"
+    ):
         prepare(tmp_path / "p", source)
 
 

@@ -85,6 +85,7 @@ def test_only_a_large_student_is_compared_by_several_threads(
     monkeypatch.setattr(room, "costs", lambda *_: seen.append(torch.get_num_threads()) or counted)
     monkeypatch.setattr(room, "compare", lambda student, *_: seen.append(student.threads))
     monkeypatch.setattr(room, "latency", lambda *_: 1.0)
+    monkeypatch.setattr(room, "research_only", lambda _: False)
     file.touch()
     before = torch.get_num_threads()
     torch.set_num_threads(3)

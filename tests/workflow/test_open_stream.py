@@ -49,13 +49,14 @@ def pretend(folder, overlay):
 @pytest.mark.slow
 def test_a_size_and_a_class_folder_more_plan_the_new_task_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for seed, name in enumerate(("ant", "bee", "cow")):
+    for seed, name in enumerate(("ant", "bee", "cow", "dog")):
         add_class(tmp_path, name, seed)
-    pretend(tmp_path, STREAM.format(digits=[4, 3], mine=[2, 1]))
-    assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3], mine=[2, 1])) == {}
-    add_class(tmp_path, "dog", 3)
+    pretend(tmp_path, STREAM.format(digits=[4, 3], mine=[2, 2]))
+    assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3], mine=[2, 2])) == {}
+    for seed, name in enumerate(("eel", "fox"), start=4):
+        add_class(tmp_path, name, seed)
     # both datasets, three methods: a teacher, an undistilled and two distilled students
-    assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3, 2], mine=[2, 1, 1])) == {
+    assert planned(tmp_path, overlay=STREAM.format(digits=[4, 3, 2], mine=[2, 2, 2])) == {
         **{"prepare_dataset": 1, "test_queries": 1},  # for the folder
         **{"queries": 2, "teacher_targets": 6, "train": 12, "distil": 12, "evaluate": 24},
         **{"collect": 1, "tabulate": 1, "plot": 2, "page": 1},
