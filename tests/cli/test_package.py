@@ -45,7 +45,7 @@ def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
     assert made.stdout.startswith(
         "wrote x/config.yaml; edit it, then run: cdl run x/config.yaml --cores 2"
     )
-    plan = run("run", "x/config.yaml", "-n")
+    plan = run("run", "x/config.yaml", "-n", "--verbose")
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert f"{site}/cdl/_program/profiles/default" in plan.stderr
     assert re.search(r"^distil with kd +3  not made yet$", plan.stdout, re.MULTILINE)

@@ -57,7 +57,7 @@ def test_it_is_planned_without_a_teacher():
     ("options", "tasks", "message"),
     [
         ({"correct": 0.2}, 2, r"tf_kd.correct: invalid value 0.2; expected above 0.2, the share"),
-        ({}, [9, 1], r"tf_kd: invalid value 'tasks .9, 1.'; expected two classes or more"),
+        ({}, [9, 1], r"tasks: invalid value .9, 1.; expected two classes or more"),
     ],
 )
 def test_a_virtual_teacher_that_knows_nothing_is_refused(options, tasks, message):

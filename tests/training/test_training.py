@@ -57,7 +57,7 @@ def test_a_last_update_that_no_loss_has_seen_is_checked(toy_backbone, tmp_path):
     student = learner(toy_backbone(), "l2p")
     student.head.linear.weight.register_hook(lambda gradient: gradient * math.nan)
     with State(str(tmp_path), {"job": 1}, minutes=60) as state:
-        with pytest.raises(CdlError, match=r"head.linear.weight is not finite .*task 0, epoch 0;"):
+        with pytest.raises(CdlError, match=r"head.linear.weight is not finite .*task 1, epoch 1;"):
             learn(student, lambda epoch: [batch()], epochs=1, state=state)
     assert not list(tmp_path.iterdir())
 
@@ -65,7 +65,7 @@ def test_a_last_update_that_no_loss_has_seen_is_checked(toy_backbone, tmp_path):
 def test_a_loss_that_is_not_finite_names_task_epoch_batch_and_parts(toy_backbone):
     student = learner(toy_backbone(), "l2p")
     bad = batch()[0] * math.nan, batch()[1]
-    with pytest.raises(CdlError, match=r"task 0, epoch 1, batch 1: ce nan, prompt nan"):
+    with pytest.raises(CdlError, match=r"task 1, epoch 2, batch 2: ce nan, prompt nan"):
         learn(student, lambda epoch: [batch(), bad] if epoch else [batch(), batch()])
 
 
