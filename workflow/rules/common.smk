@@ -28,7 +28,9 @@ JOBS = Jobs([*STUDY, *TRIALS.jobs()])
 if workflow.is_main_process:  # once; every job reads this file too
     as_workflow_error(refuse_learnt)(JOBS)
     as_workflow_error(check_every_answer)(GRID)
-    for line in start_messages(STUDY, workflow.configfiles, workflow.output_settings.verbose):
+    for line in start_messages(
+        STUDY, workflow.configfiles, workflow.output_settings.verbose
+    ):
         logger.info(line, extra={"cdl": True})
 RUN = GRID.layout.run()  # patterns with wildcards
 TASK = RUN.task("{task}")
