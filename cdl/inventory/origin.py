@@ -62,7 +62,8 @@ def _one(
     yield line("accuracy", f"{_accuracy(runs)}, {table}")
     yield line("learner", f"{shown['method']}, {shown['distiller']}, {shown['backbone']}")
     if row["teacher"]:
-        yield line("teacher", f"{shown['teacher']}, {row['teacher_run']}")
+        trained = filter(None, (shown["teacher"], row["teacher_run"]))  # a file has no run
+        yield line("teacher", ", ".join(trained))
     made = {}
     for run in runs:
         with contextlib.suppress(CdlError):  # a broken step says so

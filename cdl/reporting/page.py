@@ -262,6 +262,12 @@ def _queries(
         yield contents[row["teacher_run"]]["learner"]["query"]
 
 
+def axis_of(accuracies: Sequence[float]) -> tuple[int, int]:
+    """Return the ends of an axis in percent, tens that differ, for at least one accuracy."""
+    low = min(90, max(0, 10 * math.floor(min(accuracies) / 10)))
+    return low, max(low + 10, min(100, 10 * math.ceil(max(accuracies) / 10)))
+
+
 def _filled(**parts: Any) -> str:
     """Render the page; `parts` are variables of the template."""
 
@@ -276,8 +282,7 @@ def _filled(**parts: Any) -> str:
     return environment.from_string((ASSETS / "page.html").read_text()).render(
         style=(ASSETS / "page.css").read_text(),
         script=(ASSETS / "page.js").read_text(),
-        low=max(0, 10 * math.floor(min(reached) / 10)),
-        top=min(100, 10 * math.ceil(max(reached) / 10)),
+        **dict(zip(("low", "top"), axis_of(reached), strict=True)),
         **parts,
     )
 

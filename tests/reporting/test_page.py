@@ -18,6 +18,7 @@ from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting import style
 from cdl.reporting.intervals import answers_of, contrasts
+from cdl.reporting.page import axis_of
 from cdl.reporting.summary import differences
 
 AXE = files("axe_playwright_python") / "axe.min.js"  # axe-core; its Playwright is not used
@@ -445,3 +446,11 @@ def test_the_backbone_of_a_query_counts_where_the_method_reads_it(
     text = re.sub(r"<[^>]+>", " ", (tmp_path / "index.html").read_text())
     teacher = text.split("teacher: big")[1]
     assert re.search(r"parameters, frozen ones included\s+([\d,]+)", teacher)[1] == f"{count:,}"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ends"),
+    [([12.0, 57.9], (10, 60)), ([0, 0], (0, 10)), ([50.0], (50, 60)), ([100, 100], (90, 100))],
+)
+def test_the_axis_of_accuracies_has_a_length(accuracies, ends):
+    assert axis_of(accuracies) == ends
