@@ -36,7 +36,7 @@ def run(config: Config, *overlays: Config, cores: int = 2, **overrides: Any) -> 
         *overlays: YAML files, dicts and texts FIELD=VALUE, which override its values; later ones
             override earlier ones. A dict is nested, or has names with dots.
         cores: number of parallel jobs.
-        **overrides: values that override all others; two underscores stand for a dot.
+        **overrides: values with the highest priority; in a name write two underscores for a dot.
 
     Raises:
         CdlError: the configuration or a value is invalid, before any job starts; or a job failed.

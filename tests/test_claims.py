@@ -54,8 +54,8 @@ def test_the_table_of_what_is_reproduced_counts_the_golden_cases():
     kept = [{k: v for k, v in cell.items() if v} for cell in pages.read(reproducibility.TABLE)]
     assert kept == list(reproducibility.cells()), "run python -m tools.reproducibility"
     every = [path.stem.split("__") for path in reproducibility.CASES.glob("vectors*/*__*.json")]
-    nobody = {kind for kind, name in every if not reproducibility.owners(kind, name)}
-    assert nobody == {
+    without_owner = {kind for kind, name in every if not reproducibility.owners(kind, name)}
+    assert without_owner == {
         *("align_loss", "align_stats", "align_trace", "metrics", "predict", "schedule"),
         *("task_incremental", "vit_forward"),
     }

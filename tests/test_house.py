@@ -366,3 +366,10 @@ def test_every_block_of_the_schema_has_a_counterpart():
     assert fields["methods"]["properties"].keys() == PROMPTS.keys(), again
     assert fields["distillers"]["properties"].keys() == DISTILLERS.keys(), again
     assert sources.keys() == SOURCES.keys(), again
+
+
+def test_planning_imports_no_library_of_arrays_or_tables():
+    code = "import sys, cdl.cli.run, cdl.study.report_jobs\n"
+    code += "print({'numpy', 'pandas', 'pyarrow', 'torch'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"

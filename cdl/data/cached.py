@@ -34,8 +34,8 @@ class CachedOutputs:
         """Return the values `[B, W]` of images at positions `[B]` in fp32."""
         if self.values.device != positions.device:  # once, since reading a file needs no device
             self.values = self.values.to(positions.device)
-        # one answer for all views has one epoch
-        return self.values[epoch % len(self.values), positions].float()
+        shared = len(self.values) == 1  # one answer for the views of all epochs
+        return self.values[0 if shared else epoch, positions].float()
 
 
 class HeldOutQueries:

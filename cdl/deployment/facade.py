@@ -109,14 +109,9 @@ class Student:
         """
         if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
             raise CdlError(f"top: invalid value {top!r:.50}; expected a whole number above 0")
-        found = self.predict_proba(items)
-        order = (-found).argsort(1, kind="stable")[:, : top or 1]
         if top is None:
-            return [self.classes[best] for best in order[:, 0]]
-        return [
-            [(self.classes[i], float(row[i])) for i in best]
-            for row, best in zip(found, order, strict=True)
-        ]
+            return self._student.predict(self._given(items))
+        return [self._student.most_probable(row, top) for row in self.predict_proba(items)]
 
     def predict_proba(self, items: Any) -> np.ndarray:
         """Return probabilities `[n, C]` of all classes, in fp32; raise `CdlError` as `predict`."""

@@ -47,13 +47,16 @@ class Classifier(ABC):
         return probabilities(self.in_batches(given, run, len(self.classes)))
 
     def best(self, item: Any, n: int) -> list[tuple[str, float]]:
-        """Return the `n` most probable classes of an item with their probabilities.
+        """Return the `n` most probable classes of an item with their probabilities."""
+        (found,) = self.predict_proba(item)
+        return self.most_probable(found, n)
+
+    def most_probable(self, row: np.ndarray, n: int) -> list[tuple[str, float]]:
+        """Return the `n` most probable classes of a row `[C]` of `predict_proba`.
 
         Among equal probabilities the class learnt first comes first, as in `predict`.
         """
-        (found,) = self.predict_proba(item)
-        order = (-found).argsort(kind="stable")[:n]
-        return [(self.classes[i], float(found[i])) for i in order]
+        return [(self.classes[i], float(row[i])) for i in (-row).argsort(kind="stable")[:n]]
 
     def predict(self, given: Any) -> list[str]:
         """Return the most probable class of each item; see `predict_proba`."""

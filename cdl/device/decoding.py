@@ -8,8 +8,8 @@
 * The first image is used of an animation or a file with several pages.
 * A JPEG above the limit of pixels is decoded at a half, a quarter or an eighth of its sides, other
   formats are refused.
-* Where fewer pixels are asked for, other formats are averaged over 2 x 2, 4 x 4 or 8 x 8 pixels,
-  with as few copies in full size as possible.
+* If a largest number of pixels is given, images of other formats are reduced by averaging 2 x 2,
+  4 x 4 or 8 x 8 pixels, with as few copies in full size as possible.
 * Any other mode (palette, grey, CMYK) is converted to RGB by Pillow.
 """
 

@@ -9,7 +9,7 @@ class CdlError(Exception):
 
     def __str__(self) -> str:
         """Return the message; control characters, which names of files may have, are escaped."""
-        kept = "\n", "\t"  # and lone surrogates, which stand for bytes of file names
+        kept = "\n", "\t"  # and lone surrogates, with which Python represents bytes of file names
         return "".join(
             c if c.isprintable() or c in kept or 0xD800 <= ord(c) <= 0xDFFF else ascii(c)[1:-1]
             for c in super().__str__()

@@ -40,12 +40,13 @@ def describe(
         tasks, the class order or the images per class do not fit.
     """
     found: dict[str, Summary] = {}
+    of_sources: dict[str, Summary] = {}  # by packed data, which variants of a dataset share
     problems: list[str] = []
     for name, block in grid.datasets.items():
         if not published and SOURCES[grid.source(name)["source"]["name"]].files is None:
             continue
         try:
-            found[name] = _summary(grid, name)
+            found[name] = _summary(grid, name, of_sources)
         except CdlError as error:
             problems.append(f"datasets.{name}: {error}")
             continue
@@ -116,17 +117,20 @@ def _weights(grid: Grid) -> dict[str, tuple[str, str]]:
     return {n: (b["source"], b.get("timm_model") or b["model"]) for n, b in blocks.items()}
 
 
-def _summary(grid: Grid, name: str) -> Summary:
-    """Return the summary of a dataset; raise `CdlError` if it is invalid."""
-    source = grid.source(name)["source"]
-    known: dict[str, str] = {}
-    if source.get("split") is not None:  # needs the hash of every file
-        memory = layout.contents_memory("data", grid.packed_name(name))
-        known = hashes(_files(source), memory)
-    whole = summarise(source, partial(_hash_of, known))
+def _summary(grid: Grid, name: str, of_sources: dict[str, Summary]) -> Summary:
+    """Return the summary of a dataset; raise `CdlError` if it is invalid.
+
+    A source is read unless `of_sources` has its summary, which is added.
+    """
+    prepared, source = grid.packed_name(name), grid.source(name)["source"]
+    if prepared not in of_sources:
+        known: dict[str, str] = {}
+        if source.get("split") is not None:  # needs the hash of every file
+            known = hashes(_files(source), layout.contents_memory("data", prepared))
+        of_sources[prepared] = summarise(source, partial(_hash_of, known))
     tasks = grid.datasets[name].options["tasks"]
     in_tasks = sum(tasks) if isinstance(tasks, list) else None
-    whole = replace(whole, items=_facts(grid, name).items, in_tasks=in_tasks)
+    whole = replace(of_sources[prepared], items=_facts(grid, name).items, in_tasks=in_tasks)
     held_out = grid.source(name).get("validation")
     return remaining(whole, **held_out) if held_out else whole
 

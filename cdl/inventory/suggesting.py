@@ -1,7 +1,7 @@
 """Suggest a configuration that fits a folder of photos or a CSV file of texts. Imports no torch."""
 
 import csv
-import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+import yaml
 
 from cdl.backbones.weights_facts import is_research_only, size_of
 from cdl.data.sources.csv import read as read_texts
@@ -324,7 +326,7 @@ def _block_name(path: Path) -> str:
 
 def _flow(value: Any) -> str:
     """Return a value as YAML in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_/-]*", value)
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return text.strip()

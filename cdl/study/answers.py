@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdl.data.answers import read_answers
 from cdl.data.sources import SPLITS
 from cdl.layout import PackedFiles, contents_memory
 from cdl.runtime.errors import CdlError
@@ -47,7 +46,8 @@ def check_answers(given: Mapping[str, Any], packed: PackedFiles) -> None:
     Raises:
         ConfigError: the file is invalid, or a class that it answers for is unknown.
     """
-    from cdl.data.packing import read_index  # imports pandas, which most commands do without
+    from cdl.data.answers import read_answers  # pyarrow and pandas, which most commands do without
+    from cdl.data.packing import read_index
 
     try:
         table = read_answers(given["answers"], given["values"])

@@ -68,6 +68,7 @@ class Grid:
         self._trained: dict[Run, Run] = {}
         self._baselines: dict[Run, Run] = {}
         self.answers: dict[str, dict[str, Any]] = {}
+        self._answered: dict[str, Answers] = {}
         self.layout = layout.Layout(config["name"])
         grid = config["grid"]
         blocks = blocks_of(config, "datasets", grid["datasets"] or sorted(config["datasets"]))
@@ -256,13 +257,16 @@ class Grid:
 
     def _answers(self, given: dict[str, Any]) -> Answers:
         """Return the specification of a teacher that cdl does not train."""
-        known = self.answers.setdefault(teacher_name(given), given)
+        name = teacher_name(given)
+        known = self.answers.setdefault(name, given)
         if known != given:
             raise ConfigError(
                 f"grid.pairs.teacher.answers: {known['answers']!r} and {given['answers']!r} have "
                 "the same name in tables; rename one"
             )
-        return answers_of(given)
+        if name not in self._answered:  # hashed once for all runs
+            self._answered[name] = answers_of(given)
+        return self._answered[name]
 
     def _comparisons(self) -> dict[str, tuple[str, str, str]]:
         """Return the tables with published numbers, see `comparisons`."""

@@ -163,18 +163,16 @@ def _taught(grid: Grid, run: Run, own_query: str | None, labels: bool) -> Taught
         labels: whether the teacher labels images, which needs logits only.
     """
     teacher = grid.teacher_of(run)
-    if run.answers is not None:
-        spec = specification(grid, run)
-        return _answered(grid, run, _label_columns(spec) if labels else spec.soft_columns)
-    if teacher is None:
+    if teacher is None and run.answers is None:
         return Taught()
+    spec = specification(grid, run)
+    columns = _label_columns(spec) if labels else spec.soft_columns
+    if teacher is None:
+        return Taught(targets=_targets(grid, run, columns))
     maps = run.distils.maps_prompts and not labels
     whole = not grid.cached or (run.reads_blocks and not labels)
     query = run.teacher_query if teacher.prompts.needs_query else None
     read = query if maps or whole else None
-    spec = specification(grid, run)
-    columns = _label_columns(spec) if labels else spec.soft_columns
-
     return Taught(
         whole=whole,
         teacher=whole or maps,
@@ -188,10 +186,8 @@ def _taught(grid: Grid, run: Run, own_query: str | None, labels: bool) -> Taught
 def _taught_at_test(grid: Grid, run: Run) -> Taught:
     """Return what a job reads to obtain the teacher's logits for the test views."""
     teacher = grid.teacher_of(run)
-    if run.answers is not None:
-        return _answered(grid, run, _label_columns(specification(grid, run)))
     if teacher is None:
-        return Taught()
+        return _taught(grid, run, None, labels=True)  # answers are the same for all views
     query = teacher.query if teacher.prompts.needs_query else None
     if not grid.cached:
         return Taught(whole=True, teacher=True, online=frozenset({query} if query else ()))
@@ -199,14 +195,6 @@ def _taught_at_test(grid: Grid, run: Run) -> Taught:
         targets=_targets(grid, run, _label_columns(specification(grid, run)), "held_out"),
         target_queries=_queries(grid, run, query, test=True) if query else (),
     )
-
-
-def _answered(grid: Grid, run: Run, columns: str) -> Taught:
-    """Return what a job reads of a teacher that cdl does not train: the same for all views."""
-    assert run.answers is not None, "planned with answers"
-    own = specification(grid, run)
-    specs = [own.until(t).targets(run.answers, columns) for t in range(run.n_tasks)]
-    return Taught(targets=tuple(_cache(grid, run, run.answers.name, s) for s in specs))
 
 
 def _label_columns(spec: LearnerSpec) -> str:
@@ -234,13 +222,19 @@ def _test_queries(grid: Grid, run: Run, backbone: str) -> Cache:
 
 
 def _targets(grid: Grid, run: Run, columns: str = "task", views: str = "train") -> Caches:
-    """Return the caches of the teacher's logits for the training images of a run, by task."""
+    """Return the caches of the teacher's logits for the training images of a run, by task.
+
+    Those of a teacher that cdl does not train are the same for all views.
+    """
+    spec, tasks = specification(grid, run), range(run.n_tasks)
+    if (answers := run.answers) is not None:
+        specs = [spec.until(t).targets(answers, columns) for t in tasks]
+        return tuple(_cache(grid, run, answers.name, own) for own in specs)
     teacher = grid.teacher_of(run)
     assert teacher is not None, "only a run with a teacher has targets"
-    folder = grid.files(teacher).folder
-    own, theirs = (specification(grid, r) for r in (run, teacher))
-    specs = [own.until(t).targets(theirs.until(t), columns, views) for t in range(run.n_tasks)]
-    return tuple(Cache(folder, s, run.dataset, teacher.backbone, teacher) for s in specs)
+    folder, theirs = grid.files(teacher).folder, specification(grid, teacher)
+    specs = [spec.until(t).targets(theirs.until(t), columns, views) for t in tasks]
+    return tuple(Cache(folder, own, run.dataset, teacher.backbone, teacher) for own in specs)
 
 
 def _cache(grid: Grid, run: Run, backbone: str, spec: CacheSpec) -> Cache:

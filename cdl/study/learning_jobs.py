@@ -264,10 +264,9 @@ class LearningJobs:
                 "images": self._images(run, task),
                 "names": need.backbones,
             }
-            if run.answers is not None:
-                params["teacher_spec"] = None
-            if teacher is not None:
-                params["teacher_spec"] = self._specification(teacher, task).to_json()
+            if run.teacher is not None:  # None of a file of answers, which has no specification
+                own = teacher and self._specification(teacher, task).to_json()
+                params["teacher_spec"] = own
             return params
 
         made_from: MadeFrom = {

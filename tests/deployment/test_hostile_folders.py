@@ -131,7 +131,7 @@ def test_an_output_of_another_shape_is_refused(student, monkeypatch):
 
 
 class Listening(texts.Student):
-    """A student of texts that keeps what it is told to learn."""
+    """A student of texts that records the arguments of `learn`."""
 
     def __init__(self, folder, threads):
         self.items = texts.Texts(None)

@@ -163,7 +163,8 @@ def test_a_finished_run_is_exported_merged(run, tmp_path, form):
     assert answer.costs.block_passes == depth and answer.costs.parameters["prompts"] == 0
     names = {path.name for path in (tmp_path / "student").iterdir()}
     data = ModelCard.load(tmp_path / "student" / "card.md").data
-    assert (data.library_name, data.license) == (form, "other") and form in data.tags
+    about = data.to_dict()
+    assert (about["library_name"], about["license"]) == (form, "other") and form in about["tags"]
     assert data.license_name == "non-commercial-research"
     model = {"onnx": "model.onnx", "timm": "model.safetensors"}[form]
     others = {"classes.txt", "preprocessing.json", "card.md", "manifest.json"}
