@@ -49,8 +49,8 @@ def init(
     example on digits, without a download, and a SLURM profile. Fails if a file exists.
     """
     schemas = files("cdl") / "study" / "schema" / "config.schema.json"
-    contents = {folder / "config.schema.json": schemas.read_text()}
     config = folder / "config.yaml"
+    contents = {config: "", folder / "config.schema.json": schemas.read_text()}  # in this order
     own = [path for path in (images, texts) if path is not None]
     if len(own) + text_starter > 1:
         raise typer.BadParameter("--images, --texts and --text exclude each other")
@@ -86,8 +86,8 @@ def init(
 
 
 def _write(contents: dict[Path, str]) -> None:
-    """Write files; raise `ConfigError` if one exists."""
-    if existing := [path for path in sorted(contents) if path.exists()]:
+    """Write files; raise `ConfigError` if one exists, with the name of the first."""
+    if existing := [path for path in contents if path.exists()]:
         raise ConfigError(f"{existing[0]}: already exists; choose another folder")
     for path, text in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ def test_init_writes_a_commented_configuration_and_keeps_existing_files(tmp_path
     assert re.search(r"Group job train0", plan.stdout)  # the profile's `chain`
     again = cdl(tmp_path, "init", "x")
     assert again.returncode == 2
-    assert again.stderr == "cdl: x/config.schema.json: already exists; choose another folder\n"
+    assert again.stderr == "cdl: x/config.yaml: already exists; choose another folder\n"
     assert (tmp_path / "x" / "config.yaml").read_text() == text
 
 
