@@ -425,11 +425,14 @@ class Answers(Part):
     name: of the teacher in folders and tables.
     sha256: of the file.
     values: `probabilities` or `logits`.
+    missing: what becomes of training items without an answer: `refused`, or `unlabelled`: only
+        their own label, if they have one, is learnt.
     """
 
     name: str
     sha256: str
     values: str
+    missing: str = "refused"
 
     @property
     def query(self) -> str:

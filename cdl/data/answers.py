@@ -56,11 +56,18 @@ class AnswerTable:
             )
 
     def of(self, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-        """Return the logits `[n, C]` of items and classes, in the given orders.
+        """Return the logits `[n, C]` of items and classes, in the given orders; NaN: no answer.
 
         Raises:
-            CdlError: an item or a class has no answer.
+            CdlError: a class has no column.
         """
+        rows = np.array([self.rows.get(name, -1) for name in names])
+        chosen: np.ndarray = self.logits[rows][:, self.columns(classes)]
+        chosen[rows < 0] = np.nan
+        return chosen
+
+    def columns(self, classes: Sequence[str]) -> list[int]:
+        """Return the columns of classes; raise `CdlError` if one has none."""
         columns = {name: i for i, name in enumerate(self.classes)}
         absent = [name for name in classes if name not in columns]
         if absent:
@@ -68,15 +75,25 @@ class AnswerTable:
                 f"{self.path}: has no column {absent[0]!r}; expected a column for each of the "
                 f"{len(classes)} classes that are compared, of which {len(absent)} have none"
             )
+        return [columns[name] for name in classes]
+
+    def check_any(self, names: Sequence[str]) -> None:
+        """Raise `CdlError` if none of the items has an answer, as with other names."""
+        if names and not any(name in self.rows for name in names):
+            raise CdlError(
+                f"{self.path}: answers for {next(iter(self.rows))!r}, which is not the {NAME} of a "
+                f"training item, and for none that is; expected names such as {names[0]!r}"
+            )
+
+    def check_items(self, names: Iterable[str]) -> None:
+        """Raise `CdlError` if an item has no answer."""
+        names = list(names)
         missing = self.missing(names)
         if missing:
             raise CdlError(
                 f"{self.path}: has no answer for {missing[0]!r}; expected one for each of the "
-                f"{len(names)} items, of which {len(missing)} have none"
+                f"{len(names)} items, of which {len(missing)} have none; or set missing: unlabelled"
             )
-        rows = [self.rows[name] for name in names]
-        chosen: np.ndarray = self.logits[rows][:, [columns[name] for name in classes]]
-        return chosen
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the items without an answer."""

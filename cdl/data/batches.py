@@ -42,10 +42,11 @@ class Batches:
     If all images have a label, every epoch visits them in an order that is a function of
     (seed, task, epoch), in whole batches: the last partial batch is dropped.
 
-    Otherwise a step takes `batch_size` labelled images and, if the learner is taught,
-    `unlabelled` unlabelled ones. Each kind has an order of its own, which is drawn anew after
-    every pass over the kind. An epoch is one pass over the kind that takes more steps, also for
-    learners that see labelled images only; images that are not used count if none is unlabelled.
+    Otherwise a step takes `batch_size` labelled images, if there are any, and, if the learner is
+    taught, `unlabelled` unlabelled ones. Each kind has an order of its own, which is drawn anew
+    after every pass over the kind. An epoch is one pass over the kind that takes more steps, also
+    for learners that see labelled images only; images that are not used count if none is
+    unlabelled.
 
     Attributes:
         pixels: the task's images, where views are computed.
@@ -98,7 +99,15 @@ class Batches:
     @property
     def images_per_step(self) -> int:
         """Labelled and unlabelled images per step."""
-        return self.batch_size + (self.unlabelled if self.taught and len(self._kinds[1]) else 0)
+        return self._labelled_per_step + self._unlabelled_per_step
+
+    @property
+    def _labelled_per_step(self) -> int:
+        return self.batch_size if len(self._kinds[0]) else 0
+
+    @property
+    def _unlabelled_per_step(self) -> int:
+        return self.unlabelled if self.taught and len(self._kinds[1]) else 0
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
@@ -106,11 +115,15 @@ class Batches:
         if len(labelled) == len(self.labels):
             order = self._order(epoch)[: steps * self.batch_size]
             return self._batches(epoch, order.split(self.batch_size), self.batch_size)
-        parts = [self._cycled(_LABELLED, epoch, labelled, steps * self.batch_size)]
-        if self.taught and len(unlabelled):
-            parts.append(self._cycled(_UNLABELLED, epoch, unlabelled, steps * self.unlabelled))
-        rows = torch.cat([part.view(steps, -1) for part in parts], dim=1)
-        return self._batches(epoch, rows, self.batch_size)
+        parts = [
+            self._cycled(purpose, epoch, kind, steps * n).view(steps, n)
+            for purpose, kind, n in (
+                (_LABELLED, labelled, self._labelled_per_step),
+                (_UNLABELLED, unlabelled, self._unlabelled_per_step),
+            )
+            if n
+        ]
+        return self._batches(epoch, torch.cat(parts, dim=1), self._labelled_per_step)
 
     def all_images(self, epoch: int) -> Iterator[Batch]:
         """Yield every image once, without labels.

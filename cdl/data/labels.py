@@ -38,7 +38,9 @@ def known_labels(labels: Tensor, given: Labels | None, seed: int, order: Sequenc
     known = torch.full_like(labels, UNLABELLED if given.others is None else UNUSED)
     for label in labels.unique().tolist():
         own = torch.nonzero(labels == label)[:, 0]
-        n = given.per_class or max(1, round((given.fraction or 0.0) * len(own)))
+        n = given.per_class
+        if n is None:
+            n = max(1, round((given.fraction or 0.0) * len(own)))
         if n > len(own):
             raise CdlError(
                 f"labels.per_class: {n} is too large: a class has {len(own)} training examples"

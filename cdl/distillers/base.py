@@ -58,7 +58,7 @@ class TeacherOutput(Given):
     """Output of the frozen teacher for a batch.
 
     logits: `[B, C_t]`, of the classes that the distiller compares, those of the current task or all
-        seen so far.
+        seen so far; NaN for images without an answer, see `cdl.spec.Answers`.
     query: query of the teacher's prompts `[B, Dq]`, or None.
     blocks: as in `Output`, empty unless the distiller compares them.
     past: `[B, C']`, logits of the student itself after the previous task, of the classes of earlier
@@ -139,6 +139,8 @@ def local_cross_entropy(
     `margin` is subtracted from the logit of the label.
     """
     own, targets = logits[:, classes], labels - classes.start
+    if not len(labels):  # of a student that learns from its teacher's answers alone
+        return own.sum()  # 0, with a gradient
     if margin:
         own = own - margin * F.one_hot(targets, own.shape[1])
     return F.cross_entropy(own, targets)

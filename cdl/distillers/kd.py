@@ -43,6 +43,9 @@ class ColumnOptions(SoftOptions, total=False):
     soft_columns: str
 
 
+_SURE = 100.0  # logit of a class of which nothing else is probable
+
+
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return `tau^2 KL(teacher || student)` of softened logits `[B, C_t]`, batch mean."""
     kl = F.kl_div(
@@ -74,6 +77,17 @@ def standardised(logits: Tensor) -> Tensor:
 def unsure_rows(logits: Tensor, confidence: float) -> Tensor:
     """Return a mask `[B, 1]` of rows without a probability above `confidence`."""
     return logits.softmax(1).amax(1, keepdim=True) <= confidence
+
+
+def without_gaps(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a mask `[B, 1]` of rows without an answer, and logits that are sure of a class there.
+
+    Equal rows that are sure have no loss, also as hard targets.
+    """
+    gaps = logits.isnan().any(1, keepdim=True)
+    sure = torch.zeros_like(logits[:1])
+    sure[:, 0] = _SURE
+    return gaps, torch.where(gaps, sure, logits)
 
 
 class KD(Distiller):
@@ -128,15 +142,16 @@ class KD(Distiller):
     ) -> dict[str, Tensor]:
         assert teacher_output is not None
         losses = super().forward(output, teacher_output, labels, classes)
-        columns, teacher = self.columns(classes), teacher_output.logits
+        columns = self.columns(classes)
         student = self.soft_logits(output)[:, columns]
+        left_out, teacher = without_gaps(teacher_output.logits)
         targets = torch.cat([labels - columns.start, teacher[len(labels) :].argmax(1)])
-        unsure = None if self.confidence is None else unsure_rows(teacher, self.confidence)
+        if self.confidence is not None:
+            left_out = left_out | unsure_rows(teacher, self.confidence)
         if self.standardize:
             student, teacher = standardised(student), standardised(teacher)
-            teacher_output = replace(teacher_output, logits=teacher)
-        if unsure is not None:  # equal logits have no loss; a mask keeps the shape fixed
-            student = torch.where(unsure, teacher, student)
+        student = torch.where(left_out, teacher, student)  # equal: no loss; the shape is fixed
+        teacher_output = replace(teacher_output, logits=teacher)
         losses["soft"] = self.soft_weight * self.soft_loss(student, teacher_output, targets)
         return losses
 

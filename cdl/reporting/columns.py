@@ -37,7 +37,12 @@ METRICS = [
     "brier_score",
     *AGREEMENT,
     "pseudo_label_accuracy",
+    "teacher_accuracy",
 ]
+SHARES = {  # columns in percent by the names of two numbers of examples in the results
+    "pseudo_label_accuracy": ("pseudo_labels_right", "pseudo_labels"),
+    "teacher_accuracy": ("teacher_answers_right", "teacher_answers"),
+}
 SEEN = {  # columns by their names in the results
     "views_seen": "views",
     "labelled_seen": "labelled",

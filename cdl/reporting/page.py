@@ -66,6 +66,7 @@ _NUMBERS = [  # of a run: heading, column and format; the first four are always 
     ("agreement with the teacher (%)", "teacher_agreement", ".2f"),
     ("agreement of its baseline (%)", "baseline_teacher_agreement", ".2f"),
     ("right among labels assigned for alignment (%)", "pseudo_label_accuracy", ".2f"),
+    ("accuracy of the answers of a teacher of one's own (%)", "teacher_accuracy", ".2f"),
     ("training views, all tasks", "views_seen", ",.0f"),
     ("examples with a label, all tasks", "labelled_seen", ",.0f"),
     ("examples without a label, all tasks", "unlabelled_seen", ",.0f"),

@@ -9,7 +9,7 @@ import pandas as pd
 from cdl.evaluation.metrics import agreement
 from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
-from cdl.reporting.columns import AGREEMENT, IDENTITY, LINKS, METRICS, SEEN
+from cdl.reporting.columns import AGREEMENT, IDENTITY, LINKS, METRICS, SEEN, SHARES
 from cdl.reporting.costs import COST, cost_of, count_unmeasured, with_teachers, work_of
 from cdl.reporting.costs import markdown as cost_markdown
 from cdl.reporting.names import names_of
@@ -203,9 +203,9 @@ def results_of(
             numbers["trainable_parameters"] = run["trainable_parameters"]
             seen = run["seen"]
             numbers |= {name: seen.get(key, float("nan")) for name, key in SEEN.items()}
-            if assigned := seen.get("pseudo_labels"):
-                share = seen["pseudo_labels_right"] / assigned
-                numbers["pseudo_label_accuracy"] = 100 * share
+            for name, (part, whole) in SHARES.items():
+                if n := seen.get(whole):
+                    numbers[name] = 100 * seen[part] / n
         identity, links = ({key: row[key] for key in keys} for keys in (IDENTITY, LINKS))
         records.append({**identity, **numbers, "protocol": short, **links})
     return pd.DataFrame(records), protocols

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdl.data.sources import SPLITS
-from cdl.layout import PackedFiles, contents_memory
+from cdl.data.order import sizes_of
+from cdl.data.sources import SOURCES, SPLITS
+from cdl.layout import contents_memory
 from cdl.runtime.errors import CdlError
 from cdl.spec import Answers
 from cdl.study.configuration import ConfigError
@@ -37,24 +38,48 @@ def answers_of(given: Mapping[str, Any]) -> Answers:
     if not path.is_file():
         raise ConfigError(f"{FIELD}: {str(path)!r} is not a file; expected a CSV or Parquet file")
     found = hashes([path], contents_memory("queries", name))
-    return Answers(name, found[str(path)], given["values"])
+    return Answers(name, found[str(path)], given["values"], given["missing"])
 
 
-def check_answers(given: Mapping[str, Any], packed: PackedFiles) -> None:
-    """Read a file of answers; compare it with the data, where these are packed already.
+def check_answers(given: Mapping[str, Any], grid: "Grid", dataset: str) -> None:
+    """Read a file of answers; compare it with the data, if these are packed or the user's own.
 
     Raises:
-        ConfigError: the file is invalid, or a class that it answers for is unknown.
+        ConfigError: the file is invalid, a class or item has no answer, or a class is unknown.
     """
     from cdl.data.answers import read_answers  # pyarrow and pandas, which most commands do without
-    from cdl.data.packing import read_index
 
+    options, order = grid.datasets[dataset].options, grid.class_order(dataset)
     try:
         table = read_answers(given["answers"], given["values"])
-        if Path(packed.manifest).exists():
-            table.check_classes(read_index(packed.folder, SPLITS[0])[2])
+        names, classes = _items(grid, dataset)
+        if not classes:
+            return
+        table.check_classes(classes)
+        table.check_any(names)
+        learnt = len(order) if isinstance(order, list) else len(classes)
+        if sum(sizes_of(options["tasks"], learnt)) < len(classes):
+            return  # the jobs check the classes and items that are learnt
+        table.columns(classes)
+        if given["missing"] == "refused" and options["images_per_class"] is None:
+            table.check_items(names)
     except CdlError as error:
         raise ConfigError(f"{FIELD}: {error}") from error
+
+
+def _items(grid: "Grid", dataset: str) -> tuple[list[str], list[str]]:
+    """Return training items and classes of packed data or of a user's own; else both empty."""
+    from cdl.data.packing import read_index
+
+    packed, source = grid.packed(dataset), dict(grid.source(dataset)["source"])
+    if Path(packed.manifest).exists():
+        index, _, classes = read_index(packed.folder, SPLITS[0])
+        return index["name"].tolist(), classes
+    facts = SOURCES[source.pop("name")]
+    if facts.files is None or "validation" in grid.source(dataset):
+        return [], []
+    read = facts.read(**source)
+    return [item.name for item in read.items if item.split == SPLITS[0]], list(read.classes)
 
 
 def check_answered(run: Run, dataset: Mapping[str, Any]) -> None:
@@ -79,4 +104,4 @@ def check_every_answer(grid: "Grid") -> None:
     """Check the files of answers of a grid, see `check_answers`."""
     for run in {(run.answers.name, run.dataset): run for run in grid.runs if run.answers}.values():
         assert run.answers is not None, "selected above"
-        check_answers(grid.answers[run.answers.name], grid.packed(run.dataset))
+        check_answers(grid.answers[run.answers.name], grid, run.dataset)

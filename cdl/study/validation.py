@@ -263,7 +263,7 @@ def _n_labelled(n: int, labels: Mapping[str, Any] | None) -> int:
     if labels is None:
         return n
     per_class: int | None = labels.get("per_class")
-    return min(n, per_class or max(1, round(labels.get("fraction", 0) * n)))
+    return min(n, max(1, round(labels.get("fraction", 0) * n)) if per_class is None else per_class)
 
 
 def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> None:
@@ -355,6 +355,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         right = "tasks: 1, which learns all domains at once"
         field = f"methods.{run.method.label}.joint"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
+    _validate_labels_needed(run, dataset)
     seen = not run.prompts.trains and run.distiller.options.get("label_columns") == "seen"
     right = f"task: {run.method.label} solves for its head and has no cross-entropy to change"
     _reject(seen, f"distillers.{run.distiller.label}.label_columns", "seen", right)
@@ -422,6 +423,23 @@ def _validate_statistic(statistic: str, field: str, dataset: dict[str, Any]) -> 
     one = (dataset["labels"] or {}).get("per_class") == 1
     right = "centroid, the only statistic of one labelled example per class"
     _reject(one and statistic != "centroid", f"{field}.statistic", statistic, right)
+
+
+def _validate_labels_needed(run: Run, dataset: dict[str, Any]) -> None:
+    """Reject data without any label for a learner that needs some."""
+    options = run.distiller.options
+    taught = run.distils.uses_teacher(options)
+    soft = taught and options.get("alpha") == 1 and not options.get("kd_head")
+    labelled = run.statistics == "teacher"
+    steps = run.prompts.trains or run.method.options.get(run.prompts.session) is not None
+    learns = soft if steps else taught or labelled
+    learns &= labelled or not run.aligned
+    right = (
+        f"1 or more: {run.method.label} with {run.distiller.label} needs labels; without any learn "
+        "those that have a teacher and alpha 1, or labels: teacher"
+    )
+    none = (dataset["labels"] or {}).get("per_class") == 0
+    _reject(none and not learns, f"datasets.{run.dataset}.labels.per_class", 0, right)
 
 
 def _validate_targets(run: Run, field: str) -> None:

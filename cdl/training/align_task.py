@@ -399,7 +399,8 @@ def _seen(job: _Job, labels: Tensor) -> dict[str, float]:
     trained: dict[str, float] = job.record["seen"]
     given = assigned(job.context, job.images, labels)
     unlabelled = max(trained["unlabelled"], given["pseudo_labels"])
-    return {**trained, "unlabelled": unlabelled, **given}
+    right = job.teacher.right if job.teacher else {}
+    return {**trained, "unlabelled": unlabelled, **given, **right}
 
 
 def _names(job: _Job) -> set[str]:

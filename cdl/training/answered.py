@@ -35,8 +35,8 @@ def write_answers(
 ) -> None:
     """Check the answers for a task's items and write them as a teacher's targets.
 
-    The record has the accuracy of the answers for the task's test items among the classes that
-    they answer for, in percent, if all of these items are answered.
+    The record has the number of right answers for the task's test items, among the classes that
+    they answer for, if all of these items are answered.
 
     Args:
         spec: specification of the targets after the task.
@@ -61,6 +61,8 @@ def write_answers(
     table.check_classes(train.classes)
     classes = [train.classes[label] for label in stream.order[stream.columns(task, spec.columns)]]
     names = train.names[context.indices(task)[0].numpy()].tolist()
+    if spec.answers.missing == "refused":
+        table.check_items(names)
     values = torch.from_numpy(table.of(names, classes))
     test = Packed(data, "test")
     read: dict[str, Any] = context.fingerprints | {"teacher": sha256}
@@ -73,8 +75,8 @@ def write_answers(
         "widths": {"query": 0},
         "test": {
             "sha256": test.fingerprint,
-            "accuracy": accuracy(table, test, stream, task, test_images_per_class),
             "classes": len(table.classes),
+            **right_answers(table, test, stream, task, test_images_per_class),
         },
         "bytes": values.nbytes,
         "versions": versions(spec),
@@ -83,16 +85,19 @@ def write_answers(
     log.info("wrote %s: answers for %d items and %d classes", output, *values.shape)
 
 
-def accuracy(
+def right_answers(
     table: AnswerTable, test: Packed, stream: Stream, task: int, images_per_class: int | None
-) -> float | None:
-    """Return the accuracy of answers for a task's test items in percent; None if some lack one."""
+) -> dict[str, int]:
+    """Return the numbers of answers for a task's test items, and of right ones.
+
+    It is empty if an item has no answer.
+    """
     indices = stream.indices(test, task, images_per_class)
     names = test.names[indices.numpy()].tolist()
     if table.missing(names):
-        return None
+        return {}
     chosen = table.of(names, table.classes).argmax(1)
     labels: list[int] = test.labels[indices].tolist()
     pairs = zip(chosen, labels, strict=True)
     right = [table.classes[column] == test.classes[label] for column, label in pairs]
-    return 100.0 * right.count(True) / len(right)
+    return {"teacher_answers": len(right), "teacher_answers_right": right.count(True)}

@@ -1,7 +1,7 @@
 """A teacher that labels a task's images, at its training views or at its test views."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from cdl.spec import Answers, Labelling, LearnerSpec
 from cdl.training.context import Query, TaskContext, no_query
 from cdl.training.features import TestQuery, query_of, teacher_probabilities
 from cdl.training.targets import over_task_images
-from cdl.training.teacher import TeacherSource, open_teacher
+from cdl.training.teacher import TeacherSource, open_teacher, right_in
 
 Context = TaskContext[LearnerSpec]
 
@@ -29,12 +29,14 @@ class TeacherAnswers:
     views: number of views that it classifies.
     learner: the teacher itself; None if its outputs are read from a cache.
     operations: operations for one view; 0 if its outputs are read from a cache.
+    right: as in `cdl.training.teacher.TeacherSource`.
     """
 
     classify: Callable[[], Tensor]
     views: int
     learner: Learner | None = None
     operations: float = 0.0
+    right: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -63,7 +65,8 @@ class TeacherAnswers:
                 return cls._at_test_view(context, spec, how, path)
             cache = context.cached(targets, context.spec.targets(spec, how.columns, "held_out"))
             context.fingerprints["teacher"] = cache.inputs["teacher"]
-            return cls(partial(_read, context, cache), cache.values.shape[1])
+            right = right_in(cache.metadata)
+            return cls(partial(_read, context, cache), cache.values.shape[1], right=right)
         teacher_query: Query = no_query
         if targets is None:
             _, teacher_query = context.query(spec.query, queries)
@@ -73,7 +76,7 @@ class TeacherAnswers:
         read = partial(teacher_probabilities, context, source, no_query, softmax, how.columns)
         views = sum(map(len, context.indices(context.task))) * context.spec.training.epochs
         if source.learner is None:
-            return cls(read, views)
+            return cls(read, views, right=source.right)
         width, cached = source.query_width, queries is not None
         operations = _operations(context, source.learner, spec.query, width, cached)
         return cls(read, views, source.learner, operations)

@@ -45,7 +45,8 @@ def labels_of(
 ) -> Tensor:
     """Return the classes `[n]` that images count for, as positions in the class order.
 
-    Those below the first class of the task are of images that are left out.
+    Those below the first class of the task are of images that are left out, such as those without
+    an answer.
 
     Args:
         context: context of the task.
@@ -73,7 +74,8 @@ def labels_of(
         scores = nearness(rows, means)
     else:
         scores = own()[:, columns]
-    return torch.where(known, labels, scores.argmax(1) + columns.start)
+    found = torch.where(scores.isnan().any(1), -1, scores.argmax(1) + columns.start)
+    return torch.where(known, labels, found)
 
 
 def class_means(rows: Tensor, labels: Tensor, classes: slice) -> Tensor:

@@ -107,6 +107,8 @@ def solve_task(
     if how is None:
         features = head.features(read.tokens[0])
         targets = _targets(context, learner, teacher, read.labels).to(features.dtype)
+        known = targets.isfinite().all(1)
+        features, targets = features[known], targets[known]
     else:
         labels, solves = _labels(context, how, head, read, images, answers, memory)
         new = labels >= context.stream.classes(context.task).start
@@ -207,7 +209,8 @@ def _targets(
     """Return targets `[n, seen]` from labels and the teacher's outputs.
 
     They are weighted as in the distiller `kd`. Unlabelled rows use the teacher's output instead of
-    a label; without a teacher they are zero.
+    a label; without a teacher they are zero. Rows without an answer use their label; they are NaN
+    if they have none.
     """
     classes, known = context.stream.classes(context.task), labels != UNLABELLED
     hard = F.one_hot(labels.clamp_min(0), classes.stop).float() * known[:, None]
@@ -222,8 +225,10 @@ def _targets(
 
     soft = torch.zeros_like(hard)
     given = teacher_probabilities(context, teacher, no_query, softened)
+    gaps = given.isnan().any(1, keepdim=True)
     if kd.hard:
         given = F.one_hot(given.argmax(1), given.shape[1]).to(given.dtype)
     soft[:, classes] = given
+    soft = torch.where(gaps, torch.where(known[:, None], hard, torch.nan), soft)
     hard = torch.where(known[:, None], hard, soft)
     return (1 - kd.alpha) * hard + kd.soft_weight * soft

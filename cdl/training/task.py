@@ -28,6 +28,7 @@ from cdl.training.solving import Learnt, solve_task
 from cdl.training.teacher import TeacherSource
 
 log = logging.getLogger(__name__)
+Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ def _work(
     inputs: TaskInputs,
     learnt: Learnt,
     teacher_spec: LearnerSpec | None,
-) -> dict[str, float]:
+) -> Numbers:
     """Return the amount of work of the task, for the artifact's metadata.
 
     `images`: training views, over all epochs. `operations`: operations of this job, see
@@ -271,16 +272,18 @@ def _work(
     return {"images": images, "operations": operations, "forward": forward, "answers": cached}
 
 
-def _seen(context: TaskContext[LearnerSpec], learnt: Learnt) -> dict[str, float]:
+def _seen(context: TaskContext[LearnerSpec], prepared: PreparedTask, learnt: Learnt) -> Numbers:
     """Return the numbers of training views, and of images with and without a label."""
     labelled = int((context.labels >= 0).sum())
     used = len(learnt_from(context.labels, context.learns_unlabelled))
     unlabelled = max(used - labelled, learnt.assigned.get("pseudo_labels", 0))
+    source = prepared.teacher or prepared.answers
     return {
         "views": learnt.images,
         "labelled": labelled,
         "unlabelled": unlabelled,
         **learnt.assigned,
+        **(source.right if source else {}),
     }
 
 
@@ -306,7 +309,7 @@ def _write(
         "teacher_shape": None if shape is None else {"width": shape.width, "depth": shape.depth},
         "trainable_parameters": sum(p.numel() for p in prepared.learner.learnables()),
         "work": work,
-        "seen": _seen(context, learnt),
+        "seen": _seen(context, prepared, learnt),
         **({"ridge_errors": learnt.errors} if learnt.errors else {}),
         "device": context.compute.name,
         "state": state,

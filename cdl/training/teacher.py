@@ -1,7 +1,7 @@
 """The teacher of a student's job: its outputs, computed or read from a cache."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +55,7 @@ class TeacherSource:
     prompts: state of the teacher's prompts, empty if no distiller maps them.
     output: function of a batch and the student's query, or None, that returns the teacher's output.
     learner: the teacher itself, None if its outputs are read from a cache.
+    right: see `cdl.training.answered.right_answers`; empty for a teacher that cdl trains.
     """
 
     shape: BackboneShape
@@ -62,6 +63,7 @@ class TeacherSource:
     prompts: Mapping[str, Tensor]
     output: Callable[[Batch, Tensor | None], TeacherOutput]
     learner: Learner | None = None
+    right: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -139,4 +141,11 @@ class TeacherSource:
             cache.metadata["widths"]["query"],
             prompts,
             lambda batch, _: TeacherOutput(cache(batch), teacher_query(batch) if maps else None),
+            right=right_in(cache.metadata),
         )
+
+
+def right_in(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Return the right answers in the record of a cache, see `TeacherSource`."""
+    tested: Mapping[str, Any] = metadata.get("test", {})
+    return {name: n for name, n in tested.items() if name.startswith("teacher_answers")}

@@ -21,8 +21,9 @@ def test_probabilities_become_logarithms_and_empty_cells_share_the_rest(tmp_path
     found = np.exp(table.of(["c,\nd.png", "b.png"], ["owl", "cat"]))
     assert found == pytest.approx(np.array([[0.1, 0.8], [FLOOR, FLOOR]]))
     assert table.missing(["a.png", "unanswered.png"]) == ["unanswered.png"]
+    assert np.isnan(table.of(["unanswered.png"], ["cat"])).all()
     with pytest.raises(CdlError, match="no answer for 'unanswered.png'"):
-        table.of(["unanswered.png"], ["cat"])
+        table.check_items(["a.png", "unanswered.png"])
     with pytest.raises(CdlError, match="has no column 'emu'"):
         table.of(["a.png"], ["emu"])
     with pytest.raises(CdlError, match="column 'cat' is not a class"):

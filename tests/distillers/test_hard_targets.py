@@ -1,5 +1,7 @@
 """`kd` with the teacher's most likely class as target, the control for its probabilities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lab import make_grid
@@ -49,6 +51,36 @@ def test_images_on_which_the_teacher_is_unsure_count_as_zero(toy_backbone):
     rows = F.cross_entropy(student, teacher.argmax(1), reduction="none")
     assert 0 < sure.sum() < len(sure)
     torch.testing.assert_close(found["soft"], rows[sure].sum() / len(rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("kd", {"targets": "soft"}),
+        ("kd", {"targets": "hard"}),
+        ("kd", {"standardize": True}),
+        ("dkd", {}),
+        ("dist", {}),
+    ],
+)
+def test_images_without_an_answer_change_nothing(toy_backbone, name, options):
+    student, teacher = pair(toy_backbone, "l2p", name, options.items())
+    images, labels = batch(6)
+    query = student.backbone.query(images)
+    taught = teacher(images, query, 0, TASKS[0])
+    gaps = taught.logits.clone()
+    gaps[[1, 4]] = torch.nan  # one with and one without a label
+    output = student(images, query, 0)
+    logits = output.logits
+    found = student.losses(output, replace(taught, logits=gaps), labels[:LABELLED], TASKS[0])
+    (gradient,) = torch.autograd.grad(found["soft"], logits, retain_graph=True)
+    assert gradient[[0, 2, 3, 5]].abs().amax(1).min() > 0 and gradient.isfinite().all()
+    assert gradient[[1, 4]].abs().max() == 0
+    if name != "dist":  # which correlates classes over the batch
+        kept = [0, 2, 3, 5]
+        part = replace(output, logits=logits[kept], tokens=output.tokens[kept])
+        alone = student.losses(part, replace(taught, logits=gaps[kept]), labels[:1], TASKS[0])
+        torch.testing.assert_close(found["soft"] * 6, alone["soft"] * 4)
 
 
 def test_a_solve_takes_them_too(lab):

@@ -98,7 +98,10 @@ ALIGNED = {"block": "coda_prompt", "variant": "a", "alignment": {"preset": "slca
         ),
         ({"datasets": [few(2, "x"), few(3, "x")]}, r"grid\.datasets: 'digits\+x' is listed twice"),
         ({"datasets": ["nothing"]}, r"grid\.datasets: 'nothing' is not defined"),
-        ({"datasets": [few(0, "x")]}, r"grid\.datasets\.x\.labels\.per_class: 0"),
+        (
+            {"datasets": [few(0, "x")]},
+            r"digits\+x\.labels\.per_class: invalid value 0; .* needs labels",
+        ),
         (
             {"datasets": [few(1, "x")], "methods": [ALIGNED]},
             r"\.statistic: invalid value 'covariance'",

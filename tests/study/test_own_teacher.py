@@ -11,6 +11,7 @@ from cdl.study.report_jobs import study_jobs
 from cdl.study.specifications import specification
 
 ANSWERS = "name,0,1\na,1,0\n"
+UNLABELLED = {"datasets": {"digits": {"labels": {"per_class": 0}}}}
 
 
 @pytest.fixture
@@ -58,6 +59,11 @@ def test_another_content_is_another_learner_and_other_targets(plan, tmp_path):
         ({"pair": {"teacher_method": "l2p"}}, "without a backbone as the teacher"),
         ({"pair": {"teacher": {"answers": "none.csv"}}}, "'none.csv' is not a file"),
         ({"pair": {"teacher": {}}}, "answers"),
+        (
+            UNLABELLED,
+            "labels.per_class: invalid value 0; expected 1 or more: coda_prompt with none",
+        ),
+        ({**UNLABELLED, "distillers": ["kd"]}, "coda_prompt with kd needs labels"),
     ],
 )
 def test_what_needs_more_than_answers_is_refused(plan, changes, sentence):
@@ -86,3 +92,29 @@ def test_two_files_of_one_name_are_refused(plan, tmp_path):
     ]
     with pytest.raises(ConfigError, match="the same name in tables"):
         plan(grid={"pairs": pairs})
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (["n/a.png,1,0", "n/b.png,0,1"], "answers for 'n/a.png', which is not the name of a train"),
+        (
+            ["train/cat/0.png,1,0", "train/cat/1.png,0,1"],
+            "has no answer for 'train/dog/0.png'; expected one for eac",
+        ),
+    ],
+)
+def test_missing_items_of_own_photos_are_refused_before_any_job(plan, tmp_path, rows, sentence):
+    for split in ("train", "test"):
+        for name in ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"):
+            file = tmp_path / "photos" / split / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"")
+    (tmp_path / "mine.csv").write_text("\n".join(["name,cat,dog", *rows]))
+    photos = {"source": {"folder": {"path": "photos"}}, "tasks": 1, "view": {"size": 16}}
+    changes = {"datasets": {"photos": photos}, "grid": {"datasets": ["photos"]}}
+    with pytest.raises(ConfigError, match=sentence):
+        check_every_answer(plan(**changes))
+    allowed = {"answers": "mine.csv", "missing": "unlabelled"}
+    if rows[0].startswith("train"):
+        check_every_answer(plan(pair={"teacher": allowed}, **changes))
