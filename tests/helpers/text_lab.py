@@ -46,7 +46,7 @@ def text_config(folder, **changes):
         "methods": {
             "l2p": {"pool": 4, "length": 4, "top_k": 2},
             "head_only": {},
-            "ranpac": {"logit_scale": 10.0},  # a ridge teaches by softened logits
+            "ranpac": {"projection": 64, "logit_scale": 10.0},  # a ridge teaches by softened logits
         },
         "distillers": {"kd": {}, "cdl_prompt": {"pool_per_task": 4}},
         "compute": {"device": "cpu"},
