@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.reporting.columns import CELL
+from cdl.reporting.columns import CELL, FEW_SEEDS
 from cdl.reporting.names import distiller_of
 
 FORGETTING = 20.0  # points, above which heads that are not aligned are pointed out
@@ -130,7 +130,7 @@ def _taught(students: pd.DataFrame) -> str:
     row = max(distilled.to_dict("records"), key=lambda own: own["accuracy"])
     name, over = _quoted(row["label"]), _quoted(baselines(students)[row["baseline"]])
     if row["n"] < MIN_SEEDS:
-        return f"{name} minus {over}: {row['gain']:+.1f} points, for a claim run {MIN_SEEDS} seeds"
+        return f"{name} minus {over}: {row['gain']:+.1f} points, for a claim run {FEW_SEEDS} seeds"
     points = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
     if row["gain_low"] > 0:
         return f"{name} is better than {over}, {points}"
