@@ -548,6 +548,16 @@ def cached(folder: str, part: int | str) -> str:
     return f"{folder}/{part}.safetensors" if part == "test" else f"{folder}/task{part}.safetensors"
 
 
+def classified(folder: str) -> dict[str, str]:
+    """Return a classifier's answers and their record by their names in the rule."""
+    return {"table": f"{folder}/answers.parquet", "record": classifying(folder).record}
+
+
+def classifying(folder: str) -> JobFiles:
+    """Return log, benchmark and record of computing a classifier's answers."""
+    return JobFiles(f"{folder}/answers")
+
+
 def caching(folder: str, part: int | str) -> JobFiles:
     """Return log and benchmark of computing queries."""
     return JobFiles(cached(folder, part).removesuffix(".safetensors"))

@@ -423,8 +423,8 @@ class Answers(Part):
     """A teacher that cdl does not train: its answers for items, see `cdl.data.answers`.
 
     name: of the teacher in folders and tables.
-    sha256: of the file.
-    values: `probabilities` or `logits`.
+    sha256: of the file, or of the files of a classifier.
+    values: `probabilities` or `logits`, or `classifier`: logits that cdl computes with a model.
     missing: what becomes of training items without an answer: `refused`, or `unlabelled`: only
         their own label, if they have one, is learnt.
     """

@@ -33,17 +33,18 @@ BELOW = {
     "device": [],
     "runtime": ["device.errors", "device.process"],
     "data": ["runtime", "device"],
-    "backbones": ["runtime", "data.text", "device.tokens"],
+    "backbones": ["runtime", "data.text", "device.tokens", "device.versions", "device.student"],
     "methods": ["runtime", "data", "backbones"],
     "distillers": ["runtime", "data", "backbones", "methods"],
-    "models": ["runtime", "data", "backbones", "methods", "distillers"],
+    "models": ["runtime", "data", "backbones", "methods", "distillers", "device.tokens"],
     "training": ["runtime", "data", "backbones", "methods", "distillers", "models"]
     + ["device.closed", "device.aligning", "device.schedules"],
     "evaluation": ["runtime", "data", "backbones", "methods.base", "models", "training"],
     "study": ["runtime.artifacts", "runtime.benchmarks", "runtime.errors", "runtime.plain_yaml"]
     + [*FACTS]  # no torch
     + ["data.sources.folder", "data.order", "data.answers", "data.packing"]
-    + ["backbones.shape", "backbones.architectures", "backbones.pretrained"],
+    + ["backbones.shape", "backbones.architectures", "backbones.pretrained"]
+    + ["backbones.classifiers"],
     "reporting": ["runtime", "data.order", "data.packing"]
     + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "methods.heads"]

@@ -32,9 +32,8 @@ def teacher_results_of(spec: LearnerSpec, teacher: Path | None, task: int) -> di
         return None
     if spec.answers is not None:
         raise CdlError(
-            f"{spec.teacher}: has no answers for the new task; a student that was distilled from a "
-            "file of answers cannot learn a task by `cdl learn`; add the items to the file and run "
-            "a configuration with the new task"
+            f"{spec.teacher}: has no answers for the new task; a student that was distilled from "
+            "answers cannot learn a task by `cdl learn`; run a configuration with the new task"
         )
     if teacher is None:
         raise CdlError(

@@ -175,8 +175,8 @@ def compared(
     """
 
     def backbone(name: str) -> str:
-        if name not in frozen:  # a teacher that is a file of answers
-            return f"{name} (a file)"
+        if name not in frozen:  # a teacher that cdl does not train
+            return f"{name} ({'a classifier' if name.startswith('classifier_') else 'a file'})"
         return f"{name} ({count(frozen[name])} frozen parameters)"
 
     distilled = table[table["teacher"] != ""]

@@ -1,4 +1,4 @@
-"""Teachers that cdl does not train: pairs whose teacher is a file of answers.
+"""Teachers that cdl does not train: a file of answers, or a classifier that makes one.
 
 Does not import torch.
 """
@@ -13,6 +13,8 @@ from cdl.data.sources import SOURCES, SPLITS
 from cdl.layout import contents_memory
 from cdl.runtime.errors import CdlError
 from cdl.spec import Answers
+from cdl.study.classifiers import FIELD as CLASSIFIER
+from cdl.study.classifiers import check_classifier, classifier_name, classifier_of
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import hashes
 from cdl.study.runs import Run
@@ -24,7 +26,17 @@ FIELD = "grid.pairs.teacher.answers"
 
 
 def teacher_name(given: Mapping[str, Any]) -> str:
-    """Return the name in folders and tables of a teacher of answers: that of its file."""
+    """Return the name in folders and tables of a teacher of answers: that of its file.
+
+    Raises:
+        ConfigError: it is neither a file nor a classifier, or both.
+    """
+    if ("answers" in given) == ("classifier" in given):
+        raise ConfigError(
+            "grid.pairs.teacher: expected one of answers and classifier, or the name of a backbone"
+        )
+    if "classifier" in given:
+        return classifier_name(given["classifier"])
     return "answers_" + re.sub(r"[^A-Za-z0-9]", "_", Path(given["answers"]).stem)[:40]
 
 
@@ -34,7 +46,10 @@ def answers_of(given: Mapping[str, Any]) -> Answers:
     Raises:
         ConfigError: the file cannot be read.
     """
-    path, name = Path(given["answers"]), teacher_name(given)
+    name = teacher_name(given)
+    if "classifier" in given:
+        return classifier_of(given["classifier"])
+    path = Path(given["answers"])
     if not path.is_file():
         raise ConfigError(f"{FIELD}: {str(path)!r} is not a file; expected a CSV or Parquet file")
     found = hashes([path], contents_memory("queries", name))
@@ -86,22 +101,27 @@ def check_answered(run: Run, dataset: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if a run needs more than its teacher's answers."""
     if run.answers is None:
         return
+    field = CLASSIFIER if run.answers.values == "classifier" else FIELD
     if run.reads_blocks or run.distils.maps_prompts:
         part = "prompts" if run.distils.maps_prompts else "blocks"
         raise ConfigError(
-            f"{FIELD}: invalid with the distiller {run.distiller.label!r}, which reads the {part} "
+            f"{field}: invalid with the distiller {run.distiller.label!r}, which reads the {part} "
             "of its teacher; expected one that reads outputs alone, such as kd, dkd or dist, or a "
             "backbone as the teacher"
         )
     if dataset["unlabelled"] is not None:
         raise ConfigError(
-            f"{FIELD}: invalid with datasets.{run.dataset}.unlabelled, whose images have no "
+            f"{field}: invalid with datasets.{run.dataset}.unlabelled, whose images have no "
             "answer; expected unlabelled: null, or a backbone as the teacher"
         )
 
 
 def check_every_answer(grid: "Grid") -> None:
-    """Check the files of answers of a grid, see `check_answers`."""
+    """Check the files and classifiers of a grid, see `check_answers` and `check_classifier`."""
     for run in {(run.answers.name, run.dataset): run for run in grid.runs if run.answers}.values():
         assert run.answers is not None, "selected above"
-        check_answers(grid.answers[run.answers.name], grid, run.dataset)
+        given = grid.answers[run.answers.name]
+        if "classifier" in given:
+            check_classifier(given["classifier"], grid, run)
+        else:
+            check_answers(given, grid, run.dataset)

@@ -57,7 +57,7 @@ class Grid:
             name of the table, such as `cifar100_base-small`.
         excluded: combinations without runs, each with one label of a dataset, method or distiller.
         deployed: runs to export and measure, including their teachers.
-        answers: pairs' teachers that cdl does not train, by name: their files.
+        answers: pairs' teachers that cdl does not train, by name: their files or classifiers.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -260,9 +260,10 @@ class Grid:
         name = teacher_name(given)
         known = self.answers.setdefault(name, given)
         if known != given:
+            one, other = (own.get("answers") or own["classifier"] for own in (known, given))
             raise ConfigError(
-                f"grid.pairs.teacher.answers: {known['answers']!r} and {given['answers']!r} have "
-                "the same name in tables; rename one"
+                f"grid.pairs.teacher: {one!r} and {other!r} have the same name in tables, {name}; "
+                "rename one"
             )
         if name not in self._answered:  # hashed once for all runs
             self._answered[name] = answers_of(given)

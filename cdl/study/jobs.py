@@ -17,7 +17,7 @@ from cdl.study.runs import as_list
 Paths = dict[str, str | list[str]]
 MadeFrom = dict[tuple[str, ...], str | list[str]]  # see `Record`
 CACHES = (  # rules whose files may be deleted
-    *("queries", "test_queries", "test_features", "answers"),
+    *("queries", "test_queries", "test_features", "classify", "answers"),
     *("teacher_targets", "teacher_targets_seen"),
     *("teacher_targets_test", "teacher_targets_test_seen"),
 )

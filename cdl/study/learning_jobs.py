@@ -10,6 +10,7 @@ from typing import Any
 from cdl import EVALUATION, layout
 from cdl.data import FORMAT
 from cdl.layout import JobFiles, RunFiles, record_of
+from cdl.study.classifiers import classifying
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
 from cdl.study.inputs import Cache, Needs, aligning, evaluating, learning
@@ -98,6 +99,8 @@ class LearningJobs:
             for task, own in enumerate(need.taught.targets):
                 if (own.name, task) not in yielded:
                     yielded.add((own.name, task))
+                    if own.spec.answers is not None and own.spec.answers.values == "classifier":
+                        yield classifying(self.grid, own.dataset, own.spec.answers)
                     yield self._targets(own, task)
 
     def _data(self, prepared: str) -> Iterator[Job]:
@@ -212,7 +215,12 @@ class LearningJobs:
         """Return the job that checks and copies the answers for a task's training images."""
         assert cache.spec.answers is not None and cache.spec.stream is not None
         packed, stream = self.grid.packed(cache.dataset), cache.spec.stream
-        file = self.grid.answers[cache.spec.answers.name]["answers"]
+        given = self.grid.answers[cache.spec.answers.name]
+        table: Paths = {"files": [given["answers"]]} if "answers" in given else {}
+        if not table:
+            table = {
+                "table": flat(classifying(self.grid, cache.dataset, cache.spec.answers).outputs)
+            }
         n = self.grid.test_images_per_class(cache.dataset)
         return self._cache(
             "answers",
@@ -222,7 +230,7 @@ class LearningJobs:
             layout.caching(cache.folder, task),
             lambda: {
                 "data": [*packed.split("train"), *packed.split("test")[1:]],
-                "files": [file],
+                **table,
             },
             lambda: {
                 "spec": cache.spec.to_json(),

@@ -18,6 +18,7 @@ from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import CacheSpec
+from cdl.training.classified import check_classified
 from cdl.training.context import TaskContext
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def write_answers(
         spec: specification of the targets after the task.
         task: counted from 0.
         data: packed folder.
-        answers: CSV or Parquet file, see `cdl.data.answers`.
+        answers: CSV or Parquet file, see `cdl.data.answers`; or the table of `classify`.
         output: cache to write (.safetensors, and .json with the same name).
         test_images_per_class: of the test split; None for all.
         execution: how to compute.
@@ -52,20 +53,20 @@ def write_answers(
             is invalid.
     """
     assert spec.answers is not None and spec.columns is not None, "planned with answers"
-    sha256 = fingerprint_file(answers)
-    if sha256 != spec.answers.sha256:
+    context, test = TaskContext.open(spec, task, data, {}, execution), Packed(data, "test")
+    stream, train = context.stream, context.train
+    if spec.answers.values == "classifier":
+        check_classified(answers, spec.answers.sha256, train, test)
+    elif fingerprint_file(answers) != spec.answers.sha256:
         raise CdlError(f"{answers}: has changed since this run was planned; start it again")
     table = read_answers(answers, spec.answers.values)
-    context = TaskContext.open(spec, task, data, {}, execution)
-    stream, train = context.stream, context.train
     table.check_classes(train.classes)
     classes = [train.classes[label] for label in stream.order[stream.columns(task, spec.columns)]]
     names = train.names[context.indices(task)[0].numpy()].tolist()
     if spec.answers.missing == "refused":
         table.check_items(names)
     values = torch.from_numpy(table.of(names, classes))
-    test = Packed(data, "test")
-    read: dict[str, Any] = context.fingerprints | {"teacher": sha256}
+    read: dict[str, Any] = context.fingerprints | {"teacher": spec.answers.sha256}
     metadata = {
         "task": task,
         "spec": spec.to_json(),
@@ -83,6 +84,12 @@ def write_answers(
     }
     artifacts.save(output, {"values": values[None]}, metadata)
     log.info("wrote %s: answers for %d items and %d classes", output, *values.shape)
+
+
+def table_of(inputs: Any) -> str:
+    """Return the path of the answers in a rule's input, a user's file or a classifier's table."""
+    path: str = (inputs.get("files") or inputs.table)[0]
+    return path
 
 
 def right_answers(

@@ -48,6 +48,30 @@ rule test_queries:
         "../scripts/test_queries.py"
 
 
+rule classify:
+    input:
+        inputs_of("classify"),
+    output:
+        **layout.classified(CLASSIFIED),
+    log:
+        layout.classifying(CLASSIFIED).log,
+    benchmark:
+        layout.classifying(CLASSIFIED).benchmark
+    conda:
+        ENV
+    threads: 1
+    resources:
+        **COMPUTING,
+        mem_mb=growing(8000),
+        runtime=growing(60),
+    params:
+        classifier=param("classify", "classifier"),
+        sha256=param("classify", "sha256"),
+        images_per_class=param("classify", "images_per_class"),
+    script:
+        "../scripts/classify.py"
+
+
 rule answers:
     input:
         inputs_of("answers"),

@@ -39,6 +39,7 @@ TABLES = REPORT.tables
 PACKED = layout.packed("{prepared}")
 QUERIES = layout.queries("{queried}")
 ANSWERS = layout.queries("{answered}")
+CLASSIFIED = layout.queries("{classified}")
 ENV = HERE / "envs" / "cdl.yaml"
 # Settings that change no result are resources, which do not cause jobs to run again. A GPU given by
 # its index is not leased.
@@ -67,8 +68,9 @@ wildcard_constraints:
     task=r"\d+",
     prepared=r"[^/]+",
     fetched=r"[^/]+",
-    queried=r"(?!answers_)[^/]+",
-    answered=r"answers_[^/]+",
+    queried=r"(?!answers_|classifier_)[^/]+",
+    answered=r"(answers|classifier)_[^/]+",
+    classified=r"classifier_[^/]+",
 
 
 def param(rule, name):
