@@ -137,7 +137,7 @@ def _transformers(source: ClassifierSource, facts: ModalityFacts, compute: Compu
             if not (source.path / IMAGES).exists():
                 raise CdlError(f"{source.path}: has no {IMAGES}, which says how images are read")
             (folder / IMAGES).write_bytes((source.path / IMAGES).read_bytes())
-            read = transformers.AutoImageProcessor.from_pretrained
+            read: Any = transformers.AutoImageProcessor.from_pretrained
             made = read(folder, backend="pil", **closed)
             return _on_device(model, source, partial(_processed, made), compute)
     from cdl.device.tokens import open_tokenizer
