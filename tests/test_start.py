@@ -41,3 +41,9 @@ def test_the_commands_lead_from_photos_to_a_student_that_learns(tmp_path, monkey
     assert (tmp_path / "results/photos/index.html").is_file()
     assert "<h1>student: " in (tmp_path / "site/index.html").read_text()
     assert "tank" in cdl.load(tmp_path / "student").classes
+    undo = "python student/student.py undo"
+    assert f"`{undo}`" in page
+    subprocess.run(undo, shell=True, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "student/versions/1").is_dir()  # learnt, and undone
+    assert "tank" not in (tmp_path / "student/classes.txt").read_text()
+    assert "tank" not in cdl.load(tmp_path / "student").classes

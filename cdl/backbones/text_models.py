@@ -3,7 +3,7 @@
 Attention is entered where transformers calls the function of its attention interface, after the
 projections, in any architecture that uses the interface; MPNet, which does not, has a forward pass
 here. Blocks are wrapped, so that a pass can resume at a block, append a token, and return outputs
-of blocks. This is the only file that imports transformers.
+of blocks. Of backbones, this is the only file that imports transformers.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def _one_sentence(path: Path, library: str) -> Iterator[None]:
         raise CdlError(f"{path}: cannot be opened by {library} ({first})") from error
 
 
+def _imported(name: str, what: str, install: str) -> Any:
+    """Import an optional package; raise `CdlError` with the command that installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise CdlError(
+            f"{what} need the package {name}, which is not installed: {install}"
+        ) from error
+
+
 def _timm(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
     """Build a model of timm from its configuration."""
     config, what = source.config, f"classifier {str(source.path)!r}"
@@ -110,13 +121,8 @@ def _timm(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> L
 
 def _transformers(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
     """Build a model of transformers from its configuration."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise CdlError(
-            "classifiers of transformers need the package transformers, which is not installed: "
-            "pip install 'cdl-workbench[text]'"
-        ) from error
+    install = "pip install 'cdl-workbench[text]'"
+    transformers = _imported("transformers", "classifiers of transformers", install)
     config, library = source.config, f"transformers {transformers.__version__}"
     if "quantization_config" in config or config["model_type"].startswith("timm"):
         raise CdlError(f"{source.path}: is quantised or wraps timm; expected plain weights")
@@ -166,13 +172,7 @@ def _processed(processor: Any, images: Sequence[Any]) -> dict[str, Tensor]:
 
 def _onnx(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
     """Open an ONNX file of images `[n, 3, size, size]`."""
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise CdlError(
-            "ONNX files need the package onnxruntime, which is not installed: pip install "
-            "onnxruntime"
-        ) from error
+    ort = _imported("onnxruntime", "ONNX files", "pip install onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4

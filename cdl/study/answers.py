@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdl.data.order import sizes_of
 from cdl.data.sources import SOURCES, SPLITS
 from cdl.layout import contents_memory
 from cdl.runtime.errors import CdlError
 from cdl.spec import Answers
 from cdl.study.classifiers import FIELD as CLASSIFIER
-from cdl.study.classifiers import check_classifier, classifier_name, classifier_of
+from cdl.study.classifiers import (
+    check_classifier,
+    classifier_name,
+    classifier_of,
+    learnt_classes,
+)
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import hashes
 from cdl.study.runs import Run
@@ -56,7 +60,7 @@ def answers_of(given: Mapping[str, Any]) -> Answers:
     return Answers(name, found[str(path)], given["values"], given["missing"])
 
 
-def check_answers(given: Mapping[str, Any], grid: "Grid", dataset: str) -> None:
+def check_answers(given: Mapping[str, Any], grid: "Grid", run: Run) -> None:
     """Read a file of answers; compare it with the data, if these are packed or the user's own.
 
     Raises:
@@ -64,19 +68,17 @@ def check_answers(given: Mapping[str, Any], grid: "Grid", dataset: str) -> None:
     """
     from cdl.data.answers import read_answers  # pyarrow and pandas, which most commands do without
 
-    options, order = grid.datasets[dataset].options, grid.class_order(dataset)
     try:
         table = read_answers(given["answers"], given["values"])
-        names, classes = _items(grid, dataset)
+        names, classes = _items(grid, run.dataset)
         if not classes:
             return
         table.check_classes(classes)
         table.check_any(names)
-        learnt = len(order) if isinstance(order, list) else len(classes)
-        if sum(sizes_of(options["tasks"], learnt)) < len(classes):
-            return  # the jobs check the classes and items that are learnt
-        table.columns(classes)
-        if given["missing"] == "refused" and options["images_per_class"] is None:
+        learnt = learnt_classes(grid, run, classes)
+        table.columns(learnt)
+        every = len(learnt) == len(classes) and grid.dataset(run)["images_per_class"] is None
+        if given["missing"] == "refused" and every:  # else the jobs check the items that they read
             table.check_items(names)
     except CdlError as error:
         raise ConfigError(f"{FIELD}: {error}") from error
@@ -124,4 +126,4 @@ def check_every_answer(grid: "Grid") -> None:
         if "classifier" in given:
             check_classifier(given["classifier"], grid, run)
         else:
-            check_answers(given, grid, run.dataset)
+            check_answers(given, grid, run)

@@ -66,7 +66,7 @@ def check_classifier(given: Mapping[str, Any], grid: "Grid", run: Run) -> None:
         columns, known = source.columns, _classes_of(grid, run.dataset)
         if known is None:
             return
-        learnt = _learnt(grid, run, known)
+        learnt = learnt_classes(grid, run, known)
         extra = [name for name in columns if name not in known] if source.mapping else []
         missing = [name for name in learnt if name not in columns]
         for names, what in ((extra, "names"), (missing, "has no class for")):
@@ -130,7 +130,7 @@ def _classes_of(grid: "Grid", dataset: str) -> list[str] | None:
     return list(listing(**source).classes) if listing else None
 
 
-def _learnt(grid: "Grid", run: Run, known: list[str]) -> list[str]:
+def learnt_classes(grid: "Grid", run: Run, known: list[str]) -> list[str]:
     """Return the classes of the tasks of a run; empty if they depend on the seed."""
     order, tasks = grid.class_order(run.dataset), grid.dataset(run)["tasks"]
     if order == "natural":
