@@ -7,10 +7,11 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import timm
 
-from cdl.backbones import families
+from cdl.backbones import extractor, families
 from cdl.backbones.architectures import FIELDS, TABLE, Architecture, architectures
 from cdl.runtime.errors import CdlError
 
@@ -20,14 +21,17 @@ _BEGIN, _END = "<!-- made by tools.tabulate_backbones -->", "<!-- end -->"
 
 def rows(names: Iterable[str]) -> Iterator[dict[str, str]]:
     """Yield the table's row of each architecture, which is built on the meta device."""
-    tags: dict[str, list[str]] = {}
+    tags: dict[str, dict[str, str]] = {}
     for full in timm.list_pretrained():
         name, _, tag = full.partition(".")
         config = timm.get_pretrained_cfg(full)
         if tag and config is not None and config.hf_hub_id:
-            tags.setdefault(name, []).append(tag)
+            tags.setdefault(name, {})[tag] = str(config.input_size[-1])
     for name in names:
-        yield dict.fromkeys(FIELDS, "") | {"tags": " ".join(tags.get(name, []))} | row(name)
+        found = dict.fromkeys(FIELDS, "") | row(name)
+        size, own = found["size"], tags.get(name, {}).items()
+        found["tags"] = " ".join(f"{t}:{s}" if size and s != size else t for t, s in own)
+        yield found
 
 
 def row(name: str) -> dict[str, str]:
@@ -40,7 +44,7 @@ def row(name: str) -> dict[str, str]:
     try:
         families.validate(model)
     except CdlError as error:
-        return found | {"refused": str(error)}
+        return found | {"refused": str(error)} | _features(name, model)
     shape = families.shape_of(model)
     return found | {
         "width": str(shape.width),
@@ -52,6 +56,16 @@ def row(name: str) -> dict[str, str]:
         "parts": families.parts(model),
         "entrances": " ".join(families.entrances(model)),
     }
+
+
+def _features(name: str, model: Any) -> dict[str, str]:
+    """Return the columns of a model that cannot be prompted; why if it gives no feature either."""
+    try:
+        size = extractor.input_size(model)
+        width, step = extractor.validate(model, size), extractor.step(name, model)
+    except CdlError as error:
+        return {"refused": str(error)}
+    return {"width": str(width), "patch": str(step or ""), "size": str(size)}
 
 
 def read(path: Path = TABLE) -> list[dict[str, str]]:
@@ -73,20 +87,23 @@ def document(path: Path = DOCUMENT) -> str:
     before, rest = path.read_text().split(_BEGIN)
     _, after = rest.split(_END)
     known = list(architectures().values())
-    kinds = Counter(a.kind for a in known if a.shape)
+    prompted = [a for a in known if a.shape and not a.shape.unprompted]
+    features = [a for a in known if a.shape and a.shape.unprompted]
+    kinds = Counter(a.kind for a in prompted)
     accepted = ", ".join(f"`{kind}` ({n})" for kind, n in sorted(kinds.items()))
-    refused = Counter(a.kind or a.refused.split()[0] for a in known if not a.shape)
-    largest = ", ".join(f"`{kind}` ({n})" for kind, n in refused.most_common(8))
+    others = Counter(a.kind for a in features)
+    largest = ", ".join(f"`{kind}` ({n})" for kind, n in others.most_common(8))
     text = [
-        f"{kinds.total()} of {len(known)} architectures are accepted, with {_tags(known)} tags on",
-        f"the Hub: {accepted}. The others are refused, most of them since they are no sequence of",
-        f"blocks over the same tokens: {largest} and {len(refused) - 8} more classes.",
+        f"Of {len(known)} architectures {len(prompted)} can be prompted, with {_tags(prompted)} "
+        f"tags on the Hub: {accepted}. Features of {len(features)} others, with {_tags(features)} "
+        f"tags, are read by heads only: {largest} and {len(others) - 8} more classes. "
+        f"{len(known) - len(prompted) - len(features)} give no vector.",
     ]
     return before + _BEGIN + "\n" + "\n".join(text) + "\n" + _END + after
 
 
 def _tags(known: Iterable[Architecture]) -> int:
-    return sum(len(a.tags) for a in known if a.shape)
+    return sum(len(a.tags) for a in known)
 
 
 if __name__ == "__main__":

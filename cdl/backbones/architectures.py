@@ -5,11 +5,12 @@
 
 import csv
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from cdl.backbones.shape import BackboneShape
+from cdl.backbones.shape import BackboneShape, features_shape
 from cdl.runtime.errors import CdlError
 
 TABLE = Path(__file__).with_name("architectures.csv")
@@ -27,12 +28,13 @@ class Architecture:
 
     name: timm's name.
     kind: name of timm's class.
-    shape: None if the architecture is refused.
+    shape: None if the architecture is refused; without blocks if only its feature is read.
     pool: how tokens are pooled.
     size: side of its default input in pixels.
     parts: differences from a plain ViT.
-    refused: why it cannot be prompted; empty if it can.
+    refused: why it cannot be prompted, or gives no feature; empty if it can.
     tags: of its weights on the Hub.
+    sizes: sides of the images of tags for which they differ from `size`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Architecture:
     parts: str
     refused: str
     tags: tuple[str, ...]
+    sizes: Mapping[str, int]
 
 
 @cache
@@ -53,31 +56,40 @@ def architectures() -> dict[str, Architecture]:
 
 
 def _parse_row(row: dict[str, str]) -> Architecture:
-    shape = None
-    if not row["refused"]:
-        width, depth, patch = (int(row[key]) for key in ("width", "depth", "patch"))
+    shape, name = None, row["architecture"]
+    width, depth, patch, size = (int(row[k] or 0) for k in ("width", "depth", "patch", "size"))
+    if depth:
         entrances = tuple(row["entrances"].split())
         shape = BackboneShape(width, depth, patch, row["class_token"] == "yes", entrances=entrances)
+    elif width:
+        shape = features_shape(width, patch or None, size, _unprompted(name, row["refused"]))
+    tags = [tag.partition(":") for tag in row["tags"].split()]
     return Architecture(
-        name=row["architecture"],
+        name=name,
         kind=row["kind"],
         shape=shape,
         pool=row["pool"],
-        size=int(row["size"] or 0),
+        size=size,
         parts=row["parts"],
         refused=row["refused"],
-        tags=tuple(row["tags"].split()),
+        tags=tuple(tag for tag, _, _ in tags),
+        sizes={tag: int(side) for tag, _, side in tags if side},
     )
+
+
+def _unprompted(model: str, why: str) -> str:
+    """Return the sentence that a model cannot be prompted, with one that can."""
+    return f"{model!r} cannot be prompted: {why}; use for example {similar(model)}"
 
 
 def find(model: str) -> Architecture:
     """Return the architecture of a timm model, whose name may have a tag.
 
     Raises:
-        CdlError: the architecture does not exist or cannot be prompted; the message suggests a
-            similar one that can.
+        CdlError: the architecture does not exist or gives no feature; the message suggests a
+            similar one.
     """
-    known, name = architectures(), model.split(".")[0]
+    known, (name, _, tag) = architectures(), model.partition(".")
     if name not in known:
         close = difflib.get_close_matches(name, [k for k, a in known.items() if a.shape], 1)
         raise CdlError(
@@ -86,9 +98,10 @@ def find(model: str) -> Architecture:
         )
     found = known[name]
     if found.shape is None:
-        raise CdlError(
-            f"{model!r} cannot be prompted: {found.refused}; use for example {similar(name)}"
-        )
+        raise CdlError(f"{model!r}: {found.refused}; use for example {similar(name)}")
+    if found.shape.unprompted:
+        size = found.sizes.get(tag, found.size)
+        found = replace(found, size=size, shape=replace(found.shape, size=size))
     return found
 
 

@@ -2,17 +2,20 @@
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cdl.backbones import families, pretrained, weights
+from cdl.backbones import extractor, families, pretrained, weights
+from cdl.backbones.extractor import FeatureExtractor
 from cdl.backbones.fetch import build
 from cdl.backbones.inside import available
+from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import encode
 from cdl.runtime.artifacts import replacing
+from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError
 
 TOLERANCE = 1e-5
@@ -23,12 +26,13 @@ log = logging.getLogger(__name__)
 class Checked:
     """Result of a check.
 
-    width, depth, pooling: of the model.
+    width, depth, pooling: of the model; no depth and pooling if only its feature is read.
     tokens: number of all tokens at the model's default input size.
     difference: largest absolute difference of tokens and pooled feature from timm's own forward
         pass in fp32, relative to the largest value.
     problem: why the model is refused or how it differs; empty if it passes.
     entrances: where modules can enter its blocks, see `cdl.backbones.inside`.
+    shape: its shape, which decides on its methods; None if it is refused.
     """
 
     model: str
@@ -39,6 +43,7 @@ class Checked:
     difference: float = 0.0
     problem: str = ""
     entrances: tuple[str, ...] = ()
+    shape: BackboneShape | None = field(default=None, compare=False)
 
 
 def check(model: str, file: Path | None = None) -> Checked:
@@ -55,13 +60,19 @@ def check(model: str, file: Path | None = None) -> Checked:
     if "/" in model:  # no name of timm has a slash
         return _check_encoder(model)
     try:
-        build(model)
+        _, prompted = build(model)
     except CdlError as error:
         return Checked(model, problem=str(error))
-    vit: Any = families.create(model, {"dynamic_img_size": False})
+    made = families.create(model, {"dynamic_img_size": False} if prompted else {})
     if file is not None:
         state, _ = weights.read(file)
-        vit.load_state_dict(weights.convert(state, model, vit, f"backbone file {str(file)!r}"))
+        what = f"backbone file {str(file)!r}"
+        made.load_state_dict(weights.convert(state, model, made, what, drop_unknown=not prompted))
+    return _check_vit(model, made) if prompted else _check_features(model, made)
+
+
+def _check_vit(model: str, vit: Any) -> Checked:
+    """Compare tokens and pooled feature of a ViT with those of its own forward pass."""
     images = torch.rand(1, 3, *vit.patch_embed.img_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         own = copy.deepcopy(vit)  # before the injectors are installed
@@ -70,13 +81,29 @@ def check(model: str, file: Path | None = None) -> Checked:
         encoded = encode(vit, images)
     pairs = ((encoded.tokens, tokens), (encoded.features[:, 0], feature))
     difference = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
-    shape, n = families.shape_of(vit), tokens.shape[1]
-    problem = (
-        "" if difference <= TOLERANCE else f"its output differs from timm's by {difference:.1e}"
-    )
-    pooling = families.pooling(vit)
     found = available(vit, lambda: encode(vit, images))
-    return Checked(model, shape.width, shape.depth, n, pooling, difference, problem, found)
+    shape, n = replace(families.shape_of(vit), entrances=found), tokens.shape[1]
+    facts = (shape.width, shape.depth, n, families.pooling(vit), difference)
+    return Checked(model, *facts, _problem(difference), found, shape)
+
+
+def _problem(difference: float) -> str:
+    return "" if difference <= TOLERANCE else f"its output differs from timm's by {difference:.1e}"
+
+
+def _check_features(model: str, made: Any) -> Checked:
+    """Compare the feature of a model with what its head reads in timm's own forward pass."""
+    size = extractor.input_size(made)
+    given = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        own = made.forward_head(made.forward_features(given), pre_logits=True).flatten(1)
+        width = extractor.validate(made, size)
+        normalization = ([0.0] * 3, [1.0] * 3)
+        frozen = FeatureExtractor(made, width, 0, size, normalization, model, "bilinear")
+        feature = frozen.place(Compute.select("cpu")).query(given)
+    difference = float((feature - own).abs().max() / own.abs().max())
+    problem, shape = _problem(difference), frozen.shape
+    return Checked(model, width, difference=difference, problem=problem, shape=shape)
 
 
 def _check_encoder(model: str) -> Checked:
@@ -97,8 +124,8 @@ def _check_encoder(model: str) -> Checked:
         return Checked(model, problem=str(error))
     differs = f"its output differs from transformers' by {difference:.1e}"
     problem = "" if difference <= TOLERANCE else differs
-    found = shape.entrances
-    return Checked(model, shape.width, shape.depth, tokens, pooled, difference, problem, found)
+    facts = (shape.width, shape.depth, tokens, pooled, difference, problem)
+    return Checked(model, *facts, shape.entrances, shape)
 
 
 def import_weights(file: Path, model: str, output: Path) -> list[str]:
@@ -117,7 +144,7 @@ def import_weights(file: Path, model: str, output: Path) -> list[str]:
     """
     from safetensors.torch import save_file
 
-    vit, preprocessing = build(model), weights.preprocessing(model)
+    (vit, _), preprocessing = build(model), weights.preprocessing(model)
     published = weights.read_pickled(file)
     state = weights.without_prefix(published, vit)
     kept = weights.convert(state, model, vit, f"{str(file)!r}", drop_unknown=True)

@@ -124,9 +124,9 @@ class Encoder(Backbone):
         return self.size
 
     @property
-    def embedding(self) -> tuple[int, nn.Module]:
+    def outside(self) -> float:
         """No token is embedded by products of matrices."""
-        return 0, nn.Identity()
+        return 0.0
 
     def prepare(self, views: Tensor) -> Tensor:
         """Return the ids of the tokens of texts, `[B, N]` int64, `ABSENT` after the end of a text.

@@ -15,8 +15,9 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from cdl.backbones import families, pretrained, weights
+from cdl.backbones import extractor, families, pretrained, weights
 from cdl.backbones.architectures import similar
+from cdl.backbones.images import FEATURES
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, Published, obtain, remember
@@ -51,7 +52,7 @@ def fetch(
         fetching: for a tag, `mirror` and `offline` of `cdl.runtime.fetching.obtain`.
 
     Raises:
-        CdlError: the source cannot be read or fetched, or the model cannot be prompted.
+        CdlError: the source cannot be read or fetched, or the model gives no feature vector.
     """
     if source == "timm":
         path, state, made = _from_timm(model, fetching)
@@ -87,12 +88,9 @@ def _from_file(path: Path, timm_model: str | None) -> tuple[dict[str, Tensor], d
             f"{what}: its header's metadata lacks {missing}; if it contains a timm model, set "
             "backbones.NAME.model to that model's name"
         )
-    vit = build(name or families.PLAIN, arguments)
-    if name is not None:
-        arguments |= _tag_arguments(vit)
-    name = name or families.PLAIN
-    state = weights.convert(state, name, vit, what)
-    return state, {"timm_model": name.split(".")[0], "architecture": arguments, **made}
+    model, prompted = build(name or families.PLAIN, arguments)
+    kept = weights.convert(state, name or families.PLAIN, model, what, drop_unknown=not prompted)
+    return kept, {**_how_to_build(name, arguments, model, prompted), **made}
 
 
 def _parse_normalization(what: str, header: Mapping[str, str]) -> dict[str, list[float]]:
@@ -123,10 +121,9 @@ def _from_timm(
     (path,) = obtain([file], WEIGHTS, **fetching)
     state, _ = weights.read(path, "; delete it and run again")
     remember(file, path)
-    vit = build(tag)
-    state = weights.convert(state, tag, vit, f"backbone {tag!r}")
-    architecture = _tag_arguments(vit)
-    return path, state, {"timm_model": tag.split(".")[0], "architecture": architecture, **made}
+    built, prompted = build(tag)
+    state = weights.convert(state, tag, built, f"backbone {tag!r}", drop_unknown=not prompted)
+    return path, state, {**_how_to_build(tag, {}, built, prompted), **made}
 
 
 def _from_transformers(
@@ -201,23 +198,44 @@ def keep_shape(model: str, revision: str | None = None) -> Path:
     return folder
 
 
-def build(model: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """Return a model on the meta device; raise `CdlError` if it is refused."""
-    vit = families.create(model, arguments, device="meta")
+def build(model: str, arguments: Mapping[str, Any] | None = None) -> tuple[Any, bool]:
+    """Return a model on the meta device, and whether it can be prompted.
+
+    Raises:
+        CdlError: timm cannot build it, or it gives no feature vector.
+    """
+    made = families.create(model, arguments, device="meta")
     try:
-        families.validate(vit)
+        families.validate(made)
+        return made, True
+    except CdlError:
+        pass  # its feature can be read if it is one vector
+    try:
+        extractor.validate(made, extractor.input_size(made))
     except CdlError as error:
-        raise CdlError(
-            f"{model!r} cannot be prompted: {error}; use for example {similar(model)}"
-        ) from error
-    return vit
+        raise CdlError(f"{model!r}: {error}; use for example {similar(model)}") from error
+    return made, False
 
 
-def _tag_arguments(vit: Any) -> dict[str, Any]:
-    """Return the arguments that depend on the tag; dynamic input sizes are not used."""
-    height, width = vit.patch_embed.img_size
-    return {
+def _how_to_build(
+    name: str | None, arguments: Mapping[str, Any], model: Any, prompted: bool
+) -> dict[str, Any]:
+    """Return how a model is built again, for the metadata of its artifact.
+
+    Args:
+        name: timm's name, with a tag if it has one; None for a plain ViT.
+        arguments: given by the header of a file.
+        model: the model.
+        prompted: see `build`.
+    """
+    if not prompted:  # with its tag, which has the size of its input
+        return {"timm_model": name, "architecture": dict(arguments), FEATURES: True}
+    if name is None:
+        return {"timm_model": families.PLAIN, "architecture": dict(arguments)}
+    height, width = model.patch_embed.img_size
+    of_tag = {
         "img_size": height if height == width else [height, width],
-        "global_pool": vit.global_pool,
-        "dynamic_img_size": False,
+        "global_pool": model.global_pool,
+        "dynamic_img_size": False,  # dynamic input sizes are not used
     }
+    return {"timm_model": name.split(".")[0], "architecture": {**arguments, **of_tag}}

@@ -21,7 +21,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         model: the network itself.
         width: embedding width `D`.
-        depth: number of blocks.
+        depth: number of blocks; 0 if it has only a pooled feature.
         size: size of its input: side in pixels, or largest number of tokens.
         fingerprint: sha256 of its tensors.
     """
@@ -64,8 +64,8 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def embedding(self) -> tuple[int, nn.Module]:
-        """Number of tokens that are embedded by products of matrices, and their module."""
+    def outside(self) -> float:
+        """Operations for one input outside the blocks, a multiply-add counted as two."""
 
     @abstractmethod
     def merged(self, inside: Inside) -> "Backbone":

@@ -65,6 +65,12 @@ def pack(vit: nn.Module) -> None:
                     setattr(parent, name, PackedLinear(child))
 
 
+def multiplied(module: nn.Module) -> int:
+    """Return the number of weights of a module that multiply each token."""
+    kinds = (nn.Linear, nn.Conv2d, PackedLinear)
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))
+
+
 def available() -> bool:
     """Return whether torch has oneDNN and its operators for packed weights."""
     operators = torch.ops.mkldnn

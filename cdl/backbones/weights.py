@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _CONTAINERS = ("state_dict", "model", "teacher", "target_encoder", "model_ema", "encoder")
 _DEPTH = 5  # containers in containers; a damaged one may contain itself
 _PREFIXES = ("module.", "backbone.", "base_encoder.", "momentum_encoder.", "encoder.", "model.")
+_COUNTERS = "num_batches_tracked"  # of batch norms
 _HEADS = ("head.", "head_dist.", "attn_pool.")  # of a classifier, or of another way of pooling
 
 
@@ -135,7 +136,8 @@ def convert(
 def check_values(state: Mapping[str, Tensor], what: str) -> None:
     """Raise `CdlError` unless all tensors are finite floating-point numbers."""
     for name, tensor in state.items():
-        if not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+        counter = name.endswith(_COUNTERS) and tensor.dtype == torch.int64
+        if not (counter or (tensor.is_floating_point() and bool(tensor.isfinite().all()))):
             raise CdlError(
                 f"{what}: invalid values in {name} ({tensor.dtype}); expected finite "
                 "floating-point numbers"

@@ -7,7 +7,10 @@ EMBEDDED_LICENCE = (
     "cdl's MIT licence does not cover these weights"
 )
 # beginnings of timm's tags with CC BY-NC 4.0, FAIR Noncommercial or Apple's licence for research
-_RESEARCH_TAGS = ("mae", "metaclip", "eupe_", "apple_mclip")
+_RESEARCH_TAGS = (
+    *("mae", "metaclip", "eupe_", "apple_mclip", "fcmae", "swag_"),
+    *("fb_ssl_", "fb_swsl_", "fb_wsl_"),
+)
 
 
 def is_research_only(source: str, model: str) -> bool:
@@ -25,5 +28,6 @@ def size_of(source: str, model: str) -> int | None:
     """Return the side in pixels of the images of the pretraining; None if it is unknown."""
     if source == "embedded":
         return int(model.rpartition("_")[2])
-    known = architectures().get(model.partition(".")[0])
-    return known.size or None if known and source in ("timm", "file") else None
+    name, _, tag = model.partition(".")
+    known = architectures().get(name) if source in ("timm", "file") else None
+    return (known.sizes.get(tag, known.size) or None) if known else None

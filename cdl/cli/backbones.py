@@ -3,7 +3,7 @@
 Torch is imported only by `check`, `fetch` and `import`.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ def list_(
     ] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List timm's architectures that work with prompts, and their tags.
+    """List timm's architectures and their tags; those for heads only have no blocks.
 
     Exit code 1 if none matches PATTERN.
     """
@@ -49,8 +49,9 @@ def list_(
     if as_json:
         print_json(found)
     text = "{architecture}: width {width}, {depth} blocks, patch {patch}, {size} px, {pooling}"
+    heads = "{architecture}: width {width}, {size} px, for heads only"
     for entry in () if as_json else found:
-        print(text.format(**entry))
+        print((text if entry["depth"] else heads).format(**entry))
         for name in _tagged_names(entry["architecture"], entry["tags"]):
             print(f"  {name}{'  (research only)' if is_research_only('timm', name) else ''}")
     if not found:
@@ -74,17 +75,22 @@ def check(
 ) -> None:
     """Compare outputs of backbones with those of timm or transformers.
 
-    Exit code 1 if a model is not supported or the outputs differ.
+    Prints the methods that each can have. Exit code 1 if a model is not supported
+    or the outputs differ.
     """
     from cdl.backbones.check import check as compare_with_timm
+    from cdl.study.validation import methods_of
 
     found = [compare_with_timm(name, weights) for name in names]
+    methods = [methods_of(a.shape) if a.shape else [] for a in found]
     if as_json:
-        print_json([asdict(result) for result in found])
-    for a in () if as_json else found:
-        facts = f"width {a.width}, {a.depth} blocks, {a.tokens} tokens, {a.pooling}"
-        entrances = f"entrances {' '.join(a.entrances)}"
-        outcome = a.problem or f"{facts}, largest difference {a.difference:.1e}, {entrances}: ok"
+        own = zip(found, methods, strict=True)
+        print_json([{**asdict(replace(a, shape=None)), "methods": m} for a, m in own])
+    for a, suitable in () if as_json else zip(found, methods, strict=True):
+        blocks = f", {a.depth} blocks, {a.tokens} tokens, {a.pooling}" if a.depth else ""
+        entrances = f", entrances {' '.join(a.entrances)}" if a.depth else ""
+        compared = f"width {a.width}{blocks}, largest difference {a.difference:.1e}{entrances}"
+        outcome = a.problem or f"{compared}, methods {' '.join(suitable)}: ok"
         print(f"{a.model}: {outcome}")
     if any(result.problem for result in found):
         raise typer.Exit(1)

@@ -38,7 +38,8 @@ class Costs:
         shared = ""
         if self.gflops > self.gflops_without_query:
             shared = f", {self.shared_blocks} of them shared by query and prediction"
-        return f"a prediction runs {self.block_passes} blocks{shared}: {self.gflops:.3g} GFLOPs"
+        blocks = f" runs {self.block_passes} blocks{shared}" if self.block_passes else ""
+        return f"a prediction{blocks}: {self.gflops:.3g} GFLOPs"
 
 
 @torch.no_grad()

@@ -74,10 +74,13 @@ def write_timm(model: Model, record: Mapping[str, Any], file: Path) -> dict[str,
         `model` and `arguments` of `timm.create_model`, and `mean` and `std` of the input.
 
     Raises:
-        CdlError: the prediction is more than a plain ViT with a linear head.
+        CdlError: the backbone is no ViT, or the prediction is more than one with a linear head.
     """
     backbone, n = model.learner.backbone, model.n_classes
-    assert isinstance(backbone, FrozenViT), "its modality is images"
+    if not isinstance(backbone, FrozenViT):
+        raise CdlError(
+            "--format timm: is only available for backbones that can be prompted; use --format onnx"
+        )
     linear = linear_head(model.learner, model.task)
     if isinstance(linear, str):
         raise CdlError(f"--format timm: {linear}, which a model of timm lacks; use --format onnx")

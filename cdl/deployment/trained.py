@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdl.backbones.images import FrozenViT
+from cdl.backbones.images import ImageBackbone
 from cdl.data.modalities import MODALITIES, ModalityFacts, student_class, views_of
 from cdl.data.order import digests
 from cdl.data.stream import Stream
@@ -124,7 +124,7 @@ class TrainedStudent(Classifier):
     def preprocessing(self, executorch: bool = False) -> dict[str, Any]:
         """Return the content of preprocessing.json: the input of the graph and what it does."""
         views, backbone = self.views, self.model.learner.backbone
-        assert isinstance(backbone, FrozenViT), "its modality is images"
+        assert isinstance(backbone, ImageBackbone), "its modality is images"
         limits = {"most": list(ImageGraph.most)} if executorch else {}
         axes = [*ImageGraph.free, "RGB"]
         return {

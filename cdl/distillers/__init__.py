@@ -77,6 +77,7 @@ class DistillerFacts(Facts):
     compares: which block outputs of both models it compares; `none` uses only logits.
     counts_tasks: as in `cdl.methods.PromptFacts`.
     maps_prompts: whether it uses the teacher's prompts, also for prediction.
+    enters: whether a token or prefixes of its own enter the student's blocks.
     uses_teacher: whether it uses a teacher, given its options; a student is otherwise trained
         without one, and the grid plans no teacher for it.
     reads_past: whether it compares the student with its own outputs before the task.
@@ -87,6 +88,7 @@ class DistillerFacts(Facts):
 
     compares: Literal["none", "last", "all"] = "none"
     maps_prompts: bool = False
+    enters: bool = False
     counts_tasks: bool = False
     uses_teacher: Callable[[Mapping[str, Any]], bool] = _always
     reads_past: bool = False

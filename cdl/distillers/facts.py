@@ -269,6 +269,7 @@ REVIEWKD = DistillerFacts(
 KD_TOKEN = DistillerFacts(
     "cdl.distillers.kd_token:KDToken",
     description="DeiT's distillation token (Touvron et al., ICML 2021).",
+    enters=True,
     options={
         **COLUMNS,
         "kd_head": flag(
@@ -300,6 +301,7 @@ def _check_kd_prompt(run: Distillation) -> None:
 KD_PROMPT = DistillerFacts(
     "cdl.distillers.kd_prompt:KDPrompt",
     description="KD token, KD prefixes and KD head (KDP, D-CDL).",
+    enters=True,
     options={
         **KD_TOKEN.options,
         "prefix_start": choice(

@@ -38,7 +38,7 @@ class Prompting:
 
 def check_layers(run: Prompting, option: str = "layers") -> None:
     """Raise `Unsuitable` if an option lists a block that the backbone does not have."""
-    last, depth = max(run.options.get(option, []), default=0), run.shape.depth
+    last, depth = max(run.options.get(option, []), default=-1), run.shape.depth
     refuse(last >= depth, option, last, f"blocks 0 to {depth - 1} of {run.backbone!r}")
 
 
@@ -61,8 +61,13 @@ NEEDED = {  # by entrance; `cdl backbones check` prints the entrances of a model
 
 
 def _never(options: Mapping[str, Any]) -> bool:
-    """Return that no options give a method unscaled logits."""
+    """Return that a fact is true with no options."""
     return False
+
+
+def always(options: Mapping[str, Any]) -> bool:
+    """Return that a fact is true with all options."""
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,8 @@ class PromptFacts(Facts):
     trains: whether it learns by gradient steps; otherwise a linear system is solved for its head.
     session: option without which a method that does not train takes no gradient steps before it
         solves either, so that it reads no learning rate; empty if it may take some.
+    reads_features: whether it reads the pooled feature of the backbone alone and nothing enters
+        its blocks, with the options of a run.
     unscaled: whether its logits estimate zeros and ones, with the options of a run; a distiller
         that softens them needs a factor or z-scores.
     check: validates a run; calls `cdl.runtime.facts.refuse` if a setting is invalid.
@@ -93,6 +100,7 @@ class PromptFacts(Facts):
     counts_tasks: bool = False
     trains: bool = True
     session: str = ""
+    reads_features: Callable[[Mapping[str, Any]], bool] = _never
     unscaled: Callable[[Mapping[str, Any]], bool] = _never
     check: Callable[[Prompting], None] = check_layers
 

@@ -7,7 +7,14 @@ here. Nothing here imports torch.
 from collections.abc import Mapping
 from typing import Any
 
-from cdl.methods import NEEDED, PromptFacts, Prompting, check_entrance, check_layers
+from cdl.methods import (
+    NEEDED,
+    PromptFacts,
+    Prompting,
+    always,
+    check_entrance,
+    check_layers,
+)
 from cdl.runtime.facts import refuse
 from cdl.runtime.options import blocks, choice, flag, integer, integers, number, tokens
 
@@ -295,6 +302,7 @@ SIMPLE_CIL = PromptFacts(
     needs_query=False,
     gives_prefixes=False,
     trains=False,
+    reads_features=always,
     options={"logit_scale": LOGIT_SCALE, **LABELLING},
 )
 
@@ -399,6 +407,7 @@ RANPAC = PromptFacts(
     gives_prefixes=False,
     trains=False,
     session="first_session",
+    reads_features=lambda options: options.get("first_session") is None,
     unscaled=unscaled,
     options={
         "projection": integer(
@@ -447,4 +456,5 @@ HEAD_ONLY = PromptFacts(
     description="No prompts, only the head is trained: a lower bound.",
     needs_query=False,
     gives_prefixes=False,
+    reads_features=always,
 )

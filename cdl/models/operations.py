@@ -21,7 +21,7 @@ from torch import nn
 
 from cdl.backbones.attention import attentions
 from cdl.backbones.frozen import Backbone
-from cdl.backbones.packing import PackedLinear
+from cdl.backbones.packing import multiplied
 from cdl.backbones.vit import Injection, Inside
 from cdl.models.learner import Learner
 
@@ -39,11 +39,10 @@ def operations(
         weights: whether the backward pass computes weight gradients.
     """
     blocks, width, depth = backbone.blocks, backbone.width, backbone.depth
-    (embedded, embedding), inside = backbone.embedding, injection.inside
-    embed = 2.0 * embedded * _matrices(embedding)
+    embed, inside = backbone.outside, injection.inside
     usual = backbone.tokens + (injection.token is not None)
     tokens = [usual + len(inside.tokens.get(layer, ())) for layer in range(depth)]
-    linear = [2.0 * n * _matrices(block) for n, block in zip(tokens, blocks, strict=True)]
+    linear = [2.0 * n * multiplied(block) for n, block in zip(tokens, blocks, strict=True)]
     added = [2.0 * usual * _added_weights(inside, layer) for layer in range(depth)]
 
     def attention(layer: int) -> float:
@@ -71,7 +70,7 @@ def operations(
 def _added_weights(inside: Inside, layer: int) -> int:
     """Return the number of weights of adapter and branches that multiply each token."""
     adapter = inside.adapters.get(layer)
-    own = _matrices(adapter) if isinstance(adapter, nn.Module) else 0
+    own = multiplied(adapter) if isinstance(adapter, nn.Module) else 0
     pairs = inside.branches.get(layer, {}).values()
     return own + sum(down.numel() + up.numel() for down, up in pairs)
 
@@ -102,13 +101,7 @@ def of_query(backbone: Backbone) -> float:
     return operations(backbone, Injection())[0]
 
 
-def _matrices(module: nn.Module) -> int:
-    """Return the number of weights of a module that multiply each token."""
-    kinds = (nn.Linear, nn.Conv2d, PackedLinear)
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))
-
-
 def _projections(block: nn.Module) -> int:
     """Return the weights of a block's projections to queries, keys and values."""
     found = (getattr(part, name, None) for part in attentions(block) for name in _PROJECTIONS)
-    return sum(_matrices(part) for part in found if isinstance(part, nn.Module))
+    return sum(multiplied(part) for part in found if isinstance(part, nn.Module))

@@ -33,6 +33,7 @@ from cdl.study.validation import (
     ClassOrder,
     known_images,
     shape_of,
+    sized,
     validate_batches,
     validate_dataset,
     validate_run,
@@ -512,8 +513,8 @@ class Grid:
 
     def sizes(self, names: Iterable[str | None]) -> dict[str, int]:
         """Return the input sizes of the backbones for which views are resized, by name."""
-        blocks = self.config["backbones"]
-        return {n: blocks[n]["size"] for n in sorted(filter(None, names)) if blocks[n]["size"]}
+        found = {name: self.shape(name).size for name in sorted(filter(None, names))}
+        return {name: size for name, size in found.items() if size}
 
     def backbone_name(self, name: str) -> str:
         """Return the name of a backbone's artifact; equal sources share it."""
@@ -530,7 +531,7 @@ class Grid:
         """Return a backbone's shape without loading its weights."""
         if name not in self._shapes:
             shape = shape_of(name, **self.backbone_source(name))
-            self._shapes[name] = replace(shape, size=self.config["backbones"][name]["size"])
+            self._shapes[name] = sized(name, shape, self.config["backbones"][name]["size"])
         return self._shapes[name]
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +16,12 @@ from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
 from cdl.data.order import labels_of, sizes_of
 from cdl.data.sources import SOURCES, images_per_class, modality_of, n_classes
-from cdl.distillers import DISTILLERS, Distillation, softens
+from cdl.distillers import DISTILLERS, Distillation, DistillerFacts, softens
 from cdl.methods import PROMPTS, Prompting
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Unsuitable
 from cdl.study.blocks import few_labels
-from cdl.study.configuration import ConfigError
+from cdl.study.configuration import ConfigError, complete, preset, schema
 from cdl.study.runs import Run
 
 T = TypeVar("T")
@@ -85,6 +86,8 @@ def _shape_in_header(header: Mapping[str, str], base: BackboneShape | None) -> B
         KeyError: an entry is missing and there is no timm model.
         ValueError: an entry is not a valid number.
     """
+    if base is not None and base.unprompted:
+        return base
     if base is not None:
         known = {"embed_dim": base.width, "depth": base.depth, "patch_size": base.patch}
         header = {**{key: str(value) for key, value in known.items()}, "num_heads": "1", **header}
@@ -96,6 +99,19 @@ def _shape_in_header(header: Mapping[str, str], base: BackboneShape | None) -> B
     if base is None:
         return BackboneShape(width, depth, patch)
     return replace(base, width=width, depth=depth, patch=patch)
+
+
+def sized(name: str, shape: BackboneShape, size: int | None) -> BackboneShape:
+    """Return the shape of a backbone with the size in its block of the configuration.
+
+    Raises:
+        ConfigError: only its feature is read, and its input cannot have this size.
+    """
+    if shape.unprompted and size is not None and size != shape.size:
+        right = f"{shape.size}, the size of its pretraining"
+        right += f", or a multiple of {shape.patch}" if shape.patch else ""
+        _reject(shape.patch is None or size % shape.patch, f"backbones.{name}.size", size, right)
+    return replace(shape, size=size or shape.size)
 
 
 def _supported_shape(field: str, look_up: Callable[[], Architecture]) -> BackboneShape:
@@ -333,9 +349,11 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         size, field = _view_size(backbone, dataset), f"backbones.{name}.size"
         if not backbone.size:
             field = f"datasets.{run.dataset}.view.{MODALITIES[kind].size}"
-        _reject(size % patch, field, size, f"a multiple of {patch}, the patch size of {name!r}")
+        uneven = size % patch and not backbone.unprompted  # see `sized`
+        _reject(uneven, field, size, f"a multiple of {patch}, the patch size of {name!r}")
         most = backbone.positions or size
         _reject(size > most, field, size, f"at most {most}, the number of positions of {name!r}")
+    _validate_features(run, shape)
     _reject(
         run.prompts.adds_to_class_token and not own.class_token,
         f"methods.{run.method.label}",
@@ -363,6 +381,45 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         _validate_distillation(run, dataset)
         facts = _distillation(run, trained or run.backbone, dataset, shape)
         _check_unit(f"distillers.{run.distiller.label}", run.distils.check, facts)
+
+
+def _validate_features(run: Run, shape: Callable[[str], BackboneShape]) -> None:
+    """Reject methods and distillers that need blocks of a model of which features are read."""
+    own, method, distiller = shape(run.backbone), run.method, run.distiller
+    if own.unprompted and not run.prompts.reads_features(method.options):
+        heads = ", ".join(methods_of(own))
+        raise ConfigError(
+            f"methods.{method.label}: {own.unprompted}, or a method that reads features only: "
+            f"{heads}"
+        )
+    compares = run.distils.compares != "none"
+    teacher = run.teacher if compares and run.teacher and not run.answers else run.backbone
+    for name in (run.backbone, teacher):
+        if shape(name).unprompted and (compares or run.distils.enters):
+            logits = [n for n, facts in DISTILLERS.items() if not _needs_blocks(facts)]
+            raise ConfigError(
+                f"distillers.{distiller.label}: {shape(name).unprompted}, or a distiller of "
+                f"logits: {', '.join(logits)}"
+            )
+
+
+def _needs_blocks(facts: DistillerFacts) -> bool:
+    return facts.compares != "none" or facts.enters or facts.maps_prompts
+
+
+def methods_of(shape: BackboneShape) -> list[str]:
+    """Return the methods that a backbone can have with their default options, by name."""
+    options, found = schema()["properties"]["methods"]["properties"], list[str]()
+    clean = preset("clean")
+    for name, facts in PROMPTS.items():
+        given = complete(clean["methods"].get(name, {}), options[name])
+        given |= {key: clean["protocol"][key] for key in facts.protocol}
+        fits = not facts.adds_to_class_token or shape.class_token
+        fits &= not shape.unprompted or facts.reads_features(given)
+        with suppress(Unsuitable):
+            facts.check(Prompting(given, 2, name, shape, shape, MEMORY))
+            found += [name] if fits else []
+    return found
 
 
 def _check_unit(block: str, check: Callable[[T], None], facts: T) -> None:

@@ -89,9 +89,9 @@ def test_tensors_that_differ_from_the_models_are_one_error(published, name, mess
 def test_a_refused_family_is_one_error(tmp_path):
     file = tmp_path / "mine.safetensors"
     save_file({"x": torch.ones(1)}, file)
-    message = "'resnet18' cannot be prompted: ResNet is not a sequence of blocks"
+    message = "'mobilenetv5_300m_enc': its output is .*; expected one feature vector"
     with pytest.raises(CdlError, match=message):
-        fetch(tmp_path / "b.safetensors", "file", str(file), timm_model="resnet18")
+        fetch(tmp_path / "b.safetensors", "file", str(file), timm_model="mobilenetv5_300m_enc")
 
 
 def test_an_artifact_of_earlier_versions_loads(tmp_path):
@@ -154,7 +154,7 @@ def test_a_check_describes_a_model_and_compares_it_with_timm(published, tmp_path
     expected = Checked(NAME, 64, 6, 101, "class token", found.difference, entrances=entrances)
     assert found == expected
     assert 0 <= found.difference <= 1e-5
-    assert "cannot be prompted" in check("resnet18").problem
+    assert "expected one feature vector" in check("mobilenetv5_300m_enc").problem
 
     def other(vit, images):
         spoilt = copy.deepcopy(vit)
@@ -182,14 +182,14 @@ def test_the_commands_print_text_and_json(published, tmp_path):
     torch.save(published.state_dict(), tmp_path / "x.pth")
     imported = cdl("import", "x.pth", "--model", NAME, folder=tmp_path)
     assert imported.stdout == f"x.safetensors: {NAME}; dropped: head\n"
-    both = cdl("check", NAME, "resnet18", folder=tmp_path)
+    both = cdl("check", NAME, "mobilenetv5_300m_enc", folder=tmp_path)
     assert both.returncode == 1
     first, second = both.stdout.splitlines()
     assert first.startswith(
         f"{NAME}: width 64, 6 blocks, 101 tokens, class token, largest difference "
     )
-    assert first.endswith(", entrances mlp qkv tokens: ok")
-    assert second.startswith("resnet18: 'resnet18' cannot be prompted: ")
+    assert ", entrances mlp qkv tokens, methods l2p " in first and first.endswith(": ok")
+    assert second.startswith("mobilenetv5_300m_enc: 'mobilenetv5_300m_enc': its output is ")
     one = cdl("check", NAME, "--weights", "x.safetensors", "--json", folder=tmp_path)
     assert one.returncode == 0
     assert json.loads(one.stdout)[0]["problem"] == ""

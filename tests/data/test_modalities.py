@@ -17,7 +17,7 @@ def test_a_view_without_a_modality_is_one_of_images():
     assert view == View.from_json(VIEW) and view.to_json() == VIEW
     assert view.held_out() == HeldOutView(8, None) == InputView.from_json(view.held_out().to_json())
     assert isinstance(views_of(view), Views) and view.input_size == 8
-    assert backbone_class(view).__name__ == "FrozenViT"
+    assert backbone_class(view).__name__ == "ImageBackbone"
 
 
 def test_an_unknown_modality_is_refused():

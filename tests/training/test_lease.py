@@ -9,7 +9,7 @@ import lab as jobs
 import pytest
 import torch
 
-from cdl.backbones.images import FrozenViT
+from cdl.backbones.images import ImageBackbone
 from cdl.data.packed import Packed
 from cdl.evaluation import features
 from cdl.models.learner import Learner
@@ -43,7 +43,7 @@ def happened(monkeypatch, tmp_path):
         monkeypatch.setattr(owner, name, noted)
 
     for owner, name in (
-        (FrozenViT, "load"),
+        (ImageBackbone, "load"),
         (artifacts, "load"),
         (Packed, "pixels"),
         (Learner, "start_task"),
