@@ -15,9 +15,10 @@ from cdl.backbones.inside import Inside, merged
 from cdl.backbones.packing import multiplied
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import BlockInputs, Encoded, Injection, encode
-from cdl.runtime import artifacts
+from cdl.runtime import artifacts, registry
 from cdl.runtime.errors import CdlError
 
+_EXTRACTOR = "cdl.backbones.extractor:FeatureExtractor"
 FEATURES = "features"  # entry of the metadata of artifacts of which only features are read
 
 
@@ -68,10 +69,10 @@ class ImageBackbone(Backbone):
         Raises:
             CdlError: the file is damaged, or the model has no input of this size.
         """
-        from cdl.backbones.extractor import FeatureExtractor
-
         state, metadata = artifacts.load(path)
-        kind = FeatureExtractor if metadata.get(FEATURES) else FrozenViT
+        kind: type[ImageBackbone] = (
+            registry.load(_EXTRACTOR) if metadata.get(FEATURES) else FrozenViT
+        )
         unit = normalization == "unit"
         given = ([0.0] * 3, [1.0] * 3) if unit else (metadata["mean"], metadata["std"])
         try:

@@ -90,7 +90,7 @@ def test_a_backbone_has_a_size_of_its_own():
         ),
         (
             ("convnext_tiny.fb_in1k", PLAIN),
-            "tutor.timm: 'convnext_tiny.fb_in1k' cannot be prompted",
+            "methods.coda_prompt: 'convnext_tiny' cannot be prompted: .* reads features only",
         ),
         (
             ({"timm": PLAIN, "model": "x"}, DINO),

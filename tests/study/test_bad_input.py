@@ -322,8 +322,8 @@ def test_a_configuration_without_end_is_refused():
         (b"[" * 9000, "is not a .safetensors file"),
         (json.dumps({"__metadata__": {"embed_dim": "0"}}).encode(), "has neither timm_model nor"),
         (
-            json.dumps({"__metadata__": {"timm_model": "swin_tiny_patch4_window7_224"}}).encode(),
-            "cannot be prompted: SwinTransformer is not a seq.* for example vit_tiny_patch16_224",
+            json.dumps({"__metadata__": {"timm_model": "mobilenetv5_300m_enc"}}).encode(),
+            "its output is .* expected one feature vector, .* for example vit_base_patch16_224",
         ),
         (
             json.dumps(
