@@ -148,6 +148,17 @@ def learn(
         Path | None,
         typer.Option(help="Unlabelled items; a run needs a target for them."),
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="For an export: items of earlier classes, whose answers are compared."),
+    ] = None,
+    keep_earlier: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="For an export: earlier classes keep their order; this share may become new ones.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Teach an exported student or a run new classes.
@@ -163,9 +174,15 @@ def learn(
         from cdl.deployment.student import teach
 
         print_result(
-            teach(Path(run), task, test, unlabelled, output=name, teacher=teacher), as_json
+            teach(
+                Path(run), task, test, unlabelled, check, keep_earlier, output=name, teacher=teacher
+            ),
+            as_json,
         )
         return
+    for option, value in (("check", check), ("keep-earlier", keep_earlier)):
+        if value is not None:
+            raise typer.BadParameter(f"--{option}: is only used for an exported student; omit it")
     if name is None:
         raise typer.BadParameter("--output: is missing; a run needs the name of the new run")
     from cdl.deployment.learn import learn as learn_new_task
@@ -261,9 +278,18 @@ def predict(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, a row for each and class.")
     ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score below which an item is unknown; default: that of each class."),
+    ] = None,
+    unknown: Annotated[
+        bool, typer.Option(help="Say what belongs to none of the classes, if the student can.")
+    ] = True,
 ) -> None:
     """Classify images or texts with a student.
 
+    An exported student also says what is unknown: what is less like its nearest
+    class than 95 % of the training images of this class are.
     What cannot be read is reported on stderr; the rest is classified, and the
     exit code is 1.
     """
@@ -273,6 +299,7 @@ def predict(
         JsonPrinter,
         TextPrinter,
         print_predictions,
+        uses_scores,
     )
 
     if as_json and as_csv:
@@ -282,7 +309,9 @@ def predict(
             stream.reconfigure(errors="surrogateescape")
     student = load(model)
     column = student.items.column
-    printer = JsonPrinter(column) if as_json else CsvPrinter(column) if as_csv else TextPrinter()
-    files = student.items.listed(paths, sys.stdin)
-    if not print_predictions(student, _with_progress(files), top, printer):
+    scored = uses_scores(student, unknown, threshold)
+    table = CsvPrinter(column, scored) if as_csv else TextPrinter()
+    printer = JsonPrinter(column) if as_json else table
+    files = _with_progress(student.items.listed(paths, sys.stdin))
+    if not print_predictions(student, files, top, printer, scored, threshold):
         raise typer.Exit(1)

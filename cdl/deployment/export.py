@@ -169,7 +169,7 @@ def export(
         if int8 is not None:
             result = _quantize(result, student, made, int8, images)
         if not executorch and not timm:
-            result = replace(result, learning=write_program(student, made, memory))
+            result = replace(result, learning=write_program(student, made, memory, check))
         _finish(student, made, result)
     return replace(result, folder=str(given))
 

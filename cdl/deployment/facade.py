@@ -10,8 +10,10 @@ from typing import Any, overload
 import numpy as np
 
 from cdl.deployment.manifest import CARD
+from cdl.device.belonging import UNKNOWN, Score
 from cdl.device.classifier import Classifier
 from cdl.device.main import learn_from
+from cdl.device.predict import NO_SCORES, uses_scores
 from cdl.device.student import DeviceStudent
 from cdl.device.update import Update
 from cdl.runtime.errors import CdlError
@@ -89,13 +91,25 @@ class Student:
         return card(self._student, [])  # type: ignore[arg-type]
 
     @overload
-    def predict(self, items: Any, top: None = None) -> list[str]: ...
+    def predict(
+        self,
+        items: Any,
+        top: None = None,
+        *,
+        unknown: bool = False,
+        threshold: float | None = None,
+    ) -> list[str]: ...
 
     @overload
     def predict(self, items: Any, top: int) -> list[list[tuple[str, float]]]: ...
 
     def predict(
-        self, items: Any, top: int | None = None
+        self,
+        items: Any,
+        top: int | None = None,
+        *,
+        unknown: bool = False,
+        threshold: float | None = None,
     ) -> list[str] | list[list[tuple[str, float]]]:
         """Return the most probable class of each item.
 
@@ -103,12 +117,23 @@ class Student:
             items: one item or several, see the class.
             top: number of classes for each item; then a list of classes with their probabilities
                 for each, the most probable first.
+            unknown: whether an item that belongs to none of the classes gets `"unknown"` in the
+                place of a class: one whose score is below its threshold, see `scores`.
+            threshold: another threshold for all classes, which implies `unknown`.
 
         Raises:
-            CdlError: an item cannot be read or is invalid.
+            CdlError: an item cannot be read or is invalid, or the student keeps no scores.
         """
         if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
             raise CdlError(f"top: invalid value {top!r:.50}; expected a whole number above 0")
+        if unknown or threshold is not None:
+            if top is not None:
+                raise CdlError("top: excludes unknown and threshold; `scores` returns the scores")
+            uses_scores(self._student, True, threshold)
+            probabilities, scores = self._judged(items)
+            names = [self.classes[best] for best in probabilities.argmax(1)]
+            found = [Score.of(row, threshold).unknown for row in scores]
+            return [UNKNOWN if own else name for own, name in zip(found, names, strict=True)]
         if top is None:
             return self._student.predict(self._given(items))
         return [self._student.most_probable(row, top) for row in self.predict_proba(items)]
@@ -116,6 +141,17 @@ class Student:
     def predict_proba(self, items: Any) -> np.ndarray:
         """Return probabilities `[n, C]` of all classes, in fp32; raise `CdlError` as `predict`."""
         return self._student.predict_proba(self._given(items))
+
+    def scores(self, items: Any) -> np.ndarray:
+        """Return score and threshold of each item `[n, 2]`: below it, the item is unknown.
+
+        The score is the cosine of the features with the nearest class mean; the threshold is the
+        5 % quantile of the cosines of this class's own training items.
+
+        Raises:
+            CdlError: as `predict`, or the student keeps no thresholds.
+        """
+        return self._judged(items)[1]
 
     def features(self, items: Any) -> np.ndarray:
         """Return what the heads read `[n, D]`: the class token, and a KD token behind it.
@@ -163,6 +199,8 @@ class Student:
         head: str | None = None,
         ridge: str = "all",
         balance: bool = True,
+        check: ByClass | None = None,
+        keep_earlier: float | None = None,
     ) -> Update:
         """Learn new classes, or more of known ones; the folder gets a new version.
 
@@ -175,18 +213,25 @@ class Student:
             head: `aligned` or `ridge`: how heads are computed from the memory; None: as exported.
             ridge: `all` or `last`: tasks on which the ridge is chosen.
             balance: whether a class with few items counts as much as others in a ridge.
+            check: items of earlier classes, on which broken answers are counted; without them, on
+                the examples that the student keeps.
+            keep_earlier: leave the order among the earlier classes for every item, and let at most
+                this percentage of these examples become a new class; else the update is refused.
 
         Raises:
             CdlError: the student cannot learn, or an argument is invalid; nothing is changed then.
         """
         student = self._learning("learn")
         how: dict[str, Any] = {"head": head, "ridge": ridge, "balance": balance}
-        paths = [items, *(given for given in (test, unlabelled) if given is not None)]
+        how["keep_earlier"] = keep_earlier
+        paths = [items, *(given for given in (test, unlabelled, check) if given is not None)]
         if all(isinstance(given, str | PathLike) for given in paths):
             test_path = None if test is None else Path(str(test))
             more_path = None if unlabelled is None else Path(unlabelled)
-            return learn_from(student, Path(str(items)), test_path, more_path, **how)
+            check_path = None if check is None else Path(str(check))
+            return learn_from(student, Path(str(items)), test_path, more_path, check_path, **how)
         tests = None if test is None else self._by_class(test)
+        how["check"] = None if check is None else self._by_class(check)
         more: Sequence[Any] | None = None
         if isinstance(unlabelled, str | PathLike) and Path(unlabelled).exists():
             more = student.items.unlabelled(Path(unlabelled))
@@ -209,6 +254,12 @@ class Student:
     def costs(self) -> dict[str, Any]:
         """Measure what a prediction and a new class cost on this machine; of an export only."""
         return self._learning("costs").costs()
+
+    def _judged(self, items: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities and scores; raise `CdlError` if there are none."""
+        if not self._student.scored:
+            raise CdlError(f"unknown: {NO_SCORES}")
+        return self._student.judged(self._given(items))
 
     def _learning(self, what: str) -> DeviceStudent:
         """Return the exported student; raise `CdlError` with the way there for a run."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cdl.data.labels import known_labels
 from cdl.data.packed import Packed
 from cdl.deployment.trained import TrainedStudent
 from cdl.device.classifier import Classifier
@@ -18,6 +19,7 @@ from cdl.runtime.errors import CdlError
 TestImages = tuple[Packed, pd.DataFrame]  # the test split; predictions on the learnt tasks
 _CHUNK = 256  # images read at a time
 _TIE = 1e-5  # difference of two logits, relative to the largest, below which rounding decides
+_LEARNT = 50  # training items of a class whose scores give its threshold
 _CALIBRATION = 128  # training images that calibrate static quantisation
 
 
@@ -90,6 +92,27 @@ def training_images(student: TrainedStudent) -> list[np.ndarray]:
     found = [torch.nonzero(labels == c)[:each, 0] for c in range(len(student.classes))]
     chosen = torch.cat(found)
     return [image[None] for part in _items(student, split, chosen.numpy()) for image in part]
+
+
+def learnt_images(student: TrainedStudent) -> tuple[list[Any], np.ndarray]:
+    """Return up to `_LEARNT` training items of each class with their classes `[n]`, as learnt.
+
+    Those without a label for the learner are not among them. After `cdl learn`, there may be items
+    for the classes of the last task only.
+
+    Raises:
+        CdlError: the packed training items are not in the results folder.
+    """
+    spec = student.spec
+    split = _split_of(student, "train", "what is unknown", "export with --no-check")
+    stream, found = build_stream(spec, split), []
+    for task in range(student.model.task + 1):
+        indices = stream.indices(split, task, spec.images_per_class)
+        known = known_labels(stream.labels(split)[indices], spec.labels, spec.seed, stream.order)
+        found += [indices[known == c][:_LEARNT] for c in known[known >= 0].unique().tolist()]
+    chosen = torch.cat(found)
+    items = [item for part in _items(student, split, chosen.numpy()) for item in part]
+    return items, stream.labels(split)[chosen].numpy()
 
 
 def test_images(student: TrainedStudent) -> TestImages:

@@ -13,8 +13,12 @@ from torch import Tensor
 from cdl.deployment.bundle import program
 from cdl.deployment.manifest import DEVICE
 from cdl.deployment.one_more_task import trained_artifact
+from cdl.deployment.parity import learnt_images
+from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent
+from cdl.device.belonging import THRESHOLD
 from cdl.device.closed import pack
+from cdl.device.kept import EACH, EXAMPLES, OWNERS
 from cdl.device.memory import MEMORY, Memory, make_memory, write_memory
 from cdl.layout import record_of
 from cdl.methods.heads import CosineHead, PrototypeHead
@@ -26,16 +30,23 @@ from cdl.spec import ClassMeans, SampledAlignment
 from cdl.training.align_task import TOKENS
 
 _PROBES = 8  # random tokens for which the heads in the memory must predict like torch
+_KEPT = (
+    "; says what is unknown by the cosine with the nearest class mean, not tested for this "
+    "student; keeps up to {each} feature vectors of each class, no images, to count broken answers"
+)
 _NEAR = 1e-3  # relative to the largest logit
 
 
-def write_program(student: TrainedStudent, folder: Path, memory: bool = True) -> str:
+def write_program(
+    student: TrainedStudent, folder: Path, memory: bool = True, check: bool = True
+) -> str:
     """Write `student.py` and, if possible, `memory.safetensors` into an exported folder.
 
     Args:
         student: the exported student.
         folder: its folder, with an ONNX graph.
         memory: whether to write the memory.
+        check: whether to read training items, which give the memory thresholds and examples.
 
     Returns:
         A sentence on learning for the terminal and the card: size of the memory and what a new
@@ -49,6 +60,8 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
         _write_program(student, folder, "mean")
         return f"cannot learn on: {error}"
     _write_program(student, folder, found.about["kind"])
+    if check:
+        found = _with_examples(found, student, ExportedStudent(folder, verify=False))
     with artifacts.replacing(folder / MEMORY) as temporary:
         write_memory(found, temporary)
     total, each = found.bytes()
@@ -58,7 +71,16 @@ def write_program(student: TrainedStudent, folder: Path, memory: bool = True) ->
     return (
         f"learns on by `{command}` from {kind[found.about['kind']]}: {MEMORY} "
         f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {new}"
+        + (_KEPT.format(each=EACH) if check else "")
     )
+
+
+def _with_examples(memory: Memory, trained: TrainedStudent, exported: ExportedStudent) -> Memory:
+    """Return the memory with thresholds and examples from training items."""
+    items, labels = learnt_images(trained)
+    tokens = exported.features(items)
+    empty = {THRESHOLD: np.zeros(0), OWNERS: np.zeros(0), EXAMPLES: tokens[:0]}
+    return memory.after(make_memory(memory.about, memory.tensors | empty), tokens, labels)
 
 
 def _write_program(student: TrainedStudent, folder: Path, kind: str) -> None:

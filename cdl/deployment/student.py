@@ -3,6 +3,7 @@
 Does not import torch: an ONNX export runs with onnxruntime, numpy, and Pillow or tokenizers.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def teach(
     items: Path,
     test: Path | None = None,
     unlabelled: Path | None = None,
+    check: Path | None = None,
+    keep_earlier: float | None = None,
     **of_runs: object,
 ) -> Update:
     """Teach an exported student from files; see `DeviceStudent.learn`.
@@ -83,6 +86,8 @@ def teach(
         items: training images, CLASS/IMAGE, or a CSV file of texts, see `Items.by_class`.
         test: test items of any classes, in the same form.
         unlabelled: folder of unlabelled images, or a file with a text in each line.
+        check: items of earlier classes, in the same form.
+        keep_earlier: see `DeviceStudent.learn`.
         of_runs: options that only runs have, which must be None.
 
     Raises:
@@ -91,7 +96,8 @@ def teach(
     for name, value in of_runs.items():
         if value is not None:
             raise CdlError(f"--{name}: {value} is only used for runs; omit it")
-    return learn_from(ExportedStudent(folder), items, test, unlabelled)
+    more = test, unlabelled, check
+    return learn_from(ExportedStudent(folder), items, *more, keep_earlier=keep_earlier)
 
 
 def _open_executorch(folder: Path) -> Graph:
@@ -112,9 +118,9 @@ def _open_executorch(folder: Path) -> Graph:
             f"{folder / PROGRAM}: cannot be read ({first_line(error)}); {REMEDY}"
         ) from error
 
-    def run(batch: np.ndarray, output: str) -> np.ndarray:
+    def run(batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
         assert program, "keeps the program alive, whose memory the method uses"
         (logits,) = method.execute([torch.from_numpy(batch)])
-        return np.array(logits.numpy())
+        return [np.array(logits.numpy())]
 
     return Graph(run, None)

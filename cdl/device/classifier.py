@@ -46,17 +46,25 @@ class Classifier(ABC):
         run = lambda some: self.logits(self.preprocess(some))  # noqa: E731
         return probabilities(self.in_batches(given, run, len(self.classes)))
 
-    def best(self, item: Any, n: int) -> list[tuple[str, float]]:
-        """Return the `n` most probable classes of an item with their probabilities."""
-        (found,) = self.predict_proba(item)
-        return self.most_probable(found, n)
-
     def most_probable(self, row: np.ndarray, n: int) -> list[tuple[str, float]]:
         """Return the `n` most probable classes of a row `[C]` of `predict_proba`.
 
         Among equal probabilities the class learnt first comes first, as in `predict`.
         """
         return [(self.classes[i], float(row[i])) for i in (-row).argsort(kind="stable")[:n]]
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has thresholds for `judged`, see `belonging`."""
+        return False
+
+    def judged(self, given: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `predict_proba` returns, and score and threshold of each item, `[n, 2]`.
+
+        They are NaN for a student that is not `scored`.
+        """
+        found = self.predict_proba(given)
+        return found, np.full((len(found), 2), np.nan)
 
     def predict(self, given: Any) -> list[str]:
         """Return the most probable class of each item; see `predict_proba`."""

@@ -1,6 +1,6 @@
 """The frozen network of a student: an ONNX graph from pixels or ids to logits and to features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from cdl.device.errors import CdlError
 from cdl.device.sealed import REMEDY
 
 LOGITS, FEATURES = "logits", "features"
-Run = Callable[[np.ndarray, str], np.ndarray]  # a batch and the name of an output
+Run = Callable[[np.ndarray, Sequence[str]], list[np.ndarray]]  # a batch and names of outputs
 
 
 @dataclass(frozen=True)
 class Graph:
     """The frozen network.
 
-    run: function from a batch, pixels `[n, H, W, 3]` or ids of tokens `[n, N]`, and the name of an
-        output to its values.
+    run: function from a batch, pixels `[n, H, W, 3]` or ids of tokens `[n, N]`, and the names of
+        outputs to their values.
     classes: number of its classes; None if the runtime does not say.
     tokens: shape `[T, D]` of its features; None if it has no such output.
     """
@@ -48,9 +48,9 @@ def open_onnx(file: Path, threads: int) -> Graph:
     except Exception as error:  # onnxruntime raises various types for damaged files
         raise CdlError(f"{file}: cannot be read ({first_line(error)}); {REMEDY}") from error
 
-    def run(values: np.ndarray, output: str) -> np.ndarray:
-        name = logits.name if output == LOGITS else output
-        return np.asarray(session.run([name], {batch.name: values})[0])
+    def run(values: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        names = [logits.name if output == LOGITS else output for output in outputs]
+        return [np.asarray(found) for found in session.run(names, {batch.name: values})]
 
     shape = (int(tokens[0][0]), int(tokens[0][1])) if tokens else None
     return Graph(run, n_classes if isinstance(n_classes, int) else None, shape)

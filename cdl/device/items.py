@@ -86,7 +86,10 @@ def check_new_name(name: object, where: object) -> str:
 
 
 def by_name(
-    given: Mapping[str, Any], items: Items, known: Sequence[str] | None = None
+    given: Mapping[str, Any],
+    items: Items,
+    known: Sequence[str] | None = None,
+    what: str = "test",
 ) -> dict[str, list[Any]]:
     """Return items by the names of their classes as `check_new_name` returns them.
 
@@ -98,7 +101,7 @@ def by_name(
         checked = check_new_name(name, items.kind)
         if known is not None and checked not in known:
             raise CdlError(
-                f"test: {checked!r:.100} is not a class of this student; expected its classes"
+                f"{what}: {checked!r:.100} is not a class of this student; expected its classes"
             )
         found[checked] = found.get(checked, []) + items.several(some)
     return found

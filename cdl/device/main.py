@@ -11,7 +11,7 @@ from typing import Any
 from cdl.device.errors import CdlError
 from cdl.device.items import Items
 from cdl.device.memory import CHOICES
-from cdl.device.predict import JsonPrinter, TextPrinter, print_predictions
+from cdl.device.predict import JsonPrinter, TextPrinter, print_predictions, uses_scores
 from cdl.device.student import DeviceStudent
 from cdl.device.update import Update
 
@@ -42,8 +42,10 @@ def main(
 def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
     if given.command == "predict":
         printer = JsonPrinter(student.items.column) if given.json else TextPrinter()
+        scored = uses_scores(student, given.unknown, given.threshold)
         files = student.items.listed(given.items, sys.stdin)
-        return 0 if print_predictions(student, files, given.top, printer) else 1
+        all_read = print_predictions(student, files, given.top, printer, scored, given.threshold)
+        return 0 if all_read else 1
     if given.command in ("info", "costs"):
         found = student.info() if given.command == "info" else student.costs()
         print(json.dumps(found, indent=2))
@@ -56,11 +58,13 @@ def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
 def _updated(student: DeviceStudent, given: argparse.Namespace) -> Update:
     """Run a command that changes the student."""
     if given.command == "forget":
-        return student.forget(given.name)
+        check = None if given.check is None else student.items.by_class(given.check)
+        return student.forget(given.name, check)
     if given.command == "undo":
         return student.undo()
-    options = {name: getattr(given, name) for name in ("head", "ridge", "balance")}
-    return learn_from(student, given.path, given.test, given.unlabelled, **options)
+    options = {name: getattr(given, name) for name in ("head", "ridge", "balance", "keep_earlier")}
+    more = given.test, given.unlabelled, given.check
+    return learn_from(student, given.path, *more, **options)
 
 
 def learn_from(
@@ -68,6 +72,7 @@ def learn_from(
     path: Path,
     test: Path | None = None,
     unlabelled: Path | None = None,
+    check: Path | None = None,
     **options: Any,
 ) -> Update:
     """Learn what `Items.by_class` reads from paths, with the options of `DeviceStudent.learn`.
@@ -81,7 +86,9 @@ def learn_from(
         )
     tests = None if test is None else items.by_class(test)
     more = None if unlabelled is None else items.unlabelled(unlabelled)
-    return student.learn(items.by_class(path), test=tests, unlabelled=more, **options)
+    checked = None if check is None else items.by_class(check)
+    given = items.by_class(path)
+    return student.learn(given, test=tests, unlabelled=more, check=checked, **options)
 
 
 def _parser(takes: type[Items]) -> argparse.ArgumentParser:
@@ -91,6 +98,10 @@ def _parser(takes: type[Items]) -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help=f"classify {takes.kind}")
     predict.add_argument("items", nargs="+", metavar=takes.argument, help=takes.given)
     predict.add_argument("--top", "-k", type=int, default=5, help="number of classes to print")
+    lower = "score below which one is unknown, for all classes; without it, that of each class"
+    predict.add_argument("--threshold", type=float, help=lower)
+    silent = "do not say what is unknown"
+    predict.add_argument("--no-unknown", dest="unknown", action="store_false", help=silent)
     learn = commands.add_parser("learn", help=f"learn classes from {takes.layout}")
     learn.add_argument("path", type=Path, metavar=takes.path)
     learn.add_argument("--test", type=Path, help=f"test {takes.kind} of any classes, the same way")
@@ -100,8 +111,15 @@ def _parser(takes: type[Items]) -> argparse.ArgumentParser:
     learn.add_argument("--ridge", choices=CHOICES, default="all", help="tasks for its choice")
     how = f"a class with few {takes.kind} counts less in a ridge"
     learn.add_argument("--no-balance", dest="balance", action="store_false", help=how)
+    keep = "leave the order among earlier classes; PERCENT of kept examples may become new classes"
+    learn.add_argument(
+        "--keep-earlier", type=float, nargs="?", const=1.0, metavar="PERCENT", help=keep
+    )
     forget = commands.add_parser("forget", help="remove a class")
     forget.add_argument("name")
+    for command in (learn, forget):
+        how = f"{takes.kind} of earlier classes, the same way, whose answers are compared"
+        command.add_argument("--check", type=Path, help=how)
     undo = commands.add_parser("undo", help="return to the version before the last change")
     commands.add_parser("info", help="print version, classes and size of the state")
     commands.add_parser("costs", help=f"measure a prediction, and learning 1, 10, 100 {takes.kind}")

@@ -7,10 +7,13 @@ matrices are stored as their upper triangles (`closed.pack`).
   images, `images [C]`, `weight [C, M]`, `gram`, `losses [17]` (total squared errors on validation
   images of all tasks, by ridge), and `projection [D, M]`, whose products with a token, if positive,
   are the features. `parts` are position and factor of the token of each head: the features of
-  several heads with class means are side by side, and their logits are added up.
+  several heads with class means are side by side, and their logits are added up. `bias [C]` is
+  added to the logits after updates that kept earlier columns (`How.keep`).
 - `kind: aligned`: `counts [C]`, `TOKEN.mean` and `TOKEN.spread` of every token with a head;
   `HEAD.weight` and `HEAD.bias`, the heads in use, and `HEAD.trained.*`, from which the alignment
   starts. `sizes` are the classes of each task, `alignment` those of `cdl.spec.SampledAlignment`.
+- Of both kinds, if the export read training images: `threshold [C]`, see `belonging`; `examples`
+  and `owners`, see `kept`.
 """
 
 import contextlib
@@ -26,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cdl.device.aligning import Rows, align, head_logits, started
+from cdl.device.belonging import THRESHOLD, nearest, thresholds_after, unit
 from cdl.device.closed import (
     RIDGES,
     Statistics,
@@ -37,6 +41,7 @@ from cdl.device.closed import (
     unpack,
 )
 from cdl.device.errors import CdlError
+from cdl.device.kept import EXAMPLES, OWNERS, fewer_examples, more_examples
 from cdl.device.sealed import REMEDY, check_json
 
 MEMORY = "memory.safetensors"
@@ -44,7 +49,8 @@ HEADS = ("aligned", "ridge")
 CHOICES = ("all", "last")
 _KEY = "cdl"
 _FIXED = ("gram", "losses", "projection")  # tensors that do not grow with the classes
-_PREDICT = ("counts", "weight", "bias", "projection")  # parts of names of those for predictions
+# parts of names of those for predictions
+_PREDICT = ("counts", "weight", "bias", "projection", "sums", "mean", THRESHOLD)
 _OF_HEAD = ("weight", "bias", "trained.weight", "trained.bias")
 _STATISTICS = ("covariance", "variance", "centroid")
 _HOW = {"statistic": _STATISTICS, "samples": range(1, 10**6), "epochs": range(1, 10**6)}
@@ -62,11 +68,13 @@ class How:
         alone, as published.
     balance: whether a class with few images counts in a ridge as much as the earlier classes on
         average; else each image counts once.
+    keep: number of earlier classes whose columns stay as they are, of a ridge or class means.
     """
 
     head: str | None = None
     ridge: str = "all"
     balance: bool = True
+    keep: int = 0
 
 
 class Memory(ABC):
@@ -74,9 +82,11 @@ class Memory(ABC):
 
     Attributes:
         kinds: those that a class implements; a program has one of the classes.
+        keeps: whether `learn` can leave the columns of earlier classes as they are.
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    keeps: ClassVar[bool] = False
 
     def __init__(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
         """Keep the content of a file.
@@ -113,8 +123,57 @@ class Memory(ABC):
         """
 
     @abstractmethod
+    def without(self, label: int) -> "Memory":
+        """Return the memory without a class, but with all of `threshold`, `examples`, `owners`."""
+
+    @abstractmethod
+    def features(self, tokens: np.ndarray) -> np.ndarray:
+        """Return what the class means are of, `[n, M]`, for tokens `[n, T, D]`."""
+
+    @abstractmethod
+    def means(self) -> np.ndarray:
+        """Return the class means, `[C, M]`."""
+
     def forget(self, label: int) -> "Memory":
         """Return the memory without a class."""
+        found, kept = self.without(label), fewer_examples(self.tensors, label)
+        if THRESHOLD in self.tensors:
+            kept[THRESHOLD] = np.delete(self.tensors[THRESHOLD], label)
+        found.tensors |= kept
+        return found
+
+    def after(self, before: "Memory", tokens: np.ndarray, labels: np.ndarray) -> "Memory":
+        """Return the memory with the thresholds and examples after an update of another one.
+
+        Args:
+            before: the memory before the update; without thresholds or examples there will be none.
+            tokens: `[k, T, D]` of the update.
+            labels: their classes `[k]`.
+        """
+        new = self.tensors | more_examples(before.tensors, tokens, labels)
+        if THRESHOLD in before.tensors:
+            known, features = before.tensors[THRESHOLD], self.features(tokens)
+            new[THRESHOLD] = thresholds_after(known, features, labels, self.means(), self.images())
+        return make_memory(self.about, new)
+
+    def lowered(self, examples: np.ndarray, keep: int, percent: float) -> "Memory":
+        """Return the memory with a bias of the new classes that lets few examples move to them.
+
+        Args:
+            examples: tokens of earlier classes, `[k, T, D]`.
+            keep: number of earlier classes.
+            percent: the largest share of examples whose class may become a new one.
+        """
+        logits, new = self.logits(examples), self.tensors["bias"].copy()
+        margins = np.sort(logits[:, :keep].max(1) - logits[:, keep:].max(1))
+        allowed = int(percent * len(margins) / 100)
+        if allowed < len(margins):  # rounding must not move one more
+            new[keep:] += min(0.0, float(margins[allowed]) - 1e-6 * float(np.abs(logits).max()))
+        return make_memory(self.about, {**self.tensors, "bias": new})
+
+    def scores(self, tokens: np.ndarray) -> np.ndarray:
+        """Return score and threshold of tokens `[n, T, D]`, see `belonging`, `[n, 2]`."""
+        return nearest(self.features(tokens), self.means(), self.tensors[THRESHOLD])
 
     @abstractmethod
     def needed(self) -> list[str]:
@@ -126,14 +185,17 @@ class Memory(ABC):
         The shapes of all tensors follow from `counts [C]` and a `weight [C, D]`; their numbers are
         finite. Invalid options that are not checked here raise errors where they are used.
         """
-        needed, n = ["counts", *self.needed()], len(self.tensors["counts"])
+        n, k = len(self.tensors["counts"]), len(self.tensors.get(OWNERS, ()))
+        kept = [OWNERS, EXAMPLES] if k or EXAMPLES in self.tensors else []
+        needed = ["counts", *self.needed(), *kept]
         width = [self.tensors[name].shape[-1] for name in needed if name.endswith("weight")][0]
         square = width * (width + 1) // 2
         wide = self.about.get("alignment", {}).get("statistic") == "covariance"
         shapes = {
             **{"counts": (n,), "images": (n,), "bias": (n,), "losses": (len(RIDGES),)},
             **{"weight": (n, width), "mean": (n, width), "sums": (width, n), "gram": (square,)},
-            "spread": (n, square if wide else width),
+            **{"spread": (n, square if wide else width), OWNERS: (k,)},
+            EXAMPLES: (k, *self.tensors.get(EXAMPLES, np.zeros(0)).shape[1:]),
         }
         for name in needed:
             shape, expected = self.tensors[name].shape, shapes[name.split(".")[-1]]
@@ -142,34 +204,35 @@ class Memory(ABC):
         for name, tensor in self.tensors.items():
             if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
                 raise ValueError(f"{name}: contains what is not a finite number")
+        if kept and not np.isin(self.tensors[OWNERS], np.arange(n)).all():
+            raise ValueError(f"{OWNERS}: contains what is not the position of a class")
 
 
 class RidgeMemory(Memory):
     """Sums for a ridge regression on random features, or class means for cosines."""
 
-    kinds = ("ridge", "mean")
+    kinds, keeps = ("ridge", "mean"), True
 
     def needed(self) -> list[str]:
         more = ["gram", "losses"] if self.about["kind"] == "ridge" else []
+        more += ["bias"] if "bias" in self.tensors else []
         return ["sums", "images", "weight", *more]
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
-        both, parts = (self._features(tokens), self.tensors["weight"]), self._parts
+        both, parts = (self.features(tokens), self.tensors["weight"]), self._parts
         found = np.zeros((), np.float32)
         split = (np.split(rows, len(parts), axis=1) for rows in both)
         for (_, factor), features, weight in zip(parts, *split, strict=True):
             if self.about["kind"] == "mean":
-                features, weight = (
-                    rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-                    for rows in (features, weight)
-                )
+                features, weight = unit(features), unit(weight)
             found = found + np.float32(factor) * (features @ weight.T)
-        return found
+        total: np.ndarray = found + self.tensors.get("bias", np.zeros((), np.float32))
+        return total
 
     def learn(self, tokens: np.ndarray, labels: np.ndarray, n: int, how: How) -> "RidgeMemory":
         if how.head == "aligned":
             raise CdlError("head: aligned is invalid; this student has a ridge or class means")
-        new, features = dict(self.tensors), self._features(tokens)
+        new, features = dict(self.tensors), self.features(tokens)
         targets, more = one_hot(labels, n), n - len(new["counts"])
         new["images"] = np.pad(new["images"], (0, more)) + targets.sum(0)
         weights = np.ones(n, np.float32)
@@ -190,15 +253,25 @@ class RidgeMemory(Memory):
             known = own if how.ridge == "last" and own.any() else new["losses"]
             ridge = best_ridge(known, gram)
             new["gram"], new["weight"] = pack(gram), ridge_weights(gram, new["sums"], ridge)
+        bias = new.pop("bias", np.zeros(how.keep, np.float32))[: how.keep]
+        if how.keep:
+            old = self.tensors["weight"][: how.keep]
+            new["weight"] = np.concatenate([old, new["weight"][how.keep :]])
+            new["bias"] = np.pad(bias, (0, n - how.keep))
         return RidgeMemory({**self.about, "updates": updates}, new)
 
-    def forget(self, label: int) -> "RidgeMemory":
+    def without(self, label: int) -> "RidgeMemory":
         """Return the memory without a class; the Gram matrix, of all images, stays."""
         axes = {"counts": 0, "images": 0, "weight": 0, "sums": 1}
+        axes |= {"bias": 0} if "bias" in self.tensors else {}
         shorter = {name: np.delete(self.tensors[name], label, axis) for name, axis in axes.items()}
         return RidgeMemory(self.about, {**self.tensors, **shorter})
 
-    def _features(self, tokens: np.ndarray) -> np.ndarray:
+    def means(self) -> np.ndarray:
+        means: np.ndarray = (self.tensors["sums"] / np.maximum(self.tensors["counts"], 1e-12)).T
+        return means
+
+    def features(self, tokens: np.ndarray) -> np.ndarray:
         projection = self.tensors.get("projection")
         token = np.concatenate([tokens[:, position] for position, _ in self._parts], axis=1)
         return token if projection is None else np.maximum(token @ projection, 0)
@@ -263,9 +336,17 @@ class AlignedMemory(Memory):
             new |= _named(name, rows)
         return AlignedMemory(about, new)
 
-    def forget(self, label: int) -> "AlignedMemory":
+    def means(self) -> np.ndarray:
+        return self.tensors[f"{self.about['heads'][0]['part']}.mean"]
+
+    def features(self, tokens: np.ndarray) -> np.ndarray:
+        found: np.ndarray = tokens[:, self.about["heads"][0]["token"]]
+        return found
+
+    def without(self, label: int) -> "AlignedMemory":
         """Return the memory without a class; the other rows of aligned heads stay."""
-        new = {name: np.delete(tensor, label, 0) for name, tensor in self.tensors.items()}
+        own = {k: v for k, v in self.tensors.items() if k not in (THRESHOLD, EXAMPLES, OWNERS)}
+        new = {name: np.delete(tensor, label, 0) for name, tensor in own.items()}
         sizes, seen = list(self.about["sizes"]), np.cumsum(self.about["sizes"])
         sizes[int(np.searchsorted(seen, label, side="right"))] -= 1
         about = {**self.about, "sizes": [size for size in sizes if size]}
@@ -356,9 +437,15 @@ def read_memory(
         memory, n = make_memory(about, found), len(found["counts"])
         if whole:
             memory.check()
-        probe = memory.logits(np.zeros((1, *tokens), np.float32)) if tokens else np.zeros((1, n))
+        zeros = np.zeros((1, *tokens), np.float32) if tokens else None
+        probe = np.zeros((1, n)) if zeros is None else memory.logits(zeros)
         if probe.shape != (1, n) or not np.isfinite(probe).all():
             raise ValueError("its heads do not fit the features of the graph")
+        if (limits := found.get(THRESHOLD)) is not None:
+            if limits.shape != (n,) or not (np.abs(limits) <= 1).all():
+                raise ValueError(f"{THRESHOLD}: invalid; expected a cosine of each of {n} classes")
+            if zeros is not None and not np.isfinite(memory.scores(zeros)).all():
+                raise ValueError("its class means do not fit the features of the graph")
         return memory
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CdlError(f"{file}: cannot be read ({error}); {REMEDY}") from error

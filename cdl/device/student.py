@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cdl.device.classifier import Classifier
+from cdl.device.belonging import THRESHOLD
+from cdl.device.classifier import Classifier, probabilities
 from cdl.device.errors import CdlError
 from cdl.device.graph import FEATURES, LOGITS, Graph, first_line, open_onnx
 from cdl.device.items import Items, by_name
+from cdl.device.kept import EXAMPLES, OWNERS
 from cdl.device.memory import (
     CHOICES,
     HEADS,
@@ -25,7 +27,7 @@ from cdl.device.memory import (
 from cdl.device.names import check_class_name
 from cdl.device.process import peak_memory
 from cdl.device.sealed import REMEDY
-from cdl.device.update import Update, held_out, tested
+from cdl.device.update import Update, flipped, held_out, tested
 from cdl.device.versions import (
     add_version,
     check,
@@ -88,6 +90,7 @@ class DeviceStudent(Classifier):
         """Read classes and heads of the current version; version 0 has its heads in the graph."""
         self.classes = read_classes(place_of(self.folder, self.version) / CLASSES)
         self._heads = self._memory(whole=False) if self.version else None
+        self._scoring = self._heads  # read for `scored` and `judged` when these are used
 
     def _memory(self, whole: bool = True) -> Memory:
         """Return the memory of the current version; raise `CdlError` if there is none."""
@@ -121,27 +124,50 @@ class DeviceStudent(Classifier):
         Raises:
             CdlError: the model cannot be run, or its output is not one number per class.
         """
+        return self._logits(batch)[0]
+
+    def _logits(self, batch: np.ndarray, *more: str) -> list[np.ndarray]:
+        """Return logits and further outputs of the graph."""
         if self._heads is not None:
-            return self._heads.logits(self._run(batch, FEATURES))
-        logits = self._run(batch, LOGITS)
+            (tokens,) = self._run(batch, FEATURES)
+            return [self._heads.logits(tokens), tokens]
+        logits, *others = self._run(batch, LOGITS, *more)
         if logits.shape != (expected := (len(batch), len(self.classes))):
             raise CdlError(
                 f"{self.folder}: the model's output has shape {logits.shape}, expected "
                 f"{expected}; {REMEDY}"
             )
-        return logits
+        return [logits, *others]
 
     def features(self, given: Any) -> np.ndarray:
         """Return the tokens `[n, T, D]` that the heads read; raise `CdlError` as `predict`."""
         if self._graph.tokens is None:
             raise CdlError(f"{self.folder}: {MODEL} has no features; {REMEDY} with cdl 0.3")
         run: Callable[[list[Any]], np.ndarray]
-        run = lambda some: self._run(self.preprocess(some), FEATURES)  # noqa: E731
+        run = lambda some: self._run(self.preprocess(some), FEATURES)[0]  # noqa: E731
         return self.in_batches(given, run, *self._graph.tokens)
 
-    def _run(self, batch: np.ndarray, output: str) -> np.ndarray:
+    @property
+    def scored(self) -> bool:
+        if self._scoring is None and (self.folder / MEMORY).exists() and self._graph.tokens:
+            self._scoring = self._memory(whole=False)
+        return self._scoring is not None and THRESHOLD in self._scoring.tensors
+
+    def judged(self, given: Any) -> tuple[np.ndarray, np.ndarray]:
+        memory, width = self._scoring if self.scored else None, len(self.classes)
+        if memory is None:
+            return super().judged(given)
+
+        def run(some: list[Any]) -> np.ndarray:
+            logits, tokens = self._logits(self.preprocess(some), FEATURES)
+            return np.concatenate([logits, memory.scores(tokens)], axis=1)
+
+        found = self.in_batches(given, run, width + 2)
+        return probabilities(found[:, :width]), found[:, width:]
+
+    def _run(self, batch: np.ndarray, *outputs: str) -> list[np.ndarray]:
         try:
-            return self._graph.run(batch, output)
+            return self._graph.run(batch, outputs)
         except Exception as error:  # runtimes raise errors of various types
             raise CdlError(
                 f"{self.folder}: the model cannot be run ({first_line(error)}); {REMEDY}"
@@ -156,6 +182,8 @@ class DeviceStudent(Classifier):
         head: str | None = None,
         ridge: str = "all",
         balance: bool = True,
+        check: Mapping[str, Any] | None = None,
+        keep_earlier: float | None = None,
     ) -> Update:
         """Learn new classes, or more of known ones, without earlier items; write a new version.
 
@@ -166,6 +194,11 @@ class DeviceStudent(Classifier):
             head: see `How`.
             ridge: see `How`.
             balance: see `How`.
+            check: items of earlier classes, by name, on which `Update.flips` is measured; None: on
+                the examples that the student keeps.
+            keep_earlier: the order among earlier classes stays as it is for every item, and at most
+                this percentage of the kept examples, and of `check`, becomes a new class; None:
+                heads are computed for all classes.
 
         Raises:
             CdlError: an argument is invalid, an item cannot be read, or the folder cannot be
@@ -177,10 +210,15 @@ class DeviceStudent(Classifier):
             raise CdlError(f"{kind}: there is none of {empty}; expected at least one")
         _check_choice("head", head, (None, *HEADS))
         _check_choice("ridge", ridge, CHOICES)
-        how, memory = How(head, ridge, balance), self._memory()
+        memory, keep = self._memory(), 0 if keep_earlier is None else len(self.classes)
+        how = How(head, ridge, balance, keep)
         learnt = tuple(name for name in given if name not in self.classes)
         names = (*self.classes, *learnt)
         tests = {k: self.features(v) for k, v in by_name(test or {}, self.items, names).items()}
+        examples = self._examples(memory, check)
+        kept = memory.tensors.get(EXAMPLES, examples[0])
+        if keep_earlier is not None:
+            _check_kept(memory, keep_earlier, given, self.classes, len(kept))
         begin = time.perf_counter()
         tokens, labels = self._labelled(given, names)
         more = None if unlabelled is None else self.features(unlabelled)
@@ -191,22 +229,37 @@ class DeviceStudent(Classifier):
             if more is not None:
                 answers = found.logits(more).argmax(1)
                 found = found.learn(more, answers, len(names), how)
-            return found
+            return found if keep_earlier is None else found.lowered(kept, keep, keep_earlier)
 
         fell: tuple[str, ...] = ()
         with computing(self.folder):
             accuracy, right = ({}, (0, 0)) if tests else held_out(updated, tokens, labels)
             begin = time.perf_counter()
-            new = updated(np.arange(len(labels)))
+            new = updated(np.arange(len(labels))).after(memory, tokens, labels)
             milliseconds = 1e3 * (time.perf_counter() - begin)
             if tests:
                 accuracy, fell = tested(memory, new, tests, self.classes, names)
+            flips, moved = flipped(memory, new, examples, self.classes, names)
+            if keep_earlier is not None and 100 * moved > keep_earlier * flips[1]:
+                raise CdlError(
+                    f"keep_earlier: {moved} of {flips[1]} {kind} of the check moved, more than "
+                    f"{keep_earlier:g} %; nothing was changed: allow more, or teach other {kind}"
+                )
             self._add(new, names)
         n = len(tokens) + (0 if more is None else len(more))
         costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
-        facts = (*costs, kind, fell, right, str(self.folder))
+        facts = (*costs, kind, fell, right, str(self.folder), flips, moved)
         return Update(self.version, len(names), learnt, extended, (), *facts)
+
+    def _examples(
+        self, memory: Memory, check: Mapping[str, Any] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return tokens and classes of given items, or of the examples that are kept."""
+        if check:
+            return self._labelled(by_name(check, self.items, self.classes, "check"), self.classes)
+        none = np.zeros((0, 1, 1))
+        return memory.tensors.get(EXAMPLES, none), memory.tensors.get(OWNERS, none[:, 0, 0])
 
     def _labelled(
         self, items: Mapping[str, list[Any]], names: tuple[str, ...]
@@ -216,12 +269,16 @@ class DeviceStudent(Classifier):
         tokens = self.features([item for some in items.values() for item in some])
         return tokens, np.concatenate(labels)
 
-    def forget(self, name: str) -> Update:
+    def forget(self, name: str, check: Mapping[str, Any] | None = None) -> Update:
         """Remove a class; write a new version.
 
         The class is not predicted any more, and its statistics are removed. A ridge's Gram matrix,
         which has no classes, keeps the sums of its images; `undo` of the update that learnt the
         class removes these, too.
+
+        Args:
+            name: of the class.
+            check: see `learn`.
 
         Raises:
             CdlError: the student does not know the class, or it knows no other.
@@ -235,13 +292,13 @@ class DeviceStudent(Classifier):
             raise CdlError(f"{name!r:.100}: is the last class, so it cannot be forgotten")
         label = self.classes.index(name)
         with computing(self.folder):
-            memory = self._memory().forget(label)
-            self._add(memory, self.classes[:label] + self.classes[label + 1 :])
-        size = memory.bytes()[0]
-        kind, n = self.items.kind, len(self.classes)
-        return Update(
-            self.version, n, forgotten=(name,), bytes=size, items=kind, folder=str(self.folder)
-        )
+            before, names = self._memory(), self.classes[:label] + self.classes[label + 1 :]
+            memory, examples = before.forget(label), self._examples(before, check)
+            flips, moved = flipped(before, memory, examples, self.classes, names)
+            self._add(memory, names)
+        about: dict[str, Any] = {"bytes": memory.bytes()[0], "items": self.items.kind}
+        about |= {"folder": str(self.folder), "flips": flips, "moved": moved}
+        return Update(self.version, len(self.classes), forgotten=(name,), **about)
 
     def undo(self) -> Update:
         """Return to the version before the last update; raise `CdlError` if it is not kept."""
@@ -302,6 +359,26 @@ class DeviceStudent(Classifier):
 
         self.version = add_version(self.folder, self.version, write)
         self._load()
+
+
+def _check_kept(
+    memory: Memory, percent: float, given: Mapping[str, Any], known: tuple[str, ...], n: int
+) -> None:
+    """Raise `CdlError` unless an update with `n` examples can keep the earlier classes' order."""
+    if not 0 <= percent <= 100:
+        raise CdlError(f"keep_earlier: invalid value {percent}; expected a percentage, 0 to 100")
+    if not memory.keeps:
+        raise CdlError(
+            "keep_earlier: is not possible with aligned heads, whose rows are trained together; "
+            "expected a student with a ridge or class means"
+        )
+    if again := [name for name in given if name in known]:
+        raise CdlError(
+            f"keep_earlier: {again[0]!r:.100} is an earlier class, whose answers would change; "
+            "expected new classes only"
+        )
+    if not n:
+        raise CdlError("keep_earlier: the student keeps no examples; give images of check")
 
 
 def _check_choice(name: str, value: str | None, expected: tuple[str | None, ...]) -> None:

@@ -32,6 +32,9 @@ class Update:
     items: what the items are: `images` or `texts`.
     right: number of held-out items with the right class, and of all held-out items.
     folder: of the student, which was changed.
+    flips: number of examples of earlier classes that were right before and are wrong now, and of
+        all these examples: those that the student keeps, or the given ones; 0 without any.
+    moved: number of these examples whose class has changed.
     fell: earlier classes whose accuracy on test items fell, most first, with both accuracies.
     """
 
@@ -50,6 +53,8 @@ class Update:
     fell: tuple[str, ...] = ()
     right: tuple[int, int] = (0, 0)
     folder: str = "."
+    flips: tuple[int, int] = (0, 0)
+    moved: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the update for JSON."""
@@ -70,10 +75,30 @@ class Update:
         lines += [f"accuracy, {k.replace('_', ' ')}: {self.accuracy[k]:.2f} %" for k in tests]
         how = "right: {} of {} held out (every fifth of the {}, after learning the others)"
         lines += [how.format(*self.right, self.items)] if self.right[1] else []
+        broken = "negative flips: {} of {} examples of earlier classes were right and are wrong now"
+        lines += [broken.format(*self.flips)] if self.flips[1] else []
         lines += [f"fell most: {', '.join(self.fell)}"] if self.fell else []
         program = shlex.quote(f"{self.folder}/student.py")
         lines += [f"{self.folder} was changed; undo: python {program} undo"] if what else []
         return "\n".join(lines)
+
+
+def flipped(
+    before: Memory,
+    after: Memory,
+    examples: tuple[np.ndarray, np.ndarray],
+    old: tuple[str, ...],
+    names: tuple[str, ...],
+) -> tuple[tuple[int, int], int]:
+    """Return `Update.flips` and `Update.moved` of examples: tokens, and positions in `old`."""
+    tokens, own = examples[0], np.array(old)[examples[1].astype(int)]
+    left = np.isin(own, names)
+    if not left.any():
+        return (0, 0), 0
+    was = np.array(old)[before.logits(tokens[left]).argmax(1)]
+    now = np.array(names)[after.logits(tokens[left]).argmax(1)]
+    broken = (was == own[left]) & (now != own[left])
+    return (int(broken.sum()), int(left.sum())), int((was != now).sum())
 
 
 def held_out(

@@ -21,7 +21,16 @@ from browser import npm_package, open_browser
 from exported import MADE_FROM, NAMES, write_student
 from hypothesis import given
 from hypothesis import strategies as st
-from learners import NEW, SLCA, draw_images, first_memory, tokens_of, write_learner, write_photos
+from learners import (
+    NEW,
+    SLCA,
+    draw_images,
+    first_memory,
+    tokens_of,
+    with_examples,
+    write_learner,
+    write_photos,
+)
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -34,6 +43,7 @@ from cdl.deployment.export import export
 from cdl.deployment.graph import to_int8
 from cdl.device.items import check_new_name
 from cdl.device.memory import MEMORY, How, make_memory, read_memory, write_memory
+from cdl.device.update import flipped
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import preset as read_preset
 
@@ -441,7 +451,15 @@ def test_names_are_valid_in_the_page_as_in_python(page):
 
 
 def cases():
-    """Memories of all kinds, by name."""
+    """Memories of all kinds with thresholds and examples, by name."""
+    for name, memory in plain_cases():
+        yield name, with_examples(memory)
+    memory = with_examples(first_memory("ridge"))
+    bias = {"bias": np.float32([0.1, 0, -0.2])}  # of an update that kept earlier columns
+    yield "biased", make_memory(memory.about, memory.tensors | bias)
+
+
+def plain_cases():
     yield "ridge", first_memory("ridge")
     yield "mean", first_memory("mean")
     yield "class_means", first_memory("class_means")
@@ -472,13 +490,19 @@ const { readTensors, writeTensors } = await load("files.js");
 const raw = Uint8Array.from(atob(given[0]), (c) => c.charCodeAt(0));
 const { tensors, metadata } = readTensors(raw);
 let memory = makeMemory(JSON.parse(metadata.cdl), tensors);
-const tokens = ({ shape, data }) => ({ shape, data: Float32Array.from(data) }), logits = [];
+const { after, flipsOf, scoresOf } = await load("belonging.js");
+const tokens = ({ shape, data }) => ({ shape, data: Float32Array.from(data) });
+const logits = [], scores = [], flips = [];
 for (const { some, label, n } of given[1]) {
-  memory = memory.learn(tokens(some), Array(some.shape[0]).fill(label), n);
+  const labels = Array(some.shape[0]).fill(label), before = memory;
+  memory = after(before.learn(tokens(some), labels, n), before, tokens(some), labels);
   logits.push([...memory.logits(tokens(given[2])).data]);
+  scores.push(scoresOf(memory, tokens(given[2])).map(({ score, threshold }) => [score, threshold]));
+  flips.push(flipsOf(before, memory));
 }
 const bytes = writeTensors(memory.tensors, { cdl: JSON.stringify(memory.about) });
-return [logits, btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))];
+const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+return [logits, scores, flips, btoa(text)];
 """
 
 
@@ -493,14 +517,21 @@ def page(browser, runtime, tmp_path):
 def test_what_is_learnt_in_javascript_is_what_is_learnt_in_numpy(page, tmp_path, name, memory):
     write_memory(memory, tmp_path / "before")
     raw, tests = (tmp_path / "before").read_bytes(), tokens_of(np.concatenate([*drawn(9)]))
-    expected, updates = [], []
+    expected, scores, flips, updates = [], [], [], []
     for colour, label, k in UPDATES:
         tokens, n = tokens_of(draw_images(colour, k, 2)), max(label + 1, len(memory.images()))
         updates.append({"some": as_json(tokens), "label": label, "n": n})
-        memory = memory.learn(tokens, np.full(k, label), n, How())
+        labels, before = np.full(k, label), memory
+        memory = memory.learn(tokens, labels, n, How()).after(before, tokens, labels)
         expected.append(memory.logits(tests))
+        scores.append(memory.scores(tests))
+        examples = before.tensors["examples"], before.tensors["owners"]
+        old, now = tuple(range(len(before.images()))), tuple(range(n))
+        flips.append([*flipped(before, memory, examples, old, now)[0]])
     coded = base64.b64encode(raw).decode()
-    logits, written = run(page, LEARN, coded, updates, as_json(tests))
+    logits, found_scores, broken, written = run(page, LEARN, coded, updates, as_json(tests))
+    np.testing.assert_allclose(found_scores, scores, atol=1e-5)
+    assert broken == flips
     for own, other in zip(logits, expected, strict=True):
         np.testing.assert_allclose(np.reshape(own, other.shape), other, atol=NEAR)
     (tmp_path / "after").write_bytes(base64.b64decode(written))

@@ -104,7 +104,16 @@ def test_the_best_classes_and_the_representation(student, tmp_path):
     assert student.card == (tmp_path / "student" / "card.md").read_text()
     inner = {name for name in dir(student) if not name.startswith("_")}
     assert inner == {
-        *("classes", "version", "card", "predict", "predict_proba", "features", "evaluate"),
+        *(
+            "classes",
+            "version",
+            "card",
+            "predict",
+            "predict_proba",
+            "scores",
+            "features",
+            "evaluate",
+        ),
         *("learn", "forget", "undo", "info", "costs"),
     }
 

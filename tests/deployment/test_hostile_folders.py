@@ -125,7 +125,7 @@ def test_a_graph_that_does_not_fit_is_refused_in_one_sentence(tmp_path, given, m
 
 def test_an_output_of_another_shape_is_refused(student, monkeypatch):
     loaded = cdl.load(student)._student
-    monkeypatch.setattr(loaded, "_run", lambda batch, output: np.zeros((len(batch), 2)))
+    monkeypatch.setattr(loaded, "_run", lambda batch, output: [np.zeros((len(batch), 2))])
     with pytest.raises(CdlError, match=r"output has shape \(2, 2\), expected \(2, 3\); export the"):
         loaded.predict(IMAGES)
 
@@ -175,7 +175,11 @@ def test_no_images_have_no_input(student):
 def test_equal_probabilities_are_in_the_order_of_the_classes(student):
     grey = np.zeros((4, 4, 3), np.uint8)
     loaded = cdl.load(student)._student
-    assert [name for name, _ in loaded.best(grey, 3)] == ["red", "green", "blue"]
+    assert [name for name, _ in loaded.most_probable(loaded.predict_proba(grey)[0], 3)] == [
+        "red",
+        "green",
+        "blue",
+    ]
     assert loaded.predict(grey) == ["red"]
 
 
@@ -320,6 +324,7 @@ MEMORIES += [
     (kind, lambda about, tensors, n=name, c=c: tensors.update({n: c(tensors[n])}))
     for kind, names in (
         ("ridge", ("counts", "images", "sums", "weight", "gram", "losses")),
+        ("ridge", ("threshold", "owners", "examples")),
         (
             "aligned",
             ("counts", "feature.mean", "feature.spread", "head.bias", "head.trained.weight"),
@@ -327,6 +332,12 @@ MEMORIES += [
     )
     for name in names
     for c in TENSORS
+]
+WRONG = [("threshold", lambda t: t + 2), ("owners", lambda t: t + 1), ("owners", lambda t: t / 2)]
+MEMORIES += [
+    (kind, lambda about, tensors, n=name, c=c: tensors.update({n: c(tensors[n])}))
+    for kind in ("ridge", "aligned")
+    for name, c in WRONG
 ]
 MEMORIES += [(k, lambda about, tensors, n=n: tensors.pop(n)) for k, n in (("ridge", "images"),)]
 
@@ -353,7 +364,7 @@ def learners(tmp_path_factory):
     found = {}
     for kind in ("ridge", "aligned"):
         found[kind] = [
-            write_learner(tmp_path_factory.mktemp(kind) / f"student{version}", kind)
+            write_learner(tmp_path_factory.mktemp(kind) / f"student{version}", kind, examples=True)
             for version in (0, 1)
         ]
         cdl.load(found[kind][1]).learn({"yellow": list(draw_images("yellow", 3))})

@@ -76,16 +76,26 @@ def first_memory(kind, statistic="variance"):
     )
 
 
-def write_learner(folder, kind="ridge", statistic="variance"):
+def with_examples(memory):
+    """Return a memory with the thresholds and examples of an export."""
+    tokens = np.concatenate([tokens_of(draw_images(name, 20, 1)) for name in NAMES])
+    empty = {"threshold": np.zeros(0), "owners": np.zeros(0), "examples": tokens[:0]}
+    before = make_memory(memory.about, memory.tensors | empty)
+    return memory.after(before, tokens, np.arange(len(NAMES)).repeat(20))
+
+
+def write_learner(folder, kind="ridge", statistic="variance", examples=False):
     """Write a student of three colours; its feature depends on the mean colour of an image.
 
     Args:
         folder: folder to make.
         kind: `ridge` or `aligned`.
         statistic: of `aligned`.
+        examples: whether it has thresholds and examples.
     """
     folder.mkdir(parents=True)
     memory = first_memory(kind, statistic)
+    memory = with_examples(memory) if examples else memory
     _write_graph(memory, folder / "model.onnx")
     write_memory(memory, folder / MEMORY)
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES))

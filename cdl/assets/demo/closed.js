@@ -9,7 +9,7 @@ const ORDER = 401, VALIDATION = 402; // purposes of draws
 
 export const oneHot = (labels, n) => filled(labels.length, n, (i, j) => Number(labels[i] === j));
 const rowsOf = (a, start, end) => matrix(end - start, a.columns, a.data.subarray(start * a.columns, end * a.columns));
-const chosen = (a, order) => filled(order.length, a.columns, (i, j) => a.data[order[i] * a.columns + j]);
+export const chosen = (a, order) => filled(order.length, a.columns, (i, j) => a.data[order[i] * a.columns + j]);
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 
 /** Return ((G + r I)^-1 Q)^T [C, M] of G [M, M] and Q^T [C, M], rounded to fp32. */

@@ -19,10 +19,10 @@ function tokenOf({ shape: [n, count, width], data }, position) {
 /** Return the k-th of n equal blocks of columns. */
 const blockOf = (a, k, n) => filled(a.rows, a.columns / n, (i, j) => a.data[i * a.columns + (k * a.columns) / n + j]);
 
-/** Return the sum of matrices, each times its factor. */
-function summed(all) {
+/** Return the sum of matrices, each times its factor, and of a row. */
+function summed(all, bias) {
   const [[, { rows, columns }]] = all;
-  return filled(rows, columns, (i, j) => all.reduce((total, [factor, own]) => total + factor * own.data[i * columns + j], 0));
+  return filled(rows, columns, (i, j) => all.reduce((total, [factor, own]) => total + factor * own.data[i * columns + j], bias?.[j] ?? 0));
 }
 
 /** Return a matrix with rows of norm 1. */
@@ -39,11 +39,11 @@ export class RidgeMemory {
 
   /** Return logits [n, C] for tokens [n, T, D]. */
   logits(tokens) {
-    const both = [this.#features(tokens), matrixOf(this.tensors.weight)], parts = this.#parts();
+    const both = [this.features(tokens), matrixOf(this.tensors.weight)], parts = this.#parts();
     return summed(parts.map(([, factor], k) => {
       const pair = both.map((rows) => blockOf(rows, k, parts.length));
       return [factor, times(...(this.about.kind === "mean" ? pair.map(normalised) : pair))];
-    }));
+    }), this.tensors.bias?.data);
   }
 
   /** Return position and factor of the token of each head; earlier versions wrote one head's only. */
@@ -53,8 +53,8 @@ export class RidgeMemory {
 
   /** Return the memory of n classes after an update from tokens [k, T, D] and the positions of their classes. */
   learn(tokens, labels, n) {
-    const old = this.tensors, about = { ...this.about, updates: this.about.updates + 1 };
-    const features = this.#features(tokens), targets = oneHot(labels, n), width = features.columns;
+    const { bias, ...old } = this.tensors, about = { ...this.about, updates: this.about.updates + 1 };
+    const features = this.features(tokens), targets = oneHot(labels, n), width = features.columns;
     const images = padded(old.images, n), counts = padded(old.counts, n), sums = longer(transposed(matrixOf(old.sums)), n);
     const usual = old.counts.data.reduce((a, b) => a + b, 0) / old.counts.data.length;
     labels.forEach((label) => { images[label] += 1; });
@@ -74,7 +74,14 @@ export class RidgeMemory {
     return new RidgeMemory(about, { ...found, weight, losses: { shape: old.losses.shape, data: losses }, gram: vector(packed(gram.data, width)) });
   }
 
-  #features(tokens) {
+  /** Return the class means [C, M] of the features. */
+  means() {
+    const { sums, counts } = this.tensors, found = transposed(matrixOf(sums));
+    return filled(found.rows, found.columns, (i, j) => found.data[i * found.columns + j] / Math.max(counts.data[i], 1e-12));
+  }
+
+  /** Return what the class means are of, [n, M]. */
+  features(tokens) {
     const parts = this.#parts().map(([position]) => tokenOf(tokens, position)), { projection } = this.tensors;
     const [{ rows, columns: width }] = parts, token = filled(rows, width * parts.length, (i, j) => row(parts[Math.floor(j / width)], i)[j % width]);
     if (!projection) return token;
@@ -121,6 +128,14 @@ export class AlignedMemory {
       }
     });
     return new AlignedMemory(about, tensors);
+  }
+
+  means() {
+    return matrixOf(this.tensors[`${this.about.heads[0].part}.mean`]);
+  }
+
+  features(tokens) {
+    return tokenOf(tokens, this.about.heads[0].token);
   }
 
   #rows(name) {

@@ -47,11 +47,12 @@ function describe() {
 
 /** Classify an image and show the best classes. */
 async function classify(image) {
-  const begin = performance.now(), best = await student.best(image, TOP), took = performance.now() - begin;
+  const begin = performance.now(), { best, score } = await student.best(image, TOP), took = performance.now() - begin;
   byId("best").replaceChildren(...best.map(({ name, probability }) => {
     const meter = Object.assign(made("meter"), { value: probability, ariaLabel: name }), head = Object.assign(made("th", name), { scope: "row" });
     return made("tr", head, made("td", meter), made("td", `${(100 * probability).toFixed(1)} %`));
   }));
+  byId("none").textContent = score && score.score < score.threshold ? `None of these: score ${score.score.toFixed(3)}, below ${score.threshold.toFixed(3)}` : "";
   byId("took").textContent = `${took.toFixed(1)} ms in this browser`;
 }
 
@@ -61,7 +62,7 @@ function choose(file) {
     shown = null;
     byId("shown").hidden = true;
     byId("best").replaceChildren();
-    byId("took").textContent = "";
+    byId("none").textContent = byId("took").textContent = "";
     const image = await fromFile(file);
     URL.revokeObjectURL(byId("shown").src);
     Object.assign(byId("shown"), { src: URL.createObjectURL(file), alt: file.name, hidden: false });
@@ -130,9 +131,10 @@ function teach() {
     byId("state").textContent = `Learning ${name} ...`;
     await new Promise((done) => setTimeout(done, 50)); // the browser shows it first
     try {
-      const { known, milliseconds, bytes } = await student.learn(name, examples);
+      const { known, milliseconds, bytes, flips } = await student.learn(name, examples);
       byId("state").textContent = `${known ? "Learnt more of" : "Learnt"} ${name} from ${plural(examples.length)}: ` +
-        `${((1e3 * seconds) / examples.length).toFixed(1)} ms per image, heads in ${milliseconds.toFixed(0)} ms; the state has ${(bytes / 1e6).toFixed(2)} MB.`;
+        `${((1e3 * seconds) / examples.length).toFixed(1)} ms per image, heads in ${milliseconds.toFixed(0)} ms; the state has ${(bytes / 1e6).toFixed(2)} MB.` +
+        (flips[1] ? ` Negative flips: ${flips[0]} of ${flips[1]} examples of earlier classes were right and are wrong now.` : "");
     } catch (error) {
       byId("state").textContent = "";
       throw error;

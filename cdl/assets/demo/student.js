@@ -1,6 +1,7 @@
 // An exported student in the browser: it predicts, learns and undoes as cdl/device/student.py.
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
+import { after, flipsOf, scoresOf } from "./belonging.js";
 import { decode, encode, readTensors, sealed, sha256, writeTensors, zipped } from "./files.js";
 import { bytesOf, makeMemory } from "./memory.js";
 import { checkName } from "./names.js";
@@ -20,7 +21,7 @@ async function fetched(path) {
 const placeOf = (version) => (version ? `versions/${version}/` : "");
 
 export class Student {
-  #files; #made = new Map(); #session; #heads; #projection; #unused; // paths of the folder; content of the new ones
+  #files; #made = new Map(); #session; #heads; #scoring; #projection; #unused; // paths of the folder; content of the new ones
 
   /** Open the student whose files are listed in student.json. */
   static async open() {
@@ -55,6 +56,7 @@ export class Student {
     const classes = decode(await this.#read(placeOf(version) + CLASSES)).replace(/\n$/, "").split("\n").map((name) => name.normalize("NFC").trim());
     const heads = version ? await this.#memory(version) : null;
     [this.version, this.#unused, this.classes, this.#heads] = [version, unused, classes, heads];
+    this.#scoring = heads;
   }
 
   async #memory(version) {
@@ -68,31 +70,43 @@ export class Student {
     return makeMemory(JSON.parse(metadata.cdl), tensors);
   }
 
-  /** Return an output of the graph, { shape, data }, for an image. */
-  async #run({ width, height, data }, output) {
+  /** Return outputs of the graph, { shape, data }, for an image. */
+  async #run({ width, height, data }, ...outputs) {
     const feeds = { [this.#session.inputNames[0]]: new ort.Tensor("uint8", data, [1, height, width, 3]) };
-    const found = (await this.#session.run(feeds, [output]))[output];
-    return { shape: found.dims, data: found.data };
+    const found = await this.#session.run(feeds, outputs);
+    return outputs.map((output) => ({ shape: found[output].dims, data: found[output].data }));
   }
 
   /** Return the logits [C] of an image, { width, height, data: RGB }. */
   async logits(image) {
-    if (!this.#heads) return (await this.#run(image, this.#session.outputNames[0])).data;
-    return this.#heads.logits(await this.features(image)).data;
+    return (await this.#outputs(image))[0];
+  }
+
+  /** Return the logits [C] of an image, and further outputs of the graph. */
+  async #outputs(image, ...more) {
+    if (this.#heads) {
+      const tokens = await this.features(image);
+      return [this.#heads.logits(tokens).data, tokens];
+    }
+    const [logits, ...others] = await this.#run(image, this.#session.outputNames[0], ...more);
+    return [logits.data, ...others];
   }
 
   /** Return the tokens [1, T, D] that the heads read. */
-  features(image) {
-    return this.#run(image, FEATURES);
+  async features(image) {
+    return (await this.#run(image, FEATURES))[0];
   }
 
-  /** Return the n most probable classes of an image: { name, probability }. */
+  /** Return the n most probable classes of an image, { name, probability }, and its { score, threshold } if these are known. */
   async best(image, n) {
-    const logits = await this.logits(image), most = logits.reduce((a, b) => Math.max(a, b));
+    this.#scoring ??= this.learns ? await this.#memory(0) : null;
+    const scored = Boolean(this.#scoring?.tensors.threshold);
+    const [logits, tokens] = await this.#outputs(image, ...(scored ? [FEATURES] : [])), most = logits.reduce((a, b) => Math.max(a, b));
     if (!logits.every(Number.isFinite)) throw new Error("the model's output is not finite, so no class can be predicted");
     const exp = Array.from(logits, (value) => Math.exp(value - most)), total = exp.reduce((a, b) => a + b);
     const found = this.classes.map((name, i) => ({ name, probability: exp[i] / total }));
-    return found.sort((a, b) => b.probability - a.probability).slice(0, n);
+    const best = found.sort((a, b) => b.probability - a.probability).slice(0, n);
+    return { best, score: scored ? scoresOf(this.#scoring, tokens)[0] : null };
   }
 
   /** Learn a new class, or more of a known one, from the features of at least one image; return what it cost. */
@@ -101,10 +115,11 @@ export class Student {
     if (!features.length) throw new Error(`images: there is none of ${JSON.stringify(name)}; expected at least one`);
     const known = this.classes.includes(name), classes = known ? this.classes : [...this.classes, name];
     const before = this.#heads ?? (await this.#memory(0)), begin = performance.now();
-    const memory = before.learn(stacked(features), features.map(() => classes.indexOf(name)), classes.length);
-    const milliseconds = performance.now() - begin;
+    const tokens = stacked(features), labels = features.map(() => classes.indexOf(name));
+    const memory = after(before.learn(tokens, labels, classes.length), before, tokens, labels);
+    const milliseconds = performance.now() - begin, flips = flipsOf(before, memory);
     await this.#add(memory, classes);
-    return { known, milliseconds, bytes: bytesOf(memory) };
+    return { known, milliseconds, bytes: bytesOf(memory), flips };
   }
 
   /** Return to the version before the last update. */
