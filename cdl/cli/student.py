@@ -21,6 +21,7 @@ from cdl.runtime.errors import CdlError
 
 if TYPE_CHECKING:
     from cdl.deployment.export import Exported
+    from cdl.deployment.learn import Learnt
 
 RunOrConfig = Annotated[
     str,
@@ -170,28 +171,37 @@ def learn(
     """
     from cdl.deployment.load import is_exported
 
+    of_export = {"check": check, "keep-earlier": keep_earlier}
     if is_exported(Path(run)):
         from cdl.deployment.student import teach
 
-        print_result(
-            teach(
-                Path(run), task, test, unlabelled, check, keep_earlier, output=name, teacher=teacher
-            ),
-            as_json,
-        )
-        return
-    for option, value in (("check", check), ("keep-earlier", keep_earlier)):
-        if value is not None:
-            raise typer.BadParameter(f"--{option}: is only used for an exported student; omit it")
+        options = test, unlabelled, check, keep_earlier
+        print_result(teach(Path(run), task, *options, output=name, teacher=teacher), as_json)
+    else:
+        for option, value in of_export.items():
+            if value is not None:
+                raise typer.BadParameter(
+                    f"--{option}: is only used for an exported student; omit it"
+                )
+        print_result(_taught_run(run, task, name, test, teacher, unlabelled), as_json)
+
+
+def _taught_run(
+    run: str,
+    task: Path,
+    name: str | None,
+    test: Path | None,
+    teacher: Path | None,
+    unlabelled: Path | None,
+) -> "Learnt":
+    """Write the run that has learnt one more task; the steps are printed on stderr."""
     if name is None:
         raise typer.BadParameter("--output: is missing; a run needs the name of the new run")
-    from cdl.deployment.learn import learn as learn_new_task
+    from cdl.deployment.learn import learn
 
-    logging.basicConfig(format="%(message)s")  # the steps, on stderr
+    logging.basicConfig(format="%(message)s")
     logging.getLogger("cdl.deployment").setLevel(logging.INFO)
-    folder = find_run(run)
-    result = learn_new_task(folder, task, name, test=test, teacher=teacher, unlabelled=unlabelled)
-    print_result(result, as_json)
+    return learn(find_run(run), task, name, test=test, teacher=teacher, unlabelled=unlabelled)
 
 
 def demo(

@@ -32,7 +32,7 @@ from cdl.training.align_task import TOKENS
 _PROBES = 8  # random tokens for which the heads in the memory must predict like torch
 _KEPT = (
     "; says what is unknown by the cosine with the nearest class mean, not tested for this "
-    "student; keeps up to {each} feature vectors of each class, no images, to count broken answers"
+    "student; keeps up to {each} feature vectors of each class, no {items}, to count broken answers"
 )
 _NEAR = 1e-3  # relative to the largest logit
 
@@ -71,7 +71,7 @@ def write_program(
     return (
         f"learns on by `{command}` from {kind[found.about['kind']]}: {MEMORY} "
         f"has {total / 1e6:.2f} MB, {each / 1e3:.2f} kB for each class; {new}"
-        + (_KEPT.format(each=EACH) if check else "")
+        + (_KEPT.format(each=EACH, items=student.facts.items) if check else "")
     )
 
 

@@ -2,8 +2,8 @@
 
 The score of an item is the cosine of its features with the nearest class mean, whatever class the
 heads predict: so it does not change when heads are computed again. The item is unknown if the score
-is below the threshold of this nearest class: the quantile `SHARE` of the cosines of the class's own
-training items with the mean of its others.
+is below the threshold of this nearest class: the quantile `SHARE` of the scores of the class's own
+training items, each without its part in the mean.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def thresholds_after(
     """Return the threshold of each class after an update, `[C]` in fp32.
 
     That of a class with earlier items is averaged with its former one, weighted by the numbers of
-    items. One without a known cosine, such as a class of one item, has the mean of the others; if
+    items. One without a known score, such as a class of one item, has the mean of the others; if
     none is known, nothing is unknown.
 
     Args:
@@ -64,7 +64,9 @@ def thresholds_after(
         own = features[labels == label].astype(np.float64)
         if images[label] > 1:
             others = images[label] * means[label].astype(np.float64) - own
-            now, k = np.quantile((unit(own) * unit(others)).sum(1), SHARE), len(own)
+            cosines = unit(own) @ unit(means).T
+            cosines[:, label] = (unit(own) * unit(others)).sum(1)
+            now, k = np.quantile(cosines.max(1), SHARE), len(own)
             earlier = max(0.0, images[label] - k) if label < len(before) else 0.0
             found[label] = (k * now + earlier * (before[label] if earlier else 0)) / (k + earlier)
     known = found[~np.isnan(found)]

@@ -46,6 +46,11 @@ class Classifier(ABC):
         run = lambda some: self.logits(self.preprocess(some))  # noqa: E731
         return probabilities(self.in_batches(given, run, len(self.classes)))
 
+    def best(self, item: Any, n: int) -> list[tuple[str, float]]:
+        """Return the `n` most probable classes of an item with their probabilities."""
+        (found,) = self.predict_proba(item)
+        return self.most_probable(found, n)
+
     def most_probable(self, row: np.ndarray, n: int) -> list[tuple[str, float]]:
         """Return the `n` most probable classes of a row `[C]` of `predict_proba`.
 

@@ -27,7 +27,7 @@ from cdl.device.memory import (
 from cdl.device.names import check_class_name
 from cdl.device.process import peak_memory
 from cdl.device.sealed import REMEDY
-from cdl.device.update import Update, flipped, held_out, tested
+from cdl.device.update import Lesson, Update, check_keeping, check_moved, flipped, held_out, tested
 from cdl.device.versions import (
     add_version,
     check,
@@ -204,10 +204,7 @@ class DeviceStudent(Classifier):
             CdlError: an argument is invalid, an item cannot be read, or the folder cannot be
                 written; nothing is changed in this case.
         """
-        kind, given = self.items.kind, by_name(items, self.items)
-        if not all(given.values()) or not given:
-            empty = next((repr(name) for name, some in given.items() if not some), "any class")
-            raise CdlError(f"{kind}: there is none of {empty}; expected at least one")
+        given = self._given(items)
         _check_choice("head", head, (None, *HEADS))
         _check_choice("ridge", ridge, CHOICES)
         memory, keep = self._memory(), 0 if keep_earlier is None else len(self.classes)
@@ -218,39 +215,32 @@ class DeviceStudent(Classifier):
         examples = self._examples(memory, check)
         kept = memory.tensors.get(EXAMPLES, examples[0])
         if keep_earlier is not None:
-            _check_kept(memory, keep_earlier, given, self.classes, len(kept))
+            check_keeping(memory, keep_earlier, given, self.classes, len(kept))
         begin = time.perf_counter()
         tokens, labels = self._labelled(given, names)
-        more = None if unlabelled is None else self.features(unlabelled)
-        seconds = time.perf_counter() - begin
-
-        def updated(rows: np.ndarray) -> Memory:
-            found = memory.learn(tokens[rows], labels[rows], len(names), how)
-            if more is not None:
-                answers = found.logits(more).argmax(1)
-                found = found.learn(more, answers, len(names), how)
-            return found if keep_earlier is None else found.lowered(kept, keep, keep_earlier)
-
-        fell: tuple[str, ...] = ()
+        more = tokens[:0] if unlabelled is None else self.features(unlabelled)
+        seconds, n = time.perf_counter() - begin, len(tokens) + len(more)
+        lesson = Lesson(memory, tokens, labels, more, len(names), how, kept, keep_earlier)
         with computing(self.folder):
-            accuracy, right = ({}, (0, 0)) if tests else held_out(updated, tokens, labels)
             begin = time.perf_counter()
-            new = updated(np.arange(len(labels))).after(memory, tokens, labels)
+            new = lesson.learnt().after(memory, tokens, labels)
             milliseconds = 1e3 * (time.perf_counter() - begin)
-            if tests:
-                accuracy, fell = tested(memory, new, tests, self.classes, names)
-            flips, moved = flipped(memory, new, examples, self.classes, names)
-            if keep_earlier is not None and 100 * moved > keep_earlier * flips[1]:
-                raise CdlError(
-                    f"keep_earlier: {moved} of {flips[1]} {kind} of the check moved, more than "
-                    f"{keep_earlier:g} %; nothing was changed: allow more, or teach other {kind}"
-                )
+            both = memory, new, tests, self.classes, names
+            found = tested(*both) if tests else held_out(lesson)
+            found |= flipped(memory, new, examples, self.classes, names)
+            check_moved(keep_earlier, found, self.items.kind)
             self._add(new, names)
-        n = len(tokens) + (0 if more is None else len(more))
-        costs = (n, n / max(seconds, 1e-9), milliseconds, peak_memory(), new.bytes()[0], accuracy)
         extended = tuple(name for name in given if name not in learnt)
-        facts = (*costs, kind, fell, right, str(self.folder), flips, moved)
-        return Update(self.version, len(names), learnt, extended, (), *facts)
+        costs = n, n / max(seconds, 1e-9), milliseconds, peak_memory()
+        return self._update(new, learnt, extended, (), *costs, **found)
+
+    def _given(self, items: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Return training items by class; raise `CdlError` if a class has none."""
+        found, kind = by_name(items, self.items), self.items.kind
+        if not all(found.values()) or not found:
+            empty = next((repr(name) for name, some in found.items() if not some), "any class")
+            raise CdlError(f"{kind}: there is none of {empty}; expected at least one")
+        return found
 
     def _examples(
         self, memory: Memory, check: Mapping[str, Any] | None
@@ -294,11 +284,9 @@ class DeviceStudent(Classifier):
         with computing(self.folder):
             before, names = self._memory(), self.classes[:label] + self.classes[label + 1 :]
             memory, examples = before.forget(label), self._examples(before, check)
-            flips, moved = flipped(before, memory, examples, self.classes, names)
+            found = flipped(before, memory, examples, self.classes, names)
             self._add(memory, names)
-        about: dict[str, Any] = {"bytes": memory.bytes()[0], "items": self.items.kind}
-        about |= {"folder": str(self.folder), "flips": flips, "moved": moved}
-        return Update(self.version, len(self.classes), forgotten=(name,), **about)
+        return self._update(memory, forgotten=(name,), **found)
 
     def undo(self) -> Update:
         """Return to the version before the last update; raise `CdlError` if it is not kept."""
@@ -349,6 +337,11 @@ class DeviceStudent(Classifier):
             "bytes": {n: size + n * each for n in (0, *MEASURED)},
         }
 
+    def _update(self, memory: Memory, *facts: Any, **more: Any) -> Update:
+        """Return an update to the current version, with what it did and brought."""
+        more |= {"bytes": memory.bytes()[0], "items": self.items.kind, "folder": str(self.folder)}
+        return Update(self.version, len(self.classes), *facts, **more)
+
     def _add(self, memory: Memory, names: tuple[str, ...]) -> None:
         """Write a version and load it."""
 
@@ -359,26 +352,6 @@ class DeviceStudent(Classifier):
 
         self.version = add_version(self.folder, self.version, write)
         self._load()
-
-
-def _check_kept(
-    memory: Memory, percent: float, given: Mapping[str, Any], known: tuple[str, ...], n: int
-) -> None:
-    """Raise `CdlError` unless an update with `n` examples can keep the earlier classes' order."""
-    if not 0 <= percent <= 100:
-        raise CdlError(f"keep_earlier: invalid value {percent}; expected a percentage, 0 to 100")
-    if not memory.keeps:
-        raise CdlError(
-            "keep_earlier: is not possible with aligned heads, whose rows are trained together; "
-            "expected a student with a ridge or class means"
-        )
-    if again := [name for name in given if name in known]:
-        raise CdlError(
-            f"keep_earlier: {again[0]!r:.100} is an earlier class, whose answers would change; "
-            "expected new classes only"
-        )
-    if not n:
-        raise CdlError("keep_earlier: the student keeps no examples; give images of check")
 
 
 def _check_choice(name: str, value: str | None, expected: tuple[str | None, ...]) -> None:

@@ -1,16 +1,50 @@
 """What an update of a student did, cost and brought."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cdl.device.memory import Memory
+from cdl.device.errors import CdlError
+from cdl.device.memory import How, Memory
 
 SHOWN = 5  # classes whose accuracy fell
 HELD_OUT = 5  # every fifth item of a class measures the accuracy, if there are no test items
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student learns from.
+
+    memory: that of the student before.
+    tokens: of training items, `[n, T, D]`.
+    labels: their classes `[n]`.
+    unlabelled: tokens of unlabelled items, `[u, T, D]`, learnt with the student's own answers.
+    classes: number of classes after it.
+    how: choices for it.
+    kept: tokens of examples of earlier classes, `[k, T, D]`.
+    percent: the largest share of `kept` that may become a new class; None: no limit.
+    """
+
+    memory: Memory
+    tokens: np.ndarray
+    labels: np.ndarray
+    unlabelled: np.ndarray
+    classes: int
+    how: How
+    kept: np.ndarray
+    percent: float | None
+
+    def learnt(self, rows: np.ndarray | slice = slice(None)) -> Memory:
+        """Return the memory after learning training items."""
+        found = self.memory.learn(self.tokens[rows], self.labels[rows], self.classes, self.how)
+        if len(more := self.unlabelled):
+            found = found.learn(more, found.logits(more).argmax(1), self.classes, self.how)
+        if self.percent is None:
+            return found
+        return found.lowered(self.kept, self.how.keep, self.percent)
 
 
 @dataclass(frozen=True)
@@ -83,35 +117,65 @@ class Update:
         return "\n".join(lines)
 
 
+def check_keeping(
+    memory: Memory, percent: float, given: Mapping[str, Any], known: tuple[str, ...], n: int
+) -> None:
+    """Raise `CdlError` unless an update with `n` examples can keep the earlier classes' order."""
+    if not 0 <= percent <= 100:
+        raise CdlError(f"keep_earlier: invalid value {percent}; expected a percentage, 0 to 100")
+    if not memory.keeps:
+        raise CdlError(
+            "keep_earlier: is not possible with aligned heads, whose rows are trained together; "
+            "expected a student with a ridge or class means"
+        )
+    if again := [name for name in given if name in known]:
+        raise CdlError(
+            f"keep_earlier: {again[0]!r:.100} is an earlier class, whose answers would change; "
+            "expected new classes only"
+        )
+    if not n:
+        raise CdlError("keep_earlier: the student keeps no examples; give images of check")
+
+
+def check_moved(percent: float | None, found: Mapping[str, Any], kind: str) -> None:
+    """Raise `CdlError` if more than a percentage of examples moved; None: any may."""
+    moved, n = found.get("moved", 0), found.get("flips", (0, 0))[1]
+    if percent is not None and 100 * moved > percent * n:
+        raise CdlError(
+            f"keep_earlier: {moved} of {n} {kind} of the check moved, more than {percent:g} %; "
+            f"nothing was changed: allow more, or teach other {kind}"
+        )
+
+
 def flipped(
     before: Memory,
     after: Memory,
     examples: tuple[np.ndarray, np.ndarray],
     old: tuple[str, ...],
     names: tuple[str, ...],
-) -> tuple[tuple[int, int], int]:
-    """Return `Update.flips` and `Update.moved` of examples: tokens, and positions in `old`."""
+) -> dict[str, Any]:
+    """Return `flips` and `moved` of `Update` for examples: tokens, and positions in `old`."""
     tokens, own = examples[0], np.array(old)[examples[1].astype(int)]
     left = np.isin(own, names)
     if not left.any():
-        return (0, 0), 0
+        return {}
     was = np.array(old)[before.logits(tokens[left]).argmax(1)]
     now = np.array(names)[after.logits(tokens[left]).argmax(1)]
     broken = (was == own[left]) & (now != own[left])
-    return (int(broken.sum()), int(left.sum())), int((was != now).sum())
+    return {"flips": (int(broken.sum()), int(left.sum())), "moved": int((was != now).sum())}
 
 
-def held_out(
-    updated: Callable[[np.ndarray], Memory], tokens: np.ndarray, labels: np.ndarray
-) -> tuple[dict[str, float], tuple[int, int]]:
-    """Return `Update.accuracy` and `Update.right` of every fifth item of each class."""
+def held_out(lesson: Lesson) -> dict[str, Any]:
+    """Return `accuracy` and `right` of `Update` for every fifth item of each class."""
+    labels = lesson.labels
     found = [np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT] for label in set(labels)]
     rows = np.concatenate(found)
     if not len(rows):
-        return {}, (0, 0)
-    memory = updated(np.delete(np.arange(len(labels)), rows))
-    right = memory.logits(tokens[rows]).argmax(1) == labels[rows]
-    return {"held_out": 100 * float(right.mean())}, (int(right.sum()), len(rows))
+        return {}
+    memory = lesson.learnt(np.delete(np.arange(len(labels)), rows))
+    right = memory.logits(lesson.tokens[rows]).argmax(1) == labels[rows]
+    accuracy = {"held_out": 100 * float(right.mean())}
+    return {"accuracy": accuracy, "right": (int(right.sum()), len(rows))}
 
 
 def tested(
@@ -120,11 +184,8 @@ def tested(
     tests: Mapping[str, np.ndarray],
     old: tuple[str, ...],
     names: tuple[str, ...],
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return accuracies on test items: of earlier classes before and after, and of new ones.
-
-    The second value is `Update.fell`.
-    """
+) -> dict[str, Any]:
+    """Return `accuracy` and `fell` of `Update` for test items."""
 
     def hits(memory: Memory, some: Iterable[str]) -> dict[str, np.ndarray]:
         return {k: memory.logits(tests[k]).argmax(1) == names.index(k) for k in some}
@@ -137,4 +198,5 @@ def tested(
     accuracy = {name: 100 * float(np.concatenate(hit).mean()) for name, hit in found.items()}
     means = [(100 * first[k].mean(), 100 * second[k].mean(), k) for k in earlier]
     worse = sorted((now - then, k, then, now) for then, now, k in means if now < then)
-    return accuracy, tuple(f"{k} {then:.0f} to {now:.0f} %" for _, k, then, now in worse[:SHOWN])
+    fell = tuple(f"{k} {then:.0f} to {now:.0f} %" for _, k, then, now in worse[:SHOWN])
+    return {"accuracy": accuracy, "fell": fell}

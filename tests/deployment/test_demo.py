@@ -527,7 +527,8 @@ def test_what_is_learnt_in_javascript_is_what_is_learnt_in_numpy(page, tmp_path,
         scores.append(memory.scores(tests))
         examples = before.tensors["examples"], before.tensors["owners"]
         old, now = tuple(range(len(before.images()))), tuple(range(n))
-        flips.append([*flipped(before, memory, examples, old, now)[0]])
+        found = flipped(before, memory, examples, old, now)
+        flips.append([*found.get("flips", (0, 0))])
     coded = base64.b64encode(raw).decode()
     logits, found_scores, broken, written = run(page, LEARN, coded, updates, as_json(tests))
     np.testing.assert_allclose(found_scores, scores, atol=1e-5)

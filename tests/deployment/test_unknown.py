@@ -42,17 +42,19 @@ def test_a_class_is_unknown_until_it_is_learnt_and_after_it_is_forgotten(folder)
     np.testing.assert_allclose(cdl.load(folder).scores(draw_images("red", 3)), before, atol=1e-6)
 
 
-def test_the_threshold_is_a_quantile_of_cosines_with_the_mean_of_the_other_items():
+def test_the_threshold_is_a_quantile_of_the_scores_of_own_items_outside_the_mean():
     rng = np.random.default_rng(0)
     features, labels = rng.standard_normal((9, 4)) + 2, np.array([0] * 5 + [1] * 3 + [2])
     means = np.stack([features[labels == c].mean(0) for c in range(3)])
     found = thresholds_after(np.zeros(0), features, labels, means, np.array([5, 3, 1]))
     for c in (0, 1):
         own = features[labels == c]
-        others = [np.delete(own, i, 0).mean(0) for i in range(len(own))]
-        pairs = zip(own, others, strict=True)
-        cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
-        assert found[c] == pytest.approx(np.quantile(cosines, 0.05), abs=1e-6)
+        scores = []
+        for i, item in enumerate(own):
+            others = [*np.delete(means, c, 0), np.delete(own, i, 0).mean(0)]
+            norms = np.linalg.norm(item) * np.linalg.norm(others, axis=1)
+            scores.append(max(others @ item / norms))
+        assert found[c] == pytest.approx(np.quantile(scores, 0.05), abs=1e-6)
     assert found[2] == pytest.approx(found[:2].mean())
     again = thresholds_after(found, features[:2], np.zeros(2, int), means, np.array([7, 3, 1]))
     np.testing.assert_array_equal(again[1:], found[1:])

@@ -30,9 +30,12 @@ function thresholdsAfter(before, memory, tokens, labels) {
   for (const label of new Set(labels)) {
     const own = chosen(features, [...labels.keys()].filter((i) => labels[i] === label)), n = images[label], mean = row(means, label);
     if (!(n > 1)) continue;
-    const cosines = Array.from({ length: own.rows }, (_, i) => cosine(row(own, i), row(own, i).map((value, j) => n * mean[j] - value)));
+    const scores = Array.from({ length: own.rows }, (_, i) => {
+      const item = row(own, i), others = item.map((value, j) => n * mean[j] - value);
+      return Math.max(...found.map((_, c) => cosine(item, c === label ? others : row(means, c))));
+    });
     const k = own.rows, earlier = label < before.length ? Math.max(0, n - k) : 0;
-    found[label] = (k * quantile(cosines, SHARE) + (earlier && earlier * before[label])) / (k + earlier);
+    found[label] = (k * quantile(scores, SHARE) + (earlier && earlier * before[label])) / (k + earlier);
   }
   const known = found.filter((value) => !Number.isNaN(value)), mean = known.length ? known.reduce((a, b) => a + b) / known.length : -1;
   const data = Float32Array.from(found, (value) => Math.min(1, Math.max(-1, Number.isNaN(value) ? mean : value)));
