@@ -24,4 +24,4 @@ __version__ = "0.3.0"
 NUMERICS = 3
 
 # The same for evaluation: when it changes, finished runs are evaluated again but not trained again.
-EVALUATION = 2
+EVALUATION = 3

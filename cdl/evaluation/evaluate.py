@@ -19,8 +19,10 @@ from cdl.evaluation.inputs import EvaluationInputs, Opened, TestSet
 from cdl.evaluation.metrics import (
     accuracy_by,
     metrics,
+    negative_flips,
     own_task_predictions,
     prediction_metrics,
+    separation,
 )
 from cdl.models.build import (
     versions,
@@ -44,6 +46,7 @@ def evaluate_run(
     predictions: str,
     *,
     images_per_class: int | None,
+    unknown: bool = False,
     execution: Execution = DEFAULT,
 ) -> None:
     """Evaluate a run after each task with a checkpoint.
@@ -55,6 +58,8 @@ def evaluate_run(
         predictions: Parquet file to write: predictions after the last task for every test image,
             among all classes and among those of its own task.
         images_per_class: test images per class; None for all.
+        unknown: whether to measure, after each task but the last, how well the largest logit tells
+            the learnt classes from those of later tasks.
         execution: how to compute; saved states of the run's tasks are deleted at the end.
 
     Raises:
@@ -69,19 +74,24 @@ def evaluate_run(
     queries = opened.place(execution)
     compute = queries.compute
     learner.load_state(stages[0][0])
-    tokens_after = shared.__getitem__ if shared else computed(opened, queries)
+    tokens_after = shared.__getitem__ if shared else computed(opened, queries, later=unknown)
     scores: list[Tensor] = []
+    largest: list[np.ndarray] = []
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
         tokens = tokens_after(t).to(compute.device)
-        scores.append(_scores(learner, tokens, test.stream.classes(t).stop))
-        _check_finite(scores[t], f"logits of {inputs.checkpoints[t]}", metadata)
+        logits = _scores(learner, tokens, test.stream.classes(t).stop)
+        _check_finite(logits, f"logits of {inputs.checkpoints[t]}", metadata)
+        scores.append(logits[: sum(test.counts[: t + 1])])
+        if unknown:
+            largest.append(logits.amax(1).numpy())
     states = [] if execution.states is None else _states(execution.states, evaluated)
     matrices, own_task = _matrices(test, scores)
     frame = _predictions(test, scores[-1], own_task, evaluated[-1])
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
     content = _results(test, matrices, frame, spec.method.facts.trains)
+    content = _with_updates(content, test, scores, largest)
     about: dict[str, Any] = {"images": images_per_class, "device": compute.name}
     about["train"] = digest_of(opened.images, content["classes"], test.stream.domains)
     about["files"] = [os.path.relpath(path, Path(results).parent) for path in inputs.checkpoints]
@@ -146,6 +156,33 @@ def _results(
         "metrics": {k: _none_if_nan(v) for k, v in numbers.items()},
         "classes": classes,
         **found,
+    }
+
+
+def _with_updates(
+    content: dict[str, Any],
+    test: TestSet,
+    scores: Sequence[Tensor],
+    largest: Sequence[np.ndarray],
+) -> dict[str, Any]:
+    """Return `results.json` with the metrics of updates, and with the separations of all tasks.
+
+    `largest` are the largest logits of the images of all tasks after each task; empty if unknown
+    classes are not evaluated.
+    """
+    correct = [(own.argmax(1) == test.labels[: len(own)]).numpy() for own in scores]
+    found = []
+    for task, best in enumerate(largest[:-1]):
+        known = (test.labels < test.stream.classes(task).stop).numpy()
+        found.append(separation(best[known], best[~known]))
+    metrics = content["metrics"] | {"negative_flips": negative_flips(correct)}
+    for name in ("auroc", "fpr95"):
+        values = [one[name] for one in found if not math.isnan(one[name])]
+        metrics[f"unknown_{name}"] = np.mean(values) if values else math.nan
+    finite = [{k: _none_if_nan(v) for k, v in one.items()} for one in found]
+    return content | {
+        "metrics": {k: _none_if_nan(v) for k, v in metrics.items()},
+        **({"unknown": finite} if largest else {}),
     }
 
 

@@ -24,6 +24,7 @@ def write_test_features(
     output: str,
     *,
     images_per_class: int | None,
+    unknown: bool = False,
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute and write the tokens of the test images of all tasks seen, after each task.
@@ -33,6 +34,7 @@ def write_test_features(
         inputs: paths of the input files, with the checkpoints of this learner.
         output: artifact to write; its tensor T `[n, 1 or 2, D]` has the tokens after task T.
         images_per_class: test images per class; None for all.
+        unknown: whether the images of later tasks are among them, see `evaluate_run`.
         execution: how to compute.
 
     Raises:
@@ -42,7 +44,7 @@ def write_test_features(
     stages = [opened.checkpoint(path, task) for task, path in enumerate(inputs.checkpoints)]
     queries, found = opened.place(execution), {}
     opened.learner.load_state(stages[0][0])
-    tokens_after = computed(opened, queries)
+    tokens_after = computed(opened, queries, later=unknown)
     for stage, (state, _) in enumerate(stages):
         opened.learner.load_state(state)
         found[str(stage)] = tokens_after(stage).cpu().contiguous()
@@ -67,13 +69,15 @@ def read_test_features(
     return [tensors[str(stage)] for stage in range(len(stages))]
 
 
-def computed(opened: Opened, queries: Queries) -> Callable[[int], Tensor]:
+def computed(opened: Opened, queries: Queries, later: bool = False) -> Callable[[int], Tensor]:
     """Return a function from a task, whose state is loaded, to the tokens after it.
 
-    It returns those `[n, 1 or 2, D]` of the test images of all tasks up to this one. If they are
-    the same after all tasks, they are computed here, with the loaded state of task 0.
+    It returns those `[n, 1 or 2, D]` of the test images of all tasks up to this one, or with
+    `later` of all tasks. If they are the same after all tasks, they are computed here, with the
+    loaded state of task 0.
     """
     spec, learner, test = opened.spec, opened.learner, opened.test
+    last = len(test.counts) - 1
     own = queries(spec.query if learner.needs_query else None)
     same = spec.teacher_query == spec.query or not learner.needs_query
     teacher_query = own if same else queries(spec.teacher_query)
@@ -89,9 +93,9 @@ def computed(opened: Opened, queries: Queries) -> Callable[[int], Tensor]:
         return over_test_images(test.pixels, test.views, queries.compute.device, tokens, rows)
 
     if not _never_change(opened):
-        return lambda stage: after(stage, stage)
-    every = after(0, len(test.counts) - 1)
-    return lambda stage: every[: sum(test.counts[: stage + 1])]
+        return lambda stage: after(stage, last if later else stage)
+    every = after(0, last)
+    return lambda stage: every[: None if later else sum(test.counts[: stage + 1])]
 
 
 def _never_change(opened: Opened) -> bool:

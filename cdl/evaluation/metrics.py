@@ -48,6 +48,45 @@ def metrics(matrix: np.ndarray, counts: np.ndarray | list[int]) -> dict[str, flo
     }
 
 
+def negative_flips(correct: Sequence[np.ndarray]) -> float:
+    """Return the share of answers that an update breaks, in percent; NaN for one task.
+
+    It is the negative flip rate (Yan et al., CVPR 2021): the images that were right before an
+    update and are wrong after it, among the images of earlier tasks, as a mean over updates.
+
+    Args:
+        correct: for each task, whether the predictions after it are correct, for the images of all
+            tasks up to it, in one order.
+    """
+    pairs = zip(correct[:-1], correct[1:], strict=True)
+    return _mean([100 * float((was & ~now[: len(was)]).mean()) for was, now in pairs])
+
+
+def separation(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
+    """Return how well a score tells known from unknown classes, in percent; NaN without images.
+
+    Args:
+        known: scores of images of known classes, `[n]`; higher ones mean known.
+        unknown: scores of images of other classes, `[m]`.
+
+    Returns:
+        `auroc`: the probability that a known image has the higher score (ties count half).
+        `fpr95`: the share of unknown images that pass the threshold that 95 % of the known ones
+        pass (Hendrycks and Gimpel, ICLR 2017).
+    """
+    if not (len(known) and len(unknown)):
+        return {"auroc": float("nan"), "fpr95": float("nan")}
+    ranked = np.sort(known)
+    below = np.mean(
+        [np.searchsorted(ranked, unknown, "left"), np.searchsorted(ranked, unknown, "right")]
+    )
+    threshold = np.quantile(known, 0.05, method="lower")
+    return {
+        "auroc": float(100 * (1 - below / len(known))),
+        "fpr95": float(100 * (unknown >= threshold).mean()),
+    }
+
+
 class Columns(Protocol):
     """A table with columns by name, such as a data frame."""
 

@@ -60,6 +60,8 @@ _NUMBERS = [  # of a run: heading, column and format; the first four are always 
     ("learning accuracy", "learning_accuracy", ".2f"),
     ("backward transfer (points)", "backward_transfer", "+.2f"),
     ("forgetting, as in the papers", "forgetting_published", ".2f"),
+    ("negative flips of an update (%)", "negative_flips", ".2f"),
+    ("unknown classes, AUROC (%)", "unknown_auroc", ".2f"),
     ("calibration error (%)", "calibration_error", ".2f"),
     ("negative log-likelihood (nats)", "negative_log_likelihood", ".3f"),
     ("Brier score", "brier_score", ".3f"),

@@ -56,3 +56,21 @@ def test_evaluating_the_first_tasks_gives_their_part_of_all_results(learnt):
     assert predictions["image"].tolist() == own["image"].tolist()
     assert set(predictions["predicted"]) <= set(first["classes"])
     assert len(first["checkpoints"]) == 1 and first["test_images"] == whole["test_images"][:1]
+
+
+def test_unknown_classes_are_those_of_later_tasks(learnt):
+    here, student = learnt
+    plain, predictions = here.evaluate(student)
+    found, again = here.evaluate(student, unknown=True)
+    assert predictions.equals(again) and found["matrix"] == plain["matrix"]
+    (after_first,) = found.pop("unknown")  # of two tasks
+    assert 0 <= after_first["auroc"] <= 100 and 0 <= after_first["fpr95"] <= 100
+    assert found["metrics"]["unknown_auroc"] == after_first["auroc"]
+    assert plain["metrics"]["unknown_auroc"] is None and "unknown" not in plain
+
+
+def test_negative_flips_are_not_less_than_what_an_update_loses(learnt):
+    here, student = learnt
+    found, _ = here.evaluate(student)
+    (first, _), (last, _) = found["matrix"]
+    assert found["metrics"]["negative_flips"] >= first - last - 1e-9 > 0

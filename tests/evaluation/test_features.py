@@ -47,6 +47,18 @@ def test_results_with_shared_features_are_those_without(sharing):
     assert not frames[0]["probability"].equals(frames[1]["probability"])
 
 
+def test_features_of_later_tasks_are_shared_too(sharing):
+    here, runs, path = sharing
+    n, spec = here.grid.test_images_per_class("digits"), here.spec(runs[1])
+    how = {"images_per_class": n, "unknown": True, "execution": here.execution}
+    write_test_features(spec, here.evaluation_inputs(runs[1]), str(path), **how)
+    for run in runs:
+        alone, read = (
+            here.evaluate(run, unknown=True, features=features)[0] for features in (None, str(path))
+        )
+        assert numbers(alone) == numbers(read) and alone["unknown"]
+
+
 def test_features_replace_the_computation(sharing):
     here, (aligned, _), path = sharing
     _, before = here.evaluate(aligned, features=str(path))

@@ -9,8 +9,10 @@ import pytest
 from cdl.evaluation.metrics import (
     accuracy_by,
     calibration_error,
+    negative_flips,
     own_task_predictions,
     prediction_metrics,
+    separation,
     task_confusion,
 )
 
@@ -78,3 +80,22 @@ def test_a_run_reports_them_and_its_predictions_give_them_again(lab):
     assert results["metrics"]["task_incremental_accuracy"] == pytest.approx(within[-1].mean())
     counts = np.array(results["task_confusion"])
     assert counts.sum(axis=1).tolist() == results["test_images"]
+
+
+def test_a_flip_is_right_before_an_update_and_wrong_after_it():
+    before, after = np.array([True, True, False, False]), np.array([True, False, True, False, True])
+    assert negative_flips([before, after]) == 25
+    assert negative_flips([before, after, np.ones(6, bool)]) == 12.5  # mean over updates
+    assert math.isnan(negative_flips([before]))
+
+
+def test_separation_is_the_share_of_pairs_in_order():
+    rng = np.random.default_rng(0)
+    known, unknown = rng.normal(1, 1, 200).round(1), rng.normal(0, 1, 150).round(1)
+    pairs = known[:, None] - unknown[None]
+    found = separation(known, unknown)
+    assert found["auroc"] == pytest.approx(100 * ((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    passed = [100 * (unknown >= at).mean() for at in known if (known >= at).mean() >= 0.95]
+    assert found["fpr95"] == pytest.approx(min(passed))
+    assert separation(np.ones(3), np.zeros(2)) == {"auroc": 100, "fpr95": 0}
+    assert math.isnan(separation(known, np.zeros(0))["auroc"])

@@ -195,7 +195,7 @@ class Lab:
             queries={c.backbone: self.queries(c, "test") for (c,) in need.queries},
         )
 
-    def evaluate(self, run, tasks=None, **inputs):
+    def evaluate(self, run, tasks=None, unknown=False, **inputs):
         folder = self.folder / run.folder
         evaluate_run(
             self.spec(run),
@@ -203,6 +203,7 @@ class Lab:
             str(folder / "results.json"),
             str(folder / "predictions.parquet"),
             images_per_class=self.grid.test_images_per_class(run.dataset),
+            unknown=unknown,
             execution=self.execution,
         )
         results = artifacts.read_json(folder / "results.json")

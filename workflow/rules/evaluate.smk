@@ -29,6 +29,7 @@ rule evaluate:
         teacher_query=param("evaluate", "teacher_query"),
         images_per_class=param("evaluate", "images_per_class"),
         revision=param("evaluate", "revision"),
+        unknown=param("evaluate", "unknown"),
     script:
         "../scripts/evaluate.py"
 
@@ -57,6 +58,7 @@ rule test_features:
         query_names=param("test_features", "query_names"),
         teacher_query=param("test_features", "teacher_query"),
         images_per_class=param("test_features", "images_per_class"),
+        unknown=param("test_features", "unknown"),
     script:
         "../scripts/test_features.py"
 

@@ -10,5 +10,5 @@ with job(snakemake) as execution:
     params, output = snakemake.params, snakemake.output.features
     inputs = EvaluationInputs.of_job(snakemake.input, params.names, params.query_names)
     spec = LearnerSpec.from_json(params.spec, teacher_query=params.teacher_query)
-    how = {"images_per_class": params.images_per_class, "execution": execution}
-    write_test_features(spec, inputs, output, **how)
+    how = {"images_per_class": params.images_per_class, "unknown": params.unknown}
+    write_test_features(spec, inputs, output, **how, execution=execution)
