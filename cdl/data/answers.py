@@ -49,7 +49,7 @@ class AnswerTable:
         """Raise `CdlError` if a class that is answered for is not one of the data's."""
         unknown = next((name for name in self.classes if name not in set(known)), None)
         if unknown is not None:
-            some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+            some = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "")
             raise CdlError(
                 f"{self.path}: the column {unknown!r} is not a class of the data ({some}); "
                 f"expected {NAME}, {PATH} and names of classes"

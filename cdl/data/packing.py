@@ -278,7 +278,7 @@ def _count_copies(frames: Mapping[str, pd.DataFrame], kind: str) -> dict[str, An
     labels = both.groupby("sha256", sort=False)["label"].transform("nunique")
     disputed = both["name"][labels > 1].tolist()
     if disputed:
-        first = ", ".join(disputed[:_NAMED])
+        first = ", ".join(map(repr, disputed[:_NAMED]))
         log.warning("%d %s have copies with another label: %s", len(disputed), items, first)
     copies = sum(int(frame["sha256"].duplicated().sum()) for frame in frames.values())
     if copies:

@@ -90,7 +90,9 @@ class NewClasses:
             raise CdlError(f"{path}: contains no class; expected {kind.layout}")
         taken = [name for name in names if name in known]
         if taken:
-            raise CdlError(f"{path}: {', '.join(taken)}: learnt already; expected only new classes")
+            raise CdlError(
+                f"{path}: {', '.join(map(repr, taken))}: learnt already; expected only new classes"
+            )
         single = [name for name, n in Counter(item.label for item in items).items() if n == 1]
         if single and test is None:
             raise CdlError(
@@ -101,8 +103,8 @@ class NewClasses:
         unmatched = {item.label for item in tested} ^ set(names)
         if test is not None and unmatched:
             raise CdlError(
-                f"{test}: class {min(unmatched)} is not in both; expected the classes "
-                f"{', '.join(names)}"
+                f"{test}: class {min(unmatched)!r} is not in both; expected the classes "
+                f"{', '.join(map(repr, names))}"
             )
         if test is None:
             tested = _drawn(items)

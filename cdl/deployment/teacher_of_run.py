@@ -67,8 +67,9 @@ def check_classes(
         others = [mine for mine in expected if mine not in learnt]
         what = f"has not learnt {others[0]!r}" if others else "learnt them in another order"
         raise CdlError(
-            f"{name} {what}; expected a run with the classes {', '.join(expected)} in this order: "
-            "run cdl learn on the teacher's run with the same --task and pass the new run"
+            f"{name} {what}; expected a run with the classes "
+            f"{', '.join(map(repr, expected))} in this order: run cdl learn on "
+            "the teacher's run with the same --task and pass the new run"
         )
 
 

@@ -181,7 +181,7 @@ def _small_classes(
         if not few:
             continue
         scarce = min(few, key=lambda label: few[label])
-        listed = ", ".join(f"{label} ({n})" for label, n in [*few.items()][:SHOWN])
+        listed = ", ".join(f"{label!r} ({n})" for label, n in [*few.items()][:SHOWN])
         more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
         yield (
             f"datasets.{name}.{part}: invalid value {required}; expected at most {few[scarce]}, "
@@ -261,7 +261,7 @@ def _lines(name: str, summary: Summary) -> Iterator[str]:
         yield f"  skipped, not images: {skipped}"
     if summary.disputed:
         more = f" and {len(summary.disputed) - SHOWN} more" if summary.disputed[SHOWN:] else ""
-        which = f"{', '.join(summary.disputed[:SHOWN])}{more}"
+        which = f"{', '.join(map(repr, summary.disputed[:SHOWN]))}{more}"
         yield f"  {len(summary.disputed)} {summary.items} have copies in another class: {which}"
     if summary.classes:
         width = max(len("class"), *map(len, summary.classes))

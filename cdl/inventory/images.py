@@ -69,7 +69,7 @@ def affected(jobs: Jobs, outdated: list[str]) -> set[Job]:
 
 
 def changes(user: UserFiles, name: str) -> str:
-    """Return what has changed in the source of packed data, such as `1 image of bear was removed`.
+    """Return what has changed in the source of packed data, such as `1 image of 'a' was removed`.
 
     Names of images are compared with the packed ones. An image of the same name counts as changed
     if its inode has changed since packing.
@@ -103,4 +103,4 @@ def _changes(user: UserFiles, name: str) -> Iterator[str]:
         elif file in before and newer:
             counts[image.label, "changed"] += 1
     for (label, what), n in sorted(counts.items()):
-        yield f"{n} image{'s' * (n > 1)} of {label} {'were' if n > 1 else 'was'} {what}"
+        yield f"{n} image{'s' * (n > 1)} of {label!r} {'were' if n > 1 else 'was'} {what}"

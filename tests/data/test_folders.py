@@ -190,7 +190,7 @@ def test_copies_are_counted_and_named_in_manifest_and_log(tmp_path, caplog):
     assert manifest["equal_pixels_under_two_labels"] == {"images": 3, "first": names}
     assert manifest["equal_pixels_in_one_split"] == 2
     assert manifest["equal_pixels_in_both_splits"] == 0
-    assert "3 images have copies with another label: train/ant/0.png, " in caplog.text
+    assert "3 images have copies with another label: 'train/ant/0.png', " in caplog.text
 
 
 def table(folder, names, files=None, labels=(0, 1)):

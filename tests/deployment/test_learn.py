@@ -114,7 +114,7 @@ def test_test_images_can_be_given(copied, tmp_path):
     learnt = learn(copied / ALONE, train, "more", test=test, execution=CPU)
     assert read_json(Path(learnt.run, "results.json"))["test_images"][2] == 12
     (test / "red").rename(test / "blue")
-    with pytest.raises(CdlError, match="test: class (blue|red) is not in both"):
+    with pytest.raises(CdlError, match="test: class '(blue|red)' is not in both"):
         learn(copied / ALONE, train, "other", test=test)
 
 
@@ -135,7 +135,7 @@ def spoil_files(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_known, "7: learnt already"),
+        (spoil_known, "'7': learnt already"),
         (spoil_single, "new/one: contains one image; expected at least two"),
         (spoil_files, "2 images are unreadable: .*new/new/0.png.*new/new/3.png"),
         (lambda folder: folder.mkdir(), "contains no class"),

@@ -163,7 +163,7 @@ def test_a_run_learns_a_task_from_a_csv_file(runs, tmp_path):
     assert found.classes == ("count more", "lost") and len(found.after) == 3
     student = cdl.load(found.run)
     assert [*student.classes] == [*cdl.load(runs["alone"]).classes, "count more", "lost"]
-    with pytest.raises(CdlError, match="lost: learnt already"):
+    with pytest.raises(CdlError, match="'lost': learnt already"):
         learn(Path(found.run), file, "again")
 
 

@@ -61,7 +61,7 @@ def test_changed_images_are_found_after_any_planning(plan):
     for job in Jobs(jobs):  # as a dry run does
         job.params, job.inputs  # noqa: B018
     (fault,) = faults(plan())
-    text = "1 image of bear was removed, 1 image of cat was changed"
+    text = "1 image of 'bear' was removed, 1 image of 'cat' was changed"
     assert fault.state == "damaged" and f"{text} since results/data/" in fault.text
     assert outdated_data(plan().user) == [prepared]
     assert changes(plan().user, prepared) == text
@@ -83,7 +83,7 @@ def test_status_says_that_images_have_changed_and_what_runs_again(plan):
     assert {job.key["task"] for job in again if job.rule in ("train", "distil")} == {"1"}
     assert set(jobs.of("evaluate")) <= again
     found = report(planned.grid, 1)
-    line = f"examples of images have changed since (1 image of cat was added): {len(again)} jobs"
+    line = f"examples of images have changed since (1 image of 'cat' was added): {len(again)} jobs"
     assert found.notes[0] == f"{line} would run again"
     assert found.notes.count(found.notes[0]) == 1
     assert found.cells["done"] == 0
@@ -95,7 +95,7 @@ def test_a_file_changed_behind_its_size_and_time_is_found_and_old_manifests_are_
     write(image, 200)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert outdated_data(plan().user) == [], "planning believes size and time"
-    assert "1 image of bear was changed" in faults(plan())[0].text
+    assert "1 image of 'bear' was changed" in faults(plan())[0].text
     (manifest,) = Path("results/data").glob("*/manifest.json")
     content = read_json(manifest)
     del content["contents"]
