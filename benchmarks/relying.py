@@ -11,7 +11,8 @@ is a test image of CIFAR-100, 50 of a class, but for `choice`: there the scores 
 training images (the last 50 of a class) that no learner sees.
 
 Writes `relying_choice.csv`, `relying_unknown.csv` and `relying_updates.csv` to OUTPUT, one row for
-each student and score or limit, in percent.
+each student and score or limit, in percent. `--write` keeps the tables of docs/studies/devices.md,
+with t intervals over the seeds, each of which draws an order of the classes.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from cdl.device.kept import EXAMPLES
 from cdl.device.memory import How, Memory
 from cdl.device.update import Lesson, flipped
 from cdl.evaluation.metrics import separation
+from cdl.reporting.crossed import estimate
+from tools import pages
 
 LEARNERS, SEEDS, TASK, EACH, NEW = ("ranpac", "simple_cil"), range(5), 4, 50, 10
 LIMITS = (None, 5.0, 1.0, 0.0)  # percent of kept examples that may become a new class
@@ -141,13 +144,54 @@ def updates(
         yield row
 
 
+def kept_tables(output: Path) -> None:
+    """Write the tables of the page."""
+    names = {"ranpac": "ridge", "simple_cil": "class means"}
+    limits = {None: "none", 1.0: "1 %", 0.0: "0 %"}  # shown
+    columns = {
+        "unknown": {
+            "auroc": "AUROC",
+            "fpr95": "FPR95",
+            "known_marked": "known, marked",
+            "unknown_marked": "unknown, marked",
+        },
+        "updates": {
+            "moved_kept": "kept examples moved",
+            "moved_test": "test images moved",
+            "flips_test": "negative flips, test",
+            "new": "accuracy, new",
+        },
+    }
+    for part, shown in columns.items():
+        table = pd.read_csv(output / f"relying_{part}.csv")
+        keys = ["learner", "limit"] if part == "updates" else ["learner"]
+        cells = []
+        for key, own in table.groupby(keys, dropna=False, sort=False):
+            row = {"student": names[key[0]]}
+            if part == "updates":
+                limit = None if pd.isna(key[1]) else key[1]
+                if limit not in limits:
+                    continue
+                row["limit"] = limits[limit]
+            for name, column in shown.items():
+                found = estimate(own[[name]].to_numpy(float)).interval
+                value, low, high = (f"{round(number, 1) + 0.0:.1f}" for number in found)
+                cells.append({**row, "column": column, "value": value, "low": low, "high": high})
+        about = pages.origin("benchmarks/relying.py", output.parent.rglob("tables/cost.csv"))
+        pages.write(pages.DATA / f"devices_{part}.csv", about, cells)
+
+
 def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description="What is unknown, and what an update keeps.")
     parser.add_argument("results", type=Path, help="results/NAME of the runs")
     parser.add_argument("cifar100", type=Path, help="folder of CIFAR-100 in Parquet files")
     parser.add_argument("output", type=Path)
+    parser.add_argument("--write", action="store_true", help="keep the tables of the page")
     given = parser.parse_args()
+    if given.write:
+        kept_tables(given.output)
+        return
     images, tables = Images(given.cifar100), {"choice": [], "unknown": [], "updates": []}
     for learner in LEARNERS:
         for run in sorted(given.results.glob(f"*/{learner}/student-*/seed*")):

@@ -75,7 +75,7 @@ def combinations():
 
 
 def jobs_of(name):
-    """Jobs of a configuration and of its trials; the current folder gets stand-ins for weights."""
+    """Jobs of a configuration and of its trials; the current folder gets stand-ins for weights and answers."""
     files = ["digits.yaml"] if name in EXTRA else name.split()
     parts = [yaml.safe_load((CONFIG / file).read_text()) for file in files]
     config = reduce(merge, [*parts, EXTRA.get(name, {})])
@@ -83,6 +83,9 @@ def jobs_of(name):
     for file in (block["file"] for block in config["backbones"].values() if "file" in block):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         save_file({"x": np.zeros(1)}, file, shape)
+    for pair in config["grid"]["pairs"]:
+        if isinstance(pair["teacher"], dict):
+            Path(pair["teacher"]["answers"]).write_text("answers")
     study = Grid(resolve(config))
     trials = Trials(study).grid
     return [LearningJobs(study), *([LearningJobs(trials)] if trials else [])]
