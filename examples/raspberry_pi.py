@@ -4,7 +4,8 @@
     python raspberry_pi.py student --camera 3                   # three pictures by rpicam-still
     python raspberry_pi.py student --images mug/ --teach mug    # all of them show a mug
 
-`student` is the folder of `cdl export`; torch and cdl are not needed.
+`student` is the folder of `cdl export`; torch and cdl are not needed. Tests run this with images
+from a folder on a PC; it was run on no Raspberry Pi, and no camera was tried.
 """
 
 import argparse
