@@ -17,7 +17,7 @@ from cdl.backbones.images import ImageBackbone
 from cdl.backbones.inside import Inside
 from cdl.backbones.shape import BackboneShape, features_shape
 from cdl.backbones.vit import BlockInputs, Encoded, Injection
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 
 STEPS, FACTORS = (32, 64, 128), (1, 2, 3, 5)  # of sizes of an input that are tried
 _CLOSED = "its pooled feature is all that this backbone gives, and nothing can enter it"
@@ -115,8 +115,8 @@ def validate(model: Any, size: int) -> int:
         with torch.no_grad():
             found = model(torch.zeros(1, 3, size, size, device=device))
     except Exception as error:  # models raise errors of any type at sizes they do not expect
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise CdlError(f"it cannot read images of {size} x {size} pixels: {first}") from error
+        problem = f"it cannot read images of {size} x {size} pixels: {first_line(error)}"
+        raise CdlError(problem) from error
     if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != 1:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise CdlError(f"its output is {shape}; expected one feature vector, (1, D)")

@@ -19,7 +19,7 @@ from cdl.backbones.attention import Injection, attentions
 from cdl.backbones.inside import available
 from cdl.backbones.shape import BackboneShape
 from cdl.backbones.vit import encode
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 
 # models are typed as Any, because torch types every attribute of a module as Tensor | Module
 PLAIN = "vit_base_patch16_224"  # timm's plain ViT; arguments give it any shape
@@ -43,8 +43,8 @@ def create(model: str, arguments: Mapping[str, Any] | None = None, device: str =
                 model, pretrained=False, num_classes=0, **dict(arguments or {})
             )
     except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CdlError(f"timm {timm.__version__} cannot build {model!r}: {first}") from error
+        problem = f"timm {timm.__version__} cannot build {model!r}: {first_line(error)}"
+        raise CdlError(problem) from error
     return made.eval()
 
 

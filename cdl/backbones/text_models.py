@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from cdl.backbones.attention import AttentionInjector, Injection, widened
 from cdl.backbones.pretrained import SITES
 from cdl.backbones.vit import BlockInputs
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # jobs fork, and have one thread
 try:
@@ -173,10 +173,9 @@ def build(config: Mapping[str, Any], where: str, new: bool = True) -> Any:
         with contextlib.nullcontext() if new else _without_weights():
             model = plain(config)
     except Exception as error:  # transformers raises errors of any type on invalid values
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CdlError(
             f"{where}: transformers {transformers.__version__} cannot build a model of type "
-            f"{config['model_type']!r}: {first}"
+            f"{config['model_type']!r}: {first_line(error)}"
         ) from error
     model.config._attn_implementation = _NAME
     _wrap(model, where)

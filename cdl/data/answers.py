@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 
 NAME, PATH = "name", "path"  # columns that are not classes
 FLOOR = 1e-6  # smallest probability before its logarithm
@@ -184,10 +184,10 @@ def _table(path: str | Path) -> pa.Table:
         parsing = arrow_csv.ParseOptions(newlines_in_values=True)
         return arrow_csv.read_csv(path, parse_options=parsing, convert_options=options)
     except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0][:200]
-        raise CdlError(f"{path}: is neither CSV in UTF-8 nor .parquet ({first})") from error
+        problem = f"{path}: is neither CSV in UTF-8 nor .parquet ({first_line(error)})"
+        raise CdlError(problem) from error
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0][:200]
+        reason = error.strerror or first_line(error)
         raise CdlError(
             f"{path}: cannot be read ({reason}); expected a CSV or Parquet file"
         ) from error

@@ -12,13 +12,13 @@ import numpy as np
 from cdl.data.modalities import DEFAULT, ModalityFacts, modality
 from cdl.deployment import manifest
 from cdl.deployment.manifest import CLASSES, MODEL, PREPROCESSING, PROGRAM
-from cdl.device.graph import Graph, first_line
+from cdl.device.graph import Graph
 from cdl.device.items import Items
 from cdl.device.main import learn_from
 from cdl.device.sealed import REMEDY
 from cdl.device.student import DeviceStudent
 from cdl.device.update import Update
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 from cdl.runtime.outside import json_object
 from cdl.runtime.registry import load
 

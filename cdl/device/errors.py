@@ -18,3 +18,8 @@ class CdlError(Exception):
 
 class Unreadable(CdlError):
     """An unusable image or text, with the reason; others of its source may be valid."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdl.device.errors import CdlError
+from cdl.device.errors import CdlError, first_line
 from cdl.device.sealed import REMEDY
 
 LOGITS, FEATURES = "logits", "features"
@@ -54,8 +54,3 @@ def open_onnx(file: Path, threads: int) -> Graph:
 
     shape = (int(tokens[0][0]), int(tokens[0][1])) if tokens else None
     return Graph(run, n_classes if isinstance(n_classes, int) else None, shape)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

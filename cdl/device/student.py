@@ -10,8 +10,8 @@ import numpy as np
 
 from cdl.device.belonging import THRESHOLD
 from cdl.device.classifier import Classifier, probabilities
-from cdl.device.errors import CdlError
-from cdl.device.graph import FEATURES, LOGITS, Graph, first_line, open_onnx
+from cdl.device.errors import CdlError, first_line
+from cdl.device.graph import FEATURES, LOGITS, Graph, open_onnx
 from cdl.device.items import Items, by_name
 from cdl.device.kept import EXAMPLES, OWNERS
 from cdl.device.memory import (

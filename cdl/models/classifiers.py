@@ -26,7 +26,7 @@ from cdl.backbones import weights
 from cdl.backbones.classifiers import CONFIG, IMAGES, READS, TENSORS, TEXTS, ClassifierSource
 from cdl.data.modalities import ModalityFacts
 from cdl.runtime.compute import Compute
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 from cdl.runtime.outside import json_object
 from cdl.runtime.registry import load
 
@@ -76,8 +76,8 @@ def _one_sentence(path: Path, library: str) -> Iterator[None]:
     except CdlError:
         raise
     except Exception as error:  # libraries raise errors of any type on invalid values
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise CdlError(f"{path}: cannot be opened by {library} ({first})") from error
+        problem = f"{path}: cannot be opened by {library} ({first_line(error)})"
+        raise CdlError(problem) from error
 
 
 def _imported(name: str, what: str, install: str) -> Any:

@@ -1,8 +1,8 @@
 """Exceptions that end a job with a message instead of a traceback."""
 
-from cdl.device.errors import CdlError, Unreadable
+from cdl.device.errors import CdlError, Unreadable, first_line
 
-__all__ = ["Busy", "CdlError", "Interrupted", "Unreadable"]
+__all__ = ["Busy", "CdlError", "Interrupted", "Unreadable", "first_line"]
 
 
 class Interrupted(CdlError):

@@ -12,7 +12,7 @@ from typing import Any
 
 from cdl.runtime.artifacts import remove_rest
 from cdl.runtime.benchmarks import Meter
-from cdl.runtime.errors import CdlError, Interrupted
+from cdl.runtime.errors import CdlError, Interrupted, first_line
 from cdl.runtime.gpus import leased_gpu
 from cdl.runtime.storage import enter_folder
 
@@ -136,7 +136,7 @@ def _reported_errors(log: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's class, without importing torch
             message = (
-                f"out of device memory ({str(error).splitlines()[0]}); reduce "
+                f"out of device memory ({first_line(error)}); reduce "
                 "training.batch_size, set compute.precision to bf16, or use a larger GPU"
             )
             logging.getLogger("cdl").error("%s", message)
