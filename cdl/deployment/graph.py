@@ -163,7 +163,8 @@ def to_int8(
 ) -> None:
     """Quantise weights of an ONNX graph to int8, in place.
 
-    All operators but `quantised` stay in fp32: the test view, attention and norms.
+    All operators but `quantised` stay in fp32: the test view, attention and norms; and products
+    with a stack of matrices.
 
     Args:
         model: ONNX file to replace.
@@ -174,7 +175,6 @@ def to_int8(
     import onnx
     from onnxruntime import quantization as q
 
-    operators = list(quantised)
     with (
         _quiet(),
         artifacts.replacing(model) as rounded,
@@ -182,21 +182,27 @@ def to_int8(
     ):
         # only folds constants: shapes cannot be inferred with dynamic sizes
         q.quant_pre_process(model, folded, skip_symbolic_shape=True)
+        graph, operators = onnx.load(folded).graph, list(quantised)
+        rank = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+        found = [node for node in graph.node if node.op_type in operators]
+        # one range for a stack of matrices would be too coarse
+        stacks = [node.name for node in found if rank.get(node.input[1]) == 3]
         if images is None:
             q.quantize_dynamic(
-                folded, rounded, op_types_to_quantize=operators, weight_type=q.QuantType.QInt8
+                folded,
+                rounded,
+                op_types_to_quantize=operators,
+                nodes_to_exclude=stacks,
+                weight_type=q.QuantType.QInt8,
             )
         else:
-            graph = onnx.load(folded).graph
-            weights = {tensor.name for tensor in graph.initializer}
-            found = [node for node in graph.node if node.op_type in operators]
-            free = [node.name for node in found if node.input[1] not in weights]
+            free = [node.name for node in found if node.input[1] not in rank]
             q.quantize_static(
                 folded,
                 rounded,
                 _calibration(images, graph.input[0].name),
                 op_types_to_quantize=operators,
-                nodes_to_exclude=free,
+                nodes_to_exclude=free + stacks,
                 weight_type=q.QuantType.QInt8,
             )
     model.with_suffix(".folded").unlink(missing_ok=True)

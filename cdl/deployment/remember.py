@@ -120,7 +120,8 @@ def remembered(student: TrainedStudent) -> Memory:
         memory = _of_statistics(student, how, state, records(), checkpoints[-1])
     else:
         raise CdlError(
-            f"methods.{spec.method.name}: keeps no class statistics; use alignment, or ranpac"
+            f"methods.{spec.method.name}: keeps no class statistics for the device; use alignment, "
+            "or ranpac"
         )
     _check_predictions(student, memory)
     return memory

@@ -26,6 +26,7 @@ class Prompting:
     shape: its shape.
     query_shape: shape of the backbone that computes the query.
     memory: memory limit of a job, in bytes.
+    domains: whether the tasks are domains of the same classes.
     """
 
     options: Mapping[str, Any]
@@ -34,6 +35,7 @@ class Prompting:
     shape: BackboneShape
     query_shape: BackboneShape
     memory: float
+    domains: bool = False
 
 
 def check_layers(run: Prompting, option: str = "layers") -> None:
@@ -135,6 +137,7 @@ PROMPTS = Registry(
         "ssiat": "cdl.methods.facts:SSIAT",
         "ease": "cdl.methods.facts:EASE",
         "simple_cil": "cdl.methods.facts:SIMPLE_CIL",
+        "fecam": "cdl.methods.facts:FECAM",
         "aper": "cdl.methods.facts:APER",
         "ranpac": "cdl.methods.facts:RANPAC",
         "head_only": "cdl.methods.facts:HEAD_ONLY",

@@ -307,6 +307,51 @@ SIMPLE_CIL = PromptFacts(
 )
 
 
+def _check_fecam(run: Prompting) -> None:
+    """Raise `Unsuitable` if classes return in later tasks or a matrix is not positive."""
+    expected = "tasks with different classes: fecam computes the covariance of a class once"
+    refuse(run.domains, "", "tasks by domain", expected)
+    most, alpha2 = run.options["alpha1"], run.options["alpha2"]
+    expected = f"at most alpha1, {most:g}: distances could be negative otherwise"
+    refuse(alpha2 > most, "alpha2", alpha2, expected)
+
+
+FECAM = PromptFacts(
+    "cdl.methods.fecam:FeCAM",
+    description="FeCAM (Goswami et al., NeurIPS 2023): Mahalanobis distances to the class means of "
+    "the frozen features, with a covariance per class.",
+    needs_query=False,
+    gives_prefixes=False,
+    trains=False,
+    reads_features=always,
+    options={
+        "tukey": number(
+            None,
+            "Power of Tukey's transformation, in the paper 0.5 for features after a ReLU; negative "
+            "features become 0; null: none, as in the paper for ViTs.",
+            exclusiveMinimum=0,
+        ),
+        "alpha1": number(
+            1.0,
+            "Shrinkage: factor of the mean variance, which is added to all variances of a class.",
+            exclusiveMinimum=0,
+        ),
+        "alpha2": number(
+            1.0,
+            "Factor of the mean covariance, which is added to all covariances; at most alpha1.",
+            minimum=0,
+        ),
+        "logit_scale": number(
+            1.0,
+            "Factor of the negative squared distances; predicted classes do not depend on it.",
+            exclusiveMinimum=0,
+        ),
+        **LABELLING,
+    },
+    check=_check_fecam,
+)
+
+
 SSIAT = PromptFacts(
     "cdl.methods.ssiat:SSIAT",
     description="SSIAT (Tan et al., CVPR 2024): one set of adapters for all tasks, a cosine head.",

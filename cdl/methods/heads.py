@@ -146,6 +146,7 @@ class PrototypeHead(Growing, Head):
 
     grows = {"weight": 0}
     from_sums = True  # whether the weights are computed from sums over tasks, or by `learn`
+    inverses = 0  # matrices [M, M] that the last `learn` has inverted
     projection: Tensor | None
     weight: Tensor
     scale: Tensor | float

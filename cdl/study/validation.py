@@ -360,7 +360,7 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         run.backbone,
         "a backbone with a class token, which this method modifies",
     )
-    _check_unit(f"methods.{run.method.label}", run.prompts.check, _prompting(run, shape))
+    _check_unit(f"methods.{run.method.label}", run.prompts.check, _prompting(run, dataset, shape))
     _validate_sizes(run, dataset["tasks"], _smallest_task(run, dataset))
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more, or class means"
@@ -431,7 +431,9 @@ def _check_unit(block: str, check: Callable[[T], None], facts: T) -> None:
         _reject(True, field, error.value, error.expected)
 
 
-def _prompting(run: Run, shape: Callable[[str], BackboneShape]) -> Prompting:
+def _prompting(
+    run: Run, dataset: dict[str, Any], shape: Callable[[str], BackboneShape]
+) -> Prompting:
     return Prompting(
         options=run.method.options,
         n_tasks=run.n_tasks,
@@ -439,6 +441,7 @@ def _prompting(run: Run, shape: Callable[[str], BackboneShape]) -> Prompting:
         shape=shape(run.backbone),
         query_shape=shape(run.query),
         memory=MEMORY,
+        domains=isinstance(dataset["tasks"], dict),
     )
 
 

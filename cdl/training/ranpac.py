@@ -83,7 +83,7 @@ def mean_weights(sums: Mapping[str, Tensor]) -> Tensor:
 def solve_operations(images: int, classes: int, width: int, head: PrototypeHead) -> float:
     """Return the operations of one solve without those of the backbone.
 
-    A linear solve counts as `2 M^3 / 3 + 2 M^2 C` operations.
+    A linear solve counts as `2 M^3 / 3 + 2 M^2 C` operations, an inverse as `11 M^3`.
 
     Args:
         images: number of images of the task.
@@ -95,7 +95,7 @@ def solve_operations(images: int, classes: int, width: int, head: PrototypeHead)
     projection = 0.0 if head.projection is None else 2.0 * images * width * m
     sums = 2.0 * images * m * (m + classes)
     if not head.ridge:
-        return projection + sums
+        return projection + sums + 11.0 * head.inverses * m**3
     small = min(fitted, m)  # size of the smaller system in `validation_losses`
     validation = _solve_operations(small, classes) + 2.0 * (images - fitted) * small * classes
     fit = 2.0 * (images * fitted * m if fitted < m else fitted * m * (m + classes))

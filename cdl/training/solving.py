@@ -117,10 +117,6 @@ def solve_task(
         given = assigned(context, images, labels)
     solves.append(len(features))
     row = {"task": context.task, "epoch": 0, "learning_rate": 0.0}
-    if not head.from_sums:
-        head.learn(features, targets)
-        history = pd.DataFrame([row | {"validation": float("nan")}])
-        return Learnt(history, len(images), solves=tuple(solves))
     fit = _fit(context, head, features, targets, memory)
     head.weight[: targets.shape[1]].copy_(fit.weight)
     sums = fit.sums if how is None else fit.sums | _means(context, how, read, memory)
@@ -177,6 +173,9 @@ def _fit(
     memory: Mapping[str, Tensor],
 ) -> _Fit:
     """Return the weights after a task with features `[n, M]` and targets `[n, seen]`."""
+    if not head.from_sums:
+        head.learn(features, targets)
+        return _Fit(head.weight[: targets.shape[1]], {})
     sums = accumulate(memory, features, targets)
     if not head.ridge:
         if not head.keeps_gram:

@@ -22,6 +22,7 @@ METHODS = {
     "ssiat": {"bottleneck": 4},
     "ease": {"bottleneck": 4},
     "simple_cil": {},
+    "fecam": {},
     "aper": {"bottleneck": 4},
     "ranpac": {"projection": 32, "first_session": "ssf", "logit_scale": 10.0},
 }

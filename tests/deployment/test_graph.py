@@ -24,6 +24,7 @@ SHALLOW = {  # the time grows with the number of blocks; two are enough
     "one_prompt": {"g_layers": (0,), "e_layers": (1,)},
     "vq_prompt": {"layers": (0, 1)},
     "ranpac": {"projection": 16},
+    "fecam": {"tukey": 0.5},
     "aper": {"bottleneck": 3},
     "ssiat": {"bottleneck": 3},
 }
@@ -39,6 +40,7 @@ CASES = [  # a covering set: every method, every distiller in the prediction and
     ("one_prompt", "cdl_prompt", {"mapping": "self_attention"}),
     ("vq_prompt", "cdl_prompt", {"mapping": "linear"}),
     ("ranpac", "none", {}),
+    ("fecam", "none", {}),
     ("aper", "none", {}),
     ("ssiat", "none", {}),
 ]

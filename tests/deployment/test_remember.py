@@ -190,3 +190,16 @@ def test_a_run_of_an_earlier_version_is_exported_without_a_memory(run, tmp_path)
     finally:
         artifacts.write_json(record, found)
     assert MEMORY == "memory.safetensors"
+
+
+def test_a_student_without_a_memory_is_exported_with_the_reason(inputs, tmp_path):
+    run = finish_with(tmp_path, inputs, "fecam", "none", {})
+    result = export(run, tmp_path / "student", int8="dynamic")
+    assert (
+        "cannot learn on: methods.fecam: keeps no class statistics for the device"
+        in (tmp_path / "student" / "card.md").read_text()
+    )
+    assert not (tmp_path / "student" / MEMORY).exists()
+    found, _ = pictures(TrainedStudent.open(run), "test", 4)
+    of_the_run, exported = (cdl.load(p).predict(found) for p in (run, tmp_path / "student"))
+    assert np.mean(np.array(of_the_run) == exported) > 0.9 and result.int8 is not None

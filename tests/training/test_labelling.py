@@ -264,7 +264,7 @@ def test_a_solve_reads_the_teachers_logits_that_its_options_name():
     assert need.backbones == ["vit_nano"] and not need.taught.teacher
 
 
-@pytest.mark.parametrize("method", ["ranpac", "simple_cil"])
+@pytest.mark.parametrize("method", ["ranpac", "simple_cil", "fecam"])
 def test_labels_that_a_distiller_would_overrule_are_refused(method):
     options = {"block": method, "variant": "near", "labels": "nearest"}
     with pytest.raises(ConfigError) as error:
