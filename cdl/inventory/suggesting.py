@@ -5,8 +5,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -16,7 +16,6 @@ import yaml
 from cdl.backbones.weights_facts import is_research_only, size_of
 from cdl.data.sources.csv import read as read_texts
 from cdl.data.sources.folder import Image, Listing, drawn, survey
-from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.plain_yaml import yaml_value
 from cdl.study.configuration import ConfigError, resolve
@@ -29,7 +28,7 @@ ENCODERS = {
     "minilm": "sentence-transformers/paraphrase-MiniLM-L3-v2",
 }
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
-_SEEDS, _SAMPLE, _STEPS = 100, 200, 60  # seeds tried, photos measured, steps of a task
+_SAMPLE, _STEPS = 200, 60  # photos measured, steps of a task
 _TEXT, _LABEL = ("text", "utterance", "sentence", "question"), ("label", "category", "intent")
 _TOKENS = (32, 64, 128, 256, 512)
 
@@ -229,19 +228,14 @@ def _layout(path: Path) -> tuple[dict[str, Any], Listing, str]:
         path = path / "train"
     listing = survey(str(path), split={})
     least = min(Counter(image.label for image in listing.images).values(), default=0)
-    share, seed = (0.2 if least >= 15 else 0.3), 0
-    sha256_of = cache(fingerprint_file)
-    for seed in range(_SEEDS):
-        try:
-            listing = drawn(listing, {"test": share, "seed": seed}, sha256_of)
-            break
-        except CdlError:  # a class without a training or a test image
-            continue
-    else:
-        seed = 0
-    split = {"test": share, "seed": seed}
+    split = {"test": 0.2 if least >= 15 else 0.3, "seed": 0}
+    with suppress(CdlError):  # a class of one photo, which `check` reports
+        listing = drawn(listing, split | {"stratified": True})
     n = sum(image.split == "test" for image in listing.images)
-    why = f"no folders train and test: {n} of {len(listing.images)} photos are kept for the test"
+    why = (
+        f"no folders train and test: {n} of {len(listing.images)} photos are kept for the test, "
+        f"{'a fifth' if least >= 15 else '3 of 10'} of each class"
+    )
     return {"path": str(path), "split": split}, listing, why
 
 

@@ -73,7 +73,7 @@ def test_the_printed_counts_are_those_of_the_packed_data(cdl_data, tmp_path):
 
     write(tmp_path / "raw")
     found = json.loads(cdl_data("folder: {path: raw, split: {test: 0.3}}", "--json").stdout)["pets"]
-    split = {"test": 0.3, "seed": 0}
+    split = {"test": 0.3, "seed": 0, "stratified": True}
     prepare(tmp_path / "p", {"name": "folder", "path": str(tmp_path / "raw"), "split": split})
     for i, name in enumerate(("train", "test")):
         labels = pd.read_parquet(tmp_path / "p" / f"{name}.parquet")["label"]

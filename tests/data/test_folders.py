@@ -1,20 +1,21 @@
 """Listing of a folder, the draw of a split, and what is refused."""
 
 import json
-import math
 import os
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from lab import make_grid
 from PIL import Image
 
 from cdl.data.packing import prepare
 from cdl.data.sources.folder import drawn, images_of
 from cdl.runtime.errors import CdlError
 
-SPLIT = {"test": 0.25, "seed": 0}
+SPLIT = {"test": 0.25, "seed": 0, "stratified": True}
+ALONE = SPLIT | {"stratified": False}
 
 
 def write_image(path, seed):
@@ -63,24 +64,33 @@ def test_a_drawn_split_is_packed_and_recorded(tmp_path):
         assert {sides(root)[name] for name in names} == {split}
 
 
-def test_every_class_has_the_expected_share_of_test_images(tmp_path):
-    root = make_classes(tmp_path, 300)
-    found = pd.Series(sides(root)).groupby(lambda name: name.split("/")[0])
-    for share in found.apply(lambda s: (s == "test").mean()):
-        assert abs(share - 0.25) < 3 * math.sqrt(0.25 * 0.75 / 300)
+@pytest.mark.parametrize(("n", "tested"), [(2, 1), (5, 2), (30, 8)])
+def test_every_class_gives_its_share_of_test_images(tmp_path, n, tested):
+    names = [name for name, split in sides(make_classes(tmp_path, n)).items() if split == "test"]
+    assert sorted(name.split("/")[0] for name in names) == ["ant"] * tested + ["bee"] * tested
 
 
-def test_adding_removing_or_renaming_images_moves_no_other(tmp_path):
+def test_the_rule_of_a_drawn_split_is_part_of_the_name_of_the_packed_data(tmp_path):
+    path, name, block = str(tmp_path), "pets", {"tasks": 2, "view": {"size": 16}}
+    whole, alone = (
+        make_grid({"datasets": {name: block | {"source": {"folder": {"path": path, **split}}}}})
+        for split in ({"split": {"test": 0.25}}, {"split": {"test": 0.25, "stratified": False}})
+    )
+    assert whole.source("pets")["source"]["split"] == SPLIT
+    assert whole.packed_name("pets") != alone.packed_name("pets")
+
+
+def test_images_drawn_by_themselves_move_no_other(tmp_path):
     root = make_classes(tmp_path)
-    before = sides(root)
+    before = sides(root, ALONE)
     make_classes(root, 30, ("ant", "cow"), first=40)
-    after = sides(root)
+    after = sides(root, ALONE)
     assert len(after) == 140
     assert {name: after[name] for name in before} == before
     for i in range(0, 40, 2):
         (root / "ant" / f"{i}.png").rename(root / "ant" / f"renamed{i}.png")
         (root / "bee" / f"{i}.png").unlink()
-    later = sides(root)
+    later = sides(root, ALONE)
     for i in range(40):
         name = f"ant/renamed{i}.png" if i % 2 == 0 else f"bee/{i}.png"
         assert later[name] == before[name.replace("renamed", "")]
@@ -97,7 +107,7 @@ def test_equal_files_are_in_one_split_and_another_seed_draws_others(tmp_path):
 def test_a_class_without_test_images_is_refused(tmp_path):
     root = make_classes(tmp_path / "raw", 40)
     make_classes(root, 1, ("cow",))
-    refused(root, "the (train|test) split has no image of class 'cow'; use another", split=SPLIT)
+    refused(root, "the test split has no image of class 'cow'; use more images", split=SPLIT)
 
 
 def test_the_error_for_a_folder_of_classes_suggests_a_split(tmp_path):

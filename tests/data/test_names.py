@@ -28,7 +28,7 @@ BAD = [f"a{c}b" for c in [*LINES, *UNSEEN, "\0", "\t", "\x1b", "\x7f", "\ud800"]
 BAD += ["", " ", "\u3000", "\ufeffcat", "cat\u200b", "\u200d", "猫\u200d\u200d猫"]
 HOSTILE = st.sampled_from([*LINES, "\0", "\ud800", "\udfff", " ", ",", '"', "a", "é", "\u200d"])
 TEXT = st.text(st.characters() | HOSTILE)  # surrogates too
-SPLIT = {"test": 0.5, "seed": 0}
+SPLIT = {"test": 0.5, "seed": 0, "stratified": True}
 
 
 def written_and_read(names):

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 from cdl.data.sources import CLASSES, SPLITS, SourceFacts
 from cdl.data.sources.files import existing_folder, validate_file
-from cdl.data.sources.items import Source, only
+from cdl.data.sources.items import Source, first_share, only
 from cdl.data.sources.summary import Summary, counted
 from cdl.data.sources.texts import MODALITY, Text, source_of
 from cdl.device.reading import rows_of
@@ -89,8 +88,7 @@ def _drawn(texts: Sequence[Text], share: float) -> list[Text]:
                 f"test_share: class {label!r} has one text; expected two different texts or more "
                 "in every class"
             )
-        n = min(len(found) - 1, ceil(share * len(found)))
-        tested[label] = set(sorted(found)[:n])
+        tested[label] = first_share(found, share)
     return [
         row._replace(split=SPLITS[1] if _place(row) in tested[row.label] else SPLITS[0])
         for row in texts

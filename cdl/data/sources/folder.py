@@ -8,7 +8,7 @@ import contextlib
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdl.data.sources import SPLITS, SourceFacts
 from cdl.data.sources.files import existing_folder, validate_file, validate_name
-from cdl.data.sources.items import Item, Source
+from cdl.data.sources.items import Item, Source, first_share
 from cdl.data.sources.summary import Summary, counted
 from cdl.device.names import check_class_name
 from cdl.runtime.artifacts import fingerprint, fingerprint_file
@@ -91,8 +91,8 @@ def read(
         train: sub-folder of the training images, or a text file in `path` with one image per
             line, written `class/name.jpg`.
         test: the same for the test images.
-        split: replaces `train` and `test` by a draw with the share of `test` images and a `seed`,
-            see `drawn`.
+        split: replaces `train` and `test` by a draw with the share of `test` images, a `seed` and
+            `stratified`, see `drawn`.
         domains: whether there are folders of domains, `DOMAIN/CLASS/IMAGE`, with the same classes.
     """
     listing = images_of(path, train, test, split, domains)
@@ -183,36 +183,58 @@ def drawn(
 ) -> Listing:
     """Draw the test images of a listing without splits, from the files' contents.
 
-    An image is a test image if the sha256 of (seed, sha256 of the file), read as a number in
-    0..1, is less than `test`. So each class has this share in expectation (a class of n images has
-    `test * n` test images with standard deviation `sqrt(test * (1 - test) * n)`), equal files are
-    in the same split, and no image changes its split when other images are added or removed.
+    Files are ordered by the sha256 of (seed, sha256 of the file). The first ones of each folder
+    are its test images, see `first_share`; equal files of a class are in the same split. With
+    `stratified: false`, each file is drawn by itself: an image is a test image if this sha256,
+    read as a number in 0..1, is less than `test`. Then no image changes its split when others are
+    added or removed, and the share of a class varies.
 
     Args:
         listing: from `images_of` with `split`.
-        split: `test`, the share, and `seed`.
+        split: `test`, the share, `seed` and `stratified`.
         sha256_of: function from a file to its sha256.
 
     Raises:
         CdlError: a class has no image in one of the splits, or a file cannot be read.
     """
-    images = []
+    places: list[str] = []
     for image in listing.images:
         try:
-            number = fingerprint([split["seed"], sha256_of(image.path)])
+            places.append(fingerprint([split["seed"], sha256_of(image.path)]))
         except OSError as error:
             raise CdlError(f"{image.path} cannot be read: {error.strerror}") from error
-        side = SPLITS[int(number[:13], 16) / 16**13 < split["test"]]
-        images.append(replace(image, split=side))
+    tested = _tested(listing, places, split)
+    images = [
+        replace(image, split=SPLITS[(image.path.parent, place) in tested])
+        for image, place in zip(listing.images, places, strict=True)
+    ]
     for name in SPLITS:
         without = sorted(set(listing.classes) - {i.label for i in images if i.split == name})
         if without:
             raise CdlError(
                 f"split: with test {split['test']} and seed {split['seed']} the {name} split has "
-                f"no image of class {', '.join(map(repr, without))}; use another seed or share, "
-                "more images, or leave these classes out: names that begin with a dot are ignored"
+                f"no image of class {', '.join(map(repr, without))}; use more images, with "
+                "stratified: false another seed or share, or leave these classes out: names that "
+                "begin with a dot are ignored"
             )
     return replace(listing, images=tuple(sorted(images, key=lambda i: SPLITS.index(i.split))))
+
+
+def _tested(
+    listing: Listing, places: Sequence[str], split: Mapping[str, Any]
+) -> set[tuple[Path, str]]:
+    """Return folder and place in the order of the draw of each test image, see `drawn`."""
+    found: dict[Path, set[str]] = {}
+    for image, place in zip(listing.images, places, strict=True):
+        found.setdefault(image.path.parent, set()).add(place)
+    share = split["test"]
+
+    def chosen(own: set[str]) -> Iterable[str]:
+        if split["stratified"]:
+            return first_share(own, share)
+        return (place for place in own if int(place[:13], 16) / 16**13 < share)
+
+    return {(folder, place) for folder, own in found.items() for place in chosen(own)}
 
 
 class _Walk:
@@ -386,6 +408,11 @@ FOLDER = SourceFacts(
                 ),
                 "seed": integer(
                     0, "Seed of the draw, independent of the seeds of the runs.", minimum=0
+                ),
+                "stratified": flag(
+                    True,
+                    "Whether each class gives its share; false: each file is drawn by itself, so "
+                    "that new images move no other.",
                 ),
             },
         },

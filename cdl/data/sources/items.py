@@ -1,8 +1,9 @@
 """Output of a source: class names, and the images of both splits."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 from cdl.data.modalities import DEFAULT
@@ -64,6 +65,16 @@ def only(source: Source, classes: Sequence[int | str] | None) -> Source:
     labels = {label: i for i, label in enumerate(kept)}
     items = (replace(item, label=labels[item.label]) for item in source.items if item.label in kept)
     return replace(source, classes=tuple(source.classes[label] for label in kept), items=items)
+
+
+def first_share(places: Collection[str], share: float) -> set[str]:
+    """Return the places of the test items of one class, drawn by the order of their contents.
+
+    Args:
+        places: different hashes, one for each different item of the class.
+        share: of the test items; there is at least one, and one item remains for training.
+    """
+    return set(sorted(places)[: min(len(places) - 1, ceil(share * len(places)))])
 
 
 def class_names(names: Mapping[int, str], path: str) -> tuple[str, ...]:
