@@ -8,11 +8,13 @@ Imports neither torch nor transformers; `cdl.models.classifiers` opens the model
 * `onnx`: a file with one input and one output;
 * `student`: a folder of `cdl export`.
 
-The repository of a model on the Hub is such a folder once it is downloaded. Code and pickles are
-never read.
+A tag of timm, or OWNER/NAME of a model on the Hub, is such a folder in `data/backbones` once
+`cdl backbones fetch --classifier` has fetched it, see `cdl.backbones.fetch_classifier`. Code and
+pickles are never read.
 """
 
 import csv
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,9 +23,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cdl.backbones.architectures import architectures
+from cdl.backbones.pretrained import WEIGHTS, named
 from cdl.runtime.artifacts import fingerprint
 from cdl.runtime.errors import CdlError
 from cdl.runtime.outside import json_object
+from cdl.runtime.plain_yaml import card_metadata
 
 READS = {  # kinds of classifiers, and what they classify
     "timm": ("images",),
@@ -33,13 +38,19 @@ READS = {  # kinds of classifiers, and what they classify
 }
 CONFIG, TENSORS = "config.json", "model.safetensors"
 IMAGES, TEXTS = "preprocessor_config.json", "tokenizer.json"
-LARGEST = {".onnx": 2 << 30, ".json": 64 << 20, ".csv": 64 << 20}  # bytes of a file
+CARD, ORIGIN = "README.md", "origin.json"  # the Hub's card of a model, and where it is from
+LARGEST = {".onnx": 2 << 30, ".json": 64 << 20, ".csv": 64 << 20, ".md": 4 << 20}  # bytes of a file
 _PICKLES = ("pytorch_model.bin", "model.pth", "model.pt")
 _SYNSETS = "data/_info/imagenet_synsets.txt"  # of timm: WordNet ids in the order of ImageNet-1k
 _NAMED = {"type": "array", "items": {"type": "string"}, "minItems": 2}
 _MOST = 1 << 16  # classes
+_LICENCE = 200  # characters
 _COUNT = {"type": "integer", "minimum": 2, "maximum": _MOST}
-_CONFIGS = {
+_PUBLISHED = {  # names that are fetched
+    "timm": re.compile(r"\w+\.\w+", re.ASCII),
+    "hf": re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII),
+}
+CONFIGS = {
     "timm": {
         "required": ["architecture", "num_classes"],
         "properties": {
@@ -67,12 +78,14 @@ class ClassifierSource:
     kind: one of `READS`.
     path: of its folder, or of the ONNX file.
     mapping: file from its classes to those of the data; None: they have the same names.
+    published: its tag or its name on the Hub, with its revision, if it is to be fetched.
     size, mean, std: input of an ONNX file alone: side in pixels, mean and deviation by channel.
     """
 
     kind: str
     path: Path
     mapping: Path | None = None
+    published: str = ""
     size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -85,6 +98,11 @@ class ClassifierSource:
             raise CdlError(f"expected one of {', '.join(READS)}, found {kinds or 'none'}")
         (kind,) = kinds
         path, inputs = Path(given[kind]), {k: given.get(k) for k in ("size", "mean", "std")}
+        revision, published = given.get("revision"), ""
+        if is_published(kind, given[kind]):
+            published, path = named(given[kind], revision), folder_of(kind, given[kind], revision)
+        if revision and kind != "hf" or revision and not published:
+            raise CdlError("revision: only valid with hf: OWNER/NAME of the Hub; remove it")
         wrong = [k for k, value in inputs.items() if (value is None) == (kind == "onnx")]
         if wrong and kind == "onnx":
             raise CdlError(f"{wrong[0]}: is missing; an ONNX file needs size, mean and std")
@@ -94,18 +112,19 @@ class ClassifierSource:
             raise CdlError(f"std: invalid value {inputs['std']}; expected numbers above 0")
         mapping = given.get("classes")
         mean, std = (tuple(inputs[k] or ()) for k in ("mean", "std"))
-        return cls(kind, path, Path(mapping) if mapping else None, inputs["size"] or 0, mean, std)
+        mapped = Path(mapping) if mapping else None
+        return cls(kind, path, mapped, published, inputs["size"] or 0, mean, std)
 
     @property
     def files(self) -> list[Path]:
         """Files that determine its answers; raise `CdlError` if one is missing or no plain file."""
         if self.kind == "onnx":
             found = [self.path]
+        elif self.published and not (self.path / TENSORS).exists():
+            raise CdlError(self._to_fetch())
         elif not self.path.is_dir():
-            get = "; `hf download OWNER/NAME --local-dir FOLDER` makes one of a model on the Hub"
-            raise CdlError(
-                f"{str(self.path)!r} is not a folder{'' if self.kind == 'student' else get}"
-            )
+            name = {"timm": ", nor a tag such as resnet18.a1_in1k", "hf": ", nor OWNER/NAME"}
+            raise CdlError(f"{str(self.path)!r} is not a folder{name.get(self.kind, '')}")
         elif self.kind == "student":  # its manifests have the sha256 of all other files
             from cdl.device.versions import CURRENT, MANIFEST, current_version, place_of
 
@@ -127,6 +146,20 @@ class ClassifierSource:
             _check(file)
         return found
 
+    def _to_fetch(self) -> str:
+        """Return the sentence for a model that is to be fetched, or whose tag timm lacks."""
+        name, _, tag = self.published.partition(".")
+        known = architectures().get(name) if self.kind == "timm" else None
+        if self.kind == "timm" and (known is None or tag not in known.tags):
+            tags = f"{name} with {', '.join(known.tags) or 'no tag'}" if known else f"no {name!r}"
+            return f"{self.published!r} is not a folder, and no tag of timm, which has {tags}"
+        model, _, revision = self.published.partition("@")
+        option = f" --revision {revision}" if revision else ""
+        return (
+            f"{model!r} is not a folder, and is not fetched yet; run `cdl backbones fetch "
+            f"--classifier {model}{option}` and then this command again"
+        )
+
     def sha256(self, hash_of: Callable[[Path], str]) -> str:
         """Return the sha256 of all that determines its answers, from a function for its files."""
         files = [[file.name, hash_of(file)] for file in self.files]
@@ -135,7 +168,30 @@ class ClassifierSource:
     @property
     def config(self) -> dict[str, Any]:
         """Content of `config.json` of a folder of timm or transformers."""
-        return json_object(_check(self.path / CONFIG), schema=_CONFIGS[self.kind])
+        return json_object(_check(self.path / CONFIG), schema=CONFIGS[self.kind])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What is known of where it is from: `path`, `repository`, `revision`, `licence`."""
+        known: dict[str, Any] = {}
+        if self.kind != "onnx" and (self.path / ORIGIN).is_file():
+            known = json_object(_check(self.path / ORIGIN))
+        found = {key: known.get(key) for key in ("repository", "revision")}
+        return {"path": str(self.path), **found, "licence": self.licence}
+
+    @property
+    def licence(self) -> str | None:
+        """Licence of its weights, as its card or its configuration names it; None: unknown."""
+        if self.kind == "onnx":
+            return None
+        card = next((f for f in (self.path / CARD, self.path / "card.md") if f.is_file()), None)
+        about = card_metadata(_check(card)) if card else {}
+        found = about.get("license")
+        if found == "other":
+            found = about.get("license_name") or about.get("license_link") or found
+        if not found and self.kind == "timm":
+            found = self.config.get("pretrained_cfg", {}).get("license")
+        return str(found)[:_LICENCE] if found else None
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -193,6 +249,17 @@ class ClassifierSource:
                 )
             found.setdefault(name, []).extend(own[key])
         return found
+
+
+def is_published(kind: str, name: str) -> bool:
+    """Return whether a name is of a model that is fetched, and not the path of a folder."""
+    known = _PUBLISHED.get(kind)
+    return known is not None and not Path(name).is_dir() and known.fullmatch(name) is not None
+
+
+def folder_of(kind: str, name: str, revision: str | None = None) -> Path:
+    """Return the folder in which a fetched classifier is kept."""
+    return WEIGHTS / ("timm" if kind == "timm" else "") / named(name, revision)
 
 
 def _pairs(file: Path) -> list[tuple[str, str]]:

@@ -182,14 +182,16 @@ def encoder_files(
     return dict(zip(names, found, strict=True))
 
 
-def keep_shape(model: str, revision: str | None = None) -> Path:
+def keep_shape(model: str, revision: str | None = None, **fetching: Any) -> Path:
     """Fetch a text encoder of the Hub and keep what planning reads in `WEIGHTS`; return the folder.
+
+    `fetching` has arguments of `cdl.runtime.fetching.obtain`.
 
     Raises:
         CdlError: see `encoder_files`.
     """
     folder = pretrained.folder_of("hf", model, revision)
-    found = encoder_files("hf", model, revision, {})
+    found = encoder_files("hf", model, revision, fetching)
     for name in (pretrained.CONFIG, pretrained.TOKENIZER):
         if found[name] != folder / name:
             with artifacts.replacing(folder / name) as temporary:

@@ -99,21 +99,37 @@ def check(
 @app.command(epilog="Example: cdl backbones fetch sentence-transformers/all-MiniLM-L6-v2")
 def fetch(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Text encoders on the Hub, OWNER/NAME.")
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Text encoders on the Hub, OWNER/NAME; classifiers also by timm's tag.",
+        ),
     ],
     revision: Annotated[str | None, typer.Option(help="Commit or branch; default: main.")] = None,
+    classifier: Annotated[
+        bool, typer.Option("--classifier", help="With their heads, as teachers.")
+    ] = False,
+    mirror: Annotated[
+        str | None, typer.Option(help="Folder or address with the files, instead of the Hub.")
+    ] = None,
 ) -> None:
-    """Fetch text encoders from the Hugging Face Hub.
+    """Fetch text encoders, or classifiers of images or texts, from the Hugging Face Hub.
 
     Configurations can use a model that cdl does not know once it has been fetched.
     """
     from cdl.backbones.fetch import keep_shape
+    from cdl.backbones.fetch_classifier import fetch_classifier
     from cdl.backbones.pretrained import shape_in
 
+    how = {"mirror": mirror, "setting": "--mirror"}
     for name in names:
-        folder = keep_shape(name, revision)
-        shape = shape_in(folder)
-        print(f"{folder}: width {shape.width}, {shape.depth} blocks, {shape.tokenizer}")
+        if classifier:
+            found = fetch_classifier(name, revision, **how)
+            print(f"{found.path}: a classifier, licence {found.licence or 'unknown'}")
+        else:
+            folder = keep_shape(name, revision, **how)
+            shape = shape_in(folder)
+            print(f"{folder}: width {shape.width}, {shape.depth} blocks, {shape.tokenizer}")
 
 
 @app.command(

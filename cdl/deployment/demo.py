@@ -21,7 +21,6 @@ from typing import Any
 from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
 from cdl.deployment.bundle import program
-from cdl.deployment.hub import metadata
 from cdl.deployment.load import is_exported
 from cdl.deployment.student import facts_of
 from cdl.device.memory import MEMORY, Memory
@@ -38,6 +37,7 @@ from cdl.runtime.caches import cache_folder
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Published, obtain
 from cdl.runtime.folders import new_folder
+from cdl.runtime.plain_yaml import card_metadata
 
 HOST = "127.0.0.1"
 RUNTIME = "1.22.0"  # of onnxruntime-web; its WebAssembly has 11 MB, that of 1.27 has 13
@@ -103,7 +103,7 @@ def site(student: Path, runtime: str | None = None) -> Site:
 def _page(template: Path, student: Path, described: bool) -> bytes:
     """Return the page with the student's name and the accuracy that its card has, if it has one."""
     title, accuracy = escape(student.resolve().name), ""
-    found = metadata(student / manifest.CARD) if described else {}
+    found = card_metadata(student / manifest.CARD) if described else {}
     about: dict[str, Any] = next(iter(found.get("model-index", ())), {})
     scores = {
         metric["type"]: metric["value"]

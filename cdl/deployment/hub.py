@@ -3,14 +3,13 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cdl.deployment import manifest
 from cdl.deployment.manifest import CARD, CONFIG, DEVICE, MANIFEST, READ, TENSORS
 from cdl.device.versions import CURRENT, VERSIONS, current_version, place_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, hub_page, repository_folder, upload
-from cdl.runtime.plain_yaml import yaml_value
+from cdl.runtime.plain_yaml import card_metadata
 
 PREFIX = "hf://"
 README = "README.md"  # the Hub's name of a model card
@@ -122,23 +121,9 @@ class Upload:
             ) from error
 
 
-def metadata(card: Path) -> dict[str, Any]:
-    """Return the metadata of a model card; empty without any.
-
-    Raises:
-        CdlError: the card cannot be read.
-    """
-    try:
-        between = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8"), re.DOTALL)
-        found = yaml_value(between[1]) if between else None
-    except (OSError, ValueError, CdlError) as error:
-        raise CdlError(f"{card}: cannot be read as a model card ({error})") from error
-    return found if isinstance(found, dict) else {}
-
-
 def _licence(card: Path) -> str:
     """Return the licence in the metadata of a model card; raise `CdlError` if there is none."""
-    licence = metadata(card).get("license")
+    licence = card_metadata(card).get("license")
     if not isinstance(licence, str):
         raise CdlError(
             f"{card}: its metadata has no licence; expected a line such as `license: mit` between "

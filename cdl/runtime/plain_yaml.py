@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,6 +44,20 @@ def yaml_value(text: str, most: int = MOST_NODES, *, fast: bool = False) -> Any:
         raise _unreadable("too deeply nested") from None
     except (yaml.YAMLError, ValueError) as error:
         raise _unreadable(str(error)) from None
+
+
+def card_metadata(card: Path) -> dict[str, Any]:
+    """Return the metadata of a model card in Markdown; empty without any.
+
+    Raises:
+        CdlError: the card cannot be read.
+    """
+    try:
+        between = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8"), re.DOTALL)
+        found = yaml_value(between[1]) if between else None
+    except (OSError, ValueError, CdlError) as error:
+        raise CdlError(f"{card}: cannot be read as a model card ({error})") from error
+    return found if isinstance(found, dict) else {}
 
 
 class _Strict:

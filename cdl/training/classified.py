@@ -85,7 +85,7 @@ def classify(
     about = {
         "classifier": sha256,
         "images_per_class": dict(images_per_class),
-        "path": str(source.path),
+        "origin": source.origin,
         "inputs": {split: own.fingerprint for split, own in splits.items()},
         "classes": len(classes),
         "versions": versions(),

@@ -34,19 +34,9 @@ def server():
 @pytest.fixture
 def hub(server, tmp_path, monkeypatch):
     """The server in place of the Hub, with the token of its owner."""
-    from huggingface_hub import constants, file_download
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    for module in (constants, file_download):  # versions before 1.0 have it in both
-        monkeypatch.setattr(
-            module, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + template, raising=False
-        )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+    server.replace_hub(monkeypatch, tmp_path / "cache")
     return server
 
 

@@ -60,6 +60,20 @@ class HubServer:
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
+    def replace_hub(self, monkeypatch, cache):
+        """Let `huggingface_hub` ask this server, and keep its files in a folder of a test."""
+        from huggingface_hub import constants, file_download
+
+        monkeypatch.setenv("NO_PROXY", "*")
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+        monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        for module in (constants, file_download):  # versions before 1.0 have it in both
+            monkeypatch.setattr(
+                module, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + template, raising=False
+            )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+
     def close(self):
         self.http.shutdown()
         self.http.server_close()

@@ -58,7 +58,9 @@ def test_another_content_is_another_learner(plan, tmp_path, changed):
     [
         ({"given": {}}, "expected one of timm, hf, onnx, student, found none"),
         ({"given": {"timm": "own", "hf": "own"}}, r"found \['timm', 'hf'\]"),
-        ({"given": {"timm": "resnet18.a1"}}, "hf download OWNER/NAME --local-dir FOLDER"),
+        ({"given": {"timm": "none"}}, "'none' is not a folder, nor a tag such as resnet18.a1_in1k"),
+        ({"given": {"timm": "resnet18.a1_in1k"}}, "run `cdl backbones fetch --classifier resnet18"),
+        ({"given": {"timm": "own", "revision": "main"}}, "revision: only valid with hf"),
         ({"given": {"student": "none"}}, "'none' is not a folder"),
         ({"given": {"onnx": "none.onnx"}}, "size: is missing"),
         ({"given": {"timm": "own", "size": 8}}, "size: only valid with onnx"),
