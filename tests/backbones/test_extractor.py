@@ -16,7 +16,7 @@ from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError
 from cdl.study.validation import methods_of
 
-HEADS = ["simple_cil", "ranpac", "head_only"]
+HEADS = ["simple_cil", "fecam", "ranpac", "head_only"]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,12 @@ def test_a_grid_of_heads_has_the_models_own_input_size(config):
 @pytest.mark.parametrize(
     ("method", "distiller", "block", "message"),
     [
-        ("l2p", "kd", {}, "methods.l2p: 'resnet10t' cannot be .*: simple_cil, ranpac, head_only"),
+        (
+            "l2p",
+            "kd",
+            {},
+            "methods.l2p: 'resnet10t' cannot .*: simple_cil, fecam, ranpac, head_only",
+        ),
         ("head_only", "fitnets", {}, "distillers.fitnets: 'resnet10t' cannot be .* of logits: "),
         ("head_only", "kd_token", {}, "distillers.kd_token: 'resnet10t' cannot be prompted"),
         ("head_only", "kd", {"size": 100}, "expected 176, .* or a multiple of 32"),

@@ -11,11 +11,9 @@ from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from overlays import OVERLAYS
-from safetensors.numpy import save_file
+from overlays import OVERLAYS, write_stand_ins
 
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
@@ -75,17 +73,11 @@ def combinations():
 
 
 def jobs_of(name):
-    """Jobs of a configuration and of its trials; the current folder gets stand-ins for weights and answers."""
+    """Jobs of a configuration and of its trials; stand-ins are written into the current folder."""
     files = ["digits.yaml"] if name in EXTRA else name.split()
     parts = [yaml.safe_load((CONFIG / file).read_text()) for file in files]
     config = reduce(merge, [*parts, EXTRA.get(name, {})])
-    shape = {"embed_dim": "384", "depth": "12", "num_heads": "6", "patch_size": "4"}
-    for file in (block["file"] for block in config["backbones"].values() if "file" in block):
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        save_file({"x": np.zeros(1)}, file, shape)
-    for pair in config["grid"]["pairs"]:
-        if isinstance(pair["teacher"], dict):
-            Path(pair["teacher"]["answers"]).write_text("answers")
+    write_stand_ins(config)
     study = Grid(resolve(config))
     trials = Trials(study).grid
     return [LearningJobs(study), *([LearningJobs(trials)] if trials else [])]
