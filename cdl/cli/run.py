@@ -220,6 +220,10 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
         unaligned = {grid.files(run).folder for run in trained}
         with contextlib.chdir(folder):
             show(grid.layout.report, unaligned, cdl_command(), forward and plain_console())
+    elif not parsed.dryrun:
+        from cdl.cli.summary import show_runs
+
+        show_runs(grid, parsed.targets, folder, cdl_command())
     return Ended(code, interrupted, "")
 
 

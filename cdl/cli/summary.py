@@ -1,6 +1,10 @@
 """The summary that `cdl run` prints: accuracies as bars, paths of the results, the next command."""
 
+import contextlib
+import os
+import shlex
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,12 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdl.cli.advice import advice, baselines, best_cell, has_interval, is_bound, name_of_bound
-from cdl.layout import ReportFiles, RunFiles
+from cdl.inventory.finished import tabulate
+from cdl.layout import RESULTS, ReportFiles, RunFiles
 from cdl.reporting.names import named
 from cdl.reporting.style import Panel, look, names, panels_of
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import read as read_yaml
+from cdl.study.grid import Grid
 
 WIDTH = 24  # of a bar, in characters
 
@@ -59,6 +65,36 @@ def show(
     lines = advice(results, cells, n_classes, command, unaligned, _embedded(tables.configuration))
     for what, text in {**paths, **lines}.items():
         console.print(f"{what + ':':<8} [bold]{escape(text)}[/]", soft_wrap=True)
+
+
+def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) -> None:
+    """Print the accuracy of each run whose results were named as a target, and how to trace it.
+
+    Without the tables of the whole study, those of its finished runs are written, as by
+    `cdl tables`.
+
+    Args:
+        grid: grid of the runs.
+        targets: arguments of Snakemake; nothing is printed without results of a run among them.
+        folder: working directory of the run.
+        command: command that starts this program.
+
+    Raises:
+        CdlError: results are damaged.
+    """
+    wanted = {os.path.relpath(folder / target, folder) for target in targets}
+    every = [grid.files(run) for run in grid.runs]
+    if not (made := [files for files in every if files.results in wanted]):
+        return
+    with contextlib.chdir(folder):
+        for files in made:
+            accuracy = read_json(files.results)["metrics"]["final_average_accuracy"]
+            print(f"{accuracy:.2f} %  {files.folder.removeprefix(f'{RESULTS}/')}")
+        if not Path(grid.layout.report.tables.results).is_file():
+            tabulate(grid)
+    origin = [command, "trace", made[0].folder.removeprefix(f"{RESULTS}/")]
+    results = [] if folder == Path(".") else ["--results", str(folder / RESULTS)]
+    print(f"Origin: {shlex.join([*origin, *results])}")
 
 
 def _embedded(configuration: str) -> set[str]:

@@ -21,7 +21,7 @@ from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.cells import Row, below, cells_in_tables, matching, rows_of
 from cdl.inventory.naming import did_you_mean, elsewhere
 from cdl.inventory.verify import Fault, differences_of, faults_of, recorded_files
-from cdl.layout import ResultsFolder, RunFiles
+from cdl.layout import RESULTS, ResultsFolder, RunFiles
 from cdl.reporting.columns import METRICS
 from cdl.runtime.artifacts import check_files, check_provenance, fingerprint, read_json
 from cdl.runtime.errors import CdlError
@@ -103,9 +103,7 @@ def trace(name: str, results: ResultsFolder) -> dict[str, Trace]:
         rows, damaged = rows_of(ResultsFolder(Path(results.path.name)))
         broken = [Link("table", False, error) for error in damaged]
         if not rows and not broken:
-            raise CdlError(
-                f"{results.path}: contains no table; run `cdl run CONFIG` first{elsewhere()}"
-            )
+            raise CdlError(_without_tables(results.path))
         found = _found(name, rows, results.path)
         if broken and not found:
             return {name: Trace(None, None, broken)}
@@ -120,6 +118,20 @@ def trace(name: str, results: ResultsFolder) -> dict[str, Trace]:
             links = [*broken, *_links(run, rows[run], partial(walk, configuration))]
             traces[run] = Trace(rows[run], configuration, links)
         return traces
+
+
+def _without_tables(results: Path) -> str:
+    """Say what a folder of results has instead of tables, and which command makes them."""
+    runs = ResultsFolder(Path(results.name)).runs()
+    if not runs:
+        return f"{results}: contains no table; run `cdl run CONFIG` first{elsewhere()}"
+    n = f"{len(runs)} finished run{'s' * (len(runs) > 1)}"
+    run = runs[0].folder.removeprefix(f"{RESULTS}/")
+    where = f" --directory {results.parent}" * (results.parent != Path("."))
+    return (
+        f"{results}: contains no table, but {n}, such as {run}; `cdl tables CONFIG{where}` with "
+        "the configuration of the run makes the tables, which can then be traced"
+    )
 
 
 def _found(name: str, rows: Mapping[str, Row], results: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Every cell of finished studies is traced, also of a dataset's variants and of aligned heads."""
 
 import contextlib
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from lab import make_grid
 from scripts import perform
 
+from cdl.cli.summary import show_runs
 from cdl.inventory.finished import write_configuration
 from cdl.inventory.origin import LINES, _absolute_paths, summary
 from cdl.inventory.trace import trace
@@ -182,6 +184,28 @@ def test_without_its_configuration_a_cell_is_not_followed(statistics, tmp_path):
     (traced,) = trace("kd+own", ResultsFolder(tmp_path / "results")).values()
     (broken,) = [link for link in traced.links if not link.holds]
     assert broken.what == "configuration" and "`cdl tables CONFIG`" in broken.text
+
+
+def test_a_cell_that_was_run_alone_ends_with_its_accuracy_and_is_traced(
+    variants, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "again").mkdir()
+    shutil.copytree(variants / "results", tmp_path / "again/results")
+    shutil.rmtree(tmp_path / "again/results/variants/tables")
+    monkeypatch.chdir(tmp_path)
+    results, grid = ResultsFolder(Path("again/results")), make_grid(VARIANTS)
+    run = next(files.folder for files in map(grid.files, grid.runs) if "/kd+seen-" in files.folder)
+    with pytest.raises(CdlError, match="contains no table, but 8 finished runs, .* --directory ag"):
+        trace(run, results)
+    show_runs(grid, ["all"], Path("again"), "cdl")
+    assert not capsys.readouterr().out
+    show_runs(grid, [f"{run}/results.json"], Path("again"), "cdl")
+    accuracy, origin = capsys.readouterr().out.splitlines()
+    made, name = read_json(f"again/{run}/results.json"), run.removeprefix("results/")
+    assert accuracy == f"{made['metrics']['final_average_accuracy']:.2f} %  {name}"
+    assert origin == f"Origin: cdl trace {name} --results again/results"
+    (own,) = trace(name, results).values()
+    assert all(link.holds for link in own.links)
 
 
 def test_a_study_without_a_table_is_not_archived(tmp_path, monkeypatch):
