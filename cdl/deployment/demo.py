@@ -112,7 +112,9 @@ def _page(template: Path, student: Path, described: bool) -> bytes:
     }
     if "accuracy" in scores:
         title += f": {escape(about['name'])}"
-        accuracy = f"\n<p>Accuracy measured before the export: {scores['accuracy']:.1f} %.</p>"
+        accuracy = (
+            f"\n<p>Accuracy as exported, before any later learning: {scores['accuracy']:.1f} %.</p>"
+        )
     return _HEADING.sub(
         lambda _: f"<h1>{title}</h1>{accuracy}", template.read_text(encoding="utf-8")
     ).encode()

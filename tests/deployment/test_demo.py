@@ -241,7 +241,8 @@ def test_an_edited_file_or_a_link_in_its_place_is_not_in_the_site(name, linked, 
         (
             "model-index:\n- name: a <nano>\n  results:\n  - metrics:\n"
             "    - {type: accuracy, value: 71.234}\n",
-            "<h1>student: a &lt;nano&gt;</h1>\n<p>Accuracy measured before the export: 71.2 %.</p>",
+            "<h1>student: a &lt;nano&gt;</h1>\n"
+            "<p>Accuracy as exported, before any later learning: 71.2 %.</p>",
         ),
         ("license: mit\n", "<h1>student</h1>"),
     ],
