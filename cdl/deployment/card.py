@@ -24,13 +24,16 @@ from cdl.spec import Distiller, Method, Part
 _UNKNOWN = "not recorded; clarify it before you redistribute this model"
 
 
-def card(student: TrainedStudent, remarks: list[str], library: str = "onnx") -> str:
+def card(
+    student: TrainedStudent, remarks: list[str], library: str = "onnx", learns_on: bool = False
+) -> str:
     """Return a model card in Markdown.
 
     Args:
         student: the exported student, after one of its tasks.
         remarks: sentences on the comparison with torch, on costs and on latency.
         library: the library that loads it, by its name on the Hub.
+        learns_on: whether it can learn after the export, so that its classes may change.
     """
     results, task = student.results, student.model.task
     spec, matrix = student.spec, results["matrix"][task]
@@ -66,6 +69,8 @@ def card(student: TrainedStudent, remarks: list[str], library: str = "onnx") -> 
             argument=student.items.argument,
             tasks=tasks,
             n_tasks=len(stream.sizes),
+            untrained=_is_untrained(spec.method),
+            learns_on=learns_on,
             version=cdl.__version__,
             average=average,
             forgetting=forgetting,
@@ -168,6 +173,11 @@ def licence_of(student: TrainedStudent) -> str | None:
     return getattr(found, "license", None)
 
 
+def _is_untrained(method: Method) -> bool:
+    """Return whether a method takes no gradient step: it computes a head from fixed features."""
+    return not method.facts.trains and method.facts.reads_features(method.options)
+
+
 def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
     """Return the data and the training of the student as text, by topic."""
     spec, data, items = student.spec, _dataset_name(student), student.facts.items
@@ -185,14 +195,15 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
         return as_text(replace(block, options=options)) or "default options"
 
     data += f" (source {source})" if source not in ("", data) else ""
+    trained = not _is_untrained(spec.method)
     found = {
         "data": f"{data}, {spec.images_per_class or 'all'} training {items} of each class",
         "labels": as_text(spec.labels),
         "tasks": escaped("{tasks}, class order {class_order}".format(**spec.stream.to_json())),
         "views": as_text(spec.view),
-        "training": as_text(spec.training),
+        "training": as_text(spec.training) if trained else "",
         f"method {spec.method.name}": changed(spec.method),
-        f"distiller {spec.distiller.name}": changed(spec.distiller),
+        f"distiller {spec.distiller.name}": changed(spec.distiller) if trained else "",
         "alignment of the heads": as_text(spec.alignment),
         "query": f"features of {spec.query}" if spec.method.facts.needs_query else "",
         "seed": str(spec.seed),

@@ -30,6 +30,7 @@ from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent, using_threads
 from cdl.device.classifier import Classifier
+from cdl.device.memory import MEMORY
 from cdl.device.names import check_class_name
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
@@ -242,7 +243,7 @@ def _measure(
 def _finish(student: TrainedStudent, folder: Path, result: Exported) -> None:
     """Write the model card, and the manifest of all files."""
     library = next(name for file, name in LIBRARIES.items() if (folder / file).exists())
-    _write(folder / CARD, card(student, result.remarks(), library))
+    _write(folder / CARD, card(student, result.remarks(), library, (folder / MEMORY).exists()))
     files, task = student.files, student.model.task
     run = Path(files.folder)
     made_from = {

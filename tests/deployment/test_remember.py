@@ -162,7 +162,11 @@ def test_the_export_learns_on_and_the_card_says_so(run, tmp_path):
         pytest.skip("one export is enough; the graphs are compared in test_graph.py")
     result = export(run, tmp_path / "student", task=0)
     assert "learns on by `python student.py learn FOLDER` from a ridge" in result.text()
-    assert result.learning in (tmp_path / "student" / "card.md").read_text()
+    card = (tmp_path / "student" / "card.md").read_text()
+    assert result.learning in card
+    assert "`python student.py info`\nprints the classes that it has now" in card
+    assert "Nothing was trained by gradient steps" in card and "its head was computed from" in card
+    assert "epochs" not in card and "distiller" not in card
     assert json.dumps(result.as_dict())
     student, whole = cdl.load(tmp_path / "student"), TrainedStudent.open(run)
     found, labels = pictures(whole, "train", 10)
