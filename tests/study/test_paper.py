@@ -51,7 +51,7 @@ def expected(config, pairs):
 @pytest.mark.parametrize("name", ["cifar100", "imagenet_r"])
 def test_job_counts_are_as_explained(name):
     section = PAGE.split("## How many jobs")[1].split("##")[0]
-    documented = [int(n) for n in re.findall(r"(\d+) (?:jobs|train|compute|distil)", section)]
+    documented = [int(n) for n in re.findall(r"(\d+) (?:jobs|train|compute|distil)\b", section)]
     config = paper(name)
     counted = expected(config, config["grid"]["pairs"])
     plan = listed([ROOT / "config" / "paper" / f"{name}.yaml"])
