@@ -143,6 +143,7 @@ def editor_schema() -> str:
 
     A YAML language server completes and checks a file with the schema that its first line names.
     The file may be a whole configuration or an overlay, so only fields inside lists are required.
+    It may use methods and distillers of installed packages, whose names this file does not know.
     JSON, because language servers do not resolve YAML merge keys.
     """
     methods = {name: facts for name, facts in PROMPTS.items() if facts.built_in}
@@ -151,6 +152,11 @@ def editor_schema() -> str:
     view = whole["properties"]["datasets"]["additionalProperties"]["properties"]["view"]
     for facts in MODALITIES.values():
         view["properties"] |= facts.options
+    for kind, unit in (("methods", "method"), ("distillers", "distiller")):
+        whole["properties"][kind]["additionalProperties"] = {
+            "type": "object",
+            "description": f"Options of a {unit} of an installed package, checked by cdl only.",
+        }
     part = optional(whole)
     return json.dumps(part, indent=1, ensure_ascii=False) + "\n"
 

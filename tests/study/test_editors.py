@@ -5,9 +5,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from lab import make_grid
 
 from cdl.data.modalities import MODALITIES
-from cdl.study.configuration import EDITOR_SCHEMA, editor_schema, optional, schema
+from cdl.study.configuration import (
+    EDITOR_SCHEMA,
+    ConfigError,
+    editor_schema,
+    optional,
+    schema,
+)
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(ROOT.glob("config/**/*.yaml"))
@@ -23,7 +30,20 @@ def test_the_json_file_is_the_schema_without_required_fields():
     dataset = expected["properties"]["datasets"]["additionalProperties"]["properties"]
     for facts in MODALITIES.values():  # an editor does not know the modality of a source
         dataset["view"]["properties"] |= facts.options
-    assert yaml.safe_load(editor_schema()) == expected
+    found = yaml.safe_load(editor_schema())
+    for kind in ("methods", "distillers"):  # nor the packages that are installed
+        assert found["properties"][kind].pop("additionalProperties")["type"] == "object"
+        assert expected["properties"][kind].pop("additionalProperties") is False
+    assert found == expected
+
+
+def test_a_method_of_an_installed_package_is_accepted_by_editors_and_checked_by_cdl():
+    config = {"methods": {"my_method": {"width": 3}}, "distillers": {"my_kd": {}}}
+    check = jsonschema.Draft202012Validator(yaml.safe_load(EDITOR_SCHEMA.read_text()))
+    assert check.is_valid(config)
+    assert not check.is_valid({"methods": {"l2p": {"width": 3}}})
+    with pytest.raises(ConfigError, match="unknown key 'my_method'; expected one of"):
+        make_grid(config)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
