@@ -38,6 +38,8 @@ READS = {  # kinds of classifiers, and what they classify
 }
 CONFIG, TENSORS = "config.json", "model.safetensors"
 IMAGES, TEXTS = "preprocessor_config.json", "tokenizer.json"
+INPUTS = {"images": IMAGES, "texts": TEXTS}  # files that say how items are read
+_ENDS = {"ForImageClassification": "images", "ForSequenceClassification": "texts"}
 CARD, ORIGIN = "README.md", "origin.json"  # the Hub's card of a model, and where it is from
 LARGEST = {".onnx": 2 << 30, ".json": 64 << 20, ".csv": 64 << 20, ".md": 4 << 20}  # bytes of a file
 _PICKLES = ("pytorch_model.bin", "model.pth", "model.pt")
@@ -66,6 +68,7 @@ CONFIGS = {
         "properties": {
             "model_type": {"type": "string"},
             "id2label": {"type": "object", "additionalProperties": {"type": "string"}},
+            "architectures": {"type": ["array", "null"]},
         },
     },
 }
@@ -193,6 +196,13 @@ class ClassifierSource:
             found = self.config.get("pretrained_cfg", {}).get("license")
         return str(found)[:_LICENCE] if found else None
 
+    def check_items(self, items: str) -> None:
+        """Raise `CdlError` unless it classifies `images` or `texts`, as the data has."""
+        if items not in READS[self.kind]:
+            raise CdlError(f"{self.path}: {self.kind} classifies images; the data has {items}")
+        if self.kind == "hf" and (own := items_of(self.config, self.path)) != items:
+            raise CdlError(f"{self.path}: classifies {own}, the data has {items}")
+
     @property
     def names(self) -> tuple[str, ...] | None:
         """Names of its classes in the order of its outputs; None if it names none."""
@@ -249,6 +259,22 @@ class ClassifierSource:
                 )
             found.setdefault(name, []).extend(own[key])
         return found
+
+
+def items_of(config: Mapping[str, Any], where: object) -> str:
+    """Return what a model of transformers classifies, `images` or `texts`.
+
+    Raises:
+        CdlError: its configuration is not of a classifier of either; `where` is the subject.
+    """
+    names = [str(name) for name in config.get("architectures") or ()]
+    for end, items in _ENDS.items():
+        if any(name.endswith(end) for name in names):
+            return items
+    raise CdlError(
+        f"{where}: is {', '.join(names) or 'of an unknown architecture'}; expected a classifier of "
+        f"images or texts, whose architecture ends with {' or '.join(_ENDS)}"
+    )
 
 
 def is_published(kind: str, name: str) -> bool:

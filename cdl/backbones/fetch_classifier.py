@@ -6,7 +6,6 @@ Only JSON, the card and safetensors are fetched. The first fetch records the sha
 
 import contextlib
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,18 @@ from cdl.backbones.classifiers import (
     CARD,
     CONFIG,
     CONFIGS,
-    IMAGES,
+    INPUTS,
     ORIGIN,
     TENSORS,
-    TEXTS,
     ClassifierSource,
     folder_of,
+    items_of,
 )
 from cdl.backbones.pretrained import WEIGHTS
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.fetching import Hub, Published, obtain, remember
 from cdl.runtime.outside import json_object
-
-_TASKS = {"ForImageClassification": IMAGES, "ForSequenceClassification": TEXTS}
 
 
 def fetch_classifier(name: str, revision: str | None = None, **fetching: Any) -> ClassifierSource:
@@ -62,7 +59,7 @@ def fetch_classifier(name: str, revision: str | None = None, **fetching: Any) ->
 
     config = json_object(get(CONFIG), name, schema=CONFIGS[kind])
     if kind == "hf":
-        get(_input_of(config, name))
+        get(INPUTS[items_of(config, name)])
     weights.read(get(TENSORS, tensors), "; delete it and run again")
     with contextlib.suppress(CdlError):  # some models have no card; their licence is unknown
         get(CARD)
@@ -89,18 +86,6 @@ def _of_tag(tag: str) -> tuple[str, str | None, str]:
         raise CdlError(f"{tag!r}: is published without a head; expected a classifier")
     repository, _, revision = config.hf_hub_id.partition("@")
     return repository, revision or None, config.hf_hub_filename or TENSORS
-
-
-def _input_of(config: Mapping[str, Any], name: str) -> str:
-    """Return the file that says how a classifier of transformers reads its input."""
-    named = [str(own) for own in config.get("architectures") or ()]
-    for end, file in _TASKS.items():
-        if any(own.endswith(end) for own in named):
-            return file
-    raise CdlError(
-        f"{name}: is {', '.join(named) or 'of an unknown kind'}; expected a classifier of images "
-        f"or texts, whose architecture ends with {' or '.join(_TASKS)}"
-    )
 
 
 def _place(path: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from cdl.backbones import weights
-from cdl.backbones.classifiers import CONFIG, IMAGES, READS, TENSORS, TEXTS, ClassifierSource
+from cdl.backbones.classifiers import CONFIG, IMAGES, TENSORS, TEXTS, ClassifierSource
 from cdl.data.modalities import ModalityFacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError, first_line
@@ -59,10 +59,7 @@ def open_classifier(source: ClassifierSource, facts: ModalityFacts, compute: Com
     Raises:
         CdlError: the model cannot be read, or classifies other items.
     """
-    if facts.items not in READS[source.kind]:
-        raise CdlError(
-            f"{source.path}: {source.kind} classifies images; the data has {facts.items}"
-        )
+    source.check_items(facts.items)
     opened = {"timm": _timm, "hf": _transformers, "onnx": _onnx, "student": _student}
     logging.getLogger("timm").setLevel(logging.ERROR)
     return opened[source.kind](source, facts, compute)

@@ -60,9 +60,7 @@ def check_classifier(given: Mapping[str, Any], grid: "Grid", run: Run) -> None:
     """
     try:
         source = ClassifierSource.of(given)
-        items = MODALITIES[modality_of(grid.dataset(run)["source"])].items
-        if items not in READS[source.kind]:
-            raise CdlError(f"{source.kind}: classifies images; datasets.{run.dataset} has {items}")
+        source.check_items(MODALITIES[modality_of(grid.dataset(run)["source"])].items)
         columns, known = source.columns, _classes_of(grid, run.dataset)
         if known is None:
             return

@@ -4,7 +4,7 @@ import json
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 WORDS = "book a table for two cancel my refund please where is the parcel one three four".split()
 SPECIAL = {"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}
@@ -60,3 +60,17 @@ def save(folder, kind="bert", pooling="mean", words=WORDS, seed=0, **changes):
         about = {"word_embedding_dimension": 12, **modes}
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(about))
     return folder
+
+
+def save_classifier(folder, classes, kind="bert", words=WORDS):
+    """Write a random text classifier as transformers saves it; return its teacher's block."""
+    torch.manual_seed(0)
+    labels = {"id2label": dict(enumerate(classes))}
+    labels |= {"label2id": {name: i for i, name in enumerate(classes)}}
+    config = AutoConfig.for_model(kind, **KINDS.get(kind, SHAPE), **labels)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    for parameter in model.parameters():  # far from zero, so that all tokens matter
+        parameter.data = parameter.data + 0.1 * torch.randn(parameter.shape)
+    model.save_pretrained(folder)
+    word_tokenizer(words).save(str(folder / "tokenizer.json"))
+    return {"hf": str(folder)}

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import torch
 from classifiers import CLASSES, MAKERS, of_onnx, of_timm, of_transformers
+from text_lab import CLASSES as TOPICS
+from text_lab import write_csv
+from toy_text import KINDS, save_classifier, word_tokenizer
 
 from cdl.backbones.classifiers import ClassifierSource
 from cdl.data.answers import read_answers
 from cdl.data.packed import Packed
+from cdl.data.packing import prepare
+from cdl.data.text import decoded
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import Execution
@@ -19,16 +24,25 @@ from cdl.training.classified import check_classified, classify
 FEW = {"train": 2, "test": 1}
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Packed texts of four topics."""
+    folder = tmp_path_factory.mktemp("topics")
+    write_csv(folder / "csv")
+    prepare(folder / "data", {"name": "csv", "path": str(folder / "csv")})
+    return folder / "data"
+
+
 @pytest.fixture
 def answers(inputs, tmp_path):
-    """Return the table that a classifier writes for the digits."""
+    """Return the table that a classifier writes for the digits, or for other packed data."""
 
-    def made(given):
+    def made(given, data=inputs / "data"):
         sha256 = ClassifierSource.of(given).sha256(fingerprint_file)
         table, record = str(tmp_path / "answers.parquet"), str(tmp_path / "answers.json")
         how = {"images_per_class": FEW, "execution": Execution(device="cpu")}
-        classify(given, sha256, str(inputs / "data"), table, record, **how)
-        packed = [Packed(inputs / "data", split) for split in FEW]
+        classify(given, sha256, str(data), table, record, **how)
+        packed = [Packed(data, split) for split in FEW]
         check_classified(table, sha256, *packed)
         with pytest.raises(CdlError, match="classifier"):
             check_classified(table, "other", *packed)
@@ -56,6 +70,33 @@ def test_images_are_prepared_as_the_model_says(answers, inputs, tmp_path):
     weights = np.random.default_rng(0).normal(size=(192, 10)).astype(np.float32)
     expected = ((pixels.numpy() / 255 - 0.5) / 0.5).reshape(192) @ weights
     assert np.allclose(table.of([name], CLASSES)[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "deberta-v2", "electra", "albert"])
+def test_a_text_has_the_same_answer_alone_as_in_a_batch(answers, texts, tmp_path, kind):
+    from transformers import AutoModelForSequenceClassification
+
+    given = save_classifier(tmp_path / "toy", TOPICS, kind)
+    table, packed = answers(given, texts), Packed(texts, "train")
+    assert set(table.classes) == {*TOPICS} and len(table.rows) == 12
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "toy").eval()
+    for row in [packed.names.tolist().index(name) for name in list(table.rows)[:8]]:
+        (items, *_), *_ = packed.pixels(torch.tensor([row])).parts(torch.tensor([0]))
+        (text,) = decoded(items[:, 0, 0])
+        with torch.inference_mode():
+            ids = torch.tensor([word_tokenizer().encode(text).ids])
+            (expected,) = model(ids, attention_mask=torch.ones_like(ids)).logits.numpy()
+        found = table.of([packed.names[row]], [*TOPICS])[0]
+        assert np.allclose(found, expected, atol=1e-4), text
+
+
+def test_a_classifier_of_other_items_is_refused(answers, texts, tmp_path):
+    with pytest.raises(CdlError, match="timm classifies images; the data has texts"):
+        answers(of_timm(tmp_path / "a", [*TOPICS]), texts)
+    with pytest.raises(CdlError, match="classifies images, the data has texts"):
+        answers(of_transformers(tmp_path / "b", [*TOPICS]), texts)
+    with pytest.raises(CdlError, match="classifies texts, the data has images"):
+        answers(save_classifier(tmp_path / "c", CLASSES))
 
 
 def test_a_mapping_adds_outputs_of_one_class_as_probabilities(answers, tmp_path):
@@ -110,6 +151,7 @@ ATTACKS = [
         lambda f: _edit(f / "config.json", pretrained_cfg={"input_size": [3, 10**6, 32]}),
         "invalid input_size",
     ),
+    ("hf", lambda f: _edit(f / "config.json", architectures=["ViTModel"]), "is ViTModel; expected"),
     ("hf", lambda f: _edit(f / "config.json", model_type="a-remote-one"), "cannot be opened"),
     ("hf", lambda f: _edit(f / "config.json", quantization_config={}), "is quantised"),
     (

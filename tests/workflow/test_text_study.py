@@ -7,8 +7,8 @@ import sys
 import pytest
 import yaml
 from runs import ENVIRONMENT, snakemake
-from text_lab import OTHERS, text_config, write_csv
-from toy_text import save
+from text_lab import CLASSES, OTHERS, text_config, write_csv
+from toy_text import save, save_classifier
 
 import cdl
 from cdl.deployment.export import export
@@ -48,3 +48,19 @@ def test_texts_are_learnt_and_a_sentence_is_classified(tmp_path, monkeypatch):
     assert cdl.load(tmp_path / "made").predict(texts) == found
     with pytest.raises(CdlError, match="--teacher: is missing; this run was distilled from large"):
         learn(tmp_path / RUN, tmp_path / "csv", "new")
+
+
+def test_texts_are_learnt_from_a_classifier(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "csv")
+    save(tmp_path / "small", "bert", pooling="cls")
+    given = save_classifier(tmp_path / "toy", CLASSES, "distilbert", OTHERS)
+    pair = {"teacher": {"classifier": given}, "student": "small"}
+    grid = {"methods": ["head_only"], "pairs": [pair], "distillers": ["none", "kd"]}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(text_config(tmp_path, grid=grid)))
+    made = snakemake(tmp_path, "--cores", "1", files=[config])
+    assert made.returncode == 0, made.stderr[-4000:]
+    run = next((tmp_path / "results/texts/tickets/head_only").glob("kd-*/seed0"))
+    assert export(run, tmp_path / "made").parity.holds
+    assert len(cdl.load(tmp_path / "made").predict(["book a table for"])) == 1
