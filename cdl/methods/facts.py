@@ -254,7 +254,10 @@ INF_LORA = PromptFacts(
     options={
         "rank": integer(10, "Rank of a task's branch.", minimum=1),
         "first_share": number(
-            0.95, "Share of the energy that the memory spans after task 0.", minimum=0, maximum=1
+            0.95,
+            "Share of the energy that the memory spans after the first task.",
+            minimum=0,
+            maximum=1,
         ),
         "last_share": number(
             1.0, "Share after `sessions` tasks, never reached.", minimum=0, maximum=1
@@ -408,13 +411,13 @@ def _check_aper(run: Prompting) -> None:
 
 APER = PromptFacts(
     "cdl.methods.aper:APER",
-    description="APER (Zhou et al., IJCV 2024): a module tuned in task 0, then class means of "
-    "frozen and tuned features.",
+    description="APER (Zhou et al., IJCV 2024): a module tuned in the first task, then class "
+    "means of frozen and tuned features.",
     needs_query=False,
     gives_prefixes=False,
     trains=False,
     options={
-        "module": choice("adapter", list(ENTERS), "Module that task 0 tunes."),
+        "module": choice("adapter", list(ENTERS), "Module that the first task tunes."),
         **SESSION,
         "logit_scale": LOGIT_SCALE,
     },
@@ -470,7 +473,7 @@ RANPAC = PromptFacts(
         "first_session": choice(
             None,
             list(ENTERS),
-            "Module that task 0 tunes before the solve; null: none.",
+            "Module that the first task tunes before the solve; null: none.",
         ),
         **SESSION,
         "logit_scale": number(
