@@ -72,7 +72,7 @@ def group(
 
 
 app.command(epilog="Example: cdl init study && cdl run study/config.yaml --cores 2")(configure.init)
-app.command("list", epilog="Example: cdl list distillers")(configure.list_)
+app.command("list", epilog="Example: cdl list methods ranpac")(configure.list_)
 app.command(epilog="Example: cdl data config.yaml")(configure.data)
 app.command(epilog="Example: cdl answers config.yaml -o items.csv")(answers)
 app.command(

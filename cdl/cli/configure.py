@@ -1,7 +1,8 @@
 """Commands that help to write a configuration: init, list, data."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.resources import files
@@ -19,7 +20,7 @@ from cdl.cli.options import (
     print_json,
     program,
 )
-from cdl.study.configuration import ConfigError, schema
+from cdl.study.configuration import ConfigError, near, schema
 
 if TYPE_CHECKING:
     from cdl.inventory.suggesting import Suggestion
@@ -81,7 +82,8 @@ def init(
         put = f"put your CSV files into {folder / 'tickets'}"
         print(f"wrote {config}; {put}, then: cd {folder} && cdl run config.yaml --cores 2")
     else:
-        print(f"wrote {config}; edit it, then run: cdl run {config} --cores 2")
+        print(f"wrote {config}, an example on digits; for your own: --images PHOTOS, --texts FILE")
+        print(f"edit it, then run: cdl run {config} --cores 2")
     print(f"wrote {folder}/profiles/slurm/config.yaml; its comments explain runs on SLURM")
 
 
@@ -119,13 +121,21 @@ def list_(
         Kind,
         typer.Argument(metavar="KIND", help="methods, distillers, backbones or datasets."),
     ],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them: its options.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the names that a configuration can use.
+    """List the names that a configuration can use, or the options of one of them.
 
     Prints each name with a description and, for methods and distillers, the paper.
+    With NAME of a method, distiller or dataset it prints each option with its values,
+    its default and its meaning.
     """
     descriptions = dict(_descriptions(kind))
+    if name is not None:
+        _print_options(kind, name, descriptions, as_json)
+        return
     if as_json:
         print_json(descriptions)
         return
@@ -134,9 +144,54 @@ def list_(
         print(f"{name:<{width}}  {text}")
 
 
+def _print_options(kind: Kind, name: str, known: Mapping[str, str], as_json: bool) -> None:
+    """Print the options of one name, see `list_`; raise `ConfigError` if it is unknown."""
+    if kind is Kind.backbones:
+        raise ConfigError("cdl list backbones: has no NAME; expected methods, distillers, datasets")
+    if name not in known:
+        some = f"{near(name, known)}; expected one of {', '.join(known)}"
+        raise ConfigError(f"{name}: is not the name of one of the {kind.value}{some}")
+    options = dict(_options(_blocks(kind)[name]["properties"]))
+    if as_json:
+        print_json(options)
+        return
+    print(f"{name}: {known[name]}")
+    for option, part in options.items():
+        default = f"default {json.dumps(part['default'])}" if "default" in part else "required"
+        print(f"  {option}: {_values(part)}; {default}")
+        print(f"      {part.get('description', '')}")
+
+
+def _options(properties: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the schema of each option by its name, those inside an option after it."""
+    for name, part in properties.items():
+        yield above + name, part
+        yield from _options(part.get("properties", {}), f"{above}{name}.")
+
+
+def _values(part: Mapping[str, Any]) -> str:
+    """Return the values that the schema of an option allows, in words: `integer, >= 1, or null`."""
+    if "enum" in part:
+        return ", ".join("null" if value is None else str(value) for value in part["enum"])
+    kinds = [part["type"]] if isinstance(part.get("type"), str) else part.get("type", ["any value"])
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    signs |= {"multipleOf": "a multiple of"}
+    words = [" or ".join(kind for kind in kinds if kind != "null")]
+    words += [f"{sign} {part[key]}" for key, sign in signs.items() if key in part]
+    return ", ".join(words) + ", or null" * ("null" in kinds)
+
+
+def _blocks(kind: Kind) -> dict[str, Any]:
+    """Return the schemas of the blocks of methods, distillers or sources by name."""
+    properties: dict[str, Any] = schema()["properties"]
+    part = properties[kind.value]
+    if kind is Kind.datasets:
+        part = part["additionalProperties"]["properties"]["source"]
+    return dict(part["properties"])
+
+
 def _descriptions(kind: Kind) -> Iterator[tuple[str, str]]:
     """Yield the names of one kind with their descriptions."""
-    properties: dict[str, Any] = schema()["properties"]
     if kind is Kind.backbones:
         from cdl.study.validation import shape_of, shipped_backbones
 
@@ -144,15 +199,12 @@ def _descriptions(kind: Kind) -> Iterator[tuple[str, str]]:
             shape = shape_of(name, "embedded", name)
             facts = f"width {shape.width}, {shape.depth} blocks, patch {shape.patch}"
             yield name, f"embedded: {facts}; for research only"
+        fields = schema()["properties"]["backbones"]["additionalProperties"]["properties"]
         for source in ("timm", "file", "hf", "folder"):
-            field = properties["backbones"]["additionalProperties"]["properties"][source]
+            field = fields[source]
             yield f"{source}: ...", field["description"]
         return
-    if kind is Kind.datasets:
-        part = properties["datasets"]["additionalProperties"]["properties"]["source"]
-    else:
-        part = properties[kind.value]
-    for name, block in part["properties"].items():
+    for name, block in _blocks(kind).items():
         yield name, block["description"]
 
 
