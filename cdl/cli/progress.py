@@ -32,6 +32,7 @@ Forward = Callable[[str], None]
 BAR = 20  # characters of the bar in a notebook
 LATE = 2.0  # seconds for the last lines after the end of Snakemake
 PAUSE = 5.0  # seconds between two lines outside a terminal
+ENOUGH, SHARE = 5, 10  # finished jobs before an estimate: so many, and one in so many of all jobs
 MAX_SHOWN_JOBS = 2  # running jobs that the line names
 # Snakemake's messages without an event that are printed; messages of cdl are always printed
 _TERMINATING = "Terminating processes"
@@ -189,18 +190,17 @@ class Progress:
     def __init__(self) -> None:
         self.done = self.total = 0
         self.running: dict[int, str] = {}
-        self._first = self._last = 0.0  # start of the first job, and latest end of one
+        self._first = self._last = 0.0  # ends of the first and of the latest finished job
 
-    def start(self, job: int, description: str, now: float) -> None:
+    def start(self, job: int, description: str) -> None:
         """Record the start of a job."""
-        if not self.done and not self.running:
-            self._first = now
         self.running[job] = description
 
     def finish(self, job: int, now: float) -> None:
         """Record that a job has finished."""
         if self.running.pop(job, None) is not None:
             self._last = now
+            self._first = self._first if self.done else now
             self.done += 1
             self.total = max(self.total, self.done)  # a checkpoint may have added jobs
 
@@ -209,10 +209,13 @@ class Progress:
         return self.running.pop(job, "a job")
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the time left from the mean time per finished job; None before the first one."""
-        if not self.done:
+        """Estimate the time left from the mean time per finished job; None before enough of them.
+
+        The first one, during which packages are loaded, is not counted.
+        """
+        if self.done < max(ENOUGH, self.total // SHARE):
             return None
-        needed = (self._last - self._first) / self.done * (self.total - self.done)
+        needed = (self._last - self._first) / (self.done - 1) * (self.total - self.done)
         return max(0.0, needed - (now - self._last))
 
     def line(self, now: float) -> str:
@@ -295,7 +298,7 @@ class LogHandler(LogHandlerBase):
                 events.write("planned", rule=rule, key=dict(wildcards), reason=fields["reason"])
                 return
             events.write("started")
-            self.progress.start(fields["jobid"], describe_job(rule, wildcards), now)
+            self.progress.start(fields["jobid"], describe_job(rule, wildcards))
         elif event == LogEvent.JOB_FINISHED:
             self.progress.finish(fields["job_id"], now)
         elif event is None and self._is_printed(record):

@@ -38,23 +38,31 @@ STUDENT = "kd-vit_nano-from-vit_micro-q-vit_nano"
 
 def test_the_line_shows_finished_and_running_jobs_and_the_time_left():
     run = Progress()
-    run.total = 6
-    assert run.line(0) == "0/6 jobs"
-    run.start(1, "train teacher, task 1", 0)
-    run.start(2, "train undistilled student, task 1", 0)
-    line = "0/6 jobs; running: train teacher, task 1; train undistilled student, task 1"
+    run.total = 9
+    assert run.line(0) == "0/9 jobs"
+    run.start(1, "train teacher, task 1")
+    run.start(2, "train undistilled student, task 1")
+    line = "0/9 jobs; running: train teacher, task 1; train undistilled student, task 1"
     assert run.line(5) == line
-    run.start(4, "queries, task 1", 5)
+    run.start(4, "queries, task 1")
     assert run.line(5) == f"{line}; 1 more"
     run.fail(4)
-    run.finish(1, 20)
-    run.finish(2, 20)
-    run.start(3, "train teacher, task 2", 20)
-    assert run.seconds_left(20) == pytest.approx(40)  # four jobs left, two took 20 s together
-    assert run.line(20) == "2/6 jobs, about 40 s left; running: train teacher, task 2"
-    assert run.seconds_left(30) == pytest.approx(30)
+    run.finish(1, 60)  # packages are loaded
+    run.finish(2, 60)
+    for job in (5, 6):
+        run.start(job, "test queries")
+        run.finish(job, 60 + 10 * (job - 4))
+    run.start(3, "train teacher, task 2")
+    assert run.line(80) == "4/9 jobs; running: train teacher, task 2", "too few to estimate"
+    run.start(7, "test queries")
+    run.finish(7, 100)
+    assert run.seconds_left(100) == pytest.approx(40)  # four jobs left, four took 40 s
+    assert run.line(100) == "5/9 jobs, about 40 s left; running: train teacher, task 2"
+    assert run.seconds_left(110) == pytest.approx(30)
     assert run.fail(3) == "train teacher, task 2"
-    assert run.line(80).startswith("2/6 jobs, about 5 s left")
+    assert run.line(160).startswith("5/9 jobs, about 5 s left")
+    run.total = 90
+    assert run.seconds_left(100) is None, "one job in ten, since the first ones are not typical"
 
 
 @pytest.mark.parametrize(
