@@ -625,6 +625,10 @@ class ResultsFolder:
         """Return the cached queries of a backbone."""
         return sorted(map(str, self.path.glob(f"queries/{backbone}-*/*.safetensors")))
 
+    def classified(self, classifier: str) -> list[Path]:
+        """Return the records of the answers of a classifier, see `classified`."""
+        return sorted(self.path.glob(f"queries/{classifier}-*/answers.json"))
+
     def page(self, run: str) -> tuple[str, str]:
         """Return the page with a run, and its record, by the run's table folder."""
         report = Layout(Path(run).parts[1]).report

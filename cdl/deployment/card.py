@@ -80,6 +80,7 @@ def card(
             protocol=_protocol(student, source.get("name", "")),
             weights_licence=EMBEDDED_LICENCE if _is_embedded(backbone) else licence or _UNKNOWN,
             data_licence=data_licence_of(source.get("name", "")) or _UNKNOWN,
+            teacher=_answering(student),
             provenance=_provenance(student),
         )
     )
@@ -178,6 +179,24 @@ def _is_untrained(method: Method) -> bool:
     return not method.facts.trains and method.facts.reads_features(method.options)
 
 
+def _answering(student: TrainedStudent) -> str:
+    """Return name and licence of a teacher that cdl did not train; empty if it taught nothing."""
+    spec = student.spec
+    labelled = spec.labelling is not None and spec.labelling.by == "teacher"
+    if spec.answers is None or not (spec.taught or labelled):
+        return ""
+    if spec.answers.values != "classifier":
+        return f"answers of the teacher, from the file {escaped(spec.answers.name)}: {_UNKNOWN}"
+    folder = ResultsFolder.of_run(Path(student.files.folder))
+    records = map(artifacts.read_json, folder.classified(spec.answers.name))
+    own = (found for found in records if found["classifier"] == spec.answers.sha256)
+    origin: dict[str, Any] = next((found["origin"] for found in own), {})
+    licence = escaped(origin["licence"]) if origin.get("licence") else _UNKNOWN
+    name = origin.get("repository") or Path(origin.get("path", spec.answers.name)).name
+    name += f" at {origin['revision']}" if origin.get("revision") else ""
+    return f"classifier that taught, {escaped(name)}: {licence}"
+
+
 def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
     """Return the data and the training of the student as text, by topic."""
     spec, data, items = student.spec, _dataset_name(student), student.facts.items
@@ -213,10 +232,11 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
 
 def _provenance(student: TrainedStudent) -> list[str]:
     """Return hashes and versions of everything that the student was made from."""
-    results = student.results
+    results, answers = student.results, student.spec.answers
     return [
         *(f"weights of {name}: {sha}" for name, sha in results["backbones"].items()),
         *(f"{split} {student.facts.items}: {sha}" for split, sha in results["data"].items()),
+        *([f"answers of {answers.name}: {answers.sha256}"] if answers else []),
         f"checkpoint: {results['checkpoints'][student.model.task]}",
         f"versions: {', '.join(f'{k} {v}' for k, v in results['versions'].items())}",
     ]

@@ -8,6 +8,7 @@ import yaml
 from classifiers import MAKERS
 from runs import planned, run
 
+from cdl.deployment.export import export
 from cdl.runtime.artifacts import read_json
 
 
@@ -21,7 +22,10 @@ def study(given):
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_student_learns_from_a_classifier(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
-    given = study(MAKERS[kind](Path(f"toy.{kind}")))
+    block, has_card = MAKERS[kind](Path(f"toy.{kind}")), kind in ("timm", "hf")
+    if has_card:
+        Path(f"toy.{kind}", "README.md").write_text("---\nlicense: mit\n---\n# A classifier\n")
+    given = study(block)
     jobs = planned(tmp_path, overlay=given)
     assert jobs["classify"] == 1 and jobs["answers"] == jobs["distil"] == 2
     run(tmp_path, overlay=given)
@@ -33,3 +37,10 @@ def test_a_student_learns_from_a_classifier(tmp_path, monkeypatch, kind):
     (first, *_) = Path("results/own").glob("digits/head_only/kd-*/seed0/task0/learner.json")
     assert read_json(first)["inputs"]["teacher"] == read_json(record)["classifier"]
     assert planned(tmp_path, overlay=given) == {}
+    run_folder = next(Path("results/own/digits/head_only").glob("kd-*/seed0"))
+    export(run_folder, Path("made"))
+    card = Path("made/card.md").read_text()
+    licence = "mit" if has_card else "not recorded; clarify it"
+    name = Path(next(iter(block.values()))).name.replace(".", r"\.")
+    assert f"\n- classifier that taught, {name}: {licence}" in card
+    assert f": {read_json(record)['classifier']}\n" in card
