@@ -114,7 +114,8 @@ def check_answered(run: Run, dataset: Mapping[str, Any]) -> None:
     if dataset["unlabelled"] is not None:
         raise ConfigError(
             f"{field}: invalid with datasets.{run.dataset}.unlabelled, whose images have no "
-            "answer; expected unlabelled: null, or a backbone as the teacher"
+            "answer; expected unlabelled: null (with labels: {per_class: N} the other images of "
+            "the data itself are answered), or a backbone as the teacher"
         )
 
 

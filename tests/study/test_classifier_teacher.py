@@ -38,6 +38,12 @@ def test_one_job_answers_for_all_tasks_and_seeds(plan):
     assert all(table in job.inputs["table"] for job in jobs[1:])
 
 
+def test_images_without_a_label_are_answered_if_they_are_of_the_data_itself(plan):
+    grid = plan(datasets={"digits": {"labels": {"per_class": 4}}})
+    (job,) = (job for job in study_jobs(grid) if job.rule == "classify")
+    assert job.params["images_per_class"] == {"train": 16, "test": 8}  # not 4
+
+
 @pytest.mark.parametrize("changed", ["model.safetensors", "config.json", "map.csv"])
 def test_another_content_is_another_learner(plan, tmp_path, changed):
     given = {"timm": "own", "classes": "map.csv"}
@@ -67,6 +73,10 @@ def test_another_content_is_another_learner(plan, tmp_path, changed):
         ({"given": {"timm": "own", "classes": "none.csv"}}, "none.csv: cannot be read"),
         ({"distiller": "fitnets"}, "'fitnets', which reads the blocks of its teacher"),
         ({"distiller": "cdl_prompt"}, "'cdl_prompt', which reads the prompts"),
+        (
+            {"datasets": {"digits": {"unlabelled": {"source": {"digits": {}}}}}},
+            r"datasets.digits.unlabelled, whose images have no answer; .* labels: {per_class: N}",
+        ),
         ({"teacher": {"answers": "a.csv", "classifier": {"timm": "own"}}}, "expected one of"),
     ],
 )
