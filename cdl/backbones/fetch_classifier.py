@@ -64,7 +64,8 @@ def fetch_classifier(name: str, revision: str | None = None, **fetching: Any) ->
     with contextlib.suppress(CdlError):  # some models have no card; their licence is unknown
         get(CARD)
     for file, (published, path) in found.items():
-        remember(published, path)
+        if file != CARD:  # whose text changes while the weights stay
+            remember(published, path)
         if path != folder / file:
             _place(path, folder / file)
     commits = [path.parent.name for _, path in found.values() if "snapshots" in path.parts]

@@ -11,6 +11,7 @@ from hub import HubServer, Model
 
 from cdl.backbones.classifiers import ClassifierSource
 from cdl.backbones.fetch_classifier import fetch_classifier
+from cdl.cli.backbones import fetch
 from cdl.runtime.artifacts import fingerprint_file
 from cdl.runtime.errors import CdlError
 
@@ -53,6 +54,14 @@ def test_a_classifier_is_fetched_once_and_recorded(hub, kind, name):
     assert len(hub.requests) == first and made.origin["revision"]
 
 
+def test_the_command_says_where_it_is_and_its_licence(hub, capsys):
+    fetch([TAG, NAME], classifier=True)
+    assert capsys.readouterr().out.splitlines() == [
+        f"data/backbones/timm/{TAG}: a classifier, licence mit",
+        f"data/backbones/{NAME}: a classifier, licence mit",
+    ]
+
+
 def test_a_revision_is_a_classifier_of_its_own(hub):
     first, commits = hub.models[NAME].sha(0), hub.models[NAME].commits
     commits.append({**commits[0], "README.md": CARD % b"other\nlicense_name: mine"})
@@ -65,6 +74,10 @@ def test_a_revision_is_a_classifier_of_its_own(hub):
 def test_a_model_that_changed_on_the_hub_is_refused(hub):
     fetch_classifier(NAME)
     (commit,) = hub.models[NAME].commits
+    commit = commit | {"README.md": CARD % b"apache-2.0"}
+    hub.models[NAME].commits.append(commit)
+    shutil.rmtree("data")
+    assert fetch_classifier(NAME).licence == "apache-2.0"  # only the card's text has changed
     hub.models[NAME].commits.append(commit | {"config.json": commit["config.json"] + b"\n"})
     shutil.rmtree("data")
     with pytest.raises(CdlError, match="config.json has sha256 .* the file on the Hub has changed"):
