@@ -20,6 +20,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cdl.data.order import sizes_of
+from cdl.spec import images_of
 from cdl.study.configuration import ConfigError, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import aligning, evaluating, learning
@@ -49,8 +51,10 @@ class Images:
 
     def train(self, run: Run) -> int:
         """Return views that a run learns from, all tasks and epochs."""
-        per_class = self._of(run, "images_per_class") or self._train
-        return self.classes * per_class * specification(self.grid, run).training.epochs
+        spec = specification(self.grid, run)
+        sizes = enumerate(self._sizes(run))
+        views = sum(size * (images_of(spec, task) or self._train) for task, size in sizes)
+        return views * spec.training.epochs
 
     def test_split(self, run: Run) -> int:
         """Return images of the test split that are used."""
@@ -58,11 +62,12 @@ class Images:
 
     def test(self, run: Run) -> int:
         """Return predictions of all stages: after task t, the classes of tasks 0..t."""
-        sizes = specification(self.grid, run).stream.tasks
-        if isinstance(sizes, int):
-            sizes = [self.classes // sizes] * sizes
+        sizes = self._sizes(run)
         seen = sum(sum(sizes[: t + 1]) for t in range(len(sizes)))
         return seen * self.test_split(run) // self.classes
+
+    def _sizes(self, run: Run) -> list[int]:
+        return sizes_of(specification(self.grid, run).stream.tasks, self.classes)
 
     def _of(self, run: Run, key: str) -> int | None:
         return self.grid.config["datasets"][run.dataset][key]

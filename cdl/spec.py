@@ -20,6 +20,7 @@ from cdl.runtime.errors import CdlError
 
 FORMAT = 2  # of the stored specifications; 1: up to version 0.2, without a number
 BF16 = 2  # increase if only numbers in bf16 change; 1: attention by torch's fused kernel
+ImagesPerClass = int | None | tuple[int | None, ...]
 _OUTSIDE = {"outside": True}  # marks a field that is not in the JSON
 _WORDS = {int: "an integer", float: "a number", str: "text", NoneType: "null", tuple: "a list"}
 
@@ -466,7 +467,8 @@ class LearnerSpec(Part):
     backbone: name of the frozen backbone.
     query: name of the backbone that computes the query of the prompts.
     teacher: name of the teacher's backbone, or of `answers`; None without a teacher.
-    images_per_class: number of training images per class; None for all.
+    images_per_class: number of training images per class; None for all. A tuple has one of these
+        for each task, if the tasks so far differ.
     normalization: see `cdl.backbones.frozen`.
     auxiliary_weight: see `cdl.models.learner.Learner`.
     external: numerics by name, of a method and distiller from other packages.
@@ -503,7 +505,7 @@ class LearnerSpec(Part):
     method: Method
     distiller: Distiller
     stream: Stream
-    images_per_class: int | None
+    images_per_class: ImagesPerClass
     view: InputView
     normalization: str
     auxiliary_weight: float
@@ -540,8 +542,9 @@ class LearnerSpec(Part):
 
     def until(self, task: int) -> "LearnerSpec":
         """Return the specification after a task, counted from 0."""
-        stream = self.stream.until(task)
-        return self if stream is self.stream else replace(self, stream=stream)
+        stream, images = self.stream.until(task), _images_until(self.images_per_class, task)
+        same = stream is self.stream and images is self.images_per_class
+        return self if same else replace(self, stream=stream, images_per_class=images)
 
     def taught_by(self, teacher: "LearnerSpec | None") -> "LearnerSpec":
         """Return the specification with the `teacher_query` that follows from a teacher."""
@@ -667,7 +670,7 @@ class CacheSpec(Part):
     views: `train`: all views of the training images in training; `held_out`: the training images
         as at prediction, which do not depend on epochs and batches; `test`: the test images.
     backbone: name of the backbone that computes the queries, for targets those of the teacher.
-    images_per_class: of the split; None for all.
+    images_per_class: of the split; None for all; of training images as in `LearnerSpec`.
     seed, stream, student_views, unlabelled, training: as in `LearnerSpec`; None where they do not
         determine the views.
     teacher: the teacher of targets; None for queries, and for answers.
@@ -682,7 +685,7 @@ class CacheSpec(Part):
     backbone: str
     normalization: str
     view: InputView
-    images_per_class: int | None
+    images_per_class: ImagesPerClass
     seed: int | None = None
     stream: Stream | None = None
     student_views: str | None = None
@@ -704,6 +707,20 @@ class CacheSpec(Part):
 
 
 AnySpec = LearnerSpec | CacheSpec
+
+
+def images_of(spec: AnySpec, task: int) -> int | None:
+    """Return the number of training images per class of a task; None for all."""
+    images = spec.images_per_class
+    return images[task] if isinstance(images, tuple) else images
+
+
+def _images_until(images: ImagesPerClass, task: int) -> ImagesPerClass:
+    """Return the numbers of images up to a task; a single one if these are equal."""
+    if not isinstance(images, tuple):
+        return images
+    kept = images[: task + 1]
+    return kept[0] if len({*kept}) == 1 else images if kept == images else kept
 
 
 def check_format(value: Any, where: str = "spec") -> None:

@@ -215,8 +215,11 @@ def _protocol(student: TrainedStudent, source: str) -> dict[str, str]:
 
     data += f" (source {source})" if source not in ("", data) else ""
     trained = not _is_untrained(spec.method)
+    each = spec.images_per_class
+    images = [str(n or "all") for n in (each if isinstance(each, tuple) else (each,))]
     found = {
-        "data": f"{data}, {spec.images_per_class or 'all'} training {items} of each class",
+        "data": f"{data}, {', '.join(images)} training {items} of each class"
+        + (" of its tasks in order" if images[1:] else ""),
         "labels": as_text(spec.labels),
         "tasks": escaped("{tasks}, class order {class_order}".format(**spec.stream.to_json())),
         "views": as_text(spec.view),

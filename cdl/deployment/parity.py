@@ -15,6 +15,7 @@ from cdl.device.classifier import Classifier
 from cdl.evaluation.predictions import read_predictions
 from cdl.models.build import build_stream
 from cdl.runtime.errors import CdlError
+from cdl.spec import images_of
 
 TestImages = tuple[Packed, pd.DataFrame]  # the test split; predictions on the learnt tasks
 _CHUNK = 256  # images read at a time
@@ -107,7 +108,7 @@ def learnt_images(student: TrainedStudent) -> tuple[list[Any], np.ndarray]:
     split = _split_of(student, "train", "what is unknown", "export with --no-check")
     stream, found = build_stream(spec, split), []
     for task in range(student.model.task + 1):
-        indices = stream.indices(split, task, spec.images_per_class)
+        indices = stream.indices(split, task, images_of(spec, task))
         known = known_labels(stream.labels(split)[indices], spec.labels, spec.seed, stream.order)
         found += [indices[known == c][:_LEARNT] for c in known[known >= 0].unique().tolist()]
     chosen = torch.cat(found)

@@ -1,7 +1,8 @@
 """Summarise the datasets of a grid and check its tasks. Does not import torch."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -11,7 +12,7 @@ from typing import Any
 from cdl import layout
 from cdl.backbones.weights_facts import is_research_only, size_of
 from cdl.data.modalities import MODALITIES, ModalityFacts
-from cdl.data.order import labels_of
+from cdl.data.order import labels_of, sizes_of
 from cdl.data.sources import SOURCES, modality_of
 from cdl.data.sources.folder import Listing, items_of
 from cdl.data.sources.heldout import remaining
@@ -55,7 +56,7 @@ def describe(
         checks = [partial(validate_classes, name, block.options, order, found[name].n_classes)]
         if counts is not None:
             checks.append(partial(_check_class_names, name, block.options, order, list(counts)))
-            problems += _small_classes(name, block.options, counts, found[name].items)
+            problems += _small_classes(name, block.options, order, counts, found[name].items)
             train = {label: n for label, (n, _) in counts.items()}
             checks += [
                 partial(validate_batches, run, grid.dataset(run), grid.training(run), order, train)
@@ -165,22 +166,46 @@ def _problem(check: Callable[[], None], summary: Summary) -> list[str]:
     return []
 
 
+def _of_classes(
+    dataset: Mapping[str, Any], order: ClassOrder, classes: Sequence[str]
+) -> dict[str, int]:
+    """Return the smallest number of training items that each class needs, 0 if not known."""
+    images = dataset["images_per_class"]
+    if not isinstance(images, list):
+        return dict.fromkeys(classes, images or 0)
+    if not isinstance(order, list) and order != "natural":  # any class may be in any task
+        return dict.fromkeys(classes, min(number or 0 for number in images))
+    found = dict.fromkeys(classes, 0)
+    with suppress(CdlError):  # tasks and order are checked later
+        labels = labels_of(order if isinstance(order, list) else range(len(classes)), classes)
+        first = 0
+        for number, size in zip(images, sizes_of(dataset["tasks"], len(labels)), strict=True):
+            found |= {classes[label]: number or 0 for label in labels[first : first + size]}
+            first += size
+    return found
+
+
 def _small_classes(
-    name: str, dataset: Mapping[str, Any], counts: Mapping[str, tuple[int, int]], items: str
+    name: str,
+    dataset: Mapping[str, Any],
+    order: ClassOrder,
+    counts: Mapping[str, tuple[int, int]],
+    items: str,
 ) -> Iterator[str]:
     """Yield a message for each number of items that a class does not have."""
     labelled = (dataset["labels"] or {}).get("per_class")
-    for part, required in (
-        ("images_per_class", dataset["images_per_class"]),
-        ("test_images_per_class", dataset["test_images_per_class"]),
-        ("labels.per_class", labelled),
+    for part, numbers in (
+        ("images_per_class", _of_classes(dataset, order, [*counts])),
+        ("test_images_per_class", dict.fromkeys(counts, dataset["test_images_per_class"] or 0)),
+        ("labels.per_class", dict.fromkeys(counts, labelled or 0)),
     ):
         which = int(part.startswith("test"))
         part_of = ("training", "test")[which]
-        few = {label: n[which] for label, n in counts.items() if n[which] < (required or 0)}
+        few = {label: n[which] for label, n in counts.items() if n[which] < numbers[label]}
         if not few:
             continue
         scarce = min(few, key=lambda label: few[label])
+        required = numbers[scarce]
         listed = ", ".join(f"{label!r} ({n})" for label, n in [*few.items()][:SHOWN])
         more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
         yield (

@@ -84,7 +84,8 @@ def _images_per_class(grid: "Grid", dataset: str) -> dict[str, int | None]:
     options = grid.datasets[dataset].options
     if isinstance(options["tasks"], dict):  # drawn in each domain
         return dict.fromkeys(SPLITS)
-    counts = options["images_per_class"], options["test_images_per_class"]
+    train, test = options["images_per_class"], options["test_images_per_class"]
+    counts = None if isinstance(train, list) else train, test
     return dict(zip(SPLITS, counts, strict=True))
 
 

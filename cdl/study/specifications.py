@@ -39,7 +39,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
             specification depends on later tasks. None for the last task.
     """
     dataset, shared, teacher = grid.dataset(run), grid.config["protocol"], grid.teacher_of(run)
-    tasks, labels = dataset["tasks"], dataset["labels"]
+    tasks, labels, images = dataset["tasks"], dataset["labels"], dataset["images_per_class"]
     if run.method.joint:
         tasks = 1 if isinstance(tasks, int) else [sum(tasks)]
     fresh = run.role == "student" and shared["student_views"] == "fresh"
@@ -55,7 +55,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         method=Method(run.method.name, run.method.options),
         distiller=Distiller(run.distiller.name, run.distiller.options),
         stream=Stream.from_json({"tasks": tasks, "class_order": grid.class_order(run.dataset)}),
-        images_per_class=dataset["images_per_class"],
+        images_per_class=tuple(images) if isinstance(images, list) else images,
         view=InputView.of(modality_of(dataset["source"]), dataset["view"]),
         normalization=shared["normalization"],
         auxiliary_weight=shared["auxiliary_weight"],
@@ -196,7 +196,8 @@ def label_levels(grid: Grid) -> dict[str, dict[str, float]]:
 def _axis(levels: set[str], dataset: dict[str, Any]) -> dict[str, float]:
     """Return the positions of levels on an axis, in ascending order."""
     ((source, options),) = dataset["source"].items()
-    images = dataset["images_per_class"] or images_per_class(source, options)
+    given = dataset["images_per_class"]
+    images = None if isinstance(given, list) else given or images_per_class(source, options)
     numbers = {level: float(level) for level in levels if level.isdecimal()}
     shares = {level: float(level[:-1]) for level in levels if level.endswith("%")}
     if shares:

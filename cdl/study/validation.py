@@ -14,7 +14,7 @@ from cdl.backbones import pretrained
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
-from cdl.data.order import labels_of, sizes_of
+from cdl.data.order import count_of, labels_of, sizes_of
 from cdl.data.sources import SOURCES, images_per_class, modality_of, n_classes
 from cdl.distillers import DISTILLERS, Distillation, DistillerFacts, softens
 from cdl.methods import PROMPTS, Prompting
@@ -176,10 +176,7 @@ def validate_dataset(name: str, dataset: dict[str, Any], class_order: ClassOrder
     _validate_modality(field, dataset)
     if (n := n_classes(kind, source)) is not None:
         validate_classes(name, dataset, class_order, n)
-    if dataset["images_per_class"] is not None:
-        _validate_labels(
-            name, dataset, dataset["images_per_class"], "each class (images_per_class)"
-        )
+    _validate_images(name, dataset)
 
 
 def _validate_modality(field: str, dataset: dict[str, Any]) -> None:
@@ -241,15 +238,17 @@ def validate_batches(
         counts = [counts[label] for label in labels_of(order, list(images))]
     sizes = [len(counts)] if run.method.joint else sizes_of(dataset["tasks"], len(counts))
     _validate_sizes(run, dataset["tasks"], min(sizes))
-    kept = [min(n, dataset["images_per_class"] or n) for n in counts]
-    labelled = [_n_labelled(n, dataset["labels"]) for n in kept]
+    each = dataset["images_per_class"]
+    by_task = each if isinstance(each, list) else [each] * len(sizes)
     starts = [0 if drawn else sum(sizes[:t]) for t in range(len(sizes))]
     tasks = [slice(start, start + n) for start, n in zip(starts, sizes, strict=True)]
     batch = training["batch_size"]
     unlabelled = max(1, round(batch * (training.get("unlabelled_ratio") or 1)))
     enough = dataset["unlabelled"] is not None
-    for task in () if enough else tasks:
-        n, others = sum(labelled[task]), sum(kept[task]) - sum(labelled[task])
+    for task, most in () if enough else zip(tasks, by_task, strict=False):  # one, if joint
+        kept = [min(n, most or n) for n in counts[task]]
+        n = sum(_n_labelled(n, dataset["labels"]) for n in kept)
+        others = sum(kept) - n
         field, right = "training.batch_size", f"at most {n}, the labelled training examples of"
         which = f"the smallest task of datasets.{run.dataset}"
         _reject(n < batch and others < unlabelled, field, batch, f"{right} {which}")
@@ -280,6 +279,16 @@ def _n_labelled(n: int, labels: Mapping[str, Any] | None) -> int:
         return n
     per_class: int | None = labels.get("per_class")
     return min(n, max(1, round(labels.get("fraction", 0) * n)) if per_class is None else per_class)
+
+
+def _validate_images(name: str, dataset: dict[str, Any]) -> None:
+    """Reject images per class that are not one number per task, or fewer than the labels."""
+    images, n = dataset["images_per_class"], count_of(dataset["tasks"])
+    by_task = images if isinstance(images, list) else [images] * n
+    right = f"one number for all tasks, or {n}, one for each task; null takes all images"
+    _reject(len(by_task) != n, f"datasets.{name}.images_per_class", images, right)
+    if numbers := [number for number in by_task if number is not None]:
+        _validate_labels(name, dataset, min(numbers), "each class (images_per_class)")
 
 
 def _validate_labels(name: str, dataset: dict[str, Any], n: int, owner: str) -> None:
@@ -373,6 +382,9 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
         right = "tasks: 1, which learns all domains at once"
         field = f"methods.{run.method.label}.joint"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
+        images = dataset["images_per_class"]
+        right = "one number of images per class, since it learns the classes of all tasks at once"
+        _reject(isinstance(images, list) and len({*images}) > 1, field, f"images {images}", right)
     _validate_labels_needed(run, dataset)
     seen = not run.prompts.trains and run.distiller.options.get("label_columns") == "seen"
     right = f"task: {run.method.label} solves for its head and has no cross-entropy to change"

@@ -21,7 +21,7 @@ from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.jobs import Execution
-from cdl.spec import AnySpec, CacheSpec, LearnerSpec
+from cdl.spec import AnySpec, CacheSpec, LearnerSpec, images_of
 
 _FRESH = 1 << 31  # offset of the seed of views that differ from the teacher's
 
@@ -97,7 +97,7 @@ class TaskContext(Generic[Spec]):
 
     def indices(self, task: int) -> tuple[Tensor, Tensor]:
         """Return the indices of a task's images in `train`, and of those in `unlabelled`."""
-        own = self.stream.indices(self.train, task, self.spec.images_per_class)
+        own = self.stream.indices(self.train, task, images_of(self.spec, task))
         if self.unlabelled is None:
             return own, torch.arange(0)
         n, split = len(self.unlabelled), self.spec.unlabelled

@@ -24,7 +24,7 @@ from cdl.models.build import compute_of, load_backbones, place_backbones, versio
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
-from cdl.spec import AnySpec, CacheSpec
+from cdl.spec import AnySpec, CacheSpec, images_of
 from cdl.training.checkpointing import State
 from cdl.training.context import TaskContext, folders_of
 from cdl.training.teacher import open_teacher
@@ -90,7 +90,7 @@ def write_test_queries(
     backbones = load_backbones(spec, {spec.backbone: backbone})
     loaded = backbones[spec.backbone]
     everything = Stream.build(test.classes, 1, "natural", 0)
-    indices = everything.indices(test, 0, spec.images_per_class).sort().values
+    indices = everything.indices(test, 0, images_of(spec, 0)).sort().values
     views = views_of(spec.view)
     pixels = test.pixels(indices)
     compute = compute_of(spec, execution)

@@ -52,6 +52,26 @@ def test_impossible_training_is_refused(dataset, more, sentence, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("images", "order", "number", "few"),
+    [
+        ([None, 9], "natural", 9, ("cow", "dog")),
+        ([9, None], ["dog", "ant", "cow", "bee"], 9, ("ant", "dog")),
+        ([9, 8], "seeded", 8, ("ant", "bee", "cow", "dog")),
+        ([9, None], "seeded", 0, ()),  # the order decides which classes have too few images
+    ],
+)
+def test_classes_without_the_images_of_their_task_are_listed(images, order, number, few, tmp_path):
+    write_photos(tmp_path / "raw", COUNTS)
+    made = grid_of(tmp_path / "raw", images_per_class=images, class_order=order)
+    found = [text for text in describe(made)[1] if "images_per_class" in text]
+    assert [text.split(";")[0] for text in found] == [
+        f"datasets.m.images_per_class: invalid value {number}"
+    ] * bool(few)
+    for text in found:
+        assert [name for name in COUNTS if f"'{name}' (" in text] == [*few]
+
+
+@pytest.mark.parametrize(
     ("dataset", "sentence"),
     [
         ({"tasks": [9, 1]}, "datasets.m.tasks: invalid value .9, 1.; expected two classes or more"),
