@@ -5,13 +5,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pandas as pd
 import psutil
 import pytest
+from forked import run_module
 from runs import CONFIGS, ROOT, popen, run, snakemake
 
 from cdl.inventory.trace import trace
@@ -25,9 +24,7 @@ TEACHER = "digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
 
 
 def cdl(*arguments, cwd=ROOT):
-    command = [sys.executable, "-m", "cdl", *map(str, arguments)]
-    path = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=path, check=False)
+    return run_module("cdl", *arguments, cwd=cwd)
 
 
 @pytest.fixture

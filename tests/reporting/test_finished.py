@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
+from forked import run_module
 from runs import CONFIGS, ROOT, planned, run, snakemake
 
 from cdl.inventory.trace import trace
@@ -29,8 +29,8 @@ def tabulated(folder, more=""):
     """Distillers with a number in the partial table."""
     (folder / "tabulated.yaml").write_text(OVERLAY + more)
     files = [*map(str, CONFIGS), str(folder / "tabulated.yaml")]
-    command = [sys.executable, "-m", "cdl", "tables", *files, "--directory", str(folder)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    command = ["cdl", "tables", *files, "--directory", str(folder)]
+    printed = run_module(*command, check=True, cwd=ROOT).stdout
     partial = folder / TABLES / "partial"
     table = pd.read_csv(partial / f"{NAME}.csv", keep_default_na=False)
     n = (table["accuracy"] != "not run").sum()
