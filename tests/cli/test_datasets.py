@@ -1,15 +1,13 @@
 """`cdl data` describes datasets before a run and rejects impossible tasks."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from forked import run_module
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -29,16 +27,12 @@ BLOCKER = "import sys\nsys.modules['torch'] = None  # importing it is an ImportE
 @pytest.fixture
 def cdl_data(tmp_path):
     """Run `cdl data` on a source in an empty folder where torch cannot be imported."""
-    (tmp_path / "sitecustomize.py").write_text(BLOCKER)
 
     def run(source, *arguments, tasks="2", more=""):
         config = BASE.replace("SOURCE", source).replace("TASKS", tasks) + more
         (tmp_path / "config.yaml").write_text(config)
-        path = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-        command = [sys.executable, "-m", "cdl", "data", "config.yaml", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=path, check=False
-        )
+        command = ["cdl", "data", "config.yaml", *arguments]
+        return run_module(*command, before=BLOCKER, cwd=tmp_path)
 
     return run
 

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 import typer.main
+from forked import run_module
 from runs import ROOT
 
 from cdl.cli import app
@@ -17,6 +18,8 @@ COMMANDS = sorted(typer.main.get_command(app).commands)
 
 def cdl(folder, *arguments, path=ROOT):
     environment = os.environ | {"PYTHONPATH": str(path), "COLUMNS": "80"}
+    if path == ROOT:
+        return run_module("cdl", *arguments, cwd=folder, env=environment)
     command = [sys.executable, "-m", "cdl", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, cwd=folder, env=environment, check=False
