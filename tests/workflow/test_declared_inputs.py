@@ -29,8 +29,9 @@ STUDY = {
     "datasets": {"digits": {"published": "cifar100"}},
     "backbones": {"vit_micro": {"published": "vit_base"}, "vit_nano": {"published": "vit_small"}},
     "grid": {"datasets": ["digits", FEW], "distillers": ["none", "cdl_prompt"]},
-    "deploy": {"runs": ["digits/*/cdl_prompt-*"], "rounds": 1},
+    "deploy": {"runs": ["digits/*/student-*"], "rounds": 1},
 }
+TAUGHT = {"runs": ["digits/*/cdl_prompt-*"], "rounds": 1}  # and their teacher: two exports
 TUNED = {
     "datasets": {"digits": {"validation": {"per_class": 5}}},
     "grid": {"distillers": ["fitnets"]},
@@ -73,7 +74,14 @@ def perform_alone(job, store, folder, inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("changes", "n_rules"), [(STUDY, 19), (TUNED, 14)], ids=["study", "tuned"])
+@pytest.mark.parametrize(
+    ("changes", "n_rules"),
+    [
+        pytest.param(STUDY, 19, id="study"),
+        pytest.param(TUNED, 14, id="tuned"),
+        pytest.param(STUDY | {"deploy": TAUGHT}, 19, id="taught", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_job_reads_what_it_declares(changes, n_rules, tmp_path, monkeypatch):
     grid = make_grid(changes)
     trials, store, rules = Trials(grid), tmp_path / "store", set()
