@@ -441,6 +441,7 @@ def test_kernels_are_compared_with_the_choice_for_this_cpu(capsys):
     assert f"chooses {chosen_kernels().attention}" in text
 
 
+@pytest.mark.nightly
 def test_the_parts_of_a_step_cover_all_of_its_time(capsys):
     parts.main([*ARGUMENTS, "--threads=1"])
     tables = capsys.readouterr().out.split("cached\n")[1:]

@@ -35,7 +35,7 @@ from cdl.runtime.errors import CdlError
 MAPPED = f"{RUNS}/cdl_prompt-vit_nano-from-vit_micro-q-vit_nano/seed0"
 
 
-@pytest.mark.parametrize("run", [KD, MAPPED])
+@pytest.mark.parametrize("run", [KD, pytest.param(MAPPED, marks=pytest.mark.nightly)])
 def test_the_export_predicts_what_was_evaluated(finished, tmp_path, run):
     answer = export(finished / run, tmp_path / "student")
     assert answer.parity.images == 80 and answer.parity.holds

@@ -41,7 +41,17 @@ def finish_with(folder, inputs, method, distiller, options):
     return finish(folder, inputs, method, distiller, changes)
 
 
-@pytest.fixture(scope="module", params=CLASS_MEANS, ids=lambda case: "-".join(case[:2]))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            case,
+            id="-".join(case[:2]),
+            marks=[pytest.mark.nightly] if case[:2] == ("coda_prompt", "none") else [],
+        )
+        for case in CLASS_MEANS
+    ],
+)
 def means(request, inputs, tmp_path_factory):
     return finish_with(tmp_path_factory.mktemp("means"), inputs, *request.param)
 

@@ -123,7 +123,7 @@ def test_its_entry_point_is_found_and_its_configuration_reads_the_logits_of_all_
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_learns_two_tasks(site, tmp_path):
     (tmp_path / "overlay.yaml").write_text("grid: {distillers: [none, kd_control]}\n")
     configs = [ROOT / "config/digits.yaml", ROOT / "config/test/tiny.yaml", "overlay.yaml"]

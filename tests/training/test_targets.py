@@ -52,13 +52,18 @@ def learnt(lab, changes, kd, **compute):
             for case in (
                 (ALL, "none"),
                 (ALL, "fitnets"),
-                (SELF, "fitnets"),
-                (SELF | {"protocol": {"query": "self"}}, "cdl_prompt"),
                 (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
                 (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
                 (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
                 (taught_by("ranpac", "coda_prompt"), "kd"),
                 (taught_by("coda_prompt", "head_only"), "fitnets"),
+            )
+        ),
+        *(
+            pytest.param(*case, marks=pytest.mark.nightly)
+            for case in (
+                (SELF, "fitnets"),
+                (SELF | {"protocol": {"query": "self"}}, "cdl_prompt"),
             )
         ),
     ],

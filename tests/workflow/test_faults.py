@@ -75,7 +75,7 @@ def test_a_killed_server_of_warm_starts_costs_no_job(finished, copied):
     assert contents(copied) == contents(finished)
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("alone", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_a_killed_snakemake_needs_unlock_and_then_goes_on(finished, copied, alone):
     forget(copied)
     started = popen(copied)

@@ -148,11 +148,12 @@ def test_a_touched_script_retrains_nothing(finished):
 
 
 def test_the_same_seed_twice_is_identical_and_a_warm_start_changes_nothing(finished, copied):
-    """One student; that whole runs are is seen by the faults' and the cluster's tests."""
+    """One task; that whole runs are is seen by the faults' and the cluster's tests."""
     student = "results/tiny/digits/coda_prompt/student-vit_nano-q-vit_nano/seed0"
-    shutil.rmtree(copied / student)
-    made = (f"{student}/results.json", f"{student}/prompts.json")
-    run(copied, *made, overlay="compute: {warm: false}")
+    shutil.rmtree(copied / student / "task1")
+    for name in ("results.json", "predictions.parquet"):
+        (copied / student / name).unlink()
+    run(copied, f"{student}/results.json", overlay="compute: {warm: false}")
     first, second = contents(finished), contents(copied)
     assert sum(name.startswith(student) for name in second) == 10
     assert [name for name in first if first[name] != second.get(name)] == []
