@@ -1,0 +1,99 @@
+"""Students on backbones of which only features are read: export, int8, learning on, the page."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from learners import draw_images
+from safetensors.torch import save_file
+
+import cdl
+from cdl.backbones import families
+from cdl.backbones.fetch import fetch
+from cdl.deployment.demo import site
+from cdl.deployment.export import export
+from cdl.device.images import Student
+from cdl.runtime.errors import CdlError
+
+FAMILIES = {  # an architecture of each, with the side of its input
+    "cnn": ("mobilenetv3_small_050", 32),
+    "tiny_vit": ("tiny_vit_5m_224", 64),
+    "swin": ("swin_tiny_patch4_window7_224", 64),
+    "fastvit": ("fastvit_t8", 64),
+}
+
+
+@pytest.fixture
+def student(request, lab, inputs, tmp_path):
+    """The folder of a finished student of a method on random weights of an architecture."""
+    family, method = request.param
+    model, size = FAMILIES[family]
+    torch.manual_seed(0)
+    here = tmp_path / "own"
+    shutil.copytree(inputs, here)
+    save_file(families.create(model).state_dict(), here / "mine.safetensors")
+    fetch(here / "vit_nano.safetensors", "file", str(here / "mine.safetensors"), model)
+    block = {"embedded": None, "file": str(here / "mine.safetensors"), "model": model}
+    grid = {"methods": [method], "distillers": ["none", "kd"], "exclude": [], "bounds": []}
+    made = lab(
+        {
+            "backbones": {"vit_nano": {**block, "size": size}},
+            "grid": grid,
+            "methods": {"ranpac": {"projection": 32, "logit_scale": 10.0}},
+        }
+    )
+    made.inputs = here
+    run = made.student("none")
+    made.learn_all(run)
+    made.evaluate(run)
+    results = made.folder.parent
+    (results / "backbones").mkdir()
+    (results / "data").mkdir()
+    (results / "data" / "digits-0").symlink_to(here / "data")
+    for file in here.glob("vit_*"):
+        shutil.copy(file, results / "backbones" / file.name.replace(".", "-0."))
+    return made.folder / run.folder
+
+
+def of(families, method="ranpac"):
+    return pytest.mark.parametrize(
+        "student", [(family, method) for family in families], indirect=True, ids=families
+    )
+
+
+def check(student, tmp_path):
+    """Compare the exports with torch, in both number formats, and let each learn two classes."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    expected = cdl.load(student).predict_proba(images)
+    for folder, weights in ((tmp_path / "fp32", None), (tmp_path / "int8", "dynamic")):
+        made = export(student, folder, int8=weights)
+        found = cdl.load(folder).predict_proba(images)
+        if weights is None:
+            assert made.parity.holds
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert np.isfinite(found).all()
+        device = Student(folder)
+        device.learn({name: list(draw_images(name, 8, 0, side=8)) for name in ("black", "white")})
+        named = [*draw_images("black", 4, 1, side=8), *draw_images("white", 4, 1, side=8)]
+        assert device.predict(named) == ["black"] * 4 + ["white"] * 4
+
+
+@pytest.mark.slow
+@of(["cnn"])
+def test_a_convolutional_student_is_exported_learns_on_and_has_a_page(
+    student, tmp_path, monkeypatch
+):
+    check(student, tmp_path)
+    monkeypatch.setattr("cdl.deployment.demo.runtime_files", lambda source: [])
+    page = site(tmp_path / "fp32")
+    assert {"student/model.onnx", "student/versions/1/memory.safetensors"} <= page.keys()
+    with pytest.raises(CdlError, match="only available for backbones that can be prompted"):
+        export(student, tmp_path / "timm", timm=True)
+    assert not (tmp_path / "timm").exists()
+
+
+@pytest.mark.slow
+@of(["cnn"], "simple_cil")
+def test_class_means_of_a_convolutional_student_are_learnt_on(student, tmp_path):
+    check(student, tmp_path)
