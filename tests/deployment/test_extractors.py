@@ -97,3 +97,9 @@ def test_a_convolutional_student_is_exported_learns_on_and_has_a_page(
 @of(["cnn"], "simple_cil")
 def test_class_means_of_a_convolutional_student_are_learnt_on(student, tmp_path):
     check(student, tmp_path)
+
+
+@pytest.mark.nightly
+@of([family for family in FAMILIES if family != "cnn"])
+def test_other_families_are_exported_and_learn_on(student, tmp_path):
+    check(student, tmp_path)
