@@ -37,6 +37,11 @@ def test_the_commands_lead_from_photos_to_a_student_that_learns(tmp_path, monkey
             if command.startswith("cdl demo"):
                 CliRunner().invoke(app, command.split()[1:], catch_exceptions=False)
                 continue
+            if command.startswith("cdl run"):  # fewer epochs than the page's, to be quick
+                config = tmp_path / "study/config.yaml"
+                text, n = re.subn(r"^  epochs: \d+", "  epochs: 2", config.read_text(), flags=re.M)
+                assert n == 1
+                config.write_text(text)
             subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "results/photos/index.html").is_file()
     assert "<h1>student: " in (tmp_path / "site/index.html").read_text()
