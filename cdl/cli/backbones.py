@@ -27,9 +27,9 @@ def list_(
     ] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List timm's architectures and their tags; those for heads only have no blocks.
+    """List timm's architectures and their tags.
 
-    Exit code 1 if none matches PATTERN.
+    Those for heads only have no blocks. Exit code 1 if none matches PATTERN.
     """
     wanted = pattern if "*" in pattern else f"*{pattern}*"
     found: list[dict[str, Any]] = [
@@ -113,7 +113,7 @@ def fetch(
         str | None, typer.Option(help="Folder or address with the files, instead of the Hub.")
     ] = None,
 ) -> None:
-    """Fetch text encoders, or classifiers of images or texts, from the Hugging Face Hub.
+    """Fetch text encoders or classifiers from the Hugging Face Hub.
 
     Configurations can use a model that cdl does not know once it has been fetched.
     """

@@ -126,7 +126,7 @@ def list_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the names that a configuration can use, or the options of one of them.
+    """List the names that a configuration can use, or options.
 
     Prints each name with a description and, for methods and distillers, the paper.
     With NAME of a method, distiller or dataset it prints each option with its values,

@@ -151,13 +151,13 @@ def learn(
     ] = None,
     check: Annotated[
         Path | None,
-        typer.Option(help="For an export: items of earlier classes, whose answers are compared."),
+        typer.Option(help="Of an export: items of earlier classes."),
     ] = None,
     keep_earlier: Annotated[
         float | None,
         typer.Option(
             metavar="PERCENT",
-            help="For an export: earlier classes keep their order; this share may become new ones.",
+            help="Of an export: most that may move to new.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -165,9 +165,8 @@ def learn(
     """Teach an exported student or a run new classes.
 
     An exported student learns without torch; its folder gets a new version. For a
-    run, writes a new run to results/OUTPUT, which can be exported or trained
-    further, and prints the accuracy on every task before and after, and the old
-    classes that became worse.
+    run, writes a new run to results/OUTPUT, and prints the accuracy on every task
+    before and after, and the old classes that became worse.
     """
     from cdl.deployment.load import is_exported
 
@@ -290,18 +289,15 @@ def predict(
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Score below which an item is unknown; default: that of each class."),
+        typer.Option(help="Score below which an item is unknown."),
     ] = None,
-    unknown: Annotated[
-        bool, typer.Option(help="Say what belongs to none of the classes, if the student can.")
-    ] = True,
+    unknown: Annotated[bool, typer.Option(help="Say what is in no class.")] = True,
 ) -> None:
     """Classify images or texts with a student.
 
-    An exported student also says what is unknown: what is less like its nearest
-    class than 95 % of the training images of this class are.
-    What cannot be read is reported on stderr; the rest is classified, and the
-    exit code is 1.
+    An exported student says unknown of what is less like its nearest class than
+    95 % of this class's training images are. What cannot be read is reported on
+    stderr; the rest is classified, and the exit code is 1.
     """
     from cdl.deployment.load import load
     from cdl.device.predict import (

@@ -151,8 +151,8 @@ def test_all_problems_are_named_at_once_with_what_is_needed(cdl_data, tmp_path):
     first, small, few, tasks, broken = answer.stderr.splitlines()
     assert first == "cdl: 4 problems:"
     assert "images_per_class: invalid value 5; expected at most 4" in small
-    assert "classes with fewer than 5: bee (4); lower images_per_class, add" in small
-    assert "classes with fewer than 4: ant (3), bee (3), cow (3), dog (3); lower" in few
+    assert "classes with fewer than 5: 'bee' (4); lower images_per_class, add" in small
+    assert "classes with fewer than 4: 'ant' (3), 'bee' (3), 'cow' (3), 'dog' (3); lower" in few
     assert (
         "tasks: invalid value 3; expected a divisor" in tasks and "(equal tasks: 1, 2, 4)" in tasks
     )

@@ -46,7 +46,7 @@ def test_a_wheel_starts_a_study_in_an_empty_folder(site, tmp_path):
     made = run("init", "x")
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith(
-        "wrote x/config.yaml; edit it, then run: cdl run x/config.yaml --cores 2"
+        "wrote x/config.yaml, an example on digits; for your own: --images PHOTOS, --texts FILE"
     )
     plan = run("run", "x/config.yaml", "-n")
     assert plan.returncode == 0, plan.stdout + plan.stderr
