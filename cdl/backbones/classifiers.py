@@ -13,6 +13,7 @@ A tag of timm, or OWNER/NAME of a model on the Hub, is such a folder in `data/ba
 pickles are never read.
 """
 
+import contextlib
 import csv
 import re
 import stat
@@ -188,7 +189,9 @@ class ClassifierSource:
         if self.kind == "onnx":
             return None
         card = next((f for f in (self.path / CARD, self.path / "card.md") if f.is_file()), None)
-        about = card_metadata(_check(card)) if card else {}
+        about: dict[str, Any] = {}
+        with contextlib.suppress(CdlError):  # a card that cannot be read names no licence
+            about = card_metadata(_check(card)) if card else {}
         found = about.get("license")
         if found == "other":
             found = about.get("license_name") or about.get("license_link") or found

@@ -71,6 +71,13 @@ def test_a_revision_is_a_classifier_of_its_own(hub):
     assert (old.licence, new.licence) == ("mit", "mine") and old.path != new.path
 
 
+def test_a_card_that_cannot_be_read_names_no_licence(hub):
+    own = Path("made", NAME)
+    for text, licence in ((CARD % b"mit", "mit"), (CARD % b"mit\nlicense: [", None)):
+        (own / "README.md").write_bytes(text)
+        assert ClassifierSource.of({"hf": str(own.absolute())}).licence == licence
+
+
 def test_a_model_that_changed_on_the_hub_is_refused(hub):
     fetch_classifier(NAME)
     (commit,) = hub.models[NAME].commits
