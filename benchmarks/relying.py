@@ -36,7 +36,8 @@ from cdl.reporting.crossed import estimate
 from tools import pages
 
 LEARNERS, SEEDS, TASK, EACH, NEW = ("ranpac", "simple_cil"), range(5), 4, 50, 10
-LIMITS = (None, 5.0, 1.0, 0.0)  # percent of kept examples that may become a new class
+# percent of the kept examples that may become a new class, and of images of `choice`, as --check
+LIMITS = ((None, False), (5.0, False), (1.0, False), (1.0, True), (0.0, False))
 
 
 class Images:
@@ -119,7 +120,11 @@ def unknown(student: Student, tokens: np.ndarray, labels: np.ndarray) -> dict[st
 
 
 def updates(
-    student: Student, images: Images, names: tuple[str, ...], test: tuple[np.ndarray, np.ndarray]
+    student: Student,
+    images: Images,
+    names: tuple[str, ...],
+    test: tuple[np.ndarray, np.ndarray],
+    checked: np.ndarray,
 ) -> Iterator[dict[str, Any]]:
     """Yield what an update with the next ten classes does to examples, by its limit."""
     memory, n = student._memory(), len(student.classes)
@@ -130,11 +135,11 @@ def updates(
     fresh, earlier = student.features(pixels), test[1] < n
     tested = test[0][earlier], test[1][earlier]
     after = (*student.classes, *names)
-    for limit in LIMITS:
-        how = How(keep=0 if limit is None else n)
-        lesson = Lesson(memory, tokens, n + labels, tokens[:0], len(after), how, kept, limit)
+    for limit, check in LIMITS:
+        how, limited = How(keep=0 if limit is None else n), [kept, *([checked] if check else [])]
+        lesson = Lesson(memory, tokens, n + labels, tokens[:0], len(after), how, limited, limit)
         found = lesson.learnt()
-        row: dict[str, Any] = {"limit": limit}
+        row: dict[str, Any] = {"limit": limit, "check": check}
         for part, examples in (("kept", own), ("test", tested)):
             flips = flipped(memory, found, examples, student.classes, after)
             row[f"moved_{part}"] = 100 * flips["moved"] / flips["flips"][1]
@@ -147,7 +152,12 @@ def updates(
 def kept_tables(output: Path) -> None:
     """Write the tables of the page."""
     names = {"ranpac": "ridge", "simple_cil": "class means"}
-    limits = {None: "none", 1.0: "1 %", 0.0: "0 %"}  # shown
+    limits = {  # shown
+        (None, False): "none",
+        (1.0, False): "1 %",
+        (1.0, True): "1 %, with `--check`",
+        (0.0, False): "0 %",
+    }
     columns = {
         "unknown": {
             "auroc": "AUROC",
@@ -164,12 +174,12 @@ def kept_tables(output: Path) -> None:
     }
     for part, shown in columns.items():
         table = pd.read_csv(output / f"relying_{part}.csv")
-        keys = ["learner", "limit"] if part == "updates" else ["learner"]
+        keys = ["learner", "limit", "check"] if part == "updates" else ["learner"]
         cells = []
         for key, own in table.groupby(keys, dropna=False, sort=False):
             row = {"student": names[key[0]]}
             if part == "updates":
-                limit = None if pd.isna(key[1]) else key[1]
+                limit = (None if pd.isna(key[1]) else key[1], key[2])
                 if limit not in limits:
                     continue
                 row["limit"] = limits[limit]
@@ -208,7 +218,7 @@ def main() -> None:
             test = measured(student, images, "test")
             tables["unknown"].append({**about, **unknown(student, *test)})
             following = whole[len(student.classes) :][:NEW]
-            found = updates(student, images, following, test)
+            found = updates(student, images, following, test, tokens[known])
             tables["updates"] += [{**about, **row} for row in found]
             print(*about.values(), flush=True)
     for name, rows in tables.items():

@@ -20,6 +20,7 @@ from PIL import Image
 
 import cdl
 from cdl.cli.app import app
+from cdl.deployment.facade import Student
 
 SCALES = (1, 2, 5, 10, 15, 20, 25, 30, 40, 60)  # of the ridge's outputs, which are no logits
 TEACHER = """
@@ -43,7 +44,7 @@ grid:
 
 def split(cifar100: Path) -> None:
     """Write the images of teacher, calibration, students and test."""
-    Path("data").mkdir()
+    Path("data").mkdir(exist_ok=True)
     files = sorted(cifar100.glob("train*.parquet"))
     images = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     images = images.sample(frac=1, random_state=0)
@@ -56,7 +57,7 @@ def split(cifar100: Path) -> None:
     pd.concat(tests).to_parquet("data/test.parquet", index=False)
 
 
-def answered(teacher: cdl.Student, images: list[np.ndarray]) -> np.ndarray:
+def answered(teacher: Student, images: list[np.ndarray]) -> np.ndarray:
     """Return the outputs `[n, C]` of a teacher, up to a constant for each image."""
     parts = [teacher.predict_proba(images[i : i + 500]) for i in range(0, len(images), 500)]
     return np.log(np.maximum(np.concatenate(parts), 1e-30))

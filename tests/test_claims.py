@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from overlays import write_stand_ins
 
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
@@ -19,12 +20,14 @@ assert FILES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_claims_are_about_runs_of_their_configuration(path):
+def test_claims_are_about_runs_of_their_configuration(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     content = claims.read(path)
     for panel in content["panels"].values():
         of = panel if "configuration" in panel else content
         parts = [*(read(ROOT / name) for name in of["configuration"]), of.get("overlay", {})]
-        grid = Grid(resolve(reduce(merge, parts)))
+        write_stand_ins(config := reduce(merge, parts))
+        grid = Grid(resolve(config))
         folders = [Path(grid.files(run).folder).parts for run in grid.runs]
         planned = {"/".join(parts[1:5]) for parts in folders}
         for pair in panel["differences"].values():

@@ -70,9 +70,9 @@ class ImageBackbone(Backbone):
             CdlError: the file is damaged, or the model has no input of this size.
         """
         state, metadata = artifacts.load(path)
-        kind: type[ImageBackbone] = (
-            registry.load(_EXTRACTOR) if metadata.get(FEATURES) else FrozenViT
-        )
+        kind: type[ImageBackbone] = cls if issubclass(cls, FrozenViT) else FrozenViT
+        if metadata.get(FEATURES):
+            kind = registry.load(_EXTRACTOR)
         unit = normalization == "unit"
         given = ([0.0] * 3, [1.0] * 3) if unit else (metadata["mean"], metadata["std"])
         try:

@@ -84,13 +84,15 @@ def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) 
     """
     wanted = {os.path.relpath(folder / target, folder) for target in targets}
     every = [grid.files(run) for run in grid.runs]
-    if not (made := [files for files in every if files.results in wanted]):
+    made = [own for own in every if own.results in wanted and (folder / own.results).is_file()]
+    if not made:
         return
     with contextlib.chdir(folder):
         for files in made:
             accuracy = read_json(files.results)["metrics"]["final_average_accuracy"]
             print(f"{accuracy:.2f} %  {files.folder.removeprefix(f'{RESULTS}/')}")
-        if not Path(grid.layout.report.tables.results).is_file():
+        table = Path(grid.layout.report.tables.results)
+        if not table.is_file() or any(files.folder not in table.read_text() for files in made):
             tabulate(grid)
     origin = [command, "trace", made[0].folder.removeprefix(f"{RESULTS}/")]
     results = [] if folder == Path(".") else ["--results", str(folder / RESULTS)]

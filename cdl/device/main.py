@@ -111,10 +111,8 @@ def _parser(takes: type[Items]) -> argparse.ArgumentParser:
     learn.add_argument("--ridge", choices=CHOICES, default="all", help="tasks for its choice")
     how = f"a class with few {takes.kind} counts less in a ridge"
     learn.add_argument("--no-balance", dest="balance", action="store_false", help=how)
-    keep = "leave the order among earlier classes; PERCENT of kept examples may become new classes"
-    learn.add_argument(
-        "--keep-earlier", type=float, nargs="?", const=1.0, metavar="PERCENT", help=keep
-    )
+    keep = "leave the order among earlier classes; PERCENT of their examples may become new classes"
+    learn.add_argument("--keep-earlier", type=float, metavar="PERCENT", help=keep)
     forget = commands.add_parser("forget", help="remove a class")
     forget.add_argument("name")
     for command in (learn, forget):

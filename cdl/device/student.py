@@ -27,7 +27,7 @@ from cdl.device.memory import (
 from cdl.device.names import check_class_name
 from cdl.device.process import peak_memory
 from cdl.device.sealed import REMEDY
-from cdl.device.update import Lesson, Update, check_keeping, check_moved, flipped, held_out, tested
+from cdl.device.update import Lesson, Update, check_keeping, flipped, held_out, tested
 from cdl.device.versions import (
     add_version,
     check,
@@ -204,7 +204,7 @@ class DeviceStudent(Classifier):
             CdlError: an argument is invalid, an item cannot be read, or the folder cannot be
                 written; nothing is changed in this case.
         """
-        given = self._given(items)
+        given = self._given(by_name(items, self.items))
         _check_choice("head", head, (None, *HEADS))
         _check_choice("ridge", ridge, CHOICES)
         memory, keep = self._memory(), 0 if keep_earlier is None else len(self.classes)
@@ -213,14 +213,14 @@ class DeviceStudent(Classifier):
         names = (*self.classes, *learnt)
         tests = {k: self.features(v) for k, v in by_name(test or {}, self.items, names).items()}
         examples = self._examples(memory, check)
-        kept = memory.tensors.get(EXAMPLES, examples[0])
+        limited = [*filter(len, (memory.tensors.get(EXAMPLES, examples[0]), examples[0]))]
         if keep_earlier is not None:
-            check_keeping(memory, keep_earlier, given, self.classes, len(kept))
+            check_keeping(memory, keep_earlier, given, self.classes, sum(map(len, limited)))
         begin = time.perf_counter()
         tokens, labels = self._labelled(given, names)
         more = tokens[:0] if unlabelled is None else self.features(unlabelled)
         seconds, n = time.perf_counter() - begin, len(tokens) + len(more)
-        lesson = Lesson(memory, tokens, labels, more, len(names), how, kept, keep_earlier)
+        lesson = Lesson(memory, tokens, labels, more, len(names), how, limited, keep_earlier)
         with computing(self.folder):
             begin = time.perf_counter()
             new = lesson.learnt().after(memory, tokens, labels)
@@ -228,26 +228,25 @@ class DeviceStudent(Classifier):
             both = memory, new, tests, self.classes, names
             found = tested(*both) if tests else held_out(lesson)
             found |= flipped(memory, new, examples, self.classes, names)
-            check_moved(keep_earlier, found, self.items.kind)
             self._add(new, names)
         extended = tuple(name for name in given if name not in learnt)
         costs = n, n / max(seconds, 1e-9), milliseconds, peak_memory()
         return self._update(new, learnt, extended, (), *costs, **found)
 
-    def _given(self, items: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Return training items by class; raise `CdlError` if a class has none."""
-        found, kind = by_name(items, self.items), self.items.kind
-        if not all(found.values()) or not found:
-            empty = next((repr(name) for name, some in found.items() if not some), "any class")
-            raise CdlError(f"{kind}: there is none of {empty}; expected at least one")
-        return found
+    def _given(self, items: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return items by class; raise `CdlError` if a class has none."""
+        if not all(items.values()) or not items:
+            empty = next((repr(name) for name, some in items.items() if not some), "any class")
+            raise CdlError(f"{self.items.kind}: there is none of {empty}; expected at least one")
+        return items
 
     def _examples(
         self, memory: Memory, check: Mapping[str, Any] | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return tokens and classes of given items, or of the examples that are kept."""
-        if check:
-            return self._labelled(by_name(check, self.items, self.classes, "check"), self.classes)
+        if check is not None:
+            given = by_name(check, self.items, self.classes, "check")
+            return self._labelled(self._given(given), self.classes)
         none = np.zeros((0, 1, 1))
         return memory.tensors.get(EXAMPLES, none), memory.tensors.get(OWNERS, none[:, 0, 0])
 

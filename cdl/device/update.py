@@ -1,7 +1,7 @@
 """What an update of a student did, cost and brought."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,8 +24,8 @@ class Lesson:
     unlabelled: tokens of unlabelled items, `[u, T, D]`, learnt with the student's own answers.
     classes: number of classes after it.
     how: choices for it.
-    kept: tokens of examples of earlier classes, `[k, T, D]`.
-    percent: the largest share of `kept` that may become a new class; None: no limit.
+    limited: tokens `[k, T, D]` of several sets of examples of earlier classes.
+    percent: the largest share of each set that may become a new class; None: no limit.
     """
 
     memory: Memory
@@ -34,7 +34,7 @@ class Lesson:
     unlabelled: np.ndarray
     classes: int
     how: How
-    kept: np.ndarray
+    limited: Sequence[np.ndarray]
     percent: float | None
 
     def learnt(self, rows: np.ndarray | slice = slice(None)) -> Memory:
@@ -42,9 +42,10 @@ class Lesson:
         found = self.memory.learn(self.tokens[rows], self.labels[rows], self.classes, self.how)
         if len(more := self.unlabelled):
             found = found.learn(more, found.logits(more).argmax(1), self.classes, self.how)
-        if self.percent is None:
-            return found
-        return found.lowered(self.kept, self.how.keep, self.percent)
+        if self.percent is not None:
+            for examples in self.limited:
+                found = found.lowered(examples, self.how.keep, self.percent)
+        return found
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,11 @@ def check_keeping(
     memory: Memory, percent: float, given: Mapping[str, Any], known: tuple[str, ...], n: int
 ) -> None:
     """Raise `CdlError` unless an update with `n` examples can keep the earlier classes' order."""
-    if not 0 <= percent <= 100:
-        raise CdlError(f"keep_earlier: invalid value {percent}; expected a percentage, 0 to 100")
+    number = isinstance(percent, int | float) and not isinstance(percent, bool)
+    if not (number and 0 <= percent <= 100):
+        raise CdlError(
+            f"keep_earlier: invalid value {percent!r:.50}; expected a percentage, 0 to 100"
+        )
     if not memory.keeps:
         raise CdlError(
             "keep_earlier: is not possible with aligned heads, whose rows are trained together; "
@@ -134,17 +138,7 @@ def check_keeping(
             "expected new classes only"
         )
     if not n:
-        raise CdlError("keep_earlier: the student keeps no examples; give images of check")
-
-
-def check_moved(percent: float | None, found: Mapping[str, Any], kind: str) -> None:
-    """Raise `CdlError` if more than a percentage of examples moved; None: any may."""
-    moved, n = found.get("moved", 0), found.get("flips", (0, 0))[1]
-    if percent is not None and 100 * moved > percent * n:
-        raise CdlError(
-            f"keep_earlier: {moved} of {n} {kind} of the check moved, more than {percent:g} %; "
-            f"nothing was changed: allow more, or teach other {kind}"
-        )
+        raise CdlError("keep_earlier: the student keeps no examples; give examples with check")
 
 
 def flipped(

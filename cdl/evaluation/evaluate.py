@@ -182,7 +182,7 @@ def _with_updates(
     finite = [{k: _none_if_nan(v) for k, v in one.items()} for one in found]
     return content | {
         "metrics": {k: _none_if_nan(v) for k, v in metrics.items()},
-        **({"unknown": finite} if largest else {}),
+        **({"evaluates": ["unknown"], "unknown": finite} if largest else {}),
     }
 
 

@@ -365,8 +365,9 @@ class LearningJobs:
         outputs = files.first_outputs() if first_tasks else files.outputs()
         n, spec = grid.test_images_per_class(run.dataset), self._specification(run, None)
         unlabelled = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
-        revision = {} if first_tasks else {"evaluation": EVALUATION}
         unknown = grid.config["evaluation"]["unknown"] and not first_tasks
+        revision: dict[str, Any] = {} if first_tasks else {"evaluation": EVALUATION}
+        revision |= {"evaluates": ["unknown"]} if unknown else {}
         trained = grid.trained(run)
         features = {}
         if trained.folder in self._sharing and not first_tasks:
@@ -401,8 +402,7 @@ class LearningJobs:
                 "query_names": [own.backbone for (own,) in need.queries],
                 "teacher_query": run.mapped_query,
                 "images_per_class": n,
-                "unknown": unknown,
-                **({} if first_tasks else {"revision": EVALUATION}),
+                **({} if first_tasks else {"revision": EVALUATION, "unknown": unknown}),
             },
             measured=True,
             alike=_alike(run),

@@ -241,7 +241,10 @@ def test_a_teacher_of_other_classes_or_images_is_refused_and_kept(copied, tmp_pa
     images = photos(tmp_path / "c", "red", "green", n=7)
     before = sorted((copied / "results").rglob("*"))
     for task, message in (
-        (others, "has not learnt 'blue'; expected a run with the classes .*, blue, red in this"),
+        (
+            others,
+            "has not learnt 'blue'; expected a run with the classes .*, 'blue', 'red' in this",
+        ),
         (images, "task2/learner.safetensors was trained on other images of the new classes"),
     ):
         with pytest.raises(CdlError, match=f"--teacher: .*{message}") as caught:

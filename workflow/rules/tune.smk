@@ -32,7 +32,6 @@ rule evaluate_trial:
         query_names=param("evaluate_trial", "query_names"),
         teacher_query=param("evaluate_trial", "teacher_query"),
         images_per_class=param("evaluate_trial", "images_per_class"),
-        unknown=param("evaluate_trial", "unknown"),
     script:
         "../scripts/evaluate.py"
 

@@ -234,7 +234,13 @@ def _tested(
             return first_share(own, share)
         return (place for place in own if int(place[:13], 16) / 16**13 < share)
 
-    return {(folder, place) for folder, own in found.items() for place in chosen(own)}
+    tested = {(folder.name, place) for folder, own in found.items() for place in chosen(own)}
+    return {
+        (folder, place)
+        for folder, own in found.items()
+        for place in own
+        if (folder.name, place) in tested  # equal files of a class, in all domains
+    }
 
 
 class _Walk:
