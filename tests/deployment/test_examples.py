@@ -1,10 +1,12 @@
-"""The examples that people start from run on images, without torch and cdl."""
+"""The examples that people start from; those for devices run without torch and cdl."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from learners import draw_images, write_learner
 from PIL import Image
@@ -58,3 +60,21 @@ def test_a_robot_learns_on_request_and_reports_drift(folder, tmp_path):
     assert "version 1, 4 classes; learnt yellow" in lines
     last = [line for line in lines if line.startswith("frame ")][-10:]
     assert sum("yellow" in line for line in last) >= 8
+
+
+def test_the_teachers_images_are_not_the_students(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = runpy.run_path(str(EXAMPLES / "own_teacher.py"))
+    names = [f"{label}{i}" for label in "ab" for i in range(500)]
+    images = pd.DataFrame({"image": names, "fine_label": [name[0] for name in names]})
+    Path("data/cifar100").mkdir(parents=True)
+    images.to_parquet("data/cifar100/train.parquet")
+    images[:2].to_parquet("data/cifar100/test.parquet")
+    example["split"](Path("data/cifar100"))
+    parts = [pd.read_parquet(f"data/{k}.parquet") for k in ("teacher", "calibration", "student")]
+    for part, n in zip(parts, (250, 25, 100), strict=True):
+        assert part.fine_label.value_counts().tolist() == [n, n]
+    every = pd.concat(parts).image
+    assert every.is_unique
+    outputs = np.log([[0.75, 0.25], [0.5, 0.5]])
+    assert example["loss"](outputs, np.array([0, 1])) == pytest.approx(-np.log([0.75, 0.5]).mean())
