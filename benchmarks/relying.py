@@ -156,7 +156,6 @@ def kept_tables(output: Path) -> None:
         (None, False): "none",
         (1.0, False): "1 %",
         (1.0, True): "1 %, with `--check`",
-        (0.0, False): "0 %",
     }
     columns = {
         "unknown": {
