@@ -157,7 +157,7 @@ def learn(
         float | None,
         typer.Option(
             metavar="PERCENT",
-            help="Of an export: most that may move to new.",
+            help="Of an export: limit of changed old answers.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -91,8 +91,10 @@ def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) 
         for files in made:
             accuracy = read_json(files.results)["metrics"]["final_average_accuracy"]
             print(f"{accuracy:.2f} %  {files.folder.removeprefix(f'{RESULTS}/')}")
-        table = Path(grid.layout.report.tables.results)
-        if not table.is_file() or any(files.folder not in table.read_text() for files in made):
+        tables = grid.layout.report.tables
+        whole = Path(tables.results).is_file()
+        known = set(read(tables.results, tables.protocols)["run"]) if whole else set()
+        if not known.issuperset(files.folder for files in made):
             tabulate(grid)
     origin = [command, "trace", made[0].folder.removeprefix(f"{RESULTS}/")]
     results = [] if folder == Path(".") else ["--results", str(folder / RESULTS)]

@@ -57,7 +57,7 @@ class CsvPrinter:
 
 
 def uses_scores(student: Classifier, unknown: bool, threshold: float | None) -> bool:
-    """Return whether a student says that an item is unknown, if it is asked to.
+    """Return whether predictions include scores: they are wanted, and the student has thresholds.
 
     Raises:
         CdlError: a threshold is given that is no cosine, or that nothing would use.
@@ -97,7 +97,10 @@ def print_predictions(
     all_read = True
     for item in items:
         try:
-            (row,), (found,) = student.judged(item)
+            if scored:
+                (row,), (found,) = student.judged(item)
+            else:
+                (row,) = student.predict_proba(item)
         except CdlError as error:
             print(f"cdl: {error}", file=sys.stderr)
             all_read = False

@@ -112,9 +112,14 @@ def _scores(learner: Learner, tokens: Tensor, seen: int) -> Tensor:
     return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
 
 
+def _correct(scores: Tensor, test: TestSet) -> Tensor:
+    """Return whether the predictions `[n]` of logits `[n, seen]` are correct."""
+    return scores.argmax(1) == test.labels[: len(scores)]
+
+
 def _accuracies(scores: Tensor, test: TestSet, stage: int) -> list[float]:
     """Return the accuracy on each task up to `stage`, in percent."""
-    correct = scores.argmax(1) == test.labels[: len(scores)]
+    correct = _correct(scores, test)
     owner = test.owner[: len(scores)]
     return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
 
@@ -170,7 +175,7 @@ def _with_updates(
     `largest` are the largest logits of the images of all tasks after each task; empty if unknown
     classes are not evaluated.
     """
-    correct = [(own.argmax(1) == test.labels[: len(own)]).numpy() for own in scores]
+    correct = [_correct(own, test).numpy() for own in scores]
     found = []
     for task, best in enumerate(largest[:-1]):
         known = (test.labels < test.stream.classes(task).stop).numpy()
