@@ -103,11 +103,22 @@ def test_every_method_has_a_row_a_schema_entry_and_a_file():
     assert {method for method, *_ in COUNTS} == set(PROMPTS)
 
 
+def headings(page):
+    """Return the fragments of the links to the headings of a page, as on GitHub and the site."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_have_targets():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-            if "://" not in target and not target.startswith("../../actions/"):  # pages of GitHub
-                assert (page.parent / target).exists(), (page.name, target)
+        for target, fragment in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+            if "://" in target or target.startswith("../../actions/"):  # pages of GitHub
+                continue
+            linked = page.parent / target if target else page
+            assert linked.exists(), (page.name, target)
+            if fragment and linked.suffix == ".md":
+                assert fragment in headings(linked), (page.name, target, fragment)
 
 
 def test_the_examples_on_using_a_student_predict_as_in_the_evaluation(
