@@ -10,9 +10,10 @@ an update learns the ten classes of the sixth from their 50 images of training. 
 is a test image of CIFAR-100, 50 of a class, but for `choice`: there the scores are compared on
 training images (the last 50 of a class) that no learner sees.
 
-Writes `relying_choice.csv`, `relying_unknown.csv` and `relying_updates.csv` to OUTPUT, one row for
-each student and score or limit, in percent. `--write` keeps the tables of docs/studies/devices.md,
-with t intervals over the seeds, each of which draws an order of the classes.
+Writes `relying_choice.csv`, `relying_unknown.csv`, `relying_updates.csv` and `relying_halves.csv`
+(memory in fp16) to OUTPUT, one row for each student and score or limit, in percent. `--write` keeps
+the tables and draws the figure of docs/studies/devices.md, with t intervals over the seeds, each
+of which draws an order of the classes.
 """
 
 import argparse
@@ -26,17 +27,19 @@ import pandas as pd
 import cdl
 from cdl.data.sources import SOURCES
 from cdl.device.belonging import unit
-from cdl.device.closed import unpack
+from cdl.device.closed import best_ridge, one_hot, ridge_weights, unpack
 from cdl.device.images import Student
 from cdl.device.kept import EXAMPLES
-from cdl.device.memory import How, Memory
+from cdl.device.memory import How, Memory, make_memory
 from cdl.device.update import Lesson, flipped
 from cdl.evaluation.metrics import separation
-from cdl.reporting.crossed import estimate
+from cdl.reporting.crossed import Interval, estimate
+from cdl.reporting.style import canvas, paper, save
 from tools import pages
 
 LEARNERS, SEEDS, TASK, EACH, NEW = ("ranpac", "simple_cil"), range(5), 4, 50, 10
 # percent of the kept examples that may become a new class, and of images of `choice`, as --check
+NAMES = {"ranpac": "ridge", "simple_cil": "class means"}
 LIMITS = ((None, False), (5.0, False), (1.0, False), (1.0, True), (0.0, False))
 
 
@@ -149,9 +152,98 @@ def updates(
         yield row
 
 
+def half(tensor: np.ndarray) -> np.ndarray:
+    """Return a tensor as fp16 keeps it, scaled by a power of two so that its largest fits."""
+    scale = 2.0 ** np.floor(np.log2(60000 / max(float(np.abs(tensor).max()), 1e-30)))
+    rounded: np.ndarray = (tensor * scale).astype(np.float16).astype(np.float32) / np.float32(scale)
+    return rounded
+
+
+def halves(
+    student: Student, images: Images, names: tuple[str, ...]
+) -> Iterator[dict[str, dict[str, float]]]:
+    """Yield what a memory that is rounded to fp16 after each update loses against fp32.
+
+    Five updates teach ten classes each; then ten classes of them one image after the other, with
+    the ridge as it was.
+    """
+    test, answers = images.of(names, "test")
+    tested = student.features(test)
+
+    def accuracy(memory: Memory) -> float:
+        return 100 * float((memory.logits(tested).argmax(1) == answers).mean())
+
+    def stored(memory: Memory, fp16: bool) -> Memory:
+        kept = ("gram", "sums", "weight")
+        tensors = {k: half(v) if fp16 and k in kept else v for k, v in memory.tensors.items()}
+        return make_memory(memory.about, tensors)
+
+    n, start = len(student.classes), student._memory()
+    for fp16 in (False, True):
+        memory = stored(start, fp16)
+        for first in range(n, len(names), NEW):
+            pixels, labels = images.of(names[first : first + NEW], "train")
+            memory = memory.learn(student.features(pixels), first + labels, first + NEW, How())
+            memory = stored(memory, fp16)
+        yield {"updates": "50 images of ten classes", "fp16": fp16, "accuracy": accuracy(memory)}
+    pixels, labels = images.of(names[n : n + NEW], "train")
+    features = start.features(student.features(pixels))
+    order = np.random.default_rng(0).permutation(len(labels))
+    for fp16 in (False, True):
+        tensors = stored(start, fp16).tensors
+        sums = np.pad(tensors["sums"], ((0, 0), (0, NEW)))
+        gram = unpack(tensors["gram"]) if "gram" in tensors else None
+        for i in order:
+            row = features[i : i + 1]
+            sums = sums + row.T @ one_hot(n + labels[i : i + 1], n + NEW)
+            sums = half(sums) if fp16 else sums
+            if gram is not None:
+                gram = half(gram + row.T @ row) if fp16 else gram + row.T @ row
+        counts = np.pad(tensors["counts"], (0, NEW), constant_values=EACH)
+        new = {**tensors, "sums": sums, "counts": counts.astype(np.float32)}
+        new["weight"] = (sums / counts).T.astype(np.float32)
+        if gram is not None:
+            new["weight"] = ridge_weights(gram, sums, best_ridge(tensors["losses"], gram))
+        memory = make_memory(start.about, new)
+        known = answers < n + NEW
+        right = memory.logits(tested[known]).argmax(1) == answers[known]
+        yield {"updates": "one image", "fp16": fp16, "accuracy": 100 * float(right.mean())}
+
+
+def _text(interval: Interval) -> tuple[str, str, str]:
+    value, low, high = (f"{round(number, 1) + 0.0:.1f}" for number in interval)
+    return value, low, high
+
+
+def draw(updates: pd.DataFrame, file: Path) -> None:
+    """Draw the accuracy on new classes over the share of test images that moved, by limit."""
+    with paper():
+        note = (
+            "from the left: 0 %, 1 % of other images (--check), 1 %, 5 %, no limit; 95 % intervals"
+        )
+        figure, (axis,) = canvas([""], "earlier test images moved (%)", "new classes (%)", note)
+        for (learner, name), colour, marker in zip(
+            NAMES.items(), ("#0072B2", "#D55E00"), "os", strict=True
+        ):
+            rows = updates[updates["learner"] == learner]
+            groups = [own for _, own in rows.groupby(["limit", "check"], dropna=False)]
+            found = [
+                [estimate(own[[column]].to_numpy(float)).interval for own in groups]
+                for column in ("moved_test", "new")
+            ]
+            (x, *across), (y, *up) = (np.array(rows).T for rows in found)
+            order, line = np.argsort(x), {"color": colour, "marker": marker, "label": name}
+            xerr, yerr = (
+                np.abs(np.array(ends) - v)[:, order] for ends, v in ((across, x), (up, y))
+            )
+            axis.errorbar(x[order], y[order], yerr, xerr, markersize=3, linewidth=1, **line)
+        axis.legend(loc="lower right", fontsize=6)
+        save(figure, [str(file)])
+
+
 def kept_tables(output: Path) -> None:
     """Write the tables of the page."""
-    names = {"ranpac": "ridge", "simple_cil": "class means"}
+    names = NAMES
     limits = {  # shown
         (None, False): "none",
         (1.0, False): "1 %",
@@ -183,8 +275,7 @@ def kept_tables(output: Path) -> None:
                     continue
                 row["limit"] = limits[limit]
             for name, column in shown.items():
-                found = estimate(own[[name]].to_numpy(float)).interval
-                value, low, high = (f"{round(number, 1) + 0.0:.1f}" for number in found)
+                value, low, high = _text(estimate(own[[name]].to_numpy(float)).interval)
                 cells.append({**row, "column": column, "value": value, "low": low, "high": high})
         about = pages.origin("benchmarks/relying.py", output.parent.rglob("tables/cost.csv"))
         pages.write(pages.DATA / f"devices_{part}.csv", about, cells)
@@ -201,7 +292,10 @@ def main() -> None:
     if given.write:
         kept_tables(given.output)
         return
-    images, tables = Images(given.cifar100), {"choice": [], "unknown": [], "updates": []}
+    images, tables = (
+        Images(given.cifar100),
+        {"choice": [], "unknown": [], "updates": [], "halves": []},
+    )
     for learner in LEARNERS:
         for run in sorted(given.results.glob(f"*/{learner}/student-*/seed*")):
             folder = given.output / "students" / learner / run.name
@@ -219,6 +313,7 @@ def main() -> None:
             following = whole[len(student.classes) :][:NEW]
             found = updates(student, images, following, test, tokens[known])
             tables["updates"] += [{**about, **row} for row in found]
+            tables["halves"] += [{**about, **row} for row in halves(student, images, whole)]
             print(*about.values(), flush=True)
     for name, rows in tables.items():
         table = pd.DataFrame(rows).round(2)

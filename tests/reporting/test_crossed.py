@@ -1,6 +1,7 @@
 """Intervals of means over seeds and test images: against closed forms, and their coverage."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -9,6 +10,7 @@ from cdl.reporting.crossed import (
     OVER_EXAMPLES,
     OVER_SEEDS,
     Answers,
+    by_class,
     estimate,
     holm,
     outcomes,
@@ -162,6 +164,25 @@ def test_false_alarms_of_paired_gains(n, spread):
         first, second = seeds + shared + 0.6 * rng.normal(size=(2, n, 1000)) > 0
         alarms += estimate(100.0 * first - 100.0 * second).p < 0.05
     assert 100 * alarms / 400 <= (12 if n == 2 and spread else 10)
+
+
+@pytest.mark.parametrize(("spread", "least", "most"), [(0.6, 90, 99), (3.5, 65, 89)])
+def test_coverage_of_the_interval_over_classes(spread, least, most):
+    """Count how often it contains the mean gain, 5 points, over classes like these, in 100 cells.
+
+    Gains of 20 classes have a standard deviation of 5 points; `spread` moves all of a seed.
+    """
+    rng, held, labels = np.random.default_rng(5), 0, pd.Series(np.arange(20).repeat(50))
+    image, task = np.arange(1000), np.zeros(1000, int)
+    for _ in range(100):
+        gains = rng.normal(5, 5, (1, 20)) + rng.normal(0, 3, (5, 20))
+        gains += rng.normal(0, spread, (5, 1))
+        rates = np.full((5, 20), 0.5), 0.5 + gains / 100
+        outcomes = (rng.random((5, 1000)) < np.repeat(rate, 50, axis=1) for rate in rates)
+        none, own = ([Answers(image, task, row) for row in rows] for rows in outcomes)
+        low, high = by_class(own, none, labels)
+        held += low <= 5 <= high
+    assert least <= held <= most
 
 
 def test_coverage_of_shares():
