@@ -159,55 +159,49 @@ def half(tensor: np.ndarray) -> np.ndarray:
     return rounded
 
 
-def halves(
-    student: Student, images: Images, names: tuple[str, ...]
-) -> Iterator[dict[str, dict[str, float]]]:
-    """Yield what a memory that is rounded to fp16 after each update loses against fp32.
+def halves(student: Student, images: Images, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the accuracy of a memory that is rounded to fp16 after each update, and of fp32.
 
-    Five updates teach ten classes each; then ten classes of them one image after the other, with
+    Five updates teach ten classes each; or ten classes are taught one image after the other, with
     the ridge as it was.
     """
     test, answers = images.of(names, "test")
-    tested = student.features(test)
-
-    def accuracy(memory: Memory) -> float:
-        return 100 * float((memory.logits(tested).argmax(1) == answers).mean())
+    tested, n, start = student.features(test), len(student.classes), student._memory()
 
     def stored(memory: Memory, fp16: bool) -> Memory:
         kept = ("gram", "sums", "weight")
         tensors = {k: half(v) if fp16 and k in kept else v for k, v in memory.tensors.items()}
         return make_memory(memory.about, tensors)
 
-    n, start = len(student.classes), student._memory()
     for fp16 in (False, True):
-        memory = stored(start, fp16)
+        memory, about = stored(start, fp16), {"fp16": fp16}
         for first in range(n, len(names), NEW):
             pixels, labels = images.of(names[first : first + NEW], "train")
             memory = memory.learn(student.features(pixels), first + labels, first + NEW, How())
             memory = stored(memory, fp16)
-        yield {"updates": "50 images of ten classes", "fp16": fp16, "accuracy": accuracy(memory)}
-    pixels, labels = images.of(names[n : n + NEW], "train")
-    features = start.features(student.features(pixels))
-    order = np.random.default_rng(0).permutation(len(labels))
-    for fp16 in (False, True):
-        tensors = stored(start, fp16).tensors
-        sums = np.pad(tensors["sums"], ((0, 0), (0, NEW)))
-        gram = unpack(tensors["gram"]) if "gram" in tensors else None
-        for i in order:
-            row = features[i : i + 1]
-            sums = sums + row.T @ one_hot(n + labels[i : i + 1], n + NEW)
-            sums = half(sums) if fp16 else sums
-            if gram is not None:
-                gram = half(gram + row.T @ row) if fp16 else gram + row.T @ row
-        counts = np.pad(tensors["counts"], (0, NEW), constant_values=EACH)
-        new = {**tensors, "sums": sums, "counts": counts.astype(np.float32)}
-        new["weight"] = (sums / counts).T.astype(np.float32)
-        if gram is not None:
-            new["weight"] = ridge_weights(gram, sums, best_ridge(tensors["losses"], gram))
-        memory = make_memory(start.about, new)
-        known = answers < n + NEW
+        right = memory.logits(tested).argmax(1) == answers
+        yield {**about, "update": "ten classes", "accuracy": 100 * right.mean()}
+        if "gram" not in start.tensors:
+            continue
+        pixels, labels = images.of(names[n : n + NEW], "train")
+        features, known = start.features(student.features(pixels)), answers < n + NEW
+        memory = one_by_one(stored(start, fp16), features, n + labels, fp16)
         right = memory.logits(tested[known]).argmax(1) == answers[known]
-        yield {"updates": "one image", "fp16": fp16, "accuracy": 100 * float(right.mean())}
+        yield {**about, "update": "an image", "accuracy": 100 * right.mean()}
+
+
+def one_by_one(start: Memory, features: np.ndarray, labels: np.ndarray, fp16: bool) -> Memory:
+    """Return a ridge that learnt an image at a time."""
+    gram, more = unpack(start.tensors["gram"]), int(labels.max()) + 1 - len(start.tensors["counts"])
+    sums = np.pad(start.tensors["sums"], ((0, 0), (0, more)))
+    for i in np.random.default_rng(0).permutation(len(labels)):
+        row = features[i : i + 1]
+        gram += row.T @ row
+        sums += row.T @ one_hot(labels[i : i + 1], sums.shape[1])
+        if fp16:
+            gram, sums = half(gram), half(sums)
+    weight = ridge_weights(gram, sums, best_ridge(start.tensors["losses"], gram))
+    return make_memory(start.about, {**start.tensors, "sums": sums, "weight": weight})
 
 
 def _text(interval: Interval) -> tuple[str, str, str]:
@@ -291,6 +285,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.write:
         kept_tables(given.output)
+        draw(
+            pd.read_csv(given.output / "relying_updates.csv"), pages.ROOT / "docs/keep_earlier.svg"
+        )
         return
     images, tables = (
         Images(given.cifar100),
