@@ -24,7 +24,7 @@ from cdl.data.order import sizes_of
 from cdl.spec import images_of
 from cdl.study.configuration import ConfigError, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import aligning, evaluating, learning
+from cdl.study.inputs import Inputs, caches_in
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
@@ -75,27 +75,29 @@ class Images:
 
 def ours(grid: Grid, images: Images) -> tuple[Counter, int]:
     """Return images by stage and the number of jobs."""
-    total, caches, jobs = Counter(), {}, 0
+    total, caches, jobs, planned = Counter(), {}, 0, Inputs(grid)
     for run in {own.folder: own for own in map(grid.trained, grid.runs)}.values():
-        need, views = learning(grid, run), images.train(run)
-        online = run.teacher is not None and not need.taught.targets
+        inputs, views = planned.learning(run, run.n_tasks - 1), images.train(run)
+        online = run.teacher is not None and "targets" not in inputs
         stage = "students, teacher online" if online else "students"
         total["teachers" if run.role == "teacher" else stage] += views
         jobs += run.n_tasks
-        for each in filter(None, need.by_task):
-            caches[each[-1].folder] = "queries", views, run.n_tasks
+        behind = planned.of(inputs["targets"]) if "targets" in inputs else {}
+        for cache in (*caches_in(inputs), *caches_in(behind)):
+            if cache.spec.kind == "queries":
+                caches[cache.folder] = "queries", views, run.n_tasks
     for run in grid.runs:
         total["evaluation"] += images.test(run)
         jobs += 1 + run.n_tasks * run.aligned
-        views = images.train(run)
-        aligns = [aligning(grid, run)] if run.aligned else []
-        for need in (learning(grid, grid.trained(run)), *aligns):
-            if targets := need.taught.targets:
-                caches[targets[-1].folder] = "teacher targets", views, run.n_tasks
+        views, last = images.train(run), run.n_tasks - 1
+        aligning = planned.aligning(run, last) if run.aligned else {}
+        for inputs in (planned.learning(grid.trained(run), last), aligning):
+            if targets := inputs.get("targets"):
+                caches[targets.folder] = "teacher targets", views, run.n_tasks
         once = views // specification(grid, run).training.epochs
-        for each in (own for need in aligns for own in need.queries):
-            caches[each[-1].folder] = "queries", once, run.n_tasks
-        for (cache,) in evaluating(grid, run).queries:
+        for cache in aligning.get("queries", {}).values():
+            caches[cache.folder] = "queries", once, run.n_tasks
+        for cache in planned.evaluating(run)["queries"].values():
             caches[f"{cache.folder}/test"] = "queries", images.test_split(run), 1
     for stage, n, tasks in caches.values():
         total[stage] += n

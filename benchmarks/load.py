@@ -23,7 +23,7 @@ import pandas as pd
 
 from cdl.study.configuration import merge, read, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import evaluating, learning
+from cdl.study.inputs import Inputs
 from cdl.study.specifications import row
 
 ROOT = Path(__file__).parent.parent
@@ -34,9 +34,11 @@ PER_SEED, SHARED = 16, 9  # jobs
 def plan(files: list[Path]) -> None:
     """Do what the Snakefile does before Snakemake builds its graph."""
     grid = Grid(resolve(reduce(merge, map(read, files))))
+    planned = Inputs(grid)
     for run in grid.runs:
-        learning(grid, grid.trained(run))
-        evaluating(grid, run)
+        for task in range(run.n_tasks):
+            planned.learning(grid.trained(run), task)
+        planned.evaluating(run)
         row(grid, run)
 
 

@@ -1,29 +1,35 @@
-"""Caches and frozen models that the jobs of a run read.
+"""Inputs of the jobs that learn and evaluate a run, by their names in the rules.
 
 With `compute.targets: cached`, the queries of a backbone and the logits of a teacher are separate
 files, shared by all configurations with the same views. With `online`, jobs load the frozen
 models.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
 
 from cdl import layout
-from cdl.layout import RunFiles
+from cdl.layout import JobFiles, RunFiles, record_of
 from cdl.spec import CacheSpec, LearnerSpec
+from cdl.study.classifiers import classifying
 from cdl.study.grid import Grid
+from cdl.study.jobs import Paths, flat
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The cache of one task, or of the test images.
+    """A file with the outputs of a frozen model for the images of a task, or for the test images.
 
     Attributes:
-        folder: folder of the cache.
+        folder: folder of the queries or answers, or of the teacher's run.
         spec: specification of its content.
         dataset: label of the dataset.
         backbone: name of the backbone that computes it.
+        task: counted from 0; None for the test images.
         teacher: the run whose logits it stores; None for queries, and for answers.
     """
 
@@ -31,221 +37,271 @@ class Cache:
     spec: CacheSpec
     dataset: str
     backbone: str
+    task: int | None
     teacher: Run | None = None
 
     @property
-    def kind(self) -> str | None:
-        """`seen` for logits of all classes seen so far, `test` for test views, or `test_seen`."""
-        if self.spec.kind == "queries" or self.spec.answers is not None:
-            return None
-        views = "test" if self.spec.views == "held_out" else ""
-        columns = "seen" if self.spec.columns == "seen" else ""
-        return "_".join(filter(None, (views, columns))) or None
+    def rule(self) -> str:
+        """Name of the rule that writes it."""
+        if self.spec.kind == "queries":
+            return "test_queries" if self.task is None else "queries"
+        if self.spec.answers is not None:
+            return "answers"
+        views = "_test" if self.spec.views == "held_out" else ""
+        return f"teacher_targets{views}" + ("_seen" if self.spec.columns == "seen" else "")
 
     @property
     def name(self) -> str:
-        """Folder of the cache, and its kind if it has one."""
-        return f"{self.folder}/{self.kind}" if self.kind else self.folder
-
-    def path(self, task: int) -> str:
-        """Return the path of a teacher's logits of a task."""
-        if self.spec.answers is not None:
-            return layout.cached(self.folder, task)
-        files = RunFiles(self.folder).task(task)
-        kinds = {None: files.targets, "seen": files.targets_seen, "test": files.targets_test}
-        return (kinds | {"test_seen": files.targets_test_seen})[self.kind]
-
-
-Caches = tuple[Cache, ...]
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What a job reads to obtain a teacher's outputs for training views.
-
-    Attributes:
-        whole: whether it runs the teacher, since its outputs are not in a cache.
-        teacher: whether it opens the teacher's artifact.
-        targets: caches of the teacher's logits, by task.
-        target_queries: caches of the queries from which `targets` are computed, by task.
-        queries: caches of the teacher's queries that the job itself reads, by task.
-        online: backbones of the queries that the job computes itself.
-    """
-
-    whole: bool = False
-    teacher: bool = False
-    targets: Caches = ()
-    target_queries: Caches = ()
-    queries: Caches = ()
-    online: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Caches and frozen models of a kind of job, in addition to data and earlier artifacts.
-
-    Attributes:
-        backbones: names of the frozen backbones that it loads.
-        queries: caches of queries, for each backbone in the order of names, by task; of the test
-            images: one cache for each backbone.
-        taught: what it reads of a teacher.
-    """
-
-    backbones: list[str]
-    queries: list[Caches]
-    taught: Taught = Taught()
+        """Name of its folder."""
+        return Path(self.folder).name
 
     @property
-    def by_task(self) -> list[Caches]:
-        """Caches of queries of training images, each by task; empty where none are read."""
-        return [*self.queries, self.taught.queries, self.taught.target_queries]
+    def files(self) -> JobFiles:
+        """Log and benchmark of the job that writes it."""
+        if self.teacher is None:
+            return layout.caching(self.folder, "test" if self.task is None else self.task)
+        assert self.task is not None, "only queries are of the test images"
+        return RunFiles(self.folder).task(self.task).job(self.rule)
+
+    @property
+    def path(self) -> str:
+        """Path of its tensors."""
+        return f"{self.files.stem}.safetensors"
 
 
-def learning(grid: Grid, run: Run) -> Needs:
-    """Return the inputs of the jobs that train a run, see `Grid.trained`."""
-    reads, cached = run.prompts.needs_query, grid.cached
-    labels = not run.distils.uses_teacher(run.distiller.options)
-    taught = _taught(grid, run, run.query if reads else None, labels)
-    online = {run.query} if reads and not cached else set()
-    return Needs(
-        backbones=_names(run.backbone, run.teacher if taught.whole else None, online, taught),
-        queries=[_queries(grid, run, run.query)] if reads and cached else [],
-        taught=taught,
-    )
+# Values of the inputs of a job: a file, several files, or files by the name of their backbone
+Files = dict[str, str | list[str] | dict[str, str] | Cache | dict[str, Cache]]
 
 
-def aligning(grid: Grid, run: Run) -> Needs:
-    """Return the inputs of the jobs that align the heads of a run.
+def path_of(file: str | Cache) -> str:
+    """Return the path of a file."""
+    return file.path if isinstance(file, Cache) else file
 
-    With `answers: test` the teacher's outputs are those of the test views.
+
+def names_in(inputs: Files, name: str) -> list[str]:
+    """Return the names of an input that is several files by name, in the order of its `paths`."""
+    files = inputs[name]
+    assert isinstance(files, dict), "only backbones and caches have names"
+    return list(files)
+
+
+def caches_in(inputs: Files) -> Iterator[Cache]:
+    """Yield the caches among the inputs of a job."""
+    for value in inputs.values():
+        several = value.values() if isinstance(value, dict) else [value]
+        yield from (cache for cache in several if isinstance(cache, Cache))
+
+
+def paths(inputs: Files) -> Paths:
+    """Return the paths of the inputs of a job, and the records of all tensors under `records`.
+
+    Snakemake detects changes of large files through their records, which have the sha256: the JSON
+    file next to a tensor file, and the manifest of packed data, which is an input already. So a
+    job does not run again because a large file was touched; the job that opens it checks it.
     """
-    names, how, taught = _test_names(run), run.method.alignment, Taught()
-    if how is not None and run.statistics == "teacher":
-        at_test = how["answers"] == "test"
-        taught = _taught_at_test(grid, run) if at_test else _taught(grid, run, None, labels=True)
-    found = sorted(names)
-    online = set() if grid.cached else names
-    return Needs(
-        backbones=_names(run.backbone, run.teacher if taught.whole else None, online, taught),
-        queries=[_queries(grid, run, name, test=True) for name in found] if grid.cached else [],
-        taught=taught,
-    )
+    found: Paths = {}
+    for name, value in inputs.items():
+        if isinstance(value, dict):
+            found[name] = [path_of(file) for file in value.values()]
+        else:
+            found[name] = value if isinstance(value, list) else path_of(value)
+    tensors = [path for path in flat(found) if path.endswith(".safetensors")]
+    return {**found, "records": [record_of(path) for path in tensors]}
 
 
-def evaluating(grid: Grid, run: Run) -> Needs:
-    """Return the inputs of the job that evaluates a run."""
-    names = _test_names(run)
-    return Needs(
-        backbones=sorted({run.backbone} | (set() if grid.cached else names)),
-        queries=[(_test_queries(grid, run, name),) for name in sorted(names)]
-        if grid.cached
-        else [],
-    )
+class Inputs:
+    """Inputs of the jobs of a grid: their names are arguments of the functions that jobs call.
+
+    Attributes:
+        grid: the grid.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._after_all_tasks = lru_cache(None)(partial(specification, grid))
+
+    def specification(self, run: Run, task: int | None = None) -> LearnerSpec:
+        """Return the specification of a run after a task; None: after the last one."""
+        spec = self._after_all_tasks(run)
+        return spec if task is None else spec.until(task)
+
+    def learning(self, run: Run, task: int) -> Files:
+        """Return the inputs of the job that trains a run on a task, see `Grid.trained`."""
+        grid, query = self.grid, run.query if run.prompts.needs_query else None
+        labels = not run.distils.uses_teacher(run.distiller.options)
+        taught, names = self._taught(run, task, labels=labels, own_query=query)
+        inputs = self._of_task(run, [query] if query else [], names)
+        if task:
+            inputs["previous"] = grid.checkpoint(run, task - 1)
+        inputs |= taught
+        if query and grid.cached:
+            inputs["queries"] = self._queries(run, task, query)
+        return inputs
+
+    def aligning(self, run: Run, task: int) -> Files:
+        """Return the inputs of the job that aligns the heads of a run after a task.
+
+        With `answers: test` the teacher's outputs are those of the test views.
+        """
+        grid, alignment = self.grid, self.specification(run, task).alignment
+        assert alignment is not None, "only runs with an alignment"
+        taught, names = Files(), set[str]()
+        if run.statistics == "teacher":
+            views = "held_out" if alignment.answers == "test" else "train"
+            taught, names = self._taught(run, task, views)
+        queries, trained = _test_queries_of(run), grid.files(grid.trained(run))
+        inputs = self._of_task(run, queries, names)
+        inputs["trained"] = trained.task(task).learner
+        if task:
+            inputs["previous"] = grid.files(run).task(task - 1).aligned
+            if alignment.drift != "none":
+                inputs["before"] = trained.task(task - 1).learner
+        inputs |= taught
+        cached = queries if grid.cached else []
+        inputs["queries"] = {name: self._queries(run, task, name, "held_out") for name in cached}
+        return inputs
+
+    def evaluating(self, run: Run, tasks: Iterable[int] | None = None) -> Files:
+        """Return the inputs of the job that evaluates a run after some tasks; None: after all."""
+        grid, queries = self.grid, _test_queries_of(run)
+        tasks = range(run.n_tasks) if tasks is None else tasks
+        return {
+            "data": grid.packed(run.dataset).split("test"),
+            "backbones": self._backbones({run.backbone}, queries),
+            "queries": {n: self._test_queries(run, n) for n in queries} if grid.cached else {},
+            "checkpoints": [grid.checkpoint(run, task) for task in tasks],
+        }
+
+    def prompting(self, run: Run) -> Files:
+        """Return the inputs of the job that determines which prompts a run's test images use."""
+        own = [n for n in _test_queries_of(run) if n == run.query] if self.grid.cached else []
+        queries = {name: self._test_queries(run, name) for name in own}
+        return self.evaluating(run, [run.n_tasks - 1]) | {"queries": queries}
+
+    def of(self, cache: Cache) -> Files:
+        """Return the inputs of the job that writes a cache."""
+        grid, spec, teacher = self.grid, cache.spec, cache.teacher
+        if spec.answers is not None:
+            packed, given = grid.packed(cache.dataset), grid.answers[spec.answers.name]
+            data = [*packed.split("train"), *packed.split("test")[1:]]
+            if "answers" in given:
+                return {"data": data, "files": [given["answers"]]}
+            answers = classifying(grid, cache.dataset, spec.answers)
+            return {"data": data, "table": flat(answers.outputs)}
+        dataset = cache.dataset if teacher is None else teacher.dataset
+        inputs: Files = {
+            "data": grid.packed(dataset).split("test" if cache.task is None else "train"),
+            "backbone": grid.backbone(cache.backbone),
+        }
+        if teacher is not None and cache.task is not None:
+            inputs["teacher"] = grid.checkpoint(teacher, cache.task)
+            if teacher.prompts.needs_query:
+                inputs["queries"] = self._cache(
+                    cache.dataset, teacher.query, cache.task, spec.queries
+                )
+        return inputs | self._unlabelled(cache.dataset, spec.unlabelled is not None)
+
+    def _of_task(self, run: Run, queries: list[str], names: set[str]) -> Files:
+        """Return data and backbones of a job on a task of a run.
+
+        Args:
+            run: the run.
+            queries: backbones of the queries of its prompts.
+            names: backbones that the job loads for the teacher.
+        """
+        inputs: Files = {
+            "data": self.grid.packed(run.dataset).split("train"),
+            "backbones": self._backbones({run.backbone, *names}, queries),
+        }
+        reads = self.grid.dataset(run)["unlabelled"] is not None
+        return inputs | self._unlabelled(run.dataset, reads)
+
+    def _backbones(self, names: set[str], queries: list[str]) -> dict[str, str]:
+        """Return backbones to load, with those of queries that are not cached, by name."""
+        online = set() if self.grid.cached else {*queries}
+        return {name: self.grid.backbone(name) for name in sorted(names | online)}
+
+    def _unlabelled(self, dataset: str, reads: bool) -> Files:
+        """Return the packed unlabelled images of a dataset, if a job reads them."""
+        packed = self.grid.unlabelled(dataset) if reads else None
+        return {} if packed is None else {"unlabelled": packed.split("train")}
+
+    def _taught(
+        self,
+        run: Run,
+        task: int,
+        views: str = "train",
+        *,
+        labels: bool = True,
+        own_query: str | None = None,
+    ) -> tuple[Files, set[str]]:
+        """Return what a job reads to obtain the outputs of a run's teacher, if it has one.
+
+        Args:
+            run: the run.
+            task: counted from 0.
+            views: `train` or `held_out`, see `CacheSpec`.
+            labels: whether the teacher labels images, which needs logits only.
+            own_query: backbone of the queries that the job reads for the learner itself.
+
+        Returns:
+            Inputs, and the names of the backbones to load for the teacher.
+        """
+        grid, teacher, spec = self.grid, self.grid.teacher_of(run), self.specification(run, task)
+        columns = spec.soft_columns
+        if labels:  # see `Labelling`
+            columns = spec.labelling.columns if spec.labelling else "task"
+        if run.answers is not None:
+            targets = spec.targets(run.answers, columns)
+            return {"targets": self._cache(run.dataset, run.answers.name, task, targets)}, set()
+        if teacher is None:
+            return {}, set()
+        maps = run.distils.maps_prompts and not labels
+        # whether the job runs the teacher, since its outputs are not in a cache
+        whole = not grid.cached or (run.reads_blocks and not labels)
+        query = teacher.query if teacher.prompts.needs_query else None
+        inputs: Files = {}
+        if whole or maps:
+            inputs["teacher"] = grid.checkpoint(teacher, task)
+            if query and grid.cached and query != own_query:
+                inputs["teacher_queries"] = self._queries(run, task, query)
+        if not whole:
+            targets = spec.targets(self.specification(teacher, task), columns, views)
+            folder = grid.files(teacher).folder
+            inputs["targets"] = Cache(folder, targets, run.dataset, teacher.backbone, task, teacher)
+        names = {teacher.backbone} if whole else set()
+        return inputs, names | ({query} if query and not grid.cached else set())
+
+    def _queries(self, run: Run, task: int, backbone: str, views: str = "train") -> Cache:
+        """Return the cache of a backbone's queries of the training images of a run's task.
+
+        Streams that are equal up to a task share the cache of that task.
+        """
+        spec = self.specification(run, task).queries(backbone, views)
+        return self._cache(run.dataset, backbone, task, spec)
+
+    def _test_queries(self, run: Run, backbone: str) -> Cache:
+        """Return the cache of a backbone's queries of the test images."""
+        n = self.grid.test_images_per_class(run.dataset)
+        spec = self.specification(run).test_queries(backbone, n)
+        return self._cache(run.dataset, backbone, None, spec)
+
+    def _cache(self, dataset: str, backbone: str, task: int | None, spec: CacheSpec) -> Cache:
+        """Return the cache of queries or answers, in a folder named after all it depends on."""
+        grid = self.grid
+        sources = [grid.source(dataset)]
+        if spec.answers is None:
+            sources.append(grid.backbone_source(backbone))
+        if spec.unlabelled is not None and (unlabelled := grid.unlabelled_source(dataset)):
+            sources.append(unlabelled)
+        packed = grid.datasets[dataset].name
+        if packed != sources[0]["source"]["name"]:  # it is in the path of the packed data
+            sources.append({"packed": packed})
+        name = layout.queries_name(backbone, spec.to_json(), *sources)
+        return Cache(layout.queries(name), spec, dataset, backbone, task)
 
 
-def _test_names(run: Run) -> set[str]:
-    """Return the backbones of the queries of a learner's prompts at prediction."""
+def _test_queries_of(run: Run) -> list[str]:
+    """Return the backbones of the queries of a learner's prompts at prediction, sorted."""
     names = (run.query, run.mapped_query) if run.prompts.needs_query else ()
-    return {name for name in names if name}
-
-
-def _names(backbone: str, teacher: str | None, online: set[str], taught: Taught) -> list[str]:
-    return sorted({backbone, *online, *taught.online, *([teacher] if teacher else [])})
-
-
-def _taught(grid: Grid, run: Run, own_query: str | None, labels: bool) -> Taught:
-    """Return what a job reads to obtain the teacher's outputs for training views.
-
-    Args:
-        grid: grid of the run.
-        run: a run; without a teacher, nothing is read.
-        own_query: backbone of the queries that the job reads for the learner itself.
-        labels: whether the teacher labels images, which needs logits only.
-    """
-    teacher = grid.teacher_of(run)
-    if teacher is None and run.answers is None:
-        return Taught()
-    spec = specification(grid, run)
-    columns = _label_columns(spec) if labels else spec.soft_columns
-    if teacher is None:
-        return Taught(targets=_targets(grid, run, columns))
-    maps = run.distils.maps_prompts and not labels
-    whole = not grid.cached or (run.reads_blocks and not labels)
-    query = run.teacher_query if teacher.prompts.needs_query else None
-    read = query if maps or whole else None
-    return Taught(
-        whole=whole,
-        teacher=whole or maps,
-        targets=() if whole else _targets(grid, run, columns),
-        target_queries=_queries(grid, run, query) if query and not whole else (),
-        queries=_queries(grid, run, read) if read and grid.cached and read != own_query else (),
-        online=frozenset({query}) if query and not grid.cached else frozenset(),
-    )
-
-
-def _taught_at_test(grid: Grid, run: Run) -> Taught:
-    """Return what a job reads to obtain the teacher's logits for the test views."""
-    teacher = grid.teacher_of(run)
-    if teacher is None:
-        return _taught(grid, run, None, labels=True)  # answers are the same for all views
-    query = teacher.query if teacher.prompts.needs_query else None
-    if not grid.cached:
-        return Taught(whole=True, teacher=True, online=frozenset({query} if query else ()))
-    return Taught(
-        targets=_targets(grid, run, _label_columns(specification(grid, run)), "held_out"),
-        target_queries=_queries(grid, run, query, test=True) if query else (),
-    )
-
-
-def _label_columns(spec: LearnerSpec) -> str:
-    """Return the columns of the logits by which a teacher labels images, see `Labelling`."""
-    return spec.labelling.columns if spec.labelling else "task"
-
-
-def _queries(grid: Grid, run: Run, backbone: str, test: bool = False) -> Caches:
-    """Return the caches of a backbone's queries of a run's training images, by task.
-
-    The views are those of training, or with `test` those of prediction.
-
-    Streams that are equal up to a task share the cache of that task.
-    """
-    spec = specification(grid, run)
-    after = [spec.until(t) for t in range(run.n_tasks)]
-    specs = [s.queries(backbone, "held_out" if test else "train") for s in after]
-    return tuple(_cache(grid, run, backbone, s) for s in specs)
-
-
-def _test_queries(grid: Grid, run: Run, backbone: str) -> Cache:
-    """Return the cache of a backbone's queries of the test images."""
-    n = grid.test_images_per_class(run.dataset)
-    return _cache(grid, run, backbone, specification(grid, run).test_queries(backbone, n))
-
-
-def _targets(grid: Grid, run: Run, columns: str = "task", views: str = "train") -> Caches:
-    """Return the caches of the teacher's logits for the training images of a run, by task.
-
-    Those of a teacher that cdl does not train are the same for all views.
-    """
-    spec, tasks = specification(grid, run), range(run.n_tasks)
-    if (answers := run.answers) is not None:
-        specs = [spec.until(t).targets(answers, columns) for t in tasks]
-        return tuple(_cache(grid, run, answers.name, own) for own in specs)
-    teacher = grid.teacher_of(run)
-    assert teacher is not None, "only a run with a teacher has targets"
-    folder, theirs = grid.files(teacher).folder, specification(grid, teacher)
-    specs = [spec.until(t).targets(theirs.until(t), columns, views) for t in tasks]
-    return tuple(Cache(folder, own, run.dataset, teacher.backbone, teacher) for own in specs)
-
-
-def _cache(grid: Grid, run: Run, backbone: str, spec: CacheSpec) -> Cache:
-    """Return the cache of queries or answers, in a folder named after all that it depends on."""
-    sources = [grid.source(run.dataset)]
-    if spec.answers is None:
-        sources.append(grid.backbone_source(backbone))
-    if spec.unlabelled is not None and (unlabelled := grid.unlabelled_source(run.dataset)):
-        sources.append(unlabelled)
-    packed = grid.datasets[run.dataset].name
-    if packed != sources[0]["source"]["name"]:  # it is in the path of the packed data
-        sources.append({"packed": packed})
-    name = layout.queries_name(backbone, spec.to_json(), *sources)
-    return Cache(layout.queries(name), spec, run.dataset, backbone)
+    return sorted({name for name in names if name})

@@ -3,20 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cdl import EVALUATION, layout
 from cdl.data import FORMAT
-from cdl.layout import JobFiles, RunFiles, record_of
+from cdl.layout import RunFiles, record_of
 from cdl.study.classifiers import classifying
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
-from cdl.study.inputs import Cache, Needs, aligning, evaluating, learning
-from cdl.study.jobs import Job, MadeFrom, Paths, Record, flat
+from cdl.study.inputs import Cache, Files, Inputs, caches_in, names_in, paths
+from cdl.study.jobs import Job, MadeFrom, Paths, Record
 from cdl.study.runs import Run
-from cdl.study.specifications import specification
 
 
 def user_files(grid: Grid) -> UserFiles:
@@ -35,73 +34,54 @@ class LearningJobs:
 
     Attributes:
         grid: the grid.
-        queries: caches of queries, by the name of their folder.
-        targets: caches of targets by task, and one run that reads them, by name of the cache.
         user: the files of `user_files`.
     """
 
     def __init__(self, grid: Grid) -> None:
-        """Collect the caches and source files that the runs of a grid need."""
+        """Collect the source files that the runs of a grid need."""
         self.grid = grid
-        trained = {own.folder: own for own in map(grid.trained, grid.runs)}
-        self._learning = {own.folder: learning(grid, own) for own in trained.values()}
-        self._aligning = {run.folder: aligning(grid, run) for run in grid.runs if run.aligned}
-        self._evaluating = {run.folder: evaluating(grid, run) for run in grid.runs}
+        self._inputs = Inputs(grid)
+        self._specification = self._inputs.specification
         self._sharing = _sharing_features(grid)
-        self._specification = lru_cache(None)(partial(specification, grid))
-        found = [*self._learning.values(), *self._aligning.values(), *self._evaluating.values()]
-        caches = [own for need in found for own in need.by_task]
-        self.queries = {Path(cache.folder).name: cache for own in caches for cache in own}
-        self.targets: dict[str, tuple[Needs, Run]] = {
-            need.taught.targets[0].name: (need, run)
-            for run in (*trained.values(), *grid.runs)
-            for need in self._training_views(run)
-            if need.taught.targets
-        }
         self.user = user_files(grid)
-
-    def _training_views(self, run: Run) -> list[Needs]:
-        """Return what the jobs of a run read of training images, if they are jobs of its own."""
-        found = (self._learning.get(run.folder), self._aligning.get(run.folder))
-        return [need for need in found if need is not None]
 
     def __iter__(self) -> Iterator[Job]:
         """Yield the jobs, each after the jobs that it depends on."""
         for name in self.user.data:
             yield from self._data(name)
         yield from map(self._backbone, self.user.backbones)
-        yielded: set[tuple[str, int | str]] = set()  # caches, which several runs may share
+        yielded: set[str] = set()  # paths of caches and trained learners, which runs may share
         for run in self.grid.runs:
             trained = self.grid.trained(run)
-            for own in dict.fromkeys([trained, run]):
-                yield from self._caches(own, yielded)
             for task in range(run.n_tasks):
-                yield self._task(trained, task)
+                if (learner := self.grid.files(trained).task(task).learner) not in yielded:
+                    yielded.add(learner)
+                    inputs = self._inputs.learning(trained, task)
+                    yield from self._caches(inputs, yielded)
+                    yield self._task(trained, task, inputs)
                 if run.aligned:
-                    yield self._alignment(run, task)
+                    inputs = self._inputs.aligning(run, task)
+                    yield from self._caches(inputs, yielded)
+                    yield self._alignment(run, task, inputs)
+            yield from self._caches(self._inputs.evaluating(run), yielded)
             if trained.folder in self._sharing:
                 yield self._features(trained)
             yield self.evaluation(run)
         yield from map(self._deployment, self.grid.deployed)
 
-    def _caches(self, run: Run, yielded: set[tuple[str, int | str]]) -> Iterator[Job]:
-        """Yield the jobs of the caches of a run that are not in `yielded`, and add them to it."""
-        parts: list[tuple[Cache, int | str]] = []
-        for need in self._training_views(run):
-            parts += [(own, task) for caches in need.by_task for task, own in enumerate(caches)]
-        if run.folder in self._evaluating:
-            parts += [(own, "test") for (own,) in self._evaluating[run.folder].queries]
-        for own, part in parts:
-            if (own.folder, part) not in yielded:
-                yielded.add((own.folder, part))
-                yield self._test_queries(own) if part == "test" else self._queries(own, int(part))
-        for need in self._training_views(run):
-            for task, own in enumerate(need.taught.targets):
-                if (own.name, task) not in yielded:
-                    yielded.add((own.name, task))
-                    if own.spec.answers is not None and own.spec.answers.values == "classifier":
-                        yield classifying(self.grid, own.dataset, own.spec.answers)
-                    yield self._targets(own, task)
+    def _caches(self, inputs: Files, yielded: set[str]) -> Iterator[Job]:
+        """Yield the jobs that write the caches among some inputs, after those that they depend on.
+
+        Those in `yielded` are left out, and the others added to it.
+        """
+        for cache in caches_in(inputs):
+            if cache.path not in yielded:
+                yielded.add(cache.path)
+                read, answers = self._inputs.of(cache), cache.spec.answers
+                yield from self._caches(read, yielded)
+                if answers is not None and answers.values == "classifier":
+                    yield classifying(self.grid, cache.dataset, answers)
+                yield self._cache(cache, read)
 
     def _data(self, prepared: str) -> Iterator[Job]:
         """Yield the jobs that fetch a published source and pack its images."""
@@ -158,119 +138,54 @@ class LearningJobs:
             given=lambda: {"source": user.backbones[name], "contents": user.backbone_digest(name)},
         )
 
-    def _queries(self, cache: Cache, task: int) -> Job:
-        """Return the job that computes the queries of a task's training images."""
-        cache = self.queries[Path(cache.folder).name]
-        prepared, stream = self.grid.packed_name(cache.dataset), cache.spec.stream
-        assert stream is not None, "only test images have no stream"
-        return self._cache(
-            "queries",
-            {"queried": Path(cache.folder).name, "task": str(task)},
-            cache,
-            layout.artifact("queries", layout.cached(cache.folder, task)),
-            layout.caching(cache.folder, task),
-            lambda: self._computing_queries(cache, "train"),
-            lambda: {
-                "spec": cache.spec.to_json(),
-                "images": self.user.images_digest(prepared, stream, task),
-            },
-        )
+    def _cache(self, cache: Cache, inputs: Files) -> Job:
+        """Return the job that writes a cache."""
+        grid, spec, teacher = self.grid, cache.spec, cache.teacher
+        key = {"queried" if spec.answers is None else "answered": cache.name}
+        of_task, made_from = {} if cache.task is None else {"task": cache.task}, MadeFrom()
+        if teacher is not None and cache.task is not None:
+            key = key_of(teacher)
+            made_from["inputs", "teacher"] = record_of(grid.checkpoint(teacher, cache.task))
+        outputs = layout.artifact(spec.kind, cache.path)
 
-    def _test_queries(self, cache: Cache) -> Job:
-        """Return the job that computes the queries of the test images."""
-        cache = self.queries[Path(cache.folder).name]
-        return self._cache(
-            "test_queries",
-            {"queried": Path(cache.folder).name},
-            cache,
-            layout.artifact("queries", layout.cached(cache.folder, "test")),
-            layout.caching(cache.folder, "test"),
-            lambda: self._computing_queries(cache, "test"),
-            lambda: {"spec": cache.spec.to_json()},
-        )
+        def given() -> dict[str, Any]:
+            params: dict[str, Any] = {"spec": spec.to_json()}
+            if cache.task is not None and spec.stream is not None:
+                packed = grid.packed_name(cache.dataset)
+                params["images"] = self.user.images_digest(packed, spec.stream, cache.task)
+            if spec.answers is not None:
+                params["test_images_per_class"] = grid.test_images_per_class(cache.dataset)
+            return params
 
-    def _targets(self, cache: Cache, task: int) -> Job:
-        """Return the job that computes a teacher's logits for a task's training images."""
-        if cache.spec.answers is not None:
-            return self._answers(cache, task)
-        cache = self.targets[cache.name][0].taught.targets[task]
-        teacher = cache.teacher
-        assert teacher is not None, "targets have a teacher"
-        rule = f"teacher_targets_{cache.kind}" if cache.kind else "teacher_targets"
-        return self._cache(
-            rule,
-            key_of(teacher) | {"task": str(task)},
-            cache,
-            layout.artifact("targets", cache.path(task)),
-            RunFiles(cache.folder).task(task).job(rule),
-            lambda: self._computing_targets(cache, teacher, task),
-            lambda: {
-                "spec": cache.spec.to_json(),
-                "images": self._images(teacher, task),
-            },
-            {("inputs", "teacher"): record_of(self.grid.checkpoint(teacher, task))},
-        )
-
-    def _answers(self, cache: Cache, task: int) -> Job:
-        """Return the job that checks and copies the answers for a task's training images."""
-        assert cache.spec.answers is not None and cache.spec.stream is not None
-        packed, stream = self.grid.packed(cache.dataset), cache.spec.stream
-        given = self.grid.answers[cache.spec.answers.name]
-        table: Paths = {"files": [given["answers"]]} if "answers" in given else {}
-        if not table:
-            table = {
-                "table": flat(classifying(self.grid, cache.dataset, cache.spec.answers).outputs)
-            }
-        n = self.grid.test_images_per_class(cache.dataset)
-        return self._cache(
-            "answers",
-            {"answered": Path(cache.folder).name, "task": str(task)},
-            cache,
-            layout.artifact("targets", cache.path(task)),
-            layout.caching(cache.folder, task),
-            lambda: {
-                "data": [*packed.split("train"), *packed.split("test")[1:]],
-                **table,
-            },
-            lambda: {
-                "spec": cache.spec.to_json(),
-                "images": self.user.images_digest(
-                    self.grid.packed_name(cache.dataset), stream, task
+        return Job(
+            rule=cache.rule,
+            key=key | {name: str(task) for name, task in of_task.items()},
+            outputs=dict(outputs),
+            records=(
+                Record(
+                    outputs["metadata"],
+                    (cache.path,),
+                    lambda: {**of_task, "spec": spec.to_json()},
+                    made_from,
                 ),
-                "test_images_per_class": n,
-            },
+            ),
+            files=cache.files,
+            reads=lambda: paths(inputs),
+            given=given,
+            measured=True,
+            alike=(cache.dataset, cache.backbone),
         )
 
-    def _cache(
-        self,
-        rule: str,
-        key: dict[str, str],
-        cache: Cache,
-        outputs: dict[str, str],
-        files: JobFiles,
-        reads: Any,
-        given: Any,
-        made_from: MadeFrom | None = None,
-    ) -> Job:
-        """Return the job of a cache of queries or targets."""
-        path, metadata = outputs.values()
-        part = {"task": int(key["task"])} if "task" in key else {}
-        record = Record(
-            metadata, (path,), lambda: {**part, "spec": cache.spec.to_json()}, made_from or {}
-        )
-        alike = (cache.dataset, cache.backbone)
-        return Job(rule, key, dict(outputs), (record,), files, reads, given, True, alike)
-
-    def _task(self, run: Run, task: int) -> Job:
+    def _task(self, run: Run, task: int, inputs: Files) -> Job:
         """Return the job that trains a run on one task, see `Grid.trained`."""
-        grid, need, teacher = self.grid, self._learning[run.folder], self.grid.teacher_of(run)
+        grid, teacher = self.grid, self.grid.teacher_of(run)
         files = grid.files(run).task(task)
 
         def given() -> dict[str, Any]:
             params: dict[str, Any] = {
                 "spec": self._specification(run, task).to_json(),
                 "images": self._images(run, task),
-                "names": need.backbones,
+                "names": names_in(inputs, "backbones"),
             }
             if run.teacher is not None:  # None of a file of answers, which has no specification
                 own = teacher and self._specification(teacher, task).to_json()
@@ -297,17 +212,18 @@ class LearningJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.job(run.rule),
-            reads=lambda: self._learning_inputs(run, task),
+            reads=lambda: paths(inputs),
             given=given,
             measured=True,
             alike=_alike(run),
             training=run.folder,
         )
 
-    def _alignment(self, run: Run, task: int) -> Job:
+    def _alignment(self, run: Run, task: int, inputs: Files) -> Job:
         """Return the job that aligns the heads of a run after one task."""
-        grid, need, trained = self.grid, self._aligning[run.folder], self.grid.trained(run)
-        files, teacher = grid.files(run).task(task), self._labelling_teacher(run)
+        grid, trained = self.grid, self.grid.trained(run)
+        files = grid.files(run).task(task)
+        teacher = grid.teacher_of(run) if run.statistics == "teacher" else None
 
         def given() -> dict[str, Any]:
             return {
@@ -315,8 +231,8 @@ class LearningJobs:
                 "trained_spec": self._specification(trained, task).to_json(),
                 "teacher_query": run.mapped_query,
                 "images": self._images(run, task),
-                "names": need.backbones,
-                "query_names": [caches[0].backbone for caches in need.queries],
+                "names": names_in(inputs, "backbones"),
+                "query_names": names_in(inputs, "queries"),
                 "teacher_spec": teacher and self._specification(teacher, task).to_json(),
             }
 
@@ -340,16 +256,12 @@ class LearningJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.job("align"),
-            reads=lambda: self._aligning_inputs(run, task),
+            reads=lambda: paths(inputs),
             given=given,
             measured=True,
             alike=_alike(run),
             training=trained.folder,
         )
-
-    def _labelling_teacher(self, run: Run) -> Run | None:
-        """Return the teacher that labels images for the alignment of a run; None without one."""
-        return self.grid.teacher_of(run) if run.statistics == "teacher" else None
 
     def evaluation(self, run: Run, first_tasks: int | None = None) -> Job:
         """Return the job that evaluates a run after all its tasks.
@@ -359,24 +271,23 @@ class LearningJobs:
             first_tasks: number of tasks after which `evaluate_trial` evaluates a trial; None for
                 all tasks.
         """
-        grid, need, files = self.grid, evaluating(self.grid, run), self.grid.files(run)
+        grid, files = self.grid, self.grid.files(run)
         tasks = range(first_tasks or run.n_tasks)
-        checkpoints = [grid.checkpoint(run, task) for task in tasks]
+        inputs = self._inputs.evaluating(run, tasks)
         outputs = files.first_outputs() if first_tasks else files.outputs()
-        n, spec = grid.test_images_per_class(run.dataset), self._specification(run, None)
+        n, spec = grid.test_images_per_class(run.dataset), self._specification(run)
         unlabelled = grid.unlabelled(run.dataset) if spec.unlabelled is not None else None
         unknown = grid.config["evaluation"]["unknown"] and not first_tasks
         revision: dict[str, Any] = {} if first_tasks else {"evaluation": EVALUATION}
         revision |= {"evaluates": ["unknown"]} if unknown else {}
         trained = grid.trained(run)
-        features = {}
         if trained.folder in self._sharing and not first_tasks:
-            features["features"] = [*_test_features(grid.files(trained)).values()]
+            inputs["features"] = grid.files(trained).test_features
         record = Record(
             outputs["results"],
             (outputs["predictions"],),
             lambda: {**revision, "learner": spec.to_json(), "test_images_per_class": n},
-            {("checkpoints",): [record_of(path) for path in checkpoints]},
+            {("checkpoints",): [record_of(grid.checkpoint(run, task)) for task in tasks]},
             (grid.packed(run.dataset).manifest, *([unlabelled.manifest] if unlabelled else [])),
         )
         return Job(
@@ -385,21 +296,11 @@ class LearningJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.first if first_tasks else files.evaluation,
-            reads=lambda: {
-                **track_sidecars(
-                    {
-                        "data": grid.packed(run.dataset).split("test"),
-                        "backbones": [grid.backbone(name) for name in need.backbones],
-                        "queries": [layout.cached(own.folder, "test") for (own,) in need.queries],
-                        "checkpoints": checkpoints,
-                    }
-                ),
-                **features,
-            },
+            reads=lambda: paths(inputs),
             given=lambda: {
                 "spec": spec.to_json(),
-                "names": need.backbones,
-                "query_names": [own.backbone for (own,) in need.queries],
+                "names": names_in(inputs, "backbones"),
+                "query_names": names_in(inputs, "queries"),
                 "teacher_query": run.mapped_query,
                 "images_per_class": n,
                 **({} if first_tasks else {"revision": EVALUATION, "unknown": unknown}),
@@ -412,6 +313,7 @@ class LearningJobs:
     def _features(self, run: Run) -> Job:
         """Return the job of the test features that several runs share, by their `Grid.trained`."""
         evaluation, files = self.evaluation(run), self.grid.files(run)
+        inputs = self._inputs.evaluating(run)
         outputs = _test_features(files)
         made_from = evaluation.records[0].made_from
         record = Record(outputs["metadata"], (outputs["features"],), made_from=made_from)
@@ -421,7 +323,7 @@ class LearningJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.featuring,
-            reads=lambda: {k: v for k, v in evaluation.inputs.items() if k != "features"},
+            reads=lambda: paths(inputs),
         )
 
     def _deployment(self, run: Run) -> Job:
@@ -429,7 +331,7 @@ class LearningJobs:
         grid, files, made = self.grid, self.grid.files(run), self.grid.deployed_files(run)
         packed, last = grid.packed(run.dataset), run.n_tasks - 1
         names = {run.backbone, run.query if run.prompts.needs_query else run.backbone}
-        inputs: Paths = {
+        inputs: Files = {
             "results": files.results,
             "predictions": files.predictions,
             "learner": grid.checkpoint(run, last),
@@ -448,7 +350,7 @@ class LearningJobs:
             outputs=made.outputs(),
             records=(Record(made.job.record, models),),
             files=made.job,
-            reads=lambda: track_sidecars(inputs),
+            reads=lambda: paths(inputs),
             given=lambda: {"int8": grid.config["deploy"]["int8"]},
         )
 
@@ -456,79 +358,6 @@ class LearningJobs:
         """Return a digest of a task's training images; empty for a published source."""
         stream = self._specification(run, task).stream
         return self.user.images_digest(self.grid.packed_name(run.dataset), stream, task)
-
-    def _computing_queries(self, cache: Cache, split: str) -> Paths:
-        """Return the inputs of a job that computes queries of a split."""
-        inputs: Paths = {
-            "data": self.grid.packed(cache.dataset).split(split),
-            "backbone": self.grid.backbone(cache.backbone),
-        }
-        return track_sidecars(
-            inputs | self._unlabelled(cache.dataset, cache.spec.unlabelled is not None)
-        )
-
-    def _computing_targets(self, cache: Cache, run: Run, task: int) -> Paths:
-        """Return the inputs of the job that computes a teacher's targets of a task."""
-        need, student = self.targets[cache.name]
-        inputs: Paths = {
-            "data": self.grid.packed(run.dataset).split("train"),
-            "backbone": self.grid.backbone(run.backbone),
-            "teacher": self.grid.checkpoint(run, task),
-        }
-        if queries := need.taught.target_queries:
-            inputs["queries"] = layout.cached(queries[task].folder, task)
-        reads = need.taught.targets[task].spec.unlabelled is not None
-        return track_sidecars(inputs | self._unlabelled(student.dataset, reads))
-
-    def _learning_inputs(self, run: Run, task: int) -> Paths:
-        """Return the inputs of the job that trains a run on one task."""
-        need = self._learning[run.folder]
-        inputs = self._task_inputs(run, need)
-        if task:
-            inputs["previous"] = self.grid.checkpoint(run, task - 1)
-        inputs |= self._taught_inputs(need, self.grid.teacher_of(run), task)
-        for caches in need.queries:  # of one backbone at most
-            inputs["queries"] = layout.cached(caches[task].folder, task)
-        return track_sidecars(inputs)
-
-    def _aligning_inputs(self, run: Run, task: int) -> Paths:
-        """Return the inputs of the job that aligns the heads of a run after one task."""
-        need = self._aligning[run.folder]
-        inputs = self._task_inputs(run, need)
-        trained = self.grid.files(self.grid.trained(run))
-        inputs["trained"] = trained.task(task).learner
-        if task:
-            inputs["previous"] = self.grid.files(run).task(task - 1).aligned
-            if run.method.alignment and run.method.alignment["drift"] != "none":
-                inputs["before"] = trained.task(task - 1).learner
-        inputs |= self._taught_inputs(need, self._labelling_teacher(run), task)
-        inputs["queries"] = [layout.cached(c[task].folder, task) for c in need.queries]
-        return track_sidecars(inputs)
-
-    def _task_inputs(self, run: Run, need: Needs) -> Paths:
-        """Return data and backbones of a job on a task of a run."""
-        inputs: Paths = {
-            "data": self.grid.packed(run.dataset).split("train"),
-            "backbones": [self.grid.backbone(name) for name in need.backbones],
-        }
-        reads = self.grid.dataset(run)["unlabelled"] is not None
-        return inputs | self._unlabelled(run.dataset, reads)
-
-    def _taught_inputs(self, need: Needs, teacher: Run | None, task: int) -> Paths:
-        """Return the files that a job reads of the teacher of a run."""
-        taught, inputs = need.taught, Paths()
-        if taught.teacher and teacher:
-            inputs["teacher"] = self.grid.checkpoint(teacher, task)
-        if taught.queries:
-            inputs["teacher_queries"] = layout.cached(taught.queries[task].folder, task)
-        if taught.targets:
-            inputs["targets"] = taught.targets[task].path(task)
-        return inputs
-
-    def _unlabelled(self, dataset: str, reads: bool) -> Paths:
-        """Return the packed unlabelled images of a dataset, if a job reads them."""
-        files = self.grid.unlabelled(dataset) if reads else None
-        return {} if files is None else {"unlabelled": files.split("train")}
 
 
 def _sharing_features(grid: Grid) -> set[str]:
@@ -560,14 +389,3 @@ def key_of(run: Run) -> dict[str, str]:
 def _alike(run: Run) -> tuple[str, ...]:
     """Return properties of a run that determine how long its jobs take, see `Job.alike`."""
     return (run.dataset, run.role, run.method.label, run.distiller.label)
-
-
-def track_sidecars(inputs: Mapping[str, str | list[str]]) -> Paths:
-    """Add the records of tensor files to some inputs, under `records`.
-
-    Snakemake detects changes of large files through their records, which have the sha256: the JSON
-    file next to a tensor file, and the manifest of packed data, which is an input already. So a
-    job does not run again because a large file was touched; the job that opens it checks it.
-    """
-    tensors = [path for path in flat(inputs) if path.endswith(".safetensors")]
-    return {**inputs, "records": [record_of(path) for path in tensors]}

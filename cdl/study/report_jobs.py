@@ -8,9 +8,9 @@ from typing import Any
 from cdl import layout
 from cdl.layout import JobFiles, TaskFiles, record_of
 from cdl.study.grid import Grid
-from cdl.study.inputs import evaluating
+from cdl.study.inputs import Inputs, names_in, paths
 from cdl.study.jobs import Job, Jobs, Paths, Record
-from cdl.study.learning_jobs import LearningJobs, key_of, track_sidecars
+from cdl.study.learning_jobs import LearningJobs, key_of
 from cdl.study.runs import Run
 from cdl.study.specifications import in_use, label_levels, published, row, specification
 
@@ -153,8 +153,7 @@ class ReportJobs:
     def _prompts(self, run: Run) -> Job:
         """Return the job that determines which prompts the test images of each task use."""
         grid, files, task = self.grid, self.grid.files(run), run.n_tasks - 1
-        need, spec = evaluating(grid, run), specification(grid, run)
-        queries = [own for (own,) in need.queries if own.backbone == run.query]
+        inputs, spec = Inputs(grid).prompting(run), specification(grid, run)
         checkpoint, n = grid.checkpoint(run, task), grid.test_images_per_class(run.dataset)
         outputs = files.prompt_outputs()
         record = Record(
@@ -169,18 +168,11 @@ class ReportJobs:
             outputs=dict(outputs),
             records=(record,),
             files=files.prompting,
-            reads=lambda: track_sidecars(
-                {
-                    "data": grid.packed(run.dataset).split("test"),
-                    "backbones": [grid.backbone(name) for name in need.backbones],
-                    "queries": [layout.cached(own.folder, "test") for own in queries],
-                    "checkpoints": [checkpoint],
-                }
-            ),
+            reads=lambda: paths(inputs),
             given=lambda: {
                 "spec": spec.to_json(),
-                "names": need.backbones,
-                "query_names": [own.backbone for own in queries],
+                "names": names_in(inputs, "backbones"),
+                "query_names": names_in(inputs, "queries"),
                 "teacher_query": run.mapped_query,
                 "images_per_class": n,
                 "task": task,

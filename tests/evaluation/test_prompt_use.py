@@ -10,18 +10,12 @@ from cdl.evaluation.inputs import EvaluationInputs
 from cdl.evaluation.prompts import mean_choice, write_prompt_use
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.inputs import evaluating
 
 
 def use(here, run, **inputs):
     """The table and the record of a run's prompts."""
-    need, folder = evaluating(here.grid, run), here.folder / run.folder
-    given = {
-        "data": here.data,
-        "checkpoints": [here.checkpoint(run, run.n_tasks - 1)],
-        "backbones": {name: here.backbone(name) for name in need.backbones},
-        "queries": {c.backbone: here.queries(c, "test") for (c,) in need.queries},
-    }
+    given = here.arguments(here.planned.prompting(run), run.dataset)
+    folder = here.folder / run.folder
     table, record = folder / "prompts.csv", folder / "prompts.json"
     how = {"task": run.n_tasks - 1, "execution": here.execution}
     how["images_per_class"] = here.grid.test_images_per_class(run.dataset)

@@ -14,7 +14,7 @@ from cdl.runtime import artifacts
 from cdl.runtime.jobs import Execution
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import aligning, evaluating, learning
+from cdl.study.inputs import Cache, Inputs
 from cdl.study.specifications import specification
 from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
 from cdl.training.answered import write_answers
@@ -36,6 +36,7 @@ class Lab:
 
     def __init__(self, grid, inputs, folder):
         self.grid, self.inputs, self.folder = grid, inputs, folder
+        self.planned = Inputs(grid)
         compute = grid.config["compute"]
         self.execution = Execution(
             device=compute["device"],
@@ -73,83 +74,66 @@ class Lab:
     def backbone(self, name):
         return str(self.inputs / f"{name}.safetensors")
 
-    def unlabelled(self, spec, dataset):
-        """Pack the unlabelled images of a specification once; return their folder or None."""
+    def unlabelled(self, dataset):
+        """Pack the unlabelled images of a dataset once; return their folder."""
         folder = self.folder / "unlabelled"
-        if spec.unlabelled is None:
-            return None
         if not folder.exists():
             prepare(folder, **self.grid.unlabelled_source(dataset))
         return str(folder)
 
-    def queries(self, cache, task):
-        """Path of the cached queries of a task or of the test views, made at the first call."""
-        if not cache:
-            return None
-        cache = cache if task == "test" else cache[task]
-        path = str(self.folder / Path(cache.folder).name / f"{task}.safetensors")
-        if not Path(path).exists():
-            backbone, how = self.backbone(cache.backbone), {"execution": self.execution}
-            if task == "test":
-                write_test_queries(cache.spec, self.data, backbone, path, **how)
-            else:
-                how["unlabelled"] = self.unlabelled(cache.spec, cache.dataset)
-                write_queries(cache.spec, task, self.data, backbone, path, **how)
-        return path
-
-    def targets(self, need, task):
-        """Path of the teacher's targets that jobs need, made at the first call."""
-        if not need.taught.targets:
-            return None
-        cache = need.taught.targets[task]
-        if (given := cache.spec.answers) is not None:
-            file, path = self.grid.answers[given.name]["answers"], self.folder / cache.path(task)
-            write_answers(cache.spec, task, self.data, file, path, execution=self.execution)
-            return str(path)
-        path = self.path(cache.path(task))
-        if not Path(path).exists():
-            inputs = TargetInputs(
-                data=self.data,
-                backbone=self.backbone(cache.backbone),
-                teacher=self.checkpoint(cache.teacher, task),
-                queries=self.queries(need.taught.target_queries, task),
-                unlabelled=self.unlabelled(cache.spec, cache.dataset),
+    def cache(self, cache):
+        """Path of a cache, which is computed at the first call."""
+        own = self.path(cache.path) if cache.teacher else None
+        path = own or str(self.folder / cache.name / Path(cache.path).name)
+        if Path(path).exists() and cache.rule != "answers":  # whose file a test may change
+            return path
+        inputs = self.arguments(self.planned.of(cache), cache.dataset)
+        if cache.rule == "answers":
+            write_answers(
+                cache.spec,
+                cache.task,
+                self.data,
+                *inputs["files"],
+                path,
+                execution=self.execution,
             )
-            write_targets(cache.spec, task, inputs, path, execution=self.execution)
+        elif cache.rule == "test_queries":
+            write_test_queries(cache.spec, **inputs, output=path, execution=self.execution)
+        elif cache.rule == "queries":
+            how = {"output": path, "execution": self.execution}
+            write_queries(cache.spec, cache.task, **inputs, **how)
+        else:
+            given = TargetInputs(**inputs)
+            write_targets(cache.spec, cache.task, given, path, execution=self.execution)
         return path
 
-    def common_inputs(self, run, need, task):
-        """Inputs of both kinds of jobs on a task of a run."""
-        taught, teacher = need.taught, self.grid.teacher_of(run)
-        return {
-            "data": self.data,
-            "backbones": {name: self.backbone(name) for name in need.backbones},
-            "teacher": self.checkpoint(teacher, task) if taught.teacher else None,
-            "teacher_queries": self.queries(taught.queries, task),
-            "targets": self.targets(need, task),
-            "unlabelled": self.unlabelled(self.spec(run), run.dataset),
-        }
+    def arguments(self, inputs, dataset):
+        """Inputs of a job, as arguments with the lab's files; caches are computed."""
+        return {name: self._argument(name, value, dataset) for name, value in inputs.items()}
+
+    def _argument(self, name, value, dataset):
+        match value:
+            case Cache():
+                return self.cache(value)
+            case dict():
+                return {key: self._argument(name, one, dataset) for key, one in value.items()}
+            case list() if name == "checkpoints":
+                return [self.path(one) for one in value]
+            case list() if name == "unlabelled":
+                return self.unlabelled(dataset)
+            case list():
+                return self.data if name == "data" else value
+        if name.startswith("backbone"):
+            return self.backbone(Path(value).stem.rpartition("-")[0])
+        return self.path(value)
 
     def task_inputs(self, run, task):
         """Inputs of the job that trains a run, see `Grid.trained`."""
         run = self.grid.trained(run)
-        need = learning(self.grid, run)
-        (queries,) = need.queries or [()]
-        return TaskInputs(
-            **self.common_inputs(run, need, task),
-            previous=self.checkpoint(run, task - 1) if task else None,
-            queries=self.queries(queries, task),
-        )
+        return TaskInputs(**self.arguments(self.planned.learning(run, task), run.dataset))
 
     def align_inputs(self, run, task):
-        need, drift = aligning(self.grid, run), self.spec(run).alignment.drift != "none"
-        return AlignInputs(
-            **self.common_inputs(run, need, task),
-            trained=self.trained(run, task),
-            previous=self.checkpoint(run, task - 1) if task else None,
-            before=self.trained(run, task - 1) if task and drift else None,
-            queries={caches[0].backbone: self.queries(caches, task) for caches in need.queries},
-        )
+        return AlignInputs(**self.arguments(self.planned.aligning(run, task), run.dataset))
 
     def learn(self, run, task):
         """Train a run on a task, and align its heads if they are aligned."""
@@ -187,13 +171,8 @@ class Lab:
                 self.learn(learner, task)
 
     def evaluation_inputs(self, run, tasks=None):
-        need = evaluating(self.grid, run)
-        return EvaluationInputs(
-            data=self.data,
-            checkpoints=[self.checkpoint(run, task) for task in range(tasks or run.n_tasks)],
-            backbones={name: self.backbone(name) for name in need.backbones},
-            queries={c.backbone: self.queries(c, "test") for (c,) in need.queries},
-        )
+        inputs = self.planned.evaluating(run, range(tasks or run.n_tasks))
+        return EvaluationInputs(**self.arguments(inputs, run.dataset))
 
     def evaluate(self, run, tasks=None, unknown=False, **inputs):
         folder = self.folder / run.folder

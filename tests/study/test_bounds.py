@@ -7,7 +7,6 @@ import pytest
 
 from cdl.study.configuration import ConfigError, merge, read, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import learning
 from cdl.training import targets
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +57,7 @@ def test_the_size_that_is_compared_with_the_limit_is_that_of_all_tasks(lab, monk
     logged = []
     monkeypatch.setattr(targets.log, "info", lambda *words: logged.append(words))
     run = next(run for run in bench.grid.runs if run.role == "teacher")
-    bench.queries(learning(bench.grid, run).queries[0], 1)
+    bench.cache(bench.planned.learning(run, 1)["queries"])
     (needed,) = (words[3] for words in logged if "tasks 1 to 2" in words)
     width = bench.grid.shape(run.query).width
     assert needed == pytest.approx(160 * epochs * width * itemsize / 1e9)

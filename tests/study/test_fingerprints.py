@@ -7,7 +7,7 @@ write the file anew: `python tests/study/test_fingerprints.py`.
 import json
 import os
 import tempfile
-from functools import reduce
+from functools import partial, reduce
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from overlays import OVERLAYS, write_stand_ins
 
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import aligning, evaluating, learning
+from cdl.study.inputs import Inputs, caches_in, names_in
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row, specification
 from cdl.study.trials import Trials
@@ -96,28 +96,38 @@ def trained(jobs):
 
 
 def caches(jobs):
-    """Specifications of every cache, by its folder."""
-    yield from ((cache.folder, cache.spec.to_json()) for cache in jobs.queries.values())
-    for folder, (need, _) in jobs.targets.items():
-        yield from (
-            (f"{folder} {task}", cache.spec.to_json())
-            for task, cache in enumerate(need.taught.targets)
-        )
+    """Specifications of every cache: of queries by folder, of targets by that of the first task."""
+    planned = Inputs(jobs.grid)
+    for run in jobs.grid.runs:
+        of_task = [partial(planned.learning, jobs.grid.trained(run))]
+        of_task += [partial(planned.aligning, run)] if run.aligned else []
+        read = [[inputs(task) for task in range(run.n_tasks)] for inputs in of_task]
+        for inputs in (planned.evaluating(run), *(own for tasks in read for own in tasks)):
+            behind = planned.of(inputs["targets"]) if "targets" in inputs else {}
+            for cache in (*caches_in(inputs), *caches_in(behind)):
+                if cache.spec.kind == "queries":
+                    yield cache.folder, cache.spec.to_json()
+        for targets in ([own["targets"] for own in tasks if "targets" in own] for tasks in read):
+            for task, cache in enumerate(targets):
+                _, _, kind = cache.rule.partition("teacher_targets_")
+                name = "/".join(filter(None, (targets[0].folder, kind)))
+                yield f"{name} {task}", cache.spec.to_json()
 
 
 def others(jobs):
     """Other parameters of rules that are made of specifications."""
     grid = jobs.grid
     for run in grid.runs:
-        last = evaluating(grid, run)
-        names = [learning(grid, grid.trained(run)).backbones, *named(last)]
-        names += named(aligning(grid, run)) if run.aligned else []
+        planned = Inputs(grid)
+        learnt = planned.learning(grid.trained(run), 0)
+        names = [names_in(learnt, "backbones"), *named(planned.evaluating(run))]
+        names += named(planned.aligning(run, 0)) if run.aligned else []
         yield run.folder, [names, run.mapped_query, row(grid, run)]
 
 
-def named(need):
+def named(inputs):
     """Names of the backbones that a job loads, and of those whose queries it reads."""
-    return [need.backbones, [caches[0].backbone for caches in need.queries]]
+    return [names_in(inputs, name) for name in ("backbones", "queries")]
 
 
 def fingerprint(pairs, text):

@@ -10,7 +10,7 @@ import yaml
 from cdl.spec import precision_of
 from cdl.study.configuration import ConfigError, merge, resolve
 from cdl.study.grid import Grid
-from cdl.study.inputs import evaluating, learning
+from cdl.study.inputs import Inputs, caches_in
 from cdl.study.specifications import protocol, specification
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,13 @@ def without(spec):
 
 
 def caches(made, run):
-    need = learning(made, run)
-    queries = [*need.by_task, *evaluating(made, run).by_task]
-    return [cache for own in (*queries, need.taught.targets) for cache in own]
+    inputs, found = Inputs(made), []
+    jobs = [inputs.learning(run, task) for task in range(run.n_tasks)]
+    left = [cache for job in (*jobs, inputs.evaluating(run)) for cache in caches_in(job)]
+    while left:
+        found.append(left.pop())
+        left += caches_in(inputs.of(found[-1]))
+    return found
 
 
 @pytest.mark.parametrize("query", ["student", "self"])

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_fingerprints import jobs_of
+from test_fingerprints import caches, jobs_of
 
 from cdl.runtime.errors import CdlError
 from cdl.spec import FORMAT, CacheSpec, Labels, LearnerSpec, Method, Training, precision_of
@@ -26,8 +26,7 @@ def test_json_and_back_is_the_same(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (inputs,) = jobs_of(name)
     specs = [specification(inputs.grid, run) for run in inputs.grid.runs]
-    specs += [cache.spec for cache in inputs.queries.values()]
-    specs += [cache.spec for need, _ in inputs.targets.values() for cache in need.taught.targets]
+    specs += [CacheSpec.from_json(value) for _, value in caches(inputs)]
     for one in specs:
         read = type(one).from_json(json.loads(json.dumps(one.to_json())))
         assert read == one

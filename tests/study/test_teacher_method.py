@@ -4,8 +4,7 @@ import pytest
 from lab import make_grid
 
 from cdl.study.configuration import ConfigError
-from cdl.study.inputs import learning
-from cdl.study.learning_jobs import LearningJobs
+from cdl.study.inputs import Inputs
 from cdl.study.specifications import in_use, row, specification
 
 PAIR = {"teacher": "vit_micro", "student": "vit_nano"}
@@ -52,12 +51,12 @@ def test_only_a_foreign_teacher_is_named_in_a_specification():
 
 def test_one_cache_of_logits_serves_students_of_all_methods_and_reads_no_query():
     made = grid(CHEAP, methods=["coda_prompt", "l2p", "ranpac"], distillers=["none", "kd"])
-    inputs = LearningJobs(made)
-    ((folder, (one, _)),) = inputs.targets.items()
-    assert folder.endswith("digits/ranpac/teacher-vit_micro-q-vit_nano/seed0")
-    taught = [learning(made, run).taught for run in made.runs if run.teacher]
-    assert taught == [one.taught] * 3 and one.taught.targets
-    assert not (one.taught.target_queries or one.taught.teacher)
+    planned = Inputs(made)
+    taught = [planned.learning(run, 0) for run in made.runs if run.teacher]
+    (targets,) = {inputs["targets"].path: inputs["targets"] for inputs in taught}.values()
+    assert targets.folder.endswith("digits/ranpac/teacher-vit_micro-q-vit_nano/seed0")
+    assert len(taught) == 3 and not any("teacher" in inputs for inputs in taught)
+    assert "queries" not in planned.of(targets)
 
 
 def test_a_variant_teaches_and_the_own_method_named_is_no_other():

@@ -31,9 +31,11 @@ def test_no_input_of_any_job_lies_where_test_images_do():
     everything = [p for _, v in read_by(checked) for p in ([v] if isinstance(v, str) else v)]
     everything += Jobs(LearningJobs(checked)).targets
     assert not [path for path in everything if path.startswith(tuple(with_tests))]
-    assert not {c.folder for c in LearningJobs(checked).queries.values()} & {
-        c.folder for c in LearningJobs(tested).queries.values()
-    }
+    queries = [
+        {job.key["queried"] for job in LearningJobs(made) if "queried" in job.key}
+        for made in (tested, checked)
+    ]
+    assert all(queries) and not queries[0] & queries[1]
 
 
 def test_what_is_trained_on_the_same_images_has_one_specification():

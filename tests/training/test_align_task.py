@@ -11,7 +11,7 @@ from cdl.reporting.runs import results_of
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import ConfigError, alignment
-from cdl.study.inputs import aligning, evaluating, learning
+from cdl.study.inputs import caches_in
 from cdl.study.specifications import row
 from cdl.training import align_task
 from cdl.training.alignment import compensated
@@ -132,8 +132,9 @@ def test_blocks_and_logits_of_one_teacher_read_targets_of_one_dtype(lab):
     changes = {"compute": {"targets_dtype": "float16"}}
     here = lab(FEW | aligned("head_only", distillers=["kd", "fitnets"]) | changes)
     kd, fitnets = here.student("kd"), here.student("fitnets")
-    assert learning(here.grid, fitnets).taught.targets == ()
-    assert aligning(here.grid, fitnets).taught.targets == learning(here.grid, kd).taught.targets
+    assert "targets" not in here.planned.learning(fitnets, 0)
+    aligned_with = here.planned.aligning(fitnets, 0)["targets"]
+    assert aligned_with == here.planned.learning(kd, 0)["targets"]
     here.learn_all(kd)
     here.learn(fitnets, 0)
 
@@ -142,19 +143,20 @@ def test_alignment_reads_queries_from_caches_that_all_aligned_learners_share(lab
     own = {**aligned(), "protocol": {"query": "self"}}
     here = lab(own)
     runs = (here.run(role="teacher"), here.student("none"), here.student("cdl_prompt"))
-    teacher, none, mapping = (aligning(here.grid, run) for run in runs)
-    assert none.backbones == mapping.backbones == ["vit_nano"]
-    assert mapping.queries == [*teacher.queries, *none.queries]
-    assert none.queries != learning(here.grid, here.student("none")).queries
+    teacher, none, mapping = (here.planned.aligning(run, 0) for run in runs)
+    assert list(none["backbones"]) == list(mapping["backbones"]) == ["vit_nano"]
+    assert mapping["queries"] == teacher["queries"] | none["queries"]
+    trained_with = here.planned.learning(here.student("none"), 0)["queries"]
+    assert trained_with not in none["queries"].values()
     longer = lab({**own, "training": {"epochs": 3}})  # other views, the same test views
     run = longer.student("none")
-    assert aligning(longer.grid, run).queries == none.queries
-    views = [learning(made.grid, made.student("none")).queries for made in (here, longer)]
-    assert views[0] != views[1]
+    assert longer.planned.aligning(run, 0)["queries"] == none["queries"]
+    assert longer.planned.learning(run, 0)["queries"] != trained_with
     online = lab({**own, "compute": {"targets": "online"}})
-    need = aligning(online.grid, online.student("cdl_prompt"))
-    assert (need.backbones, need.queries) == (["vit_micro", "vit_nano"], [])
-    assert evaluating(online.grid, online.student("cdl_prompt")).queries == []
+    run = online.student("cdl_prompt")
+    inputs = online.planned.aligning(run, 0)
+    assert list(inputs["backbones"]) == ["vit_micro", "vit_nano"]
+    assert not [*caches_in(inputs), *caches_in(online.planned.evaluating(run))]
 
 
 def test_queries_of_other_images_are_refused(lab):
@@ -209,7 +211,7 @@ def test_an_image_without_a_label_has_the_class_that_the_option_names(lab, class
     assert own.tolist() == sorted(own.tolist()) and own.bincount()[6:].tolist() == [3] * 4
     assert len(itself) == len(teachers) == 64
     assert set(itself.tolist()) <= set(range(6, 10)) >= set(teachers.tolist())
-    targets = artifacts.load(here.targets(aligning(here.grid, variant(here, "taught")), 1))[0]
+    targets = artifacts.load(here.align_inputs(variant(here, "taught"), 1).targets)[0]
     expected = targets["values"].float().softmax(-1).mean(0).argmax(-1) + 6
     assert itself.tolist() != teachers.tolist()
     unknown = [i for i, x in enumerate(_labels(here, none, 1)) if x == UNLABELLED]

@@ -10,7 +10,6 @@ import torch
 from cdl.data.packed import Packed
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.inputs import learning
 
 PAIR = {"teacher": {"answers": "right.csv"}, "student": "vit_nano"}
 FEW = {"datasets": {"digits": {"labels": {"per_class": 2}}}}
@@ -43,7 +42,7 @@ def test_targets_are_the_answers_of_the_task_in_the_order_of_its_classes(answere
     kd = {"block": "kd", "variant": "own", "soft_columns": columns}
     here = answered({"grid": {"distillers": [kd]}})
     run = here.student("kd")
-    path = here.targets(learning(here.grid, run), 1)
+    path = here.task_inputs(run, 1).targets
     ((_, values),), about = (found := artifacts.load(path))[0].items(), found[1]
     assert values.shape[0] == 1 and values.shape[2] == {"task": 4, "seen": 10}[columns]
     sums = values.exp().sum(2)
@@ -82,12 +81,12 @@ def test_answers_label_the_images_of_aligned_heads(answered):
 def test_a_missing_item_and_a_changed_file_are_refused(answered, inputs):
     names = Packed(inputs / "data", "train").names[:].tolist()
     here = answered({"grid": {"distillers": ["kd"]}}, left_out=names)
-    need = learning(here.grid, here.student("kd"))
+    cache = here.planned.learning(here.student("kd"), 0)["targets"]
     with pytest.raises(CdlError, match="has no answer for"):
-        here.targets(need, 0)
+        here.cache(cache)
     Path("right.csv").write_text(Path("right.csv").read_text() + "\n")
     with pytest.raises(CdlError, match="has changed since this run was planned"):
-        here.targets(need, 0)
+        here.cache(cache)
 
 
 @pytest.mark.parametrize("distiller", ["kd", "dkd", "dist"])
@@ -131,7 +130,7 @@ def test_an_unlabelled_item_without_an_answer_is_left_out_of_a_ridge(answered, i
         left_out=left_out,
     )
     run = here.student("none" if way == "labels" else "kd")
-    path = here.targets(learning(here.grid, run), 0)
+    path = here.task_inputs(run, 0).targets
     here.learn(run, 0)
     (values,), state = (
         artifacts.load(path)[0].values(),

@@ -17,7 +17,6 @@ from cdl.spec import Domains, Stream
 from cdl.study.configuration import ConfigError, read, resolve
 from cdl.study.contents import hashes, images_contents
 from cdl.study.grid import Grid
-from cdl.study.inputs import learning
 from cdl.study.specifications import specification
 
 DOMAINS = ("photo", "sketch", "toy")
@@ -134,9 +133,9 @@ def test_what_needs_classes_of_a_task_is_refused(root):
 def test_a_domain_without_images_is_named(root, tmp_path, inputs):
     grid = configured(root, {"by": "domain", "domains": ["photo", "oil"]})
     here = OwnLab(grid, inputs, tmp_path)
-    caches = learning(grid, here.run(role="teacher")).queries[0]
+    cache = here.planned.learning(here.run(role="teacher"), 1)["queries"]
     with pytest.raises(CdlError, match="'oil' has no example; expected one of .*'photo'"):
-        here.queries(caches, 1)
+        here.cache(cache)
 
 
 def test_domainnet_is_planned_before_its_images_are_there():

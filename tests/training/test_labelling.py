@@ -15,7 +15,7 @@ from cdl.reporting.runs import results_of
 from cdl.runtime import artifacts
 from cdl.spec import Labelling
 from cdl.study.configuration import ConfigError
-from cdl.study.inputs import aligning, learning
+from cdl.study.inputs import Inputs
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row
 from cdl.training import align_task, solving
@@ -224,7 +224,7 @@ def test_aligned_heads_choose_among_all_classes_seen(lab, monkeypatch):
             means = torch.cat([first[0]["memory.feature.mean"], torch.stack(own)])
             scores = -(tokens[:, None] - means).norm(dim=2)
         else:
-            targets = here.targets(aligning(here.grid, run), 1)
+            targets = here.align_inputs(run, 1).targets
             assert Path(targets).name == "targets_test_seen.safetensors"
             scores = artifacts.load(targets)[0]["values"][0].float()
         assert scores.shape[1] == 10
@@ -260,8 +260,8 @@ def test_a_solve_reads_the_teachers_logits_that_its_options_name():
         "none+teacher_seen": "targets_seen.safetensors",
         "kd": "targets.safetensors",
     }
-    need = learning(made, runs["none+teacher_task"])
-    assert need.backbones == ["vit_nano"] and not need.taught.teacher
+    inputs = Inputs(made).learning(runs["none+teacher_task"], 0)
+    assert list(inputs["backbones"]) == ["vit_nano"] and "teacher" not in inputs
 
 
 @pytest.mark.parametrize("method", ["ranpac", "simple_cil", "fecam"])

@@ -12,7 +12,7 @@ from cdl.runtime import artifacts
 from cdl.runtime.compute import Compute
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.runtime.jobs import Execution
-from cdl.study.inputs import evaluating, learning
+from cdl.study.inputs import Inputs, caches_in
 from cdl.training.checkpointing import State
 from cdl.training.context import TaskContext
 
@@ -82,9 +82,12 @@ def test_cached_equals_online(lab, changes, kd):
 def test_fresh_views_are_the_students_alone_and_the_same_for_all_of_them(lab):
     here = lab(ALL | {"protocol": {"student_views": "fresh"}})
     teacher, kd = here.run(role="teacher"), here.student("kd")
-    need, none = learning(here.grid, kd), learning(here.grid, here.student("none"))
-    assert need.queries == [need.taught.target_queries] == none.queries
-    assert need.queries != learning(here.grid, teacher).queries
+    taught, none, theirs = (
+        here.planned.learning(run, 0) for run in (kd, here.student("none"), teacher)
+    )
+    read_for_targets = here.planned.of(taught["targets"])
+    assert taught["queries"] == read_for_targets["queries"] == none["queries"]
+    assert taught["queries"] != theirs["queries"]
     first = {}
     for run in (teacher, kd):
         paths = {"backbones": {}, "data": here.data, "execution": here.execution}
@@ -105,26 +108,27 @@ def test_a_job_with_targets_opens_neither_the_teachers_vit_nor_a_query_backbone(
         ("cdl_prompt", ["vit_nano"], True),
         ("fitnets", ["vit_micro", "vit_nano"], True),
     ):
-        need = learning(here.grid, here.student(kd))
-        assert need.backbones == backbones
-        assert need.taught.teacher == teacher
-        assert bool(need.taught.targets) == (kd in ("kd", "cdl_prompt"))
-    assert learning(here.grid, here.run(role="teacher")).backbones == ["vit_micro"]
+        inputs = here.planned.learning(here.student(kd), 0)
+        assert list(inputs["backbones"]) == backbones
+        assert ("teacher" in inputs) == teacher
+        assert ("targets" in inputs) == (kd in ("kd", "cdl_prompt"))
+    assert list(here.planned.learning(here.run(role="teacher"), 0)["backbones"]) == ["vit_micro"]
     online = lab(ALL | {"compute": {"targets": "online"}})
     for run in online.grid.runs:
-        need, queries = learning(online.grid, run), evaluating(online.grid, run).queries
-        assert (need.queries, need.taught.targets, queries) == ([], (), [])
+        for inputs in (online.planned.learning(run, 0), online.planned.evaluating(run)):
+            assert not [*caches_in(inputs)]
 
 
 def test_what_the_same_views_share_is_one_folder(lab):
     grid = lab(ALL | {"grid": {"methods": ["coda_prompt", "l2p"]}}).grid
-    folders = {tuple(cache.folder for cache in learning(grid, run).queries[0]) for run in grid.runs}
-    assert len(folders) == 1
+    inputs = Inputs(grid)
+    for task in (0, 1):
+        assert len({inputs.learning(run, task)["queries"].folder for run in grid.runs}) == 1
     other = lab({"training": {"teacher": {"epochs": 3}}}).grid
     student, teacher = (
         next(run for run in other.runs if run.role == role) for role in ("student", "teacher")
     )
-    own, theirs = (learning(other, run).queries[0][0].folder for run in (student, teacher))
+    own, theirs = (Inputs(other).learning(run, 0)["queries"].folder for run in (student, teacher))
     assert own != theirs
 
 
@@ -133,7 +137,7 @@ def test_targets_that_do_not_belong_are_refused(lab):
     one, two = (here.run(role="student", seed=seed) for seed in (0, 1))
     for run in (one, two):
         here.learn(here.grid.teacher_of(run), 0)
-    paths = [Path(here.targets(learning(here.grid, r), 0)) for r in (one, two)]
+    paths = [Path(here.task_inputs(run, 0).targets) for run in (one, two)]
     kept = {p: p.read_bytes() for path in paths for p in (path, path.with_suffix(".json"))}
     for suffix in (".safetensors", ".json"):
         paths[0].with_suffix(suffix).write_bytes(kept[paths[1].with_suffix(suffix)])
@@ -158,7 +162,7 @@ def test_the_disk_is_bounded_before_any_work(lab, monkeypatch):
 
     here = lab()
     run = here.student("kd")
-    cache = learning(here.grid, run).queries[0][0]
+    cache = here.planned.learning(run, 0)["queries"]
     monkeypatch.setattr(targets, "over_views", lambda *_: pytest.fail("work began"))
     with pytest.raises(
         CdlError, match=r"targets_max_gb: 1e-06, but the queries of tasks 1 to 1 need"

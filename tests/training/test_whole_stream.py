@@ -40,7 +40,7 @@ def test_images_that_are_not_used_are_neither_labelled_nor_unlabelled():
 
 
 def open_task(made, run, task):
-    unlabelled = made.unlabelled(made.spec(run), run.dataset)
+    unlabelled = made.unlabelled(run.dataset) if made.spec(run).unlabelled else None
     return TaskContext.open(
         made.spec(run), task, made.data, {}, made.execution, unlabelled=unlabelled
     )

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
-from cdl.study.inputs import learning
 
 RUNS = "results/tiny/digits/coda_prompt"
 STUDENT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
@@ -282,7 +281,7 @@ def test_a_job_on_a_full_or_read_only_disk_fails_in_one_sentence(small_disk, sta
 def test_a_full_disk_is_one_sentence_and_leaves_no_rest(lab, small_disk):
     here = lab()
     student = here.run(role="student", teacher=None)
-    here.queries(learning(here.grid, student).queries[0], 0)
+    here.task_inputs(student, 0)  # computes its queries
     (small_disk / "fill").write_bytes(bytes(250_000))
     here.trained = lambda *_: str(small_disk / "task0" / "learner.safetensors")
     with pytest.raises(CdlError, match=r"learner.safetensors cannot be written: No space left"):

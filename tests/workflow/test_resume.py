@@ -14,7 +14,6 @@ from safetensors import safe_open
 
 from cdl.runtime import artifacts
 from cdl.runtime.errors import Interrupted
-from cdl.study.inputs import learning
 from cdl.training.checkpointing import State
 
 LONG = {"training": {"epochs": 3}, "grid": {"distillers": ["none", "kd", "cdl_prompt"]}}
@@ -29,12 +28,11 @@ def distil(here):
 
 
 def teacher_targets(here):
-    run = here.student("kd")
-    here.targets(learning(here.grid, run), 0)
+    here.cache(here.planned.learning(here.student("kd"), 0)["targets"])
 
 
 def queries(here):
-    here.queries(learning(here.grid, here.run(role="teacher")).queries[0], 0)
+    here.cache(here.planned.learning(here.run(role="teacher"), 0)["queries"])
 
 
 JOBS = {job.__name__: job for job in (train, distil, teacher_targets, queries)}
