@@ -17,11 +17,10 @@ from cdl.deployment.learn import learn
 from cdl.deployment.one_more_task import trained_specification
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.evaluate import evaluate_run
-from cdl.evaluation.inputs import EvaluationInputs
 from cdl.layout import ResultsFolder, RunFiles
 from cdl.spec import LearnerSpec
 from cdl.spec import Stream as StreamSpec
-from cdl.training.task import TaskInputs, learn_task
+from cdl.training.task import learn_task
 
 
 def with_torch(study: Study) -> None:
@@ -80,11 +79,10 @@ def _train_jointly(study: Study, n: int, k: int, seed: int) -> tuple[np.ndarray,
         run = RunFiles(str(files))
         task = run.task(0)
         Path(task.folder).mkdir(parents=True)
-        learn_task(
-            spec, 0, TaskInputs(data=str(packed), backbones=backbones), task.learner, task.losses
-        )
-        inputs = EvaluationInputs(str(packed), [task.learner], backbones, {})
-        evaluate_run(spec, inputs, run.results, run.predictions, images_per_class=None)
+        read = {"data": str(packed), "backbones": backbones}
+        learn_task(spec, 0, task.learner, task.losses, **read)
+        read |= {"checkpoints": [task.learner], "queries": {}}
+        evaluate_run(spec, run.results, run.predictions, **read, images_per_class=None)
         return _right(run.predictions, classes)
 
 

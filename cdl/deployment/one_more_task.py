@@ -7,13 +7,12 @@ from typing import Any
 
 from cdl.deployment.trained import TrainedStudent, find_backbone
 from cdl.evaluation.evaluate import evaluate_run
-from cdl.evaluation.inputs import EvaluationInputs
 from cdl.layout import ResultsFolder, RunFiles, record_of, trained_of
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import Execution
 from cdl.spec import LearnerSpec
-from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
-from cdl.training.task import TaskInputs, learn_task
+from cdl.training.align_task import align_task
+from cdl.training.task import learn_task
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +55,10 @@ def train_and_evaluate(
     learn_task(
         trained_spec,
         task,
-        TaskInputs(**read, previous=previous.checkpoint(trained_spec.alignment is not None)),
         new.learner,
         new.losses,
+        **read,
+        previous=previous.checkpoint(trained_spec.alignment is not None),
         teacher_spec=teacher_spec if trained_spec.teacher else None,
         execution=execution,
     )
@@ -66,15 +66,28 @@ def train_and_evaluate(
         log.info("aligning the heads")
         read |= {"trained": new.learner, "previous": previous.aligned}
         read["before"] = previous.learner if spec.alignment.drift != "none" else None
-        specs_of_job = AlignSpecs(
-            spec, trained_spec, teacher_spec if spec.labelled_by_teacher else None
+        align_task(
+            spec,
+            task,
+            new.aligned,
+            **read,
+            queries={},
+            trained_spec=trained_spec,
+            teacher_spec=teacher_spec if spec.labelled_by_teacher else None,
+            execution=execution,
         )
-        align_task(specs_of_job, task, AlignInputs(**read), new.aligned, execution=execution)
-    checkpoints = [files.task(t).checkpoint(spec.alignment is not None) for t in range(task + 1)]
-    inputs = EvaluationInputs(data[0], checkpoints, {name: paths[name] for name in needed}, {})
     log.info("evaluating all %d tasks", task + 1)
-    outputs = files.results, files.predictions
-    evaluate_run(spec, inputs, *outputs, images_per_class=None, execution=execution)
+    evaluate_run(
+        spec,
+        files.results,
+        files.predictions,
+        data=data[0],
+        checkpoints=[files.task(t).checkpoint(spec.alignment is not None) for t in range(task + 1)],
+        backbones={name: paths[name] for name in needed},
+        queries={},
+        images_per_class=None,
+        execution=execution,
+    )
 
 
 def _backbones_of(spec: LearnerSpec) -> set[str]:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from torch import Tensor
 from cdl import EVALUATION
 from cdl.data.order import digest_of
 from cdl.evaluation.features import computed, read_test_features
-from cdl.evaluation.inputs import EvaluationInputs, Opened, TestSet
+from cdl.evaluation.inputs import Opened, TestFiles, TestSet
 from cdl.evaluation.metrics import (
     accuracy_by,
     metrics,
@@ -41,36 +41,39 @@ log = logging.getLogger(__name__)
 @torch.no_grad()
 def evaluate_run(
     spec: LearnerSpec,
-    inputs: EvaluationInputs,
     results: str,
     predictions: str,
     *,
+    features: str | None = None,
     images_per_class: int | None,
     unknown: bool = False,
     execution: Execution = DEFAULT,
+    **files: Unpack[TestFiles],
 ) -> None:
     """Evaluate a run after each task with a checkpoint.
 
     Args:
         spec: specification of the learner.
-        inputs: paths of the input files.
         results: JSON file to write: matrix, metrics, specification, inputs, versions.
         predictions: Parquet file to write: predictions after the last task for every test image,
             among all classes and among those of its own task.
+        features: the tokens of the test images, see `cdl.evaluation.features`; None computes them.
         images_per_class: test images per class; None for all.
         unknown: whether to measure, after each task but the last, how well the largest logit tells
             the learnt classes from those of later tasks.
         execution: how to compute; saved states of the run's tasks are deleted at the end.
+        **files: files to read.
 
     Raises:
         CdlError: a checkpoint is damaged, belongs to another configuration, or gives outputs that
             are not finite. No file is written in this case.
     """
-    opened = Opened.read(spec, inputs, images_per_class, len(inputs.checkpoints))
+    checkpoints = files["checkpoints"]
+    opened = Opened.read(spec, images_per_class, len(checkpoints), **files)
     test, learner = opened.test, opened.learner
-    stages = [opened.checkpoint(path, task) for task, path in enumerate(inputs.checkpoints)]
+    stages = [opened.checkpoint(path, task) for task, path in enumerate(checkpoints)]
     evaluated = [metadata for _, metadata in stages]
-    shared = inputs.features and read_test_features(inputs.features, opened, evaluated)
+    shared = features and read_test_features(features, opened, evaluated)
     queries = opened.place(execution)
     compute = queries.compute
     learner.load_state(stages[0][0])
@@ -81,7 +84,7 @@ def evaluate_run(
         learner.load_state(state)
         tokens = tokens_after(t).to(compute.device)
         logits = _scores(learner, tokens, test.stream.classes(t).stop)
-        _check_finite(logits, f"logits of {inputs.checkpoints[t]}", metadata)
+        _check_finite(logits, f"logits of {checkpoints[t]}", metadata)
         scores.append(logits[: sum(test.counts[: t + 1])])
         if unknown:
             largest.append(logits.amax(1).numpy())
@@ -94,7 +97,7 @@ def evaluate_run(
     content = _with_updates(content, test, scores, largest)
     about: dict[str, Any] = {"images": images_per_class, "device": compute.name}
     about["train"] = digest_of(opened.images, content["classes"], test.stream.domains)
-    about["files"] = [os.path.relpath(path, Path(results).parent) for path in inputs.checkpoints]
+    about["files"] = [os.path.relpath(path, Path(results).parent) for path in checkpoints]
     content |= _provenance(spec, test, evaluated, about)
     artifacts.write_json(results, content, files=[predictions])
     checkpointing.forget(states)

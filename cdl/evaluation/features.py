@@ -5,12 +5,12 @@ all of these runs (see `cdl.study.grid.Grid.trained`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from cdl.evaluation.inputs import EvaluationInputs, Opened, Queries
+from cdl.evaluation.inputs import Opened, Queries, TestFiles
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
@@ -20,28 +20,29 @@ from cdl.training.targets import over_test_images
 @torch.no_grad()
 def write_test_features(
     spec: LearnerSpec,
-    inputs: EvaluationInputs,
     output: str,
     *,
     images_per_class: int | None,
     unknown: bool = False,
     execution: Execution = DEFAULT,
+    **files: Unpack[TestFiles],
 ) -> None:
     """Compute and write the tokens of the test images of all tasks seen, after each task.
 
     Args:
         spec: specification of the learner as trained, before an alignment.
-        inputs: paths of the input files, with the checkpoints of this learner.
         output: artifact to write; its tensor T `[n, 1 or 2, D]` has the tokens after task T.
         images_per_class: test images per class; None for all.
         unknown: whether the images of later tasks are among them, see `evaluate_run`.
         execution: how to compute.
+        **files: files to read, with the checkpoints of this learner.
 
     Raises:
         CdlError: a checkpoint is damaged or belongs to another configuration.
     """
-    opened = Opened.read(spec, inputs, images_per_class, len(inputs.checkpoints))
-    stages = [opened.checkpoint(path, task) for task, path in enumerate(inputs.checkpoints)]
+    checkpoints = files["checkpoints"]
+    opened = Opened.read(spec, images_per_class, len(checkpoints), **files)
+    stages = [opened.checkpoint(path, task) for task, path in enumerate(checkpoints)]
     queries, found = opened.place(execution), {}
     opened.learner.load_state(stages[0][0])
     tokens_after = computed(opened, queries, later=unknown)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -30,36 +30,20 @@ from cdl.spec import LearnerSpec
 from cdl.training.targets import over_test_images
 
 
-@dataclass(frozen=True)
-class EvaluationInputs:
-    """Paths of the input files of an evaluation.
+class TestFiles(TypedDict):
+    """Files that an evaluation reads, by their names in the rules.
 
     data: packed folder.
     checkpoints: the learner's artifacts in task order.
     backbones: artifacts of the frozen backbones to load, by name.
     queries: caches of the queries of the test views, by the backbone's name; the others are
         computed.
-    features: the tokens of the test images, see `cdl.evaluation.features`; None: computed.
     """
 
     data: str
     checkpoints: Sequence[str]
     backbones: Mapping[str, str]
     queries: Mapping[str, str]
-    features: str | None = None
-
-    @classmethod
-    def of_job(
-        cls, inputs: Any, names: Sequence[str], query_names: Sequence[str]
-    ) -> "EvaluationInputs":
-        """Return the paths in the input of a rule, with `backbones` and `queries` by name."""
-        return cls(
-            str(Path(inputs.data[0]).parent),
-            list(inputs.checkpoints),
-            dict(zip(names, inputs.backbones, strict=True)),
-            dict(zip(query_names, inputs.queries, strict=True)),
-            next(iter(inputs.get("features", ())), None),
-        )
 
 
 @dataclass(frozen=True)
@@ -139,19 +123,19 @@ class Opened:
     def read(
         cls,
         spec: LearnerSpec,
-        inputs: EvaluationInputs,
         images_per_class: int | None,
         n_tasks: int,
+        **files: Unpack[TestFiles],
     ) -> "Opened":
         """Read everything but the checkpoints' tensors; raise `CdlError` if a file is damaged."""
-        test = TestSet.open(spec, inputs.data, images_per_class, n_tasks)
-        loaded = load_backbones(spec, inputs.backbones)
-        record = artifacts.read_json(Path(inputs.checkpoints[0]).with_suffix(".json"))
+        test = TestSet.open(spec, files["data"], images_per_class, n_tasks)
+        loaded = load_backbones(spec, files["backbones"])
+        record = artifacts.read_json(Path(files["checkpoints"][0]).with_suffix(".json"))
         learner = rebuild_learner(spec, loaded[spec.backbone], record).eval()
         weights = {name: backbone.fingerprint for name, backbone in loaded.items()}
-        images = artifacts.read_json(Path(inputs.data, MANIFEST))["splits"]["train"]
+        images = artifacts.read_json(Path(files["data"], MANIFEST))["splits"]["train"]
         known = {}
-        for name, path in inputs.queries.items():
+        for name, path in files["queries"].items():
             made = spec.test_queries(name, images_per_class)
             cache = HeldOutQueries(path, spec=made.to_json())
             artifacts.check_provenance(path, cache.inputs, {"data": test.split.fingerprint})

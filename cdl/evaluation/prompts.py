@@ -1,10 +1,12 @@
 """Which prompts a learner uses for the test images of each task, from its last checkpoint."""
 
+from typing import Unpack
+
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cdl.evaluation.inputs import EvaluationInputs, Opened
+from cdl.evaluation.inputs import Opened, TestFiles
 from cdl.methods.base import Choice, PromptMethod
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
@@ -16,13 +18,13 @@ BATCH = 1024  # queries at a time
 @torch.no_grad()
 def write_prompt_use(
     spec: LearnerSpec,
-    inputs: EvaluationInputs,
     output: str,
     record: str,
     *,
     task: int,
     images_per_class: int | None,
     execution: Execution = DEFAULT,
+    **files: Unpack[TestFiles],
 ) -> None:
     """Write how much the test images of each task use each prompt after the last task.
 
@@ -31,7 +33,6 @@ def write_prompt_use(
 
     Args:
         spec: specification of a learner whose method has the fact `chooses`.
-        inputs: paths of the input files; of the checkpoints, the last one.
         output: CSV file to write, one row per block, prompt and task of the images: `added_by`, the
             task that added the prompt (empty if all tasks share all), and `weight`, the mean of
             `Choice.weights` over the images.
@@ -39,12 +40,13 @@ def write_prompt_use(
         task: the last task, counted from 0.
         images_per_class: test images per class; None for all.
         execution: how to compute.
+        **files: files to read; of the checkpoints, the last one.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration.
     """
-    (checkpoint,) = inputs.checkpoints
-    opened = Opened.read(spec, inputs, images_per_class, task + 1)
+    (checkpoint,) = files["checkpoints"]
+    opened = Opened.read(spec, images_per_class, task + 1, **files)
     state, metadata = opened.checkpoint(checkpoint, task)
     placed = opened.place(execution)
     opened.learner.load_state(state)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cdl.runtime.artifacts import remove_rest
@@ -89,6 +90,21 @@ def job(snakemake: Any, *, at_start: bool = False) -> Iterator[Execution]:
                 lease = functools.cache(lambda: _lease(stack, meter, resources.jobs_per_gpu))
                 execution = replace(execution, lease=lease)
         yield execution
+
+
+def arguments(snakemake: Any) -> dict[str, Any]:
+    """Return the inputs of a job as arguments of the function that it calls, by name.
+
+    Packed data are folders, and backbones and several queries are by the names of the backbones in
+    the parameters. Records, which the rule has to detect changes, are left out.
+    """
+    found = {name: file for name, file in snakemake.input.items() if file and name != "records"}
+    for name in found.keys() & {"data", "unlabelled"}:
+        found[name] = str(Path(found[name][0]).parent)
+    for name, names in (("backbones", "names"), ("queries", "query_names")):
+        if (given := snakemake.params.get(names)) is not None:
+            found[name] = dict(zip(given, found.get(name, ()), strict=True))
+    return found
 
 
 def _lease(stack: contextlib.ExitStack, meter: Meter, jobs_per_gpu: int) -> str | None:

@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from cdl.training.alignment import (
     statistics_of,
 )
 from cdl.training.answers import TeacherAnswers
-from cdl.training.context import TaskContext, folders_of
+from cdl.training.context import TaskContext
 from cdl.training.features import Features, query_of, read_features
 from cdl.training.labelling import assigned, images_counted, labels_of
 
@@ -36,92 +36,26 @@ TOKENS = {0: "feature", -1: "kd_token"}  # names of the tokens that heads read, 
 
 
 @dataclass(frozen=True)
-class AlignInputs:
-    """Paths of the input files of the alignment after one task.
-
-    data: packed folder.
-    backbones: artifacts of the frozen backbones to load, by name.
-    trained: the learner's artifact after the training on the task.
-    previous: its aligned artifact of the previous task; None for task 0.
-    before: its artifact after the training on the previous task, to measure drift.
-    queries: caches of queries at the test view, by name of the backbone; the others are computed.
-    teacher: the teacher's artifact of the same task, unless `targets` is sufficient.
-    teacher_queries: cache of the queries of the teacher's prompts at the training views.
-    targets: cache of the teacher's logits at the training views.
-    unlabelled: packed folder of unlabelled images; None without them.
-    """
-
-    data: str
-    backbones: Mapping[str, str]
-    trained: str
-    previous: str | None = None
-    before: str | None = None
-    queries: Mapping[str, str] = field(default_factory=dict)
-    teacher: str | None = None
-    teacher_queries: str | None = None
-    targets: str | None = None
-    unlabelled: str | None = None
-
-    @classmethod
-    def of_job(cls, inputs: Any, names: Sequence[str], query_names: Sequence[str]) -> "AlignInputs":
-        """Return the paths in a rule's input, with `backbones` and `queries` by name."""
-        optional = ("previous", "before", "teacher", "teacher_queries", "targets")
-        return cls(
-            **folders_of(inputs),
-            backbones=dict(zip(names, inputs.backbones, strict=True)),
-            trained=inputs.trained,
-            queries=dict(zip(query_names, inputs.get("queries", ()), strict=True)),
-            **{name: inputs.get(name) for name in optional},
-        )
-
-
-@dataclass(frozen=True)
-class AlignSpecs:
-    """Specifications of an alignment.
-
-    aligned: of the learner with alignment.
-    trained: of the learner without alignment.
-    teacher: of the teacher that labels images; None without one.
-    """
-
-    aligned: LearnerSpec
-    trained: LearnerSpec
-    teacher: LearnerSpec | None = None
-
-    @classmethod
-    def of_job(cls, params: Any) -> "AlignSpecs":
-        """Return the specifications in a rule's parameters."""
-        teacher = params.teacher_spec and LearnerSpec.from_json(params.teacher_spec)
-        aligned = LearnerSpec.from_json(params.spec, teacher_query=params.teacher_query)
-        return cls(aligned, LearnerSpec.from_json(params.trained_spec), teacher)
-
-    def until(self, task: int) -> "AlignSpecs":
-        """Return the specifications after a task, counted from 0."""
-        teacher = self.teacher and self.teacher.until(task)
-        return AlignSpecs(self.aligned.until(task), self.trained.until(task), teacher)
-
-
-@dataclass(frozen=True)
 class _Job:
     """A learner whose heads are to be aligned.
 
     context: context of the task.
-    inputs: paths of the input files.
     record: metadata of the artifact of the trained learner.
     learner: the trained learner.
     memory: statistics of earlier tasks.
     before: the learner before the task, to measure drift; None otherwise.
     queries: sources (`TestQuery`) of `query` and `teacher_query`, see `read_features`.
+    computed: backbones of the queries that are computed, not read from a cache.
     teacher: the teacher that labels images; None without one.
     """
 
     context: TaskContext[LearnerSpec]
-    inputs: AlignInputs
     record: dict[str, Any]
     learner: Learner
     memory: dict[str, Tensor]
     before: Learner | None
     queries: dict[str, Any]
+    computed: Set[str]
     teacher: TeacherAnswers | None
 
     @property
@@ -143,11 +77,22 @@ class _Job:
 
 
 def align_task(
-    specs: AlignSpecs,
+    spec: LearnerSpec,
     task: int,
-    inputs: AlignInputs,
     output: str,
     *,
+    data: str,
+    backbones: Mapping[str, str],
+    trained: str,
+    queries: Mapping[str, str],
+    previous: str | None = None,
+    before: str | None = None,
+    teacher: str | None = None,
+    teacher_queries: str | None = None,
+    targets: str | None = None,
+    unlabelled: str | None = None,
+    trained_spec: LearnerSpec,
+    teacher_spec: LearnerSpec | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute the class statistics of a task, align the heads, and write the artifact.
@@ -155,89 +100,95 @@ def align_task(
     The artifact has the whole state of the learner, so that prediction needs no other file of it.
 
     Args:
-        specs: specifications of the learner and its teacher; the first is stored in the artifact.
+        spec: specification of the learner, with its alignment, stored in the artifact.
         task: counted from 0.
-        inputs: paths of the input files.
         output: artifact to write (.safetensors, and .json with the same name).
+        data: packed folder.
+        backbones: artifacts of the frozen backbones to load, by name.
+        trained: the learner's artifact after the training on the task.
+        queries: caches of queries at the test view, by name of the backbone; the others are
+            computed.
+        previous: its aligned artifact of the previous task; None for task 0.
+        before: its artifact after the training on the previous task, to measure drift.
+        teacher: the teacher's artifact of the same task, unless `targets` is sufficient.
+        teacher_queries: cache of the queries of the teacher's prompts at the training views.
+        targets: cache of the teacher's logits at the training views.
+        unlabelled: packed folder of unlabelled images; None without them.
+        trained_spec: specification of the learner without its alignment.
+        teacher_spec: specification of the teacher that labels images; None without one.
         execution: how to compute.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a class of the task
             has too few images. No file is written in this case.
     """
-    specs = specs.until(task)
-    context = TaskContext.open(
-        specs.aligned, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
+    spec, trained_spec = spec.until(task), trained_spec.until(task)
+    context = TaskContext.open(spec, task, data, backbones, execution, unlabelled=unlabelled)
+    cached = {n: context.cached(path, spec.queries(n, "held_out")) for n, path in queries.items()}
+    learner, record = _learner(context, trained_spec, trained, task, "trained")
+    context.fingerprints["backbones"] |= record["inputs"]["backbones"]
+    memory, learner_before = {}, None
+    if previous is not None:
+        earlier, metadata = context.checkpoint(previous, spec, task - 1)
+        memory = memory_of(earlier)
+        context.fingerprints["previous"] = metadata["sha256"]
+    if before is not None:
+        learner_before, _ = _learner(context, trained_spec, before, task - 1, "before")
+    names = _query_names(spec) if learner.needs_query else {}
+    sources = {name: query_of(context, name, cached.get(name)) for name in names.values()}
+    answers, theirs = None, teacher_spec and teacher_spec.until(task)
+    theirs = theirs or (spec.answers if spec.labelled_by_teacher else None)
+    if theirs is not None:
+        files = {"path": teacher, "queries": teacher_queries, "targets": targets}
+        answers = TeacherAnswers.open(context, theirs, **files)
+    job = _Job(
+        context=context,
+        record=record,
+        learner=learner,
+        memory=memory,
+        before=learner_before,
+        queries={part: sources[name] for part, name in names.items()},
+        computed=sources.keys() - queries.keys(),
+        teacher=answers,
     )
-    job = _open(context, inputs, specs)
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
     found, labels = _statistics(job)
     state = _align_heads(job, found) | {MEMORY + name: tensor for name, tensor in found.items()}
     kept = ("widths", "teacher_shape", "trainable_parameters", "state")
     metadata = {name: job.record[name] for name in kept} | {
         "task": task,
-        "learner": specs.aligned.to_json(),
-        "teacher_query": specs.aligned.teacher_query,
+        "learner": spec.to_json(),
+        "teacher_query": spec.teacher_query,
         "inputs": context.fingerprints,
-        "trained": os.path.relpath(inputs.trained, Path(output).parent),
+        "trained": os.path.relpath(trained, Path(output).parent),
         "work": _work(job),
         "seen": _seen(job, labels),
         "counts": _counts(context, labels),
         "device": context.compute.name,
-        "versions": versions(specs.aligned),
+        "versions": versions(spec),
     }
     artifacts.save(output, state, metadata)
     log.info("wrote %s", Path(output))
 
 
-def _open(context: TaskContext[LearnerSpec], inputs: AlignInputs, specs: AlignSpecs) -> _Job:
-    """Read all inputs."""
-    spec, task = context.spec, context.task
-    cached = {
-        name: context.cached(path, spec.queries(name, "held_out"))
-        for name, path in inputs.queries.items()
-    }
-    state, record = context.checkpoint(inputs.trained, specs.trained, task)
-    context.fingerprints["trained"] = record["sha256"]
-    context.fingerprints["backbones"] |= record["inputs"]["backbones"]
-    learner = _learner(context, specs.trained, state, record)
-    memory, before = {}, None
-    if inputs.previous is not None:
-        earlier, metadata = context.checkpoint(inputs.previous, spec, task - 1)
-        memory = memory_of(earlier)
-        context.fingerprints["previous"] = metadata["sha256"]
-    if inputs.before is not None:
-        earlier, metadata = context.checkpoint(inputs.before, specs.trained, task - 1)
-        before = _learner(context, specs.trained, earlier, metadata)
-        context.fingerprints["before"] = metadata["sha256"]
-    names = {"query": spec.query} if learner.needs_query else {}
-    if names and spec.teacher_query is not None:
-        names["teacher_query"] = spec.teacher_query
-    sources = {name: query_of(context, name, cached.get(name)) for name in names.values()}
-    queries = {part: sources[name] for part, name in names.items()}
-    teacher = None
-    theirs = specs.teacher or (spec.answers if spec.labelled_by_teacher else None)
-    if theirs is not None:
-        teacher = TeacherAnswers.open(
-            context,
-            theirs,
-            path=inputs.teacher,
-            queries=inputs.teacher_queries,
-            targets=inputs.targets,
-        )
-    return _Job(context, inputs, record, learner, memory, before, queries, teacher)
-
-
 def _learner(
-    context: TaskContext[LearnerSpec],
-    spec: LearnerSpec,
-    state: Mapping[str, Tensor],
-    record: Mapping[str, Any],
-) -> Learner:
-    """Build a learner from its artifact."""
+    context: TaskContext[LearnerSpec], spec: LearnerSpec, path: str, task: int, name: str
+) -> tuple[Learner, dict[str, Any]]:
+    """Build a learner from its artifact after a task; return it and the artifact's metadata.
+
+    `name` is the entry of the artifact's hash in the fingerprints.
+    """
+    state, record = context.checkpoint(path, spec, task)
+    context.fingerprints[name] = record["sha256"]
     learner = rebuild_learner(spec, context.backbones[spec.backbone], record)
     learner.load_state(state)
-    return learner
+    return learner, record
+
+
+def _query_names(spec: LearnerSpec) -> dict[str, str]:
+    """Return the backbones of the queries of a learner's prompts, by parts of `_Job.queries`."""
+    names = {"query": spec.query, "teacher_query": spec.teacher_query}
+    return {part: name for part, name in names.items() if name is not None}
 
 
 def _statistics(job: _Job) -> tuple[dict[str, Tensor], Tensor]:
@@ -367,10 +318,9 @@ def _work(job: _Job) -> dict[str, float]:
 
     `answers` counts cached teacher outputs unless the training has read and counted them.
     """
-    context, inputs, images = job.context, job.inputs, job.images
+    context, images = job.context, job.images
     forward, _ = of_learner(job.learner, context.task, job.record["widths"])
-    computed = _names(job) - inputs.queries.keys()
-    per_image = forward + sum(of_query(context.backbones[name]) for name in computed)
+    per_image = forward + sum(of_query(context.backbones[name]) for name in job.computed)
     operations = len(images) * per_image * (1 if job.before is None else 2)
     if isinstance(job.how, SampledAlignment):
         sizes = context.stream.sizes[: context.task + 1]
@@ -401,10 +351,3 @@ def _seen(job: _Job, labels: Tensor) -> dict[str, float]:
     unlabelled = max(trained["unlabelled"], given["pseudo_labels"])
     right = job.teacher.right if job.teacher else {}
     return {**trained, "unlabelled": unlabelled, **given, **right}
-
-
-def _names(job: _Job) -> set[str]:
-    """Return the backbones of the queries of the learner's prompts."""
-    spec = job.context.spec
-    names = {"query": spec.query, "teacher_query": spec.teacher_query}
-    return {name for part in job.queries if (name := names[part]) is not None}

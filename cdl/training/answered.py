@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 def write_answers(
     spec: CacheSpec,
     task: int,
-    data: str,
-    answers: str,
     output: str,
     *,
+    data: str,
+    answers: str,
     test_images_per_class: int | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
@@ -42,9 +42,9 @@ def write_answers(
     Args:
         spec: specification of the targets after the task.
         task: counted from 0.
+        output: cache to write (.safetensors, and .json with the same name).
         data: packed folder.
         answers: CSV or Parquet file, see `cdl.data.answers`; or the table of `classify`.
-        output: cache to write (.safetensors, and .json with the same name).
         test_images_per_class: of the test split; None for all.
         execution: how to compute.
 
@@ -84,12 +84,6 @@ def write_answers(
     }
     artifacts.save(output, {"values": values[None]}, metadata)
     log.info("wrote %s: answers for %d items and %d classes", output, *values.shape)
-
-
-def table_of(inputs: Any) -> str:
-    """Return the path of the answers in a rule's input, a user's file or a classifier's table."""
-    path: str = (inputs.get("files") or inputs.table)[0]
-    return path
 
 
 def right_answers(

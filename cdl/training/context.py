@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -32,13 +31,6 @@ _Given = TypeVar("_Given", bound=AnySpec)
 
 def no_query(batch: Batch) -> None:
     """Return None, for methods without a query."""
-
-
-def folders_of(inputs: Any) -> dict[str, Any]:
-    """Return the packed folders of a rule's input: `data`, and `unlabelled` or None."""
-    unlabelled = inputs.get("unlabelled")
-    files = {"data": inputs.data[0], "unlabelled": unlabelled[0] if unlabelled else None}
-    return {name: file and str(Path(file).parent) for name, file in files.items()}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ longest of a batch, may differ in the last bits.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import AnySpec, CacheSpec, images_of
 from cdl.training.checkpointing import State
-from cdl.training.context import TaskContext, folders_of
+from cdl.training.context import TaskContext
 from cdl.training.teacher import open_teacher
 
 log = logging.getLogger(__name__)
@@ -36,10 +35,10 @@ TEST_BATCH = {"cpu": 50, "cuda": 200}  # images per batch; larger batches exceed
 def write_queries(
     spec: CacheSpec,
     task: int,
-    data: str,
-    backbone: str,
     output: str,
     *,
+    data: str,
+    backbone: str,
     unlabelled: str | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
@@ -48,9 +47,9 @@ def write_queries(
     Args:
         spec: specification of the queries after the task.
         task: counted from 0.
+        output: cache to write (.safetensors, and .json with the same name).
         data: packed folder.
         backbone: path of the query backbone's artifact.
-        output: cache to write (.safetensors, and .json with the same name).
         unlabelled: packed folder of unlabelled images, if the specification has them.
         execution: how to compute.
 
@@ -79,10 +78,10 @@ def write_queries(
 @torch.no_grad()
 def write_test_queries(
     spec: CacheSpec,
-    data: str,
-    backbone: str,
     output: str,
     *,
+    data: str,
+    backbone: str,
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute and write the queries of all test images, see `write_queries`."""
@@ -103,36 +102,16 @@ def write_test_queries(
     _save(spec, output, tensors, {"spec": spec.to_json(), "inputs": inputs})
 
 
-@dataclass(frozen=True)
-class TargetInputs:
-    """Paths of the input files of a teacher's targets.
-
-    data: packed folder.
-    backbone: artifact of the teacher's backbone.
-    teacher: the teacher's artifact of the task.
-    queries: cache of the teacher's queries; None if its prompts do not depend on a query.
-    unlabelled: packed folder of unlabelled images; None without them.
-    """
-
-    data: str
-    backbone: str
-    teacher: str
-    queries: str | None = None
-    unlabelled: str | None = None
-
-    @classmethod
-    def of_job(cls, inputs: Any) -> "TargetInputs":
-        """Return the paths in the input of a rule."""
-        models = {name: inputs.get(name) for name in ("backbone", "teacher", "queries")}
-        return cls(**models, **folders_of(inputs))
-
-
 def write_targets(
     spec: CacheSpec,
     task: int,
-    inputs: TargetInputs,
     output: str,
     *,
+    data: str,
+    backbone: str,
+    teacher: str,
+    queries: str | None = None,
+    unlabelled: str | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
     """Compute and write a teacher's logits for a task's images, at all training or test views.
@@ -142,8 +121,12 @@ def write_targets(
     Args:
         spec: specification of the targets after the task.
         task: counted from 0.
-        inputs: paths of the input files.
         output: cache to write.
+        data: packed folder.
+        backbone: artifact of the teacher's backbone.
+        teacher: the teacher's artifact of the task.
+        queries: cache of the teacher's queries; None if its prompts do not depend on a query.
+        unlabelled: packed folder of unlabelled images; None without them.
         execution: how to compute.
 
     Raises:
@@ -151,18 +134,17 @@ def write_targets(
     """
     assert spec.teacher is not None and spec.columns is not None, "only targets have a teacher"
     name, columns = spec.teacher.backbone, spec.columns
-    backbones = {name: inputs.backbone}
     context = TaskContext.open(
-        spec, task, inputs.data, backbones, execution, spec.teacher, inputs.unlabelled
+        spec, task, data, {name: backbone}, execution, spec.teacher, unlabelled
     )
-    query = context.cached(inputs.queries, spec.queries) if inputs.queries else None
-    teacher, metadata = open_teacher(context, inputs.teacher, spec.teacher, spec.apt_teacher)
+    query = context.cached(queries, spec.queries) if queries else None
+    model, metadata = open_teacher(context, teacher, spec.teacher, spec.apt_teacher)
     stream = context.stream
     classes = stream.columns(task, columns)
 
     def logits(views: Tensor, epoch: int, positions: Tensor) -> Tensor:
         given = None if query is None else query.at(epoch, positions)
-        return teacher(views, given, task, classes).logits
+        return model(views, given, task, classes).logits
 
     widths = [len(stream.order[stream.columns(t, columns)]) for t in range(len(stream.sizes))]
     _validate_size(context, widths, execution, "teacher targets")
@@ -171,7 +153,7 @@ def write_targets(
     provenance = {"task": task, "spec": spec.to_json(), "inputs": read}
     shape = {"width": vit.width, "depth": vit.depth}
     about = {"teacher_shape": shape, "widths": metadata["widths"]}
-    context.place(teacher.learner)
+    context.place(model.learner)
     if spec.views == "held_out":
         values = over_task_images(context, lambda views, rows: logits(views, 0, rows))
         _save(spec, output, {"values": values[None].cpu()}, provenance | about)

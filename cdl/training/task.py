@@ -1,7 +1,7 @@
 """Learn one task of one learner, the job of the rules `train` and `distil`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
 from cdl.training.answers import TeacherAnswers
 from cdl.training.checkpointing import State
-from cdl.training.context import Query, TaskContext, folders_of, no_query
+from cdl.training.context import Query, TaskContext, no_query
 from cdl.training.loop import per_epoch, train_task
 from cdl.training.past import frozen_copy, with_past
 from cdl.training.ranpac import solve_operations
@@ -29,42 +29,6 @@ from cdl.training.teacher import TeacherSource
 
 log = logging.getLogger(__name__)
 Numbers = dict[str, float]
-
-
-@dataclass(frozen=True)
-class TaskInputs:
-    """Paths of the input files of one task.
-
-    data: packed folder.
-    backbones: artifacts of the frozen backbones to load, by name.
-    previous: the learner's artifact of the previous task; None for task 0.
-    queries: cache of the learner's queries; None computes them.
-    teacher: the teacher's artifact of the same task; None without a teacher, or if `targets`
-        is sufficient.
-    teacher_queries: cache of the teacher's queries, if they are not those of the learner and the
-        learner does not need any.
-    targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
-    unlabelled: packed folder of unlabelled images; None without them.
-    """
-
-    data: str
-    backbones: Mapping[str, str]
-    previous: str | None = None
-    queries: str | None = None
-    teacher: str | None = None
-    teacher_queries: str | None = None
-    targets: str | None = None
-    unlabelled: str | None = None
-
-    @classmethod
-    def of_job(cls, inputs: Any, names: Sequence[str]) -> "TaskInputs":
-        """Return the paths in a rule's input; `backbones` are in the order of `names`."""
-        optional = ("previous", "queries", "teacher", "teacher_queries", "targets")
-        return cls(
-            **folders_of(inputs),
-            backbones=dict(zip(names, inputs.backbones, strict=True)),
-            **{name: inputs.get(name) for name in optional},
-        )
 
 
 @dataclass(frozen=True)
@@ -98,10 +62,17 @@ class PreparedTask:
 def learn_task(
     spec: LearnerSpec,
     task: int,
-    inputs: TaskInputs,
     output: str,
     losses: str,
     *,
+    data: str,
+    backbones: Mapping[str, str],
+    previous: str | None = None,
+    queries: str | None = None,
+    teacher: str | None = None,
+    teacher_queries: str | None = None,
+    targets: str | None = None,
+    unlabelled: str | None = None,
     teacher_spec: LearnerSpec | None = None,
     execution: Execution = DEFAULT,
 ) -> None:
@@ -112,9 +83,18 @@ def learn_task(
     Args:
         spec: specification of the learner, stored in the artifact.
         task: counted from 0.
-        inputs: paths of the input files.
         output: artifact to write (.safetensors, and .json with the same name).
         losses: CSV file to write, see `cdl.training.loop.per_epoch`.
+        data: packed folder.
+        backbones: artifacts of the frozen backbones to load, by name.
+        previous: the learner's artifact of the previous task; None for task 0.
+        queries: cache of the learner's queries; None computes them.
+        teacher: the teacher's artifact of the same task; None without a teacher, or if `targets`
+            is sufficient.
+        teacher_queries: cache of the teacher's queries, if they are not those of the learner and
+            the learner does not need any.
+        targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
+        unlabelled: packed folder of unlabelled images; None without them.
         teacher_spec: specification of the teacher; None without one.
         execution: how to compute. The saved state of a finished task is kept until its run is
             evaluated.
@@ -126,10 +106,16 @@ def learn_task(
     job: dict[str, Any] = {"task": task, "spec": spec.to_json()}
     teacher_spec = teacher_spec and teacher_spec.until(task)
     spec = spec.until(task).taught_by(teacher_spec)
-    context = TaskContext.open(
-        spec, task, inputs.data, inputs.backbones, execution, unlabelled=inputs.unlabelled
+    context = TaskContext.open(spec, task, data, backbones, execution, unlabelled=unlabelled)
+    prepared = _prepare(
+        context,
+        teacher_spec,
+        previous=previous,
+        queries=queries,
+        teacher=teacher,
+        teacher_queries=teacher_queries,
+        targets=targets,
     )
-    prepared = _prepare(context, inputs, teacher_spec)
     context.place(prepared.learner, prepared.tutor, prepared.past)
     job |= {"inputs": context.fingerprints, "versions": versions(spec)}
     prompts, read = prepared.learner.prompts, reading(context, prepared.learner)
@@ -138,34 +124,41 @@ def learn_task(
         learnt = _learn(context, prepared, state)
     prompts.after_training(task, read)
     prepared.learner.end_task(task)
-    work = _work(context, prepared, inputs, learnt, teacher_spec)
+    computes = {"query": queries is None, "teacher_query": teacher_queries is None}
+    work = _work(context, prepared, learnt, teacher_spec, computes)
     _write(context, prepared, learnt, state.key, work, output, losses)
 
 
 def _prepare(
-    context: TaskContext[LearnerSpec], inputs: TaskInputs, given: LearnerSpec | None
+    context: TaskContext[LearnerSpec],
+    given: LearnerSpec | None,
+    *,
+    previous: str | None,
+    queries: str | None,
+    teacher: str | None,
+    teacher_queries: str | None,
+    targets: str | None,
 ) -> PreparedTask:
-    """Build the learner at the start of the task, with its teacher."""
+    """Build the learner at the start of the task, with its teacher, see `learn_task`."""
     spec, task = context.spec, context.task
     teacher_spec = given or spec.answers
-    width, query = context.query(spec.query, inputs.queries)
+    width, query = context.query(spec.query, queries)
     widths, source, answers = {"query": width}, None, None
-    files = {"path": inputs.teacher, "targets": inputs.targets}
+    files = {"path": teacher, "targets": targets}
     if teacher_spec is not None and not spec.taught:
-        queries = inputs.teacher_queries
-        answers = TeacherAnswers.open(context, teacher_spec, queries=queries, **files)
+        answers = TeacherAnswers.open(context, teacher_spec, queries=teacher_queries, **files)
     elif teacher_spec is not None:
         teacher_query = query
-        if teacher_spec.query != spec.query or inputs.teacher_queries is not None:
-            _, teacher_query = context.query(teacher_spec.query, inputs.teacher_queries)
+        if teacher_spec.query != spec.query or teacher_queries is not None:
+            _, teacher_query = context.query(teacher_spec.query, teacher_queries)
         columns = spec.soft_columns
         source = TeacherSource.open(context, teacher_spec, teacher_query, **files, columns=columns)
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None
     learner = build_learner(spec, context.backbones[spec.backbone], widths, shape)
     memory, past = {}, None
-    if inputs.previous is not None:
-        state, metadata = context.checkpoint(inputs.previous, spec, task - 1)
+    if previous is not None:
+        state, metadata = context.checkpoint(previous, spec, task - 1)
         learner.load_state(state)
         if spec.distiller.facts.reads_past:
             before = build_learner(spec, context.backbones[spec.backbone], widths, shape)
@@ -227,11 +220,13 @@ def _train(
 def _work(
     context: TaskContext[LearnerSpec],
     prepared: PreparedTask,
-    inputs: TaskInputs,
     learnt: Learnt,
     teacher_spec: LearnerSpec | None,
+    computes: Mapping[str, bool],
 ) -> Numbers:
     """Return the amount of work of the task, for the artifact's metadata.
+
+    `computes` says of `query` and `teacher_query` whether they are computed, not read from a cache.
 
     `images`: training views, over all epochs. `operations`: operations of this job, see
     `cdl.models.operations`. `forward`: operations of the learner's forward pass of one image.
@@ -255,12 +250,12 @@ def _work(
     if learner.prompts.reads_task:
         operations += 2 * len(images_read(context)) * forward
     queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
-    computes_queries = learner.needs_query and inputs.queries is None
-    operations += images * queries[spec.query] if computes_queries else 0.0
+    if learner.needs_query and computes["query"]:
+        operations += images * queries[spec.query]
     if teacher is not None and teacher.learner is not None and teacher_spec is not None:
         per_view, _ = of_learner(teacher.learner, context.task, {"query": teacher.query_width})
         shared = learner.needs_query and teacher_spec.query == spec.query
-        if teacher.learner.needs_query and inputs.teacher_queries is None and not shared:
+        if teacher.learner.needs_query and computes["teacher_query"] and not shared:
             per_view += queries[teacher_spec.query]
         operations += teacher_views * per_view
     if prepared.past is not None:

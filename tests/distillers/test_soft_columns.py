@@ -159,7 +159,7 @@ def test_a_ridge_teaches_prompts_about_all_classes_seen(lab, remedy):
     here = lab({"methods": {"ranpac": {"projection": 64, **remedy}}, "grid": grid})
     run = here.student("kd")
     here.learn_all(run)
-    values = artifacts.load(here.task_inputs(run, 1).targets)[0]["values"]
+    values = artifacts.load(here.task_inputs(run, 1)["targets"])[0]["values"]
     assert values.shape[-1] == 10  # of the ridge, for the images of the second task
     curves = pd.read_csv(Path(here.trained(run, 1)).parent / "losses.csv")
     soft = curves.loc[curves["part"] == "soft", "value"]

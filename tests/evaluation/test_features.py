@@ -26,7 +26,7 @@ def sharing(lab):
     path, spec = here.folder / "test_features.safetensors", here.spec(heads)
     n = here.grid.test_images_per_class("digits")
     how = {"images_per_class": n, "execution": here.execution}
-    write_test_features(spec, here.evaluation_inputs(heads), str(path), **how)
+    write_test_features(spec, str(path), **here.evaluation_inputs(heads), **how)
     return here, (aligned, heads), path
 
 
@@ -51,7 +51,7 @@ def test_features_of_later_tasks_are_shared_too(sharing):
     here, runs, path = sharing
     n, spec = here.grid.test_images_per_class("digits"), here.spec(runs[1])
     how = {"images_per_class": n, "unknown": True, "execution": here.execution}
-    write_test_features(spec, here.evaluation_inputs(runs[1]), str(path), **how)
+    write_test_features(spec, str(path), **here.evaluation_inputs(runs[1]), **how)
     for run in runs:
         alone, read = (
             here.evaluate(run, unknown=True, features=features)[0] for features in (None, str(path))

@@ -6,7 +6,6 @@ import torch
 from toys import learner
 
 from cdl.evaluation import prompts as use_of_prompts
-from cdl.evaluation.inputs import EvaluationInputs
 from cdl.evaluation.prompts import mean_choice, write_prompt_use
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -19,8 +18,7 @@ def use(here, run, **inputs):
     table, record = folder / "prompts.csv", folder / "prompts.json"
     how = {"task": run.n_tasks - 1, "execution": here.execution}
     how["images_per_class"] = here.grid.test_images_per_class(run.dataset)
-    where = EvaluationInputs(**given | inputs)
-    write_prompt_use(here.spec(run), where, str(table), str(record), **how)
+    write_prompt_use(here.spec(run), str(table), str(record), **given | inputs, **how)
     return pd.read_csv(table), artifacts.read_json(record)
 
 

@@ -1,6 +1,5 @@
 """Runs of a grid in process: the jobs that the workflow would run, called one by one."""
 
-from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -9,17 +8,16 @@ import yaml
 
 from cdl.data.packing import prepare
 from cdl.evaluation.evaluate import evaluate_run
-from cdl.evaluation.inputs import EvaluationInputs
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import Execution
 from cdl.study.configuration import merge, resolve
 from cdl.study.grid import Grid
 from cdl.study.inputs import Cache, Inputs
 from cdl.study.specifications import specification
-from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
+from cdl.training.align_task import align_task
 from cdl.training.answered import write_answers
-from cdl.training.targets import TargetInputs, write_queries, write_targets, write_test_queries
-from cdl.training.task import TaskInputs, learn_task
+from cdl.training.targets import write_queries, write_targets, write_test_queries
+from cdl.training.task import learn_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,24 +85,17 @@ class Lab:
         path = own or str(self.folder / cache.name / Path(cache.path).name)
         if Path(path).exists() and cache.rule != "answers":  # whose file a test may change
             return path
-        inputs = self.arguments(self.planned.of(cache), cache.dataset)
+        read = self.arguments(self.planned.of(cache), cache.dataset)
+        read["execution"] = self.execution
         if cache.rule == "answers":
-            write_answers(
-                cache.spec,
-                cache.task,
-                self.data,
-                *inputs["files"],
-                path,
-                execution=self.execution,
-            )
+            (read["answers"],) = read.pop("files")
+            write_answers(cache.spec, cache.task, path, **read)
         elif cache.rule == "test_queries":
-            write_test_queries(cache.spec, **inputs, output=path, execution=self.execution)
+            write_test_queries(cache.spec, path, **read)
         elif cache.rule == "queries":
-            how = {"output": path, "execution": self.execution}
-            write_queries(cache.spec, cache.task, **inputs, **how)
+            write_queries(cache.spec, cache.task, path, **read)
         else:
-            given = TargetInputs(**inputs)
-            write_targets(cache.spec, cache.task, given, path, execution=self.execution)
+            write_targets(cache.spec, cache.task, path, **read)
         return path
 
     def arguments(self, inputs, dataset):
@@ -130,10 +121,10 @@ class Lab:
     def task_inputs(self, run, task):
         """Inputs of the job that trains a run, see `Grid.trained`."""
         run = self.grid.trained(run)
-        return TaskInputs(**self.arguments(self.planned.learning(run, task), run.dataset))
+        return self.arguments(self.planned.learning(run, task), run.dataset)
 
     def align_inputs(self, run, task):
-        return AlignInputs(**self.arguments(self.planned.aligning(run, task), run.dataset))
+        return self.arguments(self.planned.aligning(run, task), run.dataset)
 
     def learn(self, run, task):
         """Train a run on a task, and align its heads if they are aligned."""
@@ -147,22 +138,24 @@ class Lab:
         learn_task(
             self.spec(trained),
             task,
-            self.task_inputs(run, task),
             output,
             output.replace("learner.safetensors", "losses.csv"),
+            **self.task_inputs(run, task),
             teacher_spec=self.spec(teacher) if teacher else None,
             execution=self.execution,
         )
 
     def align(self, run, task):
         inputs, output = self.align_inputs(run, task), self.checkpoint(run, task)
-        align_task(self.align_specs(run), task, inputs, output, execution=self.execution)
+        how = self.align_specs(run) | {"execution": self.execution}
+        align_task(self.spec(run), task, output, **inputs, **how)
 
     def align_specs(self, run):
+        """Specifications of the trained learner, and of the teacher that labels images."""
         labelled = self.spec(run).labelled_by_teacher
-        run_of_teacher = self.grid.teacher_of(run) if labelled else None
-        teacher = self.spec(run_of_teacher) if run_of_teacher else None
-        return AlignSpecs(self.spec(run), self.spec(self.grid.trained(run)), teacher)
+        teacher = self.grid.teacher_of(run) if labelled else None
+        specs = {"trained_spec": self.spec(self.grid.trained(run))}
+        return specs | ({"teacher_spec": self.spec(teacher)} if teacher else {})
 
     def learn_all(self, run):
         teacher = self.grid.teacher_of(run)
@@ -172,15 +165,15 @@ class Lab:
 
     def evaluation_inputs(self, run, tasks=None):
         inputs = self.planned.evaluating(run, range(tasks or run.n_tasks))
-        return EvaluationInputs(**self.arguments(inputs, run.dataset))
+        return self.arguments(inputs, run.dataset)
 
     def evaluate(self, run, tasks=None, unknown=False, **inputs):
         folder = self.folder / run.folder
         evaluate_run(
             self.spec(run),
-            replace(self.evaluation_inputs(run, tasks), **inputs),
             str(folder / "results.json"),
             str(folder / "predictions.parquet"),
+            **self.evaluation_inputs(run, tasks) | inputs,
             images_per_class=self.grid.test_images_per_class(run.dataset),
             unknown=unknown,
             execution=self.execution,

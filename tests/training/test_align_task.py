@@ -1,6 +1,5 @@
 """The job that aligns heads: artifacts, labels, drift, caches, and the start of the next task."""
 
-from dataclasses import replace
 
 import pytest
 import torch
@@ -95,7 +94,7 @@ def test_a_task_goes_on_from_the_heads_that_its_preset_names(lab, preset, start)
     run = here.student("none")
     here.learn(run, 0)
     previous = {"trained": here.trained(run, 0), "aligned": here.checkpoint(run, 0)}[start]
-    assert here.task_inputs(run, 1).previous == previous
+    assert here.task_inputs(run, 1)["previous"] == previous
     state, metadata = artifacts.load(previous)
     column = "head.linear.bias"
     state[column][:] = 7  # a head that the next task shows, since its loss is that of new classes
@@ -163,10 +162,10 @@ def test_queries_of_other_images_are_refused(lab):
     here = lab(aligned())
     run = here.student("none")
     here.learn(run, 0)
-    wrong = {"vit_nano": here.task_inputs(run, 0).queries}
-    inputs = replace(here.align_inputs(run, 0), queries=wrong)
+    wrong = {"vit_nano": here.task_inputs(run, 0)["queries"]}
+    inputs = here.align_inputs(run, 0) | {"queries": wrong} | here.align_specs(run)
     with pytest.raises(CdlError, match='was made with spec.views = "train"'):
-        align_task.align_task(here.align_specs(run), 0, inputs, here.checkpoint(run, 0))
+        align_task.align_task(here.spec(run), 0, here.checkpoint(run, 0), **inputs)
 
 
 def test_a_trained_learner_of_another_configuration_is_refused(lab):
@@ -211,7 +210,7 @@ def test_an_image_without_a_label_has_the_class_that_the_option_names(lab, class
     assert own.tolist() == sorted(own.tolist()) and own.bincount()[6:].tolist() == [3] * 4
     assert len(itself) == len(teachers) == 64
     assert set(itself.tolist()) <= set(range(6, 10)) >= set(teachers.tolist())
-    targets = artifacts.load(here.align_inputs(variant(here, "taught"), 1).targets)[0]
+    targets = artifacts.load(here.align_inputs(variant(here, "taught"), 1)["targets"])[0]
     expected = targets["values"].float().softmax(-1).mean(0).argmax(-1) + 6
     assert itself.tolist() != teachers.tolist()
     unknown = [i for i, x in enumerate(_labels(here, none, 1)) if x == UNLABELLED]
@@ -276,8 +275,8 @@ def test_answers_at_the_test_view_are_the_teachers(lab, classified, outputs):
     here.learn(here.student("none"), 0)
     inputs = here.align_inputs(variant(here, "test"), 0)
     cached = outputs == "cached"  # then no job but that of the cache opens the teacher
-    assert (inputs.targets is not None, inputs.teacher is None) == (cached, cached)
-    assert ("vit_micro" in inputs.backbones) is not cached
+    assert ("targets" in inputs, "teacher" not in inputs) == (cached, cached)
+    assert ("vit_micro" in inputs["backbones"]) is not cached
     for name in ("taught", "test"):  # training views are test views
         here.align(variant(here, name), 0)
     assert classified[-1].tolist() == classified[-2].tolist()
@@ -304,9 +303,10 @@ def _features(here, run, after):
     """Features of the images of task 1, before it or after it."""
     inputs = here.align_inputs(run, 1)
     spec = here.spec(here.grid.trained(run))
-    context = TaskContext.open(here.spec(run), 1, here.data, inputs.backbones, here.execution)
-    state, record = artifacts.load(here.trained(run, after))
-    learner = align_task._learner(context, spec.until(after), state, record)
+    context = TaskContext.open(here.spec(run), 1, here.data, inputs["backbones"], here.execution)
+    learner, _ = align_task._learner(
+        context, spec.until(after), here.trained(run, after), after, "learner"
+    )
     query = query_of(context, "vit_nano")
     images = torch.arange(64)
     found = read_features(context, learner, images, (0,), after, query=query)

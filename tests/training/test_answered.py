@@ -42,7 +42,7 @@ def test_targets_are_the_answers_of_the_task_in_the_order_of_its_classes(answere
     kd = {"block": "kd", "variant": "own", "soft_columns": columns}
     here = answered({"grid": {"distillers": [kd]}})
     run = here.student("kd")
-    path = here.task_inputs(run, 1).targets
+    path = here.task_inputs(run, 1)["targets"]
     ((_, values),), about = (found := artifacts.load(path))[0].items(), found[1]
     assert values.shape[0] == 1 and values.shape[2] == {"task": 4, "seen": 10}[columns]
     sums = values.exp().sum(2)
@@ -130,7 +130,7 @@ def test_an_unlabelled_item_without_an_answer_is_left_out_of_a_ridge(answered, i
         left_out=left_out,
     )
     run = here.student("none" if way == "labels" else "kd")
-    path = here.task_inputs(run, 0).targets
+    path = here.task_inputs(run, 0)["targets"]
     here.learn(run, 0)
     (values,), state = (
         artifacts.load(path)[0].values(),

@@ -191,7 +191,7 @@ def test_only_distilled_students_read_unlabelled_images(lab, tasks):
     changes = {"datasets": {"digits": {"unlabelled": unlabelled, "teacher_labels": "all"}}}
     here = lab(with_grid(changes, "kd", "coda_prompt"))
     run = learnt(here, "kd")
-    targets = artifacts.load(here.task_inputs(run, 0).targets)[0]["values"]
+    targets = artifacts.load(here.task_inputs(run, 0)["targets"])[0]["values"]
     assert targets.shape == (1, 6 * 16 + (30 if tasks == "every" else 15), 6)
     teacher = here.grid.teacher_of(run)
     assert here.spec(teacher).unlabelled is None

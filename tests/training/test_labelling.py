@@ -224,7 +224,7 @@ def test_aligned_heads_choose_among_all_classes_seen(lab, monkeypatch):
             means = torch.cat([first[0]["memory.feature.mean"], torch.stack(own)])
             scores = -(tokens[:, None] - means).norm(dim=2)
         else:
-            targets = here.align_inputs(run, 1).targets
+            targets = here.align_inputs(run, 1)["targets"]
             assert Path(targets).name == "targets_test_seen.safetensors"
             scores = artifacts.load(targets)[0]["values"][0].float()
         assert scores.shape[1] == 10

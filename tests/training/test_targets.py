@@ -137,7 +137,7 @@ def test_targets_that_do_not_belong_are_refused(lab):
     one, two = (here.run(role="student", seed=seed) for seed in (0, 1))
     for run in (one, two):
         here.learn(here.grid.teacher_of(run), 0)
-    paths = [Path(here.task_inputs(run, 0).targets) for run in (one, two)]
+    paths = [Path(here.task_inputs(run, 0)["targets"]) for run in (one, two)]
     kept = {p: p.read_bytes() for path in paths for p in (path, path.with_suffix(".json"))}
     for suffix in (".safetensors", ".json"):
         paths[0].with_suffix(suffix).write_bytes(kept[paths[1].with_suffix(suffix)])
@@ -170,9 +170,9 @@ def test_the_disk_is_bounded_before_any_work(lab, monkeypatch):
         targets.write_queries(
             cache.spec,
             0,
-            here.data,
-            here.backbone(cache.backbone),
             str(here.folder / "q.safetensors"),
+            data=here.data,
+            backbone=here.backbone(cache.backbone),
             execution=Execution(limit_gb=1e-6),
         )
     assert not here.folder.exists()

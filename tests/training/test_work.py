@@ -46,7 +46,7 @@ def test_operations_are_what_torch_counts(products_that_torch_counts, lab, chang
         inputs = here.task_inputs(learner, task)  # computes the caches outside the count
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             here.learn(learner, task)
-        assert inputs.data
+        assert inputs["data"]
     found = work(here, run, 1)
     assert found["images"] == 64 and found["answers"] == answers  # 4 classes of 16, one epoch
     # the formula omits prompts, heads and losses, a small share; it is a lower bound

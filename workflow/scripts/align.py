@@ -1,11 +1,14 @@
 """Align the heads of a learner after one task."""
 
-from cdl.runtime.jobs import job
+from cdl.runtime.jobs import arguments, job
 
 with job(snakemake) as execution:
-    from cdl.training.align_task import AlignInputs, AlignSpecs, align_task
+    from cdl.spec import LearnerSpec
+    from cdl.training.align_task import align_task
 
     params, task = snakemake.params, int(snakemake.wildcards.task)
-    inputs = AlignInputs.of_job(snakemake.input, params.names, params.query_names)
-    specs, output = AlignSpecs.of_job(params), snakemake.output.aligned
-    align_task(specs, task, inputs, output, execution=execution)
+    spec = LearnerSpec.from_json(params.spec, teacher_query=params.teacher_query)
+    how = {"trained_spec": LearnerSpec.from_json(params.trained_spec), "execution": execution}
+    if params.teacher_spec is not None:
+        how["teacher_spec"] = LearnerSpec.from_json(params.teacher_spec)
+    align_task(spec, task, snakemake.output.aligned, **arguments(snakemake), **how)

@@ -1,14 +1,13 @@
 """Train a student on one task with a teacher."""
 
-from cdl.runtime.jobs import job
+from cdl.runtime.jobs import arguments, job
 
 with job(snakemake) as execution:
     from cdl.spec import LearnerSpec
-    from cdl.training.task import TaskInputs, learn_task
+    from cdl.training.task import learn_task
 
     params, out, task = snakemake.params, snakemake.output, int(snakemake.wildcards.task)
-    inputs = TaskInputs.of_job(snakemake.input, params.names)
     spec, given = LearnerSpec.from_json(params.spec), params.teacher_spec
     teacher = None if given is None else LearnerSpec.from_json(given)  # None: only its answers
     how = {"teacher_spec": teacher, "execution": execution}
-    learn_task(spec, task, inputs, out.learner, out.losses, **how)
+    learn_task(spec, task, out.learner, out.losses, **arguments(snakemake), **how)

@@ -1,12 +1,11 @@
 """Compute a teacher's logits for the training images of one task."""
 
-from cdl.runtime.jobs import job
+from cdl.runtime.jobs import arguments, job
 
 with job(snakemake) as execution:
     from cdl.spec import CacheSpec
-    from cdl.training.targets import TargetInputs, write_targets
+    from cdl.training.targets import write_targets
 
-    inputs = TargetInputs.of_job(snakemake.input)
-    spec = CacheSpec.from_json(snakemake.params.spec)
-    task = int(snakemake.wildcards.task)
-    write_targets(spec, task, inputs, snakemake.output.targets, execution=execution)
+    spec, task = CacheSpec.from_json(snakemake.params.spec), int(snakemake.wildcards.task)
+    read, output = arguments(snakemake), snakemake.output.targets
+    write_targets(spec, task, output, **read, execution=execution)
