@@ -1,6 +1,5 @@
 """The job that aligns heads: artifacts, labels, drift, caches, and the start of the next task."""
 
-
 import pytest
 import torch
 from safetensors.torch import load_file

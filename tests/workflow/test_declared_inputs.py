@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -124,18 +125,26 @@ def test_alignments_and_what_is_made_of_them_read_what_they_declare(
     assert n == 12 + 2 + 2 + 2 + 7
 
 
-def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "config.json"
-    config = make_grid(STUDY | {"tune": TUNED["tune"], "datasets": TUNED["datasets"]}).config
-    file.write_text(json.dumps(config))
+def workflow_of(changes, folder):
+    """Snakemake's workflow of a configuration, whose rules are read and whose jobs do not run."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(make_grid(changes).config))
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
             config_settings=ConfigSettings(configfiles=[file]),
             snakefile=ROOT / "Snakefile",
-            workdir=tmp_path,
+            workdir=folder,
         )._workflow
+    return workflow
+
+
+TRIALS_TOO = STUDY | {"tune": TUNED["tune"], "datasets": TUNED["datasets"]}
+
+
+def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workflow = workflow_of(TRIALS_TOO, tmp_path)
     for job in workflow.globals["JOBS"]:
         rule = workflow.get_rule(job.rule)
         outputs, _ = rule.expand_output(job.key)
@@ -143,3 +152,18 @@ def test_the_rules_have_the_files_of_the_list(tmp_path, monkeypatch):
         logs = [job.log, *([job.measurements] if job.measurements else [])]
         assert list(map(str, rule.expand_log(job.key))) == logs
         assert str(rule.expand_benchmark(job.key)) == str(job.benchmark)
+
+
+@pytest.mark.parametrize("changes", [TRIALS_TOO, statistics_study.STUDY])
+def test_a_rule_names_its_inputs_and_the_rules_that_write_them(changes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = workflow_of(changes, tmp_path).globals
+    by_output, writers = found["JOBS"].by_output, found["WRITERS"]
+    for job in found["JOBS"]:
+        if job.rule in ("halve", "tuned") and not found["TRIALS"].every:
+            continue
+        for name, paths in job.inputs.items() if writers.get(job.rule) else ():
+            for path in flat({name: paths}) if name != "records" else ():
+                rules = re.split(", or | or |, ", writers[job.rule][name])
+                writer = by_output[path].rule if path in by_output else "the user"
+                assert writer.startswith(tuple(rules)), (job.rule, name)

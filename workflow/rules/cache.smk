@@ -1,9 +1,22 @@
 # Outputs of frozen models (queries, teacher logits), computed once and read by all learners.
 
+OF_TEACHER = dict(
+    data="prepare_dataset",
+    unlabelled="prepare_dataset",
+    backbone="fetch_backbone",
+    teacher="train or align",
+    queries="queries",
+)
+
 
 rule queries:
     input:
-        inputs_of("queries"),
+        inputs_of(
+            "queries",
+            data="prepare_dataset",
+            unlabelled="prepare_dataset",
+            backbone="fetch_backbone",
+        ),
     output:
         **layout.artifact("queries", layout.cached(QUERIES, "{task}")),
     log:
@@ -28,7 +41,7 @@ rule queries:
 
 rule test_queries:
     input:
-        inputs_of("test_queries"),
+        inputs_of("test_queries", data="prepare_dataset", backbone="fetch_backbone"),
     output:
         **layout.artifact("queries", layout.cached(QUERIES, "test")),
     log:
@@ -50,7 +63,7 @@ rule test_queries:
 
 rule classify:
     input:
-        inputs_of("classify"),
+        inputs_of("classify", data="prepare_dataset", files="the user"),
     output:
         **layout.classified(CLASSIFIED),
     log:
@@ -74,7 +87,12 @@ rule classify:
 
 rule answers:
     input:
-        inputs_of("answers"),
+        inputs_of(
+            "answers",
+            data="prepare_dataset",
+            files="the user",
+            table="classify",
+        ),
     output:
         **layout.artifact("targets", layout.cached(ANSWERS, "{task}")),
     log:
@@ -98,7 +116,7 @@ rule answers:
 
 rule teacher_targets:
     input:
-        inputs_of("teacher_targets"),
+        inputs_of("teacher_targets", **OF_TEACHER),
     output:
         **layout.artifact("targets", TASK.targets),
     log:
@@ -127,7 +145,7 @@ rule teacher_targets:
 
 use rule teacher_targets as teacher_targets_seen with:
     input:
-        inputs_of("teacher_targets_seen"),
+        inputs_of("teacher_targets_seen", **OF_TEACHER),
     output:
         **layout.artifact("targets", TASK.targets_seen),
     log:
@@ -142,7 +160,7 @@ use rule teacher_targets as teacher_targets_seen with:
 
 use rule teacher_targets as teacher_targets_test with:
     input:
-        inputs_of("teacher_targets_test"),
+        inputs_of("teacher_targets_test", **OF_TEACHER),
     output:
         **layout.artifact("targets", TASK.targets_test),
     log:
@@ -157,7 +175,7 @@ use rule teacher_targets as teacher_targets_test with:
 
 use rule teacher_targets as teacher_targets_test_seen with:
     input:
-        inputs_of("teacher_targets_test_seen"),
+        inputs_of("teacher_targets_test_seen", **OF_TEACHER),
     output:
         **layout.artifact("targets", TASK.targets_test_seen),
     log:

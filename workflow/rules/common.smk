@@ -40,6 +40,7 @@ PACKED = layout.packed("{prepared}")
 QUERIES = layout.queries("{queried}")
 ANSWERS = layout.queries("{answered}")
 CLASSIFIED = layout.queries("{classified}")
+WRITERS = {}  # of the inputs of each rule, see `inputs_of`
 ENV = HERE / "envs" / "cdl.yaml"
 # Settings that change no result are resources, which do not cause jobs to run again. A GPU given by
 # its index is not leased.
@@ -110,9 +111,20 @@ def tracked(rule, w):
     return {name: flagged(name, value) for name, value in job.inputs.items()}
 
 
-def inputs_of(rule):
-    """Return an input function for all inputs of a rule, by name."""
-    return unpack(lambda w: tracked(rule, w))
+def inputs_of(rule, **writers):
+    """Return an input function for the named inputs of a rule, each with the rules that write it.
+
+    A job may lack some of them. `records` are those of its tensors, see `cdl.study.inputs.paths`.
+    Rules of tables and figures name none here: they read whatever tables the configuration has.
+    """
+    WRITERS[rule] = writers
+
+    def named(w):
+        inputs = tracked(rule, w)
+        names = [*writers, "records"] if writers else inputs
+        return {name: inputs[name] for name in names if name in inputs}
+
+    return unpack(named)
 
 
 def without(outputs, *names):

@@ -10,7 +10,16 @@ localrules:
 
 rule deploy:
     input:
-        inputs_of("deploy"),
+        inputs_of(
+            "deploy",
+            results="evaluate",
+            predictions="evaluate",
+            learner="train, distil or align",
+            trained="train or distil",
+            tasks="train, distil or align",
+            backbones="fetch_backbone",
+            data="prepare_dataset",
+        ),
     output:
         **DEPLOYED.outputs(),
     log:
@@ -30,7 +39,7 @@ rule deploy:
 # All cores, so that no other job of this run disturbs the measurement.
 rule measure:
     input:
-        inputs_of("measure"),
+        inputs_of("measure", models="deploy", about="deploy"),
     output:
         **TABLES.measured(),
     log:
@@ -51,7 +60,7 @@ rule measure:
 
 rule show_deployment:
     input:
-        inputs_of("show_deployment"),
+        inputs_of("show_deployment", deployment="measure", deployment_record="measure"),
     output:
         **REPORT.shown_deployment(dict.fromkeys(run.dataset for run in GRID.deployed)),
     log:

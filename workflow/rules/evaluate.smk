@@ -1,13 +1,25 @@
 # Evaluate each run, and collect the results of all runs in tidy tables.
 
 
+OF_TEST = dict(
+    data="prepare_dataset",
+    backbones="fetch_backbone",
+    queries="test_queries",
+    checkpoints="train, distil or align",
+)
+
+
 localrules:
     collect,
 
 
 rule evaluate:
     input:
-        inputs_of("evaluate"),
+        inputs_of(
+            "evaluate",
+            **OF_TEST,
+            features="test_features",
+        ),
     output:
         **RUN.outputs(),
     log:
@@ -37,7 +49,7 @@ rule evaluate:
 # Once for all runs that differ in the alignment of their heads alone; kept, so that a further variant evaluates no other one again.
 rule test_features:
     input:
-        inputs_of("test_features"),
+        inputs_of("test_features", **OF_TEST),
     output:
         features=RUN.test_features,
         metadata=layout.record_of(RUN.test_features),
@@ -66,7 +78,7 @@ rule test_features:
 # From the last checkpoint, for one seed of each method that selects or weighs prompts by a query.
 rule prompts:
     input:
-        inputs_of("prompts"),
+        inputs_of("prompts", **OF_TEST),
     output:
         **RUN.prompt_outputs(),
     log:

@@ -4,7 +4,14 @@
 
 rule train:
     input:
-        inputs_of("train"),
+        inputs_of(
+            "train",
+            data="prepare_dataset",
+            unlabelled="prepare_dataset",
+            backbones="fetch_backbone",
+            queries="queries",
+            previous="train or align",
+        ),
     output:
         **TASK.outputs(),
     log:
@@ -37,7 +44,17 @@ rule train:
 
 rule distil:
     input:
-        inputs_of("distil"),
+        inputs_of(
+            "distil",
+            data="prepare_dataset",
+            unlabelled="prepare_dataset",
+            backbones="fetch_backbone",
+            queries="queries",
+            previous="distil or align",
+            teacher="train or align",
+            teacher_queries="queries",
+            targets="teacher_targets, or answers",
+        ),
     output:
         **TASK.outputs(),
     log:
@@ -71,7 +88,19 @@ rule distil:
 
 rule align:
     input:
-        inputs_of("align"),
+        inputs_of(
+            "align",
+            data="prepare_dataset",
+            unlabelled="prepare_dataset",
+            backbones="fetch_backbone",
+            queries="queries",
+            trained="train or distil",
+            previous="align",
+            before="train or distil",
+            teacher="train or align",
+            teacher_queries="queries",
+            targets="teacher_targets, or answers",
+        ),
     output:
         **layout.artifact("aligned", TASK.aligned),
     log:

@@ -33,7 +33,7 @@ rule fetch_dataset:
 
 rule prepare_dataset:
     input:
-        inputs_of("prepare_dataset"),
+        inputs_of("prepare_dataset", record="fetch_dataset", files="the user"),
     output:
         **PACKED.outputs(),
     log:
@@ -54,7 +54,7 @@ rule prepare_dataset:
 
 rule fetch_backbone:
     input:
-        inputs_of("fetch_backbone"),
+        inputs_of("fetch_backbone", files="the user"),
     output:
         **layout.artifact("weights", layout.backbone("{fetched}")),
     log:

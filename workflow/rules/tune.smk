@@ -11,7 +11,7 @@ localrules:
 # Evaluates a trial after its first tasks.
 rule evaluate_trial:
     input:
-        inputs_of("evaluate_trial"),
+        inputs_of("evaluate_trial", **OF_TEST),
     output:
         **RUN.first_outputs(),
     log:
@@ -38,7 +38,7 @@ rule evaluate_trial:
 
 checkpoint halve:
     input:
-        inputs_of("halve"),
+        inputs_of("halve", results="evaluate_trial"),
     output:
         kept=TUNING.kept.record,
     log:
@@ -58,7 +58,7 @@ checkpoint halve:
 
 rule tuned:
     input:
-        inputs_of("tuned"),
+        inputs_of("tuned", first="evaluate_trial", kept="halve"),
         results=lambda w: results_of_kept(
             checkpoints.halve.get().output.kept, as_workflow_error(TRIALS.listed)()
         ),
