@@ -54,10 +54,11 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
         joint, given = options.pop("joint", False), options.pop("alignment", None)
         own = (options.pop("training", None) or {}) if kind == "methods" else {}
         training |= {name: value for name, value in own.items() if value is not None}
-        aligned = given and alignment(given, f"{kind}.{label_of(name, variant)}.alignment")
+        field = f"{kind}.{label_of(name, variant)}.alignment"
+        aligned = alignment(given, field) if given else None
         block = Block(name, variant, options, joint, aligned, training, methods, aligning)
         _check_labels(block)
-        shares = (aligned or varied) and not starts_aligned(aligned)
+        shares = (aligned or varied) and not block.starts_aligned
         blocks.append(block if shares else replace(block, trains_as=block.label))
     others = sorted({b.name for b in blocks if not b.trains_as} - {b.label for b in blocks})
     return _with_training(blocks, blocks_of(config, kind, others) if others else [])
@@ -66,7 +67,7 @@ def blocks_of(config: Mapping[str, Any], kind: str, entries: list[Any]) -> list[
 def _validate_aligning(given: dict[str, Any] | None, field: str) -> None:
     """Check a distiller's overrides of alignment."""
     validate_block(given, optional(alignment_schema()), field)
-    if given and starts_aligned(alignment({"preset": "slca"} | given, field)):
+    if given and alignment({"preset": "slca"} | given, field).next_task == "aligned":
         raise ConfigError(
             f"{field}.next_task: invalid value 'aligned' for one distiller; expected trained: the "
             "variants of a distiller share their training; set it in the block of the method"
@@ -94,7 +95,7 @@ def _with_training(blocks: list[Block], plain: list[Block]) -> list[Block]:
         plain: blocks without a variant that are not in the list.
     """
     fields = ("name", "options", "joint", "training", "methods")
-    listed = [block for block in [*plain, *blocks] if not starts_aligned(block.alignment)]
+    listed = [block for block in [*plain, *blocks] if not block.starts_aligned]
     listed.sort(key=lambda block: (bool(block.variant), not block.trains_as))
 
     def first(block: Block) -> str:
@@ -135,7 +136,7 @@ def of_student(method: Block, distiller: Block) -> Block:
             "change; expected a preset, or an entry in grid.exclude"
         )
     own = replace(method, options=options, alignment=align_with(method.alignment, given, field))
-    taught = taught_statistics(own) and starts_aligned(own.alignment)
+    taught = taught_statistics(own) and own.starts_aligned
     if taught and not uses_teacher(distiller):
         raise ConfigError(
             f"{field}.labels: invalid value 'teacher' with the method {method.label!r}, whose next "
@@ -145,15 +146,9 @@ def of_student(method: Block, distiller: Block) -> Block:
     return own
 
 
-def starts_aligned(aligning: dict[str, Any] | None) -> bool:
-    """Return whether the next task starts from heads that are aligned."""
-    return aligning is not None and aligning["next_task"] == "aligned"
-
-
 def taught_statistics(method: Block) -> bool:
     """Return whether a teacher labels the images for a method's head in closed form."""
-    given = method.labelling or {}
-    return given.get("labels") == "teacher"
+    return method.statistics(taught=False) == "teacher"
 
 
 def uses_teacher(distiller: Block) -> bool:

@@ -24,6 +24,7 @@ from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts, schema_block
 from cdl.runtime.plain_yaml import yaml_value
+from cdl.spec import Alignment
 
 HERE = Path(__file__).parent
 EDITOR_SCHEMA = HERE / "schema" / "config.schema.json"
@@ -260,8 +261,8 @@ def alignment_schema() -> dict[str, Any]:
     return part
 
 
-def alignment(given: dict[str, Any], field: str = "alignment") -> dict[str, Any]:
-    """Return all fields of a classifier alignment: the preset's, overridden by those given.
+def alignment(given: dict[str, Any], field: str = "alignment") -> Alignment:
+    """Return a classifier alignment: the preset's fields, overridden by those given.
 
     Args:
         given: the preset and overrides; None is the preset's value.
@@ -274,8 +275,8 @@ def alignment(given: dict[str, Any], field: str = "alignment") -> dict[str, Any]
 
 
 def align_with(
-    base: dict[str, Any] | None, given: dict[str, Any] | None, field: str = "alignment"
-) -> dict[str, Any] | None:
+    base: Alignment | None, given: dict[str, Any] | None, field: str = "alignment"
+) -> Alignment | None:
     """Return an alignment with overrides, see `alignment`.
 
     Args:
@@ -288,10 +289,10 @@ def align_with(
         return None if given is None else base
     if base is None or given.get("preset") is not None:
         return alignment(given, field)
-    return _overridden(base, given, field)
+    return _overridden(base.to_json(), given, field)
 
 
-def _overridden(base: dict[str, Any], given: dict[str, Any], field: str) -> dict[str, Any]:
+def _overridden(base: dict[str, Any], given: dict[str, Any], field: str) -> Alignment:
     own = {k: v for k, v in given.items() if v is not None and k != "preset"}
     right = {"next_task": "trained: the next task trains the method's own heads"}
     means, valid = base["kind"] == "class_means", {"labels", "label_classes", "answers", "drift"}
@@ -301,7 +302,7 @@ def _overridden(base: dict[str, Any], given: dict[str, Any], field: str) -> dict
                 f"{field}.{name}: invalid value {own[name]!r} with preset: {base['kind']}, which "
                 f"samples and trains nothing; expected {right.get(name, 'null')}"
             )
-    return base | own
+    return Alignment.from_json(base | own)
 
 
 def plain(value: Any, field: str = "") -> Any:

@@ -22,7 +22,6 @@ from cdl.study.blocks import (
     few_labels,
     of_student,
     renamed,
-    starts_aligned,
     taught_statistics,
     uses_teacher,
 )
@@ -355,11 +354,11 @@ class Grid:
 
     def _without_alignment(self, run: Run) -> Run:
         """Return the run of `trained`."""
-        if starts_aligned(run.method.alignment):
+        if run.method.starts_aligned:
             return run
         method, distiller = replace(run.method, alignment=None), run.distiller
         listed = self._by_label.get(method.label, method)
-        if run.role == "student" and not starts_aligned(listed.alignment):
+        if run.role == "student" and not listed.starts_aligned:
             distiller = renamed(distiller, distiller.trains_as)
         if uses_teacher(run.distiller) or taught_statistics(method):
             # methods whose teachers' heads differ share nothing

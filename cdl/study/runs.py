@@ -6,7 +6,7 @@ from typing import Any
 
 from cdl.distillers import DISTILLERS, DistillerFacts
 from cdl.methods import PROMPTS, PromptFacts
-from cdl.spec import Answers, labelled_by
+from cdl.spec import Alignment, Answers, labelled_by
 
 
 def entry_of(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class Block:
     variant: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     joint: bool = False  # learn all tasks at once
-    alignment: dict[str, Any] | None = field(default=None, hash=False)  # None: heads not aligned
+    alignment: Alignment | None = None  # None: heads not aligned
     training: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of training
     methods: dict[str, Any] = field(default_factory=dict, hash=False)  # overrides of methods
     # a distiller's overrides of the students' alignment; None: heads not aligned
@@ -45,10 +45,23 @@ class Block:
         return label_of(self.name, self.variant)
 
     @property
-    def labelling(self) -> Mapping[str, Any] | None:
-        """Options of a method that has its alignment's or its own `labels`; None for others."""
-        own = self.name in PROMPTS and PROMPTS[self.name].labels_images
-        return self.options if own and self.alignment is None else self.alignment
+    def starts_aligned(self) -> bool:
+        """Whether the next task of a method starts from heads that are aligned."""
+        return self.alignment is not None and self.alignment.next_task == "aligned"
+
+    def statistics(self, taught: bool) -> str | None:
+        """Return the source of the classes of unlabelled images for a method's head.
+
+        Args:
+            taught: whether the learner has a teacher.
+
+        Returns:
+            See `labelled_by`; None if no head is in closed form.
+        """
+        if self.alignment is not None:
+            return labelled_by(self.alignment.labels, taught)
+        solves = self.name in PROMPTS and PROMPTS[self.name].labels_images
+        return labelled_by(self.options["labels"], taught) if solves else None
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,7 @@ class Run:
     @property
     def statistics(self) -> str | None:
         """Source of the classes of unlabelled images; None if no head is in closed form."""
-        given = self.method.labelling
-        return labelled_by(given.get("labels"), self.teacher is not None) if given else None
+        return self.method.statistics(taught=self.teacher is not None)
 
     @property
     def rule(self) -> str:

@@ -10,7 +10,6 @@ from cdl.methods import PROMPTS, PromptFacts
 from cdl.runtime.artifacts import fingerprint
 from cdl.spec import (
     BF16,
-    Alignment,
     Distiller,
     InputView,
     Labels,
@@ -64,8 +63,8 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
         teacher_labels="all" if dataset["teacher_labels"] == "all" else None,
         unlabelled=_unlabelled(dataset, run.n_tasks),
         n_tasks=run.n_tasks if _counts_tasks(run) else None,
-        alignment=None if alignment is None else Alignment.from_json(alignment),
-        teacher_alignment=None if theirs == alignment else _teacher_alignment(theirs),
+        alignment=alignment,
+        teacher_alignment=None if theirs == alignment else theirs or "none",
         student_views="fresh" if fresh else None,
         views="per_draw" if few_labels(dataset) and shared["views"] == "per_draw" else None,
         teacher_method=None
@@ -87,11 +86,6 @@ def _training(grid: Grid, run: Run) -> Training:
     if run.prompts.takes_steps(run.method.options):
         return Training.from_json(given)
     return Training.from_json({k: v for k, v in given.items() if k not in OPTIMISER})
-
-
-def _teacher_alignment(given: dict[str, Any] | None) -> Alignment | str:
-    """Return the alignment of a teacher that is aligned differently from its student."""
-    return "none" if given is None else Alignment.from_json(given)
 
 
 def _unlabelled(dataset: dict[str, Any], n_tasks: int) -> Unlabelled | None:

@@ -373,11 +373,11 @@ def validate_run(run: Run, dataset: dict[str, Any], shape: Callable[[str], Backb
     _validate_sizes(run, dataset["tasks"], _smallest_task(run, dataset))
     if run.method.alignment is not None:
         field, right = f"methods.{run.method.label}.alignment", "two tasks or more, or class means"
-        single = run.n_tasks == 1 and run.method.alignment["kind"] == "sampled"
+        single = run.n_tasks == 1 and run.method.alignment.kind == "sampled"
         _reject(single, field, "one task", right)
         right = "tasks with different classes: each class belongs to the task that introduced it"
         _reject(isinstance(dataset["tasks"], dict), field, "tasks by domain", right)
-        _validate_statistic(run.method.alignment["statistic"], field, dataset)
+        _validate_statistic(run.method.alignment.statistic, field, dataset)
     if run.method.joint:
         right = "tasks: 1, which learns all domains at once"
         field = f"methods.{run.method.label}.joint"

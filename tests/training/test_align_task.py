@@ -47,7 +47,7 @@ def test_an_artifact_has_the_learner_with_aligned_heads_and_statistics(lab, kd):
     here = lab(aligned())
     run = here.student(kd)
     here.learn_all(run)
-    assert here.spec(run).alignment.to_json() == alignment({"preset": "slca", **QUICK})
+    assert here.spec(run).alignment == alignment({"preset": "slca", **QUICK})
     assert here.spec(here.grid.trained(run)).alignment is None
     heads = ["head"] if kd == "none" else ["head", "distiller.kd_head"]
     tokens = ["feature"] + ["kd_token"] * (kd == "kd_prompt")
