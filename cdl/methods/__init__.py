@@ -85,8 +85,8 @@ class PromptFacts(Facts):
     counts_tasks: whether all tasks share its option `pool` if that is set; the number of tasks must
         then be known, and another task changes the results of all tasks.
     trains: whether it learns by gradient steps; otherwise a linear system is solved for its head.
-    session: option without which a method that does not train takes no gradient steps before it
-        solves either, so that it reads no learning rate; empty if it may take some.
+    session: option with which a method that does not train takes gradient steps before it solves;
+        empty without such an option.
     reads_features: whether it reads the pooled feature of the backbone alone and nothing enters
         its blocks, with the options of a run.
     unscaled: whether its logits estimate zeros and ones, with the options of a run; a distiller
@@ -112,8 +112,15 @@ class PromptFacts(Facts):
         return not self.trains and "label_classes" in self.options
 
     def takes_steps(self, options: Mapping[str, Any]) -> bool:
-        """Return whether it reads the settings of the optimiser, with the options of a run."""
-        return self.trains or not self.session or options.get(self.session) is not None
+        """Return whether it takes gradient steps, with the options of a run."""
+        return self.trains or options.get(self.session) is not None
+
+    def names_optimiser(self, options: Mapping[str, Any]) -> bool:
+        """Return whether a specification has the settings of the optimiser.
+
+        It also has them for methods that never take gradient steps, which do not read them.
+        """
+        return self.takes_steps(options) or not self.session
 
     def load(self) -> "type[PromptMethod]":
         """Import and return the class."""

@@ -18,6 +18,7 @@ from cdl.study.classifiers import (
     classifier_name,
     classifier_of,
     learnt_classes,
+    packed_items,
 )
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import hashes
@@ -88,12 +89,9 @@ def check_answers(given: Mapping[str, Any], grid: "Grid", run: Run) -> None:
 
 def _items(grid: "Grid", dataset: str) -> tuple[list[str], list[str]]:
     """Return training items and classes of packed data or of a user's own; else both empty."""
-    from cdl.data.packing import read_index
-
-    packed, source = grid.packed(dataset), dict(grid.source(dataset)["source"])
-    if Path(packed.manifest).exists():
-        index, _, classes = read_index(packed.folder, SPLITS[0])
-        return index["name"].tolist(), classes
+    if (packed := packed_items(grid, dataset)) is not None:
+        return packed
+    source = dict(grid.source(dataset)["source"])
     facts = SOURCES[source.pop("name")]
     if facts.files is None or "validation" in grid.source(dataset):
         return [], []

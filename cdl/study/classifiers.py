@@ -13,7 +13,7 @@ from cdl.backbones.classifiers import READS, ClassifierSource
 from cdl.data.modalities import MODALITIES
 from cdl.data.order import labels_of, sizes_of
 from cdl.data.sources import SOURCES, SPLITS, modality_of
-from cdl.layout import PackedFiles, contents_memory
+from cdl.layout import contents_memory
 from cdl.runtime.errors import CdlError
 from cdl.spec import Answers
 from cdl.study.configuration import ConfigError
@@ -117,13 +117,21 @@ def classifying(grid: "Grid", dataset: str, answers: Answers) -> Job:
     )
 
 
-def _classes_of(grid: "Grid", dataset: str) -> list[str] | None:
-    """Return the classes of a dataset that is packed or a folder of images; None if not known."""
+def packed_items(grid: "Grid", dataset: str) -> tuple[list[str], list[str]] | None:
+    """Return the training items and the classes of packed data; None before it is packed."""
     from cdl.data.packing import read_index  # pandas, which most commands do without
 
-    packed: PackedFiles = grid.packed(dataset)
-    if Path(packed.manifest).exists():
-        return list(read_index(packed.folder, SPLITS[0])[2])
+    packed = grid.packed(dataset)
+    if not Path(packed.manifest).exists():
+        return None
+    index, _, classes = read_index(packed.folder, SPLITS[0])
+    return index["name"].tolist(), list(classes)
+
+
+def _classes_of(grid: "Grid", dataset: str) -> list[str] | None:
+    """Return the classes of a dataset that is packed or a folder of images; None if not known."""
+    if (packed := packed_items(grid, dataset)) is not None:
+        return packed[1]
     source = dict(grid.source(dataset)["source"])
     listing = SOURCES[source.pop("name")].listing
     return list(listing(**source).classes) if listing else None

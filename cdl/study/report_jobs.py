@@ -335,7 +335,7 @@ class ReportJobs:
     def _figures(self) -> dict[str, dict[str, tuple[str, str]]]:
         """Return figure and record by dataset, of the figures on the page that show something."""
         report, every = self._report, list(self.grid.datasets)
-        shown = {"accuracy": every, "forgetting": every, "losses": self._with(_takes_steps)}
+        shown = {"accuracy": every, "forgetting": every, "losses": self._with(_draws_losses)}
         return {
             name: {d: (report.figure(name, d, "svg"), report.plotting(d).record) for d in datasets}
             for name, datasets in shown.items()
@@ -376,8 +376,8 @@ class ReportJobs:
         return dict(paths) if outputs else {}
 
 
-def _takes_steps(run: Run) -> bool:
-    return run.prompts.takes_steps(run.method.options)
+def _draws_losses(run: Run) -> bool:
+    return run.prompts.names_optimiser(run.method.options)
 
 
 def study_jobs(grid: Grid) -> Jobs:

@@ -83,7 +83,7 @@ def specification(grid: Grid, run: Run, task: int | None = None) -> LearnerSpec:
 def _training(grid: Grid, run: Run) -> Training:
     """Return the settings of training that the method reads."""
     given = {**grid.training(run), "schedule": grid.config["protocol"]["schedule"]}
-    if run.prompts.takes_steps(run.method.options):
+    if run.prompts.names_optimiser(run.method.options):
         return Training.from_json(given)
     return Training.from_json({k: v for k, v in given.items() if k not in OPTIMISER})
 

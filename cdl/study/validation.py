@@ -503,7 +503,7 @@ def _validate_labels_needed(run: Run, dataset: dict[str, Any]) -> None:
     taught = run.distils.uses_teacher(options)
     soft = taught and options.get("alpha") == 1 and not options.get("kd_head")
     labelled = run.statistics == "teacher"
-    steps = run.prompts.trains or run.method.options.get(run.prompts.session) is not None
+    steps = run.prompts.takes_steps(run.method.options)
     learns = soft if steps else taught or labelled
     learns &= labelled or not run.aligned
     right = (
