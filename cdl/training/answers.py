@@ -78,7 +78,7 @@ class TeacherAnswers:
         if source.learner is None:
             return cls(read, views, right=source.right)
         width, cached = source.query_width, queries is not None
-        operations = _operations(context, source.learner, spec.query, width, cached)
+        operations = of_teacher(context, source.learner, spec.query, width, cached)
         return cls(read, views, source.learner, operations)
 
     @classmethod
@@ -91,7 +91,7 @@ class TeacherAnswers:
         context.fingerprints["teacher"] = metadata["sha256"]
         query = query_of(context, spec.query) if teacher.learner.needs_query else None
         width = metadata["widths"]["query"]
-        operations = _operations(context, teacher.learner, spec.query, width, cached=False)
+        operations = of_teacher(context, teacher.learner, spec.query, width, cached=False)
         logits = partial(_logits, context, teacher, query, how.columns)
         views = len(context.indices(context.task)[0])
         return cls(logits, views, teacher.learner, operations)
@@ -101,7 +101,7 @@ class TeacherAnswers:
         return self.operations * self.views, self.views if self.learner is None else 0
 
 
-def _operations(context: Context, teacher: Learner, query: str, width: int, cached: bool) -> float:
+def of_teacher(context: Context, teacher: Learner, query: str, width: int, cached: bool) -> float:
     """Return the operations of a teacher for one view, with its query unless that is cached."""
     operations, _ = of_learner(teacher, context.task, {"query": width})
     computed = teacher.needs_query and not cached

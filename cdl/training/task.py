@@ -17,7 +17,7 @@ from cdl.models.operations import of_learner, of_query
 from cdl.runtime import artifacts
 from cdl.runtime.jobs import DEFAULT, Execution
 from cdl.spec import LearnerSpec
-from cdl.training.answers import TeacherAnswers
+from cdl.training.answers import TeacherAnswers, of_teacher
 from cdl.training.checkpointing import State
 from cdl.training.context import Query, TaskContext, no_query
 from cdl.training.loop import per_epoch, train_task
@@ -249,15 +249,13 @@ def _work(
         teacher_views, operations = images, images * (forward + backward)
     if learner.prompts.reads_task:
         operations += 2 * len(images_read(context)) * forward
-    queries = {name: of_query(backbone) for name, backbone in context.backbones.items()}
     if learner.needs_query and computes["query"]:
-        operations += images * queries[spec.query]
+        operations += images * of_query(context.backbones[spec.query])
     if teacher is not None and teacher.learner is not None and teacher_spec is not None:
-        per_view, _ = of_learner(teacher.learner, context.task, {"query": teacher.query_width})
-        shared = learner.needs_query and teacher_spec.query == spec.query
-        if teacher.learner.needs_query and computes["teacher_query"] and not shared:
-            per_view += queries[teacher_spec.query]
-        operations += teacher_views * per_view
+        name, width = teacher_spec.query, teacher.query_width
+        shared = learner.needs_query and name == spec.query
+        cached = shared or not computes["teacher_query"]
+        operations += teacher_views * of_teacher(context, teacher.learner, name, width, cached)
     if prepared.past is not None:
         operations += images * forward
     cached = teacher_views if teacher is not None and teacher.learner is None else 0
