@@ -16,8 +16,9 @@ from rich.table import Table
 from cdl.cli.advice import advice, baselines, best_cell, has_interval, is_bound, name_of_bound
 from cdl.inventory.finished import tabulate
 from cdl.layout import RESULTS, ReportFiles, RunFiles
-from cdl.reporting.names import named
-from cdl.reporting.style import Panel, look, names, panels_of
+from cdl.reporting.names import named, names
+from cdl.reporting.panels import Panel, panels_of
+from cdl.reporting.style import look
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import read as read_yaml

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
-from cdl.reporting.names import distiller_of, labels_shown, named, names_of
-from cdl.reporting.style import names
+from cdl.reporting.names import distiller_of, labels_shown, named, names, names_of
 from cdl.reporting.tables import read
 from cdl.runtime.errors import CdlError
 

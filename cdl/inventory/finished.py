@@ -9,7 +9,6 @@ import yaml
 from cdl.evaluation.predictions import read_predictions
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, States, name_of, with_files
 from cdl.layout import SUMMARIES, RunFiles
-from cdl.reporting.intervals import answers_of
 from cdl.reporting.latex import DEFAULT
 from cdl.reporting.published import write_comparison
 from cdl.reporting.runs import results_of, with_agreement
@@ -77,7 +76,7 @@ def tabulate(grid: Grid, columns: Sequence[str] = DEFAULT) -> list[str]:
     finished = results[results["protocol"] != ""]
     write(finished, tables.results)
     outputs = {kind: tables.summary(kind) for kind in SUMMARIES}
-    summary = summarise(results, answers_of(lambda run: read_predictions(RunFiles(run))))
+    summary = summarise(results, lambda run: read_predictions(RunFiles(run)))
     write_summary(summary, results, SimpleNamespace(**outputs), columns)
     write_json(tables.protocols, protocols, [tables.results, *outputs.values()])
     write_configuration(grid, tables.configuration)

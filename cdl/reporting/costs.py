@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from cdl.layout import measured_of
+from cdl.reporting.names import names_of
+from cdl.reporting.text import as_markdown
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 
@@ -104,47 +106,42 @@ def with_teachers(
     return cost
 
 
-def markdown(
-    named: pd.DataFrame, cost: pd.DataFrame, accuracy: pd.Series, unmeasured: int = 0
-) -> str:
+def markdown(results: pd.DataFrame, cost: pd.DataFrame, unmeasured: int = 0) -> str:
     """Return a Markdown table of mean costs over seeds, with all columns that have a value.
 
     Args:
-        named: names of the same runs, columns of text; runs with equal names share a row.
-        cost: from `with_teachers`.
-        accuracy: final average accuracy, percent.
+        results: runs; those with equal names share a row.
+        cost: of the same runs, from `with_teachers`.
         unmeasured: number of jobs without measurements of their own.
     """
     known = {column: name for column, name in _HEADINGS.items() if cost[column].notna().any()}
-    values = cost[list(known)].assign(accuracy=accuracy.to_numpy())
-    means = values.groupby([named[column].to_numpy() for column in named], sort=False).mean()
+    values = cost[list(known)].assign(accuracy=results["final_average_accuracy"].to_numpy())
+    names = pd.DataFrame(
+        [{"dataset": row["dataset"], **names_of(row)} for row in results.to_dict("records")]
+    )
+    named = values.reset_index(drop=True).join(names)
     rows = [
-        dict(zip(named.columns, key, strict=True))
-        | {"accuracy (%)": f"{row['accuracy']:.2f}"}
-        | {name: "-" if pd.isna(row[k]) else f"{row[k]:.4g}" for k, name in known.items()}
-        for key, row in zip(means.index, means.to_dict("records"), strict=True)
+        {name: str(mean[name]) for name in names}
+        | {"accuracy (%)": f"{mean['accuracy']:.2f}"}
+        | {head: "-" if pd.isna(mean[k]) else f"{mean[k]:.4g}" for k, head in known.items()}
+        for mean in named.groupby([*names], sort=False).mean().reset_index().to_dict("records")
     ]
+    deleted = (
+        f" {unmeasured} jobs have no measurements of their own (they were deleted): their seconds, "
+        "processor seconds and memory are Snakemake's samples."
+    )
     note = (
         "Means over seeds. T: 10^12 operations, computed from the models. The share of the teacher "
         "is the cost of its tasks and of its targets, which are computed once, divided by the "
         "number of its students in this study. A learner without a teacher has no such share. "
-        f"Processor seconds: of the jobs of all tasks.{_unmeasured_note(unmeasured)}"
+        f"Processor seconds: of the jobs of all tasks.{deleted if unmeasured else ''}"
     )
-    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+    return as_markdown(rows, note)
 
 
 def count_unmeasured(costs: Sequence[Sequence[str]]) -> int:
     """Return the number of jobs, by their benchmark files, without measurements of their own."""
     return sum(not Path(measured_of(file)).exists() for file in {f for own in costs for f in own})
-
-
-def _unmeasured_note(n: int) -> str:
-    if not n:
-        return ""
-    return (
-        f" {n} jobs have no measurements of their own (they were deleted): their seconds, "
-        "processor seconds and memory are Snakemake's samples."
-    )
 
 
 def _target_tflops(student: Sequence[Work], teacher: Sequence[Work]) -> float:

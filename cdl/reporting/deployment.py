@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.reporting.names import method_of, names_of
-from cdl.reporting.style import about, canvas, embedded, legend, look, names, paper, save
+from cdl.reporting.names import method_of, names, names_of
+from cdl.reporting.style import about, canvas, embedded, legend, look, paper, save
 from cdl.reporting.tables import read as read_table
-from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.reporting.text import as_markdown
+from cdl.runtime.artifacts import read_json, write_json, write_text
 
 NOTE = (
     "Accuracy: mean over tasks after the last one, in percent, of the exported graph on all test "
@@ -33,8 +34,7 @@ def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None
         CdlError: the table does not match its record.
     """
     table, machine = read(tables.deployment, tables.deployment_record)
-    with replacing(outputs.md) as temporary:
-        temporary.write_text(markdown(table, machine))
+    write_text(outputs.md, markdown(table, machine))
     figures = list(outputs.figures)
     for i, dataset in enumerate(datasets):
         each = len(figures) // len(datasets)
@@ -116,8 +116,7 @@ def _display_row(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 def markdown(table: pd.DataFrame, machine: str) -> str:
     """Return the table as Markdown, with a note on the machine."""
-    text = pd.DataFrame(display_table(table)).to_markdown(index=False, disable_numparse=True)
-    return f"{text}\n\nMachine: {machine}. {NOTE}\n"
+    return as_markdown(display_table(table), f"Machine: {machine}. {NOTE}")
 
 
 @paper()

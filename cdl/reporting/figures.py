@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,43 +12,25 @@ from matplotlib.figure import Figure
 from cdl.layout import FIGURES, IMAGES, RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.losses import losses_over_epochs, read_losses
-from cdl.reporting.names import named
+from cdl.reporting.names import named, names
+from cdl.reporting.panels import HeldOut, of_dataset, panels_of
 from cdl.reporting.style import (
-    INTERVAL,
     PAGE,
     about,
     canvas,
+    draw_band,
     label_lines,
     legend,
     look,
-    names,
     nothing,
-    of_dataset,
-    panels_of,
     paper,
     save,
     small_print,
 )
 from cdl.reporting.summary import differences
 from cdl.reporting.tables import read
+from cdl.reporting.text import INTERVAL, either
 from cdl.runtime.artifacts import read_json, write_json
-
-
-class HeldOut(NamedTuple):
-    """The test set of a dataset.
-
-    Attributes:
-        images: number of test images.
-        chance: accuracy of guessing, in percent.
-    """
-
-    images: int
-    chance: float
-
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> "HeldOut":
-        """Return the test set from the content of a run's JSON."""
-        return cls(sum(run["test_images"]), 100 / len(run["classes"]))
 
 
 def write_figures(
@@ -108,8 +90,7 @@ def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[s
             by_stage = group.groupby("stage")["accuracy"]
             mean, style = by_stage.mean(), look(name)
             axis.plot(mean.index + 1, mean, label=name, **style.line)
-            band: dict[str, Any] = {"color": style.colour, "alpha": 0.12, "linewidth": 0}
-            axis.fill_between(mean.index + 1, by_stage.min(), by_stage.max(), **band)
+            draw_band(axis, mean.index + 1, by_stage.min(), by_stage.max(), style.colour)
         tasks = panel.rows["stage"].max() + 1
         axis.set_xticks(range(1, tasks + 1, math.ceil(tasks / 10)))
     if len(panels) > 2:
@@ -188,11 +169,11 @@ def gain_over_baseline(
         return save(nothing("no baseline: nothing to compare"), outputs)
     panels = panels_of(gains)
     learners = list(dict.fromkeys(names(gains)))
-    over = f"{INTERVAL} {' or '.join(dict.fromkeys(gains['over']))}, paired"
+    over = f"{INTERVAL} {either(gains['over'])}, paired"
     note = about(runs, test.images, over)
     height = 0.75 + 0.24 * len(learners)
     titles = [panel.title for panel in panels]
-    label = f"gain over {' or '.join(dict.fromkeys(gains['baseline']))} (points)"
+    label = f"gain over {either(gains['baseline'])} (points)"
     figure, axes = canvas(titles, label, "", note, height, sharex=True, sharey=True)
     for axis, panel in zip(axes, panels, strict=True):
         axis.axvline(0, color="black", linewidth=0.8)

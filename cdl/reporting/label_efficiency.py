@@ -8,23 +8,24 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
-from cdl.layout import RunFiles
+from cdl.layout import IMAGES, RunFiles
 from cdl.reporting.columns import CELL
-from cdl.reporting.names import method_of, taught_by
+from cdl.reporting.names import method_of, names, taught_by
+from cdl.reporting.panels import HeldOut
 from cdl.reporting.style import (
-    INTERVAL,
     about,
     canvas,
+    draw_band,
     embedded,
     legend,
     look,
-    names,
     nothing,
     paper,
     save,
 )
 from cdl.reporting.tables import read, write
-from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
+from cdl.reporting.text import INTERVAL, as_markdown, either, ends, number
+from cdl.runtime.artifacts import check_files, read_json, write_json, write_text
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
@@ -125,13 +126,11 @@ def write_label_efficiency(
     cells = read(tables.intervals, tables.summary_record)
     table = label_efficiency(runs, cells, read_json(tables.protocols), dataset, levels)
     write(table, outputs.csv)
-    with replacing(outputs.md) as temporary:
-        temporary.write_text(markdown(table))
+    write_text(outputs.md, markdown(table))
     own = runs[runs["dataset"].str.partition("+")[0] == dataset].assign(dataset=dataset)
-    images = sum(read_json(files(own["run"].iloc[0]).results)["test_images"])
-    over = " or ".join(dict.fromkeys(table["over"]))
-    figures = [outputs.svg, outputs.pdf, outputs.png]
-    draw(table, about(own, images, f"band: {INTERVAL} {over}"), figures)
+    test = HeldOut.of(read_json(files(own["run"].iloc[0]).results))
+    band, figures = f"band: {INTERVAL} {either(table['over'])}", [outputs[k] for k in IMAGES]
+    draw(table, about(own, test.images, band), figures)
     write_json(outputs.record, {}, files=[outputs.csv, outputs.md, *figures])
 
 
@@ -178,14 +177,13 @@ def display_table(table: pd.DataFrame) -> list[dict[str, str]]:
 
 def markdown(table: pd.DataFrame) -> str:
     """Return the table as Markdown, with a note."""
-    text = pd.DataFrame(display_table(table)).to_markdown(index=False, disable_numparse=True)
-    return f"{text}\n\n{_note(table)}\n"
+    return as_markdown(display_table(table), _note(table))
 
 
 def _note(table: pd.DataFrame) -> str:
     return (
         "Final average accuracy in percent, mean over seeds, with its 95 % interval over "
-        f"{' or '.join(dict.fromkeys(table['over']))}, by the number of training examples of each "
+        f"{either(table['over'])}, by the number of training examples of each "
         "class that have a label for the student. The teacher saw all labels, or the same as its "
         "student. A student with a teacher can also train on the examples without a label, and its "
         "class statistics can have the teacher's labels for them: its difference from none is then "
@@ -222,13 +220,11 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
     for axis, (_, learners) in zip(axes, panels, strict=True):
         for name, rows in learners.groupby("learner", sort=False):
             rows, style = rows.sort_values("position"), look(str(name))
-            x = rows["position"]
+            x, low, high = rows["position"], rows["accuracy_low"], rows["accuracy_high"]
             axis.plot(x, rows["accuracy"], label=name, **style.line)
-            band: dict[str, Any] = {"color": style.colour, "alpha": 0.12, "linewidth": 0}
-            ends = rows["accuracy_low"], rows["accuracy_high"]
-            axis.fill_between(x, *ends, **band)
+            draw_band(axis, x, low, high, style.colour)
             # bars show the interval also if the line is a single point
-            axis.vlines(x, *ends, color=style.colour, linewidth=0.8)
+            axis.vlines(x, low, high, color=style.colour, linewidth=0.8)
         axis.set_xscale("log")
         axis.set_xticks(list(levels.values()), list(levels))
         axis.xaxis.set_minor_locator(NullLocator())
@@ -267,4 +263,4 @@ def _with_interval(row: Mapping[Any, Any] | None) -> str:
     """Return an accuracy with its interval as text; a dash if there is none."""
     if row is None:
         return "-"
-    return f"{row['accuracy']:.1f} ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})"
+    return f"{number(row['accuracy'])} ({ends(row, 'accuracy')})"

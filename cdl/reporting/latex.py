@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cdl.reporting.columns import NOT_RUN
-from cdl.reporting.names import distiller_of, method_of
-from cdl.reporting.style import INTERVAL, dataset_names, of_dataset, panels_of
-from cdl.runtime.artifacts import replacing
+from cdl.reporting.names import dataset_names, distiller_of, method_of
+from cdl.reporting.panels import of_dataset, panels_of
+from cdl.reporting.text import INTERVAL, either
+from cdl.runtime.artifacts import write_text
 from cdl.runtime.errors import CdlError
 
 Row = Mapping[Hashable, Any]
@@ -144,8 +145,7 @@ def write_latex(
         *_tabular("tabular", f"l{'r' * len(columns)}", [heads], lines),
         r"\end{table*}",
     ]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(text) + "\n")
+    write_text(path, "\n".join(text) + "\n")
 
 
 def longtable(table: pd.DataFrame, note: str, caption: str) -> str:
@@ -218,12 +218,11 @@ def _caption(table: pd.DataFrame, columns: Sequence[str]) -> str:
     if seeds and seeds[-1] > 1:
         n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         parts.append(rf"After $\pm$: sample standard deviation over {n} seeds")
-    baseline = " or ".join(dict.fromkeys(table.loc[table["gain"].notna(), "baseline"]))
+    baseline = either(table.loc[table["gain"].notna(), "baseline"])
     if "gain" in columns and baseline:
         parts.append(f"Gain: in points over {escape(baseline)}, paired by seed and test example")
     if {"gain", "closed"} & {*columns} and (table["n"] > 0).any():
-        over = " or ".join(dict.fromkeys(filter(None, table["over"])))
-        parts.append(f"In brackets: {escape(INTERVAL)} {over}")
+        parts.append(f"In brackets: {escape(INTERVAL)} {either(table['over'])}")
     return ". ".join([*parts, ""]).strip()
 
 

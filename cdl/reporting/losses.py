@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cdl.layout import RunFiles, record_of
-from cdl.reporting.style import about, canvas, learners_of, legend, nothing, paper, save
+from cdl.reporting.panels import learners_of
+from cdl.reporting.style import about, canvas, draw_band, legend, nothing, paper, save
 from cdl.runtime.artifacts import check_files
 from cdl.runtime.facts import Look
 
@@ -88,7 +89,7 @@ def _draw(axis: Axes, losses: pd.DataFrame, looks: dict[str, Look]) -> None:
             style: dict[str, Any] = {**look.line, "markersize": 2.5, "linewidth": 1.0}
             axis.plot(values.mean(), label=part, **style)
             low, high = values.min(), values.max()
-            axis.fill_between(low.index, low, high, color=look.colour, alpha=0.12, linewidth=0)
+            draw_band(axis, low.index, low, high, look.colour)
             axis.vlines(low.index, low, high, color=look.colour, linewidth=0.6)
     starts = losses.groupby("task")["at"].min()
     for start in starts.iloc[1:]:

@@ -1,4 +1,4 @@
-"""Display names of methods, distillers and teachers in tables and figures."""
+"""Display names of learners, datasets and labels in tables, figures and on the page."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -80,6 +80,42 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 def _split(options: str) -> list[str]:
     """Return the options in a text such as `alpha=0.9, ks=[1, 2]`."""
     return re.split(r", (?=[\w.]+=)", options) if options else []
+
+
+def names(table: pd.DataFrame) -> pd.Series:
+    """Return the name of each row in figures: `teacher`, `kd`, or `kd (hot)` for a variant.
+
+    In a table of `named`, it is in words: `kd, all classes seen`.
+    """
+    if "label" in table:
+        return table["label"]
+    named = table["distiller"] + table["variant"].map(lambda v: f" ({v})" if v else "")
+    return named.where(table["role"] == "student", "teacher")
+
+
+def dataset_names(table: pd.DataFrame) -> dict[str, str]:
+    """Return the name in figures and on the page of each dataset in a table of runs or cells.
+
+    It says how many labels the students see, if that is not all. A variant that this does not
+    distinguish has its own name in brackets.
+    """
+    found: dict[str, str] = {}
+    students = table[table["role"] == "student"]
+    for dataset in dict.fromkeys(table["dataset"]):
+        name, _, variant = str(dataset).partition("+")
+        levels = {*students.loc[students["dataset"] == dataset, "labels"]}
+        few = f"{name} with {labels_text(levels.pop())}" if len(levels) == 1 else name
+        few = name if few.endswith(" all labels") else few
+        ambiguous = variant and (few == name or few in found.values())
+        found[dataset] = f"{few} ({variant})" if ambiguous else few
+    return found
+
+
+def labels_text(level: str) -> str:
+    """Return a level of labels as text: `all labels`, `1 label per class`, `10% of the labels`."""
+    if level.isdecimal():
+        return f"{level} label{'s' * (level != '1')} per class"
+    return f"{level} labels" if level == "all" else f"{level} of the labels"
 
 
 def cell_name(folder: str) -> str:

@@ -12,9 +12,12 @@ from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
 from cdl.reporting.columns import CELL, ESTIMATES, FEW_SEEDS
-from cdl.reporting.intervals import sentences
-from cdl.reporting.names import cell_name, method_of
-from cdl.reporting.style import dataset_names, labels_text, look, names, of_dataset, panels_of
+from cdl.reporting.names import cell_name, dataset_names, labels_text, method_of, names
+from cdl.reporting.panels import HeldOut, of_dataset, panels_of
+from cdl.reporting.sentences import sentences
+from cdl.reporting.style import look
+from cdl.reporting.text import either
+from cdl.reporting.text import seeds as seeds_text
 
 FEW_IMAGES = 1000  # the page warns below this number, and below `FEW_SEEDS`
 _FLIP = Affine2D().scale(10, -10)  # the y axis of SVG points down
@@ -33,7 +36,7 @@ def panels(
     for dataset in dict.fromkeys(cells["dataset"]):
         for panel in panels_of(of_dataset(dataset, table, cells)):
             keys = [tuple(row) for row in cells.loc[panel.rows.index, CELL].to_numpy()]
-            first = contents[runs[keys[0]]["run"].iloc[0]]
+            test = HeldOut.of(contents[runs[keys[0]]["run"].iloc[0]])
             taught = panel.rows[panel.rows["teacher"] != ""]
             student = panel.rows[panel.rows["role"] == "student"].iloc[0]  # the teacher may differ
             learners = [
@@ -52,9 +55,9 @@ def panels(
                     "label": method_of(student),
                     "labels": _labels(panel.rows),
                     "pair": list(taught.iloc[0][["teacher", "backbone"]]) if len(taught) else [],
-                    "chance": 100 / len(first["classes"]),
-                    "images": sum(first["test_images"]),
-                    "over": " or ".join(dict.fromkeys(panel.rows["over"])),
+                    "chance": test.chance,
+                    "images": test.images,
+                    "over": either(panel.rows["over"]),
                     "learners": learners,
                     "reading": sentences(panel.rows),
                     "classes": {c: [reached[c] for reached in by_class] for c in by_class[0]},
@@ -84,7 +87,7 @@ def _labels(rows: pd.DataFrame) -> str:
     saw = dict.fromkeys(students.loc[students["teacher"] != "", "teacher_labels"])
     if set(saw) <= {*students["labels"]}:
         return ""
-    return f"the teacher saw {' or '.join(map(labels_text, saw))}"
+    return f"the teacher saw {either(map(labels_text, saw))}"
 
 
 def _bounds(panel: Mapping[str, Any], found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -183,9 +186,8 @@ def compared(
     data = dataset_names(table)
     facts: dict[str, list[str]] = {}  # datasets by their facts: variants share a phrase
     for row in table.drop_duplicates("dataset").to_dict("records"):
-        run = contents[row["run"]]
-        fact = f"{len(run['classes'])} classes in {row['n_tasks']} tasks"
-        fact += f", {sum(run['test_images']):,} test examples"
+        test = HeldOut.of(contents[row["run"]])
+        fact = f"{test.classes} classes in {row['n_tasks']} tasks, {test.images:,} test examples"
         facts.setdefault(fact, []).append(data[row["dataset"]])
     datasets = _and(f"{_and(group)} ({fact})" for fact, group in facts.items())
     methods = _and(table["method"])
@@ -202,12 +204,11 @@ def compared(
 def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return warnings about few seeds and few test images."""
     seeds = table.groupby(CELL)["seed"].nunique().min()
-    n = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    few = f"{n}: too few for a claim, which needs at least {FEW_SEEDS}"
+    few = f"{seeds_text(seeds)}: too few for a claim, which needs at least {FEW_SEEDS}"
     found = [few] if seeds < FEW_SEEDS else []
     data = dataset_names(table)
     for dataset, runs in table.groupby("dataset", sort=False):
-        images = sum(contents[runs["run"].iloc[0]]["test_images"])
+        images = HeldOut.of(contents[runs["run"].iloc[0]]).images
         if images < FEW_IMAGES:
             half = 100 * 1.96 * 0.5 / math.sqrt(images)
             found.append(

@@ -19,14 +19,16 @@ import yaml
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
+from cdl.reporting.columns import EFFORT, METRICS, PAIRED
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
-from cdl.reporting.names import method_of, named, taught_by
+from cdl.reporting.names import dataset_names, method_of, named, names, taught_by
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
-from cdl.reporting.style import dataset_names, embedded, names
+from cdl.reporting.style import embedded
 from cdl.reporting.summary import differences
 from cdl.reporting.tables import read
-from cdl.runtime.artifacts import check_files, read_json, replacing, write_json
+from cdl.reporting.text import either, number, p_value
+from cdl.runtime.artifacts import check_files, read_json, write_json, write_text
 
 ASSETS = files("cdl") / "assets"
 _SECTIONS = {  # with figures of each dataset
@@ -50,45 +52,10 @@ _SECTIONS = {  # with figures of each dataset
         "numbers": "the loss curves of the tasks have the numbers",
     },
 }
-_NUMBERS = [  # of a run: heading, column and format; the first four are always visible
-    ("final average accuracy (%)", "final_average_accuracy", ".2f"),
-    ("gain over its baseline (points)", "gain_over_baseline", "+.2f"),
-    ("gap to teacher (points)", "gap_to_teacher", "+.2f"),
-    ("forgetting (points)", "forgetting_max", ".2f"),
-    ("last accuracy, mean over examples", "last_accuracy", ".2f"),
-    ("average incremental", "average_incremental_accuracy", ".2f"),
-    ("learning accuracy", "learning_accuracy", ".2f"),
-    ("backward transfer (points)", "backward_transfer", "+.2f"),
-    ("forgetting, as in the papers", "forgetting_published", ".2f"),
-    ("negative flips of an update (%)", "negative_flips", ".2f"),
-    ("unknown classes, AUROC (%)", "unknown_auroc", ".2f"),
-    ("calibration error (%)", "calibration_error", ".2f"),
-    ("negative log-likelihood (nats)", "negative_log_likelihood", ".3f"),
-    ("Brier score", "brier_score", ".3f"),
-    ("agreement with the teacher (%)", "teacher_agreement", ".2f"),
-    ("agreement of its baseline (%)", "baseline_teacher_agreement", ".2f"),
-    ("right among labels assigned for alignment (%)", "pseudo_label_accuracy", ".2f"),
-    ("accuracy of the answers of a teacher of one's own (%)", "teacher_accuracy", ".2f"),
-    ("training views, all tasks", "views_seen", ",.0f"),
-    ("examples with a label, all tasks", "labelled_seen", ",.0f"),
-    ("examples without a label, all tasks", "unlabelled_seen", ",.0f"),
-    ("parameters trained", "trainable_parameters", ",.0f"),
-    ("parameters, frozen ones included", "parameters", ",.0f"),
-    ("training time, wall clock (s)", "training_seconds", ".0f"),
-    ("training time, processors (s)", "processor_seconds", ".0f"),
-    ("load of one core (%)", "mean_load", ".0f"),
-    ("peak memory (MB)", "peak_memory_mb", ".0f"),
-]
 _TEXTS = ("learner", "dataset", "method", "backbone", "teacher", "query", "seed", "protocol")
-_COLUMNS = {  # of the table of runs: heading, column and format
-    "final average accuracy": ("final_average_accuracy", ".2f"),
-    "forgetting": ("forgetting_max", ".2f"),
-    "gain": ("gain_over_baseline", "+.2f"),
-    "gap to teacher": ("gap_to_teacher", "+.2f"),
-    "training (s)": ("training_seconds", ".0f"),
-    "processor (s)": ("processor_seconds", ".0f"),
-    "parameters trained": ("trainable_parameters", ",.0f"),
-}
+_NUMBERS = METRICS | PAIRED | EFFORT
+_MAIN = ["final_average_accuracy", "forgetting_max", *PAIRED]  # of a run, always visible
+_COLUMNS = [*_MAIN, "training_seconds", "processor_seconds", "trainable_parameters"]  # of all runs
 
 
 def write_page(
@@ -133,7 +100,7 @@ def write_page(
         warnings=warnings(table, contents),
         cost=cost(table),
         contrasts=_contrasts(tables["contrasts"], found),
-        baselines=" or ".join(dict.fromkeys(filter(None, tables["intervals"]["baseline"]))),
+        baselines=either(tables["intervals"]["baseline"]),
         efficiency=shown.get("efficiency", ()),
         figures=_sections(shown.get("figures", {}), data),
         runs=[_run(row, contents[row["run"]], shown["runs"], folder) for row in runs],
@@ -148,8 +115,7 @@ def write_page(
             for part in ("data", "backbones")
         },
     )
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    write_text(path, text)
 
 
 def _in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -193,8 +159,7 @@ def write_page_and_configuration(
         CdlError: a table does not match its record, or results are damaged.
     """
     text = yaml.safe_dump(configuration, sort_keys=False)
-    with replacing(outputs.configuration) as temporary:
-        temporary.write_text(text)
+    write_text(outputs.configuration, text)
     write_page(
         outputs.page,
         name=configuration["name"],
@@ -273,12 +238,8 @@ def axis_of(accuracies: Sequence[float]) -> tuple[int, int]:
 
 def _filled(**parts: Any) -> str:
     """Render the page; `parts` are variables of the template."""
-
-    def fixed(number: float, digits: int = 1, sign: str = "") -> str:
-        return _shown(number, f"{sign}.{digits}f")
-
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"fixed": fixed, "count": count}
+    environment.filters |= {"number": number, "p_value": p_value, "count": count}
     reached = [
         x for panel in parts["panels"] for learner in panel["learners"] for x in learner["accuracy"]
     ]
@@ -304,7 +265,10 @@ def _run(
         "sub": f"query from {row['query']}",
         "links": {text: run for text, run in others.items() if run in shown and run != row["run"]},
         "protocol": row["protocol"],
-        "numbers": [(text, _shown(row[column], form)) for text, column, form in _NUMBERS],
+        "numbers": [
+            (_NUMBERS[name].heading, number(row[name], _NUMBERS[name].form))
+            for name in dict.fromkeys([*_MAIN, *_NUMBERS])
+        ],
         "matrix": [line[: t + 1] for t, line in enumerate(result["matrix"])],
         "test_images": result["test_images"],
         "specification": _yaml(own),
@@ -347,13 +311,13 @@ def _run_table(table: pd.DataFrame) -> dict[str, Any]:
         }
         for at, name in enumerate(texts)
     ]
-    columns += [{"title": title, "number": True, "values": []} for title in _COLUMNS]
+    columns += [{"title": _NUMBERS[n].short, "number": True, "values": []} for n in _COLUMNS]
     rows = [
         {
             "run": row["run"],
             "texts": [
                 *(str(row[name]) for name in texts),
-                *(_shown(row[name], form) for name, form in _COLUMNS.values()),
+                *(number(row[name], _NUMBERS[name].form) for name in _COLUMNS),
             ],
         }
         for row in table.to_dict("records")
@@ -386,7 +350,7 @@ def _contrasts(table: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> list[
             "first": shown[row["first"]],
             "second": shown[row["second"]],
             "ends": [row[name] for name in ("difference", "low", "high")],
-            "p": None if math.isnan(row["p"]) else row["p"],
+            "p": row["p"],
             "seeds": row["seeds"],
             "images": row["images"],
             "protocols": "the same"
@@ -410,11 +374,6 @@ def _remarks(manifest: Mapping[str, Any]) -> str:
     ):
         remarks += [f"examples with {what}: {n}"] if n else []
     return "; ".join(remarks)
-
-
-def _shown(number: float, form: str) -> str:
-    """Return a number as text, a dash for a missing one."""
-    return "–" if math.isnan(number) else f"{number:{form}}".replace("-", "−")
 
 
 def _yaml(value: Any) -> str:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from cdl.layout import IMAGES, RunFiles
-from cdl.reporting.style import PAGE, about, learners_of, of_dataset, paper, save, small_print
+from cdl.reporting.panels import learners_of, of_dataset
+from cdl.reporting.style import PAGE, about, paper, save, small_print
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import check_files, write_json
 

@@ -13,7 +13,8 @@ from cdl.reporting.names import distiller_of, method_of
 from cdl.reporting.runs import read_results, results_of
 from cdl.reporting.summary import means
 from cdl.reporting.tables import write
-from cdl.runtime.artifacts import replacing, write_json
+from cdl.reporting.text import as_markdown, either
+from cdl.runtime.artifacts import write_json, write_text
 
 METRICS = {"accuracy": "final_average_accuracy", "forgetting": "forgetting_published"}
 NOT_PUBLISHED, UNKNOWN = "-", "unknown"
@@ -138,7 +139,7 @@ def write_comparison(
         backbones: see `compare`.
     """
     table = compare(results, dataset, backbones)
-    tasks = " or ".join(map(str, dict.fromkeys(results["n_tasks"])))
+    tasks = either(results["n_tasks"])
     title = f"{results['dataset'].iloc[0]}, {tasks} tasks, {' to '.join(backbones)}"
     text = display_table(table)
     flat = text.set_axis([" ".join(names).strip() for names in text.columns], axis=1)
@@ -146,13 +147,12 @@ def write_comparison(
     html.set_caption(f"{title}. {NOTE}").set_table_styles(_STYLES)
     contents = {
         ".csv": with_reasons(table).to_csv(index=False),
-        ".md": f"{title}\n\n{flat.to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n",
+        ".md": f"{title}\n\n{as_markdown(flat, NOTE)}",
         ".tex": longtable(text, NOTE, title),
         ".html": html.to_html(doctype_html=True, encoding="utf-8"),
     }
     for suffix, content in contents.items():
-        with replacing(f"{stem}{suffix}") as temporary:
-            temporary.write_text(content)
+        write_text(f"{stem}{suffix}", content)
     used = sorted({*table["protocol"]} & {*protocols})
     write(results[results["protocol"] != ""], f"{stem}.runs.csv")
     recorded = [f"{stem}{suffix}" for suffix in (*contents, ".runs.csv")]

@@ -12,14 +12,13 @@ from cdl.layout import RunFiles
 from cdl.reporting.columns import AGREEMENT, IDENTITY, LINKS, METRICS, SEEN, SHARES
 from cdl.reporting.costs import COST, cost_of, count_unmeasured, with_teachers, work_of
 from cdl.reporting.costs import markdown as cost_markdown
-from cdl.reporting.names import names_of
 from cdl.reporting.tables import write
 from cdl.runtime.artifacts import (
     check_provenance,
     fingerprint,
     read_json,
-    replacing,
     write_json,
+    write_text,
 )
 
 
@@ -119,12 +118,7 @@ def write_collected(
     write(confusion, outputs.confusion)
     recorded = [outputs.results, outputs.curves, outputs.classes, outputs.confusion]
     write_json(outputs.protocols, protocols, files=recorded)
-    named = pd.DataFrame(
-        [{"dataset": row["dataset"], **names_of(row)} for row in table.to_dict("records")]
-    )
-    n = count_unmeasured(costs)
-    with replacing(outputs.cost_text) as temporary:
-        temporary.write_text(cost_markdown(named, cost, table["final_average_accuracy"], n))
+    write_text(outputs.cost_text, cost_markdown(table, cost, count_unmeasured(costs)))
     write_json(outputs.cost_record, COST, files=[outputs.cost, outputs.cost_text])
 
 

@@ -17,9 +17,8 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import matplotlib
@@ -29,6 +28,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cdl.distillers import DISTILLERS
+from cdl.reporting.names import dataset_names
+from cdl.reporting.text import either, seeds
 from cdl.runtime.artifacts import replacing
 from cdl.runtime.facts import Look
 
@@ -37,7 +38,6 @@ _PIXELS_PER_POINT = 11 / _SMALL_PRINT  # on the page
 COLUMN, PAGE = 3.35, 6.9  # width in inches: one column of a paper, both columns
 _TITLE = (28, 44)  # characters in a line of a title, of one of several axes and of a single one
 INK = "#1b2026"
-INTERVAL = "95 % interval over"
 _PAPER: dict[Any, Any] = {
     "svg.hashsalt": "cdl",  # makes the bytes of a figure reproducible
     "svg.fonttype": "path",  # embeds letters as paths, independent of installed fonts
@@ -61,7 +61,7 @@ _VARIANTS = "dHp8"
 
 
 def look(name: str) -> Look:
-    """Return the look of a learner by its name, see `names`.
+    """Return the look of a learner by its name, see `cdl.reporting.names.names`.
 
     A variant, in brackets or after a comma, has the colour of its distiller and its own marker.
     """
@@ -74,100 +74,6 @@ def look(name: str) -> Look:
     if not variant:
         return known
     return replace(known, marker=_VARIANTS[crc32(variant.encode()) % len(_VARIANTS)], dash=":")
-
-
-def names(table: pd.DataFrame) -> pd.Series:
-    """Return the name of each row in figures: `teacher`, `kd`, or `kd (hot)` for a variant.
-
-    In a table of `cdl.reporting.names.named`, it is in words: `kd, all classes seen`.
-    """
-    if "label" in table:
-        return table["label"]
-    named = table["distiller"] + table["variant"].map(lambda v: f" ({v})" if v else "")
-    return named.where(table["role"] == "student", "teacher")
-
-
-def dataset_names(table: pd.DataFrame) -> dict[str, str]:
-    """Return the name in figures and on the page of each dataset in a table of runs or cells.
-
-    It says how many labels the students see, if that is not all. A variant that this does not
-    distinguish has its own name in brackets.
-    """
-    found: dict[str, str] = {}
-    students = table[table["role"] == "student"]
-    for dataset in dict.fromkeys(table["dataset"]):
-        name, _, variant = str(dataset).partition("+")
-        levels = {*students.loc[students["dataset"] == dataset, "labels"]}
-        few = f"{name} with {labels_text(levels.pop())}" if len(levels) == 1 else name
-        few = name if few.endswith(" all labels") else few
-        ambiguous = variant and (few == name or few in found.values())
-        found[dataset] = f"{few} ({variant})" if ambiguous else few
-    return found
-
-
-def labels_text(level: str) -> str:
-    """Return a level of labels as text: `all labels`, `1 label per class`, `10% of the labels`."""
-    if level.isdecimal():
-        return f"{level} label{'s' * (level != '1')} per class"
-    return f"{level} labels" if level == "all" else f"{level} of the labels"
-
-
-def of_dataset(dataset: str, runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a dataset, and the rows of its variants that it is compared with."""
-    own = runs[runs["dataset"] == dataset]
-    linked = runs[runs["run"].isin([*own["teacher_run"], *own["baseline_run"]])]
-    compared = set(zip(linked["dataset"], linked["role"], strict=True))
-    pairs = pd.Series(zip(table["dataset"], table["role"], strict=True), table.index)
-    shared = (table["teacher"] == "") & pairs.isin(compared)
-    return table[(table["dataset"] == dataset) | shared].assign(dataset=dataset)
-
-
-_PAIR = ["teacher", "teacher_method", "backbone"]
-
-
-class Panel(NamedTuple):
-    """A method with one pair of teacher and student, and its rows."""
-
-    title: str
-    rows: pd.DataFrame
-
-
-def panels_of(table: pd.DataFrame) -> list[Panel]:
-    """Split rows into panels, each with its teacher; panels without students are omitted."""
-    distilled = table[table["teacher"] != ""]
-    pairs = list(dict.fromkeys(distilled[_PAIR].itertuples(index=False, name=None)))
-    pairs = pairs or [("", "", name) for name in dict.fromkeys(table["backbone"])]
-    panels = []
-    for (teacher, other, student), method in product(pairs, dict.fromkeys(table["method"])):
-        is_teacher = (table["role"] == "teacher") & (table["backbone"] == teacher)
-        is_teacher &= table["query"].isin([teacher, student])
-        is_teacher &= table["method"] == (other or method)
-        is_student = (table["role"] == "student") & (table["backbone"] == student)
-        is_student &= table["method"] == method
-        taught = (table["teacher"] == teacher) & (table["teacher_method"] == other)
-        is_student &= taught | (table["teacher"] == "")
-        rows = table[is_teacher | is_student]
-        by = f"{teacher} ({other})" if other else teacher
-        title = method if len(pairs) == 1 else f"{method}\n{by} to {student}"
-        elsewhere = (distilled["method"] == method) & (distilled["backbone"] == student)
-        if (is_student & taught).any() or is_student.any() and not (other or elsewhere.any()):
-            panels.append(Panel(title, rows))
-    return panels
-
-
-def learners_of(table: pd.DataFrame) -> list[Panel]:
-    """Split rows into one panel per learner, with its name and, if there are several, the panel."""
-    panels, found = panels_of(table), dict[tuple[str, ...], tuple[Panel, str]]()
-    for panel in panels:
-        for name, rows in panel.rows.groupby(names(panel.rows), sort=False):
-            own = Panel(panel.title.replace("\n", ", "), rows)
-            found.setdefault(tuple(rows["run"]), (own, str(name)))  # a teacher has many students
-    if len(panels) == 1:
-        return [Panel(name, own.rows) for own, name in found.values()]
-    methods = [f"{own.title.split(', ')[0]}: {name}" for own, name in found.values()]
-    if len({*methods}) == len(methods):
-        return [Panel(t, own.rows) for t, (own, _) in zip(methods, found.values(), strict=True)]
-    return [Panel(f"{own.title}: {name}", own.rows) for own, name in found.values()]
 
 
 @contextmanager
@@ -209,6 +115,11 @@ def canvas(
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
     return figure, axes[: len(titles)]
+
+
+def draw_band(axis: Axes, x: Any, low: Any, high: Any, colour: str) -> None:
+    """Fill the area between two lines."""
+    axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def nothing(text: str) -> Figure:
@@ -262,16 +173,15 @@ def about(runs: pd.DataFrame, images: int | None, interval: str) -> str:
         images: number of test images; None omits it.
         interval: description of bars or bands.
     """
-    tasks = " or ".join(map(str, sorted({*runs["n_tasks"]})))
+    tasks = either(sorted({*runs["n_tasks"]}))
     pairs = runs[runs["teacher"] != ""][["teacher", "backbone"]].drop_duplicates()
     taught = [f"{teacher} to {student}" for teacher, student in pairs.itertuples(index=False)]
     alone = sorted({*runs["backbone"]})
-    seeds = runs["seed"].nunique()
     parts = [
         f"{dataset_names(runs)[runs['dataset'].iloc[0]]}, {tasks} tasks",
         f"{images:,} test examples" if images else "",
         ", ".join(taught or alone),
-        f"n = {seeds} seed{'s' if seeds != 1 else ''}",
+        f"n = {seeds(runs['seed'].nunique())}",
         interval,
     ]
     return "; ".join(part for part in parts if part)

@@ -10,14 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.evaluation.predictions import classes_of, read_predictions
+from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
-from cdl.reporting.columns import CELL, INTERVALS, METRICS, NOT_RUN, SEEN
-from cdl.reporting.intervals import Read, answers_of, contrasts, intervals
+from cdl.reporting.columns import CELL, INTERVALS, METRICS, NOT_RUN, PAIRED, SEEN
+from cdl.reporting.intervals import Predictions, contrasts, intervals
 from cdl.reporting.latex import DEFAULT, write_latex
 from cdl.reporting.names import distiller_of, labels_shown, names_of
 from cdl.reporting.tables import read, write
-from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.reporting.text import as_markdown
+from cdl.runtime.artifacts import read_json, write_json, write_text
 
 NOTE = (
     "Percent and percentage points; mean ± sample standard deviation over n seeds. Final average "
@@ -31,7 +32,6 @@ NOTE = (
     "comparable; protocols.json spells it out. In brackets after a method or distiller: its "
     "variant, or the options that differ from the defaults."
 )
-_PAIRED = ["gain_over_baseline", "gap_to_teacher"]
 
 
 def differences(results: pd.DataFrame) -> pd.DataFrame:
@@ -52,20 +52,19 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def summarise(results: pd.DataFrame, answers: Read) -> pd.DataFrame:
+def summarise(results: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     """Return the summary table.
 
     Args:
         results: runs from `cdl.reporting.runs.tables_of`; unfinished ones have no numbers.
-        answers: maps the folder of a finished run to its outcomes.
+        predictions: maps the folder of a finished run to its predictions.
 
     Returns:
         The rows of `means` with the columns of `cdl.reporting.intervals.intervals`, which are
         empty for cells without a finished run.
     """
     finished = results[results["final_average_accuracy"].notna()]
-    cells = intervals(finished, answers).drop(columns=["n", "baseline"])
-    table = means(results).merge(cells, how="left", on=CELL)
+    table = means(results).merge(intervals(finished, predictions), how="left", on=CELL)
     return table.fillna({"over": "", "not_closed": ""})
 
 
@@ -79,7 +78,7 @@ def means(results: pd.DataFrame) -> pd.DataFrame:
         Gain and gap are paired by seed.
     """
     table = differences(results)
-    values = [*METRICS, *_PAIRED]
+    values = [*METRICS, *PAIRED]
     groups = table.groupby(CELL, sort=False)
     summary = groups[values].agg(["mean", "std"])
     summary.columns = ["_".join(name_and_statistic) for name_and_statistic in summary.columns]
@@ -98,7 +97,7 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
             return NOT_RUN
         mean, std = row[f"{name}_mean"], row[f"{name}_std"]
         if pd.isna(mean):  # the run to compare with does not exist or is not finished
-            return NOT_RUN if row["teacher"] and name in _PAIRED else "-"
+            return NOT_RUN if row["teacher"] and name in PAIRED else "-"
         return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
     lines, few = [], bool((summary["labels"] != "all").any())
@@ -108,10 +107,9 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
                 "dataset": row["dataset"],
                 **({"labels per class": labels_shown(row)} if few else {}),
                 **names_of(row),
-                "final average accuracy": mean_and_deviation(row, "final_average_accuracy"),
-                "forgetting": mean_and_deviation(row, "forgetting_max"),
-                "task-incremental accuracy": mean_and_deviation(row, "task_incremental_accuracy"),
-                "calibration error": mean_and_deviation(row, "calibration_error"),
+                **{
+                    m.short: mean_and_deviation(row, name) for name, m in METRICS.items() if m.short
+                },
                 "gain": mean_and_deviation(row, "gain_over_baseline"),
                 "over": row["baseline"] or "-",
                 "gap to teacher": mean_and_deviation(row, "gap_to_teacher"),
@@ -134,14 +132,12 @@ def write_summary(
         outputs: paths `csv`, `md` and `tex`.
         columns: columns of the LaTeX table, see `cdl.reporting.latex`.
     """
-    text = display_table(table).to_markdown(index=False, disable_numparse=True)
-    with replacing(outputs.md) as temporary:
-        temporary.write_text(f"{text}\n\n{NOTE}\n")
+    write_text(outputs.md, as_markdown(display_table(table), NOTE))
     write_latex(results, table, outputs.tex, columns)
     summary = table.drop(columns=["over", "not_closed", *INTERVALS])
     missing = pd.DataFrame(False, summary.index, summary.columns)
     missing.loc[summary["n"] == 0, missing.columns.drop([*CELL, "n"])] = True
-    for name in _PAIRED:  # no finished run to compare with
+    for name in PAIRED:  # no finished run to compare with
         missing[f"{name}_mean"] |= (summary["teacher"] != "") & summary[f"{name}_mean"].isna()
     if missing.any(axis=None):
         summary = summary.round(6).astype(object).mask(missing, NOT_RUN)
@@ -172,12 +168,10 @@ def write_summary_and_intervals(
     """
     results = read(tables.results, tables.protocols)
     predictions = cache(lambda run: read_predictions(files(run)))
-    answers = answers_of(predictions)
-    table = summarise(results, answers)
+    table = summarise(results, predictions)
     write_summary(table, results, outputs)
     write(interval_table(table), outputs.intervals)
     tested = {run: read_json(files(run).results)["data"]["test"] for run in results["run"]}
-    classes = cache(lambda run: classes_of(predictions(run)))
-    write(contrasts(results, answers, tested, classes), outputs.contrasts, "%.9g")
+    write(contrasts(results, predictions, tested), outputs.contrasts, "%.9g")
     written = [outputs.csv, outputs.md, outputs.tex, outputs.intervals, outputs.contrasts]
     write_json(outputs.record, {}, files=written)

@@ -10,7 +10,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from cdl.reporting.style import canvas, look, paper, save
 from cdl.reporting.tables import write
-from cdl.runtime.artifacts import read_json, replacing, write_json
+from cdl.reporting.text import as_markdown
+from cdl.runtime.artifacts import read_json, write_json, write_text
 from cdl.spec import LearnerSpec
 
 _HEAD = """\
@@ -106,10 +107,8 @@ def write_tuned(
     best = [trial["tuned"] for trial, is_best in zip(trials, table["best"], strict=True) if is_best]
     overlay = {"grid": {"distillers": best, **grid}, "tune": None}
     text = yaml.safe_dump(overlay, sort_keys=False)
-    with replacing(outputs.overlay) as temporary:
-        temporary.write_text(_HEAD.format(path=outputs.overlay) + text)
-    with replacing(outputs.text) as temporary:
-        temporary.write_text(_markdown(table, ranges, budget))
+    write_text(outputs.overlay, _HEAD.format(path=outputs.overlay) + text)
+    write_text(outputs.text, _report(table, ranges, budget))
     for (distiller, own), output in zip(
         table.groupby("distiller", sort=False), outputs.figures, strict=True
     ):
@@ -174,7 +173,7 @@ def _is_log(field: str, given: Mapping[str, Any]) -> bool:
     return bool(given[name]["log"])
 
 
-def _markdown(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]) -> str:
+def _report(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]) -> str:
     """Return the report as Markdown."""
     best = table[table["best"]].set_index("distiller")
     lines = []
@@ -204,4 +203,4 @@ def _markdown(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, An
         "range means that the hyperparameter matters little, while a narrow one may be due to "
         "chance."
     )
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) + f"\n\n{note}\n"
+    return as_markdown(lines, note)

@@ -100,6 +100,12 @@ def remove_rest(path: str | Path) -> None:
             rest.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
 def write_json(
     path: str | Path, value: Mapping[str, Any], files: Iterable[str | Path] = ()
 ) -> None:
@@ -117,8 +123,7 @@ def write_json(
     content = json.loads(json.dumps(value, allow_nan=False))  # as a reader will get it
     hashes = {_relative(path, file): fingerprint_file(file) for file in files}
     sealed = {**content, _SEAL: {"files": hashes, "sha256": fingerprint([content, hashes])}}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(sealed, indent=2) + "\n")
+    write_text(path, json.dumps(sealed, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from cdl.evaluation.metrics import metrics
-from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.deployment import on_page
-from cdl.reporting.intervals import answers_of, contrasts, intervals
+from cdl.reporting.intervals import contrasts
 from cdl.reporting.page import write_page
 from cdl.reporting.runs import read_results, tables_of
+from cdl.reporting.summary import interval_table, summarise
 from cdl.runtime.artifacts import fingerprint, write_json
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
@@ -78,6 +78,16 @@ def make_study(
                 )
                 costs.append([f"{run}/task{t}/cost.tsv" for t in range(tasks)])
     return tables_of(rows, read_results(rows, results), costs)
+
+
+def predictions(run):
+    """The predictions of a run of `make_study`."""
+    return pd.read_parquet(f"{run}/predictions.parquet")
+
+
+def intervals_of(results, read=predictions):
+    """The rows of `intervals.csv` of some runs."""
+    return interval_table(summarise(results, read))
 
 
 def make_deployment(folder, results):
@@ -164,7 +174,7 @@ FIGURES = {name: {"digits": FIGURE} for name in ("accuracy", "losses")}
 def write_study_page(folder, configuration="", manifests=None, figures=None, **size):
     """Write runs below `folder` and their page `index.html`; return the table of results."""
     results, _, cost, protocols = make_study(folder, **size)
-    tables = [pd.read_parquet(f"{run}/predictions.parquet") for run in results["run"]]
+    tables = [predictions(run) for run in results["run"]]
     whose = results[[*CELL, "seed"]]
     classes = [
         row.assign(**{"class": str(task)}, accuracy=100 * own["correct"].mean())
@@ -184,7 +194,6 @@ def write_study_page(folder, configuration="", manifests=None, figures=None, **s
         tasks = [files[run].task(t).described(t, rule) for t in range(n_tasks)]
         return sum(tasks, files[run].described())
 
-    answers = answers_of(lambda run: read_predictions(files[run]))
     deployment = make_deployment(folder, results)
     Path(deployment.deployment_figures[0]).write_text(SVG)
     write_page(
@@ -195,13 +204,8 @@ def write_study_page(folder, configuration="", manifests=None, figures=None, **s
             "results": results,
             "cost": cost,
             "classes": pd.concat(classes),
-            "intervals": intervals(results, answers),
-            "contrasts": contrasts(
-                results,
-                answers,
-                dict.fromkeys(results["run"], "b" * 64),
-                lambda run: classes_of(read_predictions(files[run])),
-            ),
+            "intervals": intervals_of(results),
+            "contrasts": contrasts(results, predictions, dict.fromkeys(results["run"], "b" * 64)),
         },
         protocols=protocols,
         shown={

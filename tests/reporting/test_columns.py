@@ -1,10 +1,9 @@
 """Identity columns: one order in all tables, and text stays text."""
 
 import pandas as pd
-from study import make_study
+from study import intervals_of, make_study, predictions
 
 from cdl.reporting.columns import IDENTITY
-from cdl.reporting.intervals import answers_of, intervals
 from cdl.reporting.summary import summarise
 from cdl.reporting.tables import read, write
 from cdl.runtime.artifacts import write_json
@@ -15,8 +14,7 @@ def test_tables_begin_with_the_identity_columns(tmp_path):
     for table in (results, curves, cost):
         assert list(table.columns[: len(IDENTITY)]) == IDENTITY
     cell = [name for name in IDENTITY if name != "seed"]
-    answers = answers_of(lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
-    for table in (summarise(results, answers), intervals(results, answers)):
+    for table in (summarise(results, predictions), intervals_of(results)):
         assert list(table.columns[: len(cell)]) == cell
 
 

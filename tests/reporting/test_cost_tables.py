@@ -37,14 +37,14 @@ def test_a_teachers_cost_is_spread_over_its_students(tmp_path):
     assert found["teacher_tflops"].tolist() == pytest.approx([np.nan, np.nan, 11, 11], nan_ok=True)
     assert found["students"].tolist() == pytest.approx([np.nan, np.nan, 2, 2], nan_ok=True)
     assert found["total_tflops"].tolist() == [10, 1, 7.5, 9.5]
-    text = markdown(results[["backbone", "distiller"]], found, results["final_average_accuracy"])
+    text = markdown(results, found)
     table = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines()[:6]]
     row = dict(zip(table[0], table[4], strict=True))
     assert (row["distiller"], row["T, its teacher"]) == ("kd", "11")
     assert row["students of the teacher"] == "2"
     assert row["T, with share of teacher"] == "7.5"
     assert dict(zip(table[0], table[3], strict=True))["T, its teacher"] == "-"
-    unknown = markdown(results[["backbone", "distiller"]], cost, results["final_average_accuracy"])
+    unknown = markdown(results, cost)
     assert "T, all tasks" not in unknown
     per_tflop = results["final_average_accuracy"] / found["total_tflops"]
     assert found["accuracy_per_tflop"].tolist() == pytest.approx(per_tflop.tolist())
@@ -73,8 +73,7 @@ def test_a_cost_unknown_for_one_task_is_unknown_for_the_run(tmp_path):
     Path(measured_of(str(files[1]))).unlink()
     assert pd.isna(cost_of([str(file) for file in files])["gpu_seconds"])
     assert count_unmeasured([[str(file) for file in files]]) == 1
-    named = results[["backbone", "distiller"]]
-    text = markdown(named, cost, results["final_average_accuracy"], 1)
+    text = markdown(results, cost, 1)
     assert "1 jobs have no measurements of their own (they were deleted)" in text
 
 

@@ -3,23 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from study import make_study
+from study import intervals_of, make_study, predictions
 
 from cdl.reporting import figures
-from cdl.reporting.figures import HeldOut
-from cdl.reporting.intervals import answers_of, intervals, reading
-from cdl.reporting.style import learners_of, panels_of
+from cdl.reporting.panels import HeldOut, learners_of, panels_of
+from cdl.reporting.sentences import sentences
 from cdl.reporting.summary import differences
 from cdl.runtime.artifacts import read_json
 
-TEST = HeldOut(200, 12.5)
-
-
-def predictions(run):
-    return pd.read_parquet(f"{run}/predictions.parquet")
-
-
-ANSWERS = answers_of(predictions)
+TEST = HeldOut(images=200, classes=8)
 
 
 @pytest.fixture
@@ -33,9 +25,9 @@ def drawn(monkeypatch):
 def test_a_missing_baseline_is_reported(tmp_path, drawn):
     results, *_ = make_study(tmp_path, methods=["l2p"])
     alone = results[results["distiller"] != "none"]
-    cells = intervals(alone, ANSWERS)
+    cells = intervals_of(alone)
     assert cells["gain"].isna().all()
-    assert "nothing to compare" in reading(cells)
+    assert "nothing to compare" in sentences(cells)[0]
     figures.gain_over_baseline(cells, differences(alone), TEST, [])
     assert "no baseline" in drawn[0].texts[0].get_text()
 
@@ -43,7 +35,7 @@ def test_a_missing_baseline_is_reported(tmp_path, drawn):
 def test_the_small_print_names_data_pair_n_and_interval(tmp_path, drawn):
     results, curves, *_ = make_study(tmp_path)
     figures.accuracy_over_tasks(curves, TEST, [])
-    figures.gain_over_baseline(intervals(results, ANSWERS), differences(results), TEST, [])
+    figures.gain_over_baseline(intervals_of(results), differences(results), TEST, [])
     for figure, interval in zip(drawn, ["band from lowest to highest seed", "95 %"], strict=True):
         note = figure.get_suptitle().replace("\n", " ")
         assert note.startswith("digits, 4 tasks; 200 test examples; big to small; n = 2 seeds; ")
@@ -78,8 +70,7 @@ def test_students_of_a_teacher_with_another_method_have_a_panel_of_their_own(tmp
     assert set(rows[rows["role"] == "teacher"]["method"]) == {"apt"}
     assert set(rows[rows["distiller"] != "none"]["teacher_method"]) == {"apt"}
     assert len(rows) == 2 + 2 + 4  # teacher, none, two distillers; of two seeds
-    answers = answers_of(lambda run: predictions(run.removesuffix("x")))
-    gains = intervals(both, answers).dropna(subset="gain")
+    gains = intervals_of(both, lambda run: predictions(run.removesuffix("x"))).dropna(subset="gain")
     assert gains.groupby("teacher_method").size().to_dict() == {"": 4, "apt": 2}
 
 
@@ -95,7 +86,7 @@ def test_the_teacher_of_several_methods_is_one_learner(tmp_path):
 
 def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
     results, _, cost, _ = make_study(tmp_path)
-    table = intervals(results, ANSWERS).dropna(subset="gain")
+    table = intervals_of(results).dropna(subset="gain")
     figures.gain_over_baseline(table, differences(results), TEST, [])
     figures.cost_against_accuracy(results, cost, [])
     gain, costs = drawn

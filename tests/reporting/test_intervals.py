@@ -6,27 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from study import make_study
+from study import intervals_of, make_study, predictions
 
-from cdl.evaluation.predictions import classes_of
 from cdl.reporting.crossed import holm
-from cdl.reporting.intervals import CONFOUNDED, answers_of, contrasts, intervals, reading
+from cdl.reporting.intervals import CONFOUNDED, contrasts
+from cdl.reporting.sentences import sentences
 
 
-def predictions(run):
-    return pd.read_parquet(f"{run}/predictions.parquet")
-
-
-ANSWERS = answers_of(predictions)
-
-
-def class_of_images(run):
-    return classes_of(predictions(run))
+def reading(cells):
+    return " ".join(sentences(cells))
 
 
 def test_every_mean_has_an_interval_around_it(tmp_path):
     results, *_ = make_study(tmp_path)
-    table = intervals(results, ANSWERS)
+    table = intervals_of(results)
     means = results.groupby(["method", "role", "distiller"], sort=False)[
         "final_average_accuracy"
     ].mean()
@@ -43,7 +36,7 @@ def test_every_mean_has_an_interval_around_it(tmp_path):
 
 def test_one_seed_has_an_interval_over_test_images(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=3, images=40)
-    row = intervals(results, ANSWERS).dropna(subset="gain").iloc[0]
+    row = intervals_of(results).dropna(subset="gain").iloc[0]
     assert row["over"] == "test examples"
     own, none = (predictions(f"{tmp_path}/l2p/{name}/seed0") for name in ("kd", "none"))
     difference = (own["correct"].astype(int) - none["correct"].astype(int)).to_numpy()
@@ -56,11 +49,11 @@ def test_one_seed_has_an_interval_over_test_images(tmp_path):
 
 def test_gains_are_corrected_within_a_dataset(tmp_path):
     results, *_ = make_study(tmp_path)
-    table = intervals(results, ANSWERS).dropna(subset="gain_p")
+    table = intervals_of(results).dropna(subset="gain_p")
     assert len(table) == 4  # two methods with two distillers each: one family
     assert table["gain_p_holm"].to_list() == pytest.approx(holm(table["gain_p"].to_list()))
     elsewhere = results.assign(labels=np.where(results["method"] == "apt", "10", "all"))
-    alone = intervals(elsewhere, ANSWERS).dropna(subset="gain_p")
+    alone = intervals_of(elsewhere).dropna(subset="gain_p")
     for _, family in alone.groupby("labels"):
         assert family["gain_p_holm"].to_list() == pytest.approx(holm(family["gain_p"].to_list()))
 
@@ -68,10 +61,10 @@ def test_gains_are_corrected_within_a_dataset(tmp_path):
 def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"])
     tested = dict.fromkeys(results["run"], "b" * 64)
-    table = contrasts(results, ANSWERS, tested, class_of_images).set_index(["first", "second"])
+    table = contrasts(results, predictions, tested).set_index(["first", "second"])
     assert len(table) == 6
     row = table.loc[(f"{tmp_path}/l2p/none", f"{tmp_path}/l2p/kd")]
-    gain = intervals(results, ANSWERS).set_index(["distiller", "role"]).loc[("kd", "student")]
+    gain = intervals_of(results).set_index(["distiller", "role"]).loc[("kd", "student")]
     assert -row["difference"] == pytest.approx(gain["gain"])
     assert (-row["high"], -row["low"]) == pytest.approx((gain["gain_low"], gain["gain_high"]))
     assert row["p"] == pytest.approx(gain["gain_p"])
@@ -82,12 +75,11 @@ def test_any_two_cells_with_the_same_test_images_are_compared(tmp_path):
     expected = stats.t.interval(0.95, len(kd) - 1, (none - kd).mean(), stats.sem(none - kd))
     ends = row[["low_by_class", "high_by_class"]].to_list()
     assert ends == pytest.approx([100 * end for end in expected])
-    one_class = contrasts(
-        results, ANSWERS, tested, lambda run: class_of_images(run).map(lambda _: "same")
-    )
+    same = {"class": "same"}
+    one_class = contrasts(results, lambda run: predictions(run).assign(**same), tested)
     assert one_class["low_by_class"].isna().all() and one_class["low"].notna().all()
     other = {run: "c" * 64 if "/big/" in run else "b" * 64 for run in tested}
-    assert len(contrasts(results, ANSWERS, other, class_of_images)) == 3
+    assert len(contrasts(results, predictions, other)) == 3
 
 
 def study_of(tmp_path, shares, labels="all"):
@@ -102,7 +94,7 @@ def study_of(tmp_path, shares, labels="all"):
         name = run.split("/")[-2]
         return predictions(run).assign(correct=orders[name == "big"] < 400 * shares[name])
 
-    return intervals(results.assign(labels=labels), answers_of(made))
+    return intervals_of(results.assign(labels=labels), made)
 
 
 def test_a_loss_that_is_not_significant_after_correction_is_not_called_worse(tmp_path):
@@ -132,14 +124,14 @@ def test_a_gain_names_the_student_that_it_is_over(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0], tasks=2, images=200)
     dkd, none = results["distiller"] == "dkd", f"{tmp_path}/l2p/none/seed0"
     results.loc[dkd, ["distiller", "variant", "teacher"]] = ["none", "self", ""]
-    cells = intervals(results, ANSWERS).set_index(["distiller", "variant", "role"])
+    cells = intervals_of(results).set_index(["distiller", "variant", "role"])
     assert cells.loc[("kd", "", "student"), "baseline"] == "none"
     assert cells.loc[("none", "", "student"), "baseline"] == ""
     assert pd.isna(cells.loc[("none", "", "student"), "gain"])
     varied = cells.loc[("none", "self", "student")]  # no teacher, but another student
     assert varied["baseline"] == "none" and pd.notna(varied["gain"])
     results.loc[results["distiller"] == "kd", "baseline_run"] = results.loc[dkd, "run"].iloc[0]
-    again = intervals(results, ANSWERS)
+    again = intervals_of(results)
     assert again.loc[again["distiller"] == "kd", "baseline"].item() == "none (self)"
     assert "none (self)" in reading(again) and none in {*results["baseline_run"]}
 

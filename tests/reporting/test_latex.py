@@ -5,23 +5,19 @@ import shutil
 import subprocess
 
 import numpy as np
-import pandas as pd
 import pytest
-from study import make_study
+from study import make_study, predictions
 
-from cdl.reporting.intervals import answers_of
 from cdl.reporting.latex import COLUMNS, DEFAULT, WIDEST, columns_of, escape, write_latex
 from cdl.reporting.summary import summarise
 from cdl.runtime.errors import CdlError
-
-ANSWERS = answers_of(lambda run: pd.read_parquet(f"{run}/predictions.parquet"))
 
 
 def table_of(folder, columns=DEFAULT, edit=lambda results: results, **size):
     """The table, and the results that it was made from."""
     results, *_ = make_study(folder, **size)
     results = edit(results)
-    cells = summarise(results, ANSWERS)
+    cells = summarise(results, predictions)
     write_latex(results, cells, folder / "t.tex", columns)
     return (folder / "t.tex").read_text(), results, cells
 

@@ -14,10 +14,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from study import LEARNER, PROTOCOL, write_study_page
 
-from cdl.evaluation.predictions import classes_of, read_predictions
+from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting import style
-from cdl.reporting.intervals import answers_of, contrasts
+from cdl.reporting.intervals import contrasts
 from cdl.reporting.page import axis_of
 from cdl.reporting.summary import differences
 
@@ -147,9 +147,8 @@ def test_the_difference_of_any_two_rows_is_in_the_table_of_the_contrasts(page, s
     page.execute_script("document.getElementById('comparison').open = true")
     table = contrasts(
         results,
-        answers_of(lambda run: read_predictions(RunFiles(run))),
+        lambda run: read_predictions(RunFiles(run)),
         dict.fromkeys(results["run"], "b"),
-        lambda run: classes_of(read_predictions(RunFiles(run))),
     )
     pair = table.set_index(["first", "second"]).loc[(f"{folder}/l2p/none", f"{folder}/apt/dkd")]
     one(page, "#comparison input[type=search]").send_keys("l2p none apt dkd")

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from study import write_study_page
 
+from cdl.reporting.names import dataset_names
 from cdl.reporting.overview import _labels
-from cdl.reporting.style import dataset_names
 
 
 def test_the_page_reports_skipped_files_and_duplicates(tmp_path):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from lab import make_grid
 
-from cdl.reporting.style import of_dataset
+from cdl.reporting.panels import of_dataset
 from cdl.spec import Labels
 from cdl.study.configuration import ConfigError
 from cdl.study.jobs import CACHES, flat

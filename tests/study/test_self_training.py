@@ -5,7 +5,7 @@ import pytest
 from lab import make_grid
 
 from cdl.reporting.names import names_of
-from cdl.reporting.style import panels_of
+from cdl.reporting.panels import panels_of
 from cdl.study.configuration import ConfigError
 from cdl.study.learning_jobs import LearningJobs
 from cdl.study.specifications import row, specification
