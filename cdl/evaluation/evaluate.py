@@ -24,9 +24,7 @@ from cdl.evaluation.metrics import (
     prediction_metrics,
     separation,
 )
-from cdl.models.build import (
-    versions,
-)
+from cdl.models.build import versions
 from cdl.models.learner import Learner
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
@@ -89,12 +87,12 @@ def evaluate_run(
         if unknown:
             largest.append(logits.amax(1).numpy())
     states = [] if execution.states is None else _states(execution.states, evaluated)
-    matrices, own_task = _matrices(test, scores)
-    frame = _predictions(test, scores[-1], own_task, evaluated[-1])
+    frame = _predictions(test, scores[-1], evaluated[-1])
     with artifacts.replacing(predictions) as temporary:
         frame.to_parquet(temporary, index=False)
-    content = _results(test, matrices, frame, spec.method.facts.trains)
-    content = _with_updates(content, test, scores, largest)
+    content = _results(test, scores, frame, spec.method.facts.trains)
+    if unknown:
+        content |= _separations(test, largest, content["metrics"])
     about: dict[str, Any] = {"images": images_per_class, "device": compute.name}
     about["train"] = digest_of(opened.images, content["classes"], test.stream.domains)
     about["files"] = [os.path.relpath(path, Path(results).parent) for path in checkpoints]
@@ -115,82 +113,64 @@ def _scores(learner: Learner, tokens: Tensor, seen: int) -> Tensor:
     return torch.cat([learner.predict(learner.read(part), seen).cpu() for part in parts])
 
 
-def _correct(scores: Tensor, test: TestSet) -> Tensor:
-    """Return whether the predictions `[n]` of logits `[n, seen]` are correct."""
-    return scores.argmax(1) == test.labels[: len(scores)]
-
-
-def _accuracies(scores: Tensor, test: TestSet, stage: int) -> list[float]:
-    """Return the accuracy on each task up to `stage`, in percent."""
-    correct = _correct(scores, test)
-    owner = test.owner[: len(scores)]
-    return [float(100 * correct[owner == i].double().mean()) for i in range(stage + 1)]
-
-
-def _matrices(test: TestSet, scores: Sequence[Tensor]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the accuracy matrices, and the last predictions in the images' own tasks.
-
-    The matrices are among all classes, and among the classes of an image's own task.
-    """
-    matrix, within = (np.full((len(test.counts), len(test.counts)), np.nan) for _ in range(2))
-    for t, logits in enumerate(scores):
-        n = len(logits)
-        owner, labels = test.owner[:n].numpy(), test.labels[:n].numpy()
-        own_task = own_task_predictions(logits.numpy(), owner, test.stream.sizes)
-        matrix[t, : t + 1] = _accuracies(logits, test, t)
-        within[t, : t + 1] = accuracy_by(owner, own_task == labels, t + 1)
-        log.info("after task %d: %.2f %% on average", t + 1, matrix[t, : t + 1].mean())
-    return {"matrix": matrix, "task_incremental_matrix": within}, own_task
+def _own_task(scores: Tensor, test: TestSet) -> np.ndarray:
+    """Return the predictions `[n]` of logits `[n, seen]` among the classes of the images' tasks."""
+    owner = test.owner[: len(scores)].numpy()
+    return own_task_predictions(scores.numpy(), owner, test.stream.sizes)
 
 
 def _results(
-    test: TestSet,
-    matrices: Mapping[str, np.ndarray],
-    predictions: pd.DataFrame,
-    probabilistic: bool,
+    test: TestSet, scores: Sequence[Tensor], predictions: pd.DataFrame, probabilistic: bool
 ) -> dict[str, Any]:
     """Return the numbers in `results.json`.
 
+    The matrices are among all classes, and among the classes of an image's own task.
     `probabilistic` is False for a method that solves for its head: its outputs are not logits.
     """
     sizes = test.stream.sizes[: len(test.counts)]
     classes = [test.split.classes[label] for label in test.stream.order[: sum(sizes)]]
+    matrix, within = (np.full((len(sizes), len(sizes)), np.nan) for _ in range(2))
+    correct = []
+    for t, logits in enumerate(scores):
+        owner, labels = (x[: len(logits)].numpy() for x in (test.owner, test.labels))
+        correct.append(logits.argmax(1).numpy() == labels)
+        matrix[t, : t + 1] = accuracy_by(owner, correct[t], t + 1)
+        within[t, : t + 1] = accuracy_by(owner, _own_task(logits, test) == labels, t + 1)
+        log.info("after task %d: %.2f %% on average", t + 1, matrix[t, : t + 1].mean())
     found = prediction_metrics(predictions, classes, sizes, probabilistic)
-    numbers = metrics(matrices["matrix"], test.counts) | found.pop("metrics")
-    finite = {name: [[_none_if_nan(x) for x in row] for row in m] for name, m in matrices.items()}
-    return {
-        **finite,
+    numbers = metrics(matrix, test.counts) | found.pop("metrics")
+    unknown = dict.fromkeys(("unknown_auroc", "unknown_fpr95"))
+    content = {
+        "matrix": matrix.tolist(),
+        "task_incremental_matrix": within.tolist(),
         "test_images": test.counts,
-        "metrics": {k: _none_if_nan(v) for k, v in numbers.items()},
+        "metrics": {**numbers, "negative_flips": negative_flips(correct), **unknown},
         "classes": classes,
         **found,
     }
+    return {name: _without_nan(value) for name, value in content.items()}
 
 
-def _with_updates(
-    content: dict[str, Any],
-    test: TestSet,
-    scores: Sequence[Tensor],
-    largest: Sequence[np.ndarray],
+def _separations(
+    test: TestSet, largest: Sequence[np.ndarray], metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return `results.json` with the metrics of updates, and with the separations of all tasks.
+    """Return how well learnt classes are told from those of later tasks, for `results.json`.
 
-    `largest` are the largest logits of the images of all tasks after each task; empty if unknown
-    classes are not evaluated.
+    `largest` are the largest logits of the images of all tasks after each task. Their means over
+    all tasks but the last are added to the metrics.
     """
-    correct = [_correct(own, test).numpy() for own in scores]
     found = []
     for task, best in enumerate(largest[:-1]):
         known = (test.labels < test.stream.classes(task).stop).numpy()
         found.append(separation(best[known], best[~known]))
-    metrics = content["metrics"] | {"negative_flips": negative_flips(correct)}
+    means = {}
     for name in ("auroc", "fpr95"):
         values = [one[name] for one in found if not math.isnan(one[name])]
-        metrics[f"unknown_{name}"] = np.mean(values) if values else math.nan
-    finite = [{k: _none_if_nan(v) for k, v in one.items()} for one in found]
-    return content | {
-        "metrics": {k: _none_if_nan(v) for k, v in metrics.items()},
-        **({"evaluates": ["unknown"], "unknown": finite} if largest else {}),
+        means[f"unknown_{name}"] = float(np.mean(values)) if values else None
+    return {
+        "metrics": {**metrics, **means},
+        "evaluates": ["unknown"],
+        "unknown": _without_nan(found),
     }
 
 
@@ -240,12 +220,10 @@ def _check_finite(values: Tensor, what: str, metadata: Mapping[str, Any]) -> Non
         )
 
 
-def _predictions(
-    test: TestSet, scores: Tensor, own_task: np.ndarray, last: Mapping[str, Any]
-) -> pd.DataFrame:
+def _predictions(test: TestSet, scores: Tensor, last: Mapping[str, Any]) -> pd.DataFrame:
     """Return the last predictions for all test images, one row per image."""
-    probabilities = scores.double().softmax(1)
-    probability, predicted = scores.float().softmax(1).max(1)
+    probabilities, predicted = scores.double().softmax(1), scores.argmax(1)
+    probability = scores.float().softmax(1).amax(1)
     _check_finite(probability, "probabilities", last)
     true = probabilities.gather(1, test.labels[:, None])[:, 0]
     brier = probabilities.square().sum(1) - 2 * true + 1  # squared distance to the one-hot label
@@ -261,11 +239,15 @@ def _predictions(
             "probability_true": true.numpy(),
             "brier": brier.numpy(),
             "correct": (test.labels == predicted).numpy(),
-            "predicted_in_task": names[own_task],
+            "predicted_in_task": names[_own_task(scores, test)],
         }
     )
 
 
-def _none_if_nan(value: float | None) -> float | None:
-    """Return a value for JSON, which has no NaN."""
-    return None if value is None or math.isnan(value) else float(value)
+def _without_nan(value: Any) -> Any:
+    """Return a value with None for NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
