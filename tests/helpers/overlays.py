@@ -13,7 +13,6 @@ OVERLAYS = {  # a file or folder of overlays, and what they are laid over, one b
     "fair_schedule_others.yaml": ["studies/fair_schedule.yaml"],
     "teacher_free.yaml": ["studies/fair_schedule.yaml"],
     "statistics_others.yaml": ["studies/statistics.yaml"],
-    "inside_rates.yaml": ["studies/inside.yaml"],
     "seen_classes_tuned.yaml": ["studies/seen_classes.yaml"],
     "clinc150_l6.yaml": ["text/clinc150.yaml"],
     "clinc150_all.yaml": ["text/clinc150.yaml"],
