@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cdl.inventory.compare import Comparison, compare, format_p
+from cdl.inventory.compare import Comparison, compare
 from cdl.layout import RESULTS, Layout, ResultsFolder
 from cdl.reporting.crossed import holm
+from cdl.reporting.text import p_value
 from cdl.runtime.errors import CdlError
 from tools import pages
 from tools.lines import Line, draw
@@ -43,7 +44,7 @@ class Claim(NamedTuple):
         return [
             row | {"column": "points", "significant": significant} | points,
             row | {"column": "over classes", "low": over[0], "high": over[1]},
-            row | {"column": "p", "note": format_p(self.p)},
+            row | {"column": "p", "note": p_value(self.p).removeprefix("p ")},
         ]
 
     @property

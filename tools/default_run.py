@@ -14,6 +14,7 @@ import pandas as pd
 
 from cdl.layout import Layout, TableFiles
 from cdl.reporting.crossed import holm
+from cdl.reporting.names import cell_name
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import check_files
 from cdl.runtime.errors import CdlError
@@ -34,21 +35,15 @@ SHOWN = {  # cells by the names of their rows
 }
 
 
-def cell(run: str) -> str:
-    """Return `METHOD/LEARNER`, without backbones, of the folder of a run or a cell."""
-    method, learner = run.split("/")[3:5]
-    return f"{method}/{learner.partition('-')[0]}"
-
-
 def over_none(contrasts: pd.DataFrame) -> pd.DataFrame:
     """Return the difference of each shown cell from `none`, `p` with Holm's correction."""
     ends = ["low", "high", "low_by_class", "high_by_class"]
     turned = contrasts.rename(columns={"first": "second", "second": "first"})
     turned[["difference", *ends]] = -turned[["difference", "high", "low", *ends[:1:-1]]].to_numpy()
     both = pd.concat([contrasts, turned])
-    both.index = pd.Index(both["first"].map(cell))
+    both.index = pd.Index(both["first"].map(cell_name))
     shown = [name for name in SHOWN.values() if name != NONE]
-    found = both[both["second"].map(cell) == NONE].loc[shown]
+    found = both[both["second"].map(cell_name) == NONE].loc[shown]
     return found.assign(p=holm(list(found["p"])))
 
 
@@ -60,7 +55,8 @@ def cells(tables: TableFiles) -> list[dict[str, str]]:
     """
     runs = read(tables.results, tables.protocols)
     check_files(tables.record("summary"), tables.contrasts)
-    means = runs.groupby(runs["run"].map(cell))[["final_average_accuracy", "forgetting_max"]].mean()
+    names = runs["run"].map(lambda run: cell_name(str(Path(run).parent)))
+    means = runs.groupby(names)[["final_average_accuracy", "forgetting_max"]].mean()
     try:
         gains = over_none(pd.read_csv(tables.contrasts))
         means = means.loc[list(SHOWN.values())]

@@ -12,6 +12,7 @@ from cdl.inventory.cells import cells_of, find_cell, seed_list
 from cdl.inventory.naming import elsewhere
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Answers, difference, on_common_images
+from cdl.reporting.text import INTERVAL, p_value, seeds
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.shown import Shown
@@ -76,12 +77,11 @@ class Comparison(Shown):
 
     def text(self) -> str:
         """Return the comparison as text, one line per part."""
-        n = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
         lines = [
             f"{self.first}",
             f"minus {self.second}:",
-            f"{_format_points(self)}, p {format_p(self.p)}; 95 % interval over {self.over}, {n}, "
-            f"{self.images:,} test examples",
+            f"{_format_points(self)}, {p_value(self.p)}; {INTERVAL} {self.over}, "
+            f"{seeds(self.seeds)}, {self.images:,} test examples",
         ]
         if not np.isnan(self.low_by_class):
             ends = f"{self.low_by_class:+.1f} to {self.high_by_class:+.1f}"
@@ -91,7 +91,7 @@ class Comparison(Shown):
         lines.append(f"by {self.by}, each on its own examples, p values not corrected:")
         width = max(len(part.name) for part in self.parts)
         lines += [
-            f"  {part.name:<{width}}  {_format_points(part)}, p {format_p(part.p)}, "
+            f"  {part.name:<{width}}  {_format_points(part)}, {p_value(part.p)}, "
             f"{part.images} examples"
             for part in self.parts
         ]
@@ -164,13 +164,6 @@ def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:
 
 def _format_points(part: Comparison | Part) -> str:
     return f"{part.difference:+.1f} points ({part.low:+.1f} to {part.high:+.1f})"
-
-
-def format_p(value: float) -> str:
-    """Return a p value as text."""
-    if np.isnan(value):
-        return "not defined"
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _or_none(value: float) -> float | None:

@@ -9,10 +9,11 @@ from study import make_study
 from typer.testing import CliRunner
 
 from cdl.cli import app
-from cdl.inventory.compare import compare, format_p
+from cdl.inventory.compare import compare
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Answers, estimate, holm, paired
 from cdl.reporting.tables import write
+from cdl.reporting.text import p_value
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
 from tools import claims, pages
@@ -200,7 +201,7 @@ def test_claims_of_the_docs_are_these_differences_with_holms_correction(results,
     found = {row.label: compare(f"default/digits/l2p/{row.label}", NONE, results) for row in rows}
     assert [row.found for row in rows] == list(found.values())
     assert [row.p for row in rows] == holm([one.p for one in found.values()])
-    found, p = rows[0].found, format_p(rows[0].p)
+    found, p = rows[0].found, p_value(rows[0].p).removeprefix("p ")
     points = f"{found.difference:+.1f} ({found.low:.1f} to {found.high:.1f})"
     over = f"{found.low_by_class:.1f} to {found.high_by_class:.1f}"
     assert rows[0].p > 0.05  # else the difference would be bold
