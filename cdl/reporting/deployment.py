@@ -7,7 +7,7 @@ import pandas as pd
 
 from cdl.reporting.names import method_of, names, names_of
 from cdl.reporting.style import about, canvas, embedded, legend, look, paper, save
-from cdl.reporting.tables import read as read_table
+from cdl.reporting.tables import read
 from cdl.reporting.text import as_markdown
 from cdl.runtime.artifacts import read_json, write_json, write_text
 
@@ -33,8 +33,9 @@ def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None
     Raises:
         CdlError: the table does not match its record.
     """
-    table, machine = read(tables.deployment, tables.deployment_record)
-    write_text(outputs.md, markdown(table, machine))
+    table, machine = _read(tables)
+    note = f"Machine: {machine}. {NOTE}"
+    write_text(outputs.md, as_markdown(display_table(table), note))
     figures = list(outputs.figures)
     for i, dataset in enumerate(datasets):
         each = len(figures) // len(datasets)
@@ -43,18 +44,11 @@ def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None
     write_json(outputs.record, {}, files=[outputs.md, *figures])
 
 
-def read(path: str, record: str) -> tuple[pd.DataFrame, str]:
-    """Return the table of `cdl.deployment.measure.measure` and a description of the machine.
-
-    Raises:
-        CdlError: the table does not match the hash in its record.
-    """
-    return read_table(path, record), machine_of(read_json(record)["machine"])
-
-
-def machine_of(machine: Mapping[str, Any]) -> str:
-    """Return a one-line description of a machine."""
-    return (
+def _read(tables: Any) -> tuple[pd.DataFrame, str]:
+    """Return the table of `cdl.deployment.measure.measure` and a description of the machine."""
+    table = read(tables.deployment, tables.deployment_record)
+    machine = read_json(tables.deployment_record)["machine"]
+    return table, (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; onnxruntime "
         f"{machine['onnxruntime']}; load before the first turn {machine['load_before']}"
     )
@@ -71,7 +65,7 @@ def on_page(tables: Any) -> dict[str, Any] | None:
     """
     if getattr(tables, "deployment", None) is None:
         return None
-    table, machine = read(tables.deployment, tables.deployment_record)
+    table, machine = _read(tables)
     drawn = [path for path in tables.deployment_figures if path.endswith(".svg")]
     return {
         "machine": machine,
@@ -112,11 +106,6 @@ def _display_row(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "2 threads": number("images_per_second_2", 0),
         "memory (MB)": number("peak_memory_mb", 0),
     }
-
-
-def markdown(table: pd.DataFrame, machine: str) -> str:
-    """Return the table as Markdown, with a note on the machine."""
-    return as_markdown(display_table(table), f"Machine: {machine}. {NOTE}")
 
 
 @paper()

@@ -29,8 +29,7 @@ from cdl.runtime.artifacts import check_files, read_json, write_json, write_text
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
-_SEEN = {"all": "all labels", "same": "the same labels", "": "no teacher"}
-_SAW = {"all": "teacher saw all labels", "same": "teacher saw the same labels", "": "no teacher"}
+_SAW = {"all": "all labels", "same": "the same labels", "": "no teacher"}
 
 
 def label_efficiency(
@@ -148,30 +147,28 @@ def on_page(tables: Any) -> list[dict[str, Any]]:
     found = []
     paths = ("efficiency_tables", "efficiency_figures", "efficiency_records")
     for path, figure, record in zip(*(getattr(tables, p, ()) for p in paths), strict=True):
-        check_files(record, path, figure)
+        check_files(record, path)
         table = pd.read_csv(path, keep_default_na=False, dtype={"labels": str})
-        if not _drawn(table):
+        drawn = embedded(figure, record)
+        if not _panels(table, levels=2):
             continue
         dataset = Path(path).stem.removeprefix("label_efficiency_")
         text = {"rows": display_table(table), "note": _note(table)}
-        found.append({"dataset": dataset, "figure": embedded(figure), **text})
+        found.append({"dataset": dataset, "figure": drawn, **text})
     return found
 
 
 def display_table(table: pd.DataFrame) -> list[dict[str, str]]:
     """Return the table as text, with a column for each level."""
-    lines, levels = [], _levels(table)
+    lines = []
+    heads = {level: f"{level} label{'' if level == '1' else 's'}" for level in _levels(table)}
     for panel, learners in _panels(table):
         for learner, rows in learners.groupby("learner", sort=False):
-            by_level = {row["labels"]: row for row in rows.to_dict("records")}
-            lines.append(
-                {
-                    "method": panel["method"],
-                    "teacher saw": _SEEN[panel["teacher_saw"]],
-                    "learner": learner,
-                    **{_heading(n): _with_interval(by_level.get(n)) for n in levels},
-                }
-            )
+            line = {"method": panel["method"], "teacher saw": _SAW[panel["teacher_saw"]]}
+            line |= {"learner": str(learner), **dict.fromkeys(heads.values(), "-")}
+            for row in rows.to_dict("records"):
+                line[heads[row["labels"]]] = f"{number(row['accuracy'])} ({ends(row, 'accuracy')})"
+            lines.append(line)
     return lines
 
 
@@ -208,10 +205,11 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
         note: small print, see `about`.
         outputs: files to write; the suffix selects the format.
     """
-    panels, levels = _drawn(table), _levels(table)
+    panels, levels = _panels(table, levels=2), _levels(table)
     if not panels:
         return save(nothing("one level of labels: nothing to compare"), outputs)
-    titles = _titles([panel for panel, _ in panels])
+    several = len({panel["teacher"] for panel, _ in panels if panel["teacher_saw"]}) > 1
+    titles = [_title(panel, panel["teacher"] if several else "teacher") for panel, _ in panels]
     share = any(level.endswith("%") for level in levels)
     label = "share of the training examples with a label" if share else "labels per class"
     figure, axes = canvas(
@@ -232,35 +230,14 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
     save(figure, outputs)
 
 
-def _titles(panels: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the titles of panels, which name the teacher if there are several."""
-    several = len({panel["teacher"] for panel in panels} - {""}) > 1
-    saw = [_SAW[panel["teacher_saw"]] for panel in panels]
-    if several:
-        saw = [
-            f"{panel['teacher']} {text}".replace("teacher saw", "saw") if panel["teacher"] else text
-            for panel, text in zip(panels, saw, strict=True)
-        ]
-    return [f"{panel['method']}\n{text}" for panel, text in zip(panels, saw, strict=True)]
+def _title(panel: Mapping[str, Any], teacher: str) -> str:
+    """Return the title of a panel, with a name for its teacher."""
+    saw = _SAW[panel["teacher_saw"]]
+    return f"{panel['method']}\n{f'{teacher} saw {saw}' if panel['teacher_saw'] else saw}"
 
 
-def _panels(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Split a table into its panels, in the order of its rows."""
+def _panels(table: pd.DataFrame, levels: int = 1) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Split a table into its panels with so many levels of labels, in the order of its rows."""
     groups = table.groupby(PANEL, sort=False)
-    return [(dict(zip(PANEL, key, strict=True)), rows) for key, rows in groups]
-
-
-def _drawn(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Return the panels that are drawn: those with several levels of labels."""
-    return [(panel, rows) for panel, rows in _panels(table) if rows["labels"].nunique() > 1]
-
-
-def _heading(level: str) -> str:
-    return f"{level} label{'' if level == '1' else 's'}"
-
-
-def _with_interval(row: Mapping[Any, Any] | None) -> str:
-    """Return an accuracy with its interval as text; a dash if there is none."""
-    if row is None:
-        return "-"
-    return f"{number(row['accuracy'])} ({ends(row, 'accuracy')})"
+    panels = [(dict(zip(PANEL, key, strict=True)), rows) for key, rows in groups]
+    return [(panel, rows) for panel, rows in panels if rows["labels"].nunique() >= levels]

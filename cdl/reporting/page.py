@@ -28,30 +28,9 @@ from cdl.reporting.style import embedded
 from cdl.reporting.summary import differences
 from cdl.reporting.tables import read
 from cdl.reporting.text import either, number, p_value
-from cdl.runtime.artifacts import check_files, read_json, write_json, write_text
+from cdl.runtime.artifacts import read_json, write_json, write_text
 
 ASSETS = files("cdl") / "assets"
-_SECTIONS = {  # with figures of each dataset
-    "accuracy": {
-        "title": "Accuracy over the tasks",
-        "note": "Mean accuracy over the tasks learnt so far, mean over seeds.",
-        "numbers": "the table of curves has the numbers",
-    },
-    "forgetting": {
-        "title": "Accuracy on every task after every task",
-        "note": "R[t][i], in percent: accuracy on the test examples of task i after learning task "
-        "t, mean over seeds. A column shows how a task is forgotten.",
-        "numbers": "the runs below have the numbers",
-    },
-    "losses": {
-        "title": "Training losses",
-        "note": "Mean of each part of the objective over the steps of an epoch: ce is the cross-"
-        "entropy, soft compares with the teacher's outputs, the others belong to a method or "
-        "distiller. Lines separate the tasks; each starts with a new optimiser. Learners without "
-        "gradient steps are left out.",
-        "numbers": "the loss curves of the tasks have the numbers",
-    },
-}
 _TEXTS = ("learner", "dataset", "method", "backbone", "teacher", "query", "seed", "protocol")
 _NUMBERS = METRICS | PAIRED | EFFORT
 _MAIN = ["final_average_accuracy", "forgetting_max", *PAIRED]  # of a run, always visible
@@ -59,63 +38,59 @@ _COLUMNS = [*_MAIN, "training_seconds", "processor_seconds", "trainable_paramete
 
 
 def write_page(
-    path: str,
-    *,
-    name: str,
-    configuration: str,
-    tables: Mapping[str, pd.DataFrame],
-    protocols: Mapping[str, Any],
-    shown: Mapping[str, Any],
+    outputs: Any, tables: Any, configuration: Mapping[str, Any], shown: Mapping[str, Any]
 ) -> None:
-    """Write the page.
+    """Write the page and the resolved configuration.
 
     Args:
-        path: the HTML file; links to the files of runs are relative to its folder.
-        name: name of the configuration.
-        configuration: the resolved configuration as text.
-        tables: `results`, `cost` and `classes` of `cdl.reporting.runs`, and the `intervals` and
-            `contrasts` of `cdl.reporting.summary`.
-        protocols: the resolved protocol of each hash in the results.
+        outputs: paths of `page`, `configuration` and the `record` with their hashes. Links to the
+            files of runs are relative to the folder of the page.
+        tables: paths of `results`, `classes`, `intervals`, `contrasts` and `cost`, and of their
+            records, `protocols`, `summary_record` and `cost_record`; with deployment or label
+            efficiency, also the paths that their `on_page` reads.
+        configuration: the resolved configuration.
         shown: `runs`: by folder, the path of the `results` and the list `files` of descriptions
             and paths; `data`, `backbones` and `weights`: paths of records and weights by name;
-            `figures`: of the sections of `_SECTIONS`, by name and dataset, from `embedded`;
-            `deployment` and `efficiency`: from `on_page` of `cdl.reporting.deployment` and
-            `cdl.reporting.label_efficiency`.
+            `figures`: by the id of their section in `page.html` and by dataset, figure and record.
 
     Raises:
-        CdlError: the results of a run are damaged.
+        CdlError: a table or figure does not match its record, or the results of a run are damaged.
     """
-    folder = os.path.dirname(path)
+    folder, text = os.path.dirname(outputs.page), _yaml(configuration)
+    results = read(tables.results, tables.protocols)
+    intervals = read(tables.intervals, tables.summary_record)
     frozen = {name: parameters(file) for name, file in shown["weights"].items()}
-    contents = {r: read_json(shown["runs"][r]["results"]) for r in tables["results"]["run"]}
-    table = _joined(tables, frozen, contents)
-    data = dataset_names(table)
-    found = panels(table, named(tables["intervals"]), tables["classes"], contents)
+    contents = {run: read_json(shown["runs"][run]["results"]) for run in results["run"]}
+    table = _joined(results, read(tables.cost, tables.cost_record), frozen, contents)
+    shown_panels = panels(table, named(intervals), read(tables.classes, tables.protocols), contents)
+    contrasts = read(tables.contrasts, tables.summary_record)
     runs = _in_words(table).to_dict("records")
-    text = _filled(
-        name=name,
-        panels=found,
-        alone=_alone(found),
+    page = _filled(
+        name=configuration["name"],
+        panels=shown_panels,
+        alone=_alone(shown_panels),
         compared=compared(table, contents, frozen),
         warnings=warnings(table, contents),
         cost=cost(table),
-        contrasts=_contrasts(tables["contrasts"], found),
-        baselines=either(tables["intervals"]["baseline"]),
-        efficiency=shown.get("efficiency", ()),
-        figures=_sections(shown.get("figures", {}), data),
+        contrasts=_contrasts(contrasts, shown_panels),
+        baselines=either(intervals["baseline"]),
+        efficiency=label_efficiency.on_page(tables),
+        figures=_figures(shown["figures"], dataset_names(table)),
         runs=[_run(row, contents[row["run"]], shown["runs"], folder) for row in runs],
         run_table=_run_table(pd.DataFrame(runs)),
-        deployment=shown.get("deployment"),
+        deployment=on_page(tables),
         versions=_versions(contents),
         remarks={name: _remarks(read_json(path)) for name, path in shown["data"].items()},
-        protocols={short: _yaml(protocol) for short, protocol in protocols.items()},
-        configuration=configuration,
+        protocols={short: _yaml(own) for short, own in read_json(tables.protocols).items()},
+        configuration=text,
         **{
             part: {name: os.path.relpath(path, folder) for name, path in shown[part].items()}
             for part in ("data", "backbones")
         },
     )
-    write_text(path, text)
+    write_text(outputs.configuration, text)
+    write_text(outputs.page, page)
+    write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
 
 
 def _in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -142,75 +117,28 @@ def _versions(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in items) for items in found))
 
 
-def write_page_and_configuration(
-    outputs: Any, tables: Any, configuration: Mapping[str, Any], shown: Mapping[str, Any]
-) -> None:
-    """Write the page and the resolved configuration.
-
-    Args:
-        outputs: paths of `page`, `configuration` and the `record` with their hashes.
-        tables: paths of `results`, `classes`, `intervals`, `contrasts` and `cost`, and of their
-            records, `protocols`, `summary_record` and `cost_record`; with deployment or label
-            efficiency, also the paths that their `on_page` reads.
-        configuration: the resolved configuration.
-        shown: see `write_page`.
-
-    Raises:
-        CdlError: a table does not match its record, or results are damaged.
-    """
-    text = yaml.safe_dump(configuration, sort_keys=False)
-    write_text(outputs.configuration, text)
-    write_page(
-        outputs.page,
-        name=configuration["name"],
-        configuration=text,
-        tables={
-            "results": read(tables.results, tables.protocols),
-            "classes": read(tables.classes, tables.protocols),
-            "intervals": read(tables.intervals, tables.summary_record),
-            "contrasts": read(tables.contrasts, tables.summary_record),
-            "cost": read(tables.cost, tables.cost_record),
-        },
-        protocols=read_json(tables.protocols),
-        shown={
-            **shown,
-            "deployment": on_page(tables),
-            "efficiency": label_efficiency.on_page(tables),
-            "figures": _figures(shown["figures"]),
-        },
-    )
-    write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
-
-
-def _figures(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Read the figures of the page, by name and dataset; raise `CdlError` if one is damaged."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, by_dataset in paths.items():
-        for dataset, (figure, record) in by_dataset.items():
-            check_files(record, figure)
-            found.setdefault(name, {})[dataset] = embedded(figure)
-    return found
-
-
-def _sections(
-    figures: Mapping[str, Mapping[str, Any]], data: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Return the sections of `_SECTIONS` that have figures."""
-    return [
-        {"id": name, **text, "parts": [{"data": data[d], "figure": f} for d, f in found.items()]}
-        for name, text in _SECTIONS.items()
-        if (found := figures.get(name))
-    ]
+def _figures(
+    paths: Mapping[str, Mapping[str, Any]], data: Mapping[str, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Read the figures of each section; raise `CdlError` if one is damaged."""
+    return {
+        section: [
+            {"data": data[dataset], "figure": embedded(figure, record)}
+            for dataset, (figure, record) in by_dataset.items()
+        ]
+        for section, by_dataset in paths.items()
+    }
 
 
 def _joined(
-    tables: Mapping[str, pd.DataFrame],
+    results: pd.DataFrame,
+    cost: pd.DataFrame,
     frozen: Mapping[str, int],
     contents: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
     """Add names, differences, cost and the number of all parameters to the runs."""
-    table = named(differences(tables["results"]))
-    table[list(COST)] = tables["cost"][list(COST)]
+    table = named(differences(results))
+    table[list(COST)] = cost[list(COST)]
     own = []
     for row in table.to_dict("records"):
         own.append(sum(frozen[name] for name in {row["backbone"], *_queries(row, contents)}))

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from cdl.distillers import DISTILLERS
 from cdl.reporting.names import dataset_names
 from cdl.reporting.text import either, seeds
-from cdl.runtime.artifacts import replacing
+from cdl.runtime.artifacts import check_files, replacing
 from cdl.runtime.facts import Look
 
 _SMALL_PRINT = 6  # font size in points
@@ -204,11 +204,16 @@ def save(figure: Figure, outputs: Sequence[str]) -> None:
             figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
 
 
-def embedded(svg: str | Path) -> dict[str, Any]:
+def embedded(svg: str, record: str | None = None) -> dict[str, Any]:
     """Return a figure of `save` for the page: `svg` in base64, and its `width` in CSS pixels.
 
     It is shown larger than in print, so that its small print has 11 pixels.
+
+    Raises:
+        CdlError: the figure does not match its record, if one is given.
     """
+    if record is not None:
+        check_files(record, svg)
     content = Path(svg).read_bytes()
     printed = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content)
     assert printed is not None, svg

@@ -1,6 +1,5 @@
 """A made-up study: files of finished runs with random numbers, for figures and pages."""
 
-from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +10,12 @@ from safetensors.numpy import save_file
 from cdl.evaluation.metrics import metrics
 from cdl.layout import RunFiles
 from cdl.reporting.columns import CELL
-from cdl.reporting.deployment import on_page
 from cdl.reporting.intervals import contrasts
 from cdl.reporting.page import write_page
 from cdl.reporting.runs import read_results, tables_of
 from cdl.reporting.summary import interval_table, summarise
-from cdl.runtime.artifacts import fingerprint, write_json
+from cdl.reporting.tables import write
+from cdl.runtime.artifacts import fingerprint, write_json, write_text
 
 PROTOCOL = {"training": {"lr": 0.005, "epochs": 3}, "dataset": {"tasks": 4, "view": {"size": 16}}}
 LEARNER = {"seed": 0, "method": {"name": "l2p"}, "distiller": {"name": "none"}}
@@ -159,27 +158,44 @@ def write_run(folder, teacher, tasks, images, rng):
 
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300pt" height="60pt"/>'
-FIGURE = {"svg": b64encode(SVG.encode()).decode(), "width": 550}
-EFFICIENCY = {
-    "dataset": "digits",
-    "figure": FIGURE,
-    "rows": [{"learner": "kd", "1 label": "1.0 (0.5 to 2.0)", "all labels": "-"}],
-    "note": "Percent.",
+CONFIGURATION = {"name": "study", "training": {"lr": 0.005}}
+EFFICIENCY = {  # a row of each level of labels
+    "method": "l2p",
+    "teacher": "big",
+    "student": "small",
+    "teacher_saw": "all",
+    "dataset_block": "{}",
+    "learner": "kd",
+    "labels": ["1", "all"],
+    "position": [1, 50],
+    "n": 2,
+    "over": "seeds and test examples",
+    "accuracy": [1.0, 2.0],
+    "accuracy_low": [0.5, 1.5],
+    "accuracy_high": [2.0, 3.0],
 }
 
 
-FIGURES = {name: {"digits": FIGURE} for name in ("accuracy", "losses")}
+def recorded(folder, record, content=(), **files):
+    """Write tables and figures, and their record; return all paths by name."""
+    paths = {}
+    for name, own in files.items():
+        paths[name] = f"{folder}/{name}.{'svg' if own is SVG else 'csv'}"
+        write_text(paths[name], SVG) if own is SVG else write(own, paths[name], "%.9g")
+    write_json(f"{folder}/{record}.json", dict(content), paths.values())
+    return paths | {record: f"{folder}/{record}.json"}
 
 
-def write_study_page(folder, configuration="", manifests=None, figures=None, **size):
+def write_study_page(
+    folder, configuration=CONFIGURATION, manifests=None, figures=("accuracy", "losses"), **size
+):
     """Write runs below `folder` and their page `index.html`; return the table of results."""
     results, _, cost, protocols = make_study(folder, **size)
-    tables = [predictions(run) for run in results["run"]]
     whose = results[[*CELL, "seed"]]
     classes = [
         row.assign(**{"class": str(task)}, accuracy=100 * own["correct"].mean())
-        for (_, row), table in zip(whose.groupby(whose.index), tables, strict=True)
-        for task, own in table.groupby("task")
+        for (_, row), run in zip(whose.groupby(whose.index), results["run"], strict=True)
+        for task, own in predictions(run).groupby("task")
     ]
     manifests = manifests or {"digits": {}}
     for name, manifest in manifests.items():
@@ -187,36 +203,50 @@ def write_study_page(folder, configuration="", manifests=None, figures=None, **s
     for name, width in (("big", 30), ("small", 10)):
         write_json(folder / f"{name}.json", {})
         save_file({"blocks": np.zeros((width, 100), np.float32)}, folder / f"{name}.safetensors")
-    files = {run: RunFiles(run) for run in results["run"]}
-    rules = (results["teacher"] == "").map({True: "train", False: "distil"})
 
-    def described(run, n_tasks, rule):
-        tasks = [files[run].task(t).described(t, rule) for t in range(n_tasks)]
-        return sum(tasks, files[run].described())
+    def described(run, n_tasks, teacher):
+        rule = "distil" if teacher else "train"
+        tasks = [RunFiles(run).task(t).described(t, rule) for t in range(n_tasks)]
+        return sum(tasks, RunFiles(run).described())
 
-    deployment = make_deployment(folder, results)
-    Path(deployment.deployment_figures[0]).write_text(SVG)
+    tested = dict.fromkeys(results["run"], "b" * 64)
+    tables = {"results": results, "classes": pd.concat(classes)}
+    summaries = {
+        "intervals": intervals_of(results),
+        "contrasts": contrasts(results, predictions, tested),
+    }
+    efficiency = {"label_efficiency_digits": pd.DataFrame(EFFICIENCY), "efficiency": SVG}
+    few = recorded(folder, "efficiency_record", **efficiency)
+    paths = {
+        **recorded(folder, "protocols", protocols, **tables),
+        **recorded(folder, "summary_record", **summaries),
+        **recorded(folder, "cost_record", cost=cost),
+        **vars(make_deployment(folder, results)),
+        "efficiency_tables": [few["label_efficiency_digits"]],
+        "efficiency_figures": [few["efficiency"]],
+        "efficiency_records": [few["efficiency_record"]],
+    }
+    Path(paths["deployment_figures"][0]).write_text(SVG)
+    drawn = {name: recorded(folder, f"{name}_record", **{name: SVG}) for name in figures}
+    outputs = SimpleNamespace(
+        page=f"{folder}/index.html",
+        configuration=f"{folder}/configuration.yaml",
+        record=f"{folder}/page.json",
+    )
     write_page(
-        f"{folder}/index.html",
-        name="study",
-        configuration=configuration,
-        tables={
-            "results": results,
-            "cost": cost,
-            "classes": pd.concat(classes),
-            "intervals": intervals_of(results),
-            "contrasts": contrasts(results, predictions, dict.fromkeys(results["run"], "b" * 64)),
-        },
-        protocols=protocols,
-        shown={
-            "deployment": on_page(deployment),
-            "efficiency": [EFFICIENCY],
-            "figures": FIGURES if figures is None else figures,
+        outputs,
+        SimpleNamespace(**paths),
+        configuration,
+        {
+            "figures": {
+                name: {"digits": (own[name], own[f"{name}_record"])} for name, own in drawn.items()
+            },
             "runs": {
-                run: {"results": files[run].results, "files": described(run, n_tasks, rule)}
-                for run, n_tasks, rule in zip(
-                    results["run"], results["n_tasks"], rules, strict=True
-                )
+                row["run"]: {
+                    "results": RunFiles(row["run"]).results,
+                    "files": described(row["run"], row["n_tasks"], row["teacher"]),
+                }
+                for row in results.to_dict("records")
             },
             "data": {name: f"{folder}/{name}/manifest.json" for name in manifests},
             "backbones": {name: f"{folder}/{name}.json" for name in ("big", "small")},

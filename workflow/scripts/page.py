@@ -3,9 +3,7 @@
 from cdl.runtime.jobs import job
 
 with job(snakemake):
-    from cdl.reporting.page import write_page_and_configuration
+    from cdl.reporting.page import write_page
 
     params = snakemake.params
-    write_page_and_configuration(
-        snakemake.output, snakemake.input, params.configuration, params.shown
-    )
+    write_page(snakemake.output, snakemake.input, params.configuration, params.shown)
