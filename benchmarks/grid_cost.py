@@ -3,7 +3,7 @@
 Rates come from a JSON of `steps.py` or are given one by one (`--rate ours.teacher=4741`, images per
 second). Ours trains each teacher once, computes queries and targets once, and serves all
 students; the recipe trains a teacher inside every row of a table and computes everything anew.
-One measured case stands for all: methods and distillers cost about the same (see `growth.py`),
+One measured case stands for all: methods and distillers cost about the same (see `methods.py`),
 except those that compare block outputs, which run the teacher online. The recipe's steps take the
 longer one of computing and of its input pipeline, which works beside.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import gpu_proof
 import grid_cost
-import growth
 import kernels
 import load
 import methods
@@ -123,18 +122,6 @@ def test_without_options_the_pool_fits_the_narrow_student_and_grows_by_task_else
             assert all(pool.items() <= run.method.options.items() for run in grid.runs)
     case = Case(options=("methods.coda_prompt.pool=20",))
     assert configuration(case, tmp_path, here)["methods"]["coda_prompt"]["pool"] == 20
-
-
-@pytest.mark.nightly
-def test_growth_prints_a_row_per_value(capsys):
-    growth.main([*ARGUMENTS, "--rounds=1", "--vary", "pool=2,4"])
-    header, rows = cells(capsys.readouterr().out)
-    assert header[:4] == ["quantity", "value", "teacher ms/step", "student ms/step"]
-    assert [row[:2] for row in rows] == [["pool", "2"], ["pool", "4"]]
-    size = header.index("artifact KiB")
-    assert float(rows[0][size]) < float(rows[1][size])
-    with pytest.raises(CdlError, match="'heads' is unknown; known are task, tasks"):
-        growth.main([*ARGUMENTS, "--vary", "heads=1"])
 
 
 @pytest.mark.nightly

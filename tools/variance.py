@@ -23,7 +23,7 @@ from scipy.stats import f as fisher
 
 from cdl.cli.options import grid_of
 from cdl.evaluation.predictions import read_predictions
-from cdl.reporting.crossed import Answers, outcomes
+from cdl.reporting.crossed import Outcomes, outcome_matrix
 from cdl.runtime.errors import CdlError
 from tools.lines import Line, draw
 
@@ -87,20 +87,20 @@ def _variance(upper: float, lower: float, one: float, other: float, ratio: float
     return float(np.sqrt(max(0.0, squared)))
 
 
-def table_of(answers: Mapping[tuple[str, int], Values]) -> dict[str, Component]:
+def table_of(outcomes: Mapping[tuple[str, int], Values]) -> dict[str, Component]:
     """Return the standard deviations of all effects, in points.
 
     Args:
-        answers: outcomes of the test images in percent, by variant and seed.
+        outcomes: outcomes of the test images in percent, by variant and seed.
     """
-    variants = sorted({variant for variant, _ in answers})
-    seeds = sorted({seed for _, seed in answers})
+    variants = sorted({variant for variant, _ in outcomes})
+    seeds = sorted({seed for _, seed in outcomes})
     orders = [name for name in variants if name.startswith("order")]
     labels = [_FIRST, *(name for name in variants if name.startswith("labels"))]
-    crossed = np.array([[answers[name, seed].mean() for seed in seeds] for name in orders])
-    drawn = np.array([[answers[name, seed].mean() for seed in seeds] for name in labels])
+    crossed = np.array([[outcomes[name, seed].mean() for seed in seeds] for name in orders])
+    drawn = np.array([[outcomes[name, seed].mean() for seed in seeds] for name in labels])
     order, start, left = components(crossed)
-    image = np.mean([answers[name, seed] for name in orders for seed in seeds], axis=0)
+    image = np.mean([outcomes[name, seed] for name in orders for seed in seeds], axis=0)
     return {
         "class order": order.root,
         "labelled images": components(drawn)[0].root,
@@ -121,9 +121,9 @@ def read(root: Path = Path()) -> dict[str, dict[tuple[str, int], Values]]:
     for run in grid.runs:
         if run.role == "teacher":
             continue
-        answers = Answers.of_table(read_predictions(grid.files(run)))
+        outcomes = Outcomes.of_table(read_predictions(grid.files(run)))
         variant = run.dataset.partition("+")[2]
-        found[run.distiller.name][variant, run.seed] = outcomes([answers])[0]
+        found[run.distiller.name][variant, run.seed] = outcome_matrix([outcomes])[0]
     found["kd minus none"] = {key: x - found["none"][key] for key, x in found["kd"].items()}
     return found
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("figure", nargs="?", help="an SVG file to write")
     given = parser.parse_args()
     try:
-        found = {learner: table_of(answers) for learner, answers in read().items()}
+        found = {learner: table_of(outcomes) for learner, outcomes in read().items()}
     except CdlError as error:
         sys.exit(f"variance: {error}")
     print("| | " + " | ".join(found) + " |\n|---|" + "---|" * len(found))

@@ -11,7 +11,7 @@ from cdl.evaluation.predictions import classes_of, read_predictions
 from cdl.inventory.cells import cells_of, find_cell, seed_list
 from cdl.inventory.naming import elsewhere
 from cdl.layout import ResultsFolder
-from cdl.reporting.crossed import Answers, difference, on_common_images
+from cdl.reporting.crossed import Outcomes, difference, on_common_images
 from cdl.reporting.text import INTERVAL, p_value, seeds
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
@@ -134,7 +134,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     orders = {(*run["classes"], *run["test_images"]) for pair in contents for run in pair}
     by_task = len(orders) == 1
     by = "task" if by_task else "class"
-    sides = [[Answers.of_table(frame) for frame in side] for side in zip(*frames, strict=True)]
+    sides = [[Outcomes.of_table(frame) for frame in side] for side in zip(*frames, strict=True)]
     common = on_common_images(*sides)
     if not all(len(run.image) for run in common[0]):
         raise CdlError(f"{one.folder} and {other.folder} have no test example in common")
@@ -151,7 +151,7 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     )
 
 
-def _part(name: Any, images: Any, sides: Sequence[Sequence[Answers]]) -> Part:
+def _part(name: Any, images: Any, sides: Sequence[Sequence[Outcomes]]) -> Part:
     """Return the difference on some images, all with the same weight."""
     selected = [[run.of(np.sort(images)) for run in side] for side in sides]
     first, second = (

@@ -31,7 +31,7 @@ OVER_BOTH, OVER_EXAMPLES, OVER_SEEDS = "seeds and test examples", "test examples
 Matrix = NDArray[np.float64]
 
 
-class Answers(NamedTuple):
+class Outcomes(NamedTuple):
     """Outcomes of one run on its test images.
 
     Attributes:
@@ -45,17 +45,17 @@ class Answers(NamedTuple):
     correct: NDArray[Any]
 
     @classmethod
-    def of_table(cls, predictions: pd.DataFrame) -> "Answers":
+    def of_table(cls, predictions: pd.DataFrame) -> "Outcomes":
         """Return the outcomes in a table of predictions."""
         return cls(*(predictions[name].to_numpy() for name in cls._fields))
 
-    def of(self, images: NDArray[Any]) -> "Answers":
+    def of(self, images: NDArray[Any]) -> "Outcomes":
         """Return the outcomes on some images, in the order of their indices."""
         if np.array_equal(self.image, images):
             return self
         order = np.argsort(self.image)
         rows = order[np.isin(self.image[order], images)]
-        return Answers(self.image[rows], self.task[rows], self.correct[rows])
+        return Outcomes(self.image[rows], self.task[rows], self.correct[rows])
 
 
 class Interval(NamedTuple):
@@ -122,7 +122,7 @@ class Difference(NamedTuple):
     over: str
 
 
-def outcomes(runs: Sequence[Answers]) -> Matrix:
+def outcome_matrix(runs: Sequence[Outcomes]) -> Matrix:
     """Return the outcome matrix of one cell, with one run per seed.
 
     Returns:
@@ -138,7 +138,7 @@ def outcomes(runs: Sequence[Answers]) -> Matrix:
     return np.stack(rows)
 
 
-def paired(first: Sequence[Answers], second: Sequence[Answers]) -> Matrix:
+def paired(first: Sequence[Outcomes], second: Sequence[Outcomes]) -> Matrix:
     """Return the outcomes of one cell minus those of another, seed by seed.
 
     Args:
@@ -146,14 +146,14 @@ def paired(first: Sequence[Answers], second: Sequence[Answers]) -> Matrix:
         second: runs of another cell with the same seeds, in the same order.
 
     Returns:
-        Like `outcomes`, on the test images that both have in common.
+        Like `outcome_matrix`, on the test images that both have in common.
     """
-    left, right = map(outcomes, on_common_images(first, second))
+    left, right = map(outcome_matrix, on_common_images(first, second))
     return left - right
 
 
 def difference(
-    first: Sequence[Answers], second: Sequence[Answers], classes: pd.Series | None = None
+    first: Sequence[Outcomes], second: Sequence[Outcomes], classes: pd.Series | None = None
 ) -> Difference:
     """Return the difference of two cells, which every table, page and command shows.
 
@@ -170,7 +170,7 @@ def difference(
     return Difference(*found.interval, *ends, found.p, len(values), images, over(values))
 
 
-def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
+def on_common_images(*cells: Sequence[Outcomes]) -> list[list[Outcomes]]:
     """Restrict the runs of cells, seed by seed, to the test images that all cells share."""
     common = [
         reduce(np.intersect1d, (run.image for run in runs)) for runs in zip(*cells, strict=True)
@@ -179,7 +179,7 @@ def on_common_images(*cells: Sequence[Answers]) -> list[list[Answers]]:
 
 
 def by_class(
-    first: Sequence[Answers], second: Sequence[Answers], classes: pd.Series
+    first: Sequence[Outcomes], second: Sequence[Outcomes], classes: pd.Series
 ) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two cells over classes.
 
@@ -268,7 +268,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(x) for x in corrected]
 
 
-def _weighted(run: Answers) -> Matrix:
+def _weighted(run: Outcomes) -> Matrix:
     tasks, which, sizes = np.unique(run.task, return_inverse=True, return_counts=True)
     weights = 100 * len(run.task) / (len(tasks) * sizes[which])
     return np.asarray(weights * run.correct, dtype=float)

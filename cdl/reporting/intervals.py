@@ -15,13 +15,13 @@ import pandas as pd
 from cdl.evaluation.predictions import classes_of
 from cdl.reporting.columns import CELL, INTERVALS
 from cdl.reporting.crossed import (
-    Answers,
     Interval,
+    Outcomes,
     difference,
     estimate,
     holm,
     on_common_images,
-    outcomes,
+    outcome_matrix,
     over,
     paired,
     share,
@@ -54,15 +54,15 @@ def intervals(results: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
         is given.
         NaN if there is nothing to compare with.
     """
-    answers = cache(lambda run: Answers.of_table(predictions(run)))
+    outcomes = cache(lambda run: Outcomes.of_table(predictions(run)))
     finished, rows = {*results["run"]}, []
     for cell, runs in results.groupby(CELL, sort=False):
         links = {"own": "run"}
         if (runs["baseline_run"] != runs["run"]).all():
             links |= {"none": "baseline_run", "teacher": "teacher_run"}
         links = {name: link for name, link in links.items() if {*runs[link]} <= finished}
-        sides = {name: [answers(run) for run in runs[link]] for name, link in links.items()}
-        row = dict(zip(CELL, cell, strict=True)) | {"over": over(outcomes(sides["own"]))}
+        sides = {name: [outcomes(run) for run in runs[link]] for name, link in links.items()}
+        row = dict(zip(CELL, cell, strict=True)) | {"over": over(outcome_matrix(sides["own"]))}
         row |= {"not_closed": ""} | _numbers(sides, runs["labels"].iloc[0] == "all")
         forgetting = estimate(runs[["forgetting_max"]].to_numpy(float)).interval
         rows.append(row | _ends("forgetting", forgetting))
@@ -86,7 +86,7 @@ def contrasts(
         accuracies, `first` minus `second`, `low` and `high` in points, `p`, and `p_holm`, corrected
         for all pairs, over their common `seeds` and `images`; and the ends of `crossed.by_class`.
     """
-    answers = cache(lambda run: Answers.of_table(predictions(run)))
+    outcomes = cache(lambda run: Outcomes.of_table(predictions(run)))
     classes = cache(lambda run: classes_of(predictions(run)))
     cells: dict[str, dict[int, str]] = {}
     for row in results.to_dict("records"):
@@ -97,19 +97,19 @@ def contrasts(
         pairs = [(left[seed], right[seed]) for seed in seeds]
         if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
             continue
-        one, other = ([answers(run) for run in runs] for runs in zip(*pairs, strict=True))
+        one, other = ([outcomes(run) for run in runs] for runs in zip(*pairs, strict=True))
         found = difference(one, other, classes(pairs[0][0]))
         rows.append((first, second, *found[:6], np.nan, found.seeds, found.images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))
 
 
-def _numbers(runs: Mapping[str, list[Answers]], all_labels: bool) -> dict[str, Any]:
+def _numbers(runs: Mapping[str, list[Outcomes]], all_labels: bool) -> dict[str, Any]:
     """Return the numbers of a cell from its runs and the runs that it is compared with.
 
     With few labels, distillation is not the only cause of a gain, so no share is reported.
     """
-    value, low, high = estimate(outcomes(runs["own"])).interval
+    value, low, high = estimate(outcome_matrix(runs["own"])).interval
     accuracy = Interval(value, max(0.0, low), min(100.0, high))  # the range of accuracies
     numbers: dict[str, Any] = _ends("accuracy", accuracy)
     if "none" not in runs:

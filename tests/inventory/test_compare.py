@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cdl.cli import app
 from cdl.inventory.compare import compare
 from cdl.layout import ResultsFolder
-from cdl.reporting.crossed import Answers, estimate, holm, paired
+from cdl.reporting.crossed import Outcomes, estimate, holm, paired
 from cdl.reporting.tables import write
 from cdl.reporting.text import p_value
 from cdl.runtime.artifacts import read_json, write_json
@@ -76,7 +76,7 @@ def strip(content):
 
 def answers(results, cell, seed):
     table = pd.read_parquet(results.path / "default" / cell / f"seed{seed}" / "predictions.parquet")
-    return Answers(*(table[name].to_numpy() for name in Answers._fields))
+    return Outcomes(*(table[name].to_numpy() for name in Outcomes._fields))
 
 
 def test_a_comparison_is_the_paired_difference_of_the_two(results):

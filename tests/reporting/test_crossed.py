@@ -9,11 +9,11 @@ from cdl.reporting.crossed import (
     OVER_BOTH,
     OVER_EXAMPLES,
     OVER_SEEDS,
-    Answers,
+    Outcomes,
     by_class,
     estimate,
     holm,
-    outcomes,
+    outcome_matrix,
     over,
     paired,
     share,
@@ -23,7 +23,7 @@ from cdl.reporting.crossed import (
 def answers(*tasks, first=0):
     """Outcomes of a run, given for each task whether each image is classified correctly."""
     owner = np.repeat(np.arange(len(tasks)), list(map(len, tasks)))
-    return Answers(first + np.arange(owner.size), owner, np.concatenate(tasks))
+    return Outcomes(first + np.arange(owner.size), owner, np.concatenate(tasks))
 
 
 def by_definition(x):
@@ -58,24 +58,24 @@ def test_the_interval_is_never_narrower_than_that_of_the_images():
 
 def test_one_seed_varies_over_images_and_unshared_images_over_seeds():
     one = answers(np.arange(10) % 2 == 0)
-    alone = outcomes([one])
+    alone = outcome_matrix([one])
     assert over(alone) == OVER_EXAMPLES
     assert estimate(alone) == pytest.approx((50, alone.var(ddof=1) / 10, 9))
     elsewhere = answers(np.arange(10) % 5 == 0, first=100)
-    seeds = outcomes([one, elsewhere])
+    seeds = outcome_matrix([one, elsewhere])
     assert over(seeds) == OVER_SEEDS and seeds[:, 0] == pytest.approx([50, 20])
     assert estimate(seeds) == pytest.approx((35, np.var([50, 20], ddof=1) / 2, 1))
-    assert over(outcomes([one, one])) == OVER_BOTH
+    assert over(outcome_matrix([one, one])) == OVER_BOTH
 
 
 def test_tasks_of_different_sizes_count_alike():
     run = answers(np.ones(2, bool), np.zeros(8, bool))
-    assert outcomes([run, run]).mean(1) == pytest.approx([50, 50])
+    assert outcome_matrix([run, run]).mean(1) == pytest.approx([50, 50])
 
 
 def test_pairs_are_compared_on_common_images():
     first, second = answers(np.ones(6, bool)), answers(np.arange(4) < 1, first=2)
-    shuffled = Answers(*(column[::-1] for column in second))
+    shuffled = Outcomes(*(column[::-1] for column in second))
     assert paired([first], [second]).tolist() == paired([first], [shuffled]).tolist()
     assert paired([first], [second]).mean() == pytest.approx(75)
 
@@ -179,7 +179,7 @@ def test_coverage_of_the_interval_over_classes(spread, least, most):
         gains += rng.normal(0, spread, (5, 1))
         rates = np.full((5, 20), 0.5), 0.5 + gains / 100
         outcomes = (rng.random((5, 1000)) < np.repeat(rate, 50, axis=1) for rate in rates)
-        none, own = ([Answers(image, task, row) for row in rows] for rows in outcomes)
+        none, own = ([Outcomes(image, task, row) for row in rows] for rows in outcomes)
         low, high = by_class(own, none, labels)
         held += low <= 5 <= high
     assert least <= held <= most
