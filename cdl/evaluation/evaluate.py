@@ -137,8 +137,8 @@ def _results(
         matrix[t, : t + 1] = accuracy_by(owner, correct[t], t + 1)
         within[t, : t + 1] = accuracy_by(owner, _own_task(logits, test) == labels, t + 1)
         log.info("after task %d: %.2f %% on average", t + 1, matrix[t, : t + 1].mean())
-    found = prediction_metrics(predictions, classes, sizes, probabilistic)
-    numbers = metrics(matrix, test.counts) | found.pop("metrics")
+    of_predictions = prediction_metrics(predictions, classes, sizes, probabilistic)
+    numbers = metrics(matrix, test.counts) | of_predictions.pop("metrics")
     unknown = dict.fromkeys(("unknown_auroc", "unknown_fpr95"))
     content = {
         "matrix": matrix.tolist(),
@@ -146,7 +146,7 @@ def _results(
         "test_images": test.counts,
         "metrics": {**numbers, "negative_flips": negative_flips(correct), **unknown},
         "classes": classes,
-        **found,
+        **of_predictions,
     }
     return {name: _without_nan(value) for name, value in content.items()}
 
@@ -159,18 +159,18 @@ def _separations(
     `largest` are the largest logits of the images of all tasks after each task. Their means over
     all tasks but the last are added to the metrics.
     """
-    found = []
+    separations = []
     for task, best in enumerate(largest[:-1]):
         known = (test.labels < test.stream.classes(task).stop).numpy()
-        found.append(separation(best[known], best[~known]))
+        separations.append(separation(best[known], best[~known]))
     means = {}
     for name in ("auroc", "fpr95"):
-        values = [one[name] for one in found if not math.isnan(one[name])]
+        values = [x for x in (one[name] for one in separations) if not math.isnan(x)]
         means[f"unknown_{name}"] = float(np.mean(values)) if values else None
     return {
         "metrics": {**metrics, **means},
         "evaluates": ["unknown"],
-        "unknown": _without_nan(found),
+        "unknown": _without_nan(separations),
     }
 
 

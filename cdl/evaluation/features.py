@@ -43,13 +43,13 @@ def write_test_features(
     checkpoints = files["checkpoints"]
     opened = Opened.read(spec, images_per_class, len(checkpoints), **files)
     stages = [opened.checkpoint(path, task) for task, path in enumerate(checkpoints)]
-    queries, found = opened.place(execution), {}
+    queries, tokens = opened.place(execution), {}
     opened.learner.load_state(stages[0][0])
     tokens_after = computed(opened, queries, later=unknown)
     for stage, (state, _) in enumerate(stages):
         opened.learner.load_state(state)
-        found[str(stage)] = tokens_after(stage).cpu().contiguous()
-    artifacts.save(output, found, _provenance(opened, [made["sha256"] for _, made in stages]))
+        tokens[str(stage)] = tokens_after(stage).cpu().contiguous()
+    artifacts.save(output, tokens, _provenance(opened, [made["sha256"] for _, made in stages]))
 
 
 def read_test_features(
@@ -85,10 +85,10 @@ def computed(opened: Opened, queries: Queries, later: bool = False) -> Callable[
 
     def after(stage: int, until: int) -> Tensor:
         def tokens(images: Tensor, rows: Tensor) -> Tensor:
-            given = [None if q is None else q[rows] for q in (own, teacher_query)]
+            queried, taught = (None if q is None else q[rows] for q in (own, teacher_query))
             inputs = learner.backbone.prepare(images)
-            found: Tensor = learner(inputs, given[0], stage, teacher_query=given[1]).tokens
-            return found
+            output: Tensor = learner(inputs, queried, stage, teacher_query=taught).tokens
+            return output
 
         rows = torch.arange(sum(test.counts[: until + 1]))
         return over_test_images(test.pixels, test.views, queries.compute.device, tokens, rows)

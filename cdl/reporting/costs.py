@@ -71,8 +71,8 @@ def cost_of(
 
 def work_of(records: Sequence[str]) -> list[Work]:
     """Return `work` and task in the records of jobs."""
-    found = [read_json(record) for record in records]
-    return [{**record["work"], "task": record["task"]} for record in found]
+    contents = map(read_json, records)
+    return [{**record["work"], "task": record["task"]} for record in contents]
 
 
 def with_teachers(

@@ -164,10 +164,10 @@ def difference(
     """
     left, right = on_common_images(first, second)
     values = paired(left, right)
-    found = estimate(values)
+    mean = estimate(values)
     ends = (np.nan, np.nan) if classes is None else by_class(left, right, classes)
     images = min(len(run.image) for run in left)
-    return Difference(*found.interval, *ends, found.p, len(values), images, over(values))
+    return Difference(*mean.interval, *ends, mean.p, len(values), images, over(values))
 
 
 def on_common_images(*cells: Sequence[Outcomes]) -> list[list[Outcomes]]:
@@ -247,8 +247,8 @@ def share(gain: Matrix, gap: Matrix) -> Interval | str:
     def excess(s: float) -> float:
         """Return the squared mean of `gain - s gap` minus its squared half-interval."""
         mixed = parts[0] - 2 * s * parts[1] + s * s * parts[2]
-        found = _estimate(float(gain.mean() - s * gap.mean()), mixed, gain.shape)
-        return float(found.value**2 - _quantile(found.df) ** 2 * found.variance)
+        mean = _estimate(float(gain.mean() - s * gap.mean()), mixed, gain.shape)
+        return float(mean.value**2 - _quantile(mean.df) ** 2 * mean.variance)
 
     if not whole.value**2 > _quantile(whole.df) ** 2 * whole.variance:
         return "the interval of the share is unbounded with so few seeds"

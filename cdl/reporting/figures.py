@@ -53,10 +53,16 @@ def write_figures(
         name: [outputs[name if kind == "svg" else f"{name}_{kind}"] for kind in IMAGES]
         for name in FIGURES
     }
-    found = [read(path, tables.protocols) for path in (tables.curves, tables.results)]
-    found.append(read(tables.intervals, tables.summary_record))
-    found.append(read(tables.cost, tables.cost_record))
-    curves, runs, cells, cost = (of_dataset(dataset, found[1], named(table)) for table in found)
+    every_run = read(tables.results, tables.protocols)
+    curves, runs, cells, cost = (
+        of_dataset(dataset, every_run, named(table))
+        for table in (
+            read(tables.curves, tables.protocols),
+            every_run,
+            read(tables.intervals, tables.summary_record),
+            read(tables.cost, tables.cost_record),
+        )
+    )
     contents = {run: read_json(files(run).results) for run in runs["run"]}
     matrices = {run: np.array(content["matrix"], float) for run, content in contents.items()}
     test = HeldOut.of(contents[runs["run"].iloc[0]])

@@ -98,8 +98,8 @@ def contrasts(
         if not pairs or any(test_images[one] != test_images[other] for one, other in pairs):
             continue
         one, other = ([outcomes(run) for run in runs] for runs in zip(*pairs, strict=True))
-        found = difference(one, other, classes(pairs[0][0]))
-        rows.append((first, second, *found[:6], np.nan, found.seeds, found.images))
+        minus = difference(one, other, classes(pairs[0][0]))
+        rows.append((first, second, *minus[:6], np.nan, minus.seeds, minus.images))
     table = pd.DataFrame(rows, columns=CONTRASTS)
     return table.assign(p_holm=holm(table["p"].tolist()))
 

@@ -144,7 +144,7 @@ def on_page(tables: Any) -> list[dict[str, Any]]:
     Raises:
         CdlError: a table or figure does not match its record.
     """
-    found = []
+    sections = []
     paths = ("efficiency_tables", "efficiency_figures", "efficiency_records")
     for path, figure, record in zip(*(getattr(tables, p, ()) for p in paths), strict=True):
         check_files(record, path)
@@ -154,8 +154,8 @@ def on_page(tables: Any) -> list[dict[str, Any]]:
             continue
         dataset = Path(path).stem.removeprefix("label_efficiency_")
         text = {"rows": display_table(table), "note": _note(table)}
-        found.append({"dataset": dataset, "figure": drawn, **text})
-    return found
+        sections.append({"dataset": dataset, "figure": drawn, **text})
+    return sections
 
 
 def display_table(table: pd.DataFrame) -> list[dict[str, str]]:

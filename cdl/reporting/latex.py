@@ -229,4 +229,4 @@ def _caption(table: pd.DataFrame, columns: Sequence[str]) -> str:
 def escape(text: str) -> str:
     """Return text with the special characters of LaTeX escaped."""
     words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return re.sub(r"[\\~^&%$#_{}]", lambda found: words.get(found[0], "\\" + found[0]), text)
+    return re.sub(r"[\\~^&%$#_{}]", lambda match: words.get(match[0], "\\" + match[0]), text)

@@ -34,20 +34,20 @@ def read_losses(runs: pd.DataFrame, files: Callable[[str], RunFiles]) -> pd.Data
     Raises:
         CdlError: a file does not match the record of its checkpoint.
     """
-    found = []
+    tables = []
     for row in runs.to_dict("records"):
         before = 0
         for t in range(row["n_tasks"]):
             task = files(row["trained_run"]).task(t)
             check_files(record_of(task.learner), task.losses)
-            table = pd.read_csv(task.losses)
-            table = table[(table["learning_rate"] > 0) & (table["part"] != "total")]
-            at = before + table["epoch"]
-            found.append(
-                table.assign(run=row["run"], at=at)[["run", "task", "part", "at", "value"]]
+            losses = pd.read_csv(task.losses)
+            losses = losses[(losses["learning_rate"] > 0) & (losses["part"] != "total")]
+            at = before + losses["epoch"]
+            tables.append(
+                losses.assign(run=row["run"], at=at)[["run", "task", "part", "at", "value"]]
             )
             before = at.max() + 1 if len(at) else before
-    losses = pd.concat(found, ignore_index=True)
+    losses = pd.concat(tables, ignore_index=True)
     used = losses.groupby(["run", "part"])["value"].transform(lambda values: values.any())
     return losses[used.astype(bool)]
 

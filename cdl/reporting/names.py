@@ -99,16 +99,16 @@ def dataset_names(table: pd.DataFrame) -> dict[str, str]:
     It says how many labels the students see, if that is not all. A variant that this does not
     distinguish has its own name in brackets.
     """
-    found: dict[str, str] = {}
+    shown: dict[str, str] = {}
     students = table[table["role"] == "student"]
     for dataset in dict.fromkeys(table["dataset"]):
         name, _, variant = str(dataset).partition("+")
         levels = {*students.loc[students["dataset"] == dataset, "labels"]}
         few = f"{name} with {labels_text(levels.pop())}" if len(levels) == 1 else name
         few = name if few.endswith(" all labels") else few
-        ambiguous = variant and (few == name or few in found.values())
-        found[dataset] = f"{few} ({variant})" if ambiguous else few
-    return found
+        ambiguous = variant and (few == name or few in shown.values())
+        shown[dataset] = f"{few} ({variant})" if ambiguous else few
+    return shown
 
 
 def labels_text(level: str) -> str:

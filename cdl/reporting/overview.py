@@ -32,7 +32,7 @@ def panels(
     """Return the panels of the page: one per dataset, method and pair."""
     runs, data = dict(iter(table.groupby(CELL, sort=False))), dataset_names(table)
     of_class = dict(iter(classes.groupby(CELL, sort=False)))
-    found: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(cells["dataset"]):
         for panel in panels_of(of_dataset(dataset, table, cells)):
             keys = [tuple(row) for row in cells.loc[panel.rows.index, CELL].to_numpy()]
@@ -46,9 +46,9 @@ def panels(
                 )
             ]
             by_class = [_by_class(of_class[key]) for key in keys]
-            found.append(
+            shown.append(
                 {
-                    "id": f"panel{len(found)}",
+                    "id": f"panel{len(shown)}",
                     "dataset": dataset,
                     "data": data[dataset],
                     "method": str(student["method"]),
@@ -63,22 +63,22 @@ def panels(
                     "classes": {c: [reached[c] for reached in by_class] for c in by_class[0]},
                 }
             )
-    for own in found:
-        own["compares"] = any(learner["gain"] for learner in own["learners"])
-    found.sort(key=lambda own: not own["compares"])
-    compares = any(own["compares"] for own in found)
-    for own in found:
-        same_data = [other for other in found if other["dataset"] == own["dataset"]]
-        apart = not own["pair"] and any(other["pair"] for other in same_data)
-        own["bound"] = apart and not own["compares"]
-        own["main"] = own["compares"] or not compares and not own["bound"]
-        if own["bound"]:  # it has one name in all figures and tables of the page
-            for learner in own["learners"]:
+    for content in shown:
+        content["compares"] = any(learner["gain"] for learner in content["learners"])
+    shown.sort(key=lambda content: not content["compares"])
+    compares = any(content["compares"] for content in shown)
+    for content in shown:
+        same_data = [other for other in shown if other["dataset"] == content["dataset"]]
+        apart = not content["pair"] and any(other["pair"] for other in same_data)
+        content["bound"] = apart and not content["compares"]
+        content["main"] = content["compares"] or not compares and not content["bound"]
+        if content["bound"]:  # it has one name in all figures and tables of the page
+            for learner in content["learners"]:
                 if learner["name"] == "none":
-                    learner["name"] = own["method"]
-    for own in found:
-        own["bounds"] = _bounds(own, found)
-    return found
+                    learner["name"] = content["method"]
+    for content in shown:
+        content["bounds"] = _bounds(content, shown)
+    return shown
 
 
 def _labels(rows: pd.DataFrame) -> str:
@@ -90,11 +90,11 @@ def _labels(rows: pd.DataFrame) -> str:
     return f"the teacher saw {either(map(labels_text, saw))}"
 
 
-def _bounds(panel: Mapping[str, Any], found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _bounds(panel: Mapping[str, Any], panels: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the students of methods without distillation, for comparison with a panel."""
     return [
         learner
-        for other in found
+        for other in panels
         if panel["pair"] and other["bound"] and other["dataset"] == panel["dataset"]
         for learner in other["learners"]
         if learner["name"] == other["method"] and learner["backbone"] == panel["pair"][1]
@@ -205,17 +205,17 @@ def warnings(table: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]) -> 
     """Return warnings about few seeds and few test images."""
     seeds = table.groupby(CELL)["seed"].nunique().min()
     few = f"{seeds_text(seeds)}: too few for a claim, which needs at least {FEW_SEEDS}"
-    found = [few] if seeds < FEW_SEEDS else []
+    texts = [few] if seeds < FEW_SEEDS else []
     data = dataset_names(table)
     for dataset, runs in table.groupby("dataset", sort=False):
         images = HeldOut.of(contents[runs["run"].iloc[0]]).images
         if images < FEW_IMAGES:
             half = 100 * 1.96 * 0.5 / math.sqrt(images)
-            found.append(
+            texts.append(
                 f"{data[str(dataset)]}: {images} test examples: ± {half:.0f} points at an accuracy "
                 "of 50 %"
             )
-    return found
+    return texts
 
 
 def cost(table: pd.DataFrame) -> str:

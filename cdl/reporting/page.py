@@ -103,18 +103,18 @@ def _in_words(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _alone(found: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+def _alone(shown: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
     """Return panels with learners that no panel shows, as they are compared with nothing."""
-    if not any(panel["compares"] for panel in found):
+    if not any(panel["compares"] for panel in shown):
         return []
-    apart = [panel for panel in found if not panel["compares"] and not panel["bound"]]
+    apart = [panel for panel in shown if not panel["compares"] and not panel["bound"]]
     return [(panel, learner) for panel in apart for learner in panel["learners"]]
 
 
 def _versions(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the different sets of versions that made the runs, as text."""
-    found = (content["versions"].items() for content in contents.values())
-    return list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in items) for items in found))
+    versions = (content["versions"].items() for content in contents.values())
+    return list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in items) for items in versions))
 
 
 def _figures(
@@ -253,15 +253,17 @@ def _run_table(table: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "facts": [f"{len(table)} runs", *facts]}
 
 
-def _contrasts(table: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _contrasts(
+    table: pd.DataFrame, shown_panels: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return the differences between any two cells, with the names of the cells."""
     cells = {
         learner["cell"]: (panel, learner)
-        for panel in reversed(found)
+        for panel in reversed(shown_panels)
         for learner in panel["learners"]
     }
-    datasets = {panel["data"] for panel in found}
-    pairs = {tuple(panel["pair"]) for panel in found if panel["pair"]}
+    datasets = {panel["data"] for panel in shown_panels}
+    pairs = {tuple(panel["pair"]) for panel in shown_panels if panel["pair"]}
     shown = {
         cell: ", ".join(
             [

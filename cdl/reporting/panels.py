@@ -75,14 +75,15 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
 
 def learners_of(table: pd.DataFrame) -> list[Panel]:
     """Split rows into one panel per learner, with its name and, if there are several, the panel."""
-    panels, found = panels_of(table), dict[tuple[str, ...], tuple[Panel, str]]()
+    panels, learners = panels_of(table), dict[tuple[str, ...], tuple[str, str, pd.DataFrame]]()
     for panel in panels:
+        title = panel.title.replace("\n", ", ")
         for name, rows in panel.rows.groupby(names(panel.rows), sort=False):
-            own = Panel(panel.title.replace("\n", ", "), rows)
-            found.setdefault(tuple(rows["run"]), (own, str(name)))  # a teacher has many students
-    if len(panels) == 1:
-        return [Panel(name, own.rows) for own, name in found.values()]
-    methods = [f"{own.title.split(', ')[0]}: {name}" for own, name in found.values()]
-    if len({*methods}) == len(methods):
-        return [Panel(t, own.rows) for t, (own, _) in zip(methods, found.values(), strict=True)]
-    return [Panel(f"{own.title}: {name}", own.rows) for own, name in found.values()]
+            # a teacher has many students
+            learners.setdefault(tuple(rows["run"]), (title, str(name), rows))
+    titles = [name for _, name, _ in learners.values()]
+    if len(panels) > 1:
+        titles = [f"{title.split(', ')[0]}: {name}" for title, name, _ in learners.values()]
+    if len({*titles}) < len(titles):
+        titles = [f"{title}: {name}" for title, name, _ in learners.values()]
+    return [Panel(t, rows) for t, (*_, rows) in zip(titles, learners.values(), strict=True)]

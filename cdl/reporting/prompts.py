@@ -60,13 +60,13 @@ def read_prompt_use(
     Raises:
         CdlError: a table does not match its record.
     """
-    found = {}
+    use = {}
     for run in runs["run"]:
-        own = files(run)
-        if any(table.endswith(own.prompts) for table in tables):
-            check_files(own.prompting.record, own.prompts)
-            found[run] = pd.read_csv(own.prompts)
-    return found
+        run_files = files(run)
+        if any(table.endswith(run_files.prompts) for table in tables):
+            check_files(run_files.prompting.record, run_files.prompts)
+            use[run] = pd.read_csv(run_files.prompts)
+    return use
 
 
 def difference_of_tasks(use: pd.DataFrame) -> float:

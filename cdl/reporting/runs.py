@@ -65,7 +65,7 @@ def class_tables(
 
     Args:
         rows: as in `tables_of`.
-        runs: contents of the results' JSON, see `complete`.
+        runs: as in `tables_of`.
 
     Returns:
         classes: one row per run and class, accuracy in percent, in learning order.
@@ -107,8 +107,8 @@ def write_collected(
     Raises:
         CdlError: results or predictions are damaged or belong to another run.
     """
-    found = read_results(rows, results)
-    runs = [run for run in with_agreement(rows, found, files) if run is not None]
+    evaluated = read_results(rows, results)
+    runs = [run for run in with_agreement(rows, evaluated, files) if run is not None]
     table, curves, cost, protocols = tables_of(rows, runs, costs, records)
     classes, confusion = class_tables(rows, runs)
     write(table, outputs.results)
@@ -154,13 +154,10 @@ def with_agreement(
             return None
         return read_predictions(files(run)).set_index("image")["predicted"]
 
-    found: list[dict[str, Any] | None] = []
-    for row, run in zip(rows, runs, strict=True):
-        if run is None:
-            found.append(None)
-            continue
-        found.append({**run, "metrics": run["metrics"] | _agreement(row, predicted)})
-    return found
+    return [
+        None if run is None else {**run, "metrics": run["metrics"] | _agreement(row, predicted)}
+        for row, run in zip(rows, runs, strict=True)
+    ]
 
 
 def _agreement(
@@ -172,13 +169,13 @@ def _agreement(
         row: see `tables_of`.
         predicted: maps the folder of a run to its predicted classes by image, None if unfinished.
     """
-    teacher, found = predicted(row["teacher_run"]), {}
+    teacher, shares = predicted(row["teacher_run"]), {}
     for name, link in AGREEMENT.items():
-        own = predicted(row[link])
-        if teacher is not None and own is not None:
-            images = own.index.intersection(teacher.index)
-            found[name] = agreement(own[images].to_numpy(), teacher[images].to_numpy())
-    return found
+        learner = predicted(row[link])
+        if teacher is not None and learner is not None:
+            images = learner.index.intersection(teacher.index)
+            shares[name] = agreement(learner[images].to_numpy(), teacher[images].to_numpy())
+    return shares
 
 
 def results_of(

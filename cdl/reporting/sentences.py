@@ -44,10 +44,10 @@ def sentences(cells: pd.DataFrame) -> list[str]:
         better = [f"No distiller beats {either(row['baseline'] for row in rows)} here"]
     first, *others = better
     confounds = [] if (compared["labels"] == "all").all() else [_CONFOUNDS]
-    found = [*confounds, first, *_gap(compared.iloc[0]), *others, *worse]
+    texts = [*confounds, first, *_gap(compared.iloc[0]), *others, *worse]
     if unsure:
-        found.append(f"Not significantly different: {', '.join(unsure)}")
-    return [f"{sentence}." for sentence in [*found, _legend(compared)]]
+        texts.append(f"Not significantly different: {', '.join(unsure)}")
+    return [f"{sentence}." for sentence in [*texts, _legend(compared)]]
 
 
 def _better(row: Row) -> str:

@@ -217,14 +217,16 @@ def _sent(run: TrackedRun, folder: Path) -> tuple[str, Path, Curves]:
         record = folder / "sent" / f"{fingerprint([run.study, name])[:16]}.json"
         if not record.is_file():
             return name, record, {}
-        found = read_json(record)
-        curves = {tag: {int(k): float(v) for k, v in own} for tag, own in found["curves"].items()}
+        content = read_json(record)
+        curves = {
+            tag: {int(k): float(v) for k, v in points} for tag, points in content["curves"].items()
+        }
         same = all(
             abs(value - curves.get(tag, {}).get(step, value)) < _TOLERANCE
             for tag, curve in run.curves.items()
             for step, value in curve.items()
         )
-        if same and found["configuration"] == fingerprint(run.configuration):
+        if same and content["configuration"] == fingerprint(run.configuration):
             return name, record, curves
     raise AssertionError("unreachable")
 

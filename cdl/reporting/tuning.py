@@ -51,11 +51,13 @@ def all_accuracies(trials: Sequence[Mapping[str, Any]], kept: str) -> pd.DataFra
     They are NaN for trials that did not continue; `best` marks one trial of each distiller.
     """
     table, continued = first_accuracies(trials), read_json(kept)["kept"]
-    found = [
-        _accuracy(t["all"]) if t["index"] in continued[t["distiller"]] else (np.nan, np.nan)
-        for t in trials
+    means_and_errors = [
+        _accuracy(trial["all"])
+        if trial["index"] in continued[trial["distiller"]]
+        else (np.nan, np.nan)
+        for trial in trials
     ]
-    table[["accuracy", "error"]] = found
+    table[["accuracy", "error"]] = means_and_errors
     table["best"] = table.index.isin(table.groupby("distiller")["accuracy"].idxmax())
     return table
 
@@ -178,7 +180,7 @@ def _report(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]
     best = table[table["best"]].set_index("distiller")
     lines = []
     for _, row in ranges.iterrows():
-        found = best.loc[row["distiller"]]
+        trial = best.loc[row["distiller"]]
         lines.append(
             {
                 "distiller": row["distiller"],
@@ -187,7 +189,7 @@ def _report(table: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]
                 "flat from": f"{row['low']:.4g}",
                 "to": f"{row['high']:.4g}",
                 "trials in range": f"{row['among']} of {budget['trials']}",
-                "accuracy": f"{found['accuracy']:.2f} ± {found['error']:.2f}",
+                "accuracy": f"{trial['accuracy']:.2f} ± {trial['error']:.2f}",
             }
         )
     several = len(budget["seeds"]) > 1
