@@ -1,6 +1,5 @@
 """The table of `cdl run -n`: what would run, how many jobs, and why, in the user's words."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,8 +9,7 @@ from rich.table import Table
 
 from cdl.cli.progress import describe_job
 from cdl.inventory.images import changes, outdated_data
-from cdl.inventory.state import OUTDATED, States, changed_values, in_words
-from cdl.runtime.artifacts import read_json
+from cdl.inventory.state import OUTDATED, States, in_words
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import made_of_images
 from cdl.study.grid import Grid
@@ -56,21 +54,21 @@ def table(grid: Grid, planned: Sequence[Planned]) -> Table:
         key = {name: value for name, value in job.key.items() if name != "task"}
         if job.rule != "all":
             counts[describe_job(job.rule, key), why(job)] += 1
-    found = Table(box=None, pad_edge=False, title_justify="left")
-    found.add_column("what")
-    found.add_column("jobs", justify="right")
-    found.add_column("because")
+    plan = Table(box=None, pad_edge=False, title_justify="left")
+    plan.add_column("what")
+    plan.add_column("jobs", justify="right")
+    plan.add_column("because")
     for (what, because), n in counts.items():
-        found.add_row(escape(what), str(n), escape(because))
-    found.add_row("in total", str(counts.total()), "")
-    return found
+        plan.add_row(escape(what), str(n), escape(because))
+    plan.add_row("in total", str(counts.total()), "")
+    return plan
 
 
 class _Reasons:
     """Explain why jobs run, from their records and Snakemake's reason."""
 
     def __init__(self, jobs: Jobs, images: Mapping[str, str]) -> None:
-        self._jobs, self._images, self._state_of = jobs, images, States(jobs)
+        self._jobs, self._images, self._states = jobs, images, States(jobs)
 
     def __call__(self, planned: Planned) -> str:
         try:
@@ -87,14 +85,11 @@ class _Reasons:
 
     def _changed_values(self, job: Job) -> str:
         """Return every value of a job that differs from its record, or the input that does."""
-        for record in job.records[:1]:
-            with contextlib.suppress(CdlError):  # without an intact record
-                if changed := changed_values(record, read_json(record.path)):
-                    return in_words(changed)
-            state = self._state_of(job)
-            if state.name == OUTDATED:
-                return in_words([state[1:]])
-        return "its values have changed"
+        if not job.records:
+            return "its values have changed"
+        state = self._states(job)
+        changes = self._states.changes(job) or [state[1:]] * (state.name == OUTDATED)
+        return in_words(changes) or "its values have changed"
 
 
 def _snakemake_in_words(reason: str) -> str:

@@ -5,11 +5,9 @@ status, tables, compare, track, trace, verify, clean.
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -203,8 +201,7 @@ def verify(
         os.chdir(directory)
         if not Path(grid.layout.root).is_dir():
             raise CdlError(nothing_here(grid.config["name"]))
-        user = user_files(grid)
-        sources = sources_of(user) | _archive_checks(user.data) if data else {}
+        sources = sources_of(user_files(grid)) if data else {}
         found = check_files(recorded_files(study_jobs(grid)), sources)
     print_result(found, as_json)
     if found.faults:
@@ -223,18 +220,6 @@ def _verify_exported(folder: Path) -> "Verification":
         if text
     )
     return Verification(len(differences), faults)
-
-
-def _archive_checks(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[[], None]]:
-    """Return, by its name, a function that compares a published source with its checksums."""
-    from cdl.data.sources.archives import check
-
-    sources = {name: block["source"] for name, block in data.items()}
-    return {
-        f"source of {name}": partial(check, **source)
-        for name, source in sources.items()
-        if "root" in source
-    }
 
 
 def clean(

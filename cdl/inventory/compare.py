@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cdl.evaluation.predictions import classes_of, read_predictions
-from cdl.inventory.cells import cells_of, find_cell, seed_list
-from cdl.inventory.naming import elsewhere
+from cdl.inventory.cells import cells_of
+from cdl.inventory.naming import elsewhere, find_cell, seed_list
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Outcomes, difference, on_common_images
 from cdl.reporting.text import INTERVAL, p_value, seeds

@@ -1,14 +1,12 @@
 """List the finished results that the next run will overwrite, or keep although code has changed."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cdl.distillers import DISTILLERS
-from cdl.inventory.state import changed_values, in_words, name_of, outdated_by_values
+from cdl.inventory.state import DONE, States, in_words, name_of
 from cdl.methods import PROMPTS
-from cdl.runtime.artifacts import read_json
-from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts
 from cdl.runtime.registry import source_hash
 from cdl.study.jobs import CACHES, Job, Jobs
@@ -31,29 +29,31 @@ def start_messages(jobs: Jobs, files: Iterable[str | Path], verbose: bool = Fals
     """
     names = shlex.join(map(shown, files))
     verify = [f"`cdl verify {names}` compares finished files with their hashes"] * verbose
-    return [*overwritten(jobs), *changed_sources(jobs), *deleted(jobs), *verify]
+    states = States(jobs)
+    return [*overwritten(states), *changed_sources(states), *deleted(jobs), *verify]
 
 
-def overwritten(jobs: Jobs) -> list[str]:
+def overwritten(states: States) -> list[str]:
     """Return lines of text with each run and every value that has changed; empty without any.
 
     Paths are relative to the current folder.
     """
-    outdated = list(_outdated(jobs))
-    found = [
-        f"{name_of(job)}: {in_words(changed)}"
-        for job, changed in outdated
-        if all(what != _FORM for what, *_ in changed)
+    changed = {job: states.changes(job) for job in states.jobs.of("evaluate")}
+    outdated = {job: changes for job, changes in changed.items() if changes}
+    runs = [
+        f"{name_of(job)}: {in_words(changes)}"
+        for job, changes in outdated.items()
+        if all(what != _FORM for what, *_ in changes)
     ]
-    n, former, lines = len(found), len(outdated) - len(found), []
+    n, former, lines = len(runs), len(outdated) - len(runs), []
     if former:
         lines.append(
             f"{former} finished run{'s' * (former > 1)} of another version of cdl, which stores "
             "results in another form, will be computed again and overwritten"
         )
-    if found:
+    if runs:
         lines.append(f"{n} finished run{'s' * (n > 1)} with other values will be overwritten:")
-        lines += [f"  {line}" for line in found[:SHOWN]]
+        lines += [f"  {line}" for line in runs[:SHOWN]]
     if n > SHOWN:
         lines.append(f"  and {n - SHOWN} more, see `cdl status`")
     if not lines:
@@ -61,32 +61,28 @@ def overwritten(jobs: Jobs) -> list[str]:
     return [*lines, "  to keep them, rename this configuration or use variants of the blocks"]
 
 
-def changed_sources(jobs: Jobs) -> list[str]:
+def changed_sources(states: States) -> list[str]:
     """Return a line for each method and distiller of another package whose source has changed.
 
     Finished results of the former source are kept while `numerics` of its facts is the same. The
     hash of the source is in the entry `versions` of a record, see `cdl.models.build.versions`.
     """
+    jobs = states.jobs
     used = {job.training: external for job in jobs.of("evaluate") if (external := _external(job))}
-    found: dict[str, list[str]] = {}
+    kept: dict[str, list[str]] = {}
     for job in jobs.of("train", "distil", "align", "evaluate") if used else ():
-        names = used.get(job.training, {})
-        if not names or not Path(job.records[0].path).is_file():
+        names, path = used.get(job.training, {}), job.records[0].path
+        if not names or states.recorded(job).name != DONE:
             continue
-        try:
-            made = read_json(job.records[0].path)
-            runs_again = outdated_by_values(job.records[0], made)
-        except CdlError:  # reported by the job that reads it
-            continue
-        for name, module in names.items() if runs_again is None else ():
-            recorded = made.get("versions", {}).get(module)
-            if recorded is not None and recorded != source_hash(module):
-                found.setdefault(name, []).append(job.records[0].path)
+        versions = states.read(path).get("versions", {})
+        for name, module in names.items():
+            if versions.get(module) not in (None, source_hash(module)):
+                kept.setdefault(name, []).append(path)
     return [
         f"{name}: its source has changed since it made {paths[0]!r}"
         f"{f' and {len(paths) - 1} more' if paths[1:] else ''}, which are kept, since `numerics` "
         "of its facts has not changed; if its numbers change, raise `numerics`"
-        for name, paths in found.items()
+        for name, paths in kept.items()
     ]
 
 
@@ -113,17 +109,3 @@ def _external(job: Job) -> dict[str, str]:
     names = job.records[0].expected()["learner"].get("external", {})
     facts: list[Mapping[str, Facts]] = [PROMPTS, DISTILLERS]
     return {name: kind[name].module for name in names for kind in facts if name in kind}
-
-
-def _outdated(jobs: Jobs) -> Iterator[tuple[Job, list[tuple[str, str, str]]]]:
-    """Yield the evaluations with other values than configured, and these values."""
-    for job in jobs.of("evaluate"):
-        (record,) = job.records
-        if not Path(record.path).is_file():
-            continue
-        try:
-            changed = changed_values(record, read_json(record.path))
-        except CdlError:  # reported by the job that reads it
-            continue
-        if changed:
-            yield job, changed

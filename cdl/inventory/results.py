@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cdl.inventory.finished import finished_runs
+from cdl.inventory.finished import finished_runs, finished_table
 from cdl.inventory.naming import nothing_here
 from cdl.layout import ResultsFolder, RunFiles
 from cdl.reporting.columns import IDENTITY
-from cdl.reporting.runs import results_of, with_agreement
 from cdl.reporting.tables import read
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 from cdl.study.grid import Grid
-from cdl.study.report_jobs import ReportJobs
 
 
 class Results(pd.DataFrame):
@@ -70,9 +68,8 @@ def results_of_grid(grid: Grid) -> Results:
     """
     if not Path(grid.layout.root).is_dir():
         raise CdlError(nothing_here(grid.config["name"]))
-    rows = ReportJobs(grid).rows
     runs, _ = finished_runs(grid)
-    table, _ = results_of(rows, with_agreement(rows, runs, RunFiles))
+    table, _ = finished_table(grid, runs)
     return Results(table[table["protocol"] != ""].reset_index(drop=True))
 
 
@@ -87,8 +84,8 @@ def results_below(folder: Path) -> Results:
     """
     inside = Path(os.path.abspath(folder))
     for place in (inside, *inside.parents):
-        found = [read(*files) for files in ResultsFolder(place).tables()]
-        table = pd.concat(found) if found else pd.DataFrame({"run": []})
+        tables = [read(*files) for files in ResultsFolder(place).tables()]
+        table = pd.concat(tables) if tables else pd.DataFrame({"run": []})
         table["run"] = [_shown(place.parent / run) for run in table["run"]]
         table = table.drop_duplicates("run", keep="last")
         rows = [_is_inside(run, inside) for run in table["run"]]

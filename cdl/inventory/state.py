@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 from cdl.data.order import digests, domains_of
 from cdl.runtime.artifacts import check_files, differences, first_difference, read_json
 from cdl.runtime.errors import CdlError
+from cdl.study.grid import Grid
 from cdl.study.jobs import Job, Jobs, Record, flat
+from cdl.study.learning_jobs import LearningJobs
+from cdl.study.runs import as_list
 
 DONE, OUTDATED, DAMAGED, MISSING = "done", "outdated", "damaged", "missing"
 Reader = Callable[[str], dict[str, Any]]
+Change = tuple[str, str, str]  # field, value in a record, value as configured
 
 
 class State(NamedTuple):
@@ -36,6 +40,11 @@ class State(NamedTuple):
     before: str = ""
     now: str = ""
 
+    @property
+    def why(self) -> str:
+        """Why an outdated or damaged job is not done; empty for others."""
+        return f"{self.what} {self.before}, now {self.now}" if self.name == OUTDATED else self.what
+
 
 class States:
     """The states of the jobs of a list, from the files below the current folder.
@@ -45,39 +54,58 @@ class States:
 
     def __init__(self, jobs: Jobs) -> None:
         """Store the list of jobs, which is needed to find the job that makes an input."""
-        self._jobs = jobs
-        self._read: Reader = cache(read_json)
+        self.jobs = jobs
+        self.read: Reader = cache(read_json)
         self._recorded: dict[Job, State] = {}
+
+    @classmethod
+    def of_grid(cls, grid: Grid) -> "States":
+        """Return the states of the jobs up to the evaluation of all runs of a grid."""
+        return cls(Jobs(LearningJobs(grid)))
 
     def __call__(self, job: Job) -> State:
         """Return the state of a job that has a record."""
         if not all(Path(path).is_file() for path in flat(job.outputs)):
             return State(MISSING)
-        return self._of_record(job)
+        return self.recorded(job)
 
-    def _of_record(self, job: Job) -> State:
+    def recorded(self, job: Job) -> State:
         """Return the state according to the record of a job, ignoring its other outputs."""
         if job not in self._recorded:
-            self._recorded[job] = compared(job.records[0], self._read, self._fingerprint)
+            self._recorded[job] = compared(job.records[0], self.read, self._fingerprint)
         return self._recorded[job]
+
+    def checked(self, job: Job, *files: str) -> State:
+        """Return the state of a job; if it is done, after comparing files with its record.
+
+        Args:
+            job: the job.
+            files: files of its record; none for all of them.
+        """
+        state, record = self(job), job.records[0]
+        if state.name == DONE:
+            try:
+                check_files(record.path, *(files or record.files))
+            except CdlError as error:
+                return State(DAMAGED, str(error))
+        return state
+
+    def changes(self, job: Job) -> list[Change]:
+        """Return every field in which the record of a job differs from the configuration.
+
+        Nothing is returned of a job without a record or with a damaged one.
+        """
+        try:
+            return changed_values(job.records[0], self.read(job.records[0].path))
+        except CdlError:  # reported by the job that reads it
+            return []
 
     def _fingerprint(self, path: str) -> str | None:
         """Return the fingerprint in the record of an input; None if the input is not done."""
-        job = self._jobs.by_output.get(path)
-        if not Path(path).is_file() or (job and self._of_record(job).name != DONE):
+        job = self.jobs.by_output.get(path)
+        if not Path(path).is_file() or (job and self.recorded(job).name != DONE):
             return None
-        return fingerprint_of(self._read(path))
-
-
-def with_files(state: State, record: Record) -> State:
-    """Return the state of a job after comparing the files of its record, if it is done."""
-    if state.name != DONE:
-        return state
-    try:
-        check_files(record.path, *record.files)
-    except CdlError as error:
-        return State(DAMAGED, str(error))
-    return state
+        return fingerprint_of(self.read(path))
 
 
 def compared(record: Record, read: Reader, fingerprint: Callable[[str], str | None]) -> State:
@@ -90,9 +118,10 @@ def compared(record: Record, read: Reader, fingerprint: Callable[[str], str | No
             input is not as planned.
     """
     try:
-        found = read(record.path)
-        changed = outdated_by_values(record, found)
-        return changed or _outdated_by_inputs(record, found, read, fingerprint) or State(DONE)
+        content = read(record.path)
+        if changes := changed_values(record, content):
+            return State(OUTDATED, *changes[0])
+        return _outdated_by_inputs(record, content, read, fingerprint) or State(DONE)
     except CdlError as error:
         return State(DAMAGED, str(error))
     except (KeyError, TypeError, AttributeError) as error:  # from an earlier version
@@ -109,15 +138,15 @@ def fingerprint_of(content: Mapping[str, Any]) -> str:
 
 def _outdated_by_inputs(
     record: Record,
-    found: Mapping[str, Any],
+    content: Mapping[str, Any],
     read: Reader,
     fingerprint: Callable[[str], str | None],
 ) -> State | None:
     """Return an outdated state if an input has changed since, None otherwise."""
     for entry, sources in record.made_from.items():
-        if (before := _entry(found, entry)) is None:
+        if (before := _entry(content, entry)) is None:
             continue
-        now: Any = [fingerprint(path) for path in _as_list(sources)]
+        now: Any = [fingerprint(path) for path in as_list(sources)]
         now = now if isinstance(sources, list) else now[0]
         if now != before:
             return State(OUTDATED, ".".join(entry), _abbreviated(before), _abbreviated(now))
@@ -127,8 +156,9 @@ def _outdated_by_inputs(
         splits = [read(path)["splits"] for path in record.data]
         if len(splits) > 1:
             splits[0] = splits[0] | {"unlabelled": splits[1]["train"]}
-        now = digests(splits[0], found.get("classes", []), domains_of(_tasks(found)))
-        if difference := first_difference(found.get("data", {}), now):
+        tasks = content["learner"]["stream"]["tasks"]
+        now = digests(splits[0], content.get("classes", []), domains_of(tasks))
+        if difference := first_difference(content.get("data", {}), now):
             return State(OUTDATED, f"data.{difference[0]}", *difference[1:])
     return None
 
@@ -138,47 +168,29 @@ def name_of(job: Job) -> str:
     return "{dataset}/{method}/{learner}/seed{seed}".format(**job.key)
 
 
-def outdated_by_values(record: Record, found: Mapping[str, Any]) -> State | None:
-    """Return an outdated state if a record has other values than configured, None otherwise.
-
-    Raises:
-        CdlError: the record lacks an entry.
-    """
-    changed = changed_values(record, found)
-    return State(OUTDATED, *changed[0]) if changed else None
-
-
-def changed_values(record: Record, found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def changed_values(record: Record, content: Mapping[str, Any]) -> list[Change]:
     """Return every field in which a record differs from the configuration, and both values.
 
     Raises:
         CdlError: the record lacks an entry.
     """
     wanted = record.expected()
-    if lacking := wanted.keys() - found.keys():
+    if lacking := wanted.keys() - content.keys():
         raise CdlError(f"{record.path} has no {min(lacking)!r}; delete it and run again")
-    return list(differences({key: found[key] for key in wanted}, wanted))
+    return list(differences({key: content[key] for key in wanted}, wanted))
 
 
-def in_words(changed: Iterable[tuple[str, str, str]]) -> str:
+def in_words(changes: Iterable[Change]) -> str:
     """Return changed fields as text: `training.lr was 0.1, is 0.2; ...`."""
-    fields = ((what.removeprefix("learner."), *values) for what, *values in changed)
+    fields = ((what.removeprefix("learner."), *values) for what, *values in changes)
     return "; ".join(f"{what} was {before}, is {now}" for what, before, now in fields)
 
 
-def _tasks(found: Mapping[str, Any]) -> Any:
-    return found["learner"]["stream"]["tasks"]
-
-
-def _entry(found: Any, keys: Iterable[str]) -> Any:
+def _entry(content: Any, keys: Iterable[str]) -> Any:
     """Return a nested entry of a record, None if it is missing."""
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
-
-
-def _as_list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
 
 
 def _abbreviated(value: Any) -> str:

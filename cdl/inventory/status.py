@@ -21,15 +21,7 @@ import psutil
 
 from cdl.inventory.images import affected, changes, outdated_data
 from cdl.inventory.naming import nothing_here
-from cdl.inventory.state import (
-    DAMAGED,
-    DONE,
-    OUTDATED,
-    State,
-    States,
-    name_of,
-    with_files,
-)
+from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
 from cdl.runtime.shown import Shown
@@ -96,8 +88,7 @@ def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[
     if state.name == DAMAGED:
         return "failed", state.what
     if state.name == OUTDATED:
-        note = f"{state.what} {state.before}, now {state.now}"
-        return "missing", f"made with other values ({note}); the next run overwrites it"
+        return "missing", f"made with other values ({state.why}); the next run overwrites it"
     log, benchmark = Path(job.log), Path(job.files.benchmark)
     if not log.is_file() or benchmark.is_file() and _newer(benchmark, log):
         return "missing", ""  # never started, or its outputs were deleted
@@ -223,7 +214,7 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     alive = at_work()
     learning = LearningJobs(grid)
     every = Jobs(learning)
-    state_of = States(every)
+    states = States(every)
     again, changed = _changed_images(every, learning.user)
     jobs: dict[Job, tuple[str, str]] = {}
     cells: Counter[str] = Counter()
@@ -233,20 +224,19 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     def progress(job: Job) -> tuple[str, str]:
         if job in again:
             return "missing", ""
-        state = state_of(job)
-        state = with_files(state, job.records[0]) if job.rule == "evaluate" else state
+        state = states.checked(job) if job.rule == "evaluate" else states(job)
         return progress_of(job, state, marked, alive)
 
     for evaluation in every.of("evaluate"):
-        own = every.behind(evaluation)
-        jobs |= {job: progress(job) for job in own if job not in jobs}
-        states = Counter(jobs[job][0] for job in own)
-        cell = next((s for s in ("failed", "running", "missing") if states[s]), "done")
+        behind = every.behind(evaluation)
+        jobs |= {job: progress(job) for job in behind if job not in jobs}
+        counts = Counter(jobs[job][0] for job in behind)
+        cell = next((s for s in ("failed", "running", "missing") if counts[s]), "done")
         cell = "done" if jobs[evaluation][0] == "done" else cell
         cells[cell] += 1
         if cell != "done":
-            needed |= {*own}
-            done = f"{states['done']} of {len(own)} jobs done"
+            needed |= {*behind}
+            done = f"{counts['done']} of {len(behind)} jobs done"
             unfinished.append(f"{cell:<8} {name_of(evaluation)}: {done}")
     deleted = {
         job

@@ -18,9 +18,9 @@ import numpy as np
 
 from cdl.evaluation.metrics import metrics
 from cdl.evaluation.predictions import read_predictions
-from cdl.inventory.cells import Row, below, cells_in_tables, matching, rows_of
-from cdl.inventory.naming import did_you_mean, elsewhere
-from cdl.inventory.verify import Fault, differences_of, faults_of, recorded_files
+from cdl.inventory.cells import Row, cells_in_tables, rows_of
+from cdl.inventory.naming import below, did_you_mean, elsewhere, matching
+from cdl.inventory.verify import Fault, Faults, recorded_files
 from cdl.layout import RESULTS, ResultsFolder, RunFiles
 from cdl.reporting.columns import METRICS
 from cdl.runtime.artifacts import check_files, check_provenance, fingerprint, read_json
@@ -86,8 +86,7 @@ def trace(name: str, results: ResultsFolder) -> dict[str, Trace]:
     """Return the provenance of the runs of one or several cells.
 
     Args:
-        name: what `cells.matching` takes; or beginnings of the parts of a run's folder, such as
-            `digits/l2p/kd-vit_nano` for several runs. A number at its end is a seed.
+        name: what `naming.matching` takes, such as `digits/l2p/kd-vit_nano` for several runs.
         results: folder of the results.
 
     Returns:
@@ -104,16 +103,16 @@ def trace(name: str, results: ResultsFolder) -> dict[str, Trace]:
         broken = [Link("table", False, error) for error in damaged]
         if not rows and not broken:
             raise CdlError(_without_tables(results.path))
-        found = _found(name, rows, results.path)
-        if broken and not found:
+        cells = matching(name, cells_in_tables(rows), results.path)
+        if broken and not cells:
             return {name: Trace(None, None, broken)}
-        if not found:
+        if not cells:
             near = did_you_mean(name, rows)
             some = f"expected one such as {min(rows)}"
             raise CdlError(f"{name!r} is not a cell of a table{near}; {some}")
         walk = cache(_Walk)
         traces = {}
-        for run in found:
+        for run in (files.folder for cell in cells for files in cell.runs.values()):
             configuration = _configuration_beside(rows[run].table).absolute()
             links = [*broken, *_links(run, rows[run], partial(walk, configuration))]
             traces[run] = Trace(rows[run], configuration, links)
@@ -134,34 +133,10 @@ def _without_tables(results: Path) -> str:
     )
 
 
-def _found(name: str, rows: Mapping[str, Row], results: Path) -> list[str]:
-    """Return the folders of the runs that a name means, if there are any."""
-    cells, (parent, _, last) = cells_in_tables(rows), name.rpartition("/")
-    cells = matching(name, cells, results) or (
-        matching(f"{parent}/seed{last}", cells, results) if parent and last.isdigit() else []
-    )
-    found = [files.folder for cell in cells for files in cell.runs.values()]
-    return found or [run for run in rows if _begins(name, run)]
-
-
 def _configuration_beside(table: Path) -> Path:
     """Return the configuration that made a table, written with the page or by `cdl tables`."""
     complete = table.with_name("configuration.yaml")
     return complete if complete.is_file() else table.parent / "partial" / complete.name
-
-
-def _begins(name: str, run: str) -> bool:
-    """Return whether a name is the beginning of a run's folder, without up to two parents."""
-    wanted, parts = Path(name).parts, Path(run).parts
-    if len(wanted) > 1 and wanted[-1].isdigit():
-        wanted = (*wanted[:-1], f"seed{wanted[-1]}")
-
-    def begins(part: str, word: str) -> bool:  # `kd` means kd-... rather than kd_prompt-...
-        return part == word or part.startswith(f"{word}-")
-
-    return bool(wanted) and any(
-        len(parts[i:]) >= len(wanted) and all(map(begins, parts[i:], wanted)) for i in range(3)
-    )
 
 
 class _Walk:
@@ -182,8 +157,7 @@ class _Walk:
             )
         self._configuration = configuration
         self.jobs = study_jobs(Grid(resolve(merged([configuration]))))
-        self._read = cache(read_json)
-        self._faulty: set[str] = set()
+        self._faults_of = Faults()
         self._checked: dict[Job, Link] = {}
 
     def evaluation(self, run: str) -> Job:
@@ -199,8 +173,7 @@ class _Walk:
         Raises:
             CdlError: it was made with other values or from other files.
         """
-        item = next(recorded_files([evaluation]))
-        for fault in differences_of(item, self._read, self._faulty):
+        for fault in self._faults_of.differences(next(recorded_files([evaluation]))):
             raise CdlError(_told(fault))
 
     def steps(self, evaluation: Job) -> list[Link]:
@@ -221,23 +194,21 @@ class _Walk:
         for item in recorded_files([job]):
             if item.plan is None:
                 continue  # a benchmark, which no number depends on
-            if item.may_lack and not all(map(os.path.exists, item.paths)):
+            if item.ignored:
                 return Link(what, True, f"{shown}: none, or deleted, as caches may be")
-            faults = list(faults_of(item))
-            missing = [fault for fault in faults if fault.state == "missing"]
-            if any(fault.path == item.record for fault in missing):
-                broken.append(Fault("missing", item.record, "cannot be read: no such file"))
-            else:
-                absent += [os.path.basename(fault.path) for fault in missing]
-            broken += [fault for fault in faults if fault.state != "missing"]
-            broken += [] if broken else differences_of(item, self._read, self._faulty)
+            for fault in self._faults_of(item):
+                if fault.state == "missing" and fault.path != item.record:
+                    absent.append(os.path.basename(fault.path))
+                else:
+                    broken.append(_told(fault))
         if broken:
-            self._faulty |= {record.path for record in job.records}
-            return Link(what, False, "; ".join(map(_told, broken)))
+            return Link(what, False, "; ".join(broken))
         return Link(what, True, shown + _NOT_INCLUDED * bool(absent) + ", ".join(absent))
 
 
 def _told(fault: Fault) -> str:
+    if fault.state == "missing":
+        return f"{fault.path}: cannot be read: no such file"
     return fault.text if fault.path in fault.text else f"{fault.path}: {fault.text}"
 
 
@@ -305,10 +276,10 @@ def _check_evaluation(
     study.check_as_planned(job)
     path, learner = job.records[0].path, made["learner"]
     names = ("role", "seed", "backbone", "query", "teacher")
-    found = {name: learner[name] for name in names}
-    found |= {unit: learner[unit]["name"] for unit in ("method", "distiller")}
-    wanted = {name: row[name] for name in found} | {"method": row["method"].partition("+")[0]}
-    check_provenance(path, found, wanted | {"teacher": row["teacher"] or None})
+    recorded = {name: learner[name] for name in names}
+    recorded |= {unit: learner[unit]["name"] for unit in ("method", "distiller")}
+    wanted = {name: row[name] for name in recorded} | {"method": row["method"].partition("+")[0]}
+    check_provenance(path, recorded, wanted | {"teacher": row["teacher"] or None})
     return f"{path}: the values of the configuration and of the row"
 
 

@@ -8,14 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from cdl.inventory.state import DONE, States
+from cdl.inventory.state import DAMAGED, DONE, States
 from cdl.inventory.status import at_work, started
 from cdl.reporting.trackers import TARGETS, TrackedRun, check_installed, send
-from cdl.runtime.artifacts import check_files, read_json
-from cdl.runtime.errors import CdlError
 from cdl.study.grid import Grid
-from cdl.study.jobs import Job, Jobs, flat
-from cdl.study.learning_jobs import LearningJobs
+from cdl.study.jobs import Job, flat
 from cdl.study.runs import Run
 from cdl.study.specifications import specification
 
@@ -68,41 +65,38 @@ def track(grid: Grid, target: str, folder: Path) -> Tracking:
         CdlError: the target's library is not installed, or the folder has a damaged record.
     """
     check_installed(target)
-    curves, tracked, points = _CurvesOf(grid), 0, 0
-    for run in grid.runs:
-        found = curves(run)
-        tracked += bool(found.curves)
-        points += send(found, target, folder) if found.curves else 0
+    curves_of = _CurvesOf(grid)
+    runs = [tracked for tracked in map(curves_of, grid.runs) if tracked.curves]
+    points = sum(send(tracked, target, folder) for tracked in runs)
     show = TARGETS[target].show.format(folder=folder, study=grid.config["name"])
-    return Tracking(target, str(folder), tracked, points, curves.left_out, show)
+    return Tracking(target, str(folder), len(runs), points, curves_of.left_out, show)
 
 
 class _CurvesOf:
     """Reads the curves of runs from the files below the current folder."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid, self._jobs = grid, Jobs(LearningJobs(grid))
-        self._state_of, marked = States(self._jobs), started()
-        self._running = marked if marked and at_work() else set()
+        self._grid, self._states = grid, States.of_grid(grid)
+        self._running = started() if at_work() else set()
         self.left_out: list[str] = []
 
     def __call__(self, run: Run) -> TrackedRun:
         """Return a run with the points that its files have."""
-        spec, found = specification(self._grid, run), _Curves(dict)
+        curves, by_output = _Curves(dict), self._states.jobs.by_output
         files, start = self._grid.files(self._grid.trained(run)), 0
         for task in range(run.n_tasks):
-            job = self._jobs.by_output[files.task(task).losses]
-            epochs = self._finished(job, start, found) or self._unfinished(job, start, found)
+            job = by_output[files.task(task).losses]
+            epochs = self._finished(job, start, curves) or self._unfinished(job, start, curves)
             for epoch in range(start, start + epochs):
-                found["training/task"][epoch] = task
+                curves["training/task"][epoch] = task
             if not epochs:
                 break
             start += epochs
-        self._add_accuracies(self._jobs.by_output[self._grid.files(run).results], found)
-        about = {"dataset": run.dataset, **spec.to_json()}
-        return TrackedRun(self._grid.config["name"], run.folder, about, found)
+        self._add_accuracies(by_output[self._grid.files(run).results], curves)
+        about = {"dataset": run.dataset, **specification(self._grid, run).to_json()}
+        return TrackedRun(self._grid.config["name"], run.folder, about, curves)
 
-    def _finished(self, job: Job, start: int, found: _Curves) -> int:
+    def _finished(self, job: Job, start: int, curves: _Curves) -> int:
         """Add the losses of a finished task that begins at an epoch; return its epochs."""
         path = str(job.outputs["losses"])
         if not self._is_done(job, path):
@@ -110,11 +104,11 @@ class _CurvesOf:
         losses = pd.read_csv(path)
         for row in losses.to_dict("records"):
             epoch = start + int(row["epoch"])
-            found[f"loss/{row['part']}"][epoch] = float(row["value"])
-            found["training/learning_rate"][epoch] = float(row["learning_rate"])
+            curves[f"loss/{row['part']}"][epoch] = float(row["value"])
+            curves["training/learning_rate"][epoch] = float(row["learning_rate"])
         return int(losses["epoch"].max()) + 1
 
-    def _unfinished(self, job: Job, start: int, found: _Curves) -> int:
+    def _unfinished(self, job: Job, start: int, curves: _Curves) -> int:
         """Add the losses in the log of a running task; return the number of epochs so far."""
         log, epochs = Path(job.log), 0
         if not self._running & set(flat(job.outputs)) or not log.is_file():
@@ -123,26 +117,22 @@ class _CurvesOf:
             words, epochs = parts.split(), int(text)
             values = dict(zip(words[::2], map(float, words[1::2]), strict=True))
             for part, value in {**values, "total": sum(values.values())}.items():
-                found[f"loss/{part}"][start + epochs - 1] = value
+                curves[f"loss/{part}"][start + epochs - 1] = value
         return epochs
 
-    def _add_accuracies(self, job: Job, found: _Curves) -> None:
+    def _add_accuracies(self, job: Job, curves: _Curves) -> None:
         """Add the accuracies of an evaluated run in percent, after each of its tasks."""
         if not self._is_done(job):
             return
-        matrix = read_json(job.records[0].path)["matrix"]
+        matrix = self._states.read(job.records[0].path)["matrix"]
         for tasks, line in enumerate(matrix, start=1):
-            found["accuracy/average"][tasks] = sum(line[:tasks]) / tasks
+            curves["accuracy/average"][tasks] = sum(line[:tasks]) / tasks
             for task, accuracy in enumerate(line[:tasks], start=1):
-                found[f"accuracy/task{task}"][tasks] = accuracy
+                curves[f"accuracy/task{task}"][tasks] = accuracy
 
     def _is_done(self, job: Job, *files: str) -> bool:
-        """Return whether a job is done and the given ones of its files are as recorded."""
-        if self._state_of(job).name != DONE:
-            return False
-        try:
-            check_files(job.records[0].path, *files)
-        except CdlError as error:
-            self.left_out.append(str(error))
-            return False
-        return True
+        """Return whether a job is done and its files, or those given, are as recorded."""
+        state = self._states.checked(job, *files)
+        if state.name == DAMAGED:
+            self.left_out.append(state.what)
+        return state.name == DONE

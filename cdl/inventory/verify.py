@@ -15,13 +15,14 @@ from cdl import layout
 from cdl.data.packing import check_images, map_pixels, modality_in, read_index
 from cdl.data.sources import SPLITS
 from cdl.inventory.images import changes, recorded_contents
-from cdl.inventory.state import DAMAGED, OUTDATED, Reader, compared, fingerprint_of
+from cdl.inventory.state import DAMAGED, OUTDATED, compared, fingerprint_of
 from cdl.layout import record_of
 from cdl.runtime.artifacts import check_artifact, check_files, fingerprint_file, read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 from cdl.runtime.errors import CdlError
 from cdl.study.contents import UserFiles, reread
 from cdl.study.jobs import OPTIONAL, Job, Record
+from cdl.study.runs import as_list
 
 SHOWN = 10  # missing files that are listed
 
@@ -31,18 +32,18 @@ class Recorded:
     """Files and the record with their checksums.
 
     Attributes:
-        kind: type of the record: `record`, `artifact`, `packed`, `benchmark` or `measured` (see
-            `_KINDS`).
         record: path of the record, a JSON file; or of a benchmark, which has no checksum, so only
             its format is checked.
-        body: files implied by the kind: tensors, or pixels and indices of packed data.
+        check: reads the record and the files of `body`; raises `CdlError` if one is damaged.
+        body: files implied by the kind of the record: tensors, or pixels and indices of packed
+            data.
         files: other files with a checksum in the record.
         may_lack: whether they may be missing, as for caches; with one, all are ignored.
         plan: what the record contains if it is as planned; None if nothing is known.
     """
 
-    kind: str
     record: str
+    check: Callable[[str], object]
     body: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     may_lack: bool = False
@@ -52,6 +53,11 @@ class Recorded:
     def paths(self) -> tuple[str, ...]:
         """All files."""
         return (self.record, *self.body, *self.files)
+
+    @property
+    def ignored(self) -> bool:
+        """Whether a file is missing that may be."""
+        return self.may_lack and not all(map(os.path.exists, self.paths))
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ class Verification:
         ]
         if hidden:
             lines.append(f"missing  {len(hidden)} more files, not made yet or deleted: run again")
-        found = Counter(fault.state for fault in self.faults)
-        wrong = ", ".join(f"{n} {state}" for state, n in found.items()) or "all as recorded"
+        counts = Counter(fault.state for fault in self.faults)
+        wrong = ", ".join(f"{n} {state}" for state, n in counts.items()) or "all as recorded"
         return "\n".join([*lines, f"{self.checked} files compared: {wrong}"])
 
 
@@ -101,28 +107,39 @@ def recorded_files(jobs: Iterable[Job]) -> Iterator[Recorded]:
         for record in job.records:
             path, files = record.path, record.files
             if job.rule == "prepare_dataset":
-                yield Recorded("packed", path, files, plan=record)
+                yield Recorded(path, _check_packed, files, plan=record)
             elif files and record_of(files[0]) == path:
-                yield Recorded("artifact", path, files[:1], files[1:], may_lack, record)
+                yield Recorded(path, _check_tensors, files[:1], files[1:], may_lack, record)
             else:
-                yield Recorded("record", path, (), files, may_lack, record)
+                yield Recorded(path, read_json, (), files, may_lack, record)
         if job.benchmark:
-            yield Recorded("benchmark", job.benchmark, may_lack=True)
+            yield Recorded(job.benchmark, read_benchmark, may_lack=True)
         if job.measurements:
-            yield Recorded("measured", job.measurements, may_lack=True)
+            yield Recorded(job.measurements, read_measured, may_lack=True)
 
 
-def sources_of(user: UserFiles) -> dict[str, Callable[[], None]]:
-    """Return functions that read every file of a user's source again, by name of the source.
+def sources_of(user: UserFiles) -> dict[str, Callable[[], object]]:
+    """Return functions that read every file of a source again, by name of the source.
 
     A function raises `CdlError` if the files are not those that the packed data, or the backbone,
-    were made from.
+    were made from, or those that were published.
     """
-    data = {name: partial(_reread_data, user, name) for name in user.data}
-    backbones = {name: partial(_reread_backbone, user, name) for name in user.backbones}
-    files = {name: user.of_data(name) for name in data}
-    files |= {name: user.of_backbone(name) for name in backbones}
-    return {f"source of {name}": read for name, read in (data | backbones).items() if files[name]}
+    checks: dict[str, Callable[[], object]] = {}
+    for name, block in user.data.items():
+        if "root" in block["source"]:
+            checks[name] = partial(_check_published, block["source"])
+        elif user.of_data(name):
+            checks[name] = partial(_reread_data, user, name)
+    for name in user.backbones:
+        if user.of_backbone(name):
+            checks[name] = partial(_reread_backbone, user, name)
+    return {f"source of {name}": check for name, check in checks.items()}
+
+
+def _check_published(source: Mapping[str, Any]) -> None:
+    from cdl.data.sources.archives import check
+
+    check(**source)
 
 
 def _reread_data(user: UserFiles, name: str) -> None:
@@ -163,66 +180,70 @@ def verify(
 
     Args:
         items: files and records; duplicates are read once.
-        sources: functions that read a user's source again and raise `CdlError` if it has changed,
-            by name of the source (see `sources_of`).
+        sources: functions that read a source again and raise `CdlError` if it has changed, by name
+            of the source (see `sources_of`).
     """
     faults: list[Fault] = []
-    checked = 0
-    read = cache(read_json)
+    faults_of, checked = Faults(), 0
     for item in dict.fromkeys(items):
-        if item.may_lack and not all(map(os.path.exists, item.paths)):
-            continue
-        checked += len(item.paths)
-        faults += list(faults_of(item)) or differences_of(
-            item, read, {fault.path for fault in faults}
-        )
+        if not item.ignored:
+            checked += len(item.paths)
+            faults += faults_of(item)
     for name, read_again in (sources or {}).items():
         checked += 1
         faults += _damage(name, read_again)
     return Verification(checked, tuple(faults))
 
 
-def faults_of(item: Recorded) -> Iterator[Fault]:
-    """Yield the missing files of an item, and those that differ from their record."""
-    missing = [path for path in item.paths if not os.path.exists(path)]
-    yield from (Fault("missing", path, "run again") for path in missing)
-    if item.record in missing:
-        return
-    if not set(item.body) & set(missing):
-        damage = list(_damage(item.record, _KINDS[item.kind], item.record))
-        yield from damage
-        if damage:
-            return
-    for file in item.files:
-        if file not in missing:
-            yield from _damage(file, check_files, item.record, file)
+class Faults:
+    """Compares files with their records, and intact records with the plan.
 
-
-def differences_of(item: Recorded, read: Reader, faulty: set[str]) -> Iterator[Fault]:
-    """Yield a fault if an intact record is not as planned.
-
-    A record is not compared with inputs that are missing or `faulty`: only these are reported.
+    It keeps which records are faulty: what was made from one is not reported, too.
     """
-    if item.plan is None:
-        return
 
-    def intact(sources: str | list[str]) -> bool:
-        paths = [sources] if isinstance(sources, str) else sources
-        return all(os.path.exists(path) and path not in faulty for path in paths)
+    def __init__(self) -> None:
+        self._read = cache(read_json)
+        self._faulty: set[str] = set()
 
-    made_from = {entry: paths for entry, paths in item.plan.made_from.items() if intact(paths)}
-    data = item.plan.data if intact([*item.plan.data]) else ()
-    plan = replace(item.plan, made_from=made_from, data=data)
-    state = compared(plan, read, lambda path: fingerprint_of(read(path)))
-    if state.name == DAMAGED:
-        yield Fault("damaged", item.record, state.what)
-    elif state.name == OUTDATED:
-        yield Fault(
-            "outdated",
-            item.record,
-            f"was made with {state.what} {state.before}, expected {state.now}: it belongs to "
-            "another place or configuration; restore the files of this job, or run again",
-        )
+    def __call__(self, item: Recorded) -> list[Fault]:
+        """Return the missing files of an item, and those that differ from record or plan."""
+        missing = [path for path in item.paths if not os.path.exists(path)]
+        wrong: list[Fault] = []
+        if item.record not in missing:
+            if not {*item.body} & {*missing}:
+                wrong += _damage(item.record, item.check, item.record)
+            for file in item.files if not wrong else ():
+                if file not in missing:
+                    wrong += _damage(file, check_files, item.record, file)
+            wrong = wrong or list(self.differences(item))
+        if wrong:
+            self._faulty.add(item.record)
+        return [*(Fault("missing", path, "run again") for path in missing), *wrong]
+
+    def differences(self, item: Recorded) -> Iterator[Fault]:
+        """Yield a fault if an intact record is not as planned.
+
+        A record is not compared with inputs that are missing or faulty: only these are reported.
+        """
+        if item.plan is None:
+            return
+        made_from = {e: paths for e, paths in item.plan.made_from.items() if self._intact(paths)}
+        data = item.plan.data if self._intact([*item.plan.data]) else ()
+        plan = replace(item.plan, made_from=made_from, data=data)
+        state = compared(plan, self._read, lambda path: fingerprint_of(self._read(path)))
+        if state.name == DAMAGED:
+            yield Fault("damaged", item.record, state.what)
+        elif state.name == OUTDATED:
+            yield Fault(
+                "outdated",
+                item.record,
+                f"was made with {state.what} {state.before}, expected {state.now}: it belongs to "
+                "another place or configuration; restore the files of this job, or run again",
+            )
+
+    def _intact(self, records: str | list[str]) -> bool:
+        paths = as_list(records)
+        return all(os.path.exists(path) and path not in self._faulty for path in paths)
 
 
 def _damage(path: str, check: Callable[..., object], *arguments: str) -> Iterator[Fault]:
@@ -241,12 +262,3 @@ def _check_packed(manifest: str) -> None:
     for split in SPLITS:
         index, _, _ = read_index(folder, split)
         check_images(folder, split, index, map_pixels(folder, split), modality_in(folder))
-
-
-_KINDS: dict[str, Callable[[str], object]] = {
-    "record": read_json,
-    "artifact": _check_tensors,
-    "packed": _check_packed,
-    "benchmark": read_benchmark,
-    "measured": read_measured,
-}

@@ -20,6 +20,7 @@ from cdl.inventory import cleaning
 from cdl.inventory.cleaning import drop, leftovers
 from cdl.inventory.overwriting import deleted, overwritten
 from cdl.inventory.starting import refuse_future, refuse_learnt
+from cdl.inventory.state import States
 from cdl.runtime.errors import Busy, CdlError
 from cdl.runtime.folders import new_folder
 from cdl.runtime.jobs import Execution
@@ -41,20 +42,24 @@ def jobs(changes):
     return Jobs(LearningJobs(make_grid(changes)))
 
 
+def states(changes):
+    return States(jobs(changes))
+
+
 def named(found):
     return {str(item.path) for item in found}
 
 
 def test_what_a_run_overwrites_is_said_before_it(here):
-    assert overwritten(jobs({})) == []
-    first, line, last = overwritten(jobs(ALPHA))
+    assert overwritten(states({})) == []
+    first, line, last = overwritten(states(ALPHA))
     assert first == "1 finished run with other values will be overwritten:"
     assert line.strip() == (
         "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0: distiller.alpha was 0.5, "
         "is 0.9"
     )
     assert "rename this configuration" in last
-    many = overwritten(jobs({"training": {"lr": 0.5, "epochs": 2}, **ALPHA}))
+    many = overwritten(states({"training": {"lr": 0.5, "epochs": 2}, **ALPHA}))
     assert many[0] == "4 finished runs with other values will be overwritten:"
     (line,) = (line for line in many if "/kd-" in line)  # every field that has changed
     fields = ("distiller.alpha", "training.epochs", "training.lr")

@@ -119,7 +119,7 @@ SAME_FOLDER = settings(
 @given(data=st.data())
 def test_files_in_the_place_of_others_with_their_record_are_named(study, data):
     """Learners of another task, seed or distiller, targets, queries, results, backbones."""
-    items = [item for item in recorded_files(study_jobs(study)) if item.kind != "benchmark"]
+    items = [item for item in recorded_files(study_jobs(study)) if item.plan is not None]
     there = [item for item in items if item.files + item.body and os.path.exists(item.record)]
     item = data.draw(st.sampled_from(there))
     names = [Path(path).suffix for path in item.paths]
