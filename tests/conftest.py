@@ -1,6 +1,7 @@
 """Toy models for all tests."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker("slow")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_runtestloop():
+    """Keep imported modules and collected tests out of the garbage collections that follow."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

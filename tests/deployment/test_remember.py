@@ -171,6 +171,9 @@ def test_the_export_learns_on_and_the_card_says_so(run, tmp_path):
     if "ranpac" not in str(run):
         pytest.skip("one export is enough; the graphs are compared in test_graph.py")
     result = export(run, tmp_path / "student", task=0)
+    parity = result.parity  # of the classes learnt so far, which the evaluation does not contain
+    assert (parity.images, parity.unlike_torch, parity.unlike_evaluation) == (48, 0, None)
+    assert cdl.load(tmp_path / "student").classes == cdl.load(run, task=0).classes
     assert "learns on by `python student.py learn FOLDER` from a ridge" in result.text()
     card = (tmp_path / "student" / "card.md").read_text()
     assert result.learning in card

@@ -13,7 +13,11 @@ from runs import ROOT, command_of, contents
 
 DOCS = ROOT / "docs" / "cluster.md"
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
-TEACHER = "results/tiny/digits/coda_prompt/teacher-vit_micro-q-vit_nano/seed0"
+SHARED = ("data", "backbones", "queries")
+RUNS = "results/tiny/digits/coda_prompt"
+TEACHER = f"{RUNS}/teacher-vit_micro-q-vit_nano/seed0"
+TAUGHT = f"{RUNS}/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
+EVALUATED = (f"{RUNS}/student-vit_nano-q-vit_nano/seed0/results.json", f"{TAUGHT}/results.json")
 ABSENT = cluster.missing()
 if ABSENT and not os.environ.get("CI"):
     pytest.skip(
@@ -78,14 +82,19 @@ def named(slurm, name):
 
 
 @pytest.fixture(scope="module")
-def disturbed(slurm, tmp_path_factory):
-    """Return a finished run with a cancelled, a timed-out and a preempted job."""
+def disturbed(slurm, finished, tmp_path_factory):
+    """Return two finished students, with a cancelled, a timed-out and a preempted job.
+
+    What all learners share is that of a local run; its jobs start on the cluster at night.
+    """
     folder = tmp_path_factory.mktemp("slurm")
-    with Workflow(slurm, folder) as workflow:
+    for name in SHARED:
+        shutil.copytree(finished / "results" / name, folder / "results" / name)
+    with Workflow(slurm, folder, *EVALUATED) as workflow:
         cancelled, late = workflow.running("train0", 2)
         slurm.ask("scancel", cancelled)
         slurm.ask("scontrol", "update", f"JobId={late}", "EndTime=now")  # its time limit ends now
-        workflow.running("distil0", 2)
+        workflow.running("distil0", 1)
         slurm.ask("sbatch", "-p", "urgent", "--mem", "100", "-o", "/dev/null", "--wrap", "true")
         assert workflow.end() == 0, workflow.log.read_text()[-4000:]
     return folder
@@ -95,23 +104,16 @@ def test_every_chain_is_one_job_and_each_step_its_own_artifact(slurm, disturbed)
     done = [job for job in slurm.jobs() if job["JobState"] == "COMPLETED" and "Comment" in job]
     assert sorted(job["Comment"].split("_wildcards")[0] for job in done) == [
         "rule_distil0_distil",
-        "rule_distil0_distil",
         "rule_evaluate",
         "rule_evaluate",
-        "rule_evaluate",
-        "rule_evaluate",
-        "rule_prepare_dataset",
-        "rule_queries_queries_test_queries",
         "rule_train0_teacher_targets_train",
         "rule_train0_train",
     ]
-    assert len(list(disturbed.glob("results/tiny/digits/*/*/*/task[01]/learner.json"))) == 8
+    assert len(list(disturbed.glob("results/tiny/digits/*/*/*/task[01]/learner.json"))) == 6
     for job in done:
         assert f"JobId={job['JobId']} " in slurm.completed()  # in the record of ended jobs
         assert list((disturbed / ".snakemake" / "slurm_logs").rglob(f"{job['JobId']}.log"))
-        on_gpu = "prepare_dataset" not in job["Comment"]
-        assert job["Partition"] == ("gpu" if on_gpu else "cpu")
-        assert job.get("TresPerJob") == ("gres/gpu:1" if on_gpu else None)
+        assert (job["Partition"], job["TresPerJob"]) == ("gpu", "gres/gpu:1")
         assert job["NumCPUs"] == "1"
 
 
@@ -131,13 +133,31 @@ def test_a_preempted_job_takes_its_next_turn(slurm, disturbed):
     assert "1" in [job["Restarts"] for job in named(slurm, "distil0")]
 
 
-def test_tables_are_those_of_a_local_run(disturbed, finished):
-    assert contents(disturbed) == contents(finished)
+def test_results_are_those_of_a_local_run(disturbed, finished):
+    found, local = contents(disturbed), contents(finished)
+    assert set(EVALUATED) <= found.keys()
+    assert {name: local.get(name) for name in found} == found
+
+
+@pytest.mark.nightly
+def test_tables_of_a_study_from_its_data_on_are_those_of_a_local_run(slurm, finished, tmp_path):
+    earlier = {job["JobId"] for job in slurm.jobs()}
+    with Workflow(slurm, tmp_path) as workflow:
+        assert workflow.end() == 0, workflow.log.read_text()[-4000:]
+    assert contents(tmp_path) == contents(finished)
+    jobs = [job for job in slurm.jobs() if job["JobId"] not in earlier]
+    places = {
+        job["Comment"].split("_wildcards")[0]: (job["Partition"], job.get("TresPerJob"))
+        for job in jobs
+    }
+    assert places.pop("rule_prepare_dataset") == ("cpu", None)
+    assert "rule_queries_queries_test_queries" in places
+    assert {*places.values()} == {("gpu", "gres/gpu:1")}
 
 
 @pytest.mark.nightly
 def test_a_failed_chain_and_a_killed_snakemake_go_on(slurm, disturbed, tmp_path):
-    for name in ("data", "backbones", "queries"):
+    for name in SHARED:
         shutil.copytree(disturbed / "results" / name, tmp_path / "results" / name)
     target = f"{TEACHER}/task1/learner.safetensors"
     first = tmp_path / TEACHER / "task0" / "learner.safetensors"
