@@ -115,12 +115,12 @@ def run_snakemake(
     """
     received = []
     ends = functools.partial(end_with, os.getpid(), signal.SIGTERM)
-    given = {**os.environ, **(environment or {})}
+    variables = {**os.environ, **(environment or {})}
     options: dict[str, Any] = {}
     if forward is not None:
-        given["FORCE_COLOR"] = ""  # Jupyter sets it, but lines are printed, not a terminal
+        variables["FORCE_COLOR"] = ""  # Jupyter sets it, but lines are printed, not a terminal
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "process_group": 0}
-    with subprocess.Popen(command, env=given, preexec_fn=ends, **options) as child:
+    with subprocess.Popen(command, env=variables, preexec_fn=ends, **options) as child:
 
         def pass_on(number: int, _: object) -> None:
             received.append(number)
@@ -132,8 +132,9 @@ def run_snakemake(
         try:
             if forward is not None and child.stdout is not None:
                 # a thread, since a job that outlives Snakemake would keep the pipe open
-                reader = threading.Thread(target=_pass_lines, args=(child.stdout, forward))
-                reader.daemon = True
+                reader = threading.Thread(
+                    target=_pass_lines, args=(child.stdout, forward), daemon=True
+                )
                 reader.start()
                 code = child.wait()
                 reader.join(LATE)
@@ -224,31 +225,22 @@ class Progress:
         left = self.seconds_left(now)
         if left is not None and self.done < self.total:
             line += f", {about(left)} left"
-        running = list(dict.fromkeys(self.running.values()))
-        return "; ".join([line, *_running_text(running)])
-
-
-def _ignore_interrupts() -> None:
-    """Ignore a second Ctrl-C, which would interrupt the termination of jobs."""
-    if _in_main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        jobs = list(dict.fromkeys(self.running.values()))
+        others = len(jobs) - MAX_SHOWN_JOBS
+        named = [*jobs[:MAX_SHOWN_JOBS], *([f"{others} more"] if others > 0 else [])]
+        return f"{line}; running: {'; '.join(named)}" if named else line
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _running_text(jobs: list[str]) -> list[str]:
-    """Return the descriptions of the first running jobs and the number of the others."""
-    if not jobs:
-        return []
-    others = len(jobs) - MAX_SHOWN_JOBS
-    shown = jobs[:MAX_SHOWN_JOBS] + ([f"{others} more"] if others > 0 else [])
-    return [f"running: {'; '.join(shown)}"]
-
-
 class LogHandler(LogHandlerBase):
     """Show Snakemake's events as one progress line on stderr."""
+
+    writes_to_stream = True  # in the place of Snakemake's own handler
+    writes_to_file = needs_rulegraph = False
+    has_filter = has_formatter = False  # Snakemake filters messages and words errors
 
     def __post_init__(self) -> None:
         Handler.__init__(self)  # older versions of the interface omit this call
@@ -260,31 +252,6 @@ class LogHandler(LogHandlerBase):
         self._failed: set[int] = set()
         self._terminating = False
         self._live: Live | None = None
-
-    @property
-    def writes_to_stream(self) -> bool:
-        """Return True, which replaces Snakemake's own handler."""
-        return True
-
-    @property
-    def writes_to_file(self) -> bool:
-        """Return False."""
-        return False
-
-    @property
-    def has_filter(self) -> bool:
-        """Return False, which keeps Snakemake's filter of messages."""
-        return False
-
-    @property
-    def has_formatter(self) -> bool:
-        """Return False, which keeps Snakemake's texts of errors."""
-        return False
-
-    @property
-    def needs_rulegraph(self) -> bool:
-        """Return False."""
-        return False
 
     def emit(self, record: LogRecord) -> None:
         """Process an event and update the line."""
@@ -305,16 +272,18 @@ class LogHandler(LogHandlerBase):
             self._print(record.getMessage(), "")
             if record.getMessage().startswith(_TERMINATING):
                 self._terminating = True
-                _ignore_interrupts()
+                if _in_main_thread():  # a second Ctrl-C would interrupt the end of the jobs
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
         elif self._terminating:
             pass  # errors of jobs that were terminated are expected
         elif event == LogEvent.JOB_ERROR:
-            logs = ", ".join(map(str, fields["log"] or ["Snakemake's log"]))
+            logs = list(map(str, fields["log"] or []))
             if fields["jobid"] not in self._failed:  # Snakemake repeats the event at the end
                 self._failed.add(fields["jobid"])
                 description = self.progress.fail(fields["jobid"])
-                events.write("failed", what=description, logs=list(map(str, fields["log"] or [])))
-                self._print(f"failed: {description}; see {logs}", "bold red")
+                events.write("failed", what=description, logs=logs)
+                where = ", ".join(logs) or "Snakemake's log"
+                self._print(f"failed: {description}; see {where}", "bold red")
         elif record.levelno > INFO:
             self._print_error(self.format(record))
         self._update(now)

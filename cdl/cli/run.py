@@ -128,9 +128,9 @@ def _check_storage(parsed: Namespace, arguments: list[str]) -> None:
             "--default-storage-prefix: is missing; expected where the results are, such as "
             f"{provider}://BUCKET/FOLDER"
         )
-    given = any(word.startswith("--storage-s3-access-key") for word in arguments)
-    given = given or bool(os.environ.get(f"{S3}_ACCESS_KEY"))
-    if provider == "s3" and find_spec("boto3") and not given:
+    has_key = any(word.startswith("--storage-s3-access-key") for word in arguments)
+    has_key = has_key or bool(os.environ.get(f"{S3}_ACCESS_KEY"))
+    if provider == "s3" and find_spec("boto3") and not has_key:
         import boto3
 
         if not boto3.Session().get_credentials():
@@ -189,46 +189,42 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
     grid = grid_of(configs, folder)
     # the last option takes all words that follow it
     arguments = [*rest, "--configfile", *as_files(configs, folder)]
-    parsed, given = check_command(arguments)
+    parsed, changed = check_command(arguments)
     Trials(grid)  # checks `tune`, which the grid of runs does not read
     _check_start(grid, folder)
     if parsed.unlock:
         _check_lock(folder)
     snakefile = str(program() / "Snakefile")
     arguments = ["--snakefile", snakefile, *arguments]
-    if given - PROGRESS_OPTIONS - {"dryrun"}:
+    if changed - PROGRESS_OPTIONS - {"dryrun"}:
         os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary, "events")
         command = [sys.executable, "-m", "cdl.cli.quiet_snakemake", *arguments, "--logger", "cdl"]
         code, interrupted = run_snakemake(command, {events.FILE: str(file)}, forward)
-        found = events.read(file)
+        happened = events.read(file)
     if parsed.dryrun:
-        _print_plan(grid, folder, found)
+        _print_plan(grid, folder, happened)
+        return Ended(code, interrupted, "")
     if code:
-        stopped = "" if parsed.dryrun else _stopped(found, interrupted, folder, configs, rest)
-        return Ended(code, interrupted, stopped)
-    if "tuned" in parsed.targets and not parsed.dryrun:
+        return Ended(code, interrupted, _stopped(happened, interrupted, folder, configs, rest))
+    from cdl.cli.summary import show, show_runs
+
+    if "tuned" in parsed.targets:
         tuning, files = grid.layout.tuning, shlex.join(configs)
         overlay = str(folder / tuning.overlay)
         print(f"Best values: {overlay}\nReport:      {folder / tuning.text}")
         print(f"Next:        {cdl_command()} run {files} {shlex.quote(overlay)}")
-    if not given & {"targets", "until", "dryrun"}:
-        from cdl.cli.summary import show
-
-        trained = [run for run in grid.runs if run.prompts.trains and not run.aligned]
-        unaligned = {grid.files(run).folder for run in trained}
-        with contextlib.chdir(folder):
-            show(grid.layout.report, unaligned, cdl_command(), forward and plain_console())
-    elif not parsed.dryrun:
-        from cdl.cli.summary import show_runs
-
+    if changed & {"targets", "until"}:
         show_runs(grid, parsed.targets, folder, cdl_command())
+    else:
+        with contextlib.chdir(folder):
+            show(grid.layout.report, cdl_command(), forward and plain_console())
     return Ended(code, interrupted, "")
 
 
 def _stopped(
-    found: list[dict[str, Any]],
+    happened: list[dict[str, Any]],
     interrupted: bool,
     folder: Path,
     configs: list[str],
@@ -240,7 +236,7 @@ def _stopped(
     again = f"{cdl_command()} run {shlex.join([*configs, *rest])}"
     with contextlib.chdir(folder):
         status = f"{cdl_command()} status {shlex.join(configs)}"
-        return closing(found, interrupted, again, status)
+        return closing(happened, interrupted, again, status)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -299,13 +295,13 @@ def _find_cache() -> None:
         print(f"cdl: {note}", file=sys.stderr)
 
 
-def _print_plan(grid: Grid, folder: Path, found: list[dict[str, Any]]) -> None:
+def _print_plan(grid: Grid, folder: Path, happened: list[dict[str, Any]]) -> None:
     """Print the jobs of a dry run: what, how many, and why."""
     from rich.console import Console
 
     from cdl.cli.plan import Planned, table
 
-    jobs = [Planned(event["rule"], event["key"], event["reason"]) for event in found]
+    jobs = [Planned(event["rule"], event["key"], event["reason"]) for event in happened]
     if jobs:
         with contextlib.chdir(folder):
             Console(highlight=False).print(table(grid, jobs))

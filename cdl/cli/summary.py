@@ -1,9 +1,9 @@
-"""The summary that `cdl run` prints: accuracies as bars, paths of the results, the next command."""
+"""What `cdl run` prints at its end: accuracies as bars, whether they are good, and what is next."""
 
 import contextlib
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cdl.cli.advice import advice, baselines, best_cell, has_interval, is_bound, name_of_bound
 from cdl.inventory.finished import tabulate
 from cdl.layout import RESULTS, ReportFiles, RunFiles
-from cdl.reporting.names import named, names
+from cdl.reporting.columns import CELL, FEW_SEEDS
+from cdl.reporting.names import distiller_of, named
 from cdl.reporting.panels import Panel, panels_of
 from cdl.reporting.style import look
 from cdl.reporting.tables import read
@@ -25,19 +25,16 @@ from cdl.study.configuration import read as read_yaml
 from cdl.study.grid import Grid
 
 WIDTH = 24  # of a bar, in characters
+FEW_EXAMPLES = 100  # per class, below which more of them are suggested
+MIN_SEEDS = 3  # with fewer, no interval over seeds is shown
+BOUNDS = {"simple_cil": "class means", "ranpac": "a ridge"}  # methods that train nothing, in words
 
 
-def show(
-    report: ReportFiles,
-    unaligned: Collection[str],
-    command: str,
-    console: Console | None = None,
-) -> None:
+def show(report: ReportFiles, command: str, console: Console | None = None) -> None:
     """Print the mean accuracies of a finished configuration, whether they are good, what is next.
 
     Args:
         report: files of the configuration.
-        unaligned: folders of the runs that train heads and do not align them.
         command: command that starts this program.
         console: console to print to; default: stdout.
 
@@ -49,22 +46,20 @@ def show(
     cells = named(read(tables.intervals, tables.record("summary")))
     results = read(tables.results, tables.protocols)
     for dataset, rows in cells.groupby("dataset", sort=False):
-        trains_nothing = rows.apply(is_bound, axis=1)
-        bounds = rows[trains_nothing]
-        panels = panels_of(rows[~trains_nothing]) or [Panel("", bounds)]
-        for panel in panels:
-            together = panel.rows if panel.rows is bounds else pd.concat([panel.rows, bounds])
+        bounds = rows[rows["method"].map(_base).isin([*BOUNDS])]
+        for panel in panels_of(rows.drop(bounds.index)) or [Panel("", rows[:0])]:
             title = f"{panel.title.replace(chr(10), ', ')} on {dataset}".removeprefix(" on ")
             console.print()
-            console.print(_accuracy_table(title, together))
+            console.print(_accuracy_table(title, pd.concat([panel.rows, bounds])))
     console.print(_legend(cells), soft_wrap=True)
     console.print()
     figure = report.figure("accuracy", str(cells["dataset"].iloc[0]), "svg")
-    paths = {"Page": report.page, "Table": tables.summary("md"), "Figure": figure}
-    best = RunFiles(str(best_cell(results)["run"].iloc[0]))
-    n_classes = len(read_json(best.results)["classes"])
-    lines = advice(results, cells, n_classes, command, unaligned, _embedded(tables.configuration))
-    for what, text in {**paths, **lines}.items():
+    lines = {"Page": report.page, "Table": tables.summary("md"), "Figure": figure}
+    n_classes = len(read_json(RunFiles(best_cell(results)["run"].iloc[0]).results)["classes"])
+    backbones = read_yaml(tables.configuration)["backbones"]
+    embedded = [name for name, block in backbones.items() if block["embedded"] is not None]
+    lines |= advice(results, cells, n_classes, command, embedded)
+    for what, text in lines.items():
         console.print(f"{what + ':':<8} [bold]{escape(text)}[/]", soft_wrap=True)
 
 
@@ -84,11 +79,11 @@ def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) 
         CdlError: results are damaged.
     """
     wanted = {os.path.relpath(folder / target, folder) for target in targets}
-    every = [grid.files(run) for run in grid.runs]
-    made = [own for own in every if own.results in wanted and (folder / own.results).is_file()]
-    if not made:
-        return
+    made = [files for files in map(grid.files, grid.runs) if files.results in wanted]
     with contextlib.chdir(folder):
+        made = [files for files in made if Path(files.results).is_file()]
+        if not made:
+            return
         for files in made:
             accuracy = read_json(files.results)["metrics"]["final_average_accuracy"]
             print(f"{accuracy:.2f} %  {files.folder.removeprefix(f'{RESULTS}/')}")
@@ -102,12 +97,6 @@ def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) 
     print(f"Origin: {shlex.join([*origin, *results])}")
 
 
-def _embedded(configuration: str) -> set[str]:
-    """Return the names of the backbones in a resolved configuration that come with cdl."""
-    backbones = read_yaml(configuration)["backbones"]
-    return {name for name, block in backbones.items() if block["embedded"] is not None}
-
-
 def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
     """Return the learners of one method: accuracy with bar and interval, gain over the baseline."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -117,13 +106,14 @@ def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
     table.add_column("95 % interval", justify="right", style="dim")
     table.add_column("gain in points", justify="right")
     top = min(100.0, max(10.0, rows["accuracy_high"].max()))
-    for name, row in zip(names(rows), rows.to_dict("records"), strict=True):
+    for row in rows.to_dict("records"):
+        name = row["label"]
         colour = "default" if name == "teacher" else look(name).colour
-        name = name_of_bound(row) if is_bound(row) else name
         bar: Any = Bar(top, 0, row["accuracy"], width=WIDTH, color=colour)
-        ends = f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}"
+        shown = row["n"] >= MIN_SEEDS or "seeds" not in row["over"]
+        ends = f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}" if shown else "-"
         gain = "" if pd.isna(row["gain"]) else f"{row['gain']:+.1f}".replace("-", "−")
-        ends = ends if has_interval(row) else "-"
+        name = _name(row) if _base(row["method"]) in BOUNDS else name
         table.add_row(name, bar, f"{row['accuracy']:.1f}", ends, gain)
     return table
 
@@ -133,6 +123,116 @@ def _legend(cells: pd.DataFrame) -> str:
     over = " or ".join(dict.fromkeys(cells["over"]))
     n = " or ".join(map(str, sorted({*cells["n"]})))
     text = f"intervals over {over}, seeds: {n}"
-    labels = baselines(cells[cells["role"] == "student"])
-    gained = " or ".join(labels[name] for name in dict.fromkeys(cells["baseline"]) if name)
-    return f"{text}; gain over {gained}" if gained else text
+    labels = _labels(cells[cells["role"] == "student"])
+    baselines = " or ".join(labels[name] for name in dict.fromkeys(cells["baseline"]) if name)
+    return f"{text}; gain over {baselines}" if baselines else text
+
+
+def best_cell(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the student with the highest mean accuracy, the first seed first.
+
+    Without a student, these are the runs of the best learner. Students of one backbone cost about
+    the same at prediction.
+
+    Args:
+        results: one row per run, see `cdl.reporting.runs.tables_of`.
+    """
+    students = results[results["role"] == "student"]
+    students = results if students.empty else students
+    means = students.groupby(CELL, sort=False)["final_average_accuracy"].transform("mean")
+    best = students.iloc[int(means.to_numpy().argmax())]
+    return students[(students[CELL] == best[CELL]).all(axis=1)]
+
+
+def advice(
+    results: pd.DataFrame,
+    cells: pd.DataFrame,
+    n_classes: int,
+    command: str,
+    embedded: Collection[str] = (),
+) -> dict[str, str]:
+    """Return whether the results are good, and what to do next, by heading.
+
+    Args:
+        results: one row per run.
+        cells: one row per cell, see `cdl.reporting.intervals` and `cdl.reporting.names.named`.
+        n_classes: number of classes of the best student.
+        command: command that starts this program.
+        embedded: names of the backbones that come with cdl, which are small.
+    """
+    first = best_cell(results).iloc[0]
+    best = cells[(cells[CELL] == first[CELL]).all(axis=1)].iloc[0].to_dict()
+    students = cells[cells["role"] == "student"]
+    for name in ("dataset", "labels", "backbone"):
+        students = students[students[name] == best[name]]
+    lines = {"Best": f"{_name(best)}, {_accuracy(best)}; {_beside(best, students, n_classes)}"}
+    if taught := _taught(students):
+        lines["Teacher"] = taught
+    better = []
+    if (per_class := first["labelled_seen"] / n_classes) < FEW_EXAMPLES:
+        better.append(f"more examples of a class than {per_class:.0f}")
+    if best["backbone"] in embedded:
+        better.append(f"a pretrained ViT ({command} list backbones)")
+    if better:
+        lines["Better"] = "; ".join(better)
+    lines["Next"] = f"{command} export {shlex.quote(str(first['run']))} -o student"
+    return lines
+
+
+def _base(method: str) -> str:
+    return method.partition("+")[0]
+
+
+def _name(row: Mapping[Hashable, Any]) -> str:
+    bound = BOUNDS.get(_base(row["method"]))
+    return f"{bound} ({row['method']})" if bound else f"{row['method']} ({row['label']})"
+
+
+def _accuracy(row: Mapping[Hashable, Any]) -> str:
+    n = f"{row['n']} seed{'s' * (row['n'] > 1)}"
+    if row["n"] < MIN_SEEDS:
+        return f"{row['accuracy']:.1f} % ({n}: too few for an interval over seeds)"
+    return f"{row['accuracy']:.1f} % ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}, {n})"
+
+
+def _beside(best: Mapping[Hashable, Any], students: pd.DataFrame, n_classes: int) -> str:
+    """Return the accuracies to compare the best student with, and those that the study lacks."""
+    methods = students["method"].map(_base)
+    highest = students.groupby(methods)["accuracy"].max()
+    compared = [f"chance {100 / n_classes:.1f} %"]
+    compared += [
+        f"{words} {highest[method]:.1f} %"
+        for method, words in BOUNDS.items()
+        if method in highest and method != _base(best["method"])
+    ]
+    trained = students[~methods.isin([*BOUNDS])].to_dict("records")
+    if _base(best["method"]) in BOUNDS and trained:
+        row = max(trained, key=lambda cell: cell["accuracy"])
+        compared.append(f"trained at best {row['accuracy']:.1f} %, {_name(row)}")
+    text, lacking = ", ".join(compared), [method for method in BOUNDS if method not in highest]
+    words = " and ".join(BOUNDS[method] for method in lacking)
+    return f"{text}; for {words}: grid.bounds: [{', '.join(lacking)}]" if lacking else text
+
+
+def _taught(students: pd.DataFrame) -> str:
+    """Say whether the best distilled student differs from the student without distillation."""
+    distilled = students[(students["teacher"] != "") & students["gain"].notna()]
+    if distilled.empty:
+        return ""
+    row = max(distilled.to_dict("records"), key=lambda cell: cell["accuracy"])
+    name, over = (
+        f"'{label}'" if "," in label else label
+        for label in (row["label"], _labels(students)[row["baseline"]])
+    )
+    if row["n"] < MIN_SEEDS:
+        return f"{name} minus {over}: {row['gain']:+.1f} points, for a claim run {FEW_SEEDS} seeds"
+    points = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+    if row["gain_low"] > 0:
+        return f"{name} is better than {over}, {points}"
+    shown = "is worse than" if row["gain_high"] < 0 else "is not shown to be better than"
+    return f"{name} {shown} {over}, {points}: take {over} instead"
+
+
+def _labels(students: pd.DataFrame) -> dict[str, str]:
+    """Return the name in words of each student, by its name in the column `baseline`."""
+    return {distiller_of(row): row["label"] for row in students.to_dict("records")}

@@ -228,7 +228,7 @@ def test_the_summary_shows_every_mean_no_interval_over_two_seeds_and_the_next_co
     console = Console(file=io.StringIO(), width=100, **colours)
     backbones = "{small: {embedded: vit_nano}, big: {embedded: null}}"
     Path(report.tables.configuration).write_text(f"backbones: {backbones}")
-    show(report, (), "cdl", console)
+    show(report, "cdl", console)
     printed = console.file.getvalue()
     cells = read(report.tables.intervals, report.tables.record("summary"))
     for row in cells.to_dict("records"):
