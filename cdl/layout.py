@@ -617,23 +617,9 @@ class ResultsFolder:
         """Return the artifacts of a backbone, from all sources."""
         return sorted(map(str, self.path.glob(f"backbones/{name}-*.safetensors")))
 
-    def backbone_records(self, name: str) -> list[Path]:
-        """Return the records of a backbone's artifacts, also where the tensors are absent."""
-        return sorted(self.path.glob(f"backbones/{name}-{'[0-9a-f]' * 8}.json"))
-
-    def queries(self, backbone: str) -> list[str]:
-        """Return the cached queries of a backbone."""
-        return sorted(map(str, self.path.glob(f"queries/{backbone}-*/*.safetensors")))
-
     def classified(self, classifier: str) -> list[Path]:
         """Return the records of the answers of a classifier, see `classified`."""
         return sorted(self.path.glob(f"queries/{classifier}-*/answers.json"))
-
-    def page(self, run: str) -> tuple[str, str]:
-        """Return the page with a run, and its record, by the run's table folder."""
-        report = Layout(Path(run).parts[1]).report
-        here = self.path.parent
-        return str(here / report.page), str(here / report.tables.record("page"))
 
     def packed(self, dataset: str) -> list[PackedFiles]:
         """Return the packed data of a dataset, from all sources."""

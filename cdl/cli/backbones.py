@@ -32,7 +32,7 @@ def list_(
     Those for heads only have no blocks. Exit code 1 if none matches PATTERN.
     """
     wanted = pattern if "*" in pattern else f"*{pattern}*"
-    found: list[dict[str, Any]] = [
+    listed: list[dict[str, Any]] = [
         {
             "architecture": a.name,
             "width": a.shape.width,
@@ -47,14 +47,14 @@ def list_(
         and any(fnmatch(name, wanted) for name in (a.name, *_tagged_names(a.name, a.tags)))
     ]
     if as_json:
-        print_json(found)
+        print_json(listed)
     text = "{architecture}: width {width}, {depth} blocks, patch {patch}, {size} px, {pooling}"
     heads = "{architecture}: width {width}, {size} px, for heads only"
-    for entry in () if as_json else found:
+    for entry in () if as_json else listed:
         print((text if entry["depth"] else heads).format(**entry))
         for name in _tagged_names(entry["architecture"], entry["tags"]):
             print(f"  {name}{'  (research only)' if is_research_only('timm', name) else ''}")
-    if not found:
+    if not listed:
         raise typer.Exit(1)
 
 
@@ -81,18 +81,18 @@ def check(
     from cdl.backbones.check import check as compare_with_timm
     from cdl.study.validation import methods_of
 
-    found = [compare_with_timm(name, weights) for name in names]
-    methods = [methods_of(a.shape) if a.shape else [] for a in found]
+    checks = [compare_with_timm(name, weights) for name in names]
+    methods = [methods_of(a.shape) if a.shape else [] for a in checks]
     if as_json:
-        own = zip(found, methods, strict=True)
-        print_json([{**asdict(replace(a, shape=None)), "methods": m} for a, m in own])
-    for a, suitable in () if as_json else zip(found, methods, strict=True):
+        both = zip(checks, methods, strict=True)
+        print_json([{**asdict(replace(a, shape=None)), "methods": m} for a, m in both])
+    for a, suitable in () if as_json else zip(checks, methods, strict=True):
         blocks = f", {a.depth} blocks, {a.tokens} tokens, {a.pooling}" if a.depth else ""
         entrances = f", entrances {' '.join(a.entrances)}" if a.depth else ""
         compared = f"width {a.width}{blocks}, largest difference {a.difference:.1e}{entrances}"
         outcome = a.problem or f"{compared}, methods {' '.join(suitable)}: ok"
         print(f"{a.model}: {outcome}")
-    if any(result.problem for result in found):
+    if any(a.problem for a in checks):
         raise typer.Exit(1)
 
 
@@ -124,8 +124,8 @@ def fetch(
     how = {"mirror": mirror, "setting": "--mirror"}
     for name in names:
         if classifier:
-            found = fetch_classifier(name, revision, **how)
-            print(f"{found.path}: a classifier, licence {found.licence or 'unknown'}")
+            fetched = fetch_classifier(name, revision, **how)
+            print(f"{fetched.path}: a classifier, licence {fetched.licence or 'unknown'}")
         else:
             folder = keep_shape(name, revision, **how)
             shape = shape_in(folder)

@@ -52,21 +52,21 @@ def init(
     schemas = files("cdl") / "study" / "schema" / "config.schema.json"
     config = folder / "config.yaml"
     contents = {config: "", folder / "config.schema.json": schemas.read_text()}  # in this order
-    own = [path for path in (images, texts) if path is not None]
-    if len(own) + text_starter > 1:
+    paths = [path for path in (images, texts) if path is not None]
+    if len(paths) + text_starter > 1:
         raise typer.BadParameter("--images, --texts and --text exclude each other")
-    if backbone and not own:
+    if backbone and not paths:
         raise typer.BadParameter("--backbone: needs --images or --texts")
-    if own:
+    if paths:
         from cdl.inventory.datasets import check, remarks
         from cdl.inventory.datasets import text as summary
 
-        made = suggested(own[0], images is not None, backbone)
+        made = suggested(paths[0], images is not None, backbone)
         grid = made.grid
-        found, notes = check(grid, opened=False), [*remarks(grid)]
+        summaries, notes = check(grid, opened=False), [*remarks(grid)]
         contents[config] = made.text
         _write(contents)
-        print(summary(found))
+        print(summary(summaries))
         for topic, reason in made.reasons.items():
             print(f"  {topic}: {reason}")
         for note in notes:
@@ -102,8 +102,8 @@ def suggested(path: Path, photos: bool, backbone: str | None = None) -> "Suggest
 
     wanted = f"a folder with {path}/CLASS/*.jpg" if photos else "a CSV file with a header"
     if not (path.is_dir() if photos else path.is_file()):
-        found = "is not" if path.exists() else "does not exist; expected"
-        raise ConfigError(f"{path}: {found} {wanted}")
+        problem = "is not" if path.exists() else "does not exist; expected"
+        raise ConfigError(f"{path}: {problem} {wanted}")
     return suggest(path, backbone)
 
 
@@ -231,10 +231,10 @@ def data(
     else:
         grid = grid_of(config, directory)
         os.chdir(directory)
-    found = check(grid, opened)
+    summaries = check(grid, opened)
     if as_json:
-        print_json({name: asdict(dataset) for name, dataset in found.items()})
+        print_json({name: asdict(dataset) for name, dataset in summaries.items()})
         return
-    print(text(found))
+    print(text(summaries))
     for note in remarks(grid):
         print(f"note: {note}")

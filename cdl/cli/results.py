@@ -53,11 +53,11 @@ def status(
 
     grid = grid_of(config, directory)
     os.chdir(directory)
-    found = report(grid, cores, f"{cdl_command()} run {shlex.join(config)}")
+    progress = report(grid, cores, f"{cdl_command()} run {shlex.join(config)}")
     if every and not as_json:
-        print(found.text(every=True))
+        print(progress.text(every=True))
     else:
-        print_result(found, as_json)
+        print_result(progress, as_json)
 
 
 def tables(
@@ -102,8 +102,8 @@ def compare(
     """
     from cdl.inventory.compare import compare as paired_comparison
 
-    found = paired_comparison(first, second, ResultsFolder(results))
-    print_result(found, as_json)
+    comparison = paired_comparison(first, second, ResultsFolder(results))
+    print_result(comparison, as_json)
 
 
 class Tracker(StrEnum):
@@ -160,17 +160,17 @@ def trace(
 
     folder = ResultsFolder(results)
     traces = provenance(cell, folder)
-    links = {run: own.links for run, own in traces.items()}
+    links = {run: traced.links for run, traced in traces.items()}
     if as_json:
-        print_json({run: [link._asdict() for link in own] for run, own in links.items()})
-    elif every or any(own.row is None for own in traces.values()):
-        for run, own in links.items():
+        print_json({run: [link._asdict() for link in steps] for run, steps in links.items()})
+    elif every or any(traced.row is None for traced in traces.values()):
+        for run, steps in links.items():
             print(run)
-            for link in own:
+            for link in steps:
                 print(f"  {link.mark:<6}  {link.what:<15} {link.text}")
     else:
         print(summary(traces, folder, cdl_command()))
-    if not all(link.holds for own in links.values() for link in own):
+    if not all(link.holds for steps in links.values() for link in steps):
         raise typer.Exit(1)
 
 
@@ -195,16 +195,16 @@ def verify(
             raise CdlError(
                 f"{folder}: is not an exported student; to check a study, give its CONFIG"
             )
-        found = _verify_exported(folder)
+        verification = _verify_exported(folder)
     else:
         grid = grid_of(config, directory)
         os.chdir(directory)
         if not Path(grid.layout.root).is_dir():
             raise CdlError(nothing_here(grid.config["name"]))
         sources = sources_of(user_files(grid)) if data else {}
-        found = check_files(recorded_files(study_jobs(grid)), sources)
-    print_result(found, as_json)
-    if found.faults:
+        verification = check_files(recorded_files(study_jobs(grid)), sources)
+    print_result(verification, as_json)
+    if verification.faults:
         raise typer.Exit(1)
 
 
@@ -246,18 +246,18 @@ def clean(
 
     grids = [grid_of(config.split("+")) for config in configs]
     os.chdir(directory)
-    found = leftovers(grids, learnt or ())
+    unused = leftovers(grids, learnt or ())
     if yes:
-        drop(found)
-    size = sum(item.size for item in found)
+        drop(unused)
+    size = sum(item.size for item in unused)
     if as_json:
-        paths = {str(item.path): item.size for item in found}
+        paths = {str(item.path): item.size for item in unused}
         print_json({"deleted": yes, "bytes": size, "paths": paths})
         return
-    for item in found:
+    for item in unused:
         runs = f", {n} finished run{'s' * (n > 1)}" if (n := len(runs_below(item.path))) else ""
         print(f"{item.size / 1e6:>10.1f} MB  {item.path}{runs}")
-    if not found:
+    if not unused:
         here = Path(RESULTS).is_dir()
         kept = "all results belong to the given configurations" if here else nothing_here()
         print(f"nothing to delete: {kept}")

@@ -39,8 +39,8 @@ def list_items(grid: Grid, dataset: str | None, output: Path) -> int:
 
 def without_teacher(config: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration of the same data whose grid reads no teacher."""
-    own = config["grid"]["pairs"][0] | {"teacher": None, "teacher_method": None}
-    grid = {**config["grid"], "pairs": [own], "distillers": ["none"], "methods": ["head_only"]}
+    pair = config["grid"]["pairs"][0] | {"teacher": None, "teacher_method": None}
+    grid = {**config["grid"], "pairs": [pair], "distillers": ["none"], "methods": ["head_only"]}
     grid |= {"exclude": [], "baseline": "none", "bounds": [], "datasets": []}
     datasets = {name: {**block, "labels": None} for name, block in config["datasets"].items()}
     return {**config, "datasets": datasets, "grid": grid, "deploy": None, "tune": None}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdl import layout
-from cdl.inventory.learnt import learnt_runs
+from cdl.inventory.learnt import learnt_runs, needs
 from cdl.inventory.status import at_work
 from cdl.layout import RESULTS, ResultsFolder, TableFiles
 from cdl.runtime.errors import CdlError
@@ -41,32 +41,32 @@ def leftovers(grids: Iterable[Grid], learnt: Collection[str] = ()) -> list[Lefto
     """
     kept = {Path(path) for grid in grids for path in _used_paths(grid)}
     results = ResultsFolder(Path(RESULTS))
-    runs = learnt_runs(results)
-    names = sorted({run.name for run in runs})
+    by_name = learnt_runs(results)
     for name in learnt:
-        if name not in names:
+        if name not in by_name:
             raise CdlError(
                 f"--learnt: {name!r} has no run of cdl learn; expected one of "
-                f"{', '.join(names) or 'none, since there are no such runs'}"
+                f"{', '.join(sorted(by_name)) or 'none, since there are no such runs'}"
             )
-    kept |= {path for run in runs if run.name not in learnt for path in run.needs(results)}
+    for name in by_name.keys() - set(learnt):
+        kept |= {path for run in by_name[name] for path in needs(name, run, results)}
     parents = {parent for path in kept for parent in path.parents}
     root = Path(RESULTS).resolve()
-    found: list[Path] = []
+    unused: list[Path] = []
     for path in _candidates():
         linked = path.resolve() != root / path.relative_to(RESULTS)
-        below = any(parent in kept or parent in found for parent in path.parents)
+        below = any(parent in kept or parent in unused for parent in path.parents)
         if not linked and path not in kept and path not in parents and not below:
-            found.append(path)
-    return [Leftover(path, _bytes_on_disk(path)) for path in found]
+            unused.append(path)
+    return [Leftover(path, _bytes_on_disk(path)) for path in unused]
 
 
-def drop(found: Iterable[Leftover]) -> None:
+def drop(unused: Iterable[Leftover]) -> None:
     """Delete leftovers; raise `CdlError` while Snakemake or `cdl learn` runs in this folder."""
     if at_work():
         raise CdlError("snakemake is running in this folder: nothing was deleted; wait for its end")
     busy(partial_folders(*_FILLED))
-    for item in found:
+    for item in unused:
         if item.path.is_dir():
             shutil.rmtree(item.path)
         else:

@@ -138,12 +138,12 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
     common = on_common_images(*sides)
     if not all(len(run.image) for run in common[0]):
         raise CdlError(f"{one.folder} and {other.folder} have no test example in common")
-    found = difference(common[0], common[1], classes_of(frames[0][0]))
+    whole = difference(common[0], common[1], classes_of(frames[0][0]))
     groups = pd.concat(frame for pair in frames for frame in pair).groupby(by)["image"]
     return Comparison(
         one.folder,
         other.folder,
-        *found,
+        *whole,
         seeds,
         by,
         [cell.protocol for cell in (one, other) if cell.protocol],
@@ -157,9 +157,9 @@ def _part(name: Any, images: Any, sides: Sequence[Sequence[Outcomes]]) -> Part:
     first, second = (
         [run._replace(task=np.zeros_like(run.task)) for run in side] for side in selected
     )
-    found = difference(first, second)
+    paired = difference(first, second)
     label = name if isinstance(name, str) else f"task {name + 1}"
-    return Part(label, found.value, found.low, found.high, found.p, found.images)
+    return Part(label, paired.value, paired.low, paired.high, paired.p, paired.images)
 
 
 def _format_points(part: Comparison | Part) -> str:

@@ -40,36 +40,36 @@ def describe(
         Summaries by name, and messages: a source is missing or invalid; images cannot be read; the
         tasks, the class order or the images per class do not fit.
     """
-    found: dict[str, Summary] = {}
+    summaries: dict[str, Summary] = {}
     of_sources: dict[str, Summary] = {}  # by packed data, which variants of a dataset share
     problems: list[str] = []
     for name, block in grid.datasets.items():
         if not published and SOURCES[grid.source(name)["source"]["name"]].files is None:
             continue
         try:
-            found[name] = _summary(grid, name, of_sources)
+            summaries[name] = _summary(grid, name, of_sources)
         except CdlError as error:
             problems.append(f"datasets.{name}: {error}")
             continue
-        problems += [f"datasets.{name}: {text}" for text in found[name].problems]
-        order, counts = grid.class_order(name), found[name].classes
-        checks = [partial(validate_classes, name, block.options, order, found[name].n_classes)]
+        problems += [f"datasets.{name}: {text}" for text in summaries[name].problems]
+        order, counts = grid.class_order(name), summaries[name].classes
+        checks = [partial(validate_classes, name, block.options, order, summaries[name].n_classes)]
         if counts is not None:
             checks.append(partial(_check_class_names, name, block.options, order, list(counts)))
-            problems += _small_classes(name, block.options, order, counts, found[name].items)
+            problems += _small_classes(name, block.options, order, counts, summaries[name].items)
             train = {label: n for label, (n, _) in counts.items()}
             checks += [
                 partial(validate_batches, run, grid.dataset(run), grid.training(run), order, train)
                 for run in grid.runs
                 if run.dataset == name
             ]
-        wrong = (_problem(check, found[name]) for check in checks)
+        wrong = (_problem(check, summaries[name]) for check in checks)
         problems += next(filter(None, wrong), [])  # the later checks rely on the earlier ones
         if opened:
             unreadable, disputed = _opened(grid, name)
             problems += [f"datasets.{name}: {text}" for text in unreadable]
-            found[name] = replace(found[name], disputed=disputed)
-    return found, problems
+            summaries[name] = replace(summaries[name], disputed=disputed)
+    return summaries, problems
 
 
 def check(grid: Grid, opened: bool = True, published: bool = True) -> dict[str, Summary]:
@@ -78,11 +78,11 @@ def check(grid: Grid, opened: bool = True, published: bool = True) -> dict[str, 
     Raises:
         CdlError: something is wrong; the message has a line for each problem.
     """
-    found, problems = describe(grid, opened, published)
+    summaries, problems = describe(grid, opened, published)
     if problems:
         many = [f"{len(problems)} problems:"] if len(problems) > 1 else []
         raise CdlError("\n".join([*many, *problems]))
-    return found
+    return summaries
 
 
 def remarks(grid: Grid) -> Iterator[str]:
@@ -103,8 +103,8 @@ def small_views(grid: Grid) -> Iterator[str]:
         for label in dict.fromkeys(run.dataset for run in grid.runs if name in run.backbones):
             options = grid.datasets[label].options
             side = grid.shape(name).size or options["view"].get("size", best)
-            own = SOURCES[next(iter(options["source"]))].files is not None
-            if own and best and side < best:
+            of_user = SOURCES[next(iter(options["source"]))].files is not None
+            if of_user and best and side < best:
                 yield (
                     f"datasets.{label}.view.size: {side} is below {best}, the size that {name} was "
                     f"pretrained with, which costs accuracy; expected {best}"
@@ -128,7 +128,7 @@ def _summary(grid: Grid, name: str, of_sources: dict[str, Summary]) -> Summary:
         known: dict[str, str] = {}
         if source.get("split") is not None:  # needs the hash of every file
             known = hashes(_files(source), layout.contents_memory("data", prepared))
-        of_sources[prepared] = summarise(source, partial(_hash_of, known))
+        of_sources[prepared] = summarise(source, lambda file: known[str(file)])
     tasks = grid.datasets[name].options["tasks"]
     in_tasks = sum(tasks) if isinstance(tasks, list) else None
     whole = replace(of_sources[prepared], items=_facts(grid, name).items, in_tasks=in_tasks)
@@ -175,14 +175,14 @@ def _of_classes(
         return dict.fromkeys(classes, images or 0)
     if not isinstance(order, list) and order != "natural":  # any class may be in any task
         return dict.fromkeys(classes, min(number or 0 for number in images))
-    found = dict.fromkeys(classes, 0)
+    needed = dict.fromkeys(classes, 0)
     with suppress(CdlError):  # tasks and order are checked later
         labels = labels_of(order if isinstance(order, list) else range(len(classes)), classes)
         first = 0
         for number, size in zip(images, sizes_of(dataset["tasks"], len(labels)), strict=True):
-            found |= {classes[label]: number or 0 for label in labels[first : first + size]}
+            needed |= {classes[label]: number or 0 for label in labels[first : first + size]}
             first += size
-    return found
+    return needed
 
 
 def _small_classes(
@@ -228,16 +228,16 @@ def _opened(grid: Grid, name: str) -> tuple[list[str], tuple[str, ...] | None]:
     listing, path = _listing(source), source.get("path", "")
     facts = SOURCES[source.pop("name")]
     wrong: list[str] = []
-    read: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    same: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # by hash of the content
     for item in facts.read(**source).items if listing is None else items_of(listing, path):
         try:
             content = item.read()
         except Unreadable as error:
             wrong.append(str(error))
         else:
-            read[sha256(content.tobytes()).hexdigest()].append((item.label, item.name))
-    equal = [found for found in read.values() if len({label for label, _ in found}) > 1]
-    disputed = tuple(name for found in equal for _, name in found)
+            same[sha256(content.tobytes()).hexdigest()].append((item.label, item.name))
+    equal = [items for items in same.values() if len({label for label, _ in items}) > 1]
+    disputed = tuple(name for items in equal for _, name in items)
     messages = []
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -260,13 +260,9 @@ def _check_class_names(
         raise ConfigError(f"datasets.{name}: {where}{error}") from error
 
 
-def _hash_of(known: Mapping[str, str], file: Path) -> str:
-    return known[str(file)]
-
-
-def text(found: Mapping[str, Summary]) -> str:
+def text(summaries: Mapping[str, Summary]) -> str:
     """Return the summaries as text."""
-    return "\n".join(line for name, summary in found.items() for line in _lines(name, summary))
+    return "\n".join(line for name, summary in summaries.items() for line in _lines(name, summary))
 
 
 def _lines(name: str, summary: Summary) -> Iterator[str]:

@@ -40,10 +40,10 @@ def outdated_data(user: UserFiles) -> list[str]:
 def recorded_contents(packed: PackedFiles) -> str | None:
     """Return the digest of the files that data were packed from; None if it is not recorded."""
     try:
-        found = read_json(packed.manifest).get("contents")
+        contents = read_json(packed.manifest).get("contents")
     except CdlError:  # missing, or damaged, which `cdl verify` reports
         return None
-    return None if found is None else str(found)
+    return None if contents is None else str(contents)
 
 
 def affected(jobs: Jobs, outdated: list[str]) -> set[Job]:
@@ -53,19 +53,19 @@ def affected(jobs: Jobs, outdated: list[str]) -> set[Job]:
         jobs: jobs of a configuration, each after the jobs that it depends on.
         outdated: result of `outdated_data`.
     """
-    found: set[Job] = set()
+    again: set[Job] = set()
     made: set[str] = set()
     for job in jobs if outdated else ():
         if job.rule == "prepare_dataset":
-            again = job.key["prepared"] in outdated
+            runs = job.key["prepared"] in outdated
         else:
             same = made_of_images(job)
             inputs = {k: v for k, v in job.inputs.items() if not (same and k == "data")}
-            again = bool(made & set(flat(inputs)))
-        if again:
-            found.add(job)
+            runs = bool(made & set(flat(inputs)))
+        if runs:
+            again.add(job)
             made |= set(flat(job.outputs))
-    return found
+    return again
 
 
 def changes(user: UserFiles, name: str) -> str:
@@ -74,9 +74,9 @@ def changes(user: UserFiles, name: str) -> str:
     Names of images are compared with the packed ones. An image of the same name counts as changed
     if its inode has changed since packing.
     """
-    found = list(_changes(user, name)) or ["files have other contents"]
-    more = [f"and {len(found) - SHOWN} more changes"] if len(found) > SHOWN else []
-    return ", ".join([*found[:SHOWN], *more])
+    changed = list(_changes(user, name)) or ["files have other contents"]
+    more = [f"and {len(changed) - SHOWN} more changes"] if len(changed) > SHOWN else []
+    return ", ".join([*changed[:SHOWN], *more])
 
 
 def _changes(user: UserFiles, name: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from cdl.layout import ResultsFolder, RunFiles, record_of
@@ -10,40 +9,30 @@ from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 
 
-@dataclass(frozen=True)
-class LearntRun:
-    """A run that `cdl learn` made.
+def learnt_runs(results: ResultsFolder) -> dict[str, list[RunFiles]]:
+    """Return all runs that `cdl learn` made, or may have made: their record is damaged.
 
-    Attributes:
-        name: folder of the run's results, the option `--output` of `cdl learn`.
-        files: files of the run.
+    They are sorted by the folder of their results, the option `--output` of `cdl learn`.
     """
-
-    name: str
-    files: RunFiles
-
-    def needs(self, results: ResultsFolder) -> Iterator[Path]:
-        """Yield the run's folder, its packed data and the files of its backbones."""
-        yield Path(self.files.folder)
-        of_name = re.compile(re.escape(self.name) + "(-[0-9a-f]{8})+")
-        yield from (p for p in results.path.glob("data/*") if of_name.fullmatch(p.name))
-        try:
-            backbones = dict(read_json(self.files.results)["backbones"])
-        except (CdlError, KeyError, TypeError, ValueError):
-            return  # `cdl verify` and `cdl trace` report it
-        for name, fingerprint in backbones.items():
-            for weights in map(Path, results.backbones(name)):
-                if _fingerprint(str(weights)) in (fingerprint, None):
-                    yield from weights.parent.glob(f"{weights.stem}.*")
+    runs: dict[str, list[RunFiles]] = {}
+    for run in filter(is_learnt, results.runs()):
+        runs.setdefault(Path(run.folder).relative_to(results.path).parts[0], []).append(run)
+    return runs
 
 
-def learnt_runs(results: ResultsFolder) -> list[LearntRun]:
-    """Return all runs that `cdl learn` made, or may have made: their record is damaged."""
-    return [
-        LearntRun(Path(run.folder).relative_to(results.path).parts[0], run)
-        for run in results.runs()
-        if is_learnt(run)
-    ]
+def needs(name: str, run: RunFiles, results: ResultsFolder) -> Iterator[Path]:
+    """Yield the folder, the packed data and the files of the backbones of a run of a name."""
+    yield Path(run.folder)
+    of_name = re.compile(re.escape(name) + "(-[0-9a-f]{8})+")
+    yield from (path for path in results.path.glob("data/*") if of_name.fullmatch(path.name))
+    try:
+        backbones = dict(read_json(run.results)["backbones"])
+    except (CdlError, KeyError, TypeError, ValueError):
+        return  # `cdl verify` and `cdl trace` report it
+    for backbone, fingerprint in backbones.items():
+        for weights in map(Path, results.backbones(backbone)):
+            if _fingerprint(str(weights)) in (fingerprint, None):
+                yield from weights.parent.glob(f"{weights.stem}.*")
 
 
 def is_learnt(run: RunFiles, if_damaged: bool = True) -> bool:

@@ -56,42 +56,42 @@ def matching(name: str, cells: Sequence[Cell], results: Path) -> list[Cell]:
     seed = next((word for word in words if _is_seed(word)), None)
     if seed is not None:
         return _of_seed(name, int(seed.removeprefix("seed")), words[: words.index(seed)], cells)
-    found = _matching(words, cells)
-    if not found and len(words) > 1 and words[-1].isdecimal():
+    matched = _matching(words, cells)
+    if not matched and len(words) > 1 and words[-1].isdecimal():
         return _of_seed(name, int(words[-1]), words[:-1], cells)
-    return found
+    return matched
 
 
 def _of_seed(name: str, seed: int, words: Sequence[str], cells: Sequence[Cell]) -> list[Cell]:
-    found = _matching(words, cells) if words else cells
-    if len(found) == 1 and seed not in found[0].runs:
+    matched = _matching(words, cells) if words else cells
+    if len(matched) == 1 and seed not in matched[0].runs:
         raise CdlError(
-            f"{name!r}: seed {seed} is not finished; expected one of {seed_list(found[0].runs)}"
+            f"{name!r}: seed {seed} is not finished; expected one of {seed_list(matched[0].runs)}"
         )
-    return [replace(cell, runs={seed: cell.runs[seed]}) for cell in found if seed in cell.runs]
+    return [replace(cell, runs={seed: cell.runs[seed]}) for cell in matched if seed in cell.runs]
 
 
 def _matching(words: Sequence[str], cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells whose folder, else names in tables, else parts of the folder words match."""
     if not words:
         return []
-    found = [cell for cell in cells if tuple(words) in (cell.parts, cell.parts[1:])]
-    found = found or [
+    matched = [cell for cell in cells if tuple(words) in (cell.parts, cell.parts[1:])]
+    matched = matched or [
         cell for cell in cells if _in_order(words, cell.names, frozenset.__contains__)
     ]
-    found = found or _beginning(words, cells)
-    usual = [cell for cell in found if cell.parts[0] == USUAL]
-    return usual if len(usual) == 1 else found
+    matched = matched or _beginning(words, cells)
+    usual = [cell for cell in matched if cell.parts[0] == USUAL]
+    return usual if len(usual) == 1 else matched
 
 
 def _beginning(words: Sequence[str], cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells that words abbreviate; `kd` means kd-... rather than kd_prompt-..."""
-    found = [cell for cell in cells if _in_order(words, cell.parts, str.startswith)]
+    matched = [cell for cell in cells if _in_order(words, cell.parts, str.startswith)]
     whole = [
         sum(any(f"{part}-".startswith(f"{word}-") for part in cell.parts) for word in words)
-        for cell in found
+        for cell in matched
     ]
-    return [cell for cell, n in zip(found, whole, strict=True) if n == max(whole)]
+    return [cell for cell, n in zip(matched, whole, strict=True) if n == max(whole)]
 
 
 def _in_order(words: Iterable[str], parts: Iterable[Any], fits: Callable[[Any, str], bool]) -> bool:
@@ -124,13 +124,13 @@ def find_cell(name: str, cells: Sequence[Cell], results: Path) -> Cell:
     Raises:
         CdlError: the name does not match exactly one cell with this seed.
     """
-    found = matching(name, cells, results)
-    if len(found) != 1:
-        known = [cell.folder for cell in found or cells]
-        some = get_close_matches(name, known, cutoff=0) if not found else known[:4]
-        why = f"matches {len(found)} cells" if found else "matches no cell with finished runs"
+    matched = matching(name, cells, results)
+    if len(matched) != 1:
+        known = [cell.folder for cell in matched or cells]
+        some = get_close_matches(name, known, cutoff=0) if not matched else known[:4]
+        why = f"matches {len(matched)} cells" if matched else "matches no cell with finished runs"
         raise CdlError(f"{name!r} {why}; expected one such as {', '.join(some)}")
-    return found[0]
+    return matched[0]
 
 
 def find_run(name: str) -> Path:

@@ -36,8 +36,8 @@ def summary(traces: Mapping[str, Trace], results: ResultsFolder, command: str = 
         command: command that starts this program.
     """
     cells: dict[str, dict[str, Trace]] = {}
-    for run, own in traces.items():
-        cells.setdefault(str(Path(run).parent), {})[run] = own
+    for run, traced in traces.items():
+        cells.setdefault(str(Path(run).parent), {})[run] = traced
     if len(cells) == 1:
         return "\n".join(_one(*next(iter(cells.items())), results, command))
     lines = [f"{_mark(runs):<6}  {_accuracy(runs)}  {cell}" for cell, runs in cells.items()]
@@ -50,8 +50,8 @@ def _one(
     cell: str, runs: Mapping[str, Trace], results: ResultsFolder, command: str
 ) -> Iterator[str]:
     """Yield the lines on one cell."""
-    first, own = next(iter(runs.items()))
-    table, row = own.row_of_run().table, own.row_of_run().values
+    first, traced = next(iter(runs.items()))
+    table, row = traced.row_of_run().table, traced.row_of_run().values
     links = [link for trace in runs.values() for link in trace.links]
     shown = names_of(row)
     yield cell
@@ -64,17 +64,17 @@ def _one(
     if row["teacher"]:
         trained = filter(None, (shown["teacher"], row["teacher_run"]))  # a file has no run
         yield line("teacher", ", ".join(trained))
-    made = {}
+    contents = {}
     for run in runs:
         with contextlib.suppress(CdlError):  # a broken step says so
-            made[run] = read_json(results.run(run).results)
-    if first in made:
-        yield from (line(*text) for text in _made(row["dataset"], made[first]))
-    for run in [*made][:SHOWN]:
-        hashes = " ".join(sha256[:HASH] for sha256 in made[run]["checkpoints"])
+            contents[run] = read_json(results.run(run).results)
+    if first in contents:
+        yield from (line(*text) for text in _made(row["dataset"], contents[first]))
+    for run in [*contents][:SHOWN]:
+        hashes = " ".join(sha256[:HASH] for sha256 in contents[run]["checkpoints"])
         yield line("checkpoints", f"{Path(run).name}, by task: {hashes}")
-    if len(made) > SHOWN:
-        yield line("", f"and {len(made) - SHOWN} more seeds")
+    if len(contents) > SHOWN:
+        yield line("", f"and {len(contents) - SHOWN} more seeds")
     counts = Counter(link.mark for link in links)
     yield line("protocol", str(row["protocol"]))
     checked = ", ".join(f"{counts[mark]} {mark}" for mark in reversed(_MARKS) if counts[mark])
@@ -83,13 +83,13 @@ def _one(
     yield from (line("BROKEN", f"{link.what}: {link.text}") for link in broken[:SHOWN])
     if len(broken) > SHOWN:
         yield line("", f"and {len(broken) - SHOWN} more broken steps")
-    yield line("alone", _again([*runs], own.configuration, results, command))
+    yield line("alone", _again([*runs], traced.configuration, results, command))
 
 
-def _made(dataset: str, made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _made(dataset: str, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is known of a run from its results: examples, weights, versions."""
-    seen, tests = made["seen"], made["test_images"]
-    hashes = ", ".join(f"{split} {sha256[:HASH]}" for split, sha256 in made["data"].items())
+    seen, tests = content["seen"], content["test_images"]
+    hashes = ", ".join(f"{split} {sha256[:HASH]}" for split, sha256 in content["data"].items())
     unlabelled = f" and {seen['unlabelled']:,} unlabelled" * bool(seen.get("unlabelled"))
     yield (
         "examples",
@@ -97,13 +97,13 @@ def _made(dataset: str, made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{sum(tests):,} in the test",
     )
     yield "data", hashes
-    weights = [f"{name} {sha256[:HASH]}" for name, sha256 in made["backbones"].items()]
+    weights = [f"{name} {sha256[:HASH]}" for name, sha256 in content["backbones"].items()]
     yield "backbones", ", ".join(weights)
-    yield "versions", ", ".join(f"{name} {text}" for name, text in made["versions"].items())
+    yield "versions", ", ".join(f"{name} {text}" for name, text in content["versions"].items())
 
 
 def _accuracy(runs: Mapping[str, Trace]) -> str:
-    values = [own.row_of_run().values["final_average_accuracy"] for own in runs.values()]
+    values = [traced.row_of_run().values["final_average_accuracy"] for traced in runs.values()]
     n = len(values)
     seeds = f"{n} seeds" if n > 1 else Path(next(iter(runs))).name
     return f"{mean(values):.2f} % ({seeds})"
@@ -111,8 +111,8 @@ def _accuracy(runs: Mapping[str, Trace]) -> str:
 
 def _mark(runs: Mapping[str, Trace]) -> str:
     """Return the worst mark of all steps."""
-    found = {link.mark for own in runs.values() for link in own.links}
-    return next(mark for mark in _MARKS if mark in found)
+    marks = {link.mark for traced in runs.values() for link in traced.links}
+    return next(mark for mark in _MARKS if mark in marks)
 
 
 def _again(

@@ -78,12 +78,12 @@ def refuse_future(jobs: Iterable[Any]) -> None:
     made = {str(path) for job in jobs for path in job.output}
     inputs = {str(path) for job in jobs for path in job.input} - made
     latest = time.time() + _TOLERANCE
-    if found := sorted(path for path in inputs if _modified(path) > latest):
+    if late := sorted(path for path in inputs if _modified(path) > latest):
         inside = f"{RESULTS}/"
-        places = {RESULTS if p.startswith(inside) else os.path.dirname(p) or "." for p in found}
-        many = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        places = {RESULTS if p.startswith(inside) else os.path.dirname(p) or "." for p in late}
+        many = f" and {len(late) - 1} more" if len(late) > 1 else ""
         raise CdlError(
-            f"{found[0]}{many}: dated in the future, so Snakemake would delete the results made "
+            f"{late[0]}{many}: dated in the future, so Snakemake would delete the results made "
             "from it; correct the clock, then set the times to now, which runs nothing again: "
             f"find {shlex.join(sorted(places))} -newermt now -exec touch {{}} +"
         )

@@ -65,9 +65,9 @@ def workers() -> list[psutil.Process]:
 
 def first_worker() -> str:
     """Return which run is at work in this folder, as the beginning of a sentence; empty if none."""
-    if not (found := workers()):
+    if not (processes := workers()):
         return ""
-    first = min(found, key=lambda process: process.info["create_time"])
+    first = min(processes, key=lambda process: process.info["create_time"])
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(first.info["create_time"]))
     return f"another run is at work in this folder (process {first.pid}, since {since})"
 
@@ -101,8 +101,8 @@ def progress_of(job: Job, state: State, marked: set[str], alive: bool) -> tuple[
 
 def reason_in(log: Path) -> str:
     """Return the last error message in the log of a job; empty without one."""
-    found = ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
-    return str(found[-1]) if found else ""
+    errors = ERROR.findall(log.read_text(errors="replace")) if log.is_file() else []
+    return str(errors[-1]) if errors else ""
 
 
 def _newer(path: Path, other: Path) -> bool:
@@ -240,10 +240,10 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
             unfinished.append(f"{cell:<8} {name_of(evaluation)}: {done}")
     deleted = {
         job
-        for job, found in jobs.items()
-        if job.rule in CACHES and found == ("missing", "") and job not in needed
+        for job, state_and_note in jobs.items()
+        if job.rule in CACHES and state_and_note == ("missing", "") and job not in needed
     }
-    jobs = {job: found for job, found in jobs.items() if job not in deleted}
+    jobs = {job: jobs[job] for job in jobs if job not in deleted}
     totals = Counter(state for state, _ in jobs.values())
     notes = changed + [
         f"{_INDENT}{job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n

@@ -81,44 +81,44 @@ def suggest(path: Path, backbone: str | None = None) -> Suggestion:
     Raises:
         CdlError: nothing can be found there, or there are fewer than two classes.
     """
-    own = _photos(path, backbone) if path.is_dir() else _texts(path)
-    if len(own.counts) < 2:
-        found = f"{len(own.counts)} class{'es' * (not own.counts)}"
+    files = _photos(path, backbone) if path.is_dir() else _texts(path)
+    if len(files.counts) < 2:
+        n = f"{len(files.counts)} class{'es' * (not files.counts)}"
         layout = f"{path}/CLASS/*.jpg" if path.is_dir() else "a column of class names"
-        raise ConfigError(f"{path}: has {found}; expected two or more, in {layout}")
-    sizes = _task_sizes(len(own.counts))
+        raise ConfigError(f"{path}: has {n}; expected two or more, in {layout}")
+    sizes = _task_sizes(len(files.counts))
     tasks = str(len(sizes)) if len(set(sizes)) == 1 else str(sizes)
     each = " and ".join(str(size) for size in sorted(set(sizes)))
-    smallest = sum(sorted(own.counts.values())[: min(sizes)])
+    smallest = sum(sorted(files.counts.values())[: min(sizes)])
     batch, epochs = _passes(smallest)
-    learners = _learners(own, backbone, batch, epochs, len(sizes) > 1)
-    whole = sum(own.counts.values())
+    learners = _learners(files, backbone, batch, epochs, len(sizes) > 1)
+    whole = sum(files.counts.values())
     text = f"""\
 # yaml-language-server: $schema=config.schema.json
-# Made by cdl init for {path}: {len(own.counts)} classes, {whole} training {own.items}.
+# Made by cdl init for {path}: {len(files.counts)} classes, {whole} training {files.items}.
 # All fields: config.schema.json. After an edit only the jobs that depend on it run again.
-name: {own.name}  # of the results
+name: {files.name}  # of the results
 
 datasets:
-  {own.name}:
-    source: {own.source}
+  {files.name}:
+    source: {files.source}
     tasks: {tasks}  # number of equal tasks, or the classes of each
-{own.view}
+{files.view}
 {learners}
 compute:
   device: auto  # a GPU if there is one
 """
-    reasons = own.reasons | {
+    reasons = files.reasons | {
         "tasks": f"{len(sizes)}, of {each} classes, which are learnt one after the other"
         if len(sizes) > 1
-        else f"1: {len(own.counts)} classes are too few for two tasks of two",
+        else f"1: {len(files.counts)} classes are too few for two tasks of two",
     }
     if backbone is None:
         reasons["training"] = (
             f"batches of {batch}, {epochs} epochs: about {epochs * (smallest // batch)} steps "
-            f"on the {smallest} {own.items} that the smallest task can have"
+            f"on the {smallest} {files.items} that the smallest task can have"
         )
-    return Suggestion(text, reasons | {"backbones": _about_backbones(own, backbone)})
+    return Suggestion(text, reasons | {"backbones": _about_backbones(files, backbone)})
 
 
 def _task_sizes(n: int) -> list[int]:
@@ -135,9 +135,9 @@ def _passes(smallest: int) -> tuple[int, int]:
     return batch, min(20, max(3, round(_STEPS / max(1, smallest // batch))))
 
 
-def _learners(own: _Files, backbone: str | None, batch: int, epochs: int, aligned: bool) -> str:
+def _learners(files: _Files, backbone: str | None, batch: int, epochs: int, aligned: bool) -> str:
     """Return the blocks from backbones to grid, as YAML."""
-    photos = own.items == "photos"
+    photos = files.items == "photos"
     ridge = "  ranpac: {projection: 2000}  # a ridge on the frozen features\n"
     if backbone is not None:
         return f"""
@@ -163,7 +163,7 @@ backbones:  # frozen; a larger one teaches a smaller one
 {blocks}
 
 training:
-  epochs: {epochs}  # passes over the {own.items} of each task
+  epochs: {epochs}  # passes over the {files.items} of each task
   batch_size: {batch}
   lr: 0.005  # learning rate of Adam at the start of a task
 
@@ -180,11 +180,11 @@ grid:
 """
 
 
-def _about_backbones(own: _Files, backbone: str | None) -> str:
+def _about_backbones(files: _Files, backbone: str | None) -> str:
     if backbone is not None:
         only = is_research_only("timm", backbone)
         return f"{backbone}, fetched once" + ("; for research only" if only else "")
-    if own.items == "texts":
+    if files.items == "texts":
         return f"{' teaches '.join(ENCODERS.values())}, Apache 2.0; about 0.5 GB, fetched once"
     return (
         f"{' teaches '.join(EMBEDDED.values())}; no download, for research only; for photos above "

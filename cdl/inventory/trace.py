@@ -158,7 +158,7 @@ class _Walk:
         self._configuration = configuration
         self.jobs = study_jobs(Grid(resolve(merged([configuration]))))
         self._faults_of = Faults()
-        self._checked: dict[Job, Link] = {}
+        self._step_of = cache(self._step)
 
     def evaluation(self, run: str) -> Job:
         """Return the job that evaluates a run."""
@@ -179,15 +179,10 @@ class _Walk:
     def steps(self, evaluation: Job) -> list[Link]:
         """Return the steps behind an evaluation, without itself; inputs of a step before it."""
         behind = {*self.jobs.behind(evaluation)} - {evaluation}
-        return [self.step(job) for job in self.jobs if job in behind]
+        return [self._step_of(job) for job in self.jobs if job in behind]
 
-    def step(self, job: Job) -> Link:
+    def _step(self, job: Job) -> Link:
         """Return the step of a job: its records compared with the plan, and its files."""
-        if job not in self._checked:
-            self._checked[job] = self._compared(job)
-        return self._checked[job]
-
-    def _compared(self, job: Job) -> Link:
         what = _STEPS.get(job.rule, job.rule.removeprefix("teacher_").partition("_")[0])
         what += f" {int(job.key['task']) + 1}" if "task" in job.key else ""
         shown, absent, broken = next(iter(flat(job.outputs))), [], []

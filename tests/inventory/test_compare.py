@@ -104,6 +104,7 @@ def test_a_comparison_is_the_paired_difference_of_the_two(results):
         "| digits | l2p | small | big | kd |",
         "| digits | all (teacher: all) | l2p | small | big | kd |",
         "default/digits/l2p/kd",
+        "dig/kd-small",
     ],
 )
 def test_a_cell_has_many_names(results, name):

@@ -40,6 +40,8 @@ def runs(tmp_path, monkeypatch):
         ("kd_prompt", 1),
         ("kd_p", 1),
         ("digits/stu/seed1", 3),
+        ("dig/kd", 0),
+        ("student/1", 3),
         ("results/s/student/seed0", 2),
         ("results/s/digits/l2p/kd-vit_nano-from-vit_micro-q-vit_nano", 0),
     ],
