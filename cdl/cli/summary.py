@@ -20,6 +20,7 @@ from cdl.reporting.names import distiller_of, named
 from cdl.reporting.panels import Panel, panels_of
 from cdl.reporting.style import look
 from cdl.reporting.tables import read
+from cdl.reporting.text import either, ends, number, seeds
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import read as read_yaml
 from cdl.study.grid import Grid
@@ -111,20 +112,18 @@ def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
         colour = "default" if name == "teacher" else look(name).colour
         bar: Any = Bar(top, 0, row["accuracy"], width=WIDTH, color=colour)
         shown = row["n"] >= MIN_SEEDS or "seeds" not in row["over"]
-        ends = f"{row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}" if shown else "-"
-        gain = "" if pd.isna(row["gain"]) else f"{row['gain']:+.1f}".replace("-", "−")
+        interval = ends(row, "accuracy") if shown else "-"
+        gain = "" if pd.isna(row["gain"]) else number(row["gain"], "+.1f")
         name = _name(row) if _base(row["method"]) in BOUNDS else name
-        table.add_row(name, bar, f"{row['accuracy']:.1f}", ends, gain)
+        table.add_row(name, bar, number(row["accuracy"]), interval, gain)
     return table
 
 
 def _legend(cells: pd.DataFrame) -> str:
     """Say what the intervals cover, and what a gain is over."""
-    over = " or ".join(dict.fromkeys(cells["over"]))
-    n = " or ".join(map(str, sorted({*cells["n"]})))
-    text = f"intervals over {over}, seeds: {n}"
+    text = f"intervals over {either(cells['over'])}, seeds: {either(sorted({*cells['n']}))}"
     labels = _labels(cells[cells["role"] == "student"])
-    baselines = " or ".join(labels[name] for name in dict.fromkeys(cells["baseline"]) if name)
+    baselines = either(labels[name] for name in cells["baseline"] if name)
     return f"{text}; gain over {baselines}" if baselines else text
 
 
@@ -189,10 +188,10 @@ def _name(row: Mapping[Hashable, Any]) -> str:
 
 
 def _accuracy(row: Mapping[Hashable, Any]) -> str:
-    n = f"{row['n']} seed{'s' * (row['n'] > 1)}"
+    n, accuracy = seeds(row["n"]), f"{number(row['accuracy'])} %"
     if row["n"] < MIN_SEEDS:
-        return f"{row['accuracy']:.1f} % ({n}: too few for an interval over seeds)"
-    return f"{row['accuracy']:.1f} % ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f}, {n})"
+        return f"{accuracy} ({n}: too few for an interval over seeds)"
+    return f"{accuracy} ({ends(row, 'accuracy')}, {n})"
 
 
 def _beside(best: Mapping[Hashable, Any], students: pd.DataFrame, n_classes: int) -> str:
@@ -224,9 +223,10 @@ def _taught(students: pd.DataFrame) -> str:
         f"'{label}'" if "," in label else label
         for label in (row["label"], _labels(students)[row["baseline"]])
     )
+    points = f"{number(row['gain'], '+.1f')} points"
     if row["n"] < MIN_SEEDS:
-        return f"{name} minus {over}: {row['gain']:+.1f} points, for a claim run {FEW_SEEDS} seeds"
-    points = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+        return f"{name} minus {over}: {points}, for a claim run {FEW_SEEDS} seeds"
+    points += f" ({ends(row, 'gain', '+.1f')})"
     if row["gain_low"] > 0:
         return f"{name} is better than {over}, {points}"
     shown = "is worse than" if row["gain_high"] < 0 else "is not shown to be better than"

@@ -77,8 +77,8 @@ def test_a_bound_that_is_best_has_the_best_trained_student_beside_it():
     ("n", "gain", "sentence"),
     [
         (3, 3.0, "kd is better than none, +3.0 points (+1.0 to +5.0)"),
-        (3, 1.0, "kd is not shown to be better than none, +1.0 points (-1.0 to +3.0): take none"),
-        (3, -3.0, "kd is worse than none, -3.0 points (-5.0 to -1.0): take none instead"),
+        (3, 1.0, "kd is not shown to be better than none, +1.0 points (−1.0 to +3.0): take none"),
+        (3, -3.0, "kd is worse than none, −3.0 points (−5.0 to −1.0): take none instead"),
         (2, 3.0, "kd minus none: +3.0 points, for a claim run 5 seeds"),
     ],
 )
