@@ -16,7 +16,6 @@ from cdl.layout import Layout, TableFiles
 from cdl.reporting.crossed import holm
 from cdl.reporting.names import cell_name
 from cdl.reporting.tables import read
-from cdl.runtime.artifacts import check_files
 from cdl.runtime.errors import CdlError
 from tools import pages
 
@@ -54,11 +53,10 @@ def cells(tables: TableFiles) -> list[dict[str, str]]:
         CdlError: a table was changed, or a cell is missing.
     """
     runs = read(tables.results, tables.protocols)
-    check_files(tables.record("summary"), tables.contrasts)
     names = runs["run"].map(lambda run: cell_name(str(Path(run).parent)))
     means = runs.groupby(names)[["final_average_accuracy", "forgetting_max"]].mean()
     try:
-        gains = over_none(pd.read_csv(tables.contrasts))
+        gains = over_none(read(tables.contrasts, tables.record("summary")))
         means = means.loc[list(SHOWN.values())]
     except KeyError as error:
         raise CdlError(f"{tables.folder}: not the tables of the default run, {error}") from error

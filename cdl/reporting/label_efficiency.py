@@ -25,7 +25,7 @@ from cdl.reporting.style import (
 )
 from cdl.reporting.tables import read, write
 from cdl.reporting.text import INTERVAL, as_markdown, either, ends, number
-from cdl.runtime.artifacts import check_files, read_json, write_json, write_text
+from cdl.runtime.artifacts import read_json, write_json, write_text
 
 NUMBERS = ["n", "over", "accuracy", "accuracy_low", "accuracy_high"]
 PANEL = ["method", "teacher", "student", "teacher_saw", "dataset_block"]
@@ -147,9 +147,7 @@ def on_page(tables: Any) -> list[dict[str, Any]]:
     sections = []
     paths = ("efficiency_tables", "efficiency_figures", "efficiency_records")
     for path, figure, record in zip(*(getattr(tables, p, ()) for p in paths), strict=True):
-        check_files(record, path)
-        table = pd.read_csv(path, keep_default_na=False, dtype={"labels": str})
-        drawn = embedded(figure, record)
+        table, drawn = read(path, record), embedded(figure, record)
         if not _panels(table, levels=2):
             continue
         dataset = Path(path).stem.removeprefix("label_efficiency_")
