@@ -1,4 +1,9 @@
-"""Columns of the tables: the identity of a run, in one order everywhere, and its numbers."""
+"""Columns of the tables: the identity of a run, in one order everywhere, and its numbers.
+
+A new metric is computed in `cdl/evaluation/metrics.py` and listed in `METRICS`; from there it comes
+into `results.csv`, `summary.csv` and the details of a run on the page, with `short` into
+`summary.md`.
+"""
 
 from typing import NamedTuple
 

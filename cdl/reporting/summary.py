@@ -90,7 +90,7 @@ def means(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def display_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary as text with two decimals, for Markdown and LaTeX."""
+    """Return the summary as text with two decimals, for Markdown."""
 
     def mean_and_deviation(row: Mapping[Hashable, Any], name: str) -> str:
         if row["n"] == 0:
