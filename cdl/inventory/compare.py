@@ -1,7 +1,7 @@
 """Compute the paired difference of two cells or runs. Does not import torch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +73,7 @@ class Comparison(Shown):
         """Return a dictionary for JSON; an undefined p value is None."""
         parts = [part._asdict() | {"p": _or_none(part.p)} for part in self.parts]
         numbers = {name: _or_none(getattr(self, name)) for name in ("p", *_ENDS)}
-        return asdict(self) | numbers | {"parts": parts}
+        return super().as_dict() | numbers | {"parts": parts}
 
     def text(self) -> str:
         """Return the comparison as text, one line per part."""

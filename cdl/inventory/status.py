@@ -11,11 +11,10 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import psutil
 
@@ -168,10 +167,6 @@ class Status(Shown):
     unfinished: list[str]
     notes: list[str]
     time_left: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a dictionary for JSON."""
-        return asdict(self)
 
     def text(self, every: bool = False) -> str:
         """Return the status as text: totals and the first cells, or with `every` all of them."""

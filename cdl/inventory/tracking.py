@@ -2,15 +2,15 @@
 
 import re
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from cdl.inventory.state import DAMAGED, DONE, States
 from cdl.inventory.status import at_work, started
 from cdl.reporting.trackers import TARGETS, TrackedRun, check_installed, send
+from cdl.runtime.shown import Shown
 from cdl.study.grid import Grid
 from cdl.study.jobs import Job, flat
 from cdl.study.runs import Run
@@ -21,8 +21,8 @@ _EPOCH = re.compile(r" task \d+ epoch (\d+)/(\d+)((?: \S+ -?\d+\.\d+)+)$", re.MU
 _Curves = defaultdict[str, dict[int, float]]
 
 
-@dataclass(frozen=True)
-class Tracking:
+@dataclass(frozen=True, repr=False)
+class Tracking(Shown):
     """What was sent.
 
     Attributes:
@@ -40,10 +40,6 @@ class Tracking:
     points: int
     left_out: list[str]
     show: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a dictionary for JSON."""
-        return asdict(self)
 
     def text(self) -> str:
         """Return the numbers and the command as text."""

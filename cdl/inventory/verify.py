@@ -6,7 +6,7 @@ Does not import torch.
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cdl.layout import record_of
 from cdl.runtime.artifacts import check_artifact, check_files, fingerprint_file, read_json
 from cdl.runtime.benchmarks import read_benchmark, read_measured
 from cdl.runtime.errors import CdlError
+from cdl.runtime.shown import Shown
 from cdl.study.contents import UserFiles, reread
 from cdl.study.jobs import OPTIONAL, Job, Record
 from cdl.study.runs import as_list
@@ -69,16 +70,12 @@ class Fault:
     text: str
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """The result of a verification: number of files compared, and faults."""
 
     checked: int
     faults: tuple[Fault, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a dictionary for JSON."""
-        return asdict(self)
 
     def text(self) -> str:
         """Return the result as text, one line per fault and a summary."""
