@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -33,6 +33,33 @@ from cdl.training.labelling import assigned, images_counted, labels_of
 
 log = logging.getLogger(__name__)
 TOKENS = {0: "feature", -1: "kd_token"}  # names of the tokens that heads read, by position
+
+
+class AligningFiles(TypedDict, total=False):
+    """Files that the alignment after a task reads, by their names in the rule.
+
+    data: packed folder.
+    backbones: artifacts of the frozen backbones to load, by name.
+    trained: the learner's artifact after the training on the task.
+    queries: caches of queries at the test view, by name of the backbone; the others are computed.
+    previous: its aligned artifact of the previous task; None for task 0.
+    before: its artifact after the training on the previous task, to measure drift.
+    teacher: the teacher's artifact of the same task, unless `targets` is sufficient.
+    teacher_queries: cache of the queries of the teacher's prompts at the training views.
+    targets: cache of the teacher's logits at the training views.
+    unlabelled: packed folder of unlabelled images; None without them.
+    """
+
+    data: Required[str]
+    backbones: Required[Mapping[str, str]]
+    trained: Required[str]
+    queries: Required[Mapping[str, str]]
+    previous: str | None
+    before: str | None
+    teacher: str | None
+    teacher_queries: str | None
+    targets: str | None
+    unlabelled: str | None
 
 
 @dataclass(frozen=True)
@@ -81,19 +108,10 @@ def align_task(
     task: int,
     output: str,
     *,
-    data: str,
-    backbones: Mapping[str, str],
-    trained: str,
-    queries: Mapping[str, str],
-    previous: str | None = None,
-    before: str | None = None,
-    teacher: str | None = None,
-    teacher_queries: str | None = None,
-    targets: str | None = None,
-    unlabelled: str | None = None,
     trained_spec: LearnerSpec,
     teacher_spec: LearnerSpec | None = None,
     execution: Execution = DEFAULT,
+    **files: Unpack[AligningFiles],
 ) -> None:
     """Compute the class statistics of a task, align the heads, and write the artifact.
 
@@ -103,54 +121,25 @@ def align_task(
         spec: specification of the learner, with its alignment, stored in the artifact.
         task: counted from 0.
         output: artifact to write (.safetensors, and .json with the same name).
-        data: packed folder.
-        backbones: artifacts of the frozen backbones to load, by name.
-        trained: the learner's artifact after the training on the task.
-        queries: caches of queries at the test view, by name of the backbone; the others are
-            computed.
-        previous: its aligned artifact of the previous task; None for task 0.
-        before: its artifact after the training on the previous task, to measure drift.
-        teacher: the teacher's artifact of the same task, unless `targets` is sufficient.
-        teacher_queries: cache of the queries of the teacher's prompts at the training views.
-        targets: cache of the teacher's logits at the training views.
-        unlabelled: packed folder of unlabelled images; None without them.
         trained_spec: specification of the learner without its alignment.
         teacher_spec: specification of the teacher that labels images; None without one.
         execution: how to compute.
+        **files: files to read.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a class of the task
             has too few images. No file is written in this case.
     """
     spec, trained_spec = spec.until(task), trained_spec.until(task)
-    context = TaskContext.open(spec, task, data, backbones, execution, unlabelled=unlabelled)
-    cached = {n: context.cached(path, spec.queries(n, "held_out")) for n, path in queries.items()}
-    learner, record = _learner(context, trained_spec, trained, task, "trained")
-    context.fingerprints["backbones"] |= record["inputs"]["backbones"]
-    memory, learner_before = {}, None
-    if previous is not None:
-        earlier, metadata = context.checkpoint(previous, spec, task - 1)
-        memory = memory_of(earlier)
-        context.fingerprints["previous"] = metadata["sha256"]
-    if before is not None:
-        learner_before, _ = _learner(context, trained_spec, before, task - 1, "before")
-    names = _query_names(spec) if learner.needs_query else {}
-    sources = {name: query_of(context, name, cached.get(name)) for name in names.values()}
-    answers, theirs = None, teacher_spec and teacher_spec.until(task)
-    theirs = theirs or (spec.answers if spec.labelled_by_teacher else None)
-    if theirs is not None:
-        files = {"path": teacher, "queries": teacher_queries, "targets": targets}
-        answers = TeacherAnswers.open(context, theirs, **files)
-    job = _Job(
-        context=context,
-        record=record,
-        learner=learner,
-        memory=memory,
-        before=learner_before,
-        queries={part: sources[name] for part, name in names.items()},
-        computed=sources.keys() - queries.keys(),
-        teacher=answers,
+    context = TaskContext.open(
+        spec,
+        task,
+        files["data"],
+        files["backbones"],
+        execution,
+        unlabelled=files.get("unlabelled"),
     )
+    job = _open(context, files, trained_spec, teacher_spec and teacher_spec.until(task))
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
     found, labels = _statistics(job)
     state = _align_heads(job, found) | {MEMORY + name: tensor for name, tensor in found.items()}
@@ -160,7 +149,7 @@ def align_task(
         "learner": spec.to_json(),
         "teacher_query": spec.teacher_query,
         "inputs": context.fingerprints,
-        "trained": os.path.relpath(trained, Path(output).parent),
+        "trained": os.path.relpath(files["trained"], Path(output).parent),
         "work": _work(job),
         "seen": _seen(job, labels),
         "counts": _counts(context, labels),
@@ -169,6 +158,41 @@ def align_task(
     }
     artifacts.save(output, state, metadata)
     log.info("wrote %s", Path(output))
+
+
+def _open(
+    context: TaskContext[LearnerSpec],
+    files: AligningFiles,
+    trained_spec: LearnerSpec,
+    teacher_spec: LearnerSpec | None,
+) -> _Job:
+    """Read all inputs; the specifications are those after the task."""
+    spec, task, paths = context.spec, context.task, files["queries"]
+    cached = {n: context.cached(path, spec.queries(n, "held_out")) for n, path in paths.items()}
+    learner, record = _learner(context, trained_spec, files["trained"], task, "trained")
+    context.fingerprints["backbones"] |= record["inputs"]["backbones"]
+    memory, before = {}, None
+    if (previous := files.get("previous")) is not None:
+        earlier, metadata = context.checkpoint(previous, spec, task - 1)
+        memory = memory_of(earlier)
+        context.fingerprints["previous"] = metadata["sha256"]
+    if (path := files.get("before")) is not None:
+        before, _ = _learner(context, trained_spec, path, task - 1, "before")
+    names = {"query": spec.query, "teacher_query": spec.teacher_query}
+    of_part = {part: name for part, name in names.items() if name and learner.needs_query}
+    sources = {name: query_of(context, name, cached.get(name)) for name in of_part.values()}
+    queries = {part: sources[name] for part, name in of_part.items()}
+    teacher, labeller = None, teacher_spec or (spec.answers if spec.labelled_by_teacher else None)
+    if labeller is not None:
+        teacher = TeacherAnswers.open(
+            context,
+            labeller,
+            path=files.get("teacher"),
+            queries=files.get("teacher_queries"),
+            targets=files.get("targets"),
+        )
+    computed = sources.keys() - paths.keys()
+    return _Job(context, record, learner, memory, before, queries, computed, teacher)
 
 
 def _learner(
@@ -183,12 +207,6 @@ def _learner(
     learner = rebuild_learner(spec, context.backbones[spec.backbone], record)
     learner.load_state(state)
     return learner, record
-
-
-def _query_names(spec: LearnerSpec) -> dict[str, str]:
-    """Return the backbones of the queries of a learner's prompts, by parts of `_Job.queries`."""
-    names = {"query": spec.query, "teacher_query": spec.teacher_query}
-    return {part: name for part, name in names.items() if name is not None}
 
 
 def _statistics(job: _Job) -> tuple[dict[str, Tensor], Tensor]:

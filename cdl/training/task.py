@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import pandas as pd
 from torch import Tensor
@@ -29,6 +29,31 @@ from cdl.training.teacher import TeacherSource
 
 log = logging.getLogger(__name__)
 Numbers = dict[str, float]
+
+
+class LearningFiles(TypedDict, total=False):
+    """Files that learning a task reads, by their names in the rules.
+
+    data: packed folder.
+    backbones: artifacts of the frozen backbones to load, by name.
+    previous: the learner's artifact of the previous task; None for task 0.
+    queries: cache of the learner's queries; None computes them.
+    teacher: the teacher's artifact of the same task; None without a teacher, or if `targets`
+        is sufficient.
+    teacher_queries: cache of the teacher's queries, if they are not those of the learner and the
+        learner does not need any.
+    targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
+    unlabelled: packed folder of unlabelled images; None without them.
+    """
+
+    data: Required[str]
+    backbones: Required[Mapping[str, str]]
+    previous: str | None
+    queries: str | None
+    teacher: str | None
+    teacher_queries: str | None
+    targets: str | None
+    unlabelled: str | None
 
 
 @dataclass(frozen=True)
@@ -65,16 +90,9 @@ def learn_task(
     output: str,
     losses: str,
     *,
-    data: str,
-    backbones: Mapping[str, str],
-    previous: str | None = None,
-    queries: str | None = None,
-    teacher: str | None = None,
-    teacher_queries: str | None = None,
-    targets: str | None = None,
-    unlabelled: str | None = None,
     teacher_spec: LearnerSpec | None = None,
     execution: Execution = DEFAULT,
+    **files: Unpack[LearningFiles],
 ) -> None:
     """Learn one task and write its artifact and loss curve.
 
@@ -85,19 +103,10 @@ def learn_task(
         task: counted from 0.
         output: artifact to write (.safetensors, and .json with the same name).
         losses: CSV file to write, see `cdl.training.loop.per_epoch`.
-        data: packed folder.
-        backbones: artifacts of the frozen backbones to load, by name.
-        previous: the learner's artifact of the previous task; None for task 0.
-        queries: cache of the learner's queries; None computes them.
-        teacher: the teacher's artifact of the same task; None without a teacher, or if `targets`
-            is sufficient.
-        teacher_queries: cache of the teacher's queries, if they are not those of the learner and
-            the learner does not need any.
-        targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
-        unlabelled: packed folder of unlabelled images; None without them.
         teacher_spec: specification of the teacher; None without one.
         execution: how to compute. The saved state of a finished task is kept until its run is
             evaluated.
+        **files: files to read.
 
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a loss is not
@@ -106,16 +115,15 @@ def learn_task(
     job: dict[str, Any] = {"task": task, "spec": spec.to_json()}
     teacher_spec = teacher_spec and teacher_spec.until(task)
     spec = spec.until(task).taught_by(teacher_spec)
-    context = TaskContext.open(spec, task, data, backbones, execution, unlabelled=unlabelled)
-    prepared = _prepare(
-        context,
-        teacher_spec,
-        previous=previous,
-        queries=queries,
-        teacher=teacher,
-        teacher_queries=teacher_queries,
-        targets=targets,
+    context = TaskContext.open(
+        spec,
+        task,
+        files["data"],
+        files["backbones"],
+        execution,
+        unlabelled=files.get("unlabelled"),
     )
+    prepared = _prepare(context, files, teacher_spec)
     context.place(prepared.learner, prepared.tutor, prepared.past)
     job |= {"inputs": context.fingerprints, "versions": versions(spec)}
     prompts, read = prepared.learner.prompts, reading(context, prepared.learner)
@@ -124,40 +132,35 @@ def learn_task(
         learnt = _learn(context, prepared, state)
     prompts.after_training(task, read)
     prepared.learner.end_task(task)
-    computes = {"query": queries is None, "teacher_query": teacher_queries is None}
-    work = _work(context, prepared, learnt, teacher_spec, computes)
+    work = _work(context, prepared, files, learnt, teacher_spec)
     _write(context, prepared, learnt, state.key, work, output, losses)
 
 
 def _prepare(
-    context: TaskContext[LearnerSpec],
-    given: LearnerSpec | None,
-    *,
-    previous: str | None,
-    queries: str | None,
-    teacher: str | None,
-    teacher_queries: str | None,
-    targets: str | None,
+    context: TaskContext[LearnerSpec], files: LearningFiles, given: LearnerSpec | None
 ) -> PreparedTask:
-    """Build the learner at the start of the task, with its teacher, see `learn_task`."""
+    """Build the learner at the start of the task, with its teacher."""
     spec, task = context.spec, context.task
     teacher_spec = given or spec.answers
-    width, query = context.query(spec.query, queries)
+    width, query = context.query(spec.query, files.get("queries"))
     widths, source, answers = {"query": width}, None, None
-    files = {"path": teacher, "targets": targets}
+    teacher_queries = files.get("teacher_queries")
+    teacher = {"path": files.get("teacher"), "targets": files.get("targets")}
     if teacher_spec is not None and not spec.taught:
-        answers = TeacherAnswers.open(context, teacher_spec, queries=teacher_queries, **files)
+        answers = TeacherAnswers.open(context, teacher_spec, queries=teacher_queries, **teacher)
     elif teacher_spec is not None:
         teacher_query = query
         if teacher_spec.query != spec.query or teacher_queries is not None:
             _, teacher_query = context.query(teacher_spec.query, teacher_queries)
         columns = spec.soft_columns
-        source = TeacherSource.open(context, teacher_spec, teacher_query, **files, columns=columns)
+        source = TeacherSource.open(
+            context, teacher_spec, teacher_query, **teacher, columns=columns
+        )
         widths["teacher_query"] = source.query_width
     shape = source.shape if source else None
     learner = build_learner(spec, context.backbones[spec.backbone], widths, shape)
     memory, past = {}, None
-    if previous is not None:
+    if (previous := files.get("previous")) is not None:
         state, metadata = context.checkpoint(previous, spec, task - 1)
         learner.load_state(state)
         if spec.distiller.facts.reads_past:
@@ -220,13 +223,11 @@ def _train(
 def _work(
     context: TaskContext[LearnerSpec],
     prepared: PreparedTask,
+    files: LearningFiles,
     learnt: Learnt,
     teacher_spec: LearnerSpec | None,
-    computes: Mapping[str, bool],
 ) -> Numbers:
     """Return the amount of work of the task, for the artifact's metadata.
-
-    `computes` says of `query` and `teacher_query` whether they are computed, not read from a cache.
 
     `images`: training views, over all epochs. `operations`: operations of this job, see
     `cdl.models.operations`. `forward`: operations of the learner's forward pass of one image.
@@ -249,13 +250,14 @@ def _work(
         teacher_views, operations = images, images * (forward + backward)
     if learner.prompts.reads_task:
         operations += 2 * len(images_read(context)) * forward
-    if learner.needs_query and computes["query"]:
+    if learner.needs_query and files.get("queries") is None:
         operations += images * of_query(context.backbones[spec.query])
     if teacher is not None and teacher.learner is not None and teacher_spec is not None:
         name, width = teacher_spec.query, teacher.query_width
         shared = learner.needs_query and name == spec.query
-        cached = shared or not computes["teacher_query"]
-        operations += teacher_views * of_teacher(context, teacher.learner, name, width, cached)
+        query_cached = shared or files.get("teacher_queries") is not None
+        per_view = of_teacher(context, teacher.learner, name, width, query_cached)
+        operations += teacher_views * per_view
     if prepared.past is not None:
         operations += images * forward
     cached = teacher_views if teacher is not None and teacher.learner is None else 0

@@ -108,23 +108,14 @@ def tracked(rule, w):
             value = local(value)
         return ancient(value) if name in untimed or layout.is_large(value) else value
 
-    return {name: flagged(name, value) for name, value in job.inputs.items()}
+    names = [*WRITERS[rule], "records"] if WRITERS[rule] else job.inputs
+    return {n: flagged(n, job.inputs[n]) for n in names if n in job.inputs}
 
 
 def inputs_of(rule, **writers):
-    """Return an input function for the named inputs of a rule, each with the rules that write it.
-
-    A job may lack some of them. `records` are those of its tensors, see `cdl.study.inputs.paths`.
-    Rules of tables and figures name none here: they read whatever tables the configuration has.
-    """
+    """Return an input function for named inputs and the rules that write them; none means all."""
     WRITERS[rule] = writers
-
-    def named(w):
-        inputs = tracked(rule, w)
-        names = [*writers, "records"] if writers else inputs
-        return {name: inputs[name] for name in names if name in inputs}
-
-    return unpack(named)
+    return unpack(lambda w: tracked(rule, w))
 
 
 def without(outputs, *names):
