@@ -174,8 +174,8 @@ class Inputs:
 
     def prompting(self, run: Run) -> Files:
         """Return the inputs of the job that determines which prompts a run's test images use."""
-        own = [n for n in _test_queries_of(run) if n == run.query] if self.grid.cached else []
-        queries = {name: self._test_queries(run, name) for name in own}
+        names = [n for n in _test_queries_of(run) if n == run.query] if self.grid.cached else []
+        queries = {name: self._test_queries(run, name) for name in names}
         return self.evaluating(run, [run.n_tasks - 1]) | {"queries": queries}
 
     def of(self, cache: Cache) -> Files:

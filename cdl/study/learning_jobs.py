@@ -9,7 +9,7 @@ from typing import Any
 
 from cdl import EVALUATION, layout
 from cdl.data import FORMAT
-from cdl.layout import RunFiles, record_of
+from cdl.layout import record_of
 from cdl.study.classifiers import classifying
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
@@ -188,8 +188,7 @@ class LearningJobs:
                 "names": names_in(inputs, "backbones"),
             }
             if run.teacher is not None:  # None of a file of answers, which has no specification
-                own = teacher and self._specification(teacher, task).to_json()
-                params["teacher_spec"] = own
+                params["teacher_spec"] = teacher and self._specification(teacher, task).to_json()
             return params
 
         made_from: MadeFrom = {
@@ -314,7 +313,7 @@ class LearningJobs:
         """Return the job of the test features that several runs share, by their `Grid.trained`."""
         evaluation, files = self.evaluation(run), self.grid.files(run)
         inputs = self._inputs.evaluating(run)
-        outputs = _test_features(files)
+        outputs = layout.artifact("features", files.test_features)
         made_from = evaluation.records[0].made_from
         record = Record(outputs["metadata"], (outputs["features"],), made_from=made_from)
         return replace(
@@ -364,11 +363,6 @@ def _sharing_features(grid: Grid) -> set[str]:
     """Return the folders of the trained runs of several runs, which share their test features."""
     counted = Counter(grid.trained(run).folder for run in grid.runs) if grid.cached else {}
     return {folder for folder, n in counted.items() if n > 1}
-
-
-def _test_features(files: RunFiles) -> dict[str, str]:
-    """Return tensors and record of the test features of a trained run."""
-    return layout.artifact("features", files.test_features)
 
 
 def _manifest(arguments: Mapping[str, Any]) -> dict[str, Any]:
