@@ -7,6 +7,7 @@ whole text, and the tests.
 
 import ast
 from collections import defaultdict
+from functools import cache
 from importlib.resources import files
 
 import cdl
@@ -41,8 +42,12 @@ def program(facts: ModalityFacts, kind: str) -> str:
 
     A student without a memory has the program of any kind, whose `learn` says that there is none.
     """
-    room, takes = files("cdl") / "device", load(facts.device).takes
-    parts = (*PARTS, *facts.device_parts)
+    return _program(facts.device, (*PARTS, *facts.device_parts), kind)
+
+
+@cache
+def _program(device: str, parts: tuple[str, ...], kind: str) -> str:
+    room, takes = files("cdl") / "device", load(device).takes
     texts = {name: (room / f"{name}.py").read_text(encoding="utf-8") for name in parts}
     nodes = [node for text in texts.values() for node in ast.parse(text).body]
     used = _used(nodes, {*_ROOTS, memory_class(kind).__name__})

@@ -43,6 +43,10 @@ def snakemake(folder, *arguments):
     return run_module(*command, cwd=folder, timeout=300)
 
 
+def cdl(folder, *arguments):
+    return run_module("cdl", *arguments, cwd=folder, timeout=300)
+
+
 def error_line(answer):
     """Return the one line on stderr."""
     assert answer.returncode in (1, 2), answer.stdout
@@ -68,7 +72,7 @@ def test_a_file_that_cannot_be_read_is_told_by_both(name, tmp_path):
     (tmp_path / name).write_bytes(content)
     for answer in (
         snakemake(tmp_path, "-n", "--configfile", DEFAULT, name),
-        start(tmp_path, "cdl", "run", DEFAULT, name, "-n"),
+        cdl(tmp_path, "run", DEFAULT, name, "-n"),
     ):
         assert re.match(f"cdl: {sentence}", error_line(answer))
     assert {path.name for path in tmp_path.iterdir()} <= {name, ".snakemake"}
@@ -79,7 +83,7 @@ def test_a_missing_configuration_file_is_reported(tmp_path):
     answer = snakemake(tmp_path, "-n", "--configfile", "defalt.yaml")
     sentence = "cdl: defalt.yaml: no such file; did you mean default.yaml?"
     assert error_line(answer) == sentence
-    assert error_line(start(tmp_path, "cdl", "run", "defalt.yaml")) == sentence
+    assert error_line(cdl(tmp_path, "run", "defalt.yaml")) == sentence
 
 
 def test_an_unknown_target_is_reported_with_the_known_ones(tmp_path):
@@ -88,7 +92,7 @@ def test_an_unknown_target_is_reported_with_the_known_ones(tmp_path):
         "tuned, or a file below results/"
     )
     assert error_line(snakemake(tmp_path, "-n", "train")) == sentence
-    assert error_line(start(tmp_path, "cdl", "run", DEFAULT, "-n", "train")) == sentence
+    assert error_line(cdl(tmp_path, "run", DEFAULT, "-n", "train")) == sentence
 
 
 def test_the_named_targets_are_those_of_the_workflow(tmp_path):

@@ -27,6 +27,7 @@ METHODS = {
     "ranpac": {"projection": 32, "first_session": "ssf", "logit_scale": 10.0},
 }
 TRAINED = ("lora", "inf_lora", "sd_lora", "adapter", "ssiat")
+AT_NIGHT = ("inf_lora", "adapter", "simple_cil", "fecam", "aper")  # what they keep, others keep too
 ALIGNED = {"alignment": {"preset": "slca", "drift": "sdc", "epochs": 1}}
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,10 @@ def finished(here, distiller):
     return run
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.nightly] if m in AT_NIGHT else []) for m in METHODS],
+)
 def test_a_teacher_and_its_student_of_few_labels_learn_more_classes(lab, method, tmp_path, inputs):
     here = lab(study(method, "kd"))
     run = finished(here, "kd")
