@@ -96,7 +96,7 @@ def _choices(
         return features.learnt(split, n, k, how, shifted)
 
     def torch_draws() -> Memory:
-        with mock.patch("cdl.device.memory.align", _align_in_torch):
+        with mock.patch("cdl.device.aligned.align", _align_in_torch):
             return features.learnt(split, n, k, how)
 
     def unlabelled() -> Memory:

@@ -14,10 +14,10 @@ import cdl
 from cdl.data.modalities import ModalityFacts
 from cdl.device import PARTS
 from cdl.device.items import Items
-from cdl.device.memory import memory_class
+from cdl.device.memory import Memory
 from cdl.runtime.registry import load
 
-_ROOTS = {"Student", "main", "learn_from"}
+_ROOTS = {"Student", "main"}
 _HEAD = '''#!/usr/bin/env python3
 """The program of this student: predict, learn, forget, undo, info, costs.
 
@@ -50,10 +50,10 @@ def _program(device: str, parts: tuple[str, ...], kind: str) -> str:
     room, takes = files("cdl") / "device", load(device).takes
     texts = {name: (room / f"{name}.py").read_text(encoding="utf-8") for name in parts}
     nodes = [node for text in texts.values() for node in ast.parse(text).body]
-    used = _used(nodes, {*_ROOTS, memory_class(kind).__name__})
+    used = _used(nodes, {*_ROOTS, Memory.kinds[kind].__name__})
     found = [_part(name, text, used) for name, text in texts.items()]
     head = _head(takes) + _imports(nodes, used)
-    return "\n\n\n".join([head, *found, _TAIL])
+    return "\n\n\n".join([head, *filter(None, found), _TAIL])
 
 
 def _head(takes: type[Items]) -> str:
@@ -96,11 +96,13 @@ def _imports(nodes: list[ast.stmt], used: set[str]) -> str:
 
 
 def _part(name: str, text: str, used: set[str]) -> str:
-    """Return the used statements of a module under its docstring, which becomes a comment."""
+    """Return the used statements of a module under its docstring, which becomes a comment.
+
+    Empty if none is used.
+    """
     lines, tree = _without_details(text), ast.parse(text)
     first, *_ = (ast.get_docstring(tree) or "").splitlines()
-    found = [f"# --- cdl/device/{name}.py", f"# {first}"]
-    before, short = tree.body[0].end_lineno, False
+    found, before, short = list[str](), tree.body[0].end_lineno, False
     for node in tree.body[1:]:
         if _defined(node) & used:
             again, short = short, isinstance(node, ast.Assign | ast.AnnAssign)
@@ -108,7 +110,7 @@ def _part(name: str, text: str, used: set[str]) -> str:
             found += ([] if short and again else [""]) + ([] if short else [""])
             found += "\n".join(own).strip("\n").splitlines()
         before = node.end_lineno
-    return "\n".join(found)
+    return "\n".join([f"# --- cdl/device/{name}.py", f"# {first}", *found] if found else [])
 
 
 def _without_details(text: str) -> list[str | None]:

@@ -23,7 +23,8 @@ from cdl.deployment import manifest
 from cdl.deployment.bundle import program
 from cdl.deployment.load import is_exported
 from cdl.deployment.student import facts_of
-from cdl.device.memory import MEMORY, Memory
+from cdl.device.memory import Memory
+from cdl.device.stored import MEMORY
 from cdl.device.student import read_classes
 from cdl.device.versions import (
     CURRENT,
@@ -156,8 +157,7 @@ def _inside(folder: Path, names: Iterable[str]) -> Iterator[str]:
 
 def _is_program(file: Path) -> bool:
     """Whether a file is what this version of cdl writes for students of images."""
-    kinds = (kind for found in Memory.__subclasses__() for kind in found.kinds)
-    programs = {program(MODALITIES["images"], kind).encode() for kind in kinds}
+    programs = {program(MODALITIES["images"], kind).encode() for kind in Memory.kinds}
     return file.read_bytes() in programs
 
 

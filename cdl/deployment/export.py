@@ -30,8 +30,8 @@ from cdl.deployment.remember import write_program
 from cdl.deployment.student import ExportedStudent
 from cdl.deployment.trained import TrainedStudent, using_threads
 from cdl.device.classifier import Classifier
-from cdl.device.memory import MEMORY
 from cdl.device.names import check_class_name
+from cdl.device.stored import MEMORY
 from cdl.layout import ResultsFolder
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

@@ -12,14 +12,14 @@ import numpy as np
 from cdl.deployment.manifest import CARD
 from cdl.device.belonging import UNKNOWN, Score
 from cdl.device.classifier import Classifier
-from cdl.device.main import learn_from
-from cdl.device.predict import NO_SCORES, uses_scores
+from cdl.device.items import ByClass
+from cdl.device.main import show_progress
+from cdl.device.predict import uses_scores
 from cdl.device.student import DeviceStudent
 from cdl.device.update import Update
 from cdl.runtime.errors import CdlError
 from cdl.runtime.shown import Shown
 
-ByClass = str | PathLike[str] | Mapping[str, Any]
 _SHOWN = 5  # classes in `repr` and in messages
 
 
@@ -130,7 +130,7 @@ class Student:
             if top is not None:
                 raise CdlError("top: excludes unknown and threshold; `scores` returns the scores")
             uses_scores(self._student, True, threshold)
-            probabilities, scores = self._judged(items)
+            probabilities, scores = self._student.judged(self._given(items))
             names = [self.classes[best] for best in probabilities.argmax(1)]
             found = [Score.of(row, threshold).unknown for row in scores]
             return [UNKNOWN if own else name for own, name in zip(found, names, strict=True)]
@@ -151,7 +151,7 @@ class Student:
         Raises:
             CdlError: as `predict`, or the student keeps no thresholds.
         """
-        return self._judged(items)[1]
+        return self._student.judged(self._given(items))[1]
 
     def features(self, items: Any) -> np.ndarray:
         """Return what the heads read `[n, D]`: the class token, and a KD token behind it.
@@ -222,22 +222,22 @@ class Student:
             CdlError: the student cannot learn, or an argument is invalid; nothing is changed then.
         """
         student = self._learning("learn")
-        how: dict[str, Any] = {"head": head, "ridge": ridge, "balance": balance}
-        how["keep_earlier"] = keep_earlier
-        paths = [items, *(given for given in (test, unlabelled, check) if given is not None)]
-        if all(isinstance(given, str | PathLike) for given in paths):
-            test_path = None if test is None else Path(str(test))
-            more_path = None if unlabelled is None else Path(unlabelled)
-            check_path = None if check is None else Path(str(check))
-            return learn_from(student, Path(str(items)), test_path, more_path, check_path, **how)
-        tests = None if test is None else self._by_class(test)
-        how["check"] = None if check is None else self._by_class(check)
-        more: Sequence[Any] | None = None
-        if isinstance(unlabelled, str | PathLike) and Path(unlabelled).exists():
-            more = student.items.unlabelled(Path(unlabelled))
-        elif unlabelled is not None:
-            more = self._given(unlabelled)
-        return student.learn(self._by_class(items), test=tests, unlabelled=more, **how)
+        show_progress(student)
+        paths = isinstance(items, str | PathLike)
+        if isinstance(unlabelled, str | PathLike) and (paths or Path(unlabelled).exists()):
+            more: Sequence[Any] | None = student.items.unlabelled(Path(unlabelled))
+        else:
+            more = None if unlabelled is None else self._given(unlabelled)
+        return student.learn(
+            self._by_class(items),
+            test=None if test is None else self._by_class(test),
+            unlabelled=more,
+            head=head,
+            ridge=ridge,
+            balance=balance,
+            check=None if check is None else self._by_class(check),
+            keep_earlier=keep_earlier,
+        )
 
     def forget(self, name: str) -> Update:
         """Remove a class; the folder gets a new version. Raise `CdlError` if it cannot."""
@@ -254,12 +254,6 @@ class Student:
     def costs(self) -> dict[str, Any]:
         """Measure what a prediction and a new class cost on this machine; of an export only."""
         return self._learning("costs").costs()
-
-    def _judged(self, items: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities and scores; raise `CdlError` if there are none."""
-        if not self._student.scored:
-            raise CdlError(f"unknown: {NO_SCORES}")
-        return self._student.judged(self._given(items))
 
     def _learning(self, what: str) -> DeviceStudent:
         """Return the exported student; raise `CdlError` with the way there for a run."""

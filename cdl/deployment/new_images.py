@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 from cdl.data.packing import prepare
 from cdl.data.sources.folder import images_of
 from cdl.deployment.new_classes import New, NewItems
-from cdl.device.decoding import UnreadableImage, decode, images_below
+from cdl.device.decoding import decode, images_below
 from cdl.runtime.artifacts import fingerprint_file
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 
 
 class NewImages(NewItems):
@@ -48,7 +48,7 @@ def _check_readable(paths: Iterable[Path]) -> None:
     for path in paths:
         try:
             decode(path.read_bytes(), str(path))
-        except (UnreadableImage, OSError) as error:
+        except (Unreadable, OSError) as error:
             errors.append(str(error))
     if errors:
         raise CdlError(f"{len(errors)} images are unreadable: {'; '.join(errors)}")

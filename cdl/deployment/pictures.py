@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cdl.device.images import Picture
 from cdl.runtime.errors import CdlError
 
-Picture = str | PathLike[str] | Image.Image | np.ndarray
 EXPECTED = (
     "expected paths, Pillow images, or arrays and tensors of uint8, or of floats from 0 to 1: "
     "[height, width], [height, width, 3 or 4], tensors [3, height, width], or several of one size"

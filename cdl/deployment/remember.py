@@ -19,7 +19,8 @@ from cdl.deployment.trained import TrainedStudent
 from cdl.device.belonging import THRESHOLD
 from cdl.device.closed import pack
 from cdl.device.kept import EACH, EXAMPLES, OWNERS
-from cdl.device.memory import MEMORY, Memory, make_memory, write_memory
+from cdl.device.memory import Memory
+from cdl.device.stored import MEMORY, make_memory, write_memory
 from cdl.layout import record_of
 from cdl.methods.heads import CosineHead, PrototypeHead
 from cdl.models.learner import Learner, memory_of, name_of

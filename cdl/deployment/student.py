@@ -14,7 +14,7 @@ from cdl.deployment import manifest
 from cdl.deployment.manifest import CLASSES, MODEL, PREPROCESSING, PROGRAM
 from cdl.device.graph import Graph
 from cdl.device.items import Items
-from cdl.device.main import learn_from
+from cdl.device.main import show_progress
 from cdl.device.sealed import REMEDY
 from cdl.device.student import DeviceStudent
 from cdl.device.update import Update
@@ -96,8 +96,10 @@ def teach(
     for name, value in of_runs.items():
         if value is not None:
             raise CdlError(f"--{name}: {value} is only used for runs; omit it")
-    more = test, unlabelled, check
-    return learn_from(ExportedStudent(folder), items, *more, keep_earlier=keep_earlier)
+    student = ExportedStudent(folder)
+    show_progress(student)
+    more = None if unlabelled is None else student.items.unlabelled(unlabelled)
+    return student.learn(items, test=test, unlabelled=more, check=check, keep_earlier=keep_earlier)
 
 
 def _open_executorch(folder: Path) -> Graph:

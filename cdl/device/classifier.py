@@ -9,6 +9,11 @@ import numpy as np
 from cdl.device.errors import CdlError
 from cdl.device.items import Items
 
+NO_SCORES = (
+    "this student keeps no thresholds of its classes; export its run again, without --no-check and "
+    "--no-memory"
+)
+
 
 class Classifier(ABC):
     """A student that has finished learning.
@@ -42,9 +47,9 @@ class Classifier(ABC):
         Raises:
             CdlError: an item cannot be read or is invalid.
         """
-        run: Callable[[list[Any]], np.ndarray]
-        run = lambda some: self.logits(self.preprocess(some))  # noqa: E731
-        return probabilities(self.in_batches(given, run, len(self.classes)))
+        width = len(self.classes)
+        run = self.in_batches(given, lambda some: self.logits(self.preprocess(some)), width)
+        return probabilities(run)
 
     def best(self, item: Any, n: int) -> list[tuple[str, float]]:
         """Return the `n` most probable classes of an item with their probabilities."""
@@ -66,10 +71,10 @@ class Classifier(ABC):
     def judged(self, given: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return what `predict_proba` returns, and score and threshold of each item, `[n, 2]`.
 
-        They are NaN for a student that is not `scored`.
+        Raises:
+            CdlError: as `predict_proba`, or the student is not `scored`.
         """
-        found = self.predict_proba(given)
-        return found, np.full((len(found), 2), np.nan)
+        raise CdlError(f"unknown: {NO_SCORES}")
 
     def predict(self, given: Any) -> list[str]:
         """Return the most probable class of each item; see `predict_proba`."""

@@ -50,10 +50,6 @@ def images_below(folder: str | Path) -> list[Path]:
     return found
 
 
-class UnreadableImage(Unreadable):
-    """An unusable image, with the reason; others of its source may be valid."""
-
-
 def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarray:
     """Return an encoded image as `[H, W, 3]` uint8.
 
@@ -63,12 +59,12 @@ def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarr
         most_pixels: an image with more is made smaller.
 
     Raises:
-        UnreadableImage: the image is damaged, has an unsupported format, is larger than
+        Unreadable: the image is damaged, has an unsupported format, is larger than
             `LARGEST_PIXELS` or `LARGEST_SIDE`, or does not define a white level.
     """
     if not isinstance(raw, bytes):
         kind = "null" if raw is None else type(raw).__name__
-        raise UnreadableImage(f"{name} contains {kind}; expected the bytes of an image")
+        raise Unreadable(f"{name} contains {kind}; expected the bytes of an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -80,17 +76,15 @@ def decode(raw: bytes, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarr
     except CdlError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadableImage(
-            f"{name} is refused ({error}); remove it or store it smaller"
-        ) from error
+        raise Unreadable(f"{name} is refused ({error}); remove it or store it smaller") from error
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
-        raise UnreadableImage(
+        raise Unreadable(
             f"{name} is not a readable image (expected one of the formats {known})"
         ) from error
     except Exception as error:  # decoders raise errors of any type on damaged bytes
         reason = str(error) or type(error).__name__
-        raise UnreadableImage(f"{name} is not a readable image ({reason})") from error
+        raise Unreadable(f"{name} is not a readable image ({reason})") from error
 
 
 def upright(image: Image.Image, name: str, most_pixels: int = LARGEST_PIXELS) -> np.ndarray:
@@ -99,7 +93,7 @@ def upright(image: Image.Image, name: str, most_pixels: int = LARGEST_PIXELS) ->
     The image itself is not changed.
 
     Raises:
-        UnreadableImage: the image is too large, or does not define a white level.
+        Unreadable: the image is too large, or does not define a white level.
     """
     _check_size(image, name)
     if image.getexif().get(_ORIENTATION, 1) == 1:
@@ -126,7 +120,7 @@ def _scale(size: tuple[int, int], most_pixels: int) -> int:
 
 def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > LARGEST_PIXELS or max(image.size) > LARGEST_SIDE:
-        raise UnreadableImage(
+        raise Unreadable(
             f"{name} is refused: it has {image.width} x {image.height} pixels, "
             f"{3 * image.width * image.height / 2**20:.0f} MiB decoded; expected at most "
             f"{3 * LARGEST_PIXELS >> 20} MiB and sides up to {LARGEST_SIDE}; store it smaller, or "
@@ -156,14 +150,14 @@ def _grey(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
         white = 1.0
         if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
-            raise UnreadableImage(
+            raise Unreadable(
                 f"{name} contains floating-point numbers outside 0 to 1, which do not define a "
                 "white level; store it with 8 or 16 bits"
             )
     elif (
         image.mode == "I" and image.format != "PNG"
     ):  # a PNG in mode I has 16 bits in Pillow before 11.3
-        raise UnreadableImage(
+        raise Unreadable(
             f"{name} contains signed or 32-bit integers, which do not define a white level; store "
             "it with 8 or 16 bits"
         )

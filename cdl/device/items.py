@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -11,6 +12,8 @@ from cdl.device.errors import CdlError
 from cdl.device.names import check_class_name
 
 BATCH = 32  # items
+# items by the name of their class, or a path from which `Items.by_class` reads them
+ByClass = str | PathLike[str] | Mapping[str, Any]
 _SIDEWAYS = ("/", "\\")
 
 
@@ -86,22 +89,24 @@ def check_new_name(name: object, where: object) -> str:
 
 
 def by_name(
-    given: Mapping[str, Any],
-    items: Items,
-    known: Sequence[str] | None = None,
-    what: str = "test",
+    given: ByClass, items: Items, known: Sequence[str] | None = None, what: str = "test"
 ) -> dict[str, list[Any]]:
     """Return items by the names of their classes as `check_new_name` returns them.
 
     Raises:
-        CdlError: a name is invalid, or none of the `known` classes.
+        CdlError: a file cannot be read; a name is invalid, or none of the `known` classes; or there
+            is no item of a class, or no class.
     """
     found: dict[str, list[Any]] = {}
-    for name, some in given.items():
+    every = given if isinstance(given, Mapping) else items.by_class(Path(given))
+    for name, some in every.items():
         checked = check_new_name(name, items.kind)
         if known is not None and checked not in known:
             raise CdlError(
                 f"{what}: {checked!r:.100} is not a class of this student; expected its classes"
             )
         found[checked] = found.get(checked, []) + items.several(some)
+    if not all(found.values()) or not found:
+        empty = next((repr(name) for name, some in found.items() if not some), "any class")
+        raise CdlError(f"{items.kind}: there is none of {empty}; expected at least one")
     return found

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
 from cdl.device.errors import CdlError
 from cdl.device.items import Items
@@ -50,6 +49,7 @@ def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
         found = student.info() if given.command == "info" else student.costs()
         print(json.dumps(found, indent=2))
         return 0
+    show_progress(student)
     update = _updated(student, given)
     print(json.dumps(update.as_dict(), indent=2) if given.json else update.text())
     return 0
@@ -58,37 +58,29 @@ def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
 def _updated(student: DeviceStudent, given: argparse.Namespace) -> Update:
     """Run a command that changes the student."""
     if given.command == "forget":
-        check = None if given.check is None else student.items.by_class(given.check)
-        return student.forget(given.name, check)
+        return student.forget(given.name, given.check)
     if given.command == "undo":
         return student.undo()
-    options = {name: getattr(given, name) for name in ("head", "ridge", "balance", "keep_earlier")}
-    more = given.test, given.unlabelled, given.check
-    return learn_from(student, given.path, *more, **options)
+    return student.learn(
+        given.path,
+        test=given.test,
+        unlabelled=given.unlabelled and student.items.unlabelled(given.unlabelled),
+        head=given.head,
+        ridge=given.ridge,
+        balance=given.balance,
+        check=given.check,
+        keep_earlier=given.keep_earlier,
+    )
 
 
-def learn_from(
-    student: DeviceStudent,
-    path: Path,
-    test: Path | None = None,
-    unlabelled: Path | None = None,
-    check: Path | None = None,
-    **options: Any,
-) -> Update:
-    """Learn what `Items.by_class` reads from paths, with the options of `DeviceStudent.learn`.
-
-    On a terminal, stderr shows how many items are done.
-    """
-    items = student.items
+def show_progress(student: DeviceStudent) -> None:
+    """Show on stderr how many items are done, if it is a terminal."""
     if sys.stderr.isatty():
         student.progress = lambda done, n: print(
-            f"{done} of {n} {items.kind}", end="\n" if done == n else "\r", file=sys.stderr
+            f"{done} of {n} {student.items.kind}",
+            end="\n" if done == n else "\r",
+            file=sys.stderr,
         )
-    tests = None if test is None else items.by_class(test)
-    more = None if unlabelled is None else items.unlabelled(unlabelled)
-    checked = None if check is None else items.by_class(check)
-    given = items.by_class(path)
-    return student.learn(given, test=tests, unlabelled=more, check=checked, **options)
 
 
 def _parser(takes: type[Items]) -> argparse.ArgumentParser:

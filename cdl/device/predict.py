@@ -9,13 +9,9 @@ import sys
 from collections.abc import Callable, Iterable
 
 from cdl.device.belonging import UNKNOWN, Score
-from cdl.device.classifier import Classifier
+from cdl.device.classifier import NO_SCORES, Classifier
 from cdl.device.errors import CdlError
 
-NO_SCORES = (
-    "this student keeps no thresholds of its classes; export its run again, without --no-check and "
-    "--no-memory"
-)
 TopClasses = list[tuple[str, float]]  # the most probable classes with their probabilities
 Printer = Callable[[str, TopClasses, Score | None], None]  # prints a prediction of an item
 

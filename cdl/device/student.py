@@ -1,7 +1,7 @@
 """A student in its folder that predicts, learns, forgets and undoes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,21 +12,13 @@ from cdl.device.belonging import THRESHOLD
 from cdl.device.classifier import Classifier, probabilities
 from cdl.device.errors import CdlError, first_line
 from cdl.device.graph import FEATURES, LOGITS, Graph, open_onnx
-from cdl.device.items import Items, by_name
+from cdl.device.items import ByClass, Items, by_name
 from cdl.device.kept import EXAMPLES, OWNERS
-from cdl.device.memory import (
-    CHOICES,
-    HEADS,
-    MEMORY,
-    How,
-    Memory,
-    computing,
-    read_memory,
-    write_memory,
-)
+from cdl.device.memory import How, Memory
 from cdl.device.names import check_class_name
 from cdl.device.process import peak_memory
 from cdl.device.sealed import REMEDY
+from cdl.device.stored import MEMORY, computing, read_memory, write_memory
 from cdl.device.update import Lesson, Update, check_keeping, flipped, held_out, tested
 from cdl.device.versions import (
     add_version,
@@ -143,9 +135,9 @@ class DeviceStudent(Classifier):
         """Return the tokens `[n, T, D]` that the heads read; raise `CdlError` as `predict`."""
         if self._graph.tokens is None:
             raise CdlError(f"{self.folder}: {MODEL} has no features; {REMEDY} with cdl 0.3")
-        run: Callable[[list[Any]], np.ndarray]
-        run = lambda some: self._run(self.preprocess(some), FEATURES)[0]  # noqa: E731
-        return self.in_batches(given, run, *self._graph.tokens)
+        return self.in_batches(
+            given, lambda some: self._run(self.preprocess(some), FEATURES)[0], *self._graph.tokens
+        )
 
     @property
     def scored(self) -> bool:
@@ -175,27 +167,28 @@ class DeviceStudent(Classifier):
 
     def learn(
         self,
-        items: Mapping[str, Any],
+        items: ByClass,
         *,
-        test: Mapping[str, Any] | None = None,
+        test: ByClass | None = None,
         unlabelled: Any = None,
         head: str | None = None,
         ridge: str = "all",
         balance: bool = True,
-        check: Mapping[str, Any] | None = None,
+        check: ByClass | None = None,
         keep_earlier: float | None = None,
     ) -> Update:
         """Learn new classes, or more of known ones, without earlier items; write a new version.
 
         Args:
-            items: training images or texts by name of their class; one is enough.
-            test: test items of any of the classes, by name; None: every fifth item of each class.
+            items: training images or texts by name of their class, of which one is enough; or a
+                path, see `Items.by_class`.
+            test: the same of any of the classes, to test; None: every fifth item of each class.
             unlabelled: items of known or new classes, added with the student's own answers.
             head: see `How`.
             ridge: see `How`.
             balance: see `How`.
-            check: items of earlier classes, by name, on which `Update.flips` is measured; None: on
-                the examples that the student keeps.
+            check: the same of earlier classes, on which `Update.flips` is measured; None: on the
+                examples that the student keeps.
             keep_earlier: the order among earlier classes stays as it is for every item, and at most
                 this percentage of the kept examples, and of `check`, becomes a new class; None:
                 heads are computed for all classes.
@@ -204,14 +197,13 @@ class DeviceStudent(Classifier):
             CdlError: an argument is invalid, an item cannot be read, or the folder cannot be
                 written; nothing is changed in this case.
         """
-        given = self._given(by_name(items, self.items))
-        _check_choice("head", head, (None, *HEADS))
-        _check_choice("ridge", ridge, CHOICES)
-        memory, keep = self._memory(), 0 if keep_earlier is None else len(self.classes)
-        how = How(head, ridge, balance, keep)
+        given = by_name(items, self.items)
+        how = How(head, ridge, balance, 0 if keep_earlier is None else len(self.classes))
+        memory = self._memory()
         learnt = tuple(name for name in given if name not in self.classes)
         names = (*self.classes, *learnt)
-        tests = {k: self.features(v) for k, v in by_name(test or {}, self.items, names).items()}
+        tests = by_name(test, self.items, names) if test else {}
+        features = {name: self.features(some) for name, some in tests.items()}
         examples = self._examples(memory, check)
         limited = [*filter(len, (memory.tensors.get(EXAMPLES, examples[0]), examples[0]))]
         if keep_earlier is not None:
@@ -225,28 +217,19 @@ class DeviceStudent(Classifier):
             begin = time.perf_counter()
             new = lesson.learnt().after(memory, tokens, labels)
             milliseconds = 1e3 * (time.perf_counter() - begin)
-            both = memory, new, tests, self.classes, names
-            found = tested(*both) if tests else held_out(lesson)
-            found |= flipped(memory, new, examples, self.classes, names)
+            both = self.classes, names
+            found = tested(memory, new, features, *both) if features else held_out(lesson)
+            found |= flipped(memory, new, examples, *both)
             self._add(new, names)
         extended = tuple(name for name in given if name not in learnt)
         costs = n, n / max(seconds, 1e-9), milliseconds, peak_memory()
         return self._update(new, learnt, extended, (), *costs, **found)
 
-    def _given(self, items: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Return items by class; raise `CdlError` if a class has none."""
-        if not all(items.values()) or not items:
-            empty = next((repr(name) for name, some in items.items() if not some), "any class")
-            raise CdlError(f"{self.items.kind}: there is none of {empty}; expected at least one")
-        return items
-
-    def _examples(
-        self, memory: Memory, check: Mapping[str, Any] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _examples(self, memory: Memory, check: ByClass | None) -> tuple[np.ndarray, np.ndarray]:
         """Return tokens and classes of given items, or of the examples that are kept."""
         if check is not None:
             given = by_name(check, self.items, self.classes, "check")
-            return self._labelled(self._given(given), self.classes)
+            return self._labelled(given, self.classes)
         none = np.zeros((0, 1, 1))
         return memory.tensors.get(EXAMPLES, none), memory.tensors.get(OWNERS, none[:, 0, 0])
 
@@ -258,7 +241,7 @@ class DeviceStudent(Classifier):
         tokens = self.features([item for some in items.values() for item in some])
         return tokens, np.concatenate(labels)
 
-    def forget(self, name: str, check: Mapping[str, Any] | None = None) -> Update:
+    def forget(self, name: str, check: ByClass | None = None) -> Update:
         """Remove a class; write a new version.
 
         The class is not predicted any more, and its statistics are removed. A ridge's Gram matrix,
@@ -351,12 +334,6 @@ class DeviceStudent(Classifier):
 
         self.version = add_version(self.folder, self.version, write)
         self._load()
-
-
-def _check_choice(name: str, value: str | None, expected: tuple[str | None, ...]) -> None:
-    if value not in expected:
-        words = " or ".join(word for word in expected if word)
-        raise CdlError(f"{name}: invalid value {value!r:.50}; expected {words}")
 
 
 def read_classes(file: Path) -> tuple[str, ...]:

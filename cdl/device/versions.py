@@ -20,8 +20,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cdl.device.errors import CdlError
-from cdl.device.memory import MEMORY
 from cdl.device.sealed import REMEDY, read_sealed, sealed, sha256_of
+from cdl.device.stored import MEMORY
 
 CURRENT, VERSIONS, MANIFEST = "current", "versions", "manifest.json"
 # what a student reads where it exists

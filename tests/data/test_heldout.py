@@ -13,8 +13,7 @@ from cdl.data.sources.cifar20 import read as cifar20
 from cdl.data.sources.heldout import hold_out, remaining
 from cdl.data.sources.items import Item, Source
 from cdl.data.sources.summary import summarise
-from cdl.device.decoding import UnreadableImage
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 
 
 def made(shuffled=False):
@@ -73,7 +72,7 @@ def test_test_images_are_not_decoded_if_validation_images_are_evaluated():
 
 def test_unreadable_images_are_left_for_packing_to_report():
     def broken():
-        raise UnreadableImage("0/1 is broken")
+        raise Unreadable("0/1 is broken")
 
     source = made()
     items = [replace(i, read=broken) if i.name == "0/1" else i for i in source.items]

@@ -42,7 +42,8 @@ from cdl.deployment.demo import RUNTIME, Server, runtime_files, site, write_site
 from cdl.deployment.export import export
 from cdl.deployment.graph import to_int8
 from cdl.device.items import check_new_name
-from cdl.device.memory import MEMORY, How, make_memory, read_memory, write_memory
+from cdl.device.memory import How
+from cdl.device.stored import MEMORY, make_memory, read_memory, write_memory
 from cdl.device.update import flipped
 from cdl.runtime.errors import CdlError
 from cdl.study.configuration import preset as read_preset

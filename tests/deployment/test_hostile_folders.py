@@ -22,9 +22,10 @@ from cdl.deployment import manifest
 from cdl.deployment.demo import site
 from cdl.deployment.hub import Upload
 from cdl.device import texts
+from cdl.device.items import by_name
 from cdl.device.main import main
-from cdl.device.memory import MEMORY
 from cdl.device.sealed import sealed, sha256_of
+from cdl.device.stored import MEMORY
 from cdl.device.update import Update
 from cdl.device.versions import place_of, pointer_to, versions_of
 from cdl.runtime.errors import CdlError
@@ -137,8 +138,9 @@ class Listening(texts.Student):
         self.items = texts.Texts(None)
 
     def learn(self, items, **options):
-        assert all(name and all(some) for name, some in items.items())
-        return Update(1, len(items))
+        found = by_name(items, self.items)
+        assert all(name and all(some) for name, some in found.items())
+        return Update(1, len(found))
 
 
 CELLS = st.sampled_from(

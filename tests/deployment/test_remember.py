@@ -13,7 +13,8 @@ from cdl.deployment.export import export
 from cdl.deployment.remember import remembered
 from cdl.deployment.trained import TrainedStudent
 from cdl.device.closed import pack
-from cdl.device.memory import MEMORY, How
+from cdl.device.memory import How
+from cdl.device.stored import MEMORY
 from cdl.models.build import build_stream
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError

@@ -10,7 +10,8 @@ from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
 from cdl.deployment.bundle import program
 from cdl.device.closed import Statistics, pack
-from cdl.device.memory import MEMORY, How, make_memory, write_memory
+from cdl.device.memory import How
+from cdl.device.stored import MEMORY, make_memory, write_memory
 
 COLOURS = {
     **{"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)},

@@ -20,7 +20,7 @@ from cdl.data.sources.items import Item, Source, first_share
 from cdl.data.sources.summary import Summary, counted
 from cdl.device.names import check_class_name
 from cdl.runtime.artifacts import fingerprint, fingerprint_file
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Unreadable
 from cdl.runtime.options import REQUIRED, flag, integer, number, text
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ def items_of(listing: Listing, path: str) -> list[Item]:
 
 
 def _open(file: Path) -> "np.ndarray":
-    from cdl.device.decoding import UnreadableImage, decode
+    from cdl.device.decoding import decode
 
     try:
         if file.exists() and not file.is_file():  # reading a pipe or a device may not end
-            raise UnreadableImage(f"{file} is not a regular file")
+            raise Unreadable(f"{file} is not a regular file")
         raw = file.read_bytes()
     except OSError as error:
-        raise UnreadableImage(f"{file} cannot be read: {error.strerror}") from error
+        raise Unreadable(f"{file} cannot be read: {error.strerror}") from error
     return decode(raw, str(file))
 
 
