@@ -16,7 +16,6 @@ from runs import CONFIGS, ROOT, popen, run, snakemake
 from cdl.inventory.trace import trace
 from cdl.layout import ResultsFolder
 from cdl.runtime.artifacts import read_json, write_json
-from cdl.runtime.errors import CdlError
 
 TINY = "name: tiny"
 KD = "digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano/seed0"
@@ -295,8 +294,3 @@ def test_trace_on_the_command_line(finished, tmp_path):
     assert answer.stderr.startswith(
         "cdl: 'digits/nothing' is not a cell of a table; expected one such as results/"
     )
-
-
-def test_trace_without_tables_is_one_sentence(tmp_path):
-    with pytest.raises(CdlError, match="contains no table"):
-        trace("digits", ResultsFolder(tmp_path))
