@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from cdl.reporting.names import method_of, names, names_of
 from cdl.reporting.style import about, canvas, embedded, legend, look, paper, save
@@ -40,7 +41,7 @@ def write_deployment(tables: Any, outputs: Any, datasets: Sequence[str]) -> None
     for i, dataset in enumerate(datasets):
         each = len(figures) // len(datasets)
         rows = table[table["dataset"] == dataset]
-        accuracy_against_latency(rows, machine, figures[i * each : (i + 1) * each])
+        save(accuracy_against_latency(rows, machine), figures[i * each : (i + 1) * each])
     write_json(outputs.record, {}, files=[outputs.md, *figures])
 
 
@@ -109,13 +110,12 @@ def _display_row(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 @paper()
-def accuracy_against_latency(table: pd.DataFrame, machine: str, outputs: Sequence[str]) -> None:
+def accuracy_against_latency(table: pd.DataFrame, machine: str) -> Figure:
     """Draw accuracy against the median latency of one input: fp32 filled, int8 hollow.
 
     Args:
         table: rows of one dataset.
         machine: description of the machine.
-        outputs: files to write; the suffix selects the format.
     """
     note = f"{about(table, None, '')}; filled: fp32, hollow: int8; {machine}"
     named = table.assign(name=names(table), title=table.apply(method_of, axis=1))
@@ -133,4 +133,4 @@ def accuracy_against_latency(table: pd.DataFrame, machine: str, outputs: Sequenc
                 axis.plot(*point, **{**style.point, **extra})
     axes[0].set_xlim(left=0)
     legend(figure, axes)
-    save(figure, outputs)
+    return figure

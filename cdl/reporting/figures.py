@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cdl.layout import FIGURES, IMAGES, RunFiles
+from cdl.layout import IMAGES, RunFiles
 from cdl.reporting.columns import CELL
 from cdl.reporting.losses import losses_over_epochs, read_losses
 from cdl.reporting.names import named, names
@@ -49,10 +49,6 @@ def write_figures(
     Raises:
         CdlError: a table does not match its record.
     """
-    out = {
-        name: [outputs[name if kind == "svg" else f"{name}_{kind}"] for kind in IMAGES]
-        for name in FIGURES
-    }
     every_run = read(tables.results, tables.protocols)
     curves, runs, cells, cost = (
         of_dataset(dataset, every_run, named(table))
@@ -66,16 +62,23 @@ def write_figures(
     contents = {run: read_json(files(run).results) for run in runs["run"]}
     matrices = {run: np.array(content["matrix"], float) for run, content in contents.items()}
     test = HeldOut.of(contents[runs["run"].iloc[0]])
-    accuracy_over_tasks(curves, test, out["accuracy"])
-    forgetting(runs, matrices, test, out["forgetting"])
-    gain_over_baseline(cells, differences(runs), test, out["gain"])
-    cost_against_accuracy(runs, cost, out["cost"])
-    losses_over_epochs(runs, read_losses(runs, files), out["losses"])
-    write_json(outputs.record, {}, files=[path for paths in out.values() for path in paths])
+    figures = {
+        "accuracy": accuracy_over_tasks(curves, test),
+        "forgetting": forgetting(runs, matrices, test),
+        "gain": gain_over_baseline(cells, differences(runs), test),
+        "cost": cost_against_accuracy(runs, cost),
+        "losses": losses_over_epochs(runs, read_losses(runs, files)),
+    }
+    written = []
+    for name, figure in figures.items():
+        paths = [outputs[name if kind == "svg" else f"{name}_{kind}"] for kind in IMAGES]
+        save(figure, paths)
+        written += paths
+    write_json(outputs.record, {}, files=written)
 
 
 @paper()
-def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[str]) -> None:
+def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut) -> Figure:
     """Draw the mean accuracy over the tasks seen against the number of tasks learnt.
 
     One panel per method and pair of teacher and student: the mean over seeds and, with several
@@ -84,7 +87,6 @@ def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[s
     Args:
         curves: rows of one dataset from `cdl.reporting.runs.tables_of`.
         test: the test set.
-        outputs: files to write; the suffix selects the format.
     """
     panels = panels_of(curves)
     band_of = "mean, band from lowest to highest seed" if curves["seed"].nunique() > 1 else ""
@@ -103,16 +105,11 @@ def accuracy_over_tasks(curves: pd.DataFrame, test: HeldOut, outputs: Sequence[s
         legend(figure, axes)
     else:
         _label_ends(axes)
-    save(figure, outputs)
+    return figure
 
 
 @paper()
-def forgetting(
-    results: pd.DataFrame,
-    matrices: Mapping[str, np.ndarray],
-    test: HeldOut,
-    outputs: Sequence[str],
-) -> None:
+def forgetting(results: pd.DataFrame, matrices: Mapping[str, np.ndarray], test: HeldOut) -> Figure:
     """Draw the accuracy on every task after every task, averaged over seeds.
 
     One row per method and pair, one column per learner. A column of a heat map shows how a task is
@@ -122,7 +119,6 @@ def forgetting(
         results: runs of one dataset from `cdl.reporting.runs.tables_of`.
         matrices: `R`, `[T, T]`, in percent, by the folder of the run.
         test: the test set.
-        outputs: files to write; the suffix selects the format.
     """
     several = results[results["n_tasks"] > 1]  # with one task there is no forgetting
     panels = panels_of(several if len(several) else results)
@@ -152,13 +148,11 @@ def forgetting(
     bar = figure.colorbar(image, ax=axes, aspect=12 * len(panels), fraction=0.02)
     bar.set_label("accuracy (%)")
     bar.outline.set_visible(False)
-    save(figure, outputs)
+    return figure
 
 
 @paper()
-def gain_over_baseline(
-    cells: pd.DataFrame, runs: pd.DataFrame, test: HeldOut, outputs: Sequence[str]
-) -> None:
+def gain_over_baseline(cells: pd.DataFrame, runs: pd.DataFrame, test: HeldOut) -> Figure:
     """Draw the gain of each distiller over its baseline.
 
     One panel per method and pair: the mean over seeds with its interval, and every seed as a
@@ -168,11 +162,10 @@ def gain_over_baseline(
         cells: rows of one dataset from `cdl.reporting.intervals`; gains may be missing.
         runs: runs of the dataset from `cdl.reporting.summary.differences`.
         test: the test set.
-        outputs: files to write; the suffix selects the format.
     """
     gains = cells[cells["gain"].notna()]
     if gains.empty:
-        return save(nothing("no baseline: nothing to compare"), outputs)
+        return nothing("no baseline: nothing to compare")
     panels = panels_of(gains)
     learners = list(dict.fromkeys(names(gains)))
     over = f"{INTERVAL} {either(gains['over'])}, paired"
@@ -193,13 +186,11 @@ def gain_over_baseline(
         axis.set_yticks(range(len(learners)), learners)
         axis.tick_params(axis="y", length=0)
     axes[0].set_ylim(len(learners) - 0.35, -0.65)
-    save(figure, outputs)
+    return figure
 
 
 @paper()
-def cost_against_accuracy(
-    results: pd.DataFrame, cost: pd.DataFrame, outputs: Sequence[str]
-) -> None:
+def cost_against_accuracy(results: pd.DataFrame, cost: pd.DataFrame) -> Figure:
     """Draw final average accuracy against cost, mean and standard deviation over seeds.
 
     One plot per panel and measure of `_COSTS` that is known for all runs. If the measure includes
@@ -208,7 +199,6 @@ def cost_against_accuracy(
     Args:
         results: runs of one dataset from `cdl.reporting.runs.tables_of`.
         cost: the same rows of the table of costs.
-        outputs: files to write; the suffix selects the format.
     """
     known = [name for name in _COSTS if cost[name].notna().all()]
     own = [_COSTS[name][0] for name in known]
@@ -233,7 +223,7 @@ def cost_against_accuracy(
         axis.set_xlim(0, 1.12 * (panel.rows[measure].max() or 1.0))
         axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
     legend(figure, axes)
-    save(figure, outputs)
+    return figure
 
 
 _COSTS = {  # column of costs: column of the learner's own part, and the label of the axis

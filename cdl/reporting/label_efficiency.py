@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from cdl.layout import IMAGES, RunFiles
@@ -129,7 +130,7 @@ def write_label_efficiency(
     own = runs[runs["dataset"].str.partition("+")[0] == dataset].assign(dataset=dataset)
     test = HeldOut.of(read_json(files(own["run"].iloc[0]).results))
     band, figures = f"band: {INTERVAL} {either(table['over'])}", [outputs[k] for k in IMAGES]
-    draw(table, about(own, test.images, band), figures)
+    save(draw(table, about(own, test.images, band)), figures)
     write_json(outputs.record, {}, files=[outputs.csv, outputs.md, *figures])
 
 
@@ -193,7 +194,7 @@ def _levels(table: pd.DataFrame) -> dict[str, float]:
 
 
 @paper()
-def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
+def draw(table: pd.DataFrame, note: str) -> Figure:
     """Draw accuracy against labels, a panel per method, pair and kind of teacher.
 
     Panels with one level of labels are left out.
@@ -201,11 +202,10 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
     Args:
         table: from `label_efficiency`.
         note: small print, see `about`.
-        outputs: files to write; the suffix selects the format.
     """
     panels, levels = _panels(table, levels=2), _levels(table)
     if not panels:
-        return save(nothing("one level of labels: nothing to compare"), outputs)
+        return nothing("one level of labels: nothing to compare")
     several = len({panel["teacher"] for panel, _ in panels if panel["teacher_saw"]}) > 1
     titles = [_title(panel, panel["teacher"] if several else "teacher") for panel, _ in panels]
     share = any(level.endswith("%") for level in levels)
@@ -225,7 +225,7 @@ def draw(table: pd.DataFrame, note: str, outputs: Sequence[str]) -> None:
         axis.set_xticks(list(levels.values()), list(levels))
         axis.xaxis.set_minor_locator(NullLocator())
     legend(figure, axes)
-    save(figure, outputs)
+    return figure
 
 
 def _title(panel: Mapping[str, Any], teacher: str) -> str:

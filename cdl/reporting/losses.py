@@ -1,16 +1,17 @@
 """Figure of the training losses: every part of the objective, over the epochs of all tasks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cdl.layout import RunFiles, record_of
 from cdl.reporting.panels import learners_of
-from cdl.reporting.style import about, canvas, draw_band, legend, nothing, paper, save
+from cdl.reporting.style import about, canvas, draw_band, legend, nothing, paper
 from cdl.runtime.artifacts import check_files
 from cdl.runtime.facts import Look
 
@@ -53,17 +54,16 @@ def read_losses(runs: pd.DataFrame, files: Callable[[str], RunFiles]) -> pd.Data
 
 
 @paper()
-def losses_over_epochs(runs: pd.DataFrame, losses: pd.DataFrame, outputs: Sequence[str]) -> None:
+def losses_over_epochs(runs: pd.DataFrame, losses: pd.DataFrame) -> Figure:
     """Draw the losses of every learner, mean and range over seeds; lines separate the tasks.
 
     Args:
         runs: runs of one dataset from `cdl.reporting.runs.tables_of`.
         losses: from `read_losses`.
-        outputs: files to write; the suffix selects the format.
     """
     shown = [panel for panel in learners_of(runs) if losses["run"].isin(panel.rows["run"]).any()]
     if not shown:
-        return save(nothing("no learner takes gradient steps: there are no losses"), outputs)
+        return nothing("no learner takes gradient steps: there are no losses")
     looks = dict(zip(dict.fromkeys(losses["part"]), cycle(_LOOKS), strict=False))
     seeds = "; band from lowest to highest seed" if runs["seed"].nunique() > 1 else ""
     note = about(runs, None, f"mean of each part of the objective over an epoch{seeds}")
@@ -77,7 +77,7 @@ def losses_over_epochs(runs: pd.DataFrame, losses: pd.DataFrame, outputs: Sequen
     else:
         axes[0].set_ylim(bottom=min(0.0, low))
     legend(figure, axes)
-    save(figure, outputs)
+    return figure
 
 
 def _draw(axis: Axes, losses: pd.DataFrame, looks: dict[str, Look]) -> None:

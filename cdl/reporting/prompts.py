@@ -43,7 +43,7 @@ def write_prompt_figure(
     """
     every, images = read(tables.results, tables.protocols), [outputs[kind] for kind in IMAGES]
     runs = of_dataset(dataset, every, every)
-    prompt_use(runs, read_prompt_use(runs, tables.prompts, files), images)
+    save(prompt_use(runs, read_prompt_use(runs, tables.prompts, files)), images)
     write_json(outputs.record, {}, files=images)
 
 
@@ -87,13 +87,12 @@ def difference_of_tasks(use: pd.DataFrame) -> float:
 
 
 @paper()
-def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame], outputs: Sequence[str]) -> None:
+def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame]) -> Figure:
     """Draw the weight of every prompt by task of the images, a heat map per learner.
 
     Args:
         runs: runs of one dataset from `cdl.reporting.runs.tables_of`.
         use: from `read_prompt_use`.
-        outputs: files to write; the suffix selects the format.
     """
     shown = [(panel, run) for panel in learners_of(runs) for run in panel.rows["run"] if run in use]
     lines = math.ceil(len(shown) / 2)
@@ -114,7 +113,7 @@ def prompt_use(runs: pd.DataFrame, use: dict[str, pd.DataFrame], outputs: Sequen
         text = "" if math.isnan(differ) else f", tasks differ by {differ:.0f} %"
         axis.set_title(panel.title + text, fontweight="bold", fontsize=7)
     figure.supylabel("task of the examples", fontsize=8)
-    save(figure, outputs)
+    return figure
 
 
 def _heat_map(axis: Axes, use: pd.DataFrame) -> AxesImage:

@@ -194,6 +194,7 @@ def small_print(figure: Figure, note: str) -> None:
     figure.suptitle(lines, x=0.01, ha="left", fontsize=_SMALL_PRINT, color="#50565c")
 
 
+@paper()
 def save(figure: Figure, outputs: Sequence[str]) -> None:
     """Write a figure in the formats of the suffixes: svg, pdf, or png with 300 dpi."""
     dates = {"svg": "Date", "pdf": "CreationDate"}

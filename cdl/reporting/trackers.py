@@ -71,7 +71,7 @@ def _about(run: TrackedRun) -> dict[str, Any]:
 @contextlib.contextmanager
 def _tensorboard(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
     """Open an event file in the run's folder."""
-    library, summary = _load("tensorboard"), import_module("tensorboardX.summary")
+    library, summary = map(import_module, ("tensorboardX", "tensorboardX.summary"))
     suffix = f".{before:09d}"  # times in the names of event files are whole seconds
     place = str(folder / run.study / run.name)
     with library.SummaryWriter(place, filename_suffix=suffix) as writer:
@@ -90,7 +90,8 @@ def _tensorboard(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
 @contextlib.contextmanager
 def _wandb(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
     """Open an offline run; all of one run have the same id."""
-    library, place = _load("wandb"), folder / f"{before:09d}"  # else folders of one second collide
+    library = import_module("wandb")
+    place = folder / f"{before:09d}"  # else folders of one second collide
     place.mkdir(exist_ok=True)
     session = library.init(
         **_about(run),
@@ -111,14 +112,9 @@ def _wandb(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
 def _trackio(run: TrackedRun, before: int, folder: Path) -> Iterator[Log]:
     """Open the run in the database of the study."""
     os.environ["TRACKIO_DIR"] = str(folder.resolve())  # is read when the library is imported
-    library = _load("trackio")
+    library = import_module("trackio")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        library.init(
-            **_about(run),
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
+        library.init(**_about(run), embed=False, auto_log_gpu=False, auto_log_cpu=False)
         yield lambda _, step, values: library.log(values, step=step)
         library.finish()
 
@@ -146,21 +142,14 @@ TARGETS = {  # by the name of the extra, too
 }
 
 
-def _load(target: str) -> Any:
-    """Import the library of a target; raise `CdlError` if it is not installed."""
-    try:
-        return import_module(TARGETS[target].module)
-    except ImportError as error:
-        raise CdlError(
-            f"--to {target} needs the package {TARGETS[target].module}, which is not installed: "
-            f"pip install 'cdl-workbench[{target}]'"
-        ) from error
-
-
 def check_installed(target: str) -> None:
     """Raise `CdlError` if the library of a target is not installed."""
-    if find_spec(TARGETS[target].module) is None:  # trackio is imported when its folder is known
-        _load(target)
+    module = TARGETS[target].module
+    if find_spec(module) is None:  # trackio is imported when its folder is known
+        raise CdlError(
+            f"--to {target} needs the package {module}, which is not installed: "
+            f"pip install 'cdl-workbench[{target}]'"
+        )
 
 
 def send(run: TrackedRun, target: str, folder: Path) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cdl.reporting.style import canvas, look, paper, save
@@ -114,18 +115,17 @@ def write_tuned(
     for (distiller, own), output in zip(
         table.groupby("distiller", sort=False), outputs.figures, strict=True
     ):
-        draw(own, ranges[ranges["distiller"] == distiller], budget, output)
+        save(draw(own, ranges[ranges["distiller"] == distiller], budget), [output])
 
 
 @paper()
-def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], output: str) -> None:
+def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any]) -> Figure:
     """Draw the accuracy of the trials of one distiller against each hyperparameter.
 
     Args:
         own: rows of the distiller from `all_accuracies`.
         ranges: rows of the distiller from `flat_ranges`.
         budget: from `Trials.budget`.
-        output: file to write; the suffix selects the format.
     """
     name = own["distiller"].iloc[0]
     point = look(str(name).partition("+")[0]).point
@@ -149,7 +149,7 @@ def draw(own: pd.DataFrame, ranges: pd.DataFrame, budget: Mapping[str, Any], out
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_locator(NullLocator())
-    save(figure, [output])
+    return figure
 
 
 def _accuracy(results: Sequence[str]) -> tuple[float, float]:

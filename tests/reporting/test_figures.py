@@ -14,44 +14,36 @@ from cdl.runtime.artifacts import read_json
 TEST = HeldOut(images=200, classes=8)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures drawn, instead of files."""
-    caught = []
-    monkeypatch.setattr(figures, "save", lambda figure, outputs: caught.append(figure))
-    return caught
-
-
-def test_a_missing_baseline_is_reported(tmp_path, drawn):
+def test_a_missing_baseline_is_reported(tmp_path):
     results, *_ = make_study(tmp_path, methods=["l2p"])
     alone = results[results["distiller"] != "none"]
     cells = intervals_of(alone)
     assert cells["gain"].isna().all()
     assert "nothing to compare" in sentences(cells)[0]
-    figures.gain_over_baseline(cells, differences(alone), TEST, [])
-    assert "no baseline" in drawn[0].texts[0].get_text()
+    figure = figures.gain_over_baseline(cells, differences(alone), TEST)
+    assert "no baseline" in figure.texts[0].get_text()
 
 
-def test_the_small_print_names_data_pair_n_and_interval(tmp_path, drawn):
+def test_the_small_print_names_data_pair_n_and_interval(tmp_path):
     results, curves, *_ = make_study(tmp_path)
-    figures.accuracy_over_tasks(curves, TEST, [])
-    figures.gain_over_baseline(intervals_of(results), differences(results), TEST, [])
-    for figure, interval in zip(drawn, ["band from lowest to highest seed", "95 %"], strict=True):
+    lines = figures.accuracy_over_tasks(curves, TEST)
+    gains = figures.gain_over_baseline(intervals_of(results), differences(results), TEST)
+    for figure, interval in ((lines, "band from lowest to highest seed"), (gains, "95 %")):
         note = figure.get_suptitle().replace("\n", " ")
         assert note.startswith("digits, 4 tasks; 200 test examples; big to small; n = 2 seeds; ")
         assert interval in note
-    assert "chance at the end 12.5 %" in drawn[0].get_suptitle().replace("\n", " ")
-    for axis in drawn[0].axes:  # no legend: names are at the ends of lines
+    assert "chance at the end 12.5 %" in lines.get_suptitle().replace("\n", " ")
+    for axis in lines.axes:  # no legend: names are at the ends of lines
         assert {text.get_text() for text in axis.texts} == {"teacher", "none", "kd", "dkd"}
 
 
-def test_the_heat_map_shows_means_over_seeds_of_every_learner(tmp_path, drawn):
+def test_the_heat_map_shows_means_over_seeds_of_every_learner(tmp_path):
     results, *_ = make_study(tmp_path)
     matrices = {
         run: np.array(read_json(f"{run}/results.json")["matrix"], float) for run in results["run"]
     }
-    figures.forgetting(results, matrices, TEST, [])
-    panels = [axis for axis in drawn[0].axes if axis.images]
+    figure = figures.forgetting(results, matrices, TEST)
+    panels = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in panels] == ["teacher", "none", "kd", "dkd", *4 * [""]]
     mean = np.mean([matrices[f"{tmp_path}/apt/dkd/seed{s}"] for s in (0, 1)], axis=0)
     numbers = {text.get_position(): text.get_text() for text in panels[-1].texts}
@@ -84,12 +76,11 @@ def test_the_teacher_of_several_methods_is_one_learner(tmp_path):
     assert sum("teacher" in panel.title for panel in found) == 1
 
 
-def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
+def test_gain_and_cost_show_every_cell_at_its_value(tmp_path):
     results, _, cost, _ = make_study(tmp_path)
     table = intervals_of(results).dropna(subset="gain")
-    figures.gain_over_baseline(table, differences(results), TEST, [])
-    figures.cost_against_accuracy(results, cost, [])
-    gain, costs = drawn
+    gain = figures.gain_over_baseline(table, differences(results), TEST)
+    costs = figures.cost_against_accuracy(results, cost)
     points = [line.get_xdata()[0] for line in gain.axes[1].lines if len(line.get_xdata()) == 1]
     assert points == pytest.approx(table[table["method"] == "apt"]["gain"].tolist())
     teacher = cost[(cost["method"] == "l2p") & (cost["role"] == "teacher")]
@@ -100,8 +91,8 @@ def test_gain_and_cost_show_every_cell_at_its_value(tmp_path, drawn):
             assert axis.get_xlim()[0] < point.get_xdata()[0] < 0.95 * axis.get_xlim()[1]
     assert [text.get_text() for text in costs.legends[0].texts] == ["teacher", "none", "kd", "dkd"]
     counted = cost.assign(tflops=2.0, total_tflops=5.0)
-    figures.cost_against_accuracy(results, counted, [])
-    labels = [axis.get_xlabel() for axis in drawn[2].axes if axis.axison]
+    axes = figures.cost_against_accuracy(results, counted).axes
+    labels = [axis.get_xlabel() for axis in axes if axis.axison]
     assert [label.split()[0] for label in labels] == ["time", "10$^{12}$"] * 2
-    shares = [c.get_segments() for c in drawn[2].axes[1].collections if c.get_label() == "_share"]
+    shares = [c.get_segments() for c in axes[1].collections if c.get_label() == "_share"]
     assert [tuple(segments[0][:, 0]) for segments in shares] == [(2.0, 5.0)] * 4

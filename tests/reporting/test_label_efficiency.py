@@ -67,13 +67,10 @@ def test_every_student_is_in_a_panel_with_its_teacher_and_the_undistilled_one(st
     assert full["teacher"].nunique() == 1 and full["none"].nunique() == 2
 
 
-def test_the_figure_shows_every_level_at_its_place(study, monkeypatch):
+def test_the_figure_shows_every_level_at_its_place(study):
     grid, runs, cells, protocols = study
-    drawn = []
-    monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
     table = table_of(grid, runs, cells, protocols)
-    efficiency.draw(table, "note", [])
-    all_labels, same = drawn[0].axes
+    all_labels, same = efficiency.draw(table, "note").axes
     assert {line.get_label() for line in same.lines} == {"teacher", "none", "kd"}
     assert [list(line.get_xdata()) for line in same.lines] == [[1, 4, 16]] * 3
     (teacher,) = (line for line in all_labels.lines if line.get_label() == "teacher")
@@ -84,32 +81,28 @@ def test_the_figure_shows_every_level_at_its_place(study, monkeypatch):
     assert "| 1 label " in text and "10.0 (9.0 to 12.0)" in text
 
 
-def test_a_panel_with_one_level_of_labels_is_not_drawn(study, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
+def test_a_panel_with_one_level_of_labels_is_not_drawn(study):
     table = table_of(*study)
     same = table["teacher_saw"] == "same"
-    efficiency.draw(table[~same | (table["labels"] == "all")], "note", [])
-    (axis,) = (axis for axis in drawn[0].axes if axis.axison)
+    figure = efficiency.draw(table[~same | (table["labels"] == "all")], "note")
+    (axis,) = (axis for axis in figure.axes if axis.axison)
     assert axis.get_title().endswith("teacher saw all labels")
-    efficiency.draw(table[table["labels"] == "all"], "note", [])
-    assert "one level of labels" in drawn[1].texts[0].get_text()
+    figure = efficiency.draw(table[table["labels"] == "all"], "note")
+    assert "one level of labels" in figure.texts[0].get_text()
 
 
-def test_titles_name_the_teacher_if_there_are_several(study, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(efficiency, "save", lambda figure, _: drawn.append(figure))
+def test_titles_name_the_teacher_if_there_are_several(study):
+    def titles(*tables):
+        axes = efficiency.draw(pd.concat(tables), "note").axes
+        return [title.split("\n")[-1] for axis in axes if (title := axis.get_title())]
+
     table = table_of(*study)
-    efficiency.draw(table, "note", [])
-    efficiency.draw(pd.concat([table, table.assign(teacher="vit_nano")]), "note", [])
-    found = ([axis.get_title() for axis in figure.axes] for figure in drawn)
-    one, two = ([title for title in titles if title] for titles in found)
-    assert [title.split("\n")[-1] for title in one] == [
-        "teacher saw all labels",
-        "teacher saw the same labels",
-    ]
+    one = ["teacher saw all labels", "teacher saw the same labels"]
+    assert titles(table) == one
+    assert titles(table, table.assign(teacher="-", teacher_saw="")) == [*one, "no teacher"]
+    two = titles(table, table.assign(teacher="vit_nano"))
     assert len(set(two)) == len(two) == 4
-    assert two[0].endswith("\nvit_micro saw all labels")
+    assert two[0] == "vit_micro saw all labels"
 
 
 def test_the_page_shows_the_table_that_matches_its_record(study, tmp_path):

@@ -5,7 +5,6 @@ import pytest
 from study import make_study
 
 from cdl.layout import RunFiles, record_of
-from cdl.reporting import losses as figure_of_losses
 from cdl.reporting.losses import losses_over_epochs, read_losses
 from cdl.runtime.artifacts import write_json
 from cdl.runtime.errors import CdlError
@@ -41,13 +40,6 @@ def runs(tmp_path):
     return results
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    caught = []
-    monkeypatch.setattr(figure_of_losses, "save", lambda figure, outputs: caught.append(figure))
-    return caught
-
-
 def test_epochs_of_all_tasks_follow_each_other_and_idle_parts_are_left_out(runs):
     found = read_losses(runs, RunFiles)
     teacher = found[found["run"].str.contains("/big/seed0")]
@@ -57,22 +49,22 @@ def test_epochs_of_all_tasks_follow_each_other_and_idle_parts_are_left_out(runs)
     assert not found["run"].str.contains("/none/").any()
 
 
-def test_every_learner_has_a_panel_with_the_mean_over_seeds(runs, drawn):
-    losses_over_epochs(runs, read_losses(runs, RunFiles), [])
-    axes = drawn[0].axes
+def test_every_learner_has_a_panel_with_the_mean_over_seeds(runs):
+    figure = losses_over_epochs(runs, read_losses(runs, RunFiles))
+    axes = figure.axes
     assert [axis.get_title() for axis in axes if axis.axison] == ["teacher", "kd", "dkd"]
     lines = [line for line in axes[1].get_lines() if line.get_label() == "soft"]
     assert len(lines) == 4  # a line for each task
     assert list(lines[1].get_xdata()) == [2, 3]
     assert list(lines[1].get_ydata()) == pytest.approx([3.5 + 1, 3.5 + 2])
     assert axes[0].get_ylim()[0] < 0 < axes[0].get_ylim()[1]  # linear, since a part is negative
-    assert {text.get_text() for text in drawn[0].legends[0].texts} == {"ce", "soft", "prompt"}
+    assert {text.get_text() for text in figure.legends[0].texts} == {"ce", "soft", "prompt"}
 
 
-def test_without_gradient_steps_the_figure_says_so(runs, drawn):
+def test_without_gradient_steps_the_figure_says_so(runs):
     ridge = runs[runs["distiller"].eq("none") & runs["role"].eq("student")]
-    losses_over_epochs(ridge, read_losses(ridge, RunFiles), [])
-    assert "no learner takes gradient steps" in drawn[0].texts[0].get_text()
+    figure = losses_over_epochs(ridge, read_losses(ridge, RunFiles))
+    assert "no learner takes gradient steps" in figure.texts[0].get_text()
 
 
 def test_edited_losses_are_reported(runs):

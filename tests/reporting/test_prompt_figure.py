@@ -6,7 +6,6 @@ import pytest
 from study import make_study
 
 from cdl.layout import RunFiles
-from cdl.reporting import prompts as figure_of_prompts
 from cdl.reporting.prompts import difference_of_tasks, prompt_use, read_prompt_use
 from cdl.runtime.artifacts import write_json
 
@@ -22,13 +21,6 @@ def use_of(weights, per_task=None, layers=(0, 2)):
         for m in range(weights.shape[2])
     ]
     return pd.DataFrame(rows, columns=["layer", "task", "prompt", "added_by", "weight"])
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    caught = []
-    monkeypatch.setattr(figure_of_prompts, "save", lambda figure, outputs: caught.append(figure))
-    return caught
 
 
 def write_use(run, table):
@@ -47,7 +39,7 @@ def test_the_difference_of_tasks_is_0_for_equal_and_100_for_disjoint_choices():
     assert np.isnan(difference_of_tasks(use_of(np.ones((2, 1, 3)))))
 
 
-def test_prompts_are_grouped_by_the_task_that_added_them_or_by_block(tmp_path, drawn):
+def test_prompts_are_grouped_by_the_task_that_added_them_or_by_block(tmp_path):
     runs, *_ = make_study(tmp_path, methods=["l2p"], seeds=[0])
     added, shared = RNG.normal(size=(2, 4, 8)), RNG.random((2, 4, 3))
     tables = [
@@ -55,8 +47,8 @@ def test_prompts_are_grouped_by_the_task_that_added_them_or_by_block(tmp_path, d
         write_use(f"{tmp_path}/l2p/kd/seed0", use_of(shared)),
     ]
     write_use(f"{tmp_path}/l2p/dkd/seed0", use_of(shared))  # of an earlier configuration
-    prompt_use(runs, read_prompt_use(runs, tables, RunFiles), [])
-    none, kd = (axis for axis in drawn[0].axes if axis.images)
+    figure = prompt_use(runs, read_prompt_use(runs, tables, RunFiles))
+    none, kd = (axis for axis in figure.axes if axis.images)
     assert none.get_title().startswith("none, tasks differ by ")
     np.testing.assert_allclose(none.images[0].get_array(), added.mean(axis=0))
     top = np.abs(added.mean(axis=0)).max()
