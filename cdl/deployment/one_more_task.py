@@ -37,45 +37,30 @@ def train_and_evaluate(
         teacher: results of the teacher's run and its checkpoint of the task.
         execution: device and other settings that change no number.
     """
-    teacher_results, checkpoint = teacher
-    teacher_spec = None
-    if teacher_results is not None:
-        teacher_spec = LearnerSpec.from_json(teacher_results["learner"])
+    results, checkpoint = teacher
+    teacher_spec = None if results is None else LearnerSpec.from_json(results["learner"])
     spec, trained_spec = (own.taught_by(teacher_spec) for own in specs)
     needed = _backbones_of(spec) | ({spec.teacher_query} if spec.teacher_query else set())
-    needed_by_teacher = set() if teacher_spec is None else _backbones_of(teacher_spec)
+    names = needed | (set() if teacher_spec is None else _backbones_of(teacher_spec))
     hashes = artifacts.read_json(RunFiles(str(run)).results)["backbones"]
-    hashes |= {} if teacher_results is None else teacher_results["backbones"]
-    folder, names = ResultsFolder.of_run(run), needed | needed_by_teacher
+    hashes |= {} if results is None else results["backbones"]
+    folder = ResultsFolder.of_run(run)
     paths = {name: find_backbone(folder, name, hashes.get(name)) for name in names}
     read: dict[str, Any] = {"data": data[0], "unlabelled": data[1], "teacher": checkpoint}
     read["backbones"] = paths
     new, previous = files.task(task), files.task(task - 1)
     log.info("training on task %d, %d epochs", task + 1, trained_spec.training.epochs)
-    learn_task(
-        trained_spec,
-        task,
-        new.learner,
-        new.losses,
-        **read,
-        previous=previous.checkpoint(trained_spec.alignment is not None),
-        teacher_spec=teacher_spec if trained_spec.teacher else None,
-        execution=execution,
-    )
+    read["previous"] = previous.checkpoint(trained_spec.alignment is not None)
+    teaches = teacher_spec if trained_spec.teacher else None
+    outputs = new.learner, new.losses
+    learn_task(trained_spec, task, *outputs, **read, teacher_spec=teaches, execution=execution)
     if spec.alignment is not None:
         log.info("aligning the heads")
-        read |= {"trained": new.learner, "previous": previous.aligned}
+        read |= {"trained": new.learner, "previous": previous.aligned, "queries": {}}
         read["before"] = previous.learner if spec.alignment.drift != "none" else None
-        align_task(
-            spec,
-            task,
-            new.aligned,
-            **read,
-            queries={},
-            trained_spec=trained_spec,
-            teacher_spec=teacher_spec if spec.labelled_by_teacher else None,
-            execution=execution,
-        )
+        how: dict[str, Any] = {"trained_spec": trained_spec, "execution": execution}
+        labeller = teacher_spec if spec.labelled_by_teacher else None
+        align_task(spec, task, new.aligned, **read, **how, teacher_spec=labeller)
     log.info("evaluating all %d tasks", task + 1)
     evaluate_run(
         spec,

@@ -73,14 +73,12 @@ def evaluate_run(
     evaluated = [metadata for _, metadata in stages]
     shared = features and read_test_features(features, opened, evaluated)
     queries = opened.place(execution)
-    compute = queries.compute
     learner.load_state(stages[0][0])
     tokens_after = shared.__getitem__ if shared else computed(opened, queries, later=unknown)
-    scores: list[Tensor] = []
-    largest: list[np.ndarray] = []
+    scores, largest = list[Tensor](), list[np.ndarray]()
     for t, (state, metadata) in enumerate(stages):
         learner.load_state(state)
-        tokens = tokens_after(t).to(compute.device)
+        tokens = tokens_after(t).to(queries.compute.device)
         logits = _scores(learner, tokens, test.stream.classes(t).stop)
         _check_finite(logits, f"logits of {checkpoints[t]}", metadata)
         scores.append(logits[: sum(test.counts[: t + 1])])
@@ -93,7 +91,7 @@ def evaluate_run(
     content = _results(test, scores, frame, spec.method.facts.trains)
     if unknown:
         content |= _separations(test, largest, content["metrics"])
-    about: dict[str, Any] = {"images": images_per_class, "device": compute.name}
+    about: dict[str, Any] = {"images": images_per_class, "device": queries.compute.name}
     about["train"] = digest_of(opened.images, content["classes"], test.stream.domains)
     about["files"] = [os.path.relpath(path, Path(results).parent) for path in checkpoints]
     content |= _provenance(spec, test, evaluated, about)

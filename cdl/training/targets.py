@@ -139,7 +139,7 @@ def write_targets(
     )
     query = context.cached(queries, spec.queries) if queries else None
     model, metadata = open_teacher(context, teacher, spec.teacher, spec.apt_teacher)
-    stream = context.stream
+    stream, vit = context.stream, context.backbones[name]
     classes = stream.columns(task, columns)
 
     def logits(views: Tensor, epoch: int, positions: Tensor) -> Tensor:
@@ -148,7 +148,6 @@ def write_targets(
 
     widths = [len(stream.order[stream.columns(t, columns)]) for t in range(len(stream.sizes))]
     _validate_size(context, widths, execution, "teacher targets")
-    vit = context.backbones[name]
     read = context.fingerprints | {"teacher": metadata["sha256"]}
     provenance = {"task": task, "spec": spec.to_json(), "inputs": read}
     shape = {"width": vit.width, "depth": vit.depth}
