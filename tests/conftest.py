@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
-def pytest_runtestloop():
+def pytest_collection_finish():
     """Keep imported modules and collected tests out of the garbage collections that follow."""
     gc.collect()
     gc.freeze()

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from cdl.runtime.forkserver import client, server
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+ENCODERS = ("cdl.backbones.encoders",)  # what jobs on texts import
 REQUEST = "CDL_FORKED"  # the server's clients take a script without arguments
 PLANNING = (  # without torch, as every plan must be
     *("snakemake.cli", "snakemake.report.html_reporter", "PIL.Image", "requests", "yte"),
@@ -42,7 +43,7 @@ def jobs_prefix():
         deployment_settings=SimpleNamespace(deployment_method=set()),
         dag=SimpleNamespace(needrun_jobs=lambda: [learning] * 9),
     )
-    return server.prefix_of(workflow, SCRIPTS)
+    return server.prefix_of(workflow, SCRIPTS, ENCODERS)
 
 
 def request_for(name, *arguments, before=""):

@@ -8,7 +8,8 @@ import yaml
 from classifiers import MAKERS
 from runs import planned, run
 
-from cdl.deployment.export import export
+from cdl.deployment.card import card
+from cdl.deployment.trained import TrainedStudent
 from cdl.runtime.artifacts import read_json
 
 
@@ -19,7 +20,13 @@ def study(given):
     return yaml.safe_dump({"name": "own", "datasets": {"digits": few}, "grid": grid})
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+AT_NIGHT = ("hf", "student")  # other models in a folder; `test_classified.py` has all kinds
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.nightly] if kind in AT_NIGHT else []) for kind in MAKERS
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_student_learns_from_a_classifier(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     block, has_card = MAKERS[kind](Path(f"toy.{kind}")), kind in ("timm", "hf")
@@ -38,9 +45,8 @@ def test_a_student_learns_from_a_classifier(tmp_path, monkeypatch, kind):
     assert read_json(first)["inputs"]["teacher"] == read_json(record)["classifier"]
     assert planned(tmp_path, overlay=given) == {}
     run_folder = next(Path("results/own/digits/head_only").glob("kd-*/seed0"))
-    export(run_folder, Path("made"))
-    card = Path("made/card.md").read_text()
+    shown = card(TrainedStudent.open(run_folder), [])
     licence = "mit" if has_card else "not recorded; clarify it"
     name = Path(next(iter(block.values()))).name.replace(".", r"\.")
-    assert f"\n- classifier that taught, {name}: {licence}" in card
-    assert f": {read_json(record)['classifier']}\n" in card
+    assert f"\n- classifier that taught, {name}: {licence}" in shown
+    assert f": {read_json(record)['classifier']}\n" in shown
