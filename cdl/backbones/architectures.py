@@ -62,7 +62,7 @@ def _parse_row(row: dict[str, str]) -> Architecture:
         entrances = tuple(row["entrances"].split())
         shape = BackboneShape(width, depth, patch, row["class_token"] == "yes", entrances=entrances)
     elif width:
-        shape = features_shape(width, patch or None, size, _unprompted(name, row["refused"]))
+        shape = features_shape(width, patch or None, size, unprompted(name, row["refused"]))
     tags = [tag.partition(":") for tag in row["tags"].split()]
     return Architecture(
         name=name,
@@ -77,7 +77,7 @@ def _parse_row(row: dict[str, str]) -> Architecture:
     )
 
 
-def _unprompted(model: str, why: str) -> str:
+def unprompted(model: str, why: str) -> str:
     """Return the sentence that a model cannot be prompted, with one that can."""
     return f"{model!r} cannot be prompted: {why}; use for example {similar(model)}"
 

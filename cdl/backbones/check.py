@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cdl.backbones import extractor, families, pretrained, weights
+from cdl.backbones import extractor, families, onnx_file, pretrained, weights
 from cdl.backbones.extractor import FeatureExtractor
 from cdl.backbones.fetch import build
 from cdl.backbones.inside import available
@@ -29,7 +29,8 @@ class Checked:
     width, depth, pooling: of the model; no depth and pooling if only its feature is read.
     tokens: number of all tokens at the model's default input size.
     difference: largest absolute difference of tokens and pooled feature from timm's own forward
-        pass in fp32, relative to the largest value.
+        pass in fp32, relative to the largest value; of an ONNX file, between the feature of an
+        image alone and in a batch.
     problem: why the model is refused or how it differs; empty if it passes.
     entrances: where modules can enter its blocks, see `cdl.backbones.inside`.
     shape: its shape, which decides on its methods; None if it is refused.
@@ -50,13 +51,16 @@ def check(model: str, file: Path | None = None) -> Checked:
     """Build a model and compare its forward pass with timm's.
 
     Args:
-        model: timm's name; or a text encoder, OWNER/NAME if it has been fetched, or its folder.
+        model: timm's name; an ONNX file, read at 224 pixels if it reads any size; or a text
+            encoder, OWNER/NAME if it has been fetched, or its folder.
         file: safetensors file with its weights; None for random weights. A text encoder is checked
             with the weights in its folder, or random ones if there are none.
 
     Raises:
         CdlError: the file cannot be read or contains other weights.
     """
+    if model.endswith(onnx_file.SUFFIX):
+        return _check_onnx(model)
     if "/" in model:  # no name of timm has a slash
         return _check_encoder(model)
     try:
@@ -104,6 +108,15 @@ def _check_features(model: str, made: Any) -> Checked:
     difference = float((feature - own).abs().max() / own.abs().max())
     problem, shape = _problem(difference), frozen.shape
     return Checked(model, width, difference=difference, problem=problem, shape=shape)
+
+
+def _check_onnx(model: str) -> Checked:
+    """Compare the features of random images alone with those in a batch."""
+    try:
+        _, shape, difference = onnx_file.read_features(Path(model), None, 224)
+    except CdlError as error:
+        return Checked(model, problem=str(error).removeprefix(f"{model}: "))
+    return Checked(model, shape.width, difference=difference, shape=shape)
 
 
 def _check_encoder(model: str) -> Checked:

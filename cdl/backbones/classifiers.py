@@ -147,7 +147,7 @@ class ClassifierSource:
             found = [self.path / CONFIG, self.path / TENSORS, *filter(Path.exists, others)]
         found += [self.mapping] if self.mapping else []
         for file in found:
-            _check(file)
+            plain_file(file, ".onnx" if self.kind == "onnx" and file == self.path else "")
         return found
 
     def _to_fetch(self) -> str:
@@ -172,14 +172,14 @@ class ClassifierSource:
     @property
     def config(self) -> dict[str, Any]:
         """Content of `config.json` of a folder of timm or transformers."""
-        return json_object(_check(self.path / CONFIG), schema=CONFIGS[self.kind])
+        return json_object(plain_file(self.path / CONFIG), schema=CONFIGS[self.kind])
 
     @property
     def origin(self) -> dict[str, Any]:
         """What is known of where it is from: `path`, `repository`, `revision`, `licence`."""
         known: dict[str, Any] = {}
         if self.kind != "onnx" and (self.path / ORIGIN).is_file():
-            known = json_object(_check(self.path / ORIGIN))
+            known = json_object(plain_file(self.path / ORIGIN))
         found = {key: known.get(key) for key in ("repository", "revision")}
         return {"path": str(self.path), **found, "licence": self.licence}
 
@@ -191,7 +191,7 @@ class ClassifierSource:
         card = next((f for f in (self.path / CARD, self.path / "card.md") if f.is_file()), None)
         about: dict[str, Any] = {}
         with contextlib.suppress(CdlError):  # a card that cannot be read names no licence
-            about = card_metadata(_check(card)) if card else {}
+            about = card_metadata(plain_file(card)) if card else {}
         found = about.get("license")
         if found == "other":
             found = about.get("license_name") or about.get("license_link") or found
@@ -295,9 +295,9 @@ def _pairs(file: Path) -> list[tuple[str, str]]:
     """Return a mapping of classes: a JSON object, or CSV with the columns `model` and `data`."""
     if file.suffix == ".json":
         text = {"additionalProperties": {"type": "string"}}
-        return list(json_object(_check(file), schema=text).items())
+        return list(json_object(plain_file(file), schema=text).items())
     try:
-        with open(_check(file), encoding="utf-8-sig", newline="") as lines:
+        with open(plain_file(file), encoding="utf-8-sig", newline="") as lines:
             rows = list(csv.DictReader(lines, strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise CdlError(f"{file}: cannot be read as CSV in UTF-8 ({error})") from error
@@ -311,10 +311,11 @@ def _pairs(file: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def _check(file: Path) -> Path:
+def plain_file(file: Path, suffix: str = "") -> Path:
     """Return a file; raise `CdlError` unless it is a plain one of an acceptable size.
 
-    A link to a plain file is one, as in the cache of the Hub.
+    A link to a plain file is one, as in the cache of the Hub. The limit is that of its suffix, or
+    of another one that says what it contains.
     """
     try:
         found = file.stat()
@@ -322,6 +323,7 @@ def _check(file: Path) -> Path:
         raise CdlError(f"{file}: cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(found.st_mode):  # reading a device or a pipe might never end
         raise CdlError(f"{file}: is not a regular file")
-    if found.st_size > LARGEST.get(file.suffix, found.st_size):
-        raise CdlError(f"{file}: is larger than {LARGEST[file.suffix] >> 20} MiB")
+    most = LARGEST.get(suffix or file.suffix, found.st_size)
+    if found.st_size > most:
+        raise CdlError(f"{file}: is larger than {most >> 20} MiB")
     return file

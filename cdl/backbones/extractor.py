@@ -1,30 +1,34 @@
-"""Frozen models of timm that give one feature vector, for methods that read features only.
+"""Frozen networks that give one feature vector, for methods that read features only.
 
-They are networks such as ResNet, EfficientNet, FastViT or Swin, into which nothing can be injected.
-The feature is what timm's model without its classifier returns.
+They are models of timm such as ResNet, EfficientNet, FastViT or Swin, and ONNX files, into which
+nothing can be injected. The feature is what timm's model without its classifier returns, or the
+output of the file.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from cdl.backbones import families, weights
+from cdl.backbones import families, onnx_file, weights
 from cdl.backbones.images import ImageBackbone
 from cdl.backbones.inside import Inside
 from cdl.backbones.shape import BackboneShape, features_shape
 from cdl.backbones.vit import BlockInputs, Encoded, Injection
 from cdl.runtime.errors import CdlError, first_line
 
+CONTENT = "onnx"  # name of the tensor of an artifact that contains an ONNX file
 STEPS, FACTORS = (32, 64, 128), (1, 2, 3, 5)  # of sizes of an input that are tried
 _CLOSED = "its pooled feature is all that this backbone gives, and nothing can enter it"
 
 
 class FeatureExtractor(ImageBackbone):
-    """Frozen model of timm of which only the pooled feature is read."""
+    """Frozen network of which only the pooled feature is read."""
 
     @classmethod
     def of(
@@ -35,11 +39,15 @@ class FeatureExtractor(ImageBackbone):
         normalization: tuple[list[float], list[float]],
     ) -> Self:
         """Build a model for a size, with its position embeddings resampled if it has any."""
-        name = metadata["timm_model"]
-        model = families.create(name, metadata["architecture"])
-        model.load_state_dict(state)
-        if size != input_size(model):
-            model = resized(name, metadata["architecture"], model, size)
+        model: Any
+        if CONTENT in state:
+            model = OnnxModel(state[CONTENT], metadata)
+        else:
+            name = metadata["timm_model"]
+            model = families.create(name, metadata["architecture"])
+            model.load_state_dict(state)
+            if size != input_size(model):
+                model = resized(name, metadata["architecture"], model, size)
         width = validate(model, size)
         interpolation = metadata["interpolation"]
         return cls(model, width, 0, size, normalization, metadata["fingerprint"], interpolation)
@@ -90,6 +98,58 @@ class FeatureExtractor(ImageBackbone):
             raise CdlError(_CLOSED)
         feature = self.model(self.normalized(inputs)).to(inputs.dtype)[:, None]
         return Encoded(feature, feature, (), BlockInputs((), None) if keep_inputs else None)
+
+
+class OnnxModel(nn.Module):
+    """Network of an ONNX file, which onnxruntime runs on the CPU.
+
+    Attributes:
+        content: bytes of the file.
+        weights: stands for the weights of the file where torch counts parameters: `[parameters]`,
+            without memory.
+    """
+
+    _keys = count()
+    networks: WeakValueDictionary[int, onnx_file.Network] = WeakValueDictionary()  # by key
+
+    def __init__(self, content: Tensor, metadata: Mapping[str, Any]) -> None:
+        """Open a file.
+
+        Args:
+            content: its bytes, uint8.
+            metadata: of its artifact: its path `model`, its `width` and its `parameters`.
+        """
+        super().__init__()
+        self.content, self.width = content.numpy().tobytes(), metadata["width"]
+        threads, self.key = torch.get_num_threads(), next(self._keys)
+        self.network = onnx_file.open_network(self.content, metadata["model"], threads)
+        self.networks[self.key] = self.network
+        self.weights = nn.Parameter(torch.zeros(1).expand(metadata["parameters"]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `[n, D]` of normalised images, or their place in an exported graph."""
+        if torch.onnx.is_in_onnx_export():
+            operator = f"{onnx_file.DOMAIN}::{onnx_file.OPERATOR}"
+            shape = images.shape[0], self.width  # `len` would fix the number of images
+            made: Tensor = torch.onnx.ops.symbolic(
+                operator, (images,), dtype=images.dtype, shape=shape, version=1
+            )
+            return made
+        found: Tensor = _onnx_features(images, self.weights, self.key)
+        return found
+
+
+@torch.library.custom_op("cdl::onnx_features", mutates_args=())
+def _onnx_features(images: Tensor, weights: Tensor, key: int) -> Tensor:
+    """Run the network with a key; an operator of torch, so that its operations are counted."""
+    found = OnnxModel.networks[key].run(images.cpu().numpy())
+    return torch.from_numpy(found).to(images.device)
+
+
+@register_flop_formula(torch.ops.cdl.onnx_features, get_raw=True)
+def _onnx_operations(images: Tensor, weights: Tensor, key: int, **more: Any) -> int:
+    """Return the operations of `_onnx_features`."""
+    return len(images) * onnx_file.operations(OnnxModel.networks[key], images.shape[-1])
 
 
 def input_size(model: Any) -> int:

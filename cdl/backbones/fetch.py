@@ -1,4 +1,4 @@
-"""Fetch frozen backbones: embedded, from a file, by timm tag, or of transformers.
+"""Fetch frozen backbones: embedded, from a file, by timm tag, of transformers, or of ONNX.
 
 `fetch` writes every backbone as the same kind of artifact (tensors, how to build the model,
 fingerprint), which `Backbone.load` reads. Only the weights of timm tags and text encoders of the
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor
 
-from cdl.backbones import extractor, families, pretrained, weights
+from cdl.backbones import extractor, families, onnx_file, pretrained, weights
 from cdl.backbones.architectures import similar
 from cdl.backbones.images import FEATURES
 from cdl.runtime import artifacts
@@ -33,22 +34,28 @@ def fetch(
     timm_model: str | None = None,
     pooling: str | None = None,
     revision: str | None = None,
+    size: int | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
     **fetching: Any,
 ) -> None:
     """Write a backbone artifact.
 
     Args:
         output: the .safetensors file to write.
-        source: `embedded`, `file`, `timm`, `hf` or `folder`.
+        source: `embedded`, `file`, `timm`, `hf`, `folder` or `onnx`.
         model: a name in `cdl/assets`; the path of a .safetensors file; a full timm tag such as
-            `vit_base_patch16_224.augreg_in21k_ft_in1k`; OWNER/NAME of a text encoder on the Hub; or
-            the folder of a text encoder.
+            `vit_base_patch16_224.augreg_in21k_ft_in1k`; OWNER/NAME of a text encoder on the Hub; a
+            text encoder's folder; or the path of an ONNX file.
         timm_model: for a file, the timm model whose weights it contains, with a tag if mean and
             std are those of the tag. If None, it is `timm_model` of the file's header or, without
             that, a plain ViT. `_SHAPE`, mean and std in the header take precedence; for a plain
             ViT the header must contain all of them.
         pooling: of a text encoder, `mean` or `cls`; None: as `1_Pooling/config.json` says.
         revision: of a text encoder on the Hub; None: `main`.
+        size: of an ONNX file: side of its images in pixels; None: as the file says.
+        mean: of an ONNX file: mean of each channel, of pixels in 0..1.
+        std: of an ONNX file: their standard deviation.
         fetching: for a tag, `mirror` and `offline` of `cdl.runtime.fetching.obtain`.
 
     Raises:
@@ -58,6 +65,12 @@ def fetch(
         path, state, made = _from_timm(model, fetching)
     elif source in pretrained.SOURCES:
         path, state, made = _from_transformers(source, model, pooling, revision, fetching)
+    elif source == "onnx":
+        path = Path(model)
+        network, shape, _ = onnx_file.read_features(path, size)
+        state = {extractor.CONTENT: torch.frombuffer(bytearray(network.content), dtype=torch.uint8)}
+        made = {FEATURES: True, "width": shape.width, "mean": [*mean], "std": [*std]}
+        made |= {"interpolation": "bilinear", **onnx_file.facts(network)}
     else:
         assets = Path(str(files("cdl") / "assets"))
         path = assets / f"{model}.safetensors" if source == "embedded" else Path(model)

@@ -66,7 +66,7 @@ def _tagged_names(name: str, tags: tuple[str, ...] | list[str]) -> list[str]:
 def check(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Names of timm models, or text encoders."),
+        typer.Argument(metavar="NAME...", help="Timm models, ONNX files or text encoders."),
     ],
     weights: Annotated[
         Path | None, typer.Option(help="A .safetensors file; default: random weights.")
@@ -75,8 +75,8 @@ def check(
 ) -> None:
     """Compare outputs of backbones with those of timm or transformers.
 
-    Prints the methods that each can have. Exit code 1 if a model is not supported
-    or the outputs differ.
+    Of ONNX files, with those in a batch. Prints the methods that each can have. Exit
+    code 1 if a model is not supported or the outputs differ.
     """
     from cdl.backbones.check import check as compare_with_timm
     from cdl.study.validation import methods_of

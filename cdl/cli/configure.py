@@ -200,7 +200,7 @@ def _descriptions(kind: Kind) -> Iterator[tuple[str, str]]:
             facts = f"width {shape.width}, {shape.depth} blocks, patch {shape.patch}"
             yield name, f"embedded: {facts}; for research only"
         fields = schema()["properties"]["backbones"]["additionalProperties"]["properties"]
-        for source in ("timm", "file", "hf", "folder"):
+        for source in ("timm", "file", "hf", "folder", "onnx"):
             field = fields[source]
             yield f"{source}: ...", field["description"]
         return

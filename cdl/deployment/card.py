@@ -1,5 +1,6 @@
 """Write the model card of an exported student, in the format of the Hugging Face Hub."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cdl.layout import ResultsFolder, record_of
 from cdl.runtime import artifacts
 from cdl.spec import Distiller, Method, Part
 
+_LONGEST = 200  # characters of the licence that a file names
 _UNKNOWN = "not recorded; clarify it before you redistribute this model"
 
 
@@ -54,6 +56,7 @@ def card(
     source = _dataset_source(student)
     backbone = backbone_record(student)
     licence = licence_of(student)
+    own = escaped((backbone.get("licence") or "")[:_LONGEST]) or _UNKNOWN  # as its file says
     distilled = f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.taught else ""
     title = f"{spec.backbone} with {spec.method.name}{distilled}"
     base = f"timm/{backbone['model']}" if licence else None
@@ -78,7 +81,7 @@ def card(
             test_images=sum(results["test_images"][: task + 1]),
             remarks=remarks,
             protocol=_protocol(student, source.get("name", "")),
-            weights_licence=EMBEDDED_LICENCE if _is_embedded(backbone) else licence or _UNKNOWN,
+            weights_licence=EMBEDDED_LICENCE if _is_embedded(backbone) else licence or own,
             data_licence=data_licence_of(source.get("name", "")) or _UNKNOWN,
             teacher=_answering(student),
             provenance=_provenance(student),
@@ -170,7 +173,9 @@ def research_only(student: TrainedStudent) -> bool:
 
 def licence_of(student: TrainedStudent) -> str | None:
     """Return the licence of the backbone's weights, which is known for models of timm."""
-    found = timm.get_pretrained_cfg(backbone_record(student)["model"])
+    found = None
+    with contextlib.suppress(RuntimeError):  # a file that is named as an architecture
+        found = timm.get_pretrained_cfg(backbone_record(student)["model"])
     return getattr(found, "license", None)
 
 

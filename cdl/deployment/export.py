@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import cdl
+from cdl.backbones.extractor import OnnxModel
 from cdl.deployment import manifest
 from cdl.deployment.card import backbone_record, card, licence_of, research_only
 from cdl.deployment.costs import Costs, costs
@@ -184,6 +185,10 @@ def _check_exportable(student: TrainedStudent, kind: str, int8: str | None) -> N
                 f"--{option} {value}: is not available for {facts.items}, on which this run is; "
                 f"expected {' or '.join(known)}"
             )
+    if kind == "executorch" and isinstance(model.learner.backbone.model, OnnxModel):
+        raise CdlError(
+            "--format executorch: is not available for backbones of ONNX files; use --format onnx"
+        )
     if model.teacher_query is not None and model.teacher_query is not model.query:
         raise CdlError(
             f"distillers.{spec.distiller.name}: with protocol.query: self the prediction needs the "

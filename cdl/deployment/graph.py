@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cdl.backbones.extractor import OnnxModel
+from cdl.backbones.onnx_file import inline
 from cdl.data.views import Views
 from cdl.deployment.model import Model
 from cdl.device.graph import FEATURES, LOGITS
@@ -126,6 +128,9 @@ def write_onnx(graph: Graph, path: Path) -> None:
     assert program is not None, "dynamo=True returns a program"
     with artifacts.replacing(path) as temporary:
         program.save(temporary, external_data=False)
+        for part in graph.modules():
+            if isinstance(part, OnnxModel):
+                inline(temporary, part.content)
 
 
 def write_executorch(graph: Graph, path: Path) -> None:

@@ -23,7 +23,7 @@ FOLDER = "again"  # of the command that computes a cell again
 _MARKS = ("BROKEN", "absent", "ok")
 _PATHS = {  # values that are paths, which start in the folder that contains the results
     "datasets": ("source.*.path", "source.*.root", "unlabelled.source.*.path"),
-    "backbones": ("file", "folder"),
+    "backbones": ("file", "folder", "onnx"),
 }
 
 

@@ -4,13 +4,11 @@ Nothing is unpickled, and no code is run that comes with a model: timm and trans
 own architectures from plain values, and the weights are read as safetensors.
 """
 
-import contextlib
 import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,11 @@ from torch import Tensor
 
 from cdl.backbones import weights
 from cdl.backbones.classifiers import CONFIG, IMAGES, TENSORS, TEXTS, ClassifierSource
+from cdl.backbones.onnx_file import open_network
 from cdl.data.modalities import ModalityFacts
 from cdl.runtime.compute import Compute
-from cdl.runtime.errors import CdlError, first_line
-from cdl.runtime.outside import json_object
+from cdl.runtime.errors import CdlError
+from cdl.runtime.outside import imported, json_object, one_sentence
 from cdl.runtime.registry import load
 
 Logits = Callable[[Sequence[Any]], np.ndarray]  # of images [H, W, 3] uint8 of any sizes, or texts
@@ -65,28 +64,6 @@ def open_classifier(source: ClassifierSource, facts: ModalityFacts, compute: Com
     return opened[source.kind](source, facts, compute)
 
 
-@contextlib.contextmanager
-def _one_sentence(path: Path, library: str) -> Iterator[None]:
-    """Turn the errors of a library about what it reads into a `CdlError`."""
-    try:
-        yield
-    except CdlError:
-        raise
-    except Exception as error:  # libraries raise errors of any type on invalid values
-        problem = f"{path}: cannot be opened by {library} ({first_line(error)})"
-        raise CdlError(problem) from error
-
-
-def _imported(name: str, what: str, install: str) -> Any:
-    """Import an optional package; raise `CdlError` with the command that installs it."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise CdlError(
-            f"{what} need the package {name}, which is not installed: {install}"
-        ) from error
-
-
 def _timm(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
     """Build a model of timm from its configuration."""
     config, what = source.config, f"classifier {str(source.path)!r}"
@@ -106,7 +83,7 @@ def _timm(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> L
         fixed = {"pretrained": False, "checkpoint_path": "", "cache_dir": None}
         return make(name, pretrained_cfg=own, pretrained_cfg_overlay=None, **fixed, **arguments)
 
-    with _one_sentence(source.path, f"timm {timm.__version__}"):
+    with one_sentence(source.path, f"timm {timm.__version__}"):
         with torch.device("meta"):
             state = weights.convert(weights.read(source.path / TENSORS)[0], name, build(), what)
         model = build()
@@ -119,7 +96,7 @@ def _timm(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> L
 def _transformers(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
     """Build a model of transformers from its configuration."""
     install = "pip install 'cdl-workbench[text]'"
-    transformers = _imported("transformers", "classifiers of transformers", install)
+    transformers = imported("transformers", "classifiers of transformers", install)
     config, library = source.config, f"transformers {transformers.__version__}"
     if "quantization_config" in config or config["model_type"].startswith("timm"):
         raise CdlError(f"{source.path}: is quantised or wraps timm; expected plain weights")
@@ -129,7 +106,7 @@ def _transformers(source: ClassifierSource, facts: ModalityFacts, compute: Compu
     auto: Any = getattr(transformers, f"AutoModelFor{task}")
     closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     how = closed | {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
-    with _one_sentence(source.path, library), tempfile.TemporaryDirectory() as name:
+    with one_sentence(source.path, library), tempfile.TemporaryDirectory() as name:
         folder = Path(name)  # without other files, which might name code or other weights
         (folder / CONFIG).write_text(json.dumps({k: config[k] for k in config.keys() - {*skipped}}))
         (folder / TENSORS).symlink_to((source.path / TENSORS).resolve())
@@ -169,37 +146,14 @@ def _processed(processor: Any, images: Sequence[Any]) -> dict[str, Tensor]:
 
 def _onnx(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
     """Open an ONNX file of images `[n, 3, size, size]`."""
-    ort = _imported("onnxruntime", "ONNX files", "pip install onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4
-    # tensors in other files would not be in the sha256: none are found in an empty folder
-    with _one_sentence(source.path, "onnxruntime"), tempfile.TemporaryDirectory() as folder:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", folder
-        )
-        content = source.path.read_bytes()
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise CdlError(
-            f"{source.path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected one of "
-            "each, images and logits"
-        )
+    content, threads = source.path.read_bytes(), torch.get_num_threads()
+    network = open_network(content, str(source.path), threads)
     size = (3, source.size, source.size)
     transform = create_transform(
         size, mean=source.mean, std=source.std, interpolation="bilinear", crop_pct=1.0
     )
-    prepared, fixed = _transformed(transform), inputs[0].shape[:1] == [1]
-
-    def run(images: Sequence[Any]) -> np.ndarray:
-        batch = prepared(images).numpy()
-        parts = np.split(batch, len(batch)) if fixed else [batch]
-        with _one_sentence(source.path, "onnxruntime"):
-            found = [session.run(None, {inputs[0].name: part})[0] for part in parts]
-            return np.concatenate(found)
-
-    return run
+    prepared = _transformed(transform)
+    return lambda images: network.run(prepared(images).numpy())
 
 
 def _student(source: ClassifierSource, facts: ModalityFacts, compute: Compute) -> Logits:
@@ -221,7 +175,7 @@ def _on_device(
 
     @torch.inference_mode()
     def run(items: Sequence[Any]) -> np.ndarray:
-        with _one_sentence(source.path, "torch"):
+        with one_sentence(source.path, "torch"):
             given = prepare(items)
             if isinstance(given, Mapping):
                 found = model(**{k: v.to(compute.device) for k, v in given.items()}).logits

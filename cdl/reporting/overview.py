@@ -11,6 +11,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 from safetensors import safe_open
 
+from cdl.layout import record_of
 from cdl.reporting.columns import CELL, ESTIMATES, FEW_SEEDS
 from cdl.reporting.names import cell_name, dataset_names, labels_text, method_of, names
 from cdl.reporting.panels import HeldOut, of_dataset, panels_of
@@ -18,6 +19,7 @@ from cdl.reporting.sentences import sentences
 from cdl.reporting.style import look
 from cdl.reporting.text import either
 from cdl.reporting.text import seeds as seeds_text
+from cdl.runtime.artifacts import read_json
 
 FEW_IMAGES = 1000  # the page warns below this number, and below `FEW_SEEDS`
 _FLIP = Affine2D().scale(10, -10)  # the y axis of SVG points down
@@ -151,7 +153,9 @@ def _outline(marker: str) -> str:
 
 
 def parameters(weights: str) -> int:
-    """Return the number of parameters of a backbone, read from the header of its file."""
+    """Return the number of parameters of a backbone, from its record or the header of its file."""
+    if (known := read_json(record_of(weights)).get("parameters")) is not None:
+        return int(known)  # of an ONNX file
     with safe_open(weights, framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 

@@ -1,17 +1,19 @@
-"""Read JSON that this process did not write: files, requests, downloads.
+"""Read what this process did not write: JSON of files, requests and downloads; optional packages.
 
 Every room reads such JSON with `json_object`. It is stricter than Python's reader, which accepts
 `NaN`, turns `1e999` into infinity, and keeps the last of two equal keys.
 """
 
+import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, first_line
 
 _SHOWN = 200  # characters of a reason
 
@@ -89,3 +91,25 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
         raise ValueError(f"the key {twice!r} is there twice")
     return found
+
+
+@contextlib.contextmanager
+def one_sentence(path: object, library: str) -> Iterator[None]:
+    """Turn the errors of a library about what it reads into a `CdlError`."""
+    try:
+        yield
+    except CdlError:
+        raise
+    except Exception as error:  # libraries raise errors of any type on invalid values
+        problem = f"{path}: cannot be opened by {library} ({first_line(error)})"
+        raise CdlError(problem) from error
+
+
+def imported(name: str, what: str, install: str) -> Any:
+    """Import an optional package; raise `CdlError` with the command that installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise CdlError(
+            f"{what} need the package {name}, which is not installed: {install}"
+        ) from error

@@ -195,7 +195,7 @@ class UserFiles:
         source = self.backbones[name]
         if source["source"] == "folder":
             return files_in(Path(source["model"]))
-        return [Path(source["model"])] if source["source"] == "file" else []
+        return [Path(source["model"])] if source["source"] in ("file", "onnx") else []
 
     def data_digest(self, prepared: str) -> str:
         """Return a digest of the files of a source; empty for a published source."""

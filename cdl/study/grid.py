@@ -1,6 +1,6 @@
 """The grid: all runs of a configuration, and the folders of their results."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -131,7 +131,7 @@ class Grid:
             named = [name for name in (pair["teacher"], pair["student"]) if isinstance(name, str)]
             check_defined("grid.pairs", named, config["backbones"])
             _check_alone(pair)
-            _check_precision(config["compute"]["precision"], pair)
+            _check_precision(config["compute"]["precision"], pair, config["backbones"])
         check_unique("grid.methods", [*self.methods, *self.bounds])
         check_unique("grid.distillers", self.distillers)
         labels = {
@@ -483,10 +483,10 @@ class Grid:
         """Return the paths of a dataset's packed data."""
         return layout.packed(self.packed_name(dataset))
 
-    def backbone_source(self, name: str) -> dict[str, str]:
+    def backbone_source(self, name: str) -> dict[str, Any]:
         """Return the arguments of `cdl.backbones.fetch.fetch`."""
         block = self.config["backbones"][name]
-        kinds = ("embedded", "file", "timm", "hf", "folder")
+        kinds = ("embedded", "file", "timm", "hf", "folder", "onnx")
         given = {k: block[k] for k in kinds if block[k] is not None}
         if len(given) != 1:
             raise ConfigError(
@@ -494,21 +494,28 @@ class Grid:
                 f"not {sorted(given) or 'none'}"
             )
         ((source, model),) = given.items()
-        more = {k: block[k] for k in ("pooling", "revision") if block[k] is not None}
-        if more:
-            valid = {"pooling": ("hf", "folder"), "revision": ("hf",)}
-            wrong = next((k for k in more if source not in valid[k]), None)
-            if wrong is not None:
-                raise ConfigError(
-                    f"backbones.{name}.{wrong}: only valid together with "
-                    f"{' or '.join(valid[wrong])}; remove it"
-                )
-            return {"source": source, "model": model, **more}
-        if block["model"] is None:
-            return {"source": source, "model": model}
-        if source != "file":
+        if block["model"] is not None and source != "file":
             raise ConfigError(f"backbones.{name}.model: only valid together with file; remove it")
-        return {"source": source, "model": model, "timm_model": block["model"]}
+        valid = {"pooling": ("hf", "folder"), "revision": ("hf",)}
+        valid |= dict.fromkeys(("mean", "std"), ("onnx",))
+        more = {k: block[k] for k in valid if block[k] is not None}
+        wrong = next((k for k in more if source not in valid[k]), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"backbones.{name}.{wrong}: only valid together with "
+                f"{' or '.join(valid[wrong])}; remove it"
+            )
+        if source == "onnx":
+            missing = next((k for k in ("mean", "std") if k not in more), None)
+            if missing is not None:
+                raise ConfigError(
+                    f"backbones.{name}.{missing}: is missing; expected three numbers, one for each "
+                    "channel of the images that the ONNX file reads"
+                )
+            more["size"] = block["size"]
+        if block["model"] is not None:
+            more["timm_model"] = block["model"]
+        return {"source": source, "model": model, **more}
 
     def sizes(self, names: Iterable[str | None]) -> dict[str, int]:
         """Return the input sizes of the backbones for which views are resized, by name."""
@@ -583,9 +590,22 @@ def _check_taught(reads_teacher: bool, teacher: str | None, distiller: Block) ->
         )
 
 
-def _check_precision(given: str | dict[str, str], pair: dict[str, Any]) -> None:
-    """Reject a precision by role if one backbone has both roles, since jobs load it once."""
+def _check_precision(
+    given: str | dict[str, str], pair: dict[str, Any], blocks: Mapping[str, Any]
+) -> None:
+    """Reject a precision that a backbone cannot have.
+
+    These are bf16 for an ONNX file, and precisions by role if one backbone has both roles, since
+    jobs load it once.
+    """
     teacher, student = pair["teacher"], pair["student"]
+    for role in ("teacher", "student"):
+        own = given if isinstance(given, str) else given[role]
+        if own != "fp32" and isinstance(pair[role], str) and blocks[pair[role]]["onnx"]:
+            raise ConfigError(
+                f"compute.precision: invalid value {own!r} for {pair[role]!r}; expected fp32: an "
+                "ONNX file computes as it was written"
+            )
     if teacher == student and not isinstance(given, str) and given["teacher"] != given["student"]:
         raise ConfigError(
             f"compute.precision: invalid value {given} for the pair {teacher!r} and {student!r}; "

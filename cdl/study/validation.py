@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from cdl.backbones import pretrained
+from cdl.backbones import onnx_file, pretrained
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
@@ -42,8 +42,10 @@ def shape_of(
     timm_model: str | None = None,
     revision: str | None = None,
     pooling: str | None = None,
+    size: int | None = None,
+    **preparing: Any,
 ) -> BackboneShape:
-    """Return the shape of a backbone without loading its weights.
+    """Return the shape of a backbone; of these only an ONNX file is loaded.
 
     The arguments are those of `cdl.backbones.fetch.fetch`; the pooling does not change the shape.
 
@@ -53,9 +55,11 @@ def shape_of(
     field = f"backbones.{name}.{source}"
     if source == "timm":
         return _supported_shape(field, lambda: find_weights(model))
-    if source in pretrained.SOURCES:
+    if source in (*pretrained.SOURCES, "onnx"):
         validate_path(field, model)
         try:
+            if source == "onnx":
+                return onnx_file.read_features(Path(model), size)[1]
             return pretrained.shape_of(source, model, revision)
         except CdlError as error:
             raise ConfigError(f"{field}: {error}") from error

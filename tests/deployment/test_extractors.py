@@ -3,6 +3,8 @@
 import shutil
 
 import numpy as np
+import onnx
+import onnx_files
 import pytest
 import torch
 from learners import draw_images
@@ -26,19 +28,24 @@ FAMILIES = {  # an architecture of each, with the side of its input
 
 @pytest.fixture
 def student(request, lab, inputs, tmp_path):
-    """The folder of a finished student of a method on random weights of an architecture."""
+    """The folder of a finished student of a method on random weights of a family, or of a file."""
     family, method = request.param
-    model, size = FAMILIES[family]
-    torch.manual_seed(0)
     here = tmp_path / "own"
     shutil.copytree(inputs, here)
-    save_file(families.create(model).state_dict(), here / "mine.safetensors")
-    fetch(here / "vit_nano.safetensors", "file", str(here / "mine.safetensors"), model)
-    block = {"embedded": None, "file": str(here / "mine.safetensors"), "model": model}
+    backbone = here / "vit_nano.safetensors"
+    if isinstance(family, dict):  # changes to an ONNX file
+        block = onnx_files.write(here / "mine.onnx", **family)
+        fetch(backbone, "onnx", block["onnx"], **onnx_files.NORMALIZED)
+    else:
+        model, size = FAMILIES[family]
+        torch.manual_seed(0)
+        save_file(families.create(model).state_dict(), here / "mine.safetensors")
+        fetch(backbone, "file", str(here / "mine.safetensors"), model)
+        block = {"file": str(here / "mine.safetensors"), "model": model, "size": size}
     grid = {"methods": [method], "distillers": ["none", "kd"], "exclude": [], "bounds": []}
     made = lab(
         {
-            "backbones": {"vit_nano": {**block, "size": size}},
+            "backbones": {"vit_nano": {"embedded": None, **block}},
             "grid": grid,
             "methods": {"ranpac": {"projection": 32, "logit_scale": 10.0}},
         }
@@ -58,12 +65,15 @@ def student(request, lab, inputs, tmp_path):
 
 def of(families, method="ranpac"):
     return pytest.mark.parametrize(
-        "student", [(family, method) for family in families], indirect=True, ids=families
+        "student", [(family, method) for family in families], indirect=True, ids=map(str, families)
     )
 
 
 def check(student, tmp_path, kinds=(None, "dynamic")):
-    """Compare exports of kinds of int8 with torch, and let each learn two classes."""
+    """Compare exports of kinds of int8 with torch, and let each learn two classes.
+
+    Return the result of the last export.
+    """
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     expected = cdl.load(student).predict_proba(images)
     for weights in kinds:
@@ -78,6 +88,7 @@ def check(student, tmp_path, kinds=(None, "dynamic")):
         device.learn({name: list(draw_images(name, 8, 0, side=8)) for name in ("black", "white")})
         named = [*draw_images("black", 4, 1, side=8), *draw_images("white", 4, 1, side=8)]
         assert device.predict(named) == ["black"] * 4 + ["white"] * 4
+    return made
 
 
 @pytest.mark.slow
@@ -98,6 +109,23 @@ def test_a_convolutional_student_is_exported_learns_on_and_has_a_page(
 @of(["cnn"], "simple_cil")
 def test_class_means_of_a_convolutional_student_in_int8_are_learnt_on(student, tmp_path):
     check(student, tmp_path, ["dynamic"])
+
+
+@pytest.mark.slow
+@of([{"opset": 13}, {"opset": 22, "licence": "MIT"}])
+def test_the_network_of_a_file_is_in_the_export_and_learns_on(student, tmp_path):
+    costs = check(student, tmp_path).costs
+    made = onnx.load(tmp_path / "fp32" / "model.onnx")
+    assert {node.domain for node in made.graph.node} == {""} and len(made.graph.input) == 1
+    assert costs.parameters["backbone"] == 4 * 27 + 64 * 16 + 16
+    multiplied = 4 * 4 * 4 * 27 + 64 * 16 + 16 * 32 + 32 * 10  # with the head of ranpac
+    assert costs.gflops * 1e9 == pytest.approx(2 * multiplied)
+    named = made.opset_import[0].version == 22
+    licence = "MIT" if named else "not recorded; clarify it"
+    assert f": {licence}" in (tmp_path / "fp32" / "card.md").read_text()
+    for wrong in ("executorch", "timm"):
+        with pytest.raises(CdlError, match=f"--format {wrong}: is .* use --format onnx"):
+            export(student, tmp_path / wrong, **{wrong: True})
 
 
 @pytest.mark.nightly
