@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,11 @@ def test_the_package_of_the_page_is_built_planned_and_trained(tmp_path):
         options = {"capture_output": True, "text": True, "check": False, "env": environment}
         return subprocess.run(command, cwd=tmp_path, **options)
 
+    (line,) = re.findall(r"^cdl (run .*shift.*)$", section(PACKAGE), re.MULTILINE)
+    command = [*shlex.split(line), "-n"]
+    command[1] = str(ROOT / command[1])
+    planned = python(f"import sys; sys.argv[1:] = {command}; from cdl.cli import main; main()")
+    assert planned.returncode == 0 and "distil with agree" in planned.stdout, planned.stderr
     odd = python("study['methods.shift']['length'] = 7\ncdl.status(study)")
     assert "methods.shift.length: invalid value 7; expected an even number" in odd.stderr
     result = python("print(len(cdl.run(study)), cdl.load(cdl.results(study)['run'].iloc[-1]))")
