@@ -87,12 +87,7 @@ rule classify:
 
 rule answers:
     input:
-        inputs_of(
-            "answers",
-            data="prepare_dataset",
-            files="the user",
-            table="classify",
-        ),
+        inputs_of("answers", data="prepare_dataset", files="the user", table="classify"),
     output:
         **layout.artifact("targets", layout.cached(ANSWERS, "{task}")),
     log:

@@ -15,11 +15,7 @@ localrules:
 
 rule evaluate:
     input:
-        inputs_of(
-            "evaluate",
-            **OF_TEST,
-            features="test_features",
-        ),
+        inputs_of("evaluate", **OF_TEST, features="test_features"),
     output:
         **RUN.outputs(),
     log:

@@ -1,5 +1,7 @@
 # Each job trains one learner on one task, from the artifact of the previous task; or it aligns the
-# heads of a trained learner, which runs that differ in alignment alone share.
+# heads of a trained learner, which runs that differ in alignment alone share. Each input stands
+# with the rules that write it: `previous` and `before` after the task before, the others after the
+# same task.
 
 
 rule train:
