@@ -1,5 +1,6 @@
 """Results in remote storage: the whole workflow with an S3 server on this machine."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ MISSING = "needs moto[server] and snakemake-storage-plugin-s3, of the extra `tes
 pytest.importorskip("snakemake_storage_plugin_s3", reason=MISSING)  # before a run is made
 moto = pytest.importorskip("moto.server", reason=MISSING)
 PREFIX = "results/of/study"  # it contains the name of the folder of results
+LAST = ("digits/coda_prompt/kd-vit_nano-from-vit_micro-q-vit_nano", "tables", "figures")
 KEYS = {"access_key": "someone", "secret_key": "secret"}
 
 
@@ -32,8 +34,22 @@ def bucket():
     server.stop()
 
 
-def test_a_study_in_remote_storage_is_the_same_and_then_rests(bucket, finished, tmp_path):
+def store_all_but_the_last(store, copied):
+    """Store a finished study without one student and what is made of all students."""
+    for name in LAST:
+        shutil.rmtree(copied / "results" / "tiny" / name)
+    files = [path for path in (copied / "results").rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+        store.upload_file(str(path), f"{PREFIX}/{path.relative_to(copied)}")
+
+
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_study_in_remote_storage_is_the_same_and_then_rests(
+    bucket, finished, copied, tmp_path, whole
+):
     store, url = bucket
+    if not whole:
+        store_all_but_the_last(store, copied)
     here, there = tmp_path / "started", tmp_path / "downloaded"
     here.mkdir()
     options = ["--default-storage-provider", "s3", "--default-storage-prefix"]
@@ -45,7 +61,7 @@ def test_a_study_in_remote_storage_is_the_same_and_then_rests(bucket, finished, 
     options += ["--shared-fs-usage", *shared]
 
     first = run(here, *options)
-    assert "steps (100%) done" in first.stderr
+    assert ("" if whole else "8 of 8 ") + "steps (100%) done" in first.stderr
     for stored in store.objects.all():
         file = there / Path(stored.key).relative_to(PREFIX)
         file.parent.mkdir(parents=True, exist_ok=True)
