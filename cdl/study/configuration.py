@@ -255,6 +255,7 @@ def preset(name: str) -> dict[str, Any]:
     return values
 
 
+@cache
 def alignment_schema() -> dict[str, Any]:
     """Return the schema of an alignment, which is the same for all methods that train."""
     part: dict[str, Any] = _schema_part("method.schema.yaml")["alignment"]
