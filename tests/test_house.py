@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,18 @@ def name_of(path):
 MODULES = {name_of(path) for path in FILES}
 
 
+@cache
+def nodes_of(path):
+    """All nodes of the syntax tree of a file, the module first."""
+    return [*ast.walk(ast.parse(path.read_text()))]
+
+
 def imported(path, types=True):
     """The names that a file imports, anywhere in it; without `types`, not for these alone."""
-    tree = ast.parse(path.read_text())
-    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+    checks = [node for node in nodes_of(path) if isinstance(node, ast.If)]
     checks = [node for node in checks if ast.unparse(node.test) == "TYPE_CHECKING"]
     unseen = set() if types else {own for node in checks for own in ast.walk(node)}
-    for node in (node for node in ast.walk(tree) if node not in unseen):
+    for node in (node for node in nodes_of(path) if node not in unseen):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -220,14 +226,13 @@ TOLD = "protocols.json spells it out"  # in words, to the reader of a table
 
 def literals(path):
     """All strings of a Python file but its docstrings, with their lines."""
-    tree = ast.parse(path.read_text())
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docs = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes_of(path)
         if isinstance(node, owners) and node.body and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             yield node.lineno, node.value
 
@@ -236,7 +241,7 @@ def test_one_function_reads_json_from_outside():
     readers = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.load", "json.loads")
     }
     files = {place.split(":")[0] for place in readers}
@@ -292,7 +297,7 @@ def test_functions_fit_a_screen():
     long = {
         f"{path.relative_to(ROOT)}:{node.name}": node.end_lineno - node.lineno + 1
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     long = {name: n for name, n in long.items() if n > 60}
