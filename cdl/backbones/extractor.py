@@ -104,7 +104,7 @@ class OnnxModel(nn.Module):
     """Network of an ONNX file, which onnxruntime runs on the CPU.
 
     Attributes:
-        content: bytes of the file.
+        network: the open file.
         weights: stands for the weights of the file where torch counts parameters: `[parameters]`,
             without memory.
     """
@@ -120,9 +120,9 @@ class OnnxModel(nn.Module):
             metadata: of its artifact: its path `model`, its `width` and its `parameters`.
         """
         super().__init__()
-        self.content, self.width = content.numpy().tobytes(), metadata["width"]
-        threads, self.key = torch.get_num_threads(), next(self._keys)
-        self.network = onnx_file.open_network(self.content, metadata["model"], threads)
+        self.width, self.key = metadata["width"], next(self._keys)
+        read, threads = content.numpy().tobytes(), torch.get_num_threads()
+        self.network = onnx_file.open_network(read, metadata["model"], threads)
         self.networks[self.key] = self.network
         self.weights = nn.Parameter(torch.zeros(1).expand(metadata["parameters"]))
 

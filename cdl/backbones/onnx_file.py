@@ -122,9 +122,10 @@ def read_features(
         )
     if network.single:
         raise CdlError(f"{path}: reads one image at a time; export it with a free batch size")
-    given = np.random.default_rng(0).normal(size=(2, 3, side, side)).astype(np.float32)
+    given = np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32)
     both, alone = network.run(given), network.run(given[:1])
-    if both.ndim != 2 or len(both) != 2 or both.dtype != np.float32:
+    vectors = both.ndim == 2 and len(both) == 2 and both.size and alone.shape == both[:1].shape
+    if not vectors or both.dtype != np.float32:
         raise CdlError(
             f"{path}: its output is {both.dtype} {both.shape} for two images; expected one feature "
             "vector of each, float32 (2, D)"
@@ -184,12 +185,12 @@ def _products(node: Mapping[str, Any]) -> int:
     return 0
 
 
-def inline(file: Path, content: bytes) -> None:
+def inline(file: Path, network: Network) -> None:
     """Put a network in the place of the node `OPERATOR` of an exported graph.
 
     Args:
         file: the ONNX graph; it is changed in place.
-        content: bytes of the network.
+        network: the network.
 
     Raises:
         CdlError: the operators of the two cannot be converted to one version.
@@ -198,20 +199,20 @@ def inline(file: Path, content: bytes) -> None:
     from onnx import helper, inliner, version_converter
 
     def version(model: Any) -> int:
-        return int(next(opset.version for opset in model.opset_import if not opset.domain))
+        return int(next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")))
 
-    with one_sentence(str(file), "onnx"):
-        network = inliner.inline_local_functions(onnx.load_model_from_string(content))
-        models = [network, onnx.load(file)]
+    with one_sentence(network.what, "onnx"):
+        inner = inliner.inline_local_functions(onnx.load_model_from_string(network.content))
+        models = [inner, onnx.load(file)]
         newest = max(map(version, models))
-        network, whole = (
+        inner, whole = (
             model if version(model) == newest else version_converter.convert_version(model, newest)
             for model in models
         )
-        graph, known = network.graph, {tensor.name for tensor in network.graph.initializer}
+        graph, known = inner.graph, {tensor.name for tensor in inner.graph.initializer}
         weights = [helper.make_node("Constant", [], [t.name], value=t) for t in graph.initializer]
         inputs = [given.name for given in graph.input if given.name not in known]
-        parts = inputs, [graph.output[0].name], [*weights, *graph.node], network.opset_import
+        parts = inputs, [graph.output[0].name], [*weights, *graph.node], inner.opset_import
         whole.functions.append(helper.make_function(DOMAIN, OPERATOR, *parts))
-        whole.opset_import.extend(opset for opset in network.opset_import if opset.domain)
+        whole.opset_import.extend(opset for opset in inner.opset_import if opset.domain)
         onnx.save(inliner.inline_local_functions(whole), file)

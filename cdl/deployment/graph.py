@@ -130,7 +130,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
         program.save(temporary, external_data=False)
         for part in graph.modules():
             if isinstance(part, OnnxModel):
-                inline(temporary, part.content)
+                inline(temporary, part.network)
 
 
 def write_executorch(graph: Graph, path: Path) -> None:

@@ -127,6 +127,10 @@ ATTACKS = {
     "any size": (_rewritten(shape=["n", 3, "s", "s"]), "invalid size None; expected the side"),
     "a map": (_rewritten(**_nodes("Reshape", "map")), r"float32 \(2, 16, 1, 1\) for two images"),
     "one number": (_rewritten(**_nodes("ReduceMean", axes=[1], keepdims=0)), r"float32 \(2,\) for"),
+    "nothing": (
+        _rewritten(**_nodes("Slice", "start", "start", "axis")),
+        r"float32 \(2, 0\) for two",
+    ),
     "not finite": (_rewritten(**_nodes("Log")), "random images are not finite"),
     "batches": (_rewritten(**_nodes("Softmax", axis=0)), "depends on the others of its batch"),
 }

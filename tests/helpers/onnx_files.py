@@ -22,6 +22,8 @@ def model_of(
         "zero": np.zeros(16, np.float32),
         "layout": np.array([-1, 3, 8, 8]),
         "map": np.array([-1, 16, 1, 1]),
+        "start": np.array([0]),
+        "axis": np.array([1]),
     }
     conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
     nodes = [
