@@ -45,7 +45,7 @@ BELOW = {
     + [*FACTS]  # no torch
     + ["data.sources.folder", "data.order", "data.answers", "data.packing"]
     + ["backbones.shape", "backbones.architectures", "backbones.pretrained"]
-    + ["backbones.classifiers"],
+    + ["backbones.classifiers", "backbones.onnx_file"],
     "reporting": ["runtime", "data.order", "data.packing"]
     + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "methods.heads"]

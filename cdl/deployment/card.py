@@ -53,8 +53,7 @@ def card(
         seen = slice(task + 1)
         accuracies = np.array(results["matrix"], float)[seen, seen]
         forgetting = metrics(accuracies, results["test_images"][seen])["forgetting_max"]
-    source = _dataset_source(student)
-    backbone = backbone_record(student)
+    source, backbone = _dataset_source(student), backbone_record(student)
     licence = licence_of(student)
     own = escaped((backbone.get("licence") or "")[:_LONGEST]) or _UNKNOWN  # as its file says
     distilled = f", distilled from {spec.teacher} with {spec.distiller.name}" if spec.taught else ""

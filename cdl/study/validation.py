@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from cdl.backbones import onnx_file, pretrained
+from cdl.backbones import pretrained
 from cdl.backbones.architectures import Architecture, find, find_weights
 from cdl.backbones.shape import BackboneShape
 from cdl.data.modalities import MODALITIES
@@ -59,6 +59,8 @@ def shape_of(
         validate_path(field, model)
         try:
             if source == "onnx":
+                from cdl.backbones import onnx_file  # numpy, which other plans do without
+
                 return onnx_file.read_features(Path(model), size)[1]
             return pretrained.shape_of(source, model, revision)
         except CdlError as error:
