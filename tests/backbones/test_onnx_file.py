@@ -1,6 +1,9 @@
 """ONNX files as backbones: features, what is refused, and where they stand in a plan."""
 
 import os
+import shutil
+import signal
+import sys
 
 import numpy as np
 import onnx_files
@@ -14,10 +17,11 @@ from cdl.backbones.extractor import FeatureExtractor
 from cdl.backbones.fetch import fetch
 from cdl.backbones.images import ImageBackbone
 from cdl.runtime import artifacts
-from cdl.runtime.errors import CdlError
+from cdl.runtime.errors import CdlError, Interrupted
 from cdl.study.configuration import ConfigError
 from cdl.study.learning_jobs import user_files
 from cdl.study.validation import methods_of
+from cdl.training.checkpointing import State
 
 HEADS = ["simple_cil", "fecam", "ranpac", "head_only"]
 
@@ -183,7 +187,32 @@ def test_a_changed_file_is_fetched_again(file):
     assert digest() != before
 
 
+def test_a_stopped_job_resumes_bit_identical(lab, inputs, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    shutil.copytree(inputs, own)
+    block = onnx_files.write(own / "toy.onnx")
+    fetch(own / "vit_nano.safetensors", "onnx", block["onnx"], **onnx_files.NORMALIZED)
+    due, steps, made = State.due, [], []
+
+    def third_step(self):
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return due(self)
+
+    for name in ("undisturbed", "stopped"):
+        here = lab({"name": name, **config(block=block), "training": {"epochs": 3}})
+        here.inputs, run = own, here.student("none")
+        if name == "stopped":
+            monkeypatch.setattr(State, "due", third_step)
+            with pytest.raises(Interrupted):
+                here.learn(run, 0)
+        here.learn(run, 0)
+        made.append(artifacts.fingerprint_file(here.checkpoint(run, 0)))
+    assert made[0] == made[1] and len(steps) > 3
+
+
 def test_without_the_packages_a_sentence_says_what_to_install(file, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(CdlError, match=r"onnx, which is not installed: pip install 'cdl-work"):
         make_grid(config())
