@@ -180,6 +180,7 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
     Raises:
         CdlError: an argument, the configuration or a file is invalid; raised before any job.
     """
+    from cdl.cli.outcome import closing
     from cdl.cli.progress import PROGRESS_OPTIONS, plain_console, run_snakemake
     from cdl.inventory.starting import check_folder
 
@@ -207,7 +208,10 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
         _print_plan(grid, folder, happened)
         return Ended(code, interrupted, "")
     if code:
-        return Ended(code, interrupted, _stopped(happened, interrupted, folder, configs, rest))
+        again = f"{cdl_command()} run {shlex.join([*configs, *rest])}"
+        status = f"{cdl_command()} status {shlex.join(configs)}"
+        with contextlib.chdir(folder):
+            return Ended(code, interrupted, closing(happened, interrupted, again, status))
     from cdl.cli.summary import show, show_runs
 
     if "tuned" in parsed.targets:
@@ -221,22 +225,6 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
         with contextlib.chdir(folder):
             show(grid.layout.report, cdl_command(), forward and plain_console())
     return Ended(code, interrupted, "")
-
-
-def _stopped(
-    happened: list[dict[str, Any]],
-    interrupted: bool,
-    folder: Path,
-    configs: list[str],
-    rest: list[str],
-) -> str:
-    """Return why a run did not succeed and what to do, see `closing`."""
-    from cdl.cli.outcome import closing
-
-    again = f"{cdl_command()} run {shlex.join([*configs, *rest])}"
-    with contextlib.chdir(folder):
-        status = f"{cdl_command()} status {shlex.join(configs)}"
-        return closing(happened, interrupted, again, status)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
