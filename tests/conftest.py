@@ -25,8 +25,8 @@ sys.path[:0] = [
 
 
 LONGEST = (  # first, so that no worker is left with one at the end
-    *("workflow", "deployment/test_graph.py", "cli/test_cli.py", "reporting/test_finished.py"),
-    *("reporting/test_page.py", "test_tutorial.py", "deployment", "cli", "study/test_bad_input.py"),
+    *("workflow", "test_tutorial.py", "test_start.py", "test_contributing.py", "deployment"),
+    *("reporting/test_finished.py", "reporting/test_page.py", "training", "cli", "study"),
     *("runtime/test_forkserver.py", "runtime/test_fetch.py"),
 )
 

@@ -8,7 +8,7 @@ student, and the tests of each package its `cdl` commands.
 import re
 import shlex
 import tomllib
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 
 import pytest
@@ -125,9 +125,14 @@ def check_cdl(words):
             assert word.removesuffix("/results.json") in folders(["config/default.yaml"]), word
 
 
+@cache
+def parser():
+    return get_argument_parser()
+
+
 def snakemake_options(words):
     try:
-        return get_argument_parser().parse_args(words)
+        return parser().parse_args(words)
     except SystemExit:
         pytest.fail(f"snakemake does not take {words}")
 
