@@ -60,8 +60,8 @@ def test_a_killed_job_fails_and_the_next_run_ends_identical(finished, copied):
 
 
 def test_a_killed_server_of_warm_starts_costs_no_job(finished, copied):
-    forget(copied)
-    started = popen(copied, own_server=True)
+    subprocess.run(["rm", "-r", copied / STUDENT], check=True)
+    started = popen(copied, f"{STUDENT}/results.json", own_server=True)
     job_of(started, "distil")
     (server,) = (
         p
