@@ -136,7 +136,8 @@ class Cluster:
     def jobs(self) -> list[dict[str, str]]:
         """Return the controller's records of all jobs, including ended ones, oldest first."""
         lines = self.ask("scontrol", "show", "jobs", "--oneliner").splitlines()
-        return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
+        found = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
+        return [job for job in found if job]  # without any it says so
 
     def completed(self) -> str:
         """Return the record of ended jobs (jobcomp/filetxt)."""
