@@ -16,6 +16,8 @@ from cdl.training.alignment import compensated
 from cdl.training.context import TaskContext
 from cdl.training.features import query_of, read_features
 
+pytestmark = pytest.mark.slow  # each trains
+
 QUICK = {"epochs": 2, "samples": 8}
 MEANS = {"preset": "class_means"}
 FEW = {"datasets": {"digits": {"labels": {"per_class": 3}}}}

@@ -16,6 +16,8 @@ from cdl.study.inputs import Inputs, caches_in
 from cdl.training.checkpointing import State
 from cdl.training.context import TaskContext
 
+pytestmark = pytest.mark.slow  # each trains
+
 ALL = {"grid": {"distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
 OWN = {"teacher": "vit_nano", "student": "vit_nano"}
 SELF = {"grid": {"pairs": [OWN], "distillers": ["none", "kd", "cdl_prompt", "fitnets"]}}
@@ -47,18 +49,13 @@ def learnt(lab, changes, kd, **compute):
     [
         (ALL, "kd"),
         (SELF, "kd"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (
-                (ALL, "none"),
-                (ALL, "fitnets"),
-                (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
-                (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
-                (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
-                (taught_by("ranpac", "coda_prompt"), "kd"),
-                (taught_by("coda_prompt", "head_only"), "fitnets"),
-            )
-        ),
+        (ALL, "none"),
+        (ALL, "fitnets"),
+        (ALL | {"protocol": {"query": "self"}}, "cdl_prompt"),
+        (ALL | {"protocol": {"query": "self", "student_views": "fresh"}}, "kd"),
+        (APT | {"protocol": {"apt_teacher": "previous"}}, "kd"),
+        (taught_by("ranpac", "coda_prompt"), "kd"),
+        (taught_by("coda_prompt", "head_only"), "fitnets"),
         *(
             pytest.param(*case, marks=pytest.mark.nightly)
             for case in (
@@ -215,7 +212,6 @@ def test_bf16_on_the_cpu_gives_the_same_bits_twice_and_others_than_fp32(lab, bf1
     pd.testing.assert_frame_equal(first[1], exact[1], rtol=0.1, atol=0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kd", "query"),
     [

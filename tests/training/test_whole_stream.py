@@ -46,6 +46,7 @@ def open_task(made, run, task):
     )
 
 
+@pytest.mark.slow
 def test_every_task_has_its_labels_and_all_images_of_the_stream(lab):
     made = lab(grid(STREAM))
     run = made.student("kd")
@@ -68,6 +69,7 @@ def test_every_task_has_its_labels_and_all_images_of_the_stream(lab):
     assert seen["labelled"] == 20 and seen["unlabelled"] == 2 * len(context.train)
 
 
+@pytest.mark.slow
 def test_few_labels_alone_give_a_taught_student_no_other_image(lab):
     made = lab(grid(ONLY, methods=[ALIGNED]))
     found, plain = {}, lab(grid({**ONLY, "labels": {"per_class": 2}}) | {"name": "plain"})

@@ -10,6 +10,8 @@ from cdl.backbones import packing
 from cdl.runtime import artifacts
 from cdl.training.ranpac import RIDGES
 
+pytestmark = pytest.mark.slow  # each trains
+
 ALIGNED = {
     "block": "coda_prompt",
     "variant": "aligned",
@@ -31,10 +33,8 @@ def work(lab, run, task):
 @pytest.mark.parametrize(
     ("changes", "kd", "answers"),
     [
-        pytest.param({}, "kd", 64, marks=pytest.mark.slow),
-        pytest.param(
-            ONLINE | {"protocol": {"query": "self"}}, "cdl_prompt", 0, marks=pytest.mark.slow
-        ),
+        ({}, "kd", 64),
+        (ONLINE | {"protocol": {"query": "self"}}, "cdl_prompt", 0),
         (ONLINE | {"grid": {"distillers": ["kd_prompt"], **CHEAP}}, "kd_prompt", 0),
     ],
 )
