@@ -49,7 +49,7 @@ BELOW = {
     "reporting": ["runtime", "data.order", "data.packing"]
     + ["methods.__init__", "distillers.__init__", "evaluation.metrics", "evaluation.predictions"],
     "deployment": ["runtime", "data", "backbones", *FACTS, "methods.heads"]
-    + ["models", "training", "evaluation", "device"],
+    + ["methods.fecam", "models", "training", "evaluation", "device"],
     "inventory": [
         "runtime",
         "backbones.weights_facts",

@@ -22,6 +22,7 @@ from cdl.device.kept import EACH, EXAMPLES, OWNERS
 from cdl.device.memory import Memory
 from cdl.device.stored import MEMORY, make_memory, write_memory
 from cdl.layout import record_of
+from cdl.methods.fecam import FecamHead
 from cdl.methods.heads import CosineHead, PrototypeHead
 from cdl.models.learner import Learner, memory_of, name_of
 from cdl.runtime import artifacts
@@ -66,7 +67,12 @@ def write_program(
     with artifacts.replacing(folder / MEMORY) as temporary:
         write_memory(found, temporary)
     total, each = found.bytes()
-    kind = {"ridge": "a ridge", "mean": "class means", "aligned": "class statistics"}
+    kind = {
+        "ridge": "a ridge",
+        "mean": "class means",
+        "fecam": "class means and covariances",
+        "aligned": "class statistics",
+    }
     new = _costs(folder, student.items.kind)
     command = f"python {DEVICE} learn {student.items.path}"
     return (
@@ -115,6 +121,8 @@ def remembered(student: TrainedStudent) -> Memory:
 
     if isinstance(head, PrototypeHead) and head.from_sums:
         memory = _of_ridge(student, head, memory_of(state), records())
+    elif isinstance(head, FecamHead):
+        memory = _of_fecam(student, head, memory_of(state))
     elif isinstance(how, ClassMeans):
         memory = _of_class_means(student, memory_of(state), records())
     elif isinstance(how, SampledAlignment) and hasattr(head, "linear"):
@@ -122,7 +130,7 @@ def remembered(student: TrainedStudent) -> Memory:
     else:
         raise CdlError(
             f"methods.{spec.method.name}: keeps no class statistics for the device; use alignment, "
-            "or ranpac"
+            "ranpac or fecam"
         )
     _check_predictions(student, memory)
     return memory
@@ -148,6 +156,19 @@ def _of_ridge(
         tensors["losses"] = np.sum([record["ridge_errors"] for record in records], axis=0)
     about = {"kind": "ridge" if head.ridge else "mean", "updates": 0}
     return make_memory({**about, "parts": [[0, float(head.scale)]]}, tensors)
+
+
+def _of_fecam(student: TrainedStudent, head: FecamHead, kept: Mapping[str, Tensor]) -> Memory:
+    """Return the means and covariances of all classes."""
+    if "deviations" not in kept:
+        raise CdlError(_older(student, "the deviations of all classes"))
+    n, counts, deviations = len(student.classes), *map(_array, (kept["counts"], kept["deviations"]))
+    weight, precision = _array(head.weight[:n]), pack(_array(head.precision[:n]))
+    tensors = {"weight": weight, "precision": precision, "deviations": deviations}
+    tensors |= {"sums": (weight * counts[:, None]).T, "counts": counts, "images": counts}
+    about = {"kind": "fecam", "updates": 0, "parts": [[0, float(head.scale)]]}
+    options = {"tukey": head.tukey, "alpha1": head.alpha1, "alpha2": head.alpha2}
+    return make_memory(about | options, tensors)
 
 
 def _of_class_means(

@@ -22,6 +22,7 @@ PARTS = (
     "memory",
     "means",
     "ridge",
+    "fecam",
     "aligned",
     "stored",
     "versions",

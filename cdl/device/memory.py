@@ -2,8 +2,8 @@
 
 `memory.safetensors` has tensors, and JSON in its metadata under the key `cdl` (`stored`). All kinds
 have the number of images of each class, `counts [C]` (weighted, if there is also `images [C]`).
-Further ones are in the module of a kind: `means`, `ridge`, `aligned`. Symmetric matrices are stored
-as their upper triangles (`closed.pack`). If the export read training images, there are
+Further ones are in the module of a kind: `means`, `ridge`, `fecam`, `aligned`. Symmetric matrices
+are stored as their upper triangles (`closed.pack`). If the export read training images, there are
 `threshold [C]`, see `belonging`; `examples` and `owners`, see `kept`.
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cdl.device import aligned, means, ridge  # noqa: F401 each registers its kind
+from cdl.device import aligned, fecam, means, ridge  # noqa: F401 each registers its kind
 from cdl.device.belonging import THRESHOLD
 from cdl.device.errors import CdlError
 from cdl.device.kept import EXAMPLES, OWNERS

@@ -68,7 +68,7 @@ class EaseHead(PrototypeHead):
         self.register_buffer("sizes", torch.zeros(0, dtype=torch.int64))
 
     @torch.no_grad()
-    def learn(self, features: Tensor, targets: Tensor) -> None:
+    def learn(self, features: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Add the prototypes of a task, and complete those of all tasks.
 
         Args:
@@ -82,6 +82,7 @@ class EaseHead(PrototypeHead):
         self.sizes = torch.cat([self.sizes, self.sizes.new_full((1,), len(means))])
         rows = torch.cat([old, means.nan_to_num()])
         self.weight = complete(rows, self.sizes.tolist())
+        return {}
 
     def forward(self, token: Tensor) -> Tensor:
         sizes = self.sizes.tolist()

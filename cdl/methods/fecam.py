@@ -25,25 +25,25 @@ def class_statistics(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]
     return mean, (weights[:, None] * centred).mT @ centred
 
 
-def precision(covariance: Tensor, alpha1: float, alpha2: float) -> Tensor:
-    """Return the inverse `[D, D]` of the correlations of a shrunk covariance `[D, D]`.
+def precision(covariance: Tensor, alpha1: float, alpha2: float) -> tuple[Tensor, Tensor]:
+    """Return the inverse of the correlations of a shrunk covariance `[D, D]`, and its deviations.
 
     With the mean `v` of its diagonal and the mean `c` of its other entries, the covariance is
     shrunk to `S + alpha1 v I + alpha2 c (1 - I)` and divided by its standard deviations. Directions
     with eigenvalues below the rounding errors of the features have distance 0. A class of one image
-    has no covariance: its result is `I`.
+    has no covariance: its inverse is `I`, its deviations are 0. `cdl.device.fecam` has the same in
+    numpy.
     """
     width = len(covariance)
     identity = torch.eye(width, dtype=covariance.dtype, device=covariance.device)
     trace = covariance.trace()
     variance, other = trace / width, (covariance.sum() - trace) / max(1, width * (width - 1))
     if variance < _EPS**2:
-        return identity
+        return identity, covariance.new_zeros(width)
     shrunk = covariance + alpha1 * variance * identity + alpha2 * other * (1 - identity)
     deviation = shrunk.diagonal().sqrt()
     correlation = shrunk / (deviation[:, None] * deviation)
-    inverse: Tensor = torch.linalg.pinv(correlation, rtol=_EPS, hermitian=True)
-    return inverse
+    return torch.linalg.pinv(correlation, rtol=_EPS, hermitian=True), deviation
 
 
 class FecamHead(PrototypeHead):
@@ -95,14 +95,21 @@ class FecamHead(PrototypeHead):
         return F.normalize(token, dim=1, eps=1e-12)
 
     @torch.no_grad()
-    def learn(self, features: Tensor, targets: Tensor) -> None:
-        """Store the mean and the matrix of each class that has targets `[n, C]` above 0."""
-        found = targets.sum(0).nonzero().flatten().tolist()
+    def learn(self, features: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Store the mean and the matrix of each class that has targets `[n, C]` above 0.
+
+        Returns:
+            `counts [C]`, sums of targets, and `deviations [C, D]`, with which `precision` gives the
+            covariance back; zeros for classes without targets.
+        """
+        counts, deviations = targets.sum(0), torch.zeros_like(self.weight)
+        found = counts.nonzero().flatten().tolist()
         self.inverses = len(found)
         for c in found:
             mean, covariance = class_statistics(features, targets[:, c])
             self.weight[c] = mean
-            self.precision[c] = precision(covariance, self.alpha1, self.alpha2)
+            self.precision[c], deviations[c] = precision(covariance, self.alpha1, self.alpha2)
+        return {"counts": counts, "deviations": deviations[: len(counts)]}
 
     def forward(self, token: Tensor) -> Tensor:
         apart = self.features(token) - self.weight[:, None]  # [C, B, D]

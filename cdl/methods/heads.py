@@ -201,8 +201,12 @@ class PrototypeHead(Growing, Head):
         seen, width = self.weight.shape
         self.append(seen, weight=self.weight.new_zeros(n, width))
 
-    def learn(self, features: Tensor, targets: Tensor) -> None:
-        """Learn a task from features `[n, M]` and targets `[n, C]`, unless `from_sums`."""
+    def learn(self, features: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Learn a task from features `[n, M]` and targets `[n, C]`, unless `from_sums`.
+
+        Returns:
+            What an artifact keeps of the task's classes for a student that learns on, `[C, ...]`.
+        """
         raise NotImplementedError
 
     def as_linear(self) -> tuple[Tensor, Tensor] | None:

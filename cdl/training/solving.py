@@ -174,8 +174,12 @@ def _fit(
 ) -> _Fit:
     """Return the weights after a task with features `[n, M]` and targets `[n, seen]`."""
     if not head.from_sums:
-        head.learn(features, targets)
-        return _Fit(head.weight[: targets.shape[1]], {})
+        kept, start = head.learn(features, targets), context.stream.classes(context.task).start
+        for name, rows in kept.items() if start else ():
+            if name not in memory:  # the previous task's artifact is of an earlier version
+                return _Fit(head.weight[: targets.shape[1]], {})
+            rows[:start] = memory[name][:start].to(rows)
+        return _Fit(head.weight[: targets.shape[1]], kept)
     sums = accumulate(memory, features, targets)
     if not head.ridge:
         if not head.keeps_gram:

@@ -9,6 +9,7 @@ from learners import draw_images, first_memory, tokens_of
 
 from cdl.device import aligning, closed, draws
 from cdl.device.memory import How
+from cdl.methods.fecam import FecamHead
 from cdl.methods.heads import LinearHead, NormalisedHead
 from cdl.spec import SampledAlignment
 from cdl.study.configuration import preset as read_preset
@@ -133,6 +134,27 @@ def test_class_means_of_two_heads_add_the_cosines_of_both():
     np.testing.assert_allclose(memory.logits(tokens), 20 * cosines, atol=1e-4)
     np.testing.assert_array_equal(memory.images(), [20, 20, 20, 1])
     np.testing.assert_allclose(memory.forget(0).logits(tokens), 20 * cosines[:, 1:], atol=1e-4)
+
+
+@pytest.mark.parametrize(("tukey", "alpha1", "alpha2"), [(None, 9.0, 4.0), (0.5, 1.0, 1.0)])
+def test_fecam_in_several_updates_is_that_of_the_training_on_all_images(tukey, alpha1, alpha2):
+    options = {"tukey": tukey, "alpha1": alpha1, "alpha2": alpha2}
+    memory, tests = first_memory("fecam", options=options), tokens_of(draw_images("black", 9, 5))
+    drawn = {name: [tokens_of(draw_images(name, 20, 1))] for name in ("red", "green", "blue")}
+    for name, label, n in (("yellow", 3, 1), ("red", 0, 7), ("yellow", 3, 5)):
+        tokens = tokens_of(draw_images(name, n, n))
+        drawn.setdefault(name, []).append(tokens)
+        classes = max(label + 1, len(memory.images()))
+        memory = memory.learn(tokens, np.full(n, label), classes, How(balance=False))
+    every = [np.concatenate(some)[:, 0] for some in drawn.values()]
+    counts = [len(some) for some in every]
+    head = FecamHead(tests.shape[2], 4, torch.Generator(), **options, scale=1.0)
+    targets = torch.eye(4)[np.arange(4).repeat(counts)]
+    head.learn(head.features(torch.tensor(np.concatenate(every))), targets)
+    expected = head(torch.tensor(tests[:, 0])).numpy()
+    np.testing.assert_allclose(memory.logits(tests), expected, atol=1e-4)
+    np.testing.assert_array_equal(memory.images(), counts)
+    np.testing.assert_allclose(memory.forget(1).logits(tests), expected[:, [0, 2, 3]], atol=1e-4)
 
 
 def test_balanced_classes_count_as_much_as_the_earlier_ones():

@@ -465,6 +465,9 @@ def plain_cases():
     yield "ridge", first_memory("ridge")
     yield "mean", first_memory("mean")
     yield "class_means", first_memory("class_means")
+    yield "fecam", first_memory("fecam")
+    powers = {"tukey": 0.5, "alpha1": 2.0, "alpha2": 1.0}
+    yield "fecam of powers", first_memory("fecam", options=powers)
     for statistic in ("variance", "centroid", "covariance"):
         yield statistic, first_memory("aligned", statistic)
     presets = read_preset("alignment")

@@ -28,12 +28,13 @@ from cdl.deployment.demo import site
 from cdl.device import versions
 from cdl.device.images import Student
 from cdl.device.main import main
+from cdl.device.memory import Memory
 from cdl.device.process import peak_memory
 from cdl.runtime.artifacts import read_json
 from cdl.runtime.errors import CdlError
 
 ALL = (*NAMES, *NEW)
-KINDS = [("ridge", "ridge", "variance")]
+KINDS = [("ridge", "ridge", "variance"), ("fecam", None, "variance")]
 KINDS += [("aligned", None, kind) for kind in ("variance", "centroid", "covariance")]
 KINDS += [("aligned", "ridge", "covariance")]
 # runs student.py where torch and cdl are refused, as on a device
@@ -103,7 +104,7 @@ def test_the_program_is_one_file_without_cdl_in_which_no_name_is_defined_twice(m
     assert [name for name, n in names.items() if n > 1] == []
 
 
-@pytest.mark.parametrize("kind", ["ridge", "mean", "aligned"])
+@pytest.mark.parametrize("kind", Memory.kinds)
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_the_program_has_what_it_uses_and_nothing_else(modality, kind):
     text = program(MODALITIES[modality], kind)
@@ -111,15 +112,16 @@ def test_the_program_has_what_it_uses_and_nothing_else(modality, kind):
     top = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     names = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
     unused = {node.name for node in top if not names[node.name]}
-    memory = {"ridge": "RidgeMemory", "mean": "MeanMemory", "aligned": "AlignedMemory"}[kind]
-    assert unused <= {"main", memory}  # the memory is found by its kind
-    memories = ["Memory", "MeanMemory", memory] if kind == "ridge" else ["Memory", memory]
-    assert [node.name for node in top if node.name.endswith("Memory")] == memories
+    memory = Memory.kinds[kind]
+    assert unused <= {"main", memory.__name__}  # the memory is found by its kind
+    memories = [found.__name__ for found in memory.mro() if issubclass(found, Memory)]
+    assert [node.name for node in top if node.name.endswith("Memory")] == memories[::-1]
     assert "class CsvPrinter" not in text
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
             assert len(ast.get_docstring(node).splitlines()) == 1, node.name
-    assert len(text.splitlines()) < {"mean": 1740, "ridge": 1850, "aligned": 2125}[kind]
+    limits = {"mean": 1740, "ridge": 1850, "fecam": 1845, "aligned": 2125}
+    assert len(text.splitlines()) < limits[kind]
 
 
 def test_it_works_without_torch_and_cdl_from_any_folder(folder, tmp_path, capsys):

@@ -327,6 +327,7 @@ MEMORIES += [
     for kind, names in (
         ("ridge", ("counts", "images", "sums", "weight", "gram", "losses")),
         ("ridge", ("threshold", "owners", "examples")),
+        ("fecam", ("precision", "deviations")),
         (
             "aligned",
             ("counts", "feature.mean", "feature.spread", "head.bias", "head.trained.weight"),
@@ -341,6 +342,8 @@ MEMORIES += [
     for kind in ("ridge", "aligned")
     for name, c in WRONG
 ]
+OF_FECAM = [{"alpha1": "x"}, {"alpha2": -1.0}, {"tukey": [1]}]
+MEMORIES += [("fecam", lambda about, tensors, c=c: about.update(c)) for c in OF_FECAM]
 MEMORIES += [(k, lambda about, tensors, n=n: tensors.pop(n)) for k, n in (("ridge", "images"),)]
 
 
@@ -362,9 +365,9 @@ def test_a_forged_memory_is_refused_in_one_sentence_and_changes_nothing(learners
 
 @pytest.fixture(scope="module")
 def learners(tmp_path_factory):
-    """Students of both kinds, without and with a version after the export."""
+    """Students of several kinds, without and with a version after the export."""
     found = {}
-    for kind in ("ridge", "aligned"):
+    for kind in ("ridge", "fecam", "aligned"):
         found[kind] = [
             write_learner(tmp_path_factory.mktemp(kind) / f"student{version}", kind, examples=True)
             for version in (0, 1)

@@ -17,7 +17,7 @@ from cdl.device.main import main
 from cdl.runtime.errors import CdlError
 
 
-@pytest.fixture(params=["ridge", "aligned"])
+@pytest.fixture(params=["ridge", "fecam", "aligned"])
 def folder(request, tmp_path):
     return write_learner(tmp_path / "student", request.param, examples=True)
 
@@ -138,8 +138,11 @@ def test_negative_flips_are_counted_on_kept_examples_or_on_given_images(tmp_path
         student.learn(wrong, check={"blue": []})
 
 
-def test_an_update_that_keeps_earlier_classes_leaves_their_order_and_limits_what_moves(tmp_path):
-    student = Student(write_learner(tmp_path / "student", "mean", examples=True))
+@pytest.mark.parametrize("kind", ["mean", "fecam"])
+def test_an_update_that_keeps_earlier_classes_leaves_their_order_and_limits_what_moves(
+    tmp_path, kind
+):
+    student = Student(write_learner(tmp_path / "student", kind, examples=True))
     some, wrong = draw_images("red", 50, 9), {"yellow": list(draw_images("red", 30, 1))}
     before = student._memory().logits(student.features(some))
     update = student.learn(wrong, keep_earlier=10.0)

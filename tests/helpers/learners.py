@@ -9,7 +9,7 @@ from PIL import Image
 from cdl.data.modalities import MODALITIES
 from cdl.deployment import manifest
 from cdl.deployment.bundle import program
-from cdl.device.closed import Statistics, pack
+from cdl.device.closed import Statistics, pack, unpack
 from cdl.device.memory import How
 from cdl.device.stored import MEMORY, make_memory, write_memory
 
@@ -43,7 +43,10 @@ def tokens_of(images):
     return np.sin(mean @ WAVES + PHASES)[:, None]
 
 
-def first_memory(kind, statistic="variance"):
+FECAM = {"tukey": None, "alpha1": 1.0, "alpha2": 1.0}
+
+
+def first_memory(kind, statistic="variance", options=FECAM):
     """Return the memory after the three classes of the export."""
     tokens = np.concatenate([tokens_of(draw_images(name, 20, 1)) for name in NAMES])
     labels = np.arange(len(NAMES)).repeat(20)
@@ -51,6 +54,12 @@ def first_memory(kind, statistic="variance"):
         empty = {"sums": np.zeros((2 * TOKEN, 0)), "counts": np.zeros(0), "images": np.zeros(0)}
         about = {"kind": "mean", "updates": 0, "parts": [[0, 12.0], [-1, 8.0]]}
         return make_memory(about, empty).learn(tokens, labels, len(NAMES), How(balance=False))
+    if kind == "fecam":
+        empty = {"sums": np.zeros((TOKEN, 0)), "counts": np.zeros(0), "images": np.zeros(0)}
+        empty |= {"weight": np.zeros((0, TOKEN)), "deviations": np.zeros((0, TOKEN))}
+        empty |= {"precision": np.zeros((0, TOKEN * (TOKEN + 1) // 2))}
+        memory = make_memory({"kind": kind, "updates": 0, **options}, empty)
+        return memory.learn(tokens, labels, len(NAMES), How(balance=False))
     if kind != "aligned":
         projection = np.random.default_rng(0).standard_normal((TOKEN, WIDTH)).astype(np.float32)
         empty = {"sums": np.zeros((WIDTH, 0)), "counts": np.zeros(0), "images": np.zeros(0)}
@@ -90,7 +99,7 @@ def write_learner(folder, kind="ridge", statistic="variance", examples=False):
 
     Args:
         folder: folder to make.
-        kind: `ridge` or `aligned`.
+        kind: `ridge`, `fecam` or `aligned`.
         statistic: of `aligned`.
         examples: whether it has thresholds and examples.
     """
@@ -135,6 +144,15 @@ def _write_graph(memory, file):
             helper.make_node("MatMul", ["token", "w"], ["wide"]),
             helper.make_node("Relu", ["wide"], ["random"]),
             helper.make_node("MatMul", ["random", "v"], ["logits"]),
+        ]
+    elif "precision" in memory.tensors:
+        given |= {"means": memory.tensors["weight"], "inverse": unpack(memory.tensors["precision"])}
+        products = {"equation": "ncd,cde,nce->nc"}
+        nodes += [
+            helper.make_node("LpNormalization", ["features"], ["unit"], axis=2, p=2),
+            helper.make_node("Sub", ["unit", "means"], ["apart"]),
+            helper.make_node("Einsum", ["apart", "inverse", "apart"], ["distances"], **products),
+            helper.make_node("Neg", ["distances"], ["logits"]),
         ]
     else:
         given |= {"w": memory.tensors["head.weight"].T, "v": memory.tensors["head.bias"]}

@@ -107,7 +107,7 @@ def test_unequal_tasks_are_learnt_evaluated_and_learnt_again(lab, few):
     state, record = artifacts.load(here.checkpoint(run, 2))
     before = artifacts.load(here.checkpoint(run, 1))[0]
     assert record["trainable_parameters"] == 0 and record["work"]["operations"] > 0
-    for name in ("head.weight", "head.precision"):
+    for name in ("head.weight", "head.precision", "memory.deviations", "memory.counts"):
         assert len(state[name]) == 10 and torch.equal(state[name][:7], before[name])
     here.learn(run, 2)
     again, _ = artifacts.load(here.checkpoint(run, 2))
