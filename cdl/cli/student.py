@@ -168,20 +168,22 @@ def learn(
     run, writes a new run to results/OUTPUT, and prints the accuracy on every task
     before and after, and the old classes that became worse.
     """
-    from cdl.deployment.load import is_exported
+    from cdl.deployment.facade import Student
+    from cdl.deployment.load import is_exported, load
 
-    of_export = {"check": check, "keep-earlier": keep_earlier}
-    if is_exported(Path(run)):
-        from cdl.deployment.student import teach
-
-        options = test, unlabelled, check, keep_earlier
-        print_result(teach(Path(run), task, *options, output=name, teacher=teacher), as_json)
+    exported = is_exported(Path(run))
+    of_run: dict[str, object] = {"output": name, "teacher": teacher}
+    of_export: dict[str, object] = {"check": check, "keep-earlier": keep_earlier}
+    for option, value in (of_run if exported else of_export).items():
+        if value is not None and exported:
+            raise CdlError(f"--{option}: {value} is only used for runs; omit it")
+        if value is not None:
+            raise typer.BadParameter(f"--{option}: is only used for an exported student; omit it")
+    if exported:
+        student = Student(load(run), run)
+        update = student.learn(task, test, unlabelled, check=check, keep_earlier=keep_earlier)
+        print_result(update, as_json)
     else:
-        for option, value in of_export.items():
-            if value is not None:
-                raise typer.BadParameter(
-                    f"--{option}: is only used for an exported student; omit it"
-                )
         print_result(_taught_run(run, task, name, test, teacher, unlabelled), as_json)
 
 

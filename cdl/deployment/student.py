@@ -14,15 +14,13 @@ from cdl.deployment import manifest
 from cdl.deployment.manifest import CLASSES, MODEL, PREPROCESSING, PROGRAM
 from cdl.device.graph import Graph
 from cdl.device.items import Items
-from cdl.device.main import show_progress
 from cdl.device.sealed import REMEDY
 from cdl.device.student import DeviceStudent
-from cdl.device.update import Update
 from cdl.runtime.errors import CdlError, first_line
 from cdl.runtime.outside import json_object
 from cdl.runtime.registry import load
 
-__all__ = ["CLASSES", "MODEL", "PREPROCESSING", "PROGRAM", "ExportedStudent", "teach"]
+__all__ = ["CLASSES", "MODEL", "PREPROCESSING", "PROGRAM", "ExportedStudent"]
 _SIZE = {"type": "integer", "minimum": 1}
 _MOST = {"type": "array", "items": _SIZE, "minItems": 3, "maxItems": 3}
 _INPUT = {"type": "object", "properties": {"most": _MOST}}
@@ -68,38 +66,6 @@ def facts_of(folder: Path) -> ModalityFacts:
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
     return json_object(folder / PREPROCESSING, schema=_PREPROCESSING, remedy=REMEDY)
-
-
-def teach(
-    folder: Path,
-    items: Path,
-    test: Path | None = None,
-    unlabelled: Path | None = None,
-    check: Path | None = None,
-    keep_earlier: float | None = None,
-    **of_runs: object,
-) -> Update:
-    """Teach an exported student from files; see `DeviceStudent.learn`.
-
-    Args:
-        folder: folder of the student, which gets a new version.
-        items: training images, CLASS/IMAGE, or a CSV file of texts, see `Items.by_class`.
-        test: test items of any classes, in the same form.
-        unlabelled: folder of unlabelled images, or a file with a text in each line.
-        check: items of earlier classes, in the same form.
-        keep_earlier: see `DeviceStudent.learn`.
-        of_runs: options that only runs have, which must be None.
-
-    Raises:
-        CdlError: an argument is invalid, or the student cannot learn.
-    """
-    for name, value in of_runs.items():
-        if value is not None:
-            raise CdlError(f"--{name}: {value} is only used for runs; omit it")
-    student = ExportedStudent(folder)
-    show_progress(student)
-    more = None if unlabelled is None else student.items.unlabelled(unlabelled)
-    return student.learn(items, test=test, unlabelled=more, check=check, keep_earlier=keep_earlier)
 
 
 def _open_executorch(folder: Path) -> Graph:
