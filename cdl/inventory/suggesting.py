@@ -29,6 +29,7 @@ ENCODERS = {
 }
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
 _SAMPLE, _STEPS = 200, 60  # photos measured, steps of a task
+_MANY = 15  # photos of a class, of which a fifth is enough for the test
 _TEXT, _LABEL = ("text", "utterance", "sentence", "question"), ("label", "category", "intent")
 _TOKENS = (32, 64, 128, 256, 512)
 
@@ -79,7 +80,8 @@ def suggest(path: Path, backbone: str | None = None) -> Suggestion:
             teacher; None: a teacher and a student.
 
     Raises:
-        CdlError: nothing can be found there, or there are fewer than two classes.
+        CdlError: nothing can be found there, there are fewer than two classes, or a class that is
+            to be split has one photo.
     """
     files = _photos(path, backbone) if path.is_dir() else _texts(path)
     if len(files.counts) < 2:
@@ -227,15 +229,26 @@ def _layout(path: Path) -> tuple[dict[str, Any], Listing, str]:
     if folders == {"train"}:
         path = path / "train"
     listing = survey(str(path), split={})
-    least = min(Counter(image.label for image in listing.images).values(), default=0)
-    split = {"test": 0.2 if least >= 15 else 0.3, "seed": 0}
-    with suppress(CdlError):  # a class of one photo, which `check` reports
+    counts = Counter(image.label for image in listing.images)
+    if not listing.problems and (
+        alone := [str(path / name) for name in counts if counts[name] < 2]
+    ):
+        raise ConfigError(
+            f"{', '.join(alone)}: has 1 photo; a class needs two, one of them for the test: add "
+            "one, or begin the folder's name with a dot"
+        )
+    smallest = min(counts, key=counts.__getitem__, default="")
+    large = counts[smallest] >= _MANY
+    split = {"test": 0.2 if large else 0.3, "seed": 0}
+    with suppress(CdlError):  # a class of equal photos, which `check` reports
         listing = drawn(listing, split | {"stratified": True})
     n = sum(image.split == "test" for image in listing.images)
     why = (
         f"no folders train and test: {n} of {len(listing.images)} photos are kept for the test, "
-        f"{'a fifth' if least >= 15 else '3 of 10'} of each class"
+        f"{'a fifth' if large else '3 of 10'} of each class"
     )
+    if not large:
+        why += f", since {smallest!r} has {counts[smallest]} photos, fewer than {_MANY}"
     return {"path": str(path), "split": split}, listing, why
 
 

@@ -46,6 +46,18 @@ def test_the_suggestion_fits_the_classes_and_passes_all_checks(
     assert not any("size" in note for note in remarks(grid))
 
 
+def test_a_class_of_one_photo_is_refused_and_a_small_class_explains_the_test_share(tmp_path):
+    write_photos(tmp_path, {"ant": 20, "bee": 1, "cat": 1})
+    names = f"{tmp_path}/bee, {tmp_path}/cat"
+    with pytest.raises(ConfigError, match=f"^{names}: has 1 photo; a class needs two"):
+        suggest(tmp_path)
+    (tmp_path / "cat").rename(tmp_path / ".cat")
+    write_photos(tmp_path, {"cow": 4})
+    (tmp_path / "bee").rename(tmp_path / ".bee")
+    why = suggest(tmp_path).reasons["split"]
+    assert why.endswith("3 of 10 of each class, since 'cow' has 4 photos, fewer than 15")
+
+
 @pytest.mark.parametrize("name", ["test", "val"])
 def test_folders_of_a_split_are_used(name, tmp_path):
     for split in ("train", name):
