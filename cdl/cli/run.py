@@ -220,7 +220,8 @@ def start(configs: list[str], rest: list[str], forward: "Forward | None" = None)
         print(f"Best values: {overlay}\nReport:      {folder / tuning.text}")
         print(f"Next:        {cdl_command()} run {files} {shlex.quote(overlay)}")
     if changed & {"targets", "until"}:
-        show_runs(grid, parsed.targets, folder, cdl_command())
+        computed = any(event["kind"] == "started" for event in happened)
+        show_runs(grid, parsed.targets, folder, cdl_command(), computed=computed)
     else:
         with contextlib.chdir(folder):
             show(grid.layout.report, cdl_command(), forward and plain_console())

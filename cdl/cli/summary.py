@@ -64,7 +64,9 @@ def show(report: ReportFiles, command: str, console: Console | None = None) -> N
         console.print(f"{what + ':':<8} [bold]{escape(text)}[/]", soft_wrap=True)
 
 
-def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) -> None:
+def show_runs(
+    grid: Grid, targets: Collection[str], folder: Path, command: str, *, computed: bool
+) -> None:
     """Print the accuracy of each run whose results were named as a target, and how to trace it.
 
     Without the tables of the whole study, those of its finished runs are written, as by
@@ -75,6 +77,7 @@ def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) 
         targets: arguments of Snakemake; nothing is printed without results of a run among them.
         folder: working directory of the run.
         command: command that starts this program.
+        computed: whether a job has run; else the numbers were there before.
 
     Raises:
         CdlError: results are damaged.
@@ -87,7 +90,8 @@ def show_runs(grid: Grid, targets: Collection[str], folder: Path, command: str) 
             return
         for files in made:
             accuracy = read_json(files.results)["metrics"]["final_average_accuracy"]
-            print(f"{accuracy:.2f} %  {files.folder.removeprefix(f'{RESULTS}/')}")
+            before = "" if computed else "  (not computed, already there)"
+            print(f"{accuracy:.2f} %  {files.folder.removeprefix(f'{RESULTS}/')}{before}")
         tables = grid.layout.report.tables
         whole = Path(tables.results).is_file()
         known = set(read(tables.results, tables.protocols)["run"]) if whole else set()

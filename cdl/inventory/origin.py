@@ -5,6 +5,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +20,7 @@ from cdl.study.layers import merged
 LINES = 30  # that are printed at most
 SHOWN = 5  # broken steps, and seeds with their checkpoints
 HASH = 12  # characters of a sha256 that are shown
-FOLDER = "again"  # of the command that computes a cell again
+FOLDER = "again"  # of the command that computes a cell again; a number follows if it exists
 _MARKS = ("BROKEN", "absent", "ok")
 _PATHS = {  # values that are paths, which start in the folder that contains the results
     "datasets": ("source.*.path", "source.*.root", "unlabelled.source.*.path"),
@@ -118,14 +119,16 @@ def _mark(runs: Mapping[str, Trace]) -> str:
 def _again(
     runs: list[str], configuration: Path | None, results: ResultsFolder, command: str
 ) -> str:
-    """Return the command that computes runs again in another folder, without other learners."""
+    """Return the command that computes runs again in a new folder, without other learners."""
     assert configuration is not None, "a run of a table has a configuration"
     shown = os.path.relpath(configuration)
     if not configuration.is_file():
         return f"{shown}: is missing; `{command} tables CONFIG` writes it"
     values = _absolute_paths(merged([configuration]), results.path.absolute().parent)
     words = [command, "run", shown, *values, *(RunFiles(run).results for run in runs)]
-    return f"mkdir {FOLDER}; {shlex.join([*words, '--directory', FOLDER, '--cores', '2'])}"
+    names = (f"{FOLDER}{n if n > 1 else ''}" for n in count(1))
+    folder = next(name for name in names if not os.path.lexists(name))
+    return f"mkdir {folder}; {shlex.join([*words, '--directory', folder, '--cores', '2'])}"
 
 
 def _absolute_paths(config: Mapping[str, Any], here: Path) -> Iterator[str]:

@@ -197,15 +197,17 @@ def test_a_cell_that_was_run_alone_ends_with_its_accuracy_and_is_traced(
     run = next(files.folder for files in map(grid.files, grid.runs) if "/kd+seen-" in files.folder)
     with pytest.raises(CdlError, match="contains no table, but 8 finished runs, .* --directory ag"):
         trace(run, results)
-    show_runs(grid, ["all"], Path("again"), "cdl")
+    show_runs(grid, ["all"], Path("again"), "cdl", computed=True)
     assert not capsys.readouterr().out
-    show_runs(grid, [f"{run}/results.json"], Path("again"), "cdl")
+    show_runs(grid, [f"{run}/results.json"], Path("again"), "cdl", computed=False)
     accuracy, origin = capsys.readouterr().out.splitlines()
     made, name = read_json(f"again/{run}/results.json"), run.removeprefix("results/")
-    assert accuracy == f"{made['metrics']['final_average_accuracy']:.2f} %  {name}"
+    number = f"{made['metrics']['final_average_accuracy']:.2f} %"
+    assert accuracy == f"{number}  {name}  (not computed, already there)"
     assert origin == f"Origin: cdl trace {name} --results again/results"
-    (own,) = trace(name, results).values()
-    assert all(link.holds for link in own.links)
+    traces = trace(name, results)
+    assert all(link.holds for link in traces[run].links)
+    assert "alone        mkdir again2; " in summary(traces, results)
 
 
 def test_a_study_without_a_table_is_not_archived(tmp_path, monkeypatch):
