@@ -19,9 +19,10 @@ from cdl.study.report_jobs import ReportJobs
 from cdl.study.trials import Trials
 
 VALUES = "Params have changed"  # the beginning of Snakemake's reason
+FOLLOWS = "reads results of the jobs above"  # rows with this reason are the last ones
 REASONS = {  # beginnings of Snakemake's other reasons
     "Missing output files": "not made yet",
-    "Input files updated by another job": "reads results of the jobs above",
+    "Input files updated by another job": FOLLOWS,
     "Updated input files": "a file that it reads has changed",
     "Set of input files has changed": "reads other files than before",
     "Software environment definition has changed": "the software environment has changed",
@@ -58,7 +59,7 @@ def table(grid: Grid, planned: Sequence[Planned]) -> Table:
     plan.add_column("what")
     plan.add_column("jobs", justify="right")
     plan.add_column("because")
-    for (what, because), n in counts.items():
+    for (what, because), n in sorted(counts.items(), key=lambda row: row[0][1] == FOLLOWS):
         plan.add_row(escape(what), str(n), escape(because))
     plan.add_row("in total", str(counts.total()), "")
     return plan

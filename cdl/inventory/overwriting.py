@@ -30,7 +30,7 @@ def start_messages(jobs: Jobs, files: Iterable[str | Path], verbose: bool = Fals
     names = shlex.join(map(shown, files))
     verify = [f"`cdl verify {names}` compares finished files with their hashes"] * verbose
     states = States(jobs)
-    return [*overwritten(states), *changed_sources(states), *deleted(jobs), *verify]
+    return [*overwritten(states), *changed_sources(states), *deleted(states), *verify]
 
 
 def overwritten(states: States) -> list[str]:
@@ -86,13 +86,17 @@ def changed_sources(states: States) -> list[str]:
     ]
 
 
-def deleted(jobs: Jobs) -> list[str]:
+def deleted(states: States) -> list[str]:
     """Return a line about deleted caches and benchmark files, if all runs are evaluated.
 
-    No job is planned for them then; before, the plan lists the jobs that make them.
+    No job is planned for them then; before, or with other values, the plan lists the jobs that
+    make them.
     """
-    evaluated = [job.records[0].path for job in jobs.of("evaluate")]
-    if not all(Path(path).is_file() for path in evaluated):
+    jobs = states.jobs
+    evaluated = jobs.of("evaluate")
+    if not all(Path(job.records[0].path).is_file() for job in evaluated):
+        return []
+    if any(states.changes(job) for job in evaluated):
         return []
     paths = [job.records[0].path for job in jobs.of(*CACHES)]
     paths += [job.benchmark for job in jobs if job.benchmark is not None]

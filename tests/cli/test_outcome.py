@@ -112,8 +112,8 @@ def test_the_table_counts_jobs_by_what_they_do_and_why(finished, monkeypatch):
     key = {"dataset": "digits", "method": "coda_prompt", "seed": "0"}
     key["learner"] = "kd-vit_nano-from-vit_micro-q-vit_nano"
     values = "Params have changed since last execution: Params: {'spec': 1}"
-    planned = [Planned("distil", key | {"task": str(task)}, values) for task in range(2)]
-    planned += [Planned("evaluate", key, "Input files updated by another job: a, b")]
+    planned = [Planned("evaluate", key, "Input files updated by another job: a, b")]
+    planned += [Planned("distil", key | {"task": str(task)}, values) for task in range(2)]
     planned += [Planned("tabulate", {}, "Missing output files: a; Incomplete output files: b")]
     planned += [Planned("plot", {"dataset": "digits"}, "Some new reason: x")]
     planned += [Planned("all", {}, "Input files updated by another job: a")]
@@ -123,9 +123,9 @@ def test_the_table_counts_jobs_by_what_they_do_and_why(finished, monkeypatch):
     assert lines == [
         "what jobs because",
         "distil with kd 2 distiller.alpha was 0.5, is 0.3; distiller.temperature was 2.0, is 4.0",
-        "evaluate kd 1 reads results of the jobs above",
         "tables 1 was interrupted",
         "figures 1 Some new reason",
+        "evaluate kd 1 reads results of the jobs above",
         "in total 5",
     ]
 

@@ -78,16 +78,17 @@ def test_snakemake_says_it_even_in_a_dry_run_and_how_to_verify_with_nothing_to_d
 
 def test_deleted_caches_and_benchmark_files_are_named_when_no_job_is_planned_for_them(here):
     all_jobs = jobs({})
-    assert deleted(all_jobs) == []
+    assert deleted(states({})) == []
     cache = all_jobs.of("queries")[0].records[0].path
     benchmark = all_jobs.of("train")[0].benchmark
     for path in (cache, benchmark):
         Path(path).unlink()
-    (line,) = deleted(all_jobs)
+    (line,) = deleted(States(all_jobs))
     assert line.startswith(f"'{cache}' and 1 more: deleted; caches are made again when a job needs")
     assert planned(here) == {}
+    assert deleted(states(ALPHA)) == []  # what other values need was never made
     Path(all_jobs.of("evaluate")[0].records[0].path).unlink()
-    assert deleted(all_jobs) == []  # the plan lists what the evaluation needs
+    assert deleted(States(all_jobs)) == []  # the plan lists what the evaluation needs
 
 
 def test_rows_say_what_differs_from_the_defaults():
