@@ -197,6 +197,9 @@ def _taught_run(
 ) -> "Learnt":
     """Write the run that has learnt one more task; the steps are printed on stderr."""
     if name is None:
+        if not Path(run).exists():
+            needed = "write it with `cdl export`; to teach a run, give the new run's name, --output"
+            raise CdlError(f"{run}: no such folder; {needed}")
         raise typer.BadParameter("--output: is missing; a run needs the name of the new run")
     from cdl.deployment.learn import learn
 

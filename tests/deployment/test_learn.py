@@ -188,6 +188,15 @@ def test_while_one_process_learns_a_second_of_that_name_exits_with_1(copied, tmp
     assert [path.name for path in run.iterdir()] == ["x"]  # the second removed nothing
 
 
+def test_a_student_that_is_not_there_is_told_where_it_comes_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(sys, "argv", ["cdl", "learn", "student", "--task", "new"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "student: no such folder; write it with `cdl export`" in capsys.readouterr().err
+
+
 def test_a_killed_process_goes_on_with_the_same_command(copied, tmp_path, monkeypatch):
     folder = photos(tmp_path / "a", "red", "green")
     often = Execution(device="cpu", save_minutes=0.0)
