@@ -48,25 +48,25 @@ class Registry(Mapping[str, F]):
         return len(self._merged[0])
 
     @property
-    def refused(self) -> list[str]:
-        """One message for each entry point that is invalid and was skipped."""
+    def refused(self) -> Mapping[str, str]:
+        """A message by the name of each entry point that is invalid and was skipped."""
         return self._merged[1]
 
     @cached_property
-    def _merged(self) -> tuple[dict[str, F], list[str]]:
+    def _merged(self) -> tuple[dict[str, F], dict[str, str]]:
         found: dict[str, F] = {name: load(path) for name, path in self._own.items()}
-        refused: list[str] = []
+        refused: dict[str, str] = {}
         points = entry_points(group=self._group)
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             try:
                 facts = point.load()
             except Exception as error:  # another package may raise anything when imported
-                refused.append(
-                    f"{_describe(point)} cannot be loaded ({error!r}): repair or remove it"
-                )
+                remove = f" with `pip uninstall {point.dist.name}`" if point.dist else ""
+                why = f"cannot be loaded ({error!r}): repair it, or remove it{remove}"
+                refused[point.name] = f"{_describe(point)} {why}"
                 continue
             if why := _problem(point.name, facts, found, self._kind):
-                refused.append(f"{_describe(point)} {why}")
+                refused[point.name] = f"{_describe(point)} {why}"
             else:
                 found[point.name] = facts
         return found, refused

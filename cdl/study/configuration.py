@@ -8,8 +8,9 @@ cause jobs to run again.
 import copy
 import difflib
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,10 @@ class ConfigError(CdlError):
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration, with the blocks of all methods and distillers.
 
-    Raises:
-        ConfigError: an entry point of another package is invalid.
+    Invalid entry points of other packages are left out, with a warning.
     """
-    for sentence in PROMPTS.refused + DISTILLERS.refused:
-        raise ConfigError(sentence)
+    for sentence in (*PROMPTS.refused.values(), *DISTILLERS.refused.values()):
+        logging.getLogger(__name__).warning("%s; it is left out", sentence)
     return _assemble_schema(PROMPTS, DISTILLERS)
 
 
@@ -241,11 +241,26 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
         config = plain(config)
     except RecursionError as error:
         raise ConfigError("the configuration: contains itself through a YAML alias") from error
+    used = {*_words([config.get(key) for key in ("methods", "distillers", "grid")])}
+    for name, sentence in (*PROMPTS.refused.items(), *DISTILLERS.refused.items()):
+        if name in used:
+            raise ConfigError(sentence)
     whole = _schema_of(config)
     validate_block(config, whole, "")
     name = config.get("protocol", {}).get("preset", "clean")
     completed: dict[str, Any] = complete(merge(preset(name), config), whole)
     return completed
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Yield all texts in a value, the keys of its mappings among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _words([*value, *value.values()])
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _words(part)
 
 
 @cache

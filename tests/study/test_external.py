@@ -181,7 +181,8 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
         (
             "[cdl.methods]\nshift = toy.nothing:SHIFT\n",
             "cdl.methods: the entry point 'shift' of the package toy-cdl cannot be loaded "
-            "(ModuleNotFoundError(\"No module named 'toy.nothing'\")): repair or remove it",
+            "(ModuleNotFoundError(\"No module named 'toy.nothing'\")): repair it, or remove it "
+            "with `pip uninstall toy-cdl`",
         ),
         (
             "[cdl.methods]\nshift = toy.facts:GONE\n",
@@ -192,13 +193,24 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
 )
 def test_what_cannot_be_taken_is_refused_in_one_sentence(site, text, sentence):
     points(site, text)
+    used = CONFIG.replace("[none, match]", f"[none, {text.split()[1]}]")
+    (site.parent / "config.yaml").write_text(used)
     answer = python(site, "-m", "cdl", "data", "config.yaml")
     assert (answer.returncode, answer.stderr) == (2, f"cdl: {sentence}\n")
+
+
+def test_a_broken_entry_point_that_no_configuration_names_is_left_out_with_a_warning(site):
+    points(site, POINTS + "broken = toy.nothing:SHIFT\n")
+    answer = python(site, "-m", "cdl", "status", "config.yaml")
+    assert answer.returncode == 0
+    assert "the entry point 'broken' of the package toy-cdl cannot be loaded" in answer.stderr
+    assert answer.stderr.endswith("`pip uninstall toy-cdl`; it is left out\n")
 
 
 @pytest.mark.slow
 def test_the_workflow_refuses_it_in_the_same_sentence(site):
     points(site, "[cdl.distillers]\nkd = toy.facts:MATCH\n")
+    (site.parent / "config.yaml").write_text(CONFIG.replace("match", "kd"))
     result = snakemake(site, "-n")
     assert result.returncode != 0
     said = result.stdout + result.stderr
@@ -226,7 +238,7 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
     assert registry["x"] is facts
     assert list(registry) == ["apt", "x"]
     assert registry["apt"] is PROMPTS["apt"]
-    assert [sentence.split("'")[1] for sentence in registry.refused] == ["apt", "x"]
+    assert [*registry.refused] == ["apt", "x"]
 
 
 @pytest.mark.parametrize(
