@@ -27,8 +27,9 @@ from cdl.runtime.shown import Shown
 from cdl.study.configuration import ConfigError
 from cdl.study.contents import UserFiles
 from cdl.study.grid import Grid
-from cdl.study.jobs import CACHES, Job, Jobs, flat
+from cdl.study.jobs import CACHES, OPTIONAL, Job, Jobs, flat
 from cdl.study.learning_jobs import LearningJobs
+from cdl.study.report_jobs import ReportJobs
 
 STATES = ("done", "running", "failed", "missing")
 SHOWN = 5  # unfinished cells, and notes about jobs, that are shown without --all
@@ -120,7 +121,7 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
     """Return the estimated time left as text, from the durations of the most similar jobs."""
     left = [job for job, (state, _) in jobs.items() if state != "done"]
     if not left:
-        return "all runs are finished; only tables and figures may be left"
+        return "all runs are finished"
 
     def kinds(job: Job) -> list[tuple[str, ...]]:
         return [(job.rule, *job.alike[:n]) for n in range(len(job.alike), -1, -1)]
@@ -142,6 +143,16 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
     text = f"time left: {least}{_format_duration(seconds)} for {len(left)} jobs, "
     text += f"{least}{_format_duration(seconds / cores)} with {cores} at a time"
     return f"{text}; unknown for {', '.join(sorted(unknown))}" if unknown else text
+
+
+def _reports_left(grid: Grid, learning: LearningJobs, resume: str) -> str:
+    """Return whether the tables, figures and page of finished runs are made, as text."""
+    reports = [*ReportJobs(grid)]
+    states = States(Jobs([*learning, *reports]))
+    left = [j for j in reports if j.rule not in OPTIONAL and states(j).name != DONE]
+    if not left:
+        return ", and their tables and figures are made"
+    return f"; jobs of tables and figures that are left: {len(left)}; run `{resume}`"
 
 
 def _format_duration(seconds: float) -> str:
@@ -245,13 +256,16 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     ]
     if not alive and any("interrupted" in note for _, note in jobs.values()):
         notes.append(_how_to_resume(resume))
+    left = time_left(jobs, cores)
+    if cells.total() == cells["done"] and totals.total() == totals["done"]:
+        left += _reports_left(grid, learning, resume)
     return Status(
         grid.config["name"],
         {state: cells[state] for state in STATES},
         {state: totals[state] for state in STATES},
         unfinished,
         [*_absent(grid), *notes],
-        time_left(jobs, cores),
+        left,
     )
 
 

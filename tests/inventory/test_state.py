@@ -56,6 +56,16 @@ def test_a_deleted_checkpoint_is_missing_and_its_evaluation_is_done(here):
     assert (status.cells["done"], status.jobs["missing"]) == (4, 1)
 
 
+def test_status_of_finished_runs_says_whether_tables_and_figures_are_left(here):
+    grid = make_grid({})
+    made = "all runs are finished, and their tables and figures are made"
+    assert report(grid, 1).time_left == made
+    Path(grid.layout.report.page).unlink()
+    assert report(grid, 1, "cdl run x.yaml").time_left == (
+        "all runs are finished; jobs of tables and figures that are left: 1; run `cdl run x.yaml`"
+    )
+
+
 def test_deleted_or_damaged_results_are_not_done(here):
     path_of("evaluate", "kd", "predictions").unlink()
     results = path_of("evaluate", "student", "results")
