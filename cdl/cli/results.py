@@ -165,7 +165,7 @@ def trace(
         print_json({run: [link._asdict() for link in steps] for run, steps in links.items()})
     elif every or any(traced.row is None for traced in traces.values()):
         for run, steps in links.items():
-            print(run)
+            print(results.parent / run)
             for link in steps:
                 print(f"  {link.mark:<6}  {link.what:<15} {link.text}")
     else:

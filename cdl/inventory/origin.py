@@ -22,6 +22,7 @@ SHOWN = 5  # broken steps, and seeds with their checkpoints
 HASH = 12  # characters of a sha256 that are shown
 FOLDER = "again"  # of the command that computes a cell again; a number follows if it exists
 _MARKS = ("BROKEN", "absent", "ok")
+_WORDS = {"ok": "ok", "absent": "with their record alone, as in an archive", "BROKEN": "BROKEN"}
 _PATHS = {  # values that are paths, which start in the folder that contains the results
     "datasets": ("source.*.path", "source.*.root", "unlabelled.source.*.path"),
     "backbones": ("file", "folder", "onnx"),
@@ -60,7 +61,7 @@ def _one(
     def line(what: str, text: str) -> str:
         return f"  {what:<12} {text}"
 
-    yield line("accuracy", f"{_accuracy(runs)}, {table}")
+    yield line("accuracy", f"{_accuracy(runs)}, {results.path.parent / table}")
     yield line("learner", f"{shown['method']}, {shown['distiller']}, {shown['backbone']}")
     if row["teacher"]:
         trained = filter(None, (shown["teacher"], row["teacher_run"]))  # a file has no run
@@ -78,8 +79,9 @@ def _one(
         yield line("", f"and {len(contents) - SHOWN} more seeds")
     counts = Counter(link.mark for link in links)
     yield line("protocol", str(row["protocol"]))
-    checked = ", ".join(f"{counts[mark]} {mark}" for mark in reversed(_MARKS) if counts[mark])
-    yield line("steps", f"{checked}; with --all, the files of each")
+    checked = ", ".join(f"{counts[mark]} {_WORDS[mark]}" for mark in _WORDS if counts[mark])
+    uncounted = ", caches not counted" * bool(counts["cache"])
+    yield line("steps", f"{checked}{uncounted}; with --all, the files of each")
     broken = [link for link in links if not link.holds]
     yield from (line("BROKEN", f"{link.what}: {link.text}") for link in broken[:SHOWN])
     if len(broken) > SHOWN:

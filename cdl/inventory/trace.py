@@ -32,6 +32,7 @@ from cdl.study.layers import merged
 from cdl.study.report_jobs import study_jobs
 
 _NOT_INCLUDED = "; not included: "
+_CACHE = ": none, or deleted, as caches may be"
 _STEPS = {  # names of the steps by rule; a task follows
     "train": "task",
     "distil": "task",
@@ -59,8 +60,11 @@ class Link(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """`ok`, `BROKEN`, or `absent` if only the records could be checked."""
-        return ("absent" if _NOT_INCLUDED in self.text else "ok") if self.holds else "BROKEN"
+        """`ok`, `BROKEN`, `absent` if only the records could be checked, `cache` without one."""
+        if not self.holds:
+            return "BROKEN"
+        ending = "cache" if self.text.endswith(_CACHE) else "ok"
+        return "absent" if _NOT_INCLUDED in self.text else ending
 
 
 class Trace(NamedTuple):
@@ -190,7 +194,7 @@ class _Walk:
             if item.plan is None:
                 continue  # a benchmark, which no number depends on
             if item.ignored:
-                return Link(what, True, f"{shown}: none, or deleted, as caches may be")
+                return Link(what, True, f"{shown}{_CACHE}")
             for fault in self._faults_of(item):
                 if fault.state == "missing" and fault.path != item.record:
                     absent.append(os.path.basename(fault.path))

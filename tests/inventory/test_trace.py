@@ -1,6 +1,7 @@
 """Every cell of finished studies is traced, also of a dataset's variants and of aligned heads."""
 
 import contextlib
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -105,6 +106,9 @@ def test_an_archive_of_records_is_traced_and_says_what_it_does_not_include(
         absent = {link.what.split()[0] for link in links if link.mark == "absent"} - {"teacher"}
         assert absent - {"aligned"} == {"predictions", "task", "backbone", "data"}
         assert all("; not included: " in link.text for link in links if link.mark == "absent")
+    shown = summary(trace("kd+own", results), results)
+    assert re.search(r"\d+ ok, \d+ with their record alone, as in an archive, caches not co", shown)
+    assert f"% (seed0), {tmp_path}/results/statistics/tables/results.csv" in shown
     run = next(iter(chains))
     record = next((tmp_path / run / "task1").glob("*.json"))
     record.write_text(record.read_text().replace('"task": 1', '"task": 0'))
