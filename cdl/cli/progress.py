@@ -277,7 +277,8 @@ class LogHandler(LogHandlerBase):
         elif self._terminating:
             pass  # errors of jobs that were terminated are expected
         elif event == LogEvent.JOB_ERROR:
-            logs = list(map(str, fields["log"] or []))
+            # without the job's measurements, which are JSON
+            logs = [log for log in map(str, fields["log"] or []) if log.endswith(".log")]
             if fields["jobid"] not in self._failed:  # Snakemake repeats the event at the end
                 self._failed.add(fields["jobid"])
                 description = self.progress.fail(fields["jobid"])

@@ -1,6 +1,8 @@
 """What methods and distillers are given: a wrong attribute is one sentence, no traceback."""
 
+import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdl.runtime.errors import CdlError
@@ -16,6 +18,10 @@ class Given:
     if not TYPE_CHECKING:  # so that wrong attributes are found in this package before it runs
 
         def __getattr__(self, name: str) -> Any:
-            """Raise `NoAttribute`; Python calls this for attributes that do not exist."""
+            """Raise `NoAttribute` with the line that reads an attribute that does not exist."""
             known = ", ".join(field.name for field in fields(self))
-            raise NoAttribute(f"{type(self).__name__} has no {name!r}; it has {known}")
+            reader = sys._getframe(1)
+            where = "/".join(Path(reader.f_code.co_filename).parts[-2:])
+            raise NoAttribute(
+                f"{type(self).__name__} has no {name!r}; it has {known} ({where}:{reader.f_lineno})"
+            )

@@ -52,7 +52,8 @@ def job(snakemake: Any, *, at_start: bool = False) -> Iterator[Execution]:
     """Run a block as a job of the workflow.
 
     Logs to the rule's log file. An error that the user can correct ends the job with a message
-    instead of a traceback. The exit code is 75 (try again) if a signal interrupted the job.
+    instead of a traceback, which is in the log. The exit code is 75 (try again) if a signal
+    interrupted the job.
 
     Args:
         snakemake: the object that Snakemake gives to a script. Rules with the resource `gpu` use
@@ -147,7 +148,8 @@ def _reported_errors(log: str) -> Iterator[None]:
         logging.getLogger("cdl").warning("interrupted by Ctrl-C")
         sys.exit(os.EX_TEMPFAIL)
     except CdlError as error:
-        logging.getLogger("cdl").error("%s", error)
+        # the log has the lines below the sentence, since the code may be of another package
+        logging.getLogger("cdl").error("%s", error, exc_info=True)
         sys.exit(f"cdl: {error}")
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's class, without importing torch

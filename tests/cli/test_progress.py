@@ -163,8 +163,9 @@ def test_outside_a_terminal_a_line_is_printed_every_few_seconds(handler):
 def test_failures_and_messages_of_cdl_are_printed_and_other_messages_are_not(handler):
     began = {"event": LogEvent.JOB_INFO, "rule_name": "prepare_dataset", "wildcards": None}
     handler.emit(record(jobid=3, **began))
+    logs = ["a/b[0].log", "a/b[0].measured.json"]
     for _ in range(2):  # Snakemake emits the event twice
-        handler.emit(record(logging.ERROR, event=LogEvent.JOB_ERROR, jobid=3, log=["a/b[0].log"]))
+        handler.emit(record(logging.ERROR, event=LogEvent.JOB_ERROR, jobid=3, log=logs))
     handler.emit(record(message="Select jobs to execute..."))
     handler.emit(record(message="finished runs will be overwritten, 2:", cdl=True))
     handler.emit(record(logging.ERROR, "Directory cannot be locked", event=LogEvent.ERROR))

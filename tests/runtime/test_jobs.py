@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from cdl.inventory.status import reason_in
+from cdl.runtime.errors import CdlError
 from cdl.runtime.jobs import job
 
 
@@ -37,3 +39,12 @@ def test_a_second_ctrl_c_does_not_disturb_the_end(default_handler, tmp_path, cap
     os.kill(os.getpid(), signal.SIGINT)
     assert ended.value.code == os.EX_TEMPFAIL and (tmp_path / "saved").exists()
     assert "interrupted by Ctrl-C" in (tmp_path / "x.log").read_text()
+
+
+def test_an_error_is_one_sentence_and_its_lines_are_in_the_log(default_handler, tmp_path):
+    log = tmp_path / "x.log"
+    rule = SimpleNamespace(resources=SimpleNamespace(), log=[str(log)])
+    with pytest.raises(SystemExit, match="^cdl: Shift is wrong$"), job(rule):
+        raise CdlError("Shift is wrong")
+    assert reason_in(log) == "Shift is wrong"
+    assert f'File "{__file__}", line ' in log.read_text()

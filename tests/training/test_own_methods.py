@@ -1,5 +1,7 @@
 """A method or distiller of a user that asks or returns something wrong gets one sentence."""
 
+import re
+
 import pytest
 import torch
 import toys
@@ -29,8 +31,9 @@ SHAPE = BackboneShape(12, 2)
 )
 def test_a_wrong_attribute_of_what_is_given_names_those_that_there_are(given, known):
     name = type(given).__name__
-    with pytest.raises(CdlError, match=f"{name} has no 'widht'; it has {known}"):
+    with pytest.raises(CdlError, match=f"{name} has no 'widht'; it has {known}") as refused:
         _ = given.widht
+    assert re.search(r"\(training/test_own_methods\.py:\d+\)$", str(refused.value))
     assert not hasattr(given, "widht")
 
 
