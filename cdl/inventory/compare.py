@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 
 from cdl.evaluation.predictions import classes_of, read_predictions
-from cdl.inventory.cells import cells_of
-from cdl.inventory.naming import elsewhere, find_cell, seed_list
+from cdl.inventory.cells import cells_of, rows_of
+from cdl.inventory.naming import Cell, elsewhere, find_cell, seed_list
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Outcomes, difference, on_common_images
 from cdl.reporting.text import INTERVAL, p_value, seeds
-from cdl.runtime.artifacts import read_json
+from cdl.runtime.artifacts import differences, read_json
 from cdl.runtime.errors import CdlError
 from cdl.runtime.shown import Shown
 
+_SHOWN = 5  # fields in which protocols differ
 _ENDS = ("low_by_class", "high_by_class")
 
 
@@ -50,6 +51,7 @@ class Comparison(Shown):
         common_seeds: the common seeds.
         by: `task`, or `class` if class orders differ between seeds.
         protocols: hashes of the protocols of both, if a table has them.
+        protocol_differences: fields in which they differ, with both values.
         parts: the difference for each task, counted from 1, or each class.
     """
 
@@ -67,6 +69,7 @@ class Comparison(Shown):
     common_seeds: list[int]
     by: str
     protocols: list[str]
+    protocol_differences: list[str]
     parts: list[Part]
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,7 +90,12 @@ class Comparison(Shown):
             ends = f"{self.low_by_class:+.1f} to {self.high_by_class:+.1f}"
             lines.append(f"{ends} over classes: how far it holds for other classes than these")
         if len({*self.protocols}) > 1:
-            lines.append(f"the protocols differ: {', '.join(self.protocols)}")
+            fields = self.protocol_differences or self.protocols
+            more = f" and {len(fields) - _SHOWN} more fields" if len(fields) > _SHOWN else ""
+            lines.append(
+                f"the protocols differ in {'; '.join(fields[:_SHOWN])}{more}: the difference is "
+                "not of the learners alone"
+            )
         lines.append(f"by {self.by}, each on its own examples, p values not corrected:")
         width = max(len(part.name) for part in self.parts)
         lines += [
@@ -147,8 +155,21 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
         seeds,
         by,
         [cell.protocol for cell in (one, other) if cell.protocol],
+        _protocol_differences((one, other), results),
         [_part(name, images.unique(), common) for name, images in groups],
     )
+
+
+def _protocol_differences(cells: Sequence[Cell], results: ResultsFolder) -> list[str]:
+    """Return the fields in which the protocols of two cells in tables differ, with both values."""
+    known = {results.run(run).folder: row for run, row in rows_of(results)[0].items()}
+    rows = [
+        known[r.folder] for cell in cells for r in [*cell.runs.values()][:1] if r.folder in known
+    ]
+    if len(rows) < len(cells):
+        return []
+    pair = [read_json(row.protocols).get(str(row.values["protocol"]), {}) for row in rows]
+    return [f"{field} ({value:.40} and {other:.40})" for field, value, other in differences(*pair)]
 
 
 def _part(name: Any, images: Any, sides: Sequence[Sequence[Outcomes]]) -> Part:

@@ -123,6 +123,20 @@ def test_the_words_of_the_page_are_a_name(results):
     assert found.first == f"default/{FOLDERS['l2p', 'dkd']}"
 
 
+def test_protocols_that_differ_are_told_field_by_field(results):
+    table = results.path / "default" / "tables" / "results.csv"
+    rows = pd.read_csv(table, keep_default_na=False)
+    rows["protocol"] = rows["distiller"].map({"kd": "a3b637dd"}).fillna("7df54a82")
+    write(rows, table)
+    known = {"a3b637dd": {"training": {"lr": 1, "epochs": 5}}, "7df54a82": {"training": {"lr": 1}}}
+    write_json(table.with_name("protocols.json"), known, files=[table])
+    found = compare(KD, NONE, results)
+    assert found.protocol_differences == ["training.epochs (5 and null)"]
+    told = "the protocols differ in training.epochs (5 and null): the difference is not of the le"
+    assert told in found.text()
+    assert not compare("l2p/dkd", NONE, results).protocol_differences
+
+
 def test_the_default_study_is_meant_where_several_have_the_cell(results):
     place(results.path, "other")
     assert compare(KD, NONE, results).first == f"default/{KD}"
