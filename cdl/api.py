@@ -93,7 +93,8 @@ def results(source: Config, *overlays: Config, **overrides: Any) -> "Results":
         table = cdl.results("study.yaml")
         table.groupby("distiller")["final_average_accuracy"].mean()
         table[table["seed"] == 0].curves
-        best = cdl.load(table.sort_values("final_average_accuracy")["run"].iloc[-1])
+        students = table[table["role"] == "student"]
+        best = cdl.load(students.sort_values("final_average_accuracy")["run"].iloc[-1])
 
     Args:
         source: a configuration as in `run`, or a folder with tables: `results`, the folder of a
