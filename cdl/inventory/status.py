@@ -251,11 +251,6 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
     }
     jobs = {job: jobs[job] for job in jobs if job not in deleted}
     totals = Counter(state for state, _ in jobs.values())
-    notes = changed + [
-        f"{_INDENT}{job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n
-    ]
-    if not alive and any("interrupted" in note for _, note in jobs.values()):
-        notes.append(_how_to_resume(resume))
     left = time_left(jobs, cores)
     if cells.total() == cells["done"] and totals.total() == totals["done"]:
         left += _reports_left(grid, learning, resume)
@@ -264,9 +259,18 @@ def report(grid: Grid, cores: int, resume: str = "cdl run CONFIG") -> Status:
         {state: cells[state] for state in STATES},
         {state: totals[state] for state in STATES},
         unfinished,
-        [*_absent(grid), *notes],
+        [*_absent(grid), *changed, *_notes(jobs, "" if alive else resume)],
         left,
     )
+
+
+def _notes(jobs: dict[Job, tuple[str, str]], resume: str) -> list[str]:
+    """Return what is said of jobs, and with a command how to go on after an interruption."""
+    notes = [
+        f"{_INDENT}{job.rule} of {job.records[0].path}: {n}" for job, (_, n) in jobs.items() if n
+    ]
+    interrupted = resume and any("interrupted" in note for _, note in jobs.values())
+    return [*notes, *([_how_to_resume(resume)] if interrupted else [])]
 
 
 def _absent(grid: Grid) -> list[str]:
