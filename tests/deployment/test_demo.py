@@ -766,6 +766,23 @@ def exported(inputs, tmp_path_factory):
 def test_a_vision_transformer_predicts_and_learns_as_in_python(
     browser, runtime, exported, tmp_path
 ):
+    check_twin(browser, runtime, exported, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_a_convolutional_network_predicts_and_learns_as_in_python(
+    browser, runtime, lab, inputs, tmp_path
+):
+    from extractors import finish
+
+    run = finish(lab, inputs, tmp_path / "own", "cnn", "ranpac")
+    export(run, tmp_path / "student", check=False)
+    check_twin(browser, runtime, tmp_path / "student", tmp_path)
+
+
+def check_twin(browser, runtime, exported, tmp_path):
+    """Compare what the page predicts, learns and downloads with Python."""
     write_site(site(exported, runtime), tmp_path / "static")
     plain = functools.partial(QuietHandler, directory=tmp_path / "static")
     student = cdl.load(exported)._student

@@ -1,66 +1,22 @@
 """Students on backbones of which only features are read: export, int8, learning on, the page."""
 
-import shutil
-
 import numpy as np
 import onnx
-import onnx_files
 import pytest
-import torch
+from extractors import FAMILIES, finish
 from learners import draw_images
-from safetensors.torch import save_file
 
 import cdl
-from cdl.backbones import families
-from cdl.backbones.fetch import fetch
 from cdl.deployment.demo import site
 from cdl.deployment.export import export
 from cdl.device.images import Student
 from cdl.runtime.errors import CdlError
 
-FAMILIES = {  # an architecture of each, with the side of its input
-    "cnn": ("mobilenetv3_small_050", 32),
-    "tiny_vit": ("tiny_vit_5m_224", 64),
-    "swin": ("swin_tiny_patch4_window7_224", 64),
-    "fastvit": ("fastvit_t8", 64),
-}
-
 
 @pytest.fixture
 def student(request, lab, inputs, tmp_path):
     """The folder of a finished student of a method on random weights of a family, or of a file."""
-    family, method = request.param
-    here = tmp_path / "own"
-    shutil.copytree(inputs, here)
-    backbone = here / "vit_nano.safetensors"
-    if isinstance(family, dict):  # changes to an ONNX file
-        block = onnx_files.write(here / "mine.onnx", **family)
-        fetch(backbone, "onnx", block["onnx"], **onnx_files.NORMALIZED)
-    else:
-        model, size = FAMILIES[family]
-        torch.manual_seed(0)
-        save_file(families.create(model).state_dict(), here / "mine.safetensors")
-        fetch(backbone, "file", str(here / "mine.safetensors"), model)
-        block = {"file": str(here / "mine.safetensors"), "model": model, "size": size}
-    grid = {"methods": [method], "distillers": ["none", "kd"], "exclude": [], "bounds": []}
-    made = lab(
-        {
-            "backbones": {"vit_nano": {"embedded": None, **block}},
-            "grid": grid,
-            "methods": {"ranpac": {"projection": 32, "logit_scale": 10.0}},
-        }
-    )
-    made.inputs = here
-    run = made.student("none")
-    made.learn_all(run)
-    made.evaluate(run)
-    results = made.folder.parent
-    (results / "backbones").mkdir()
-    (results / "data").mkdir()
-    (results / "data" / "digits-0").symlink_to(here / "data")
-    for file in here.glob("vit_*"):
-        shutil.copy(file, results / "backbones" / file.name.replace(".", "-0."))
-    return made.folder / run.folder
+    return finish(lab, inputs, tmp_path / "own", *request.param)
 
 
 def of(families, method="ranpac"):
