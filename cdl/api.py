@@ -156,8 +156,9 @@ def load(
 
     Args:
         path: the folder of a finished run (`results/.../seed0`) or of an exported student (see
-            `export`), or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION` for an exported student
-            on the Hugging Face Hub (see `cdl push`). An exported student does not import torch.
+            `export`), or what `export` takes as its run; or `hf://OWNER/NAME` or
+            `hf://OWNER/NAME@REVISION` for an exported student on the Hugging Face Hub (see
+            `cdl push`). An exported student does not import torch.
         task: for a run, the task after which the student is loaded, counted from 0; None: the last.
         threads: number of threads; for one image, one thread is fastest.
         verify: for an exported student, whether to compare its files with the sha256 in its
@@ -174,7 +175,12 @@ def load(
     from cdl.deployment.facade import Student
     from cdl.deployment.load import load as load_student
 
-    return Student(load_student(_path(path), task, threads, verify), _path(path))
+    folder = _path(path)
+    if not Path(folder).is_dir():
+        from cdl.cli.student import folder_of
+
+        folder = folder_of(folder)
+    return Student(load_student(folder, task, threads, verify), folder)
 
 
 def export(

@@ -94,6 +94,14 @@ def write_export(
     return write(_run_of(run), output, task, check, int8, memory=memory, **kind)
 
 
+def folder_of(name: str) -> str:
+    """Return the folder of the run that a name or a configuration means; else what is given."""
+    means_run = name.endswith((".yaml", ".yml")) or Path(RESULTS).is_dir()
+    if Path(name).is_dir() or Path(name).is_absolute() or "://" in name or not means_run:
+        return name
+    return str(_run_of(name))
+
+
 def _run_of(name: str) -> Path:
     """Return the folder of a run, or of the best student of a configuration."""
     if not name.endswith((".yaml", ".yml")):
@@ -276,7 +284,8 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="Folder of an exported student or of a run, or hf://OWNER/NAME."
+            metavar="MODEL",
+            help="Folder of an exported student, RUN or CONFIG as for export, or hf://OWNER/NAME.",
         ),
     ],
     paths: Annotated[
@@ -318,7 +327,7 @@ def predict(
     for stream in (sys.stdin, sys.stdout, sys.stderr):  # names of files may be any bytes
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    student = load(model)
+    student = load(folder_of(model))
     column = student.items.column
     scored = uses_scores(student, unknown, threshold)
     table = CsvPrinter(column, scored) if as_csv else TextPrinter()

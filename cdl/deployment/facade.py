@@ -56,7 +56,8 @@ class Student:
 
     Items are one or several. Images are paths, Pillow images, or arrays and tensors, grey or in
     colour, of uint8 or of floats from 0 to 1 (which are rounded to uint8), of any sizes; they are
-    rotated upright by EXIF and put on white if transparent, like training images. Texts are `str`.
+    rotated upright by EXIF and put on white if transparent, like training images. A folder alone
+    is all images below it, in the order of their paths. Texts are `str`.
     """
 
     def __init__(self, student: Classifier, source: str) -> None:
@@ -270,6 +271,8 @@ class Student:
         if self._student.items.kind == "images":
             from cdl.deployment.pictures import pictures
 
+            if isinstance(items, str | PathLike) and Path(items).is_dir():
+                return self._student.items.unlabelled(Path(items))
             return pictures(items)
         try:
             found = [items] if isinstance(items, str) else list(items)

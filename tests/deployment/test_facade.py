@@ -124,6 +124,7 @@ def test_a_folder_of_classes_is_evaluated(student, tmp_path):
         for i in range(2):
             Image.fromarray(image).save(tmp_path / "test" / name / f"{i}.png")
     Image.fromarray(COLOURS[2]).save(tmp_path / "test" / "red" / "1.png")
+    assert student.predict(tmp_path / "test") == ["green", "green", "red", "blue"]
     found = student.evaluate(tmp_path / "test")
     assert (found.accuracy, found.by_class, found.count) == (75, {"red": 50, "green": 100}, 4)
     assert repr(found).splitlines()[:2] == ["75.00 % of 4 images of 2 classes", "  red    50.0 %"]

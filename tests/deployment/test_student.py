@@ -139,6 +139,15 @@ def test_an_earlier_task_has_fewer_classes_and_threads_are_restored(finished):
         torch.set_num_threads(1)
 
 
+def test_a_run_is_loaded_by_the_names_that_export_takes(copied, monkeypatch, capsys):
+    monkeypatch.chdir(copied)
+    assert repr(cdl.load("kd/seed0")).endswith(f"; {KD}>")
+    best = cdl.load("results/tiny/tables/configuration.yaml")
+    assert f"configuration.yaml: {repr(best).split('; ')[-1][:-1]}\n" in capsys.readouterr().err
+    with pytest.raises(CdlError, match="nowhere: is not a finished run; expected one of results"):
+        cdl.load("nowhere")
+
+
 def test_missing_files_are_reported_in_a_sentence(copied):
     with pytest.raises(
         CdlError, match="task: invalid value 2 for .*seed0; expected 0 to 1, counted from 0"
