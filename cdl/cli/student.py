@@ -109,8 +109,8 @@ def _run_of(name: str) -> Path:
         if not Path(RunFiles(str(folder)).results).is_file():
             raise CdlError(f"{name}: contains no finished run; {nothing_here()}")
         return folder
-    from cdl.cli.summary import best_cell
     from cdl.inventory.finished import unfinished
+    from cdl.reporting.best import best_cell
     from cdl.reporting.tables import read
 
     grid = grid_of([name])

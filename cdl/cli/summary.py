@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shlex
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,26 @@ from rich.table import Table
 
 from cdl.inventory.finished import tabulate
 from cdl.layout import RESULTS, ReportFiles, RunFiles
-from cdl.reporting.columns import CELL, FEW_SEEDS
-from cdl.reporting.names import distiller_of, named
+from cdl.reporting.best import (
+    BOUNDS,
+    MIN_SEEDS,
+    base_of,
+    best_cell,
+    full_name,
+    judgement,
+    labels_of,
+)
+from cdl.reporting.names import named
 from cdl.reporting.panels import Panel, panels_of
 from cdl.reporting.style import look
 from cdl.reporting.tables import read
-from cdl.reporting.text import either, ends, number, seeds
+from cdl.reporting.text import either, ends, number
 from cdl.runtime.artifacts import read_json
 from cdl.study.configuration import read as read_yaml
 from cdl.study.grid import Grid
 
 WIDTH = 24  # of a bar, in characters
 FEW_EXAMPLES = 100  # per class, below which more of them are suggested
-MIN_SEEDS = 3  # with fewer, no interval over seeds is shown
-BOUNDS = {"simple_cil": "class means", "ranpac": "a ridge"}  # methods that train nothing, in words
 
 
 def show(report: ReportFiles, command: str, console: Console | None = None) -> None:
@@ -47,7 +53,7 @@ def show(report: ReportFiles, command: str, console: Console | None = None) -> N
     cells = named(read(tables.intervals, tables.record("summary")))
     results = read(tables.results, tables.protocols)
     for dataset, rows in cells.groupby("dataset", sort=False):
-        bounds = rows[rows["method"].map(_base).isin([*BOUNDS])]
+        bounds = rows[rows["method"].map(base_of).isin([*BOUNDS])]
         for panel in panels_of(rows.drop(bounds.index)) or [Panel("", rows[:0])]:
             title = f"{panel.title.replace(chr(10), ', ')} on {dataset}".removeprefix(" on ")
             console.print()
@@ -118,7 +124,7 @@ def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
         shown = row["n"] >= MIN_SEEDS or "seeds" not in row["over"]
         interval = ends(row, "accuracy") if shown else "-"
         gain = "" if pd.isna(row["gain"]) else number(row["gain"], "+.1f")
-        name = _name(row) if _base(row["method"]) in BOUNDS else name
+        name = full_name(row) if base_of(row["method"]) in BOUNDS else name
         table.add_row(name, bar, number(row["accuracy"]), interval, gain)
     return table
 
@@ -126,25 +132,9 @@ def _accuracy_table(title: str, rows: pd.DataFrame) -> Table:
 def _legend(cells: pd.DataFrame) -> str:
     """Say what the intervals cover, and what a gain is over."""
     text = f"intervals over {either(cells['over'])}, seeds: {either(sorted({*cells['n']}))}"
-    labels = _labels(cells[cells["role"] == "student"])
+    labels = labels_of(cells[cells["role"] == "student"])
     baselines = either(labels[name] for name in cells["baseline"] if name)
     return f"{text}; gain over {baselines}" if baselines else text
-
-
-def best_cell(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of the student with the highest mean accuracy, the first seed first.
-
-    Without a student, these are the runs of the best learner. Students of one backbone cost about
-    the same at prediction.
-
-    Args:
-        results: one row per run, see `cdl.reporting.runs.tables_of`.
-    """
-    students = results[results["role"] == "student"]
-    students = results if students.empty else students
-    means = students.groupby(CELL, sort=False)["final_average_accuracy"].transform("mean")
-    best = students.iloc[int(means.to_numpy().argmax())]
-    return students[(students[CELL] == best[CELL]).all(axis=1)]
 
 
 def advice(
@@ -163,80 +153,12 @@ def advice(
         command: command that starts this program.
         embedded: names of the backbones that come with cdl, which are small.
     """
-    first = best_cell(results).iloc[0]
-    best = cells[(cells[CELL] == first[CELL]).all(axis=1)].iloc[0].to_dict()
-    students = cells[cells["role"] == "student"]
-    for name in ("dataset", "labels", "backbone"):
-        students = students[students[name] == best[name]]
-    lines = {"Best": f"{_name(best)}, {_accuracy(best)}; {_beside(best, students, n_classes)}"}
-    if taught := _taught(students):
-        lines["Teacher"] = taught
-    better = []
+    first, lines, better = best_cell(results).iloc[0], judgement(results, cells, n_classes), []
     if (per_class := first["labelled_seen"] / n_classes) < FEW_EXAMPLES:
         better.append(f"more examples of a class than {per_class:.0f}")
-    if best["backbone"] in embedded:
+    if first["backbone"] in embedded:
         better.append(f"a pretrained ViT ({command} list backbones)")
     if better:
         lines["Better"] = "; ".join(better)
     lines["Next"] = f"{command} export {shlex.quote(str(first['run']))} -o student"
     return lines
-
-
-def _base(method: str) -> str:
-    return method.partition("+")[0]
-
-
-def _name(row: Mapping[Hashable, Any]) -> str:
-    bound = BOUNDS.get(_base(row["method"]))
-    return f"{bound} ({row['method']})" if bound else f"{row['method']} ({row['label']})"
-
-
-def _accuracy(row: Mapping[Hashable, Any]) -> str:
-    n, accuracy = seeds(row["n"]), f"{number(row['accuracy'])} %"
-    if row["n"] < MIN_SEEDS:
-        return f"{accuracy} ({n}: too few for an interval over seeds)"
-    return f"{accuracy} ({ends(row, 'accuracy')}, {n})"
-
-
-def _beside(best: Mapping[Hashable, Any], students: pd.DataFrame, n_classes: int) -> str:
-    """Return the accuracies to compare the best student with, and those that the study lacks."""
-    methods = students["method"].map(_base)
-    highest = students.groupby(methods)["accuracy"].max()
-    compared = [f"chance {100 / n_classes:.1f} %"]
-    compared += [
-        f"{words} {highest[method]:.1f} %"
-        for method, words in BOUNDS.items()
-        if method in highest and method != _base(best["method"])
-    ]
-    trained = students[~methods.isin([*BOUNDS])].to_dict("records")
-    if _base(best["method"]) in BOUNDS and trained:
-        row = max(trained, key=lambda cell: cell["accuracy"])
-        compared.append(f"trained at best {row['accuracy']:.1f} %, {_name(row)}")
-    text, lacking = ", ".join(compared), [method for method in BOUNDS if method not in highest]
-    words = " and ".join(BOUNDS[method] for method in lacking)
-    return f"{text}; for {words}: grid.bounds: [{', '.join(lacking)}]" if lacking else text
-
-
-def _taught(students: pd.DataFrame) -> str:
-    """Say whether the best distilled student differs from the student without distillation."""
-    distilled = students[(students["teacher"] != "") & students["gain"].notna()]
-    if distilled.empty:
-        return ""
-    row = max(distilled.to_dict("records"), key=lambda cell: cell["accuracy"])
-    name, over = (
-        f"'{label}'" if "," in label else label
-        for label in (row["label"], _labels(students)[row["baseline"]])
-    )
-    points = f"{number(row['gain'], '+.1f')} points"
-    if row["n"] < MIN_SEEDS:
-        return f"{name} minus {over}: {points}, for a claim run {FEW_SEEDS} seeds"
-    points += f" ({ends(row, 'gain', '+.1f')})"
-    if row["gain_low"] > 0:
-        return f"{name} is better than {over}, {points}"
-    shown = "is worse than" if row["gain_high"] < 0 else "is not shown to be better than"
-    return f"{name} {shown} {over}, {points}: take {over} instead"
-
-
-def _labels(students: pd.DataFrame) -> dict[str, str]:
-    """Return the name in words of each student, by its name in the column `baseline`."""
-    return {distiller_of(row): row["label"] for row in students.to_dict("records")}

@@ -19,6 +19,7 @@ import yaml
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
+from cdl.reporting.best import best_cell, judgement
 from cdl.reporting.columns import EFFORT, METRICS, PAIRED
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
@@ -58,22 +59,23 @@ def write_page(
     """
     folder, text = os.path.dirname(outputs.page), _yaml(configuration)
     results = read(tables.results, tables.protocols)
-    intervals = read(tables.intervals, tables.summary_record)
+    cells = named(read(tables.intervals, tables.summary_record))
     frozen = {name: parameters(file) for name, file in shown["weights"].items()}
     contents = {run: read_json(shown["runs"][run]["results"]) for run in results["run"]}
     table = _joined(results, read(tables.cost, tables.cost_record), frozen, contents)
-    shown_panels = panels(table, named(intervals), read(tables.classes, tables.protocols), contents)
+    shown_panels = panels(table, cells, read(tables.classes, tables.protocols), contents)
     contrasts = read(tables.contrasts, tables.summary_record)
     runs = _in_words(table).to_dict("records")
     page = _filled(
         name=configuration["name"],
+        best=_best(results, cells, contents),
         panels=shown_panels,
         alone=_alone(shown_panels),
         compared=compared(table, contents, frozen),
         warnings=warnings(table, contents),
         cost=cost(table),
         contrasts=_contrasts(contrasts, shown_panels),
-        baselines=either(intervals["baseline"]),
+        baselines=either(cells["baseline"]),
         efficiency=label_efficiency.on_page(tables),
         figures=_figures(shown["figures"], dataset_names(table)),
         runs=[_run(row, contents[row["run"]], shown["runs"], folder) for row in runs],
@@ -91,6 +93,19 @@ def write_page(
     write_text(outputs.configuration, text)
     write_text(outputs.page, page)
     write_json(outputs.record, {}, files=[outputs.page, outputs.configuration])
+
+
+def _best(
+    results: pd.DataFrame, cells: pd.DataFrame, contents: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return the best student of each dataset as `cdl run` prints it; "" names an only dataset."""
+    data, found = dataset_names(results), {}
+    for dataset, runs in results.groupby("dataset", sort=False):
+        best = best_cell(runs).iloc[0]
+        if best["role"] == "student" or "student" not in {*results["role"]}:
+            n_classes = len(contents[best["run"]]["classes"])
+            found[data[str(dataset)]] = judgement(runs, cells, n_classes)["Best"]
+    return found if len(found) > 1 else dict(zip([""], found.values(), strict=True))
 
 
 def _in_words(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from cdl.cli.summary import advice, best_cell
+from cdl.cli.summary import advice
+from cdl.reporting.best import best_cell
 from cdl.reporting.columns import CELL
 from cdl.reporting.names import named
 

@@ -7,6 +7,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import open_browser
 from selenium.webdriver.common.by import By
@@ -17,9 +18,10 @@ from study import LEARNER, PROTOCOL, write_study_page
 from cdl.evaluation.predictions import read_predictions
 from cdl.layout import RunFiles
 from cdl.reporting import style
-from cdl.reporting.columns import METRICS
+from cdl.reporting.columns import CELL, METRICS
 from cdl.reporting.intervals import contrasts
-from cdl.reporting.page import axis_of
+from cdl.reporting.names import named
+from cdl.reporting.page import _best, axis_of
 from cdl.reporting.summary import differences
 
 AXE = files("axe_playwright_python") / "axe.min.js"  # axe-core; its Playwright is not used
@@ -270,8 +272,36 @@ def test_panels_that_compare_come_first_and_the_others_are_lines(tmp_path):
     assert re.findall(r"<figcaption><strong>(.*?)</strong>", text) == ["apt"]
     groups = re.findall(r'scope="rowgroup"><span>(.*?)[;<]', text)[:2]
     assert groups == ["apt on digits, big → small", "without a comparison"]
-    first, rest = re.search(r'<p class="reading"><strong>(.*?)</strong>(.*?)</p>', text).groups()
-    assert first.endswith(".") and rest.strip().count(". ") == 0 and rest.endswith(".")
+    reading = re.search(r'<p class="reading">(.*?)</p>', text)[1]
+    assert reading.count(". ") == 1 and reading.endswith(".")
+
+
+def test_the_page_begins_with_the_best_student_as_a_run_prints_it(study):
+    text = (study[0] / "index.html").read_text()
+    begin, rest = text.split("<main>")[1].split("<section", 1)
+    means = study[1].query("role == 'student'").groupby(["method", "distiller"])
+    means = means["final_average_accuracy"].mean()
+    method, distiller = means.idxmax()
+    words = f"Best: {method} ({distiller}), {means.max():.1f} % (2 seeds"
+    assert words in begin and "chance 12.5 %; for class means and a ridge: grid.bounds" in begin
+    assert "<strong>" not in "".join(re.findall(r'<p class="reading">(.*?)</p>', rest))
+
+
+def test_each_dataset_has_its_best_student():
+    def runs(dataset, role, accuracy):
+        row = dict.fromkeys(CELL, "") | {"dataset": dataset, "role": role, "method": "l2p"}
+        return row | {"distiller": "none", "final_average_accuracy": accuracy, "run": dataset}
+
+    results = pd.DataFrame(
+        [runs("a", "student", 60.0), runs("a", "teacher", 90.0), runs("b", "student", 70.0)]
+    )
+    ends = {"accuracy": results["final_average_accuracy"], "n": 1, "gain": float("nan")}
+    cells = named(results.assign(**ends, labels="all"))
+    found = _best(results.assign(labels="all"), cells, dict.fromkeys("ab", {"classes": "xy"}))
+    assert [(data, text[:18]) for data, text in found.items()] == [
+        ("a", "l2p (none), 60.0 %"),
+        ("b", "l2p (none), 70.0 %"),
+    ]
 
 
 def test_provenance_is_on_the_page(page):
@@ -339,7 +369,7 @@ def test_no_width_scrolls_the_whole_page(page, width, height):
     assert page.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-FIRST_SCREEN = ["h1", "#compared", "#warnings", "#main-figure", ".reading", "#cost"]
+FIRST_SCREEN = ["h1", "#compared", "#warnings", ".best", "#main-figure", ".reading", "#cost"]
 
 
 def test_the_first_screen_has_comparison_results_uncertainty_and_cost(page, study):
