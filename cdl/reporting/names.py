@@ -36,10 +36,11 @@ def labels_shown(row: Mapping[Hashable, Any]) -> str:
     return f"{row['labels']}{taught}"
 
 
+_LEARNT, _ALIGNED = "alignment=null", 'alignment.preset="slca"'
 WORDS = {  # of options, as in the tables of the README
     'soft_columns="seen"': "all classes seen",
-    "alignment=null": "heads as learnt",
-    'alignment.preset="slca"': "heads aligned",
+    _LEARNT: "heads as learnt",
+    _ALIGNED: "heads aligned",
     'alignment.preset="class_means"': "heads from class means",
 }
 
@@ -63,11 +64,20 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
         for name in {row["distiller"] for row in students}
     }
 
+    learnt = {
+        (row["method"], row["distiller"])
+        for row in students
+        if _LEARNT in options[row["distiller_options"]]
+    }
+
     def words(row: Mapping[Hashable, Any]) -> str:
         if row["role"] == "teacher":
             return "teacher"
         name = row["distiller"]
-        differing = sorted(options[row["distiller_options"]] - shared[name])
+        own = options[row["distiller_options"]]
+        differing = sorted(own - shared[name])
+        if (row["method"], name) in learnt and not any(o.startswith("alignment") for o in own):
+            differing.append(_ALIGNED)  # as its method says
         return ", ".join([name, *(WORDS.get(o, o.replace('"', "")) for o in differing)])
 
     label = pd.Series([words(row) for row in rows], table.index, dtype=object)

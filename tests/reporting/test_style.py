@@ -107,10 +107,12 @@ def test_rows_are_named_in_words_by_what_they_differ_in():
         ("student", "dkd", "a", "beta=2.0"),
         ("student", "dkd", "b", "beta=2.0"),
     ]
-    table = pd.DataFrame(rows, columns=["role", "distiller", "variant", "distiller_options"])
+    rows = [("coda_prompt", *row) for row in rows] + [("ranpac", "student", "none", "", "")]
+    columns = ["method", "role", "distiller", "variant", "distiller_options"]
+    table = pd.DataFrame(rows, columns=columns)
     labels = named(table)["label"].tolist()
     assert labels == [
-        *("teacher", "none, heads as learnt", "none", "kd", "kd, all classes seen"),
-        *("kd, ks=[1, 2], temperature=4.0", "dkd (a)", "dkd (b)"),
+        *("teacher", "none, heads as learnt", "none, heads aligned", "kd", "kd, all classes seen"),
+        *("kd, ks=[1, 2], temperature=4.0", "dkd (a)", "dkd (b)", "none"),
     ]
     assert {style.look(name).colour for name in labels[3:6]} == {style.look("kd").colour}
