@@ -5,6 +5,7 @@ Torch is imported only by the commands that need it.
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -94,8 +95,9 @@ def write_export(
     return write(_run_of(run), output, task, check, int8, memory=memory, **kind)
 
 
-def folder_of(name: str) -> str:
+def folder_of(name: str | os.PathLike[str]) -> str:
     """Return the folder of the run that a name or a configuration means; else what is given."""
+    name = os.fspath(name)
     means_run = name.endswith((".yaml", ".yml")) or Path(RESULTS).is_dir()
     if Path(name).is_dir() or Path(name).is_absolute() or "://" in name or not means_run:
         return name
