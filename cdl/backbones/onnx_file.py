@@ -21,6 +21,7 @@ from cdl.runtime.outside import imported, json_object, one_sentence
 
 SUFFIX = ".onnx"
 DOMAIN, OPERATOR = "cdl", "Backbone"  # of the node in whose place `inline` puts a network
+_LOOP = b'"\x04Loop'  # the operator's field of a node; such a graph may never end
 _DIFFERENT = 1e-3  # difference of an image alone and in a batch from which a file is refused
 _INSTALL = "pip install 'cdl-workbench[export]'"
 
@@ -60,6 +61,8 @@ def open_network(content: bytes, what: str, threads: int) -> Network:
     Raises:
         CdlError: onnxruntime is not installed, or the content is no such graph; `what` names it.
     """
+    if _LOOP in content:
+        raise CdlError(f"{what}: contains the operator Loop; expected a graph without loops")
     with one_sentence(what, "onnxruntime"):
         session = _session(content, threads)
     inputs, outputs = session.get_inputs(), session.get_outputs()

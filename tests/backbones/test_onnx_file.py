@@ -101,6 +101,25 @@ def _huge_tensor(file):
     onnx_files.write(file, more=more)
 
 
+def _endless(file):
+    """A loop whose condition stays true."""
+    whole = TensorProto.BOOL, []
+    given = [
+        helper.make_tensor_value_info(n, *t)
+        for n, t in (("i", (TensorProto.INT64, [])), ("on", whole))
+    ]
+    made = [helper.make_tensor_value_info("still", *whole)]
+    body = helper.make_graph([helper.make_node("Identity", ["on"], ["still"])], "body", given, made)
+    more = [
+        helper.make_node(
+            "Constant", [], ["go"], value=helper.make_tensor("go", TensorProto.BOOL, [], [True])
+        ),
+        helper.make_node("Loop", ["", "go"], [], body=body),
+        helper.make_node("Identity", ["first"], ["features"]),
+    ]
+    onnx_files.write(file, more=more)
+
+
 def _linked(target):
     def attack(file):
         file.unlink()
@@ -115,6 +134,7 @@ ATTACKS = {
     "cut": (lambda f: os.truncate(f, 600), "cannot be opened by onnxruntime"),
     "a huge file": (lambda f: os.truncate(f, (2 << 30) + 1), "larger than 2048 MiB"),
     "a huge tensor": (_huge_tensor, "cannot be opened by onnxruntime"),
+    "a loop": (_endless, "contains the operator Loop; expected a graph without loops"),
     "a device": (_linked("/dev/zero"), "is not a regular file"),
     "a link to nothing": (_linked("none.onnx"), "cannot be read"),
     "weights beside": (_external("weights.bin"), "cannot be opened by onnxruntime"),
@@ -210,6 +230,7 @@ def test_a_stopped_job_resumes_bit_identical(lab, inputs, tmp_path, monkeypatch)
         here.learn(run, 0)
         made.append(artifacts.fingerprint_file(here.checkpoint(run, 0)))
     assert made[0] == made[1] and len(steps) > 3
+    assert "onnxruntime" in artifacts.load(here.checkpoint(run, 0))[1]["versions"]
 
 
 def test_without_the_packages_a_sentence_says_what_to_install(file, monkeypatch):
