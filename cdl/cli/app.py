@@ -1,7 +1,8 @@
 """The application `cdl`: its commands in the order of the help page, and its exit codes.
 
 Exit codes: 0; 1 if a check fails, an image is unreadable or another process is making the same
-files; 2 if the command line, a configuration or a file is invalid; 130 after Ctrl-C. Errors are one
+files; 2 if the command line, a configuration or a file is invalid; 130 after Ctrl-C; 141 if the reader of
+the output has gone. Errors are one
 line on stderr. `cdl run` exits as Snakemake does.
 """
 
@@ -17,6 +18,7 @@ from cdl.cli import configure, results, student
 from cdl.cli.answers import answers
 from cdl.cli.backbones import app as backbones
 from cdl.cli.run import run
+from cdl.device.process import end_quietly
 from cdl.layout import RESULTS
 from cdl.runtime.errors import Busy, CdlError
 
@@ -111,7 +113,11 @@ def _usage_message(error: Any) -> str:
 def main() -> None:
     """Run the command line; an error is one line on stderr, see the exit codes above."""
     try:
-        sys.exit(app(prog_name="cdl", standalone_mode=False))
+        code = app(prog_name="cdl", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        sys.exit(end_quietly())
     except UsageError as error:
         print(_usage_message(error), file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):

@@ -109,19 +109,14 @@ def _metadata(
         library: see `card`.
     """
     name = "non-commercial-research" if _is_embedded(backbone_record(student)) else "see-the-card"
+    taught = ["distillation", student.spec.distiller.name] if student.spec.teacher else []
     dataset, purpose = identifier or _dataset_name(student), f"{student.facts.item}-classification"
     return ModelCardData(
         license=licence or "other",
         license_name=None if licence else name,
         library_name=library,
         pipeline_tag=purpose,
-        tags=[
-            "continual-learning",
-            "distillation",
-            library,
-            student.spec.method.name,
-            student.spec.distiller.name,
-        ],
+        tags=["continual-learning", *taught, library, student.spec.method.name],
         datasets=[identifier] if identifier else None,
         base_model=base,
         metrics=["accuracy"],

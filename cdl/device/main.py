@@ -11,6 +11,7 @@ from cdl.device.errors import CdlError
 from cdl.device.items import Items
 from cdl.device.memory import CHOICES
 from cdl.device.predict import JsonPrinter, TextPrinter, print_predictions, uses_scores
+from cdl.device.process import end_quietly
 from cdl.device.student import DeviceStudent
 from cdl.device.update import Update
 
@@ -32,7 +33,11 @@ def main(
             stream.reconfigure(errors="surrogateescape")
     given = _parser(kind.takes).parse_args(arguments)
     try:
-        return _run(kind(folder or Path(__file__).resolve().parent, given.threads), given)
+        code = _run(kind(folder or Path(__file__).resolve().parent, given.threads), given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return end_quietly()
     except CdlError as error:
         print(f"student: {error}", file=sys.stderr)
         return 1

@@ -101,9 +101,10 @@ class Update:
         what = [f"{word} {', '.join(names)}" for word, names in groups if names]
         lines = [f"version {self.version}, {self.classes} classes{''.join('; ' + w for w in what)}"]
         if self.count:
+            one = self.items[:-1] if self.count == 1 else self.items
             memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb else ""
             lines.append(
-                f"{self.count} {self.items} at {self.items_per_second:.1f}/s, heads in "
+                f"{self.count} {one} at {self.items_per_second:.1f}/s, heads in "
                 f"{self.milliseconds:.0f} ms{memory}; state {self.bytes / 1e6:.2f} MB"
             )
         tests = [k for k in self.accuracy if k != "held_out"]  # few are held out: they are counted

@@ -155,7 +155,7 @@ def paired(first: Sequence[Outcomes], second: Sequence[Outcomes]) -> Matrix:
 def difference(
     first: Sequence[Outcomes], second: Sequence[Outcomes], classes: pd.Series | None = None
 ) -> Difference:
-    """Return the difference of two cells, which every table, page and command shows.
+    """Return the difference of two cells, of accuracies of the same images.
 
     Args:
         first: runs of a cell.

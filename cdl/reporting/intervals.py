@@ -1,6 +1,6 @@
 """Means over seeds, gains and shares of the gap to the teacher, with 95 % intervals.
 
-`cdl.reporting.summary` adds them to the summary table, which all tables and pages show.
+`cdl.reporting.summary` adds them to the summary table, which tables and pages show.
 """
 
 from collections.abc import Callable, Mapping

@@ -40,8 +40,8 @@ class LearningFiles(TypedDict, total=False):
     queries: cache of the learner's queries; None computes them.
     teacher: the teacher's artifact of the same task; None without a teacher, or if `targets`
         is sufficient.
-    teacher_queries: cache of the teacher's queries, if they are not those of the learner and the
-        learner does not need any.
+    teacher_queries: cache of the teacher's queries, if they are not those of the learner or it
+        does not need any.
     targets: cache of the teacher's logits; with it the teacher's ViT is not needed.
     unlabelled: packed folder of unlabelled images; None without them.
     """

@@ -553,6 +553,15 @@ print(*model.predict(sys.argv[2]), used() - before)
     assert name == "red" and float(megabytes) < 300
 
 
+def test_a_reader_that_goes_away_is_no_error(folder):
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, folder / "student.py", "info"]
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_photographs_are_read_a_few_at_a_time(folder, monkeypatch):
     sizes = []
     student = Student(folder)

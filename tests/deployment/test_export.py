@@ -86,7 +86,8 @@ def test_the_export_predicts_what_was_evaluated(finished, exported, run):
         "backbones": read_json(results)["backbones"],
         "cdl": cdl.__version__,
     }
-    check_card(folder / "card.md", read_json(finished / run / "results.json"))
+    taught = ["distillation", read_json(results)["spec"]["distiller"]["name"]]
+    check_card(folder / "card.md", read_json(finished / run / "results.json"), taught)
     with pytest.raises(CdlError, match="student: already exists"):
         export(finished / run, folder)
 
@@ -131,13 +132,13 @@ def test_the_command_fails_if_predictions_differ_from_the_evaluation(
     assert "predictions not compared" in capsys.readouterr().out
 
 
-def check_card(path, results):
+def check_card(path, results, taught):
     """Check that the Hub can read the header and that the text has all required facts."""
     card = ModelCard.load(path)
     data, text = card.data, card.text
     assert (data.library_name, data.pipeline_tag) == ("onnx", "image-classification")
     assert (data.license, data.license_name) == ("other", "non-commercial-research")
-    assert {"continual-learning", "coda_prompt", "onnx"} <= set(data.tags)
+    assert data.tags == ["continual-learning", *taught, "onnx", "coda_prompt"]
     numbers = {result.metric_type: result.metric_value for result in data.eval_results}
     for kind, name in (("accuracy", "final_average_accuracy"), ("forgetting", "forgetting_max")):
         assert numbers[kind] == pytest.approx(results["metrics"][name], abs=1e-3)
