@@ -86,7 +86,7 @@ def test_the_export_predicts_what_was_evaluated(finished, exported, run):
         "backbones": read_json(results)["backbones"],
         "cdl": cdl.__version__,
     }
-    taught = ["distillation", read_json(results)["spec"]["distiller"]["name"]]
+    taught = ["distillation", read_json(results)["learner"]["distiller"]["name"]]
     check_card(folder / "card.md", read_json(finished / run / "results.json"), taught)
     with pytest.raises(CdlError, match="student: already exists"):
         export(finished / run, folder)
