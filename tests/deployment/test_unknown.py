@@ -149,7 +149,10 @@ def test_an_update_that_keeps_earlier_classes_leaves_their_order_and_limits_what
     assert 0 < update.moved <= 3 == 3 * EACH // 10
     np.testing.assert_allclose(student.logits(some)[:, :3], before, atol=1e-5)
     old = student._memory().tensors
-    student.learn(images("black"), keep_earlier=0.0)
+    some = student.preprocess(some)
+    before = student.logits(some)[:, :4]
+    student.learn(images("black"), unlabelled=draw_images("red", 20, 5), keep_earlier=0.0)
+    np.testing.assert_allclose(student.logits(some)[:, :4], before, atol=1e-5)
     new = student._memory().tensors
     np.testing.assert_array_equal(new["weight"][:4], old["weight"])
     np.testing.assert_array_equal(new["bias"][:4], old["bias"])

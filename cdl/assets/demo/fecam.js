@@ -16,8 +16,8 @@ export class FecamMemory extends MeanMemory {
   }
 
   products(features, weight) {
-    const width = weight.columns, { precision } = this.tensors, packedRows = matrixOf(precision);
-    this.inverses ??= Array.from({ length: weight.rows }, (_, c) => unpacked(row(packedRows, c), width));
+    const width = weight.columns;
+    this.inverses ??= inversesOf(matrixOf(this.tensors.precision), width);
     const apart = new Float64Array(width);
     return filled(features.rows, weight.rows, (i, c) => {
       for (let j = 0; j < width; j++) apart[j] = features.data[i * width + j] - weight.data[c * width + j];
@@ -62,6 +62,10 @@ export class FecamMemory extends MeanMemory {
     const { variance, other } = averages(shrunk), [own, rest] = [(alpha1 * variance) / (1 + alpha1), (alpha2 * other) / (1 + alpha2)];
     return filled(width, width, (i, j) => shrunk.data[i * width + j] - (i === j ? own : rest));
   }
+}
+
+function inversesOf(rows, width) {
+  return Array.from({ length: rows.rows }, (_, c) => unpacked(row(rows, c), width));
 }
 
 function covarianceOf({ rows, columns, data }, mean) {
