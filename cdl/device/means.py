@@ -43,8 +43,8 @@ class MeanMemory(Memory, kind="mean"):
         return cosines
 
     def learn(self, tokens: np.ndarray, labels: np.ndarray, n: int, how: How) -> "MeanMemory":
-        if how.head == "aligned":
-            raise CdlError("head: aligned is invalid; this student has a ridge or class means")
+        if how.head not in (None, kind := self.about["kind"]):
+            raise CdlError(f"head: {how.head} is invalid; this student's is {kind}; omit head")
         new, features = dict(self.tensors), self.features(tokens)
         targets, more = one_hot(labels, n), n - len(new["counts"])
         new["images"] = np.pad(new["images"], (0, more)) + targets.sum(0)

@@ -200,6 +200,16 @@ def test_classes_are_learnt_together_or_one_by_one(tmp_path, kind, head, statist
     assert accuracy(student, set(ALL) - {"white"}) >= 0.85
 
 
+@pytest.mark.parametrize(
+    ("kind", "head"), [("mean", "ridge"), ("fecam", "ridge"), ("ridge", "aligned")]
+)
+def test_a_head_that_the_student_cannot_have_is_refused(tmp_path, kind, head):
+    student = Student(write_learner(tmp_path / "student", kind))
+    with pytest.raises(CdlError, match=f"^head: {head} is invalid; .* is {kind}; omit head$"):
+        student.learn(images(), head=head)
+    assert student.version == 0
+
+
 def test_one_image_is_enough(folder):
     student = Student(folder)
     for name in NEW:
