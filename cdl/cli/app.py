@@ -1,9 +1,8 @@
 """The application `cdl`: its commands in the order of the help page, and its exit codes.
 
 Exit codes: 0; 1 if a check fails, an image is unreadable or another process is making the same
-files; 2 if the command line, a configuration or a file is invalid; 130 after Ctrl-C; 141 if the reader of
-the output has gone. Errors are one
-line on stderr. `cdl run` exits as Snakemake does.
+files; 2 if the command line, a configuration or a file is invalid; 130 after Ctrl-C; 141 if the
+reader of the output has gone. Errors are one line on stderr. `cdl run` exits as Snakemake does.
 """
 
 import sys

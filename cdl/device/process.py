@@ -8,7 +8,7 @@ _UNREAD = 141  # 128 plus the number of SIGPIPE, as shells report it
 
 
 def end_quietly() -> int:
-    """Discard what is left to print, whose reader has gone, as `head` does; return the exit code."""
+    """Discard the rest of the output, whose reader has gone; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return _UNREAD
 
