@@ -71,7 +71,7 @@ class Parity:
 def accuracy(student: Classifier, trained: TrainedStudent, images: TestImages) -> float:
     """Return the accuracy of an exported student on test images, mean over tasks, percent."""
     split, frame = images
-    parts = _items(trained, split, frame["image"].to_numpy())
+    parts = items_of(trained, split, frame["image"].to_numpy())
     found = [name for part in parts for name in student.predict(part)]
     correct = frame["class"].to_numpy() == np.array(found)
     return 100 * float(pd.Series(correct).groupby(frame["task"].to_numpy()).mean().mean())
@@ -92,7 +92,7 @@ def training_images(student: TrainedStudent) -> list[np.ndarray]:
     labels = stream.labels(split)
     found = [torch.nonzero(labels == c)[:each, 0] for c in range(len(student.classes))]
     chosen = torch.cat(found)
-    return [image[None] for part in _items(student, split, chosen.numpy()) for image in part]
+    return [image[None] for part in items_of(student, split, chosen.numpy()) for image in part]
 
 
 def learnt_images(student: TrainedStudent) -> tuple[list[Any], np.ndarray]:
@@ -112,7 +112,7 @@ def learnt_images(student: TrainedStudent) -> tuple[list[Any], np.ndarray]:
         known = known_labels(stream.labels(split)[indices], spec.labels, spec.seed, stream.order)
         found += [indices[known == c][:_LEARNT] for c in known[known >= 0].unique().tolist()]
     chosen = torch.cat(found)
-    items = [item for part in _items(student, split, chosen.numpy()) for item in part]
+    items = [item for part in items_of(student, split, chosen.numpy()) for item in part]
     return items, stream.labels(split)[chosen].numpy()
 
 
@@ -143,7 +143,7 @@ def compare(student: TrainedStudent, exported: Classifier, images: TestImages) -
     split, frame = images
     shape = (2, len(frame), len(student.classes))
     both, done = np.zeros(shape, np.float32), 0
-    for part in _items(student, split, frame["image"].to_numpy()):
+    for part in items_of(student, split, frame["image"].to_numpy()):
         for rows, batch in exported.items.batches(part):
             for model, logits in zip((student, exported), both, strict=True):
                 logits[done + np.array(rows)] = model.logits(model.preprocess(batch))
@@ -174,7 +174,7 @@ def _unlike(logits: np.ndarray, found: np.ndarray, expected: np.ndarray) -> tupl
     return int((~ties).sum()), int(ties.sum())
 
 
-def _items(student: TrainedStudent, split: Packed, indices: np.ndarray) -> Iterator[list[Any]]:
+def items_of(student: TrainedStudent, split: Packed, indices: np.ndarray) -> Iterator[list[Any]]:
     """Yield items of a split for predictions, in lists of up to 256."""
     channels = student.facts.channels
     for some in torch.tensor(indices).split(_CHUNK):
