@@ -69,6 +69,7 @@ def fetch(
         path = Path(model)
         network, shape, _ = onnx_file.read_features(path, size)
         state = {extractor.CONTENT: torch.frombuffer(bytearray(network.content), dtype=torch.uint8)}
+        state |= {"mean": torch.tensor(mean), "std": torch.tensor(std)}  # for the fingerprint
         made = {FEATURES: True, "width": shape.width, "mean": [*mean], "std": [*std]}
         made |= {"interpolation": "bilinear", **onnx_file.facts(network)}
     else:

@@ -49,6 +49,14 @@ def test_features_are_those_of_the_file_in_every_batch(file):
     assert record["file_sha256"] == artifacts.fingerprint_file(file)
 
 
+@pytest.mark.parametrize("part", ["mean", "std"])
+def test_the_fingerprint_covers_the_normalisation(file, part):
+    for name, change in (("one", {}), ("other", {part: [0.1, 0.2, 0.3]})):
+        fetch(f"{name}.safetensors", "onnx", "toy.onnx", **onnx_files.NORMALIZED | change)
+    one, other = (artifacts.read_json(f"{name}.json")["fingerprint"] for name in ("one", "other"))
+    assert one != other
+
+
 def test_check_names_the_methods(file):
     found = check("toy.onnx")
     assert not found.problem and found.width == 16 and found.difference < 1e-5
