@@ -176,12 +176,13 @@ def _products(node: Mapping[str, Any]) -> int:
     given: list[list[int]]
     made: list[list[int]]
     given, made = (
-        [shape for one in node[f"{way}_type_shape"] for shape in one.values() if len(shape) > 1]
+        [shape for one in node[f"{way}_type_shape"] for shape in one.values()]
         for way in ("input", "output")
     )
     if "Conv" in kind:
         pixels = given[0] if "Transpose" in kind else made[0]
-        return 2 * math.prod(pixels) * math.prod(given[1][1:])
+        kernel = next(shape for shape in given[1:] if len(shape) > 1)  # others are scales
+        return 2 * math.prod(pixels) * math.prod(kernel[1:])
     if "MatMul" in kind or "Gemm" in kind:
         summed = math.prod(given[0]) // made[0][0] if "Gemm" in kind else given[0][-1]
         return 2 * math.prod(made[0]) * summed

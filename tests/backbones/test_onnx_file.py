@@ -16,6 +16,7 @@ from cdl.backbones.check import check
 from cdl.backbones.extractor import FeatureExtractor
 from cdl.backbones.fetch import fetch
 from cdl.backbones.images import ImageBackbone
+from cdl.backbones.onnx_file import open_network, operations
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError, Interrupted
 from cdl.study.configuration import ConfigError
@@ -47,6 +48,19 @@ def test_features_are_those_of_the_file_in_every_batch(file):
     record = artifacts.read_json("b.json")
     assert record["parameters"] == 4 * 27 + 64 * 16 + 16 == backbone.model.weights.numel()
     assert record["file_sha256"] == artifacts.fingerprint_file(file)
+
+
+def test_the_operations_of_a_product_with_a_vector_count(file):
+    product = [
+        helper.make_node("MatMul", ["first", "zero"], ["number"]),  # [n], with one dimension
+        helper.make_node("Unsqueeze", ["number", "axis"], ["column"]),
+        helper.make_node("Add", ["first", "column"], ["features"]),
+    ]
+    counted = []
+    for more in ([], product):
+        onnx_files.write(file, more=more)
+        counted.append(operations(open_network(file.read_bytes(), "toy.onnx", 1), 8))
+    assert counted[1] == counted[0] + 2 * 16
 
 
 @pytest.mark.parametrize("part", ["mean", "std"])
