@@ -71,14 +71,15 @@ def open_network(content: bytes, what: str, threads: int) -> Network:
             f"{what}: has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each"
         )
     kind, shape = inputs[0].type, inputs[0].shape
-    sizes = [size if isinstance(size, int) else None for size in shape]
-    images = len(sizes) == 4 and sizes[1] in (None, 3) and sizes[2] == sizes[3]
+    sizes = [size if isinstance(size, int) else None for size in shape or [None] * 4]
+    sides = {*sizes[2:]} - {None}  # an unknown one equals a known one
+    images = len(sizes) == 4 and sizes[1] in (None, 3) and len(sides) < 2
     if not images or kind != "tensor(float)" or sizes[0] not in (None, 1):
         raise CdlError(
             f"{what}: its input is {kind} {shape}; expected tensor(float) [n, 3, side, side] with "
             "any n or 1"
         )
-    return Network(what, content, session, sizes[2], sizes[0] == 1)
+    return Network(what, content, session, next(iter(sides), None), sizes[0] == 1)
 
 
 def _session(content: bytes, threads: int, profile: str = "") -> Any:

@@ -167,6 +167,8 @@ ATTACKS = {
     "channels last": (_input(["n", 8, 8, 3]), "expected tensor"),
     "not square": (_input(["n", 3, 8, 16]), "expected tensor"),
     "bytes": (_input(["n", 3, 8, 8], TensorProto.UINT8), r"its input is tensor\(uint8\)"),
+    "another size": (_rewritten(shape=["n", 3, "h", 16]), "cannot be opened by onnxruntime"),
+    "unknown rank": (_rewritten(shape=None), "invalid size None; expected the side of its images"),
     "two images": (_input([2, 3, 8, 8]), "any n or 1"),
     "one image": (_input([1, 3, 8, 8]), "one image at a time; export it with a free"),
     "a size": (_rewritten(shape=["n", 3, 16, 16]), "cannot be opened by onnxruntime"),

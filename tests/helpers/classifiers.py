@@ -49,10 +49,10 @@ def of_transformers(folder, classes=CLASSES, **changes):
     return {"hf": str(folder)}
 
 
-def of_onnx(file, bias=0.0):
+def of_onnx(file, bias=0.0, shape=("n", 3, 8, 8)):
     """An ONNX file of one product of the 8 x 8 pixels, and the mapping of its classes."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write_graph(file, [], TensorProto.FLOAT, ["n", 3, 8, 8], bias)
+    _write_graph(file, [], TensorProto.FLOAT, shape, bias)
     mapping = file.with_suffix(".csv")
     mapping.write_text("model,data\n" + "".join(f"{i},{name}\n" for i, name in enumerate(CLASSES)))
     inputs = {"size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -59,8 +59,9 @@ def test_answers_are_the_models_outputs_and_the_same_each_time(answers, tmp_path
     assert (first.logits == again.logits).all() and np.ptp(first.logits) > 0
 
 
-def test_images_are_prepared_as_the_model_says(answers, inputs, tmp_path):
-    given = of_onnx(tmp_path / "toy.onnx")
+@pytest.mark.parametrize("shape", [["n", 3, 8, 8], ["n", 3, "h", 8], ["n", "c", 8, "w"], None])
+def test_images_are_prepared_as_the_model_says(answers, inputs, tmp_path, shape):
+    given = of_onnx(tmp_path / "toy.onnx", shape=shape)
     packed = Packed(inputs / "data", "train")
     table = answers(given)
     name = next(iter(table.rows))
