@@ -48,14 +48,14 @@ class Registry(Mapping[str, F]):
         return len(self._merged[0])
 
     @property
-    def refused(self) -> Mapping[str, str]:
-        """A message by the name of each entry point that is invalid and was skipped."""
+    def refused(self) -> list[tuple[str, str]]:
+        """Name and message of each entry point that is invalid and was skipped."""
         return self._merged[1]
 
     @cached_property
-    def _merged(self) -> tuple[dict[str, F], dict[str, str]]:
+    def _merged(self) -> tuple[dict[str, F], list[tuple[str, str]]]:
         found: dict[str, F] = {name: load(path) for name, path in self._own.items()}
-        refused: dict[str, str] = {}
+        refused: list[tuple[str, str]] = []
         points = entry_points(group=self._group)
         for point in sorted(points, key=lambda p: (p.name, p.value)):
             try:
@@ -63,10 +63,10 @@ class Registry(Mapping[str, F]):
             except Exception as error:  # another package may raise anything when imported
                 remove = f" with `pip uninstall {point.dist.name}`" if point.dist else ""
                 why = f"cannot be loaded ({error!r}): repair it, or remove it{remove}"
-                refused[point.name] = f"{_describe(point)} {why}"
+                refused.append((point.name, f"{_describe(point)} {why}"))
                 continue
             if why := _problem(point.name, facts, found, self._kind):
-                refused[point.name] = f"{_describe(point)} {why}"
+                refused.append((point.name, f"{_describe(point)} {why}"))
             else:
                 found[point.name] = facts
         return found, refused

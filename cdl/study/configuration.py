@@ -50,7 +50,7 @@ def schema() -> dict[str, Any]:
 
     Invalid entry points of other packages are left out, with a warning.
     """
-    for sentence in (*PROMPTS.refused.values(), *DISTILLERS.refused.values()):
+    for _, sentence in (*PROMPTS.refused, *DISTILLERS.refused):
         logging.getLogger(__name__).warning("%s; it is left out", sentence)
     return _assemble_schema(PROMPTS, DISTILLERS)
 
@@ -241,10 +241,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
         config = plain(config)
     except RecursionError as error:
         raise ConfigError("the configuration: contains itself through a YAML alias") from error
-    used = {*_words([config.get(key) for key in ("methods", "distillers", "grid")])}
-    for name, sentence in (*PROMPTS.refused.items(), *DISTILLERS.refused.items()):
-        if name in used:
-            raise ConfigError(sentence)
+    _check_entry_points(config)
     whole = _schema_of(config)
     validate_block(config, whole, "")
     name = config.get("protocol", {}).get("preset", "clean")
@@ -252,15 +249,23 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     return completed
 
 
-def _words(value: Any) -> Iterator[str]:
-    """Yield all texts in a value, the keys of its mappings among them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _words([*value, *value.values()])
-    elif isinstance(value, Sequence):
-        for part in value:
-            yield from _words(part)
+def _check_entry_points(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if an unchecked configuration uses an entry point that is left out."""
+    grid = config.get("grid")
+    lists = grid if isinstance(grid, Mapping) else {}
+    methods = config.get("methods"), lists.get("methods"), lists.get("bounds")
+    distillers = config.get("distillers"), lists.get("distillers")
+    for known, given in ((PROMPTS, methods), (DISTILLERS, distillers)):
+        used = [name for part in given for name in _names(part)]
+        for name, sentence in known.refused:
+            if name in used and name not in known:
+                raise ConfigError(sentence)
+
+
+def _names(given: Any) -> Iterator[Any]:
+    """Yield the names in a mapping of blocks, or in a list of names and variants."""
+    for entry in given if isinstance(given, Mapping | list) else ():
+        yield entry.get("block") if isinstance(entry, Mapping) else entry
 
 
 @cache

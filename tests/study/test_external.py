@@ -164,11 +164,6 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
     ("text", "sentence"),
     [
         (
-            "[cdl.methods]\nl2p = toy.facts:SHIFT\n",
-            "cdl.methods: the entry point 'l2p' of the package toy-cdl has a name that is already "
-            "in use: choose another name",
-        ),
-        (
             "[cdl.distillers]\nMatch-er = toy.facts:MATCH\n",
             "cdl.distillers: the entry point 'Match-er' of the package toy-cdl has an invalid "
             "name: expected lower-case letters, digits and _, with a letter first",
@@ -193,7 +188,8 @@ def test_an_option_of_another_package_is_checked_as_ours_are(site):
 )
 def test_what_cannot_be_taken_is_refused_in_one_sentence(site, text, sentence):
     points(site, text)
-    used = CONFIG.replace("[none, match]", f"[none, {text.split()[1]}]")
+    place = "[none, match]" if "distillers" in text else "[shift]"
+    used = CONFIG.replace(place, f"[{text.split()[1]}]")
     (site.parent / "config.yaml").write_text(used)
     answer = python(site, "-m", "cdl", "data", "config.yaml")
     assert (answer.returncode, answer.stderr) == (2, f"cdl: {sentence}\n")
@@ -207,14 +203,24 @@ def test_a_broken_entry_point_that_no_configuration_names_is_left_out_with_a_war
     assert answer.stderr.endswith("`pip uninstall toy-cdl`; it is left out\n")
 
 
+def test_broken_entry_points_leave_what_else_has_their_names(site):
+    names = ("nano", "digits", "length", "match", "l2p")
+    broken = "".join(f"{name} = no.{part}:X\n" for name in names for part in ("one", "two"))
+    points(site, POINTS + "[cdl.methods]\n" + broken)
+    used = CONFIG.replace("methods: [shift]", "methods: [shift, l2p]")
+    (site.parent / "config.yaml").write_text(used)
+    answer = python(site, "-m", "cdl", "status", "config.yaml")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count("; it is left out") == 10
+
+
 @pytest.mark.slow
 def test_the_workflow_refuses_it_in_the_same_sentence(site):
-    points(site, "[cdl.distillers]\nkd = toy.facts:MATCH\n")
-    (site.parent / "config.yaml").write_text(CONFIG.replace("match", "kd"))
+    points(site, POINTS.replace("match = toy.facts", "match = toy.nothing"))
     result = snakemake(site, "-n")
     assert result.returncode != 0
     said = result.stdout + result.stderr
-    assert "cdl.distillers: the entry point 'kd' of the package toy-cdl has a name that is" in said
+    assert "cdl.distillers: the entry point 'match' of the package toy-cdl cannot be" in said
     assert "Traceback" not in said
 
 
@@ -238,7 +244,7 @@ def test_our_own_facts_stand_first_and_two_packages_cannot_share_a_name(monkeypa
     assert registry["x"] is facts
     assert list(registry) == ["apt", "x"]
     assert registry["apt"] is PROMPTS["apt"]
-    assert [*registry.refused] == ["apt", "x"]
+    assert [name for name, _ in registry.refused] == ["apt", "x"]
 
 
 @pytest.mark.parametrize(
