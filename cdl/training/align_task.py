@@ -129,16 +129,10 @@ def align_task(
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a class of the task
             has too few images. No file is written in this case.
+        TypeError: a file has another name.
     """
     spec, trained_spec = spec.until(task), trained_spec.until(task)
-    context = TaskContext.open(
-        spec,
-        task,
-        files["data"],
-        files["backbones"],
-        execution,
-        unlabelled=files.get("unlabelled"),
-    )
+    context = TaskContext.of_job(spec, task, files, AligningFiles, execution)
     job = _open(context, files, trained_spec, teacher_spec and teacher_spec.until(task))
     context.place(job.learner, job.before, job.teacher.learner if job.teacher else None)
     found, labels = _statistics(job)

@@ -87,6 +87,24 @@ class TaskContext(Generic[Spec]):
             spec, task, train, stream, execution, loaded, fingerprints, models, packed
         )
 
+    @staticmethod
+    def of_job(
+        spec: _Given, task: int, files: Mapping[str, Any], known: type, execution: Execution
+    ) -> "TaskContext[_Given]":
+        """Open data and backbones among the files of a job that learns.
+
+        Raises:
+            CdlError: see `open`.
+            TypeError: a file has no name in `known`, the `TypedDict` of the job's files.
+        """
+        names = list(known.__annotations__)
+        if unknown := sorted(files.keys() - {*names}):
+            raise TypeError(f"unknown file {unknown[0]!r}; expected one of {', '.join(names)}")
+        data, unlabelled = files["data"], files.get("unlabelled")
+        return TaskContext.open(
+            spec, task, data, files["backbones"], execution, unlabelled=unlabelled
+        )
+
     def indices(self, task: int) -> tuple[Tensor, Tensor]:
         """Return the indices of a task's images in `train`, and of those in `unlabelled`."""
         own = self.stream.indices(self.train, task, images_of(self.spec, task))

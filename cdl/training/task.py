@@ -111,18 +111,12 @@ def learn_task(
     Raises:
         CdlError: an input is damaged or belongs to another configuration, or a loss is not
             finite. No file is written in this case.
+        TypeError: a file has another name.
     """
     job: dict[str, Any] = {"task": task, "spec": spec.to_json()}
     teacher_spec = teacher_spec and teacher_spec.until(task)
     spec = spec.until(task).taught_by(teacher_spec)
-    context = TaskContext.open(
-        spec,
-        task,
-        files["data"],
-        files["backbones"],
-        execution,
-        unlabelled=files.get("unlabelled"),
-    )
+    context = TaskContext.of_job(spec, task, files, LearningFiles, execution)
     prepared = _prepare(context, files, teacher_spec)
     context.place(prepared.learner, prepared.tutor, prepared.past)
     job |= {"inputs": context.fingerprints, "versions": versions(spec)}

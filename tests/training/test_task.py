@@ -10,6 +10,8 @@ from cdl.backbones.fetch import fetch
 from cdl.runtime import artifacts
 from cdl.runtime.errors import CdlError
 from cdl.training import targets
+from cdl.training.align_task import align_task
+from cdl.training.task import learn_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +25,18 @@ def test_both_queries_train_and_evaluate(lab, query, kd):
     assert results["metrics"]["final_average_accuracy"] > 20  # chance is 10
     widths = artifacts.read_json(Path(here.checkpoint(run, 1)).with_suffix(".json"))["widths"]
     assert widths == {"query": 96, "teacher_query": 96 if query == "student" else 192}
+
+
+@pytest.mark.parametrize("part", ["learn", "align"])
+def test_a_file_of_an_unknown_name_is_refused(lab, part):
+    here = lab({})
+    run = here.run(role="student", teacher=None)
+    paths = {"data": here.data, "backbones": {}, "targetz": "x"}
+    with pytest.raises(TypeError, match="^unknown file 'targetz'; expected one of data, backbon"):
+        if part == "learn":
+            learn_task(here.spec(run), 0, "learner", "losses", **paths)
+        else:
+            align_task(here.spec(run), 0, "aligned", trained_spec=here.spec(run), **paths)
 
 
 def test_every_image_counts_whatever_the_batch(lab, monkeypatch):
