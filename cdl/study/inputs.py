@@ -128,8 +128,8 @@ class Inputs:
     def learning(self, run: Run, task: int) -> Files:
         """Return the inputs of the job that trains a run on a task, see `Grid.trained`."""
         grid, query = self.grid, run.query if run.prompts.needs_query else None
-        labels = not run.distils.uses_teacher(run.distiller.options)
-        taught, names = self._taught(run, task, labels=labels, own_query=query)
+        only_labels = not run.distils.uses_teacher(run.distiller.options)
+        taught, names = self._taught(run, task, only_labels=only_labels, own_query=query)
         inputs = self._of_task(run, [query] if query else [], names)
         if task:
             inputs["previous"] = grid.checkpoint(run, task - 1)
@@ -232,7 +232,7 @@ class Inputs:
         task: int,
         views: str = "train",
         *,
-        labels: bool = True,
+        only_labels: bool = True,
         own_query: str | None = None,
     ) -> tuple[Files, set[str]]:
         """Return what a job reads to obtain the outputs of a run's teacher, if it has one.
@@ -241,7 +241,7 @@ class Inputs:
             run: the run.
             task: counted from 0.
             views: `train` or `held_out`, see `CacheSpec`.
-            labels: whether the teacher labels images, which needs logits only.
+            only_labels: whether the teacher only labels images, which needs logits only.
             own_query: backbone of the queries that the job reads for the learner itself.
 
         Returns:
@@ -249,16 +249,16 @@ class Inputs:
         """
         grid, teacher, spec = self.grid, self.grid.teacher_of(run), self.specification(run, task)
         columns = spec.soft_columns
-        if labels:  # see `Labelling`
+        if only_labels:  # see `Labelling`
             columns = spec.labelling.columns if spec.labelling else "task"
         if run.answers is not None:
             targets = spec.targets(run.answers, columns)
             return {"targets": self._cache(run.dataset, run.answers.name, task, targets)}, set()
         if teacher is None:
             return {}, set()
-        maps = run.distils.maps_prompts and not labels
+        maps = run.distils.maps_prompts and not only_labels
         # whether the job runs the teacher, since its outputs are not in a cache
-        whole = not grid.cached or (run.reads_blocks and not labels)
+        whole = not grid.cached or (run.reads_blocks and not only_labels)
         query = teacher.query if teacher.prompts.needs_query else None
         inputs: Files = {}
         if whole or maps:

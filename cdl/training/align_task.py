@@ -45,7 +45,6 @@ class AligningFiles(TypedDict, total=False):
     previous: its aligned artifact of the previous task; None for task 0.
     before: its artifact after the training on the previous task, to measure drift.
     teacher: the teacher's artifact of the same task, unless `targets` is sufficient.
-    teacher_queries: cache of the queries of the teacher's prompts at the training views.
     targets: cache of the teacher's logits at the training views.
     unlabelled: packed folder of unlabelled images; None without them.
     """
@@ -57,7 +56,6 @@ class AligningFiles(TypedDict, total=False):
     previous: str | None
     before: str | None
     teacher: str | None
-    teacher_queries: str | None
     targets: str | None
     unlabelled: str | None
 
@@ -178,13 +176,8 @@ def _open(
     queries = {part: sources[name] for part, name in of_part.items()}
     teacher, labeller = None, teacher_spec or (spec.answers if spec.labelled_by_teacher else None)
     if labeller is not None:
-        teacher = TeacherAnswers.open(
-            context,
-            labeller,
-            path=files.get("teacher"),
-            queries=files.get("teacher_queries"),
-            targets=files.get("targets"),
-        )
+        given = {"path": files.get("teacher"), "targets": files.get("targets")}
+        teacher = TeacherAnswers.open(context, labeller, **given)
     computed = sources.keys() - paths.keys()
     return _Job(context, record, learner, memory, before, queries, computed, teacher)
 

@@ -45,7 +45,6 @@ class TeacherAnswers:
         spec: LearnerSpec | Answers,
         *,
         path: str | None,
-        queries: str | None,
         targets: str | None,
     ) -> "TeacherAnswers":
         """Open a teacher, and add it to the fingerprints of the context.
@@ -54,7 +53,6 @@ class TeacherAnswers:
             context: context of the task of a learner with a `labelling`.
             spec: specification of the teacher, or its answers.
             path: the teacher's artifact of the same task, unless `targets` is sufficient.
-            queries: cache of the queries of its prompts at the training views.
             targets: cache of its logits, at the view that `Alignment.answers` names.
         """
         how = context.spec.labelling
@@ -69,7 +67,7 @@ class TeacherAnswers:
             return cls(partial(_read, context, cache), cache.values.shape[1], right=right)
         teacher_query: Query = no_query
         if targets is None:
-            _, teacher_query = context.query(spec.query, queries)
+            _, teacher_query = context.query(spec.query, None)
         files = {"path": path, "targets": targets}
         source = TeacherSource.open(context, spec, teacher_query, **files, columns=how.columns)
         softmax = partial(torch.softmax, dim=1)
@@ -77,8 +75,8 @@ class TeacherAnswers:
         views = sum(map(len, context.indices(context.task))) * context.spec.training.epochs
         if source.learner is None:
             return cls(read, views, right=source.right)
-        width, cached = source.query_width, queries is not None
-        operations = of_teacher(context, source.learner, spec.query, width, cached)
+        width = source.query_width
+        operations = of_teacher(context, source.learner, spec.query, width, cached=False)
         return cls(read, views, source.learner, operations)
 
     @classmethod

@@ -138,12 +138,11 @@ def _prepare(
     teacher_spec = given or spec.answers
     width, query = context.query(spec.query, files.get("queries"))
     widths, source, answers = {"query": width}, None, None
-    teacher_queries = files.get("teacher_queries")
     teacher = {"path": files.get("teacher"), "targets": files.get("targets")}
     if teacher_spec is not None and not spec.taught:
-        answers = TeacherAnswers.open(context, teacher_spec, queries=teacher_queries, **teacher)
+        answers = TeacherAnswers.open(context, teacher_spec, **teacher)
     elif teacher_spec is not None:
-        teacher_query = query
+        teacher_query, teacher_queries = query, files.get("teacher_queries")
         if teacher_spec.query != spec.query or teacher_queries is not None:
             _, teacher_query = context.query(teacher_spec.query, teacher_queries)
         columns = spec.soft_columns

@@ -100,7 +100,6 @@ rule align:
             previous="align",
             before="train or distil",
             teacher="train or align",
-            teacher_queries="queries",
             targets="teacher_targets, or answers",
         ),
     output:
