@@ -131,7 +131,7 @@ class Grid:
             named = [name for name in (pair["teacher"], pair["student"]) if isinstance(name, str)]
             check_defined("grid.pairs", named, config["backbones"])
             _check_alone(pair)
-            _check_precision(config["compute"]["precision"], pair, config["backbones"])
+            _check_compute(config["compute"], pair, config["backbones"])
         check_unique("grid.methods", [*self.methods, *self.bounds])
         check_unique("grid.distillers", self.distillers)
         labels = {
@@ -534,7 +534,7 @@ class Grid:
         return layout.backbone(self.backbone_name(name))
 
     def shape(self, name: str) -> BackboneShape:
-        """Return a backbone's shape without loading its weights."""
+        """Return a backbone's shape; of its weights only those of an ONNX file are read."""
         if name not in self._shapes:
             shape = shape_of(name, **self.backbone_source(name))
             self._shapes[name] = sized(name, shape, self.config["backbones"][name]["size"])
@@ -590,21 +590,27 @@ def _check_taught(reads_teacher: bool, teacher: str | None, distiller: Block) ->
         )
 
 
-def _check_precision(
-    given: str | dict[str, str], pair: dict[str, Any], blocks: Mapping[str, Any]
+def _check_compute(
+    compute: Mapping[str, Any], pair: dict[str, Any], blocks: Mapping[str, Any]
 ) -> None:
-    """Reject a precision that a backbone cannot have.
+    """Reject a computation that a backbone cannot have.
 
-    These are bf16 for an ONNX file, and precisions by role if one backbone has both roles, since
-    jobs load it once.
+    These are bf16 and CUDA graphs for an ONNX file, and precisions by role if one backbone has
+    both roles, since jobs load it once.
     """
-    teacher, student = pair["teacher"], pair["student"]
+    given, teacher, student = compute["precision"], pair["teacher"], pair["student"]
     for role in ("teacher", "student"):
         own = given if isinstance(given, str) else given[role]
-        if own != "fp32" and isinstance(pair[role], str) and blocks[pair[role]]["onnx"]:
+        onnx = isinstance(pair[role], str) and blocks[pair[role]]["onnx"]
+        if onnx and own != "fp32":
             raise ConfigError(
                 f"compute.precision: invalid value {own!r} for {pair[role]!r}; expected fp32: an "
                 "ONNX file computes as it was written"
+            )
+        if onnx and compute["capture"]:
+            raise ConfigError(
+                f"compute.capture: invalid value true for {pair[role]!r}; expected false: an ONNX "
+                "file computes on the CPU"
             )
     if teacher == student and not isinstance(given, str) and given["teacher"] != given["student"]:
         raise ConfigError(

@@ -211,6 +211,7 @@ def config(method="head_only", distiller="kd", block=(), **changes):
         ({"method": "l2p"}, "methods.l2p: 'toy.onnx' cannot be prompted: .* only: simple_cil"),
         ({"distiller": "fitnets"}, "distillers.fitnets: 'toy.onnx' cannot be .* of logits: "),
         ({"compute": {"precision": "bf16"}}, "compute.precision: invalid value 'bf16' for 'vit_n"),
+        ({"compute": {"capture": True}}, "capture: invalid value true for 'vit_nano'; expected f"),
     ],
 )
 def test_what_a_file_cannot_be_used_for_is_refused(file, changes, sentence):
