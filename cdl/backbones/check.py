@@ -57,9 +57,11 @@ def check(model: str, file: Path | None = None) -> Checked:
             with the weights in its folder, or random ones if there are none.
 
     Raises:
-        CdlError: the file cannot be read or contains other weights.
+        CdlError: the file cannot be read or contains other weights, or is given with an ONNX file.
     """
-    if model.endswith(onnx_file.SUFFIX):
+    if model.lower().endswith(onnx_file.SUFFIX):
+        if file is not None:
+            raise CdlError(f"{model}: has its own weights; leave out those of {file}")
         return _check_onnx(model)
     if "/" in model:  # no name of timm has a slash
         return _check_encoder(model)

@@ -51,7 +51,7 @@ class Network:
         """
         name = self.session.get_inputs()[0].name
         parts = np.split(images, len(images)) if self.single else [images]
-        with one_sentence(self.what, "onnxruntime"):
+        with one_sentence(self.what, "onnxruntime", "run"):
             return np.concatenate([self.session.run(None, {name: part})[0] for part in parts])
 
 
@@ -134,7 +134,7 @@ def read_features(
             f"{path}: its output is {both.dtype} {both.shape} for two images; expected one feature "
             "vector of each, float32 (2, D)"
         )
-    if not np.isfinite(both).all():
+    if not (np.isfinite(both).all() and np.isfinite(alone).all()):
         raise CdlError(f"{path}: its features of random images are not finite")
     difference = float(np.abs(both[:1] - alone).max() / max(np.abs(both).max(), 1e-30))
     if difference > _DIFFERENT:
@@ -163,7 +163,7 @@ def facts(network: Network) -> dict[str, Any]:
 
 def operations(network: Network, side: int) -> int:
     """Return the operations for one image, counted in a run: convolutions and matrix products."""
-    with one_sentence(network.what, "onnxruntime"), tempfile.TemporaryDirectory() as folder:
+    with one_sentence(network.what, "onnxruntime", "run"), tempfile.TemporaryDirectory() as folder:
         session = _session(network.content, 1, f"{folder}/run")
         session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, side, side), np.float32)})
         events = Path(session.end_profiling()).read_text()
@@ -206,7 +206,7 @@ def inline(file: Path, network: Network) -> None:
     def version(model: Any) -> int:
         return int(next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")))
 
-    with one_sentence(network.what, "onnx"):
+    with one_sentence(network.what, "onnx", "converted"):
         inner = inliner.inline_local_functions(onnx.load_model_from_string(network.content))
         models = [inner, onnx.load(file)]
         newest = max(map(version, models))

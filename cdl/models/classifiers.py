@@ -175,7 +175,7 @@ def _on_device(
 
     @torch.inference_mode()
     def run(items: Sequence[Any]) -> np.ndarray:
-        with one_sentence(source.path, "torch"):
+        with one_sentence(source.path, "torch", "run"):
             given = prepare(items)
             if isinstance(given, Mapping):
                 found = model(**{k: v.to(compute.device) for k, v in given.items()}).logits

@@ -77,6 +77,16 @@ def losses_of(found: object, distiller: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def rows_of(found: object, head: nn.Module) -> dict[str, Tensor]:
+    """Return what `learn` of a head has returned; raise `CdlError` if it is no dict of tensors."""
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise CdlError(
+            f"{type(head).__name__}.learn returned {_described(found)}; expected a dict of tensors "
+            "by name, each with a row for each class"
+        )
+    return found
+
+
 def _described(found: object) -> str:
     """Return the type of a value, and the shape of a tensor."""
     if isinstance(found, Tensor):

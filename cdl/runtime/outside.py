@@ -94,14 +94,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def one_sentence(path: object, library: str) -> Iterator[None]:
-    """Turn the errors of a library about what it reads into a `CdlError`."""
+def one_sentence(path: object, library: str, done: str = "opened") -> Iterator[None]:
+    """Turn the errors of a library about what it reads into a `CdlError`.
+
+    Args:
+        path: what it reads.
+        library: name of the library.
+        done: what it does with it.
+    """
     try:
         yield
     except CdlError:
         raise
     except Exception as error:  # libraries raise errors of any type on invalid values
-        problem = f"{path}: cannot be opened by {library} ({first_line(error)})"
+        problem = f"{path}: cannot be {done} by {library} ({first_line(error)})"
         raise CdlError(problem) from error
 
 

@@ -13,6 +13,7 @@ from cdl.device.closed import FIT_SHARE, RIDGES
 from cdl.distillers.kd import SoftOrHardKD, standardised
 from cdl.methods.heads import PrototypeHead
 from cdl.models.learner import Learner
+from cdl.models.returned import rows_of
 from cdl.runtime.errors import CdlError
 from cdl.runtime.seeds import permutation
 from cdl.spec import Labelling, LearnerSpec
@@ -174,7 +175,8 @@ def _fit(
 ) -> _Fit:
     """Return the weights after a task with features `[n, M]` and targets `[n, seen]`."""
     if not head.from_sums:
-        kept, start = head.learn(features, targets), context.stream.classes(context.task).start
+        kept = rows_of(head.learn(features, targets), head)
+        start = context.stream.classes(context.task).start
         for name, rows in kept.items() if start else ():
             if name not in memory:  # the previous task's artifact is of an earlier version
                 return _Fit(head.weight[: targets.shape[1]], {})

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx_files
@@ -76,7 +77,15 @@ def test_check_names_the_methods(file):
     assert not found.problem and found.width == 16 and found.difference < 1e-5
     assert methods_of(found.shape) == HEADS
     onnx_files.write(file, shape=["n", 3, "side", "side"])  # 64 inputs of the product need 8 pixels
-    assert "cannot be opened by onnxruntime" in check("toy.onnx").problem
+    assert "cannot be run by onnxruntime" in check("toy.onnx").problem
+
+
+def test_check_reads_what_planning_reads(file):
+    name = file.rename("mine.ONNX").name
+    assert make_grid(config(block={"onnx": name})).sizes(["vit_nano"]) == {"vit_nano": 8}
+    assert not check(name).problem
+    with pytest.raises(CdlError, match="^mine.ONNX: has its own weights; leave out those of w.s"):
+        check(name, Path("w.safetensors"))
 
 
 def _nodes(kind, *more, **attributes):
@@ -110,6 +119,20 @@ def _external(location):
         file.write_bytes(model.SerializeToString())
 
     return attack
+
+
+def _not_finite_alone(file):
+    """Features plus log(n - 1.5) of `n` images."""
+    number = helper.make_tensor("some", TensorProto.FLOAT, [1], [1.5])
+    more = [
+        helper.make_node("Shape", ["first"], ["n"], start=0, end=1),
+        helper.make_node("Cast", ["n"], ["images given"], to=TensorProto.FLOAT),
+        helper.make_node("Constant", [], ["some"], value=number),
+        helper.make_node("Sub", ["images given", "some"], ["more"]),
+        helper.make_node("Log", ["more"], ["log"]),
+        helper.make_node("Add", ["first", "log"], ["features"]),
+    ]
+    onnx_files.write(file, more=more)
 
 
 def _huge_tensor(file):
@@ -155,7 +178,7 @@ ATTACKS = {
     "a pickle": (lambda f: f.write_bytes(b"\x80\x04K"), "cannot be opened by onnxruntime"),
     "cut": (lambda f: os.truncate(f, 600), "cannot be opened by onnxruntime"),
     "a huge file": (lambda f: os.truncate(f, (2 << 30) + 1), "larger than 2048 MiB"),
-    "a huge tensor": (_huge_tensor, "cannot be opened by onnxruntime"),
+    "a huge tensor": (_huge_tensor, "cannot be run by onnxruntime"),
     "a loop": (_endless, "contains the operator Loop; expected a graph without loops"),
     "a device": (_linked("/dev/zero"), "is not a regular file"),
     "a link to nothing": (_linked("none.onnx"), "cannot be read"),
@@ -167,7 +190,7 @@ ATTACKS = {
     "channels last": (_input(["n", 8, 8, 3]), "expected tensor"),
     "not square": (_input(["n", 3, 8, 16]), "expected tensor"),
     "bytes": (_input(["n", 3, 8, 8], TensorProto.UINT8), r"its input is tensor\(uint8\)"),
-    "another size": (_rewritten(shape=["n", 3, "h", 16]), "cannot be opened by onnxruntime"),
+    "another size": (_rewritten(shape=["n", 3, "h", 16]), "cannot be run by onnxruntime"),
     "unknown rank": (_rewritten(shape=None), "invalid size None; expected the side of its images"),
     "two images": (_input([2, 3, 8, 8]), "any n or 1"),
     "one image": (_input([1, 3, 8, 8]), "one image at a time; export it with a free"),
@@ -180,6 +203,7 @@ ATTACKS = {
         r"float32 \(2, 0\) for two",
     ),
     "not finite": (_rewritten(**_nodes("Log")), "random images are not finite"),
+    "not finite alone": (_not_finite_alone, "random images are not finite"),
     "batches": (_rewritten(**_nodes("Softmax", axis=0)), "depends on the others of its batch"),
 }
 

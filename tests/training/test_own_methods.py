@@ -9,9 +9,11 @@ import toys
 from cdl.backbones.shape import BackboneShape
 from cdl.distillers.base import Distiller, DistillerContext, Output, TeacherOutput
 from cdl.methods.base import PromptContext, PromptMethod, Prompts
+from cdl.methods.heads import PrototypeHead
 from cdl.models.returned import built
 from cdl.runtime.errors import CdlError
 from cdl.runtime.facts import Facts
+from cdl.training import solving
 
 KEYS = torch.zeros(1, 2, 12)
 SHAPE = BackboneShape(12, 2)
@@ -73,6 +75,21 @@ def test_wrong_prompts_are_named(learner, returned, sentence):
     with pytest.raises(CdlError, match=sentence) as caught:
         learner(prompts=[returned])(images, None, 0)
     assert str(caught.value).startswith("HeadOnly.forward returned ")
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"), [(None, "None"), (KEYS, "a tensor of"), ({"mean": None}, "a dict of 1")]
+)
+def test_what_a_head_learns_is_named(rows, what):
+    class Own(PrototypeHead):
+        from_sums = False
+
+        def learn(self, features, targets):
+            return rows
+
+    head = Own(12, 2, torch.Generator(), None, "mean")
+    with pytest.raises(CdlError, match=f"^Own.learn returned {what}.*; expected a dict of tensors"):
+        solving._fit(None, head, KEYS[0], torch.eye(2), {})
 
 
 def test_a_wrong_injection_is_named(learner):
