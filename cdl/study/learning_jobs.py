@@ -179,58 +179,29 @@ class LearningJobs:
     def _task(self, run: Run, task: int, inputs: Files) -> Job:
         """Return the job that trains a run on one task, see `Grid.trained`."""
         grid, teacher = self.grid, self.grid.teacher_of(run)
-        files = grid.files(run).task(task)
 
         def given() -> dict[str, Any]:
-            params: dict[str, Any] = {
-                "spec": self._specification(run, task).to_json(),
-                "images": self._images(run, task),
-                "names": names_in(inputs, "backbones"),
-            }
-            if run.teacher is not None:  # None of a file of answers, which has no specification
-                params["teacher_spec"] = teacher and self._specification(teacher, task).to_json()
-            return params
+            if run.teacher is None:
+                return {}
+            # None of a file of answers, which has no specification
+            return {"teacher_spec": teacher and self._specification(teacher, task).to_json()}
 
         made_from: MadeFrom = {
             ("inputs", "backbones", name): record_of(grid.backbone(name)) for name in run.backbones
         }
-        if task:
-            made_from["inputs", "previous"] = record_of(grid.checkpoint(run, task - 1))
-        if teacher is not None:
-            made_from["inputs", "teacher"] = record_of(grid.checkpoint(teacher, task))
-        outputs = files.outputs()
-        record = Record(
-            outputs["metadata"],
-            (outputs["learner"], outputs["losses"]),
-            lambda: {"task": task, "learner": self._specification(run, task).to_json()},
-            made_from,
-        )
-        return Job(
-            rule=run.rule,
-            key=key_of(run) | {"task": str(task)},
-            outputs=dict(outputs),
-            records=(record,),
-            files=files.job(run.rule),
-            reads=lambda: paths(inputs),
-            given=given,
-            measured=True,
-            alike=_alike(run),
-            training=run.folder,
-        )
+        outputs = grid.files(run).task(task).outputs()
+        job = self._learning(run, task, run.rule, outputs, inputs, made_from, teacher)
+        return replace(job, given=lambda: job.given() | given(), training=run.folder)
 
     def _alignment(self, run: Run, task: int, inputs: Files) -> Job:
         """Return the job that aligns the heads of a run after one task."""
         grid, trained = self.grid, self.grid.trained(run)
-        files = grid.files(run).task(task)
         teacher = grid.teacher_of(run) if run.statistics == "teacher" else None
 
         def given() -> dict[str, Any]:
             return {
-                "spec": self._specification(run, task).to_json(),
                 "trained_spec": self._specification(trained, task).to_json(),
                 "teacher_query": run.mapped_query,
-                "images": self._images(run, task),
-                "names": names_in(inputs, "backbones"),
                 "query_names": names_in(inputs, "queries"),
                 "teacher_spec": teacher and self._specification(teacher, task).to_json(),
             }
@@ -238,28 +209,47 @@ class LearningJobs:
         made_from: MadeFrom = {
             ("inputs", "trained"): record_of(grid.files(trained).task(task).learner)
         }
+        outputs = layout.artifact("aligned", grid.files(run).task(task).aligned)
+        job = self._learning(run, task, "align", outputs, inputs, made_from, teacher)
+        return replace(job, given=lambda: job.given() | given(), training=trained.folder)
+
+    def _learning(
+        self,
+        run: Run,
+        task: int,
+        rule: str,
+        outputs: dict[str, str],
+        inputs: Files,
+        made_from: MadeFrom,
+        teacher: Run | None,
+    ) -> Job:
+        """Return what the jobs that train and align a run on a task have in common."""
+        grid, files = self.grid, tuple(p for name, p in outputs.items() if name != "metadata")
         if task:
-            made_from["inputs", "previous"] = record_of(grid.files(run).task(task - 1).aligned)
+            made_from["inputs", "previous"] = record_of(grid.checkpoint(run, task - 1))
         if teacher is not None:
             made_from["inputs", "teacher"] = record_of(grid.checkpoint(teacher, task))
-        outputs = layout.artifact("aligned", files.aligned)
+        specification = partial(self._specification, run, task)
         record = Record(
             outputs["metadata"],
-            (outputs["aligned"],),
-            lambda: {"task": task, "learner": self._specification(run, task).to_json()},
+            files,
+            lambda: {"task": task, "learner": specification().to_json()},
             made_from,
         )
         return Job(
-            rule="align",
+            rule=rule,
             key=key_of(run) | {"task": str(task)},
             outputs=dict(outputs),
             records=(record,),
-            files=files.job("align"),
+            files=grid.files(run).task(task).job(rule),
             reads=lambda: paths(inputs),
-            given=given,
+            given=lambda: {
+                "spec": specification().to_json(),
+                "images": self._images(run, task),
+                "names": names_in(inputs, "backbones"),
+            },
             measured=True,
             alike=_alike(run),
-            training=trained.folder,
         )
 
     def evaluation(self, run: Run, first_tasks: int | None = None) -> Job:

@@ -12,7 +12,7 @@ from cdl.study.inputs import Inputs, names_in, paths
 from cdl.study.jobs import Job, Jobs, Paths, Record
 from cdl.study.learning_jobs import LearningJobs, key_of
 from cdl.study.runs import Run
-from cdl.study.specifications import in_use, label_levels, published, row, specification
+from cdl.study.specifications import in_use, label_levels, published, row
 
 
 class ReportJobs:
@@ -26,6 +26,7 @@ class ReportJobs:
 
     def __init__(self, grid: Grid) -> None:
         self.grid, self.levels = grid, label_levels(grid)
+        self._inputs = Inputs(grid)
         self.deployed = list(dict.fromkeys(run.dataset for run in grid.deployed))
         self._report, self._tables = grid.layout.report, grid.layout.report.tables
 
@@ -153,7 +154,7 @@ class ReportJobs:
     def _prompts(self, run: Run) -> Job:
         """Return the job that determines which prompts the test images of each task use."""
         grid, files, task = self.grid, self.grid.files(run), run.n_tasks - 1
-        inputs, spec = Inputs(grid).prompting(run), specification(grid, run)
+        inputs, spec = self._inputs.prompting(run), self._inputs.specification(run)
         checkpoint, n = grid.checkpoint(run, task), grid.test_images_per_class(run.dataset)
         outputs = files.prompt_outputs()
         record = Record(
