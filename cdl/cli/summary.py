@@ -133,7 +133,8 @@ def _legend(cells: pd.DataFrame) -> str:
     """Say what the intervals cover, and what a gain is over."""
     text = f"intervals over {either(cells['over'])}, seeds: {either(sorted({*cells['n']}))}"
     labels = labels_of(cells[cells["role"] == "student"])
-    baselines = either(labels[name] for name in cells["baseline"] if name)
+    pairs = cells.loc[cells["baseline"] != "", ["method", "baseline"]]
+    baselines = either(labels[pair] for pair in pairs.itertuples(index=False, name=None))
     return f"{text}; gain over {baselines}" if baselines else text
 
 

@@ -7,10 +7,12 @@ import pandas as pd
 
 from cdl.reporting.columns import CELL, FEW_SEEDS
 from cdl.reporting.names import distiller_of
+from cdl.reporting.panels import of_dataset
 from cdl.reporting.text import ends, number, seeds
 
 MIN_SEEDS = 3  # with fewer, no interval over seeds is shown
 BOUNDS = {"simple_cil": "class means", "ranpac": "a ridge"}  # methods that train nothing, in words
+_DATA = ["labels", "backbone"]  # with the dataset: equal for students that are compared
 
 
 def best_cell(results: pd.DataFrame) -> pd.DataFrame:
@@ -37,16 +39,27 @@ def judgement(results: pd.DataFrame, cells: pd.DataFrame, n_classes: int) -> dic
         cells: one row per cell, see `cdl.reporting.intervals` and `cdl.reporting.names.named`.
         n_classes: number of classes of the best student.
     """
-    first = best_cell(results).iloc[0]
-    best = cells[(cells[CELL] == first[CELL]).all(axis=1)].iloc[0].to_dict()
-    students = cells[cells["role"] == "student"]
-    for name in ("dataset", "labels", "backbone"):
-        students = students[students[name] == best[name]]
-    beside = _beside(best, students, n_classes)
-    lines = {"Best": f"{full_name(best)}, {_accuracy(best)}; {beside}"}
-    if taught := _taught(students):
+    lines = {"Best": best_line(results, cells, n_classes)}
+    if taught := _taught(_compared(results, cells)[1]):
         lines["Teacher"] = taught
     return lines
+
+
+def best_line(results: pd.DataFrame, cells: pd.DataFrame, n_classes: int) -> str:
+    """Return the best student beside its bounds; arguments as in `judgement`."""
+    best, students = _compared(results, cells)
+    return f"{full_name(best)}, {_accuracy(best)}; {_beside(best, students, n_classes)}"
+
+
+def _compared(
+    results: pd.DataFrame, cells: pd.DataFrame
+) -> tuple[dict[Hashable, Any], pd.DataFrame]:
+    """Return the cell of the best student, and the cells of all students on its data."""
+    first = best_cell(results).iloc[0]
+    cells = of_dataset(first["dataset"], results, cells)
+    best = cells[(cells[CELL] == first[CELL]).all(axis=1)].iloc[0].to_dict()
+    students = cells[cells["role"] == "student"]
+    return best, students[(students[_DATA] == first[_DATA]).all(axis=1)]
 
 
 def base_of(method: str) -> str:
@@ -94,7 +107,7 @@ def _taught(students: pd.DataFrame) -> str:
     row = max(distilled.to_dict("records"), key=lambda cell: cell["accuracy"])
     name, over = (
         f"'{label}'" if "," in label else label
-        for label in (row["label"], labels_of(students)[row["baseline"]])
+        for label in (row["label"], labels_of(students)[row["method"], row["baseline"]])
     )
     points = f"{number(row['gain'], '+.1f')} points"
     if row["n"] < MIN_SEEDS:
@@ -106,6 +119,7 @@ def _taught(students: pd.DataFrame) -> str:
     return f"{name} {shown} {over}, {points}: take {over} instead"
 
 
-def labels_of(students: pd.DataFrame) -> dict[str, str]:
-    """Return the name in words of each student, by its name in the column `baseline`."""
-    return {distiller_of(row): row["label"] for row in students.to_dict("records")}
+def labels_of(students: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return the name in words of each student, by its method and its name as a baseline."""
+    rows = students.to_dict("records")
+    return {(row["method"], distiller_of(row)): row["label"] for row in rows}

@@ -19,12 +19,13 @@ import yaml
 from cdl.distillers import DISTILLERS
 from cdl.methods import PROMPTS
 from cdl.reporting import label_efficiency
-from cdl.reporting.best import best_cell, judgement
+from cdl.reporting.best import best_cell, best_line
 from cdl.reporting.columns import EFFORT, METRICS, PAIRED
 from cdl.reporting.costs import COST
 from cdl.reporting.deployment import on_page
 from cdl.reporting.names import dataset_names, method_of, named, names, taught_by
 from cdl.reporting.overview import compared, cost, count, panels, parameters, warnings
+from cdl.reporting.panels import of_dataset
 from cdl.reporting.style import embedded
 from cdl.reporting.summary import differences
 from cdl.reporting.tables import read
@@ -100,11 +101,12 @@ def _best(
 ) -> dict[str, str]:
     """Return the best student of each dataset as `cdl run` prints it; "" names an only dataset."""
     data, found = dataset_names(results), {}
-    for dataset, runs in results.groupby("dataset", sort=False):
+    for dataset in dict.fromkeys(results["dataset"]):
+        runs, own = (of_dataset(dataset, results, table) for table in (results, cells))
         best = best_cell(runs).iloc[0]
         if best["role"] == "student" or "student" not in {*results["role"]}:
             n_classes = len(contents[best["run"]]["classes"])
-            found[data[str(dataset)]] = judgement(runs, cells, n_classes)["Best"]
+            found[data[dataset]] = best_line(runs, own, n_classes)
     return found if len(found) > 1 else dict(zip([""], found.values(), strict=True))
 
 

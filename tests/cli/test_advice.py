@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cdl.cli.summary import advice
+from cdl.cli.summary import _legend, advice
 from cdl.reporting.best import best_cell
 from cdl.reporting.columns import CELL
 from cdl.reporting.names import named
@@ -15,7 +15,7 @@ def table(*rows):
     found = pd.DataFrame(rows, columns=columns)
     found["run"] = [f"results/s/{r[1]} {r[2]}" for r in rows]
     others = {name: "l2p+deep" if name == "method" else "" for name in CELL if name not in found}
-    return found.assign(**others, labelled_seen=160)
+    return found.assign(**others, labelled_seen=160, baseline_run="", teacher_run="")
 
 
 RUNS = table(
@@ -88,6 +88,18 @@ def test_the_teacher_is_judged_by_one_criterion_and_not_with_few_seeds(n, gain, 
     rows = named(pd.DataFrame([cell("l2p+deep", 50.0, n), cell("l2p+deep", 53.0, n, **taught)]))
     said = advice(RUNS[1:2], rows, 10, "cdl")["Teacher"]
     assert said.startswith(sentence) and "significant" not in said
+
+
+def test_a_baseline_has_its_own_name_beside_other_methods():
+    learnt = {"distiller_options": "alignment=null", "variant": "learnt"}
+    taught = {"distiller": "kd", "teacher": "big", "gain": 3.0, "baseline": "none"}
+    rows = [cell("l2p+deep", 40.0, 3, **learnt), cell("l2p+deep", 50.0, 3)]
+    bound = cell("ranpac", 45.0, 3)
+    table = named(pd.DataFrame([*rows, cell("l2p+deep", 53.0, 3, **taught), bound]))
+    own = table["label"][1]
+    assert own.startswith("none, ")
+    assert advice(RUNS[1:2], table, 10, "cdl")["Teacher"].startswith(f"kd is better than '{own}'")
+    assert _legend(table).endswith(f"gain over {own}")
 
 
 def test_what_would_be_better_is_said_in_one_line():

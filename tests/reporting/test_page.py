@@ -288,20 +288,36 @@ def test_the_page_begins_with_the_best_student_as_a_run_prints_it(study):
 
 
 def test_each_dataset_has_its_best_student():
-    def runs(dataset, role, accuracy):
-        row = dict.fromkeys(CELL, "") | {"dataset": dataset, "role": role, "method": "l2p"}
-        return row | {"distiller": "none", "final_average_accuracy": accuracy, "run": dataset}
-
-    results = pd.DataFrame(
-        [runs("a", "student", 60.0), runs("a", "teacher", 90.0), runs("b", "student", 70.0)]
-    )
-    ends = {"accuracy": results["final_average_accuracy"], "n": 1, "gain": float("nan")}
-    cells = named(results.assign(**ends, labels="all"))
-    found = _best(results.assign(labels="all"), cells, dict.fromkeys("ab", {"classes": "xy"}))
+    found = _best_of(run("a", 60.0), run("a", 90.0, role="teacher"), run("b", 70.0))
     assert [(data, text[:18]) for data, text in found.items()] == [
         ("a", "l2p (none), 60.0 %"),
         ("b", "l2p (none), 70.0 %"),
     ]
+
+
+def test_a_variant_is_compared_with_the_students_that_it_shares():
+    kd = {"distiller": "kd", "teacher": "big", "baseline_run": "a/none", "gain": 5.0}
+    bounds = [run("a", 50.0, method=method) for method in ("ranpac", "simple_cil")]
+    found = _best_of(run("a", 60.0), *bounds, run("a+same", 65.0, baseline="none", **kd))
+    ((one, plain), (other, taught)) = found.items()
+    assert one == "a" and plain.startswith("l2p (none), 60.0 %")
+    assert other == "a (same)" and taught.startswith("l2p (kd), 65.0 %")
+    assert taught.endswith("chance 50.0 %, class means 50.0 %, a ridge 50.0 %")
+
+
+def run(dataset, accuracy, **fields):
+    """Return a row of a table of runs, with the columns of its cell."""
+    row = dict.fromkeys(CELL, "") | {"dataset": dataset, "role": "student", "method": "l2p"}
+    row |= {"distiller": "none", "labels": "all", "baseline_run": "", "teacher_run": "", "n": 1}
+    row |= {"gain": float("nan"), "accuracy": accuracy, "final_average_accuracy": accuracy}
+    row |= fields
+    return row | {"run": f"{dataset}/{row['distiller']}"}
+
+
+def _best_of(*rows):
+    """Return the best students of some runs by dataset, of two classes."""
+    results = pd.DataFrame(rows)
+    return _best(results, named(results), dict.fromkeys(results["run"], {"classes": "xy"}))
 
 
 def test_provenance_is_on_the_page(page):
