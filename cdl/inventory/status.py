@@ -7,6 +7,7 @@ Only `snakemake -n` determines whether finished files are up to date in every re
 """
 
 import base64
+import csv
 import os
 import re
 import time
@@ -21,6 +22,7 @@ import psutil
 from cdl.inventory.images import affected, changes, outdated_data
 from cdl.inventory.naming import nothing_here
 from cdl.inventory.state import DAMAGED, DONE, OUTDATED, State, States, name_of
+from cdl.layout import is_large
 from cdl.runtime.benchmarks import read_benchmark
 from cdl.runtime.errors import CdlError
 from cdl.runtime.shown import Shown
@@ -147,12 +149,28 @@ def time_left(jobs: dict[Job, tuple[str, str]], cores: int) -> str:
 
 def _reports_left(grid: Grid, learning: LearningJobs, resume: str) -> str:
     """Return whether the tables, figures and page of finished runs are made, as text."""
-    reports = [*ReportJobs(grid)]
-    states = States(Jobs([*learning, *reports]))
-    left = [j for j in reports if j.rule not in OPTIONAL and states(j).name != DONE]
+    every = [*ReportJobs(grid)]
+    states = States(Jobs([*learning, *every]))
+    reports = [job for job in every if job.rule not in OPTIONAL]
+    left = [job for job in reports if states(job).name != DONE or _changed_since(job)]
+    left = left or (reports if _has_others(grid) else [])
     if not left:
         return ", and their tables and figures are made"
     return f"; jobs of tables and figures that are left: {len(left)}; run `{resume}`"
+
+
+def _changed_since(job: Job) -> bool:
+    """Return whether an input of a finished job is newer than an output, as Snakemake decides."""
+    timed = [path for path in flat(job.inputs) if not is_large(path) and Path(path).is_file()]
+    made = min(Path(path).stat().st_mtime for path in flat(job.outputs))
+    return any(Path(path).stat().st_mtime > made for path in timed)
+
+
+def _has_others(grid: Grid) -> bool:
+    """Return whether the table of runs has others than those of a grid."""
+    with open(grid.layout.report.tables.results, newline="", errors="replace") as lines:
+        runs = {row.get("run") for row in csv.DictReader(lines)}
+    return runs != {grid.files(run).folder for run in grid.runs}
 
 
 def _format_duration(seconds: float) -> str:

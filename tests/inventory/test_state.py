@@ -1,5 +1,6 @@
 """The state of jobs, as shown by status and used by tables."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_status_of_finished_runs_says_whether_tables_and_figures_are_left(here):
     assert report(grid, 1, "cdl run x.yaml").time_left == (
         "all runs are finished; jobs of tables and figures that are left: 1; run `cdl run x.yaml`"
     )
+
+
+@pytest.mark.parametrize("what", ["a newer run", "a run that is not planned"])
+def test_tables_of_other_runs_are_left(here, what):
+    grid = make_grid({})
+    if what == "a newer run":
+        os.utime(path_of("evaluate", "kd", "results"))
+    else:
+        with open(grid.layout.report.tables.results, "a") as table:
+            table.write("digits,results/tiny/another\n")
+    assert "; jobs of tables and figures that are left: " in report(grid, 1).time_left
 
 
 def test_deleted_or_damaged_results_are_not_done(here):
