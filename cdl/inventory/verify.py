@@ -185,7 +185,9 @@ def verify(
     for item in dict.fromkeys(items):
         if not item.ignored:
             checked += len(item.paths)
-            faults += faults_of(item)
+            found = faults_of(item)
+            lacks = any(fault.state == "missing" for fault in found)  # which runs again anyway
+            faults += [fault for fault in found if fault.state != OUTDATED or not lacks]
     for name, read_again in (sources or {}).items():
         checked += 1
         faults += _damage(name, read_again)

@@ -157,6 +157,10 @@ def test_verify_says_that_an_edited_configuration_overwrites_results(study):
     assert {fault.state for fault in faults} == {"outdated"}
     assert {Path(fault.path).parts[4].split("-")[0] for fault in faults} == {"kd"}
     assert "was made with learner.distiller.alpha 0.5, expected 0.9" in faults[0].text
+    learner = study.layout.run(KD).task(0).learner
+    Path(learner).unlink()
+    found = [f for f in verify(recorded_files(study_jobs(edited))).faults if "task0" in f.path]
+    assert [(f.state, f.path) for f in found] == [("missing", learner)]
 
 
 @pytest.mark.parametrize(
