@@ -223,22 +223,22 @@ class Student:
             CdlError: the student cannot learn, or an argument is invalid; nothing is changed then.
         """
         student = self._learning("learn")
-        show_progress(student)
         paths = isinstance(items, str | PathLike)
         if isinstance(unlabelled, str | PathLike) and (paths or Path(unlabelled).exists()):
             more: Sequence[Any] | None = student.items.unlabelled(Path(unlabelled))
         else:
             more = None if unlabelled is None else self._given(unlabelled)
-        return student.learn(
-            self._by_class(items),
-            test=None if test is None else self._by_class(test),
-            unlabelled=more,
-            head=head,
-            ridge=ridge,
-            balance=balance,
-            check=None if check is None else self._by_class(check),
-            keep_earlier=keep_earlier,
-        )
+        with show_progress(student):
+            return student.learn(
+                self._by_class(items),
+                test=None if test is None else self._by_class(test),
+                unlabelled=more,
+                head=head,
+                ridge=ridge,
+                balance=balance,
+                check=None if check is None else self._by_class(check),
+                keep_earlier=keep_earlier,
+            )
 
     def forget(self, name: str) -> Update:
         """Remove a class; the folder gets a new version. Raise `CdlError` if it cannot."""

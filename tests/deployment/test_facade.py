@@ -1,6 +1,7 @@
 """The student that `cdl.load` returns: one interface to images in any form, runs and exports."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -150,6 +151,15 @@ def test_a_student_with_a_memory_learns_from_arrays_forgets_and_undoes(tmp_path)
     assert student.undo().version == 1 and student.info()["version"] == 1
     with pytest.raises(cdl.CdlError, match="images: are of type list; expected FOLDER/CLASS"):
         student.learn([1])
+
+
+def test_a_terminal_shows_how_far_learning_is_and_no_prediction(tmp_path, monkeypatch, capsys):
+    student = cdl.load(write_learner(tmp_path / "student"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    student.learn({"white": draw_images("white", 5)})
+    assert "5 of 5 images" in capsys.readouterr().err
+    student.predict(draw_images("white", 5))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")
