@@ -29,6 +29,7 @@ ENCODERS = {
 }
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
 _SAMPLE, _STEPS = 200, 60  # photos measured, steps of a task
+_SHOWN = 5  # folders in a message
 _MANY = 15  # photos of a class, of which a fifth is enough for the test
 _TEXT, _LABEL = ("text", "utterance", "sentence", "question"), ("label", "category", "intent")
 _TOKENS = (32, 64, 128, 256, 512)
@@ -233,9 +234,11 @@ def _layout(path: Path) -> tuple[dict[str, Any], Listing, str]:
     if not listing.problems and (
         alone := [str(path / name) for name in counts if counts[name] < 2]
     ):
+        more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
+        have = "have 1 photo each" if len(alone) > 1 else "has 1 photo"
         raise ConfigError(
-            f"{', '.join(alone)}: has 1 photo; a class needs two, one of them for the test: add "
-            "one, or begin the folder's name with a dot"
+            f"{', '.join(alone[:_SHOWN])}{more}: {have}; a class needs two, one of them for the "
+            "test: add one, or begin the folder's name with a dot"
         )
     smallest = min(counts, key=counts.__getitem__, default="")
     large = counts[smallest] >= _MANY
