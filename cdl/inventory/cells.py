@@ -38,11 +38,15 @@ def rows_of(results: ResultsFolder) -> tuple[dict[str, Row], list[str]]:
     return rows, damaged
 
 
-def cells_of(results: ResultsFolder) -> Iterator[Cell]:
-    """Yield all cells with finished runs, also those that are in no table or a damaged one."""
-    known = {results.run(run).folder: row.values for run, row in rows_of(results)[0].items()}
+def cells_of(results: ResultsFolder, rows: Mapping[str, Row]) -> Iterator[Cell]:
+    """Yield all cells with finished runs, also those that are in no table or a damaged one.
+
+    Args:
+        results: folder of the results.
+        rows: rows of its tables by the folder of the run in `results`.
+    """
     for folder, runs in results.finished().items():
-        row = next((known[r.folder] for r in runs.values() if r.folder in known), None)
+        row = next((rows[r.folder].values for r in runs.values() if r.folder in rows), None)
         yield _cell(folder, runs, row)
 
 

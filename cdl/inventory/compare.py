@@ -1,6 +1,6 @@
 """Compute the paired difference of two cells or runs. Does not import torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cdl.evaluation.predictions import classes_of, read_predictions
-from cdl.inventory.cells import cells_of, rows_of
+from cdl.inventory.cells import Row, cells_of, rows_of
 from cdl.inventory.naming import Cell, elsewhere, find_cell, seed_list
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Outcomes, difference, on_common_images
@@ -120,7 +120,8 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
         CdlError: a name matches no cell or several, there is no common seed or test image, or
             predictions are damaged.
     """
-    cells = list(cells_of(results))
+    rows = {results.run(run).folder: row for run, row in rows_of(results)[0].items()}
+    cells = list(cells_of(results, rows))
     if not cells:
         raise CdlError(
             f"{results.path}: contains no finished run; run `cdl run CONFIG` first{elsewhere()}"
@@ -155,14 +156,13 @@ def compare(first: str, second: str, results: ResultsFolder) -> Comparison:
         seeds,
         by,
         [cell.protocol for cell in (one, other) if cell.protocol],
-        _protocol_differences((one, other), results),
+        _protocol_differences((one, other), rows),
         [_part(name, images.unique(), common) for name, images in groups],
     )
 
 
-def _protocol_differences(cells: Sequence[Cell], results: ResultsFolder) -> list[str]:
+def _protocol_differences(cells: Sequence[Cell], known: Mapping[str, Row]) -> list[str]:
     """Return the fields in which the protocols of two cells in tables differ, with both values."""
-    known = {results.run(run).folder: row for run, row in rows_of(results)[0].items()}
     rows = [
         known[r.folder] for cell in cells for r in [*cell.runs.values()][:1] if r.folder in known
     ]

@@ -9,10 +9,11 @@ from study import make_study
 from typer.testing import CliRunner
 
 from cdl.cli import app
+from cdl.inventory import cells
 from cdl.inventory.compare import compare
 from cdl.layout import ResultsFolder
 from cdl.reporting.crossed import Outcomes, estimate, holm, paired
-from cdl.reporting.tables import write
+from cdl.reporting.tables import read, write
 from cdl.reporting.text import p_value
 from cdl.runtime.artifacts import read_json, write_json
 from cdl.runtime.errors import CdlError
@@ -91,6 +92,15 @@ def test_a_comparison_is_the_paired_difference_of_the_two(results):
     assert np.mean([part.difference for part in found.parts]) == pytest.approx(found.difference)
     other = compare(NONE, KD, results)
     assert (other.difference, other.low) == pytest.approx((-found.difference, -found.high))
+
+
+def test_tables_are_read_once(results, monkeypatch):
+    paths = []
+    monkeypatch.setattr(
+        cells, "read", lambda path, record: paths.append(path) or read(path, record)
+    )
+    compare(KD, NONE, results)
+    assert paths == [results.path / "default/tables/results.csv"]
 
 
 @pytest.mark.parametrize(
