@@ -108,7 +108,7 @@ class Difference(NamedTuple):
         p: two-sided p value of no difference, not corrected.
         seeds: number of seeds.
         images: number of common test images; the smallest, if seeds differ in them.
-        over: random effects that the interval covers, see `over`.
+        varies_over: random effects that the interval covers, see `varies_over`.
     """
 
     value: float
@@ -119,7 +119,7 @@ class Difference(NamedTuple):
     p: float
     seeds: int
     images: int
-    over: str
+    varies_over: str
 
 
 def outcome_matrix(runs: Sequence[Outcomes]) -> Matrix:
@@ -167,7 +167,7 @@ def difference(
     mean = estimate(values)
     ends = (np.nan, np.nan) if classes is None else by_class(left, right, classes)
     images = min(len(run.image) for run in left)
-    return Difference(*mean.interval, *ends, mean.p, len(values), images, over(values))
+    return Difference(*mean.interval, *ends, mean.p, len(values), images, varies_over(values))
 
 
 def on_common_images(*cells: Sequence[Outcomes]) -> list[list[Outcomes]]:
@@ -207,7 +207,7 @@ def by_class(
     return float(np.mean(means) - half), float(np.mean(means) + half)
 
 
-def over(values: Matrix) -> str:
+def varies_over(values: Matrix) -> str:
     """Return the random effects that the interval of some outcomes covers."""
     if values.shape[0] == 1:
         return OVER_EXAMPLES

@@ -22,9 +22,9 @@ from cdl.reporting.crossed import (
     holm,
     on_common_images,
     outcome_matrix,
-    over,
     paired,
     share,
+    varies_over,
 )
 
 CONTRASTS = [
@@ -59,11 +59,12 @@ def intervals(results: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     for cell, runs in results.groupby(CELL, sort=False):
         links = {"own": "run"}
         if (runs["baseline_run"] != runs["run"]).all():
-            links |= {"none": "baseline_run", "teacher": "teacher_run"}
+            links |= {"baseline": "baseline_run", "teacher": "teacher_run"}
         links = {name: link for name, link in links.items() if {*runs[link]} <= finished}
         sides = {name: [outcomes(run) for run in runs[link]] for name, link in links.items()}
-        row = dict(zip(CELL, cell, strict=True)) | {"over": over(outcome_matrix(sides["own"]))}
-        row |= {"not_closed": ""} | _numbers(sides, runs["labels"].iloc[0] == "all")
+        row = dict(zip(CELL, cell, strict=True)) | {"not_closed": ""}
+        row |= {"over": varies_over(outcome_matrix(sides["own"]))}
+        row |= _numbers(sides, runs["labels"].iloc[0] == "all")
         forgetting = estimate(runs[["forgetting_max"]].to_numpy(float)).interval
         rows.append(row | _ends("forgetting", forgetting))
     table = pd.DataFrame(rows, columns=[*CELL, "over", *INTERVALS, "not_closed"])
@@ -112,17 +113,17 @@ def _numbers(runs: Mapping[str, list[Outcomes]], all_labels: bool) -> dict[str, 
     value, low, high = estimate(outcome_matrix(runs["own"])).interval
     accuracy = Interval(value, max(0.0, low), min(100.0, high))  # the range of accuracies
     numbers: dict[str, Any] = _ends("accuracy", accuracy)
-    if "none" not in runs:
+    if "baseline" not in runs:
         return numbers
-    gain = difference(runs["own"], runs["none"])
+    gain = difference(runs["own"], runs["baseline"])
     numbers |= {**_ends("gain", Interval(*gain[:3])), "gain_p": gain.p}
     if "teacher" not in runs:
         return numbers
-    numbers |= _ends("gap", Interval(*difference(runs["teacher"], runs["none"])[:3]))
+    numbers |= _ends("gap", Interval(*difference(runs["teacher"], runs["baseline"])[:3]))
     closed: Interval | str = CONFOUNDED
     if all_labels:
-        own, none, teacher = on_common_images(runs["own"], runs["none"], runs["teacher"])
-        closed = share(paired(own, none), paired(teacher, none))
+        own, baseline, teacher = on_common_images(runs["own"], runs["baseline"], runs["teacher"])
+        closed = share(paired(own, baseline), paired(teacher, baseline))
     return numbers | (
         {"not_closed": closed} if isinstance(closed, str) else _ends("closed", closed)
     )

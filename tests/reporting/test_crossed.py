@@ -14,9 +14,9 @@ from cdl.reporting.crossed import (
     estimate,
     holm,
     outcome_matrix,
-    over,
     paired,
     share,
+    varies_over,
 )
 
 
@@ -59,13 +59,13 @@ def test_the_interval_is_never_narrower_than_that_of_the_images():
 def test_one_seed_varies_over_images_and_unshared_images_over_seeds():
     one = answers(np.arange(10) % 2 == 0)
     alone = outcome_matrix([one])
-    assert over(alone) == OVER_EXAMPLES
+    assert varies_over(alone) == OVER_EXAMPLES
     assert estimate(alone) == pytest.approx((50, alone.var(ddof=1) / 10, 9))
     elsewhere = answers(np.arange(10) % 5 == 0, first=100)
     seeds = outcome_matrix([one, elsewhere])
-    assert over(seeds) == OVER_SEEDS and seeds[:, 0] == pytest.approx([50, 20])
+    assert varies_over(seeds) == OVER_SEEDS and seeds[:, 0] == pytest.approx([50, 20])
     assert estimate(seeds) == pytest.approx((35, np.var([50, 20], ddof=1) / 2, 1))
-    assert over(outcome_matrix([one, one])) == OVER_BOTH
+    assert varies_over(outcome_matrix([one, one])) == OVER_BOTH
 
 
 def test_tasks_of_different_sizes_count_alike():
