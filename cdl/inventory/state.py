@@ -43,7 +43,8 @@ class State(NamedTuple):
     @property
     def why(self) -> str:
         """Why an outdated or damaged job is not done; empty for others."""
-        return f"{self.what} {self.before}, now {self.now}" if self.name == OUTDATED else self.what
+        changes = [(self.what, self.before, self.now)]
+        return in_words(changes) if self.name == OUTDATED else self.what
 
 
 class States:

@@ -44,6 +44,7 @@ def test_students_of_a_teacher_with_other_values_are_outdated(here):
     changes = {"training": {"teacher": {"epochs": 2}}}
     found = evaluations(changes)
     assert found["teacher"] == (OUTDATED, "learner.training.epochs", "1", "2")
+    assert found["teacher"].why == "training.epochs was 1, is 2"
     assert found["student"].name == DONE
     for learner in ("kd", "cdl_prompt"):
         assert (found[learner].name, found[learner].what) == (OUTDATED, "checkpoints")
