@@ -81,7 +81,7 @@ class Distiller(nn.Module):
     """The objective of a student. The base class has no teacher: cross-entropy only.
 
     Attributes:
-        alpha: weight of the soft loss; cross-entropy has the weight `1 - alpha`.
+        alpha: weight of the soft loss by default; cross-entropy has the weight `1 - alpha`.
         label_columns: `task`, as in the papers, or `seen`: the classes that cross-entropy compares
             are those of the current task, or all seen so far.
     """

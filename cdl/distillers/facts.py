@@ -31,7 +31,7 @@ SOFT = {  # options shared by all distillers with a soft loss
     **LABELS,
     "alpha": number(
         0.5,
-        "Weight of the soft loss; cross-entropy has the weight 1 - alpha.",
+        "Weight of the soft loss by default; cross-entropy has the weight 1 - alpha.",
         minimum=0,
         maximum=1,
     ),
@@ -194,7 +194,8 @@ SE2D = DistillerFacts(
         **SOFT,
         "alpha": number(
             1.0,
-            "Weight of the soft loss; cross-entropy has the weight 1 - alpha. 0: no teacher.",
+            "Weight of the soft loss by default; cross-entropy has the weight 1 - alpha. 0: no "
+            "teacher.",
             minimum=0,
             maximum=1,
         ),

@@ -108,10 +108,10 @@ class KD(Distiller):
 
         Args:
             context: the two models.
-            alpha: weight of the soft loss; cross-entropy has the weight `1 - alpha`.
+            alpha: weight of the soft loss by default; cross-entropy has the weight `1 - alpha`.
             temperature: temperature of the soft loss.
             standardize: whether the soft loss compares z-scores of both models' logits.
-            soft_weight: weight of the soft loss; None uses `alpha`.
+            soft_weight: another weight of the soft loss; None uses `alpha`.
             confidence: the soft loss includes only images with a teacher probability above this
                 value; None includes all images.
             labels: as in `Distiller`.
