@@ -228,7 +228,8 @@ class Student:
             more: Sequence[Any] | None = student.items.unlabelled(Path(unlabelled))
         else:
             more = None if unlabelled is None else self._given(unlabelled)
-        with show_progress(student):
+        show_progress(student)
+        try:
             return student.learn(
                 self._by_class(items),
                 test=None if test is None else self._by_class(test),
@@ -239,6 +240,8 @@ class Student:
                 check=None if check is None else self._by_class(check),
                 keep_earlier=keep_earlier,
             )
+        finally:
+            student.progress = None
 
     def forget(self, name: str) -> Update:
         """Remove a class; the folder gets a new version. Raise `CdlError` if it cannot."""

@@ -3,8 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -55,8 +54,8 @@ def _run(student: DeviceStudent, given: argparse.Namespace) -> int:
         found = student.info() if given.command == "info" else student.costs()
         print(json.dumps(found, indent=2))
         return 0
-    with show_progress(student):
-        update = _updated(student, given)
+    show_progress(student)
+    update = _updated(student, given)
     print(json.dumps(update.as_dict(), indent=2) if given.json else update.text())
     return 0
 
@@ -79,20 +78,14 @@ def _updated(student: DeviceStudent, given: argparse.Namespace) -> Update:
     )
 
 
-@contextmanager
-def show_progress(student: DeviceStudent) -> Iterator[None]:
-    """Show on stderr how many items are done, if it is a terminal, until the context ends."""
-    before = student.progress
+def show_progress(student: DeviceStudent) -> None:
+    """Show on stderr how many items are done, if it is a terminal."""
     if sys.stderr.isatty():
         student.progress = lambda done, n: print(
             f"{done} of {n} {student.items.kind}",
             end="\n" if done == n else "\r",
             file=sys.stderr,
         )
-    try:
-        yield
-    finally:
-        student.progress = before
 
 
 def _parser(takes: type[Items]) -> argparse.ArgumentParser:
