@@ -63,7 +63,7 @@ BELOW = {
     + ["methods.__init__", "distillers.__init__"]
     + ["evaluation.metrics", "evaluation.predictions", "study", "reporting"],
     "cli": ["runtime", "data.sources", "backbones", "deployment", "study", "reporting"]
-    + ["inventory", "device.predict"],
+    + ["inventory", "device.predict", "device.process"],
 }
 ABOVE = {"__main__.py", "api.py"}  # they may import everything; only __init__.py imports one
 
