@@ -148,8 +148,9 @@ def read_features(
 
 
 def facts(network: Network) -> dict[str, Any]:
-    """Return the number of `parameters` of a file, and the `licence` that it names or None."""
+    """Return `parameters` of a file, `licence` that it names or None, version of `onnxruntime`."""
     import onnx
+    import onnxruntime
 
     floats = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8")  # others are shapes
     kinds = {onnx.TensorProto.DataType.Value(name) for name in floats}
@@ -158,7 +159,11 @@ def facts(network: Network) -> dict[str, Any]:
     constants = [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute]
     tensors = [t for t in [*model.graph.initializer, *constants] if t.data_type in kinds]
     licence = {entry.key: entry.value for entry in model.metadata_props}.get("model_license")
-    return {"parameters": sum(math.prod(t.dims) for t in tensors), "licence": licence or None}
+    return {
+        "parameters": sum(math.prod(t.dims) for t in tensors),
+        "licence": licence or None,
+        "onnxruntime": onnxruntime.__version__,
+    }
 
 
 def operations(network: Network, side: int) -> int:

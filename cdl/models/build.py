@@ -1,7 +1,6 @@
 """Build streams, backbones and learners from specifications and artifacts."""
 
 import platform
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,14 +28,11 @@ from cdl.runtime.registry import source_hash
 from cdl.runtime.seeds import generator
 from cdl.spec import AnySpec, CacheSpec, ClassMeans, Distiller, LearnerSpec, Method, precision_of
 
-_RUNNERS = ("onnxruntime", "transformers")  # packages that run backbones
-
 
 def versions(spec: AnySpec | None = None) -> dict[str, str]:
     """Return the versions that numbers depend on, and the kernels of this machine's CPU.
 
-    Packages that run some backbones only are there if this process has imported them. Modules of
-    other packages in `spec` are there by name, with the hash of their source; see
+    Modules of other packages in `spec` are there by name, with the hash of their source; see
     `cdl.inventory.overwriting.changed_sources`.
     """
     learner = spec.teacher if isinstance(spec, CacheSpec) else spec
@@ -48,7 +44,6 @@ def versions(spec: AnySpec | None = None) -> dict[str, str]:
         "torch": torch.__version__,
         "timm": timm.__version__,
         "numpy": numpy.__version__,
-        **{name: sys.modules[name].__version__ for name in _RUNNERS if name in sys.modules},
         "cpu_kernels": str(kernels()),
         **{module: source_hash(module) for module in sorted(modules)},
     }
