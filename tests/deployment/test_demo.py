@@ -185,6 +185,7 @@ def test_an_aborted_download_and_a_deleted_file_are_no_errors(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_unfinished_requests_take_few_threads_and_no_long_time(served, monkeypatch, capsys):
     monkeypatch.setattr("cdl.deployment.demo._Handler.timeout", 0.2)
     before, most = threading.active_count(), 0

@@ -26,6 +26,9 @@ sys.stdin.read()
 """
 
 
+pytestmark = pytest.mark.slow  # each starts a server and waits for its end
+
+
 @pytest.fixture
 def parent():
     """Yield a process that has a server; `command` starts a client."""
