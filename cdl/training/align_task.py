@@ -176,8 +176,8 @@ def _open(
     queries = {part: sources[name] for part, name in of_part.items()}
     teacher, labeller = None, teacher_spec or (spec.answers if spec.labelled_by_teacher else None)
     if labeller is not None:
-        given = {"path": files.get("teacher"), "targets": files.get("targets")}
-        teacher = TeacherAnswers.open(context, labeller, **given)
+        path, targets = files.get("teacher"), files.get("targets")
+        teacher = TeacherAnswers.open(context, labeller, path=path, targets=targets)
     computed = sources.keys() - paths.keys()
     return _Job(context, record, learner, memory, before, queries, computed, teacher)
 
